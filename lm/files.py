@@ -1,0 +1,75 @@
+"""Files that are either whole or absent: written under a temporary name, flushed, then renamed. No jax here."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from lm.errors import UserError
+
+Path = str | os.PathLike
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary file name beside `path`; renames it to `path` if the block ends well, else removes it."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    yield temporary
+    with open(temporary, 'rb') as f:
+      os.fsync(f.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_dir(path: Path) -> Iterator[pathlib.Path]:
+  """Yields an empty temporary folder; it replaces `path` if the block ends well, else it is removed."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.tmp')
+  shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
+  temporary.mkdir()
+  try:
+    yield temporary
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes `path` whole or not at all (UTF-8)."""
+  with atomic_path(path) as temporary:
+    temporary.write_text(text, encoding='utf-8')
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes `value` as indented JSON, whole or not at all. NaN is refused: it is not JSON."""
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def read_json(path: Path) -> Any:
+  """Reads a JSON file. Raises FileNotFoundError, or UserError that names the file when it is not JSON."""
+  try:
+    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise UserError(f'{path} is not valid JSON: {error}') from error
+
+
+def sha256(path: Path) -> str:
+  """Hex SHA-256 of a file's bytes."""
+  with open(path, 'rb') as f:
+    return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def digest(value: Any) -> str:
+  """Hex SHA-256 of a JSON value, the same whatever the order of its keys."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
