@@ -73,3 +73,16 @@ def sha256(path: Path) -> str:
 def digest(value: Any) -> str:
   """Hex SHA-256 of a JSON value, the same whatever the order of its keys."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def difference(stored: Any, expected: Any) -> tuple[str, Any, Any] | None:
+  """The first place where two JSON values differ: (dotted path, stored value, expected value), or None if equal.
+
+  A key that only one of them has counts as None in the other.
+  """
+  if isinstance(stored, dict) and isinstance(expected, dict):
+    for key in sorted(stored.keys() | expected.keys()):
+      if found := difference(stored.get(key), expected.get(key)):
+        return '.'.join(filter(None, (key, found[0]))), found[1], found[2]
+    return None
+  return None if stored == expected else ('', stored, expected)

@@ -1,0 +1,277 @@
+"""Checkpoints: written in the background by Orbax, whole or not at all, with their origin and a digest of each file.
+
+On disk, `checkpoints/STEP/`:
+    params/           the parameters alone (an Orbax tree), so that evaluation and chat never read the optimizer's state
+    state/            everything else of the train state: the optimizer's state and the step
+    provenance.json   config, code version, data and tokenizer fingerprints: whatever JSON the trainer gave
+    digest.json       sha256 of every file above
+Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done; the digest is written just before
+that rename. So a folder named by its step is complete, and a process may be killed at any moment.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from lm import files
+from lm.errors import UserError
+
+Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
+
+
+class _Handler(ocp.CompositeCheckpointHandler):
+  """Writes params/ and state/; then, in the background and before the final rename, the provenance and the digest."""
+
+  provenance: Any = None
+
+  def __init__(self):
+    # No compression: float32 weights shrink by a few percent only, and it would take the cores from the training step.
+    super().__init__(**{item: ocp.PyTreeCheckpointHandler(use_compression=False) for item in ('params', 'state')})
+
+  def finalize(self, directory):
+    super().finalize(directory)
+    directory = pathlib.Path(directory)
+    files.write_json(directory / 'provenance.json', self.provenance)
+    written = sorted(p for p in directory.rglob('*') if p.is_file())
+    files.write_json(directory / 'digest.json', {p.relative_to(directory).as_posix(): files.sha256(p) for p in written})
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
+class _Items(ocp.args.Composite):
+  """The items of one save; Orbax finds the handler by this type."""
+
+
+class Checkpointer:
+  """Saves, lists and restores the checkpoints of one training run. A context manager; use it from the main thread.
+
+  Args:
+    directory: the `checkpoints` folder of the run; made if missing. What a killed save left in it is removed.
+    keep_last: how many of the newest checkpoints to keep (at least 1).
+    keep_every: keep forever those whose step is a multiple of this; None keeps none.
+  """
+
+  def __init__(self, directory: files.Path, *, keep_last: int, keep_every: int | None = None):
+    if keep_last < 1 or (keep_every is not None and keep_every < 1):
+      raise UserError(f'keep_last is {keep_last} and keep_every {keep_every}; at least 1 is wanted')
+    self.directory = pathlib.Path(directory).absolute()
+    self._keep_last, self._keep_every = keep_last, keep_every
+    self.directory.mkdir(parents=True, exist_ok=True)
+    self._clean()
+    self._handler = _Handler()
+    self._saver = ocp.AsyncCheckpointer(self._handler)
+    self._saving: int | None = None
+    # Orbax prints a traceback for a failed background save and raises it too, from `wait`: once is enough.
+    logging.getLogger('absl').addFilter(_not_orbax_traceback)
+
+  def save(self, step: int, state: dict[str, Tree], provenance: dict[str, Any]) -> None:
+    """Starts saving `state` (keys 'params', 'opt_state', 'step', ...) in the background.
+
+    When it returns, the arrays are copied off the device and may be donated. Waits for the save before, so at most one is under way.
+
+    Raises:
+      UserError: there is a checkpoint of this step.
+      OSError: this save, or the one before, could not be written; names the folder and the last good step.
+    """
+    self.wait()
+    if step in self.steps():
+      raise UserError(f'checkpoint {self.directory / str(step)} exists; it is not overwritten')
+    self._handler.provenance = provenance
+    self._saving = step
+    rest = {name: tree for name, tree in state.items() if name != 'params'}
+    items = _Items(params=ocp.args.PyTreeSave(state['params']), state=ocp.args.PyTreeSave(rest))
+    with self._disk_errors():
+      self._saver.save(self.directory / str(step), args=items)
+
+  def wait(self) -> None:
+    """Waits for the save under way. Raises OSError if it failed; removes the checkpoints that are not to be kept."""
+    with self._disk_errors():
+      self._saver.wait_until_finished()
+    self._saving = None
+    steps = self.steps()
+    for step in steps[: -self._keep_last]:
+      if (self._keep_every is None or step % self._keep_every) and jax.process_index() == 0:
+        # Renamed first, so that a kill half-way leaves no folder that looks complete.
+        (self.directory / str(step)).rename(self.directory / f'.{step}.tmp')
+        shutil.rmtree(self.directory / f'.{step}.tmp')
+
+  def steps(self) -> list[int]:
+    """The steps of the complete checkpoints, ascending."""
+    return _steps(self.directory)
+
+  def latest(self) -> int | None:
+    """The last complete step, or None."""
+    return max(self.steps(), default=None)
+
+  def restore(self, abstract_state: dict[str, Tree], step: int | None = None) -> dict[str, Tree]:
+    """Reads a state onto the shardings of `abstract_state`, whatever sharding it was saved from.
+
+    Args:
+      abstract_state: as given to `save`, with a jax.ShapeDtypeStruct (shape, dtype, sharding) for each array.
+      step: which checkpoint; None for the last complete one.
+
+    Raises:
+      FileNotFoundError: no such checkpoint.
+      UserError: a file is torn or altered, or a stored array's name, shape or dtype is not the one asked for.
+    """
+    path = locate(self.directory if step is None else self.directory / str(step))
+    rest = {name: tree for name, tree in abstract_state.items() if name != 'params'}
+    _verify(path, 'params/', 'state/')
+    return {'params': _read(path, 'params', abstract_state['params']), **_read(path, 'state', rest)}
+
+  def provenance(self, step: int) -> dict[str, Any]:
+    """What `save` was told of where the state of `step` came from."""
+    return provenance(self.directory / str(step))
+
+  def close(self) -> None:
+    """Waits for the save under way and ends the background threads. Raises as `wait` does."""
+    try:
+      self.wait()
+    finally:
+      self._saver.close()
+
+  def __enter__(self) -> 'Checkpointer':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def _clean(self) -> None:
+    """Removes what a killed or failed save or removal left behind."""
+    if jax.process_index() == 0:
+      for path in [*self.directory.glob('*.orbax-checkpoint-tmp*'), *self.directory.glob('.*.tmp')]:
+        shutil.rmtree(path, ignore_errors=True)  # a thread of a failed save may still be writing there
+
+  @contextlib.contextmanager
+  def _disk_errors(self) -> Iterator[None]:
+    """Turns a failed write into one line that names the folder, and removes what is half-written."""
+    try:
+      yield
+    except (OSError, ValueError) as error:
+      # TensorStore reports the operating system's errors as ValueErrors that carry the code in their text.
+      found = re.search(r"os_error_code='(\d+)'", str(error))
+      code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+      if code is None:
+        raise
+      self._clean()
+      text = f'{os.strerror(code)}: checkpoint {self._saving} is not saved, the last good one is {self.latest()}'
+      raise OSError(code, text, str(self.directory)) from error
+
+
+def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str, Any]]:
+  """Reads the parameters of a checkpoint, and where it came from; the optimizer's state is not touched.
+
+  Args:
+    path: anything `locate` takes.
+    abstract_params: a jax.ShapeDtypeStruct for each parameter; those without a sharding go to the first device.
+
+  Raises:
+    FileNotFoundError, UserError: as `Checkpointer.restore`.
+  """
+  path = locate(path)
+  _verify(path, 'params/')
+  return _read(path, 'params', abstract_params), provenance(path)
+
+
+def provenance(path: files.Path) -> dict[str, Any]:
+  """What is recorded of where a checkpoint came from. `path` and errors: as `load_params`."""
+  path = locate(path)
+  _verify(path, 'provenance.json')
+  return files.read_json(path / 'provenance.json')
+
+
+def check_provenance(stored: dict[str, Any], expected: dict[str, Any], allow: Collection[str] = ()) -> None:
+  """Raises UserError if a key of `expected` is stored with another value, unless its name is in `allow`.
+
+  For a nested value (the config) the message names the first field that differs; `allow` takes top-level names.
+  """
+  for name, value in json.loads(json.dumps(expected)).items():  # tuples become lists, as they did in the checkpoint
+    found = files.difference(stored.get(name), value)
+    if found and name not in allow:
+      field, was, now = found
+      field = f'{name}.{field}' if field else name
+      raise UserError(f'{field} of the checkpoint is {was!r}, here it is {now!r}; allow {name!r} to go on anyway')
+
+
+def locate(path: files.Path) -> pathlib.Path:
+  """The folder of one checkpoint, given that folder, a `checkpoints` folder, a run's folder or a recipe's folder.
+
+  The last complete step is taken; a recipe's `final.json` ({"run": NAME}) names the run that holds its final model.
+  Raises FileNotFoundError naming the path when there is no complete checkpoint.
+  """
+  given = path = pathlib.Path(path).absolute()
+  if (path / 'final.json').is_file():
+    path = path / files.read_json(path / 'final.json')['run']
+  if (path / 'checkpoints').is_dir():
+    path = path / 'checkpoints'
+  if (path / 'digest.json').is_file():
+    return path
+  steps = _steps(path) if path.is_dir() else []
+  if not steps:
+    raise FileNotFoundError(f'no complete checkpoint at {given}' + ('' if given.exists() else ': no such folder'))
+  return path / str(steps[-1])
+
+
+def code_version() -> str:
+  """The git commit of this code, with '-dirty' if a tracked file was changed; the package's version when not in git."""
+  root = pathlib.Path(__file__).resolve().parent.parent
+  if (root / '.git').exists():  # not merely somewhere below another project's repository
+    with contextlib.suppress(FileNotFoundError):  # git itself is not installed
+      command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+      result = subprocess.run(command, capture_output=True, text=True, check=False)
+      if result.returncode == 0:
+        return result.stdout.strip()
+  return 'deepdive-lm ' + importlib.metadata.version('deepdive-lm')
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+  return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and (p / 'digest.json').is_file())
+
+
+def _verify(path: pathlib.Path, *prefixes: str) -> None:
+  """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads its share of them."""
+  digests = files.read_json(path / 'digest.json')
+  names = [name for name in sorted(digests) if name.startswith(prefixes)]
+  for name in names[jax.process_index() :: jax.process_count()]:
+    if not (path / name).is_file():
+      raise UserError(f'corrupt checkpoint {path}: {name} is missing')
+    if files.sha256(path / name) != digests[name]:
+      raise UserError(f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)')
+
+
+def _read(path: pathlib.Path, item: str, abstract: Tree) -> Tree:
+  """Reads one tree onto the shardings of `abstract`. Raises UserError naming the first array that does not fit."""
+  first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract)
+  handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(path / item)
+  stored, wanted = _arrays(handler.metadata(directory).tree), _arrays(abstract)
+  for name in sorted(stored.keys() | wanted.keys()):
+    if stored.get(name) != wanted.get(name):
+      found, expected = (x.get(name, 'no such array') for x in (stored, wanted))
+      raise UserError(f'checkpoint {path}: {item}/{name} is {found}, but the model has {expected}')
+  restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+  return handler.restore(directory, args=ocp.args.PyTreeRestore(abstract, restore_args=restore_args))
+
+
+def _arrays(tree: Tree) -> dict[str, str]:
+  """'dtype[shape]' of each array of a tree, by its slash-separated name."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): f'{x.dtype}[{",".join(map(str, x.shape))}]'
+    for path, x in leaves
+  }
+
+
+def _not_orbax_traceback(record: logging.LogRecord) -> bool:
+  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)

@@ -1,0 +1,282 @@
+"""Checkpoints against plain NumPy copies of what was saved, under kills, full disks, torn files and other shardings."""
+
+import errno
+import logging
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lm import checkpoint, files
+from lm.errors import UserError
+
+PROVENANCE = {'config': {'model': {'num_layers': 2}}, 'code': 'abc', 'data': 'd1', 'tokenizer': 't1'}
+
+
+def sharding(*axes, shape=(4, 2)):
+  devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+  return jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ('data', 'model')), jax.sharding.PartitionSpec(*axes))
+
+
+def make_state(step=0, w_sharding=None):
+  rng = np.random.default_rng(step)
+  w = jax.device_put(rng.normal(size=(8, 6)).astype(np.float32), w_sharding)
+  params = {'layer': {'w': w, 'b': jnp.asarray(rng.normal(size=6), jnp.bfloat16)}}
+  return {'params': params, 'opt_state': optax.adamw(1e-3).init(params), 'step': jnp.int32(step)}
+
+
+def abstract(tree, of=lambda x: x.sharding):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=of(x)), tree)
+
+
+def assert_same(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def saved(directory, steps=(1,), **options):
+  with checkpoint.Checkpointer(directory, **{'keep_last': 9, **options}) as checkpointer:
+    for step in steps:
+      checkpointer.save(step, make_state(step), PROVENANCE)
+  return directory
+
+
+def test_restores_bits_types_and_provenance(tmp_path):
+  saved(tmp_path, (1, 2))
+  with checkpoint.Checkpointer(tmp_path, keep_last=2) as checkpointer:
+    assert checkpointer.steps() == [1, 2] and checkpointer.latest() == 2
+    assert_same(checkpointer.restore(abstract(make_state())), make_state(2))
+    assert_same(checkpointer.restore(abstract(make_state()), step=1), make_state(1))
+    assert checkpointer.provenance(1) == PROVENANCE
+
+
+def test_restores_onto_another_sharding(tmp_path):
+  state = make_state(3, sharding('data', 'model'))
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
+    checkpointer.save(3, state, PROVENANCE)
+    checkpointer.wait()
+    new = sharding(None, 'data', shape=(2, 1))
+    target = abstract(state, lambda x: new if x.ndim == 2 else sharding())
+    restored = checkpointer.restore(target)
+  assert restored['params']['layer']['w'].sharding == new
+  assert_same(restored, make_state(3))
+
+
+def test_state_may_be_donated_while_it_is_being_written(tmp_path):
+  step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones((), x.dtype), s), donate_argnums=0)
+  state = {'params': {'w': jnp.zeros((1024, 2048))}, 'opt_state': {'m': jnp.zeros((1024, 2048))}, 'step': jnp.int32(0)}
+  target = abstract(state)
+  with checkpoint.Checkpointer(tmp_path, keep_last=9) as checkpointer:
+    for i in range(4):
+      checkpointer.save(i, state, PROVENANCE)
+      for _ in range(3):
+        state = jax.block_until_ready(step(state))
+    checkpointer.wait()
+    for i in range(4):
+      for leaf in jax.tree.leaves(checkpointer.restore(target, step=i)):
+        assert np.unique(np.asarray(leaf)).tolist() == [3 * i]
+
+
+def test_saving_happens_in_the_background(tmp_path, monkeypatch):
+  write = files.write_json
+  monkeypatch.setattr(files, 'write_json', lambda *a: (time.sleep(0.7), write(*a)))
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
+    start = time.monotonic()
+    checkpointer.save(1, make_state(1), PROVENANCE)
+    assert time.monotonic() - start < 0.6
+    assert checkpointer.steps() == []  # not complete, so not listed
+    checkpointer.wait()
+    assert checkpointer.steps() == [1]
+
+
+def test_keeps_the_last_and_every_nth(tmp_path):
+  saved(tmp_path, range(1, 8), keep_last=2, keep_every=3)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['3', '6', '7']
+  with pytest.raises(UserError, match='keep_last is 0'):
+    checkpoint.Checkpointer(tmp_path, keep_last=0)
+
+
+def test_does_not_overwrite_a_step(tmp_path):
+  saved(tmp_path)
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer, pytest.raises(UserError, match='1 exists'):
+    checkpointer.save(1, make_state(2), PROVENANCE)
+
+
+def test_params_are_read_without_the_optimizer(tmp_path):
+  step = saved(tmp_path / 'checkpoints', (4,)) / '4'
+  for path in sorted((step / 'state').rglob('*'), reverse=True):
+    path.unlink() if path.is_file() else path.rmdir()
+  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), make_state()['params'])
+  params, provenance = checkpoint.load_params(tmp_path, target)
+  assert_same(params, make_state(4)['params'])
+  assert provenance == PROVENANCE
+
+
+@pytest.mark.parametrize('damage', ['torn', 'altered', 'missing'])
+def test_every_damaged_file_is_named(tmp_path, damage):
+  step = saved(tmp_path) / '1'
+  for path in sorted(p for p in step.rglob('*') if p.is_file() and p.name not in ('digest.json', 'commit_success.txt')):
+    content = path.read_bytes()
+    if damage == 'missing':
+      path.unlink()
+    else:
+      path.write_bytes(content[:-1] if damage == 'torn' else content[:-1] + bytes([content[-1] ^ 1]))
+    name = path.relative_to(step).as_posix()
+    if name != '_CHECKPOINT_METADATA':  # Orbax's note of the time; nothing is read from it
+      with pytest.raises(UserError, match=rf'corrupt checkpoint {re.escape(str(step))}: {re.escape(name)} is'):
+        checkpoint.provenance(step)
+        checkpoint.Checkpointer(tmp_path, keep_last=1).restore(abstract(make_state()))
+    path.write_bytes(content)
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+  saved(tmp_path)
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
+
+    def refused(message, change):
+      target = abstract(make_state())
+      change(target)
+      with pytest.raises(UserError, match=re.escape(message)):
+        checkpointer.restore(target)
+
+    w = jax.ShapeDtypeStruct((8, 7), jnp.float32)
+    refused(
+      'params/layer/w is float32[8,6], but the model has float32[8,7]', lambda t: t['params']['layer'].update(w=w)
+    )
+    b = jax.ShapeDtypeStruct((6,), jnp.float32)
+    refused('params/layer/b is bfloat16[6], but the model has float32[6]', lambda t: t['params']['layer'].update(b=b))
+    refused('params/layer/x is no such array', lambda t: t['params']['layer'].update(x=b))
+    refused('but the model has no such array', lambda t: t['params']['layer'].pop('b'))
+    refused('state/opt_state/0/count is int32[], lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])))
+
+
+def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
+  run = tmp_path / 'quickstart' / 'rl'
+  saved(run / 'checkpoints', (2, 10))
+  files.write_json(tmp_path / 'quickstart' / 'final.json', {'run': 'rl'})
+  last = run / 'checkpoints' / '10'
+  for path in (last, run / 'checkpoints', run, tmp_path / 'quickstart'):
+    assert checkpoint.locate(path) == last
+  assert checkpoint.locate(run / 'checkpoints' / '2').name == '2'
+  (run / 'checkpoints' / '11').mkdir()  # not complete: no digest
+  assert checkpoint.locate(run) == last
+  for path, text in ((tmp_path / 'nowhere', 'no such folder'), (run / 'checkpoints' / '11', ''), (tmp_path, '')):
+    with pytest.raises(FileNotFoundError, match=f'no complete checkpoint at {path}.*{text}'):
+      checkpoint.load_params(path, {})
+
+
+def test_provenance_mismatch_is_named_unless_allowed():
+  checkpoint.check_provenance(PROVENANCE, PROVENANCE)
+  checkpoint.check_provenance({'shape': [1, 2]}, {'shape': (1, 2)})
+  with pytest.raises(UserError, match=r"tokenizer of the checkpoint is 't1', here it is 't2'; allow 'tokenizer'"):
+    checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2'}, allow=('code', 'data'))
+  with pytest.raises(UserError, match=r'config.model.num_layers of the checkpoint is 2, here it is 3'):
+    checkpoint.check_provenance(PROVENANCE, {'config': {'model': {'num_layers': 3}}})
+  with pytest.raises(UserError, match='optimizer of the checkpoint is None'):
+    checkpoint.check_provenance(PROVENANCE, {'optimizer': 'adamw'})
+  checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2', 'data': 'd2'}, allow=('tokenizer', 'data'))
+
+
+def test_disk_full(tmp_path, caplog):
+  """A file-size limit stands for a full disk: both come back from write(2). The second save is the big one."""
+  big = {'params': {'w': jnp.ones((512, 512))}, 'opt_state': {}, 'step': jnp.int32(2)}
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer, caplog.at_level(logging.ERROR):
+    checkpointer.save(1, make_state(1), PROVENANCE)
+    checkpointer.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+      checkpointer.save(2, big, PROVENANCE)
+      with pytest.raises(OSError) as caught:
+        checkpointer.save(3, make_state(3), PROVENANCE)  # the failure in the background surfaces here
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path)
+    assert 'checkpoint 2 is not saved, the last good one is 1' in str(caught.value)
+    assert '\n' not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['1']
+    assert_same(checkpointer.restore(abstract(make_state())), make_state(1))
+    checkpointer.save(3, make_state(3), PROVENANCE)  # room again
+  assert not [r for r in caplog.records if r.exc_info]
+  assert checkpoint.locate(tmp_path).name == '3'
+
+
+def test_disk_full_while_writing_the_digest(tmp_path, monkeypatch):
+  saved(tmp_path)
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(files, 'write_json', full)
+  checkpointer = checkpoint.Checkpointer(tmp_path, keep_last=1)
+  checkpointer.save(2, make_state(2), PROVENANCE)
+  with pytest.raises(OSError, match=f'No space left on device: checkpoint 2 is not saved.*{re.escape(str(tmp_path))}'):
+    checkpointer.close()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['1']
+
+
+VICTIM = """
+import sys, jax.numpy as jnp
+from lm import checkpoint
+with checkpoint.Checkpointer(sys.argv[1], keep_last=2) as c:
+  step = c.latest() or 0
+  print('ready', flush=True)
+  while True:
+    step += 1
+    state = {'params': {'w': jnp.full((512, 512), step)}, 'opt_state': {}, 'step': jnp.int32(step)}
+    c.save(step, state, {'step': step})
+"""
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
+  rng = np.random.default_rng(0)
+  root = pathlib.Path(checkpoint.__file__).parents[1]
+  last = 0
+  for _ in range(6):
+    victim = subprocess.Popen([sys.executable, '-c', VICTIM, tmp_path], cwd=root, stdout=subprocess.PIPE)
+    assert victim.stdout.readline() == b'ready\n'
+    time.sleep(rng.uniform(0.2, 0.8))
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    found = int(checkpoint.locate(tmp_path).name)
+    assert found >= last
+    last = found
+    params, provenance = checkpoint.load_params(tmp_path, {'w': jax.ShapeDtypeStruct((512, 512), jnp.int32)})
+    assert np.unique(np.asarray(params['w'])).tolist() == [found] and provenance == {'step': found}
+  assert last > 6
+  with checkpoint.Checkpointer(tmp_path, keep_last=2) as checkpointer:
+    assert [p.name for p in tmp_path.iterdir() if not p.name.isdecimal()] == [] and len(checkpointer.steps()) <= 3
+
+
+def test_code_version_is_the_commit_or_the_package_version(tmp_path, monkeypatch):
+  package = tmp_path / 'lm' / 'checkpoint.py'
+  package.parent.mkdir()
+  package.write_text('1')
+  monkeypatch.setattr(checkpoint, '__file__', str(package))
+  assert re.fullmatch(r'deepdive-lm \d+\.\d+.*', checkpoint.code_version())
+
+  def git(*command):
+    identity = ['-c', 'user.name=a', '-c', 'user.email=a@b']
+    command = ['git', '-C', tmp_path, *identity, *command]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+  git('init')
+  git('add', '.')
+  git('commit', '-m', 'first')
+  commit = git('rev-parse', 'HEAD').strip()
+  assert checkpoint.code_version() == commit
+  package.write_text('2')
+  assert checkpoint.code_version() == commit + '-dirty'
