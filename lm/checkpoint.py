@@ -78,7 +78,8 @@ class Checkpointer:
   def save(self, step: int, state: dict[str, Tree], provenance: dict[str, Any]) -> None:
     """Starts saving `state` (keys 'params', 'opt_state', 'step', ...) in the background.
 
-    When it returns, the arrays are copied off the device and may be donated. Waits for the save before, so at most one is under way.
+    When it returns, the arrays are copied off the device and may be donated. Waits for the save before: at most one
+    is under way.
 
     Raises:
       UserError: there is a checkpoint of this step.

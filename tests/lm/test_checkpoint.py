@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_named(tmp_path):
     refused('params/layer/b is bfloat16[6], but the model has float32[6]', lambda t: t['params']['layer'].update(b=b))
     refused('params/layer/x is no such array', lambda t: t['params']['layer'].update(x=b))
     refused('but the model has no such array', lambda t: t['params']['layer'].pop('b'))
-    refused('state/opt_state/0/count is int32[], lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])))
+    refused('state/opt_state/0/count is int32[]', lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])))
 
 
 def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
