@@ -1,0 +1,102 @@
+"""Metrics files against what was written, and against TensorBoard's own record format read by hand."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from lm import metrics
+from lm.errors import UserError
+
+
+def events(workdir):
+  """All (step, tag, value) in the event files: length-prefixed protocol buffers with two checksums."""
+  found = []
+  for path in sorted(workdir.glob('events.out.tfevents.*')):
+    content = path.read_bytes()
+    while content:
+      (size,) = struct.unpack('<Q', content[:8])
+      event = event_pb2.Event.FromString(content[12 : 12 + size])
+      found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+      content = content[16 + size :]
+  return found
+
+
+def write(workdir, steps, resume_step=None):
+  with metrics.Metrics(workdir, resume_step) as m:
+    for step in steps:
+      m.write(step, {'train/loss': 1 / (step + 1), 'data/epoch': step})
+      m.text(step, 'sample', f'text {step}\né')
+
+
+def test_lines_and_events_hold_what_was_written(tmp_path):
+  with metrics.Metrics(tmp_path / 'run') as m:
+    m.write(0, {'train/loss': np.float32(1.25), 'perf/tokens': 12})
+    m.text(0, 'sample', 'a <b>\nc')
+    # Flushed at once: readable before the file is closed.
+    assert metrics.read(tmp_path / 'run') == [{'step': 0, 'train/loss': 1.25, 'perf/tokens': 12}]
+    assert json.loads((tmp_path / 'run' / 'samples.jsonl').read_text()) == {
+      'step': 0, 'name': 'sample', 'text': 'a <b>\nc'
+    }  # fmt: skip
+  found = events(tmp_path / 'run')
+  assert (0, 'train/loss', 1.25) in found and (0, 'perf/tokens', 12.0) in found
+  assert any(tag.startswith('sample') for _, tag, _ in found)
+
+
+def test_what_is_not_finite_becomes_null(tmp_path):
+  with metrics.Metrics(tmp_path) as m:
+    m.write(1, {'a': float('nan'), 'b': np.float32('inf'), 'c': 1.0})
+  assert metrics.read(tmp_path) == [{'step': 1, 'a': None, 'b': None, 'c': 1.0}]
+  assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
+
+
+@pytest.mark.parametrize('torn', ['', '{"step": 9, "train/lo'])
+def test_a_resumed_run_leaves_the_files_of_an_unbroken_one(tmp_path, torn):
+  write(tmp_path / 'unbroken', range(10))
+  write(tmp_path / 'broken', range(8))
+  for name in ('metrics.jsonl', 'samples.jsonl'):
+    with open(tmp_path / 'broken' / name, 'a') as f:
+      f.write(torn)
+  write(tmp_path / 'broken', range(6, 10), resume_step=5)
+  for name in ('metrics.jsonl', 'samples.jsonl'):
+    assert (tmp_path / 'broken' / name).read_bytes() == (tmp_path / 'unbroken' / name).read_bytes()
+
+
+def test_starting_anew_removes_what_was_there(tmp_path):
+  write(tmp_path, range(3))
+  write(tmp_path, range(2))
+  assert [line['step'] for line in metrics.read(tmp_path)] == [0, 1]
+  assert max(step for step, _, _ in events(tmp_path)) == 1
+
+
+def test_a_torn_last_line_is_not_read_and_a_corrupt_one_is_named(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1}\n{"step": 2')
+  assert metrics.read(tmp_path) == [{'step': 1}]
+  path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+  for call in (metrics.read, lambda d: metrics.Metrics(d, resume_step=3)):
+    with pytest.raises(UserError, match=r'metrics.jsonl, line 2 is not JSON'):
+      call(tmp_path)
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    metrics.read(tmp_path / 'nowhere')
+
+
+def test_every_line_survives_a_kill(tmp_path):
+  code = 'import os, signal, sys; from lm.metrics import Metrics; m = Metrics(sys.argv[1]); '
+  code += '[m.write(i, {"x": i}) for i in range(50)]; os.kill(os.getpid(), signal.SIGKILL)'
+  root = os.path.dirname(os.path.dirname(metrics.__file__))
+  assert subprocess.run([sys.executable, '-c', code, tmp_path], cwd=root).returncode == -signal.SIGKILL
+  assert [line['x'] for line in metrics.read(tmp_path)] == list(range(50))
+
+
+def test_peak_memory_counts_what_was_freed():
+  code = 'from lm.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; print(a, p())'
+  root = os.path.dirname(os.path.dirname(metrics.__file__))
+  a, b = map(int, subprocess.check_output([sys.executable, '-c', code], cwd=root).split())
+  assert 5e6 < a < 200e6 and 300e6 < b - a < 330e6
