@@ -1,6 +1,5 @@
 """Metrics of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard event files beside it."""
 
-import contextlib
 import json
 import math
 import pathlib
@@ -31,40 +30,36 @@ class Metrics:
   """
 
   def __init__(self, workdir: files.Path, resume_step: int | None = None):
-    workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    self._workdir = pathlib.Path(workdir)
+    self._workdir.mkdir(parents=True, exist_ok=True)
     if resume_step is None:
-      for events in workdir.glob('events.out.tfevents.*'):
+      for events in self._workdir.glob('events.out.tfevents.*'):
         events.unlink()
     for name in ('metrics.jsonl', 'samples.jsonl'):
-      _cut(workdir / name, resume_step)
-    self._open = contextlib.ExitStack()
-    self._metrics = self._open.enter_context(open(workdir / 'metrics.jsonl', 'a', encoding='utf-8'))
-    self._samples = self._open.enter_context(open(workdir / 'samples.jsonl', 'a', encoding='utf-8'))
+      _cut(self._workdir / name, resume_step)
     purge = None if resume_step is None else resume_step + 1
-    self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=purge, flush_secs=10)
-    self._open.callback(self._events.close)
+    self._events = tensorboardX.SummaryWriter(str(self._workdir), purge_step=purge, flush_secs=10)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends `{"step": step, **values}`, flushed at once. What JSON cannot hold, a NaN or an infinity, becomes null.
 
     Args:
-      step: the training step; the first line of a step may be followed by others of the same step.
+      step: the training step; a step may have several lines.
       values: numbers (Python's, NumPy's or 0-d arrays) by slash-separated names ('train/loss').
     """
     numbers = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
-    _append(self._metrics, {'step': step} | {k: v if math.isfinite(v) else None for k, v in numbers.items()})
+    _append(self._workdir / 'metrics.jsonl', {'step': step} | {k: v if math.isfinite(v) else None for k, v in numbers.items()})
     for name, value in numbers.items():
       self._events.add_scalar(name, value, step)
 
   def text(self, step: int, name: str, text: str) -> None:
     """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted text."""
-    _append(self._samples, {'step': step, 'name': name, 'text': text})
+    _append(self._workdir / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
     self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)  # Markdown's way to leave it as it is
 
   def close(self) -> None:
-    """Flushes and closes the files."""
-    self._open.close()
+    """Flushes and closes the event file."""
+    self._events.close()
 
   def __enter__(self) -> 'Metrics':
     return self
@@ -91,9 +86,9 @@ def peak_rss_bytes() -> int:
   return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) * 1024
 
 
-def _append(file, value: dict[str, Any]) -> None:
-  file.write(json.dumps(value, allow_nan=False) + '\n')
-  file.flush()
+def _append(path: pathlib.Path, value: dict[str, Any]) -> None:
+  with open(path, 'a', encoding='utf-8') as file:  # closed, so flushed, at every line
+    file.write(json.dumps(value, allow_nan=False) + '\n')
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
