@@ -1,0 +1,79 @@
+"""What a task is: problems, demonstrations and a grader, each a pure function of (seed, split, index)."""
+
+import dataclasses
+import decimal
+import hashlib
+import random
+import re
+from typing import Any, ClassVar
+
+from data import chat
+
+SPLITS = ('train', 'test')
+# A minus sign counts where it cannot be a subtraction; commas where they part thousands; a final full stop never.
+_NUMBER = re.compile(r'(?:(?<![\w.)])-)?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)')
+
+
+def held_out(key: str, one_in: int = 8) -> bool:
+  """Whether what `key` names belongs to the test split: by hash, so one in `one_in` does, whatever the seed."""
+  return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), 'big') % one_in == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A family of problems. Subclasses give `name`, `draw`, `answer` and `grade`; their fields are their knobs.
+
+  A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}. Problems of the two splits
+  differ by construction: a problem is of the test split if and only if `held_out` says so of its key.
+  """
+
+  seed: int
+  name: ClassVar[str]
+  reads_documents: ClassVar[bool] = False  # if so, the first argument after the seed is a `documents.Documents`
+
+  def problem(self, index: int, split: str) -> dict:
+    """The problem `index` (>= 0) of 'train' or 'test': always the same."""
+    if split not in SPLITS:
+      raise ValueError(f'split is {split!r}; allowed: {SPLITS}')
+    rng = self.rng(split, index)
+    for _ in range(10_000):
+      problem = self.draw(rng)
+      if self.in_test(problem['key']) == (split == 'test'):
+        return {'task': self.name, **problem}
+    raise RuntimeError(f'task {self.name!r} has no problems in its {split} split')
+
+  def demo(self, index: int) -> dict:
+    """A conversation that answers the train problem `index` well: {"messages": [...], "task": name}."""
+    problem = self.problem(index, 'train')
+    reply = {'role': 'assistant', 'content': self.reply(problem, self.rng('demo', index))}
+    return {'messages': [*problem['messages'], reply], 'task': self.name}
+
+  def rng(self, *where: Any) -> random.Random:
+    """A generator of its own for each place of use."""
+    return random.Random('/'.join(map(str, (self.name, self.seed, *where))))
+
+  def in_test(self, key: str) -> bool:
+    return held_out(f'{self.name}/{key}')
+
+  def draw(self, rng: random.Random) -> dict:
+    """A random problem of either split."""
+    raise NotImplementedError
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    """The content of a good answer."""
+    return str(problem['answer'])
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    """1.0 if `reply`, of `chat.parse`, answers the problem, else 0.0."""
+    return float(last_number(chat.text(reply['content'])) == decimal.Decimal(problem['answer']))
+
+
+def ask(text: str) -> list[dict]:
+  """The messages of a single question."""
+  return [{'role': 'user', 'content': text}]
+
+
+def last_number(text: str) -> decimal.Decimal | None:
+  """The last number written in a text, None if there is none: '10', '10.', '10.0' and '1,000' mean what people mean."""
+  numbers = _NUMBER.findall(text.replace('\N{MINUS SIGN}', '-'))
+  return decimal.Decimal(numbers[-1].replace(',', '')) if numbers else None

@@ -1,0 +1,107 @@
+"""What tasks take from the cleaned documents: modules, the functions they describe in a line, common words."""
+
+import collections
+import dataclasses
+import itertools
+import json
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Iterator
+
+from data.tasks.base import held_out
+from lm.errors import UserError
+from lm.files import Path
+
+# A signature as pydoc prints it, at the start of a line: get(key, default=None, /) -> object
+_SIGNATURE = re.compile(r'^[-*\s]*(?:class )?([A-Za-z][A-Za-z0-9_]*)\((.*)\)(?: -> .*| from .*| method of .*)?$')
+_SUMMARY = re.compile(r'^[A-Z][a-z]+,? [^\n]*[a-z0-9)*\'"]\.$')
+_MODULE = re.compile(r'^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$')
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Entry:
+  """A function of a module and what its documentation says it does, in one sentence."""
+
+  module: str
+  name: str
+  summary: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+  """Sorted, so that the tasks made from them depend on the documents alone and not on their order."""
+
+  modules: tuple[str, ...]
+  train: tuple[Entry, ...]  # no two with the same name and summary: inherited methods are described again and again
+  test: tuple[Entry, ...]  # of held-out documents, without what documents of the train split say too
+  words: tuple[str, ...]  # common ones of 3 to 8 lower-case letters
+  names: frozenset[str]  # every name and word that occurs: what a made-up name must not be
+
+
+def read(path: Path, *, max_words: int = 12, num_words: int = 4000) -> Documents:
+  """Reads a JSONL file of documents: {"text": str, "metadata": {"url": str, "cluster": str, ...}, ...} a line.
+
+  Args:
+    path: the file. The test split is of one cluster (near-duplicate group) in eight, by its hash.
+    max_words: of a summary.
+    num_words: how many of the commonest words are kept.
+
+  Raises:
+    FileNotFoundError, or UserError naming the file and line that is no document, or the file if it describes nothing.
+  """
+  modules, counts, names = set(), collections.Counter(), set()
+  entries = {False: {}, True: {}}  # by split, (name, summary) to the first module that has it
+  for document in _documents(path):
+    identifiers = re.findall(r'[A-Za-z_][A-Za-z0-9_]*', document['text'])
+    names.update(word.lower() for word in identifiers)
+    counts.update(word for word in identifiers if re.fullmatch(r'[a-z]{3,8}', word))
+    module = module_of(document['metadata']['url'])
+    if module is None:
+      continue
+    modules.add(module)
+    found = entries[held_out(f'document/{document["metadata"]["cluster"]}')]
+    for name, summary in extract(document['text']):
+      if len(summary.split()) <= max_words:
+        found[name, summary] = min(module, found.get((name, summary), module))
+  train, test = (tuple(sorted(Entry(module, *pair) for pair, module in entries[split].items() if pair not in other))
+                 for split, other in ((False, {}), (True, entries[False])))
+  if not train or not test:
+    raise UserError(f'{path}: found {len(train)} descriptions of functions to train on and {len(test)} to test with, '
+                    f'in {len(modules)} modules; tasks about documents need some of each')
+  words = sorted(counts, key=lambda word: (-counts[word], word))[:num_words]
+  return Documents(tuple(sorted(modules)), train, test, tuple(words), frozenset(names | {m.lower() for m in modules}))
+
+
+def extract(text: str) -> Iterator[tuple[str, str]]:
+  """(name, summary) of each public function that a page describes in one whole sentence below its signature."""
+  lines = [' '.join(line.split()) for line in text.splitlines()]  # pydoc writes no-break spaces
+  for line, following in itertools.pairwise(lines):
+    signature, summary = _SIGNATURE.match(line), following.strip(' -*')
+    if signature and _SUMMARY.match(summary) and len(summary.split()) >= 3:
+      yield signature[1], summary
+
+
+def module_of(url: str) -> str | None:
+  """The module that a page of the documentation server is about; None for indexes and the like."""
+  name = urllib.parse.unquote(pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).name)
+  stem = name.removesuffix('.html')
+  if stem == name or stem in ('index', 'topics', 'keywords') or not _MODULE.match(stem):
+    return None
+  return stem
+
+
+def _documents(path: Path) -> Iterator[dict]:
+  with open(path, encoding='utf-8') as lines:
+    for number, line in enumerate(lines, 1):
+      where = f'{path}, line {number}'
+      try:
+        document = json.loads(line)
+      except ValueError as error:
+        raise UserError(f'{where}: not JSON: {error}') from error
+      if not isinstance(document, dict) or not isinstance(document.get('text'), str):
+        raise UserError(f'{where}: a document has a "text"; found {line[:80]!r}')
+      metadata = document.get('metadata')
+      if not isinstance(metadata, dict) or not {'url', 'cluster'} <= metadata.keys():
+        raise UserError(f'{where}: metadata must have "url" and "cluster"; found {metadata!r:.80}')
+      yield document
