@@ -1,0 +1,398 @@
+"""Text to token ids and back, one interface whatever the tokenizer's file: `load(spec)`.
+
+    'bytes'                         the 256 bytes
+    'path/x.tiktoken:PATTERN'       a tiktoken rank file; PATTERN names how text is split first (see PATTERNS)
+    'path/tokenizer.json'           a Hugging Face tokenizers file
+    'path'                          a folder that holds tokenizer.json (what `save` and data.train_tokenizer write)
+
+Special tokens are never made from text: `encode('<|endoftext|>')` gives the tokens of those characters.
+
+A plain byte-level BPE is the same tokenizer in either file: it has one fingerprint, runs on tiktoken (five times the
+speed of `tokenizers` a thread), and gives the same ids. Other tokenizer.json files run on `tokenizers`.
+
+    python -m data.tokenizer show --tokenizer=SPEC [--merges] "text"
+"""
+
+import argparse
+import base64
+import binascii
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tiktoken
+import tokenizers
+
+from lm import errors, files
+from lm.errors import UserError
+
+_SPACES = r'\s*[\r\n]+|\s+(?!\S)|\s+'
+_CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
+_UPPER, _LOWER = r'[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]', r'[\p{Ll}\p{Lm}\p{Lo}\p{M}]'
+_TAIL = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_O200K = (
+  rf'[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_TAIL}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_TAIL}|'
+  r'\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|' + _SPACES
+)
+# How text is cut before merging; no token crosses a cut. The first four as published by their authors (in the plain
+# form, which both regex engines read alike). Ours: cl100k with one digit a token, for arithmetic, and combining marks
+# kept with their letters.
+PATTERNS = {
+  'gpt2': r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+  'cl100k': _CL100K,
+  'o200k': _O200K,
+  'llama3': _CL100K,
+  'deepdive': r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}[\p{L}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES,
+}
+_BYTES = {bytes([b]): b for b in range(256)}
+# GPT-2's way to write any bytes as visible characters, used by every byte-level tokenizer.json.
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_CHAR = dict(zip(_PRINTABLE, map(chr, _PRINTABLE), strict=True))
+_CHAR |= {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in _CHAR)}
+_BYTE = {c: b for b, c in _CHAR.items()}
+# The regex engine of tiktoken overflows its stack on a million white-space characters in a row.
+_MAX_SPACES = 500_000
+_LONG_SPACES = re.compile(rf'\s{{{_MAX_SPACES}}}(?=\s)')
+
+Specials = Sequence[str] | Mapping[str, int]
+
+
+class Tokenizer:
+  """What all tokenizers share. Ids 0..vocab_size-1; a few may be unused (cl100k has gaps).
+
+  Attributes:
+    special_tokens: id of each special token's name.
+    vocab_size: the largest id + 1, special tokens included.
+    fingerprint: SHA-256 (hex) of what decides the ids (pattern, tokens, special tokens), whatever the file's format.
+  """
+
+  def __init__(self, special_tokens: dict[str, int], largest_id: int, content: str):
+    self.special_tokens = special_tokens
+    self.vocab_size = 1 + max(largest_id, *special_tokens.values(), 0)
+    self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    self._names = {i: name for name, i in special_tokens.items()}
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of a text, never of a special token. A lone surrogate counts as U+FFFD."""
+    raise NotImplementedError
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """`encode` of each text, on all cores."""
+    return [self.encode(text) for text in texts]
+
+  def token_bytes(self, index: int) -> bytes:
+    """The bytes a token stands for: b'' for a special token or an unused id."""
+    raise NotImplementedError
+
+  def decode_bytes(self, ids: Sequence[int]) -> bytes:
+    """The bytes of ids, special tokens by name."""
+    return b''.join(self._names[i].encode() if i in self._names else self.token_bytes(i) for i in map(int, ids))
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """The text of ids, special tokens by name; bytes that are not UTF-8 become U+FFFD."""
+    return self.decode_bytes(ids).decode('utf-8', errors='replace')
+
+  def byte_lengths(self) -> np.ndarray:
+    """int32 [vocab_size]: UTF-8 bytes of each token, 0 for special tokens; the denominator of bits per byte."""
+    return np.array([len(self.token_bytes(i)) for i in range(self.vocab_size)], np.int32)
+
+  def save(self, folder: files.Path) -> None:
+    """Writes folder/tokenizer.json: `load(folder)` then gives the same ids and the same fingerprint."""
+    files.write_text(pathlib.Path(folder) / 'tokenizer.json', self._json())
+
+  def _json(self) -> str:
+    raise NotImplementedError
+
+
+class BPE(Tokenizer):
+  """Byte-level byte-pair encoding (Sennrich et al. 2016, in GPT-2's form over bytes), run by tiktoken.
+
+  Attributes:
+    ranks: id of each token's bytes; the pair whose joined bytes have the lowest id merges first.
+    pattern: regular expression that cuts the text before merging; None for a vocabulary of bytes alone.
+  """
+
+  def __init__(self, pattern: str | None, ranks: dict[bytes, int], special_tokens: Specials):
+    missing = [b for b in _BYTES if b not in ranks]
+    if missing:
+      raise UserError(f'{len(missing)} of the 256 bytes are not in the vocabulary, the first {missing[0]!r}')
+    self.pattern = pattern if len(ranks) > 256 else None  # nothing merges: cuts change nothing
+    self.ranks = ranks
+    specials = _place(special_tokens, {}, taken=set(ranks.values()))
+    tokens = sorted((i, token.hex()) for token, i in ranks.items())
+    super().__init__(specials, max(ranks.values()), json.dumps([self.pattern, tokens, sorted(specials.items())]))
+    self._bytes = {i: token for token, i in ranks.items()}
+    self._plain = ranks == _BYTES
+    self._encoding = tiktoken.Encoding(
+      'deepdive', pat_str=self.pattern or PATTERNS['gpt2'], mergeable_ranks=ranks, special_tokens=specials
+    )
+
+  def encode(self, text: str) -> list[int]:
+    if self._plain:
+      return list(_valid(text).encode())
+    if len(text) <= _MAX_SPACES:
+      return self._encoding.encode_ordinary(text)
+    return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    if self._plain or any(len(text) > _MAX_SPACES for text in texts):
+      return super().encode_batch(texts)
+    return self._encoding.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
+
+  def token_bytes(self, index: int) -> bytes:
+    return self._bytes.get(index, b'')
+
+  def merge_steps(self, piece: bytes, below: int | None = None) -> Iterator[list[bytes]]:
+    """The parts of one piece after each merge, lowest id first; `below` leaves out tokens from that id on."""
+    limit = below if below is not None else self.vocab_size
+    parts = [piece[i : i + 1] for i in range(len(piece))]
+    yield list(parts)
+    while len(parts) > 1:
+      rank, at = min((self.ranks.get(a + b, limit), i) for i, (a, b) in enumerate(itertools.pairwise(parts)))
+      if rank >= limit:
+        return
+      parts[at : at + 2] = [parts[at] + parts[at + 1]]
+      yield list(parts)
+
+  def merges(self) -> list[tuple[bytes, bytes]]:
+    """The two parts of each longer token, in id order: what merging with only the ids below it leaves.
+
+    A merge list with exactly these pairs gives the same ids as the ranks: when a token's turn comes, all lower merges
+    inside its bytes are done and none has crossed its ends, so its parts are the same in every text. A token that has
+    no two parts is reached only as a whole piece ("ignore_merges").
+    """
+    tokens = sorted((i, token) for token, i in self.ranks.items() if len(token) > 1)
+    parts = (list(self.merge_steps(token, below=i))[-1] for i, token in tokens)
+    return [tuple(p) for p in parts if len(p) == 2]
+
+  def _json(self) -> str:
+    byte_level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
+    split = {'type': 'Split', 'pattern': {'Regex': self.pattern}, 'behavior': 'Isolated', 'invert': False}
+    flags = {'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': False, 'special': True}
+    specials = sorted(self.special_tokens.items(), key=lambda item: item[1])
+    value = {
+      'version': '1.0',
+      'truncation': None,
+      'padding': None,
+      'added_tokens': [{'id': i, 'content': name, **flags} for name, i in specials],
+      'normalizer': None,
+      'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, byte_level]} if self.pattern else byte_level,
+      'post_processor': None,
+      'decoder': byte_level,
+      'model': {
+        'type': 'BPE',
+        'dropout': None,
+        'unk_token': None,
+        'continuing_subword_prefix': None,
+        'end_of_word_suffix': None,
+        'fuse_unk': False,
+        'byte_fallback': False,
+        'ignore_merges': True,
+        'vocab': {_visible(token): i for token, i in sorted(self.ranks.items(), key=lambda item: item[1])},
+        'merges': [[_visible(a), _visible(b)] for a, b in self.merges()],
+      },
+    }
+    return json.dumps(value, ensure_ascii=False, indent=1) + '\n'
+
+
+class HuggingFace(Tokenizer):
+  """A tokenizer.json of any other kind, run by the `tokenizers` library; decoding is the library's."""
+
+  def __init__(self, text: str, special_tokens: Specials):
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no narrower one
+      raise UserError(f'not a tokenizers file: {error}') from error
+    self._tokenizer.no_truncation()
+    self._tokenizer.no_padding()
+    self._tokenizer.encode_special_tokens = True  # as plain text, that is
+    own = {t.content: i for i, t in self._tokenizer.get_added_tokens_decoder().items() if t.special}
+    specials = _place(special_tokens, own, taken=set(self._tokenizer.get_vocab().values()))
+    self._tokenizer.add_special_tokens(sorted(specials.keys() - own, key=specials.__getitem__))
+    if placed := [n for n, i in specials.items() if self._tokenizer.token_to_id(n) != i]:
+      raise UserError(f'special token {placed[0]!r} cannot have id {specials[placed[0]]} in a tokenizer.json')
+    vocab = self._tokenizer.get_vocab()
+    content = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
+    super().__init__(specials, max(vocab.values()), content)
+    self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(json.loads(text)['decoder'])))
+    self._tokens = {i: token for token, i in vocab.items()}
+    for name in specials:
+      if forged := set(self.encode(name)) & set(specials.values()):
+        raise UserError(f'text can forge special token {self._names[forged.pop()]!r} of this tokenizer')
+
+  def encode(self, text: str) -> list[int]:
+    return self._tokenizer.encode(_valid(text), add_special_tokens=False).ids
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    encodings = self._tokenizer.encode_batch_fast([_valid(t) for t in texts], add_special_tokens=False)
+    return [e.ids for e in encodings]
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+
+  def token_bytes(self, index: int) -> bytes:
+    token = self._tokens.get(index)
+    if token is None or index in self._names:
+      return b''
+    if 'ByteLevel' in self._decoders:
+      return bytes(_BYTE[c] for c in token) if all(c in _BYTE for c in token) else token.encode()
+    if 'ByteFallback' in self._decoders and (byte := re.fullmatch(r'<0x([0-9A-F]{2})>', token)):
+      return bytes.fromhex(byte[1])
+    if {'Metaspace', 'Replace'} & self._decoders:
+      return token.replace('▁', ' ').encode()
+    raise UserError(f'token bytes are not known for decoder {sorted(self._decoders)}; a byte-level one is needed')
+
+  def _json(self) -> str:
+    return self._tokenizer.to_str(pretty=True)
+
+
+def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
+  """Loads a tokenizer.
+
+  Args:
+    spec: see the module's first lines.
+    special_tokens: names, which follow the largest id in this order unless the file has them already; or name -> id.
+
+  Raises:
+    FileNotFoundError: the file is missing.
+    UserError: the spec, the pattern or the file's content is not one we know; the message names it.
+  """
+  spec = os.fspath(spec)
+  if spec == 'bytes':
+    return BPE(None, _BYTES, special_tokens)
+  path, _, pattern = spec.partition('.tiktoken')
+  if path != spec:
+    if pattern.lstrip(':') not in PATTERNS:
+      raise errors.unknown(f'split pattern of {spec!r} (path.tiktoken:PATTERN)', pattern.lstrip(':'), PATTERNS)
+    return BPE(PATTERNS[pattern[1:]], read_ranks(path + '.tiktoken'), special_tokens)
+  path = pathlib.Path(spec)
+  path = path / 'tokenizer.json' if path.is_dir() else path
+  if path.suffix != '.json':
+    raise UserError(f"unknown tokenizer {spec!r}; allowed: 'bytes', x.tiktoken:PATTERN, tokenizer.json or its folder")
+  value = files.read_json(path)
+  if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
+    raise UserError(f'{path} is not a tokenizers file: no field {min(lacking)!r}')
+  try:
+    return _plain_bpe(value, special_tokens) or HuggingFace(path.read_text(encoding='utf-8'), special_tokens)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
+def read_ranks(path: files.Path) -> dict[bytes, int]:
+  """Reads a tiktoken rank file: lines of a token's bytes in base64, a space, and its id."""
+  ranks = {}
+  for number, line in enumerate(pathlib.Path(path).read_bytes().splitlines(), 1):
+    try:
+      token, rank = line.split()
+      ranks[base64.b64decode(token, validate=True)] = int(rank)
+    except (ValueError, binascii.Error) as error:
+      raise UserError(f'{path}:{number}: not a line of base64 and a number: {line[:40]!r}') from error
+  if len(set(ranks.values())) < len(ranks) or not ranks:
+    raise UserError(f'{path}: {len(ranks)} tokens with {len(set(ranks.values()))} different ids')
+  return ranks
+
+
+def write_ranks(path: files.Path, ranks: Mapping[bytes, int]) -> None:
+  """Writes a tiktoken rank file, in the order of ids."""
+  lines = (f'{base64.b64encode(token).decode()} {i}\n' for token, i in sorted(ranks.items(), key=lambda item: item[1]))
+  files.write_text(path, ''.join(lines))
+
+
+def _plain_bpe(value: dict, special_tokens: Specials) -> BPE | None:
+  """The byte-level BPE in a tokenizer.json if ranks say all of it (see BPE.merges), else None."""
+  model, added = value['model'], value['added_tokens']
+  steps = value['pre_tokenizer'] or {'type': None}
+  steps = steps['pretokenizers'] if steps['type'] == 'Sequence' else [steps]
+  pattern = PATTERNS['gpt2'] if len(steps) == 1 else steps[0].get('pattern', {}).get('Regex')
+  plain = (
+    model.get('type') == 'BPE'
+    and not any(model.get(k) for k in ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback'))
+    and value['normalizer'] is None
+    and pattern in PATTERNS.values()
+    and (len(steps) == 1 or (steps[0]['behavior'], steps[0]['invert'], len(steps)) == ('Isolated', False, 2))
+    and (steps[-1]['type'], steps[-1].get('add_prefix_space')) == ('ByteLevel', False)
+    and (steps[-1]['use_regex'] == (len(steps) == 1) or not model['merges'])
+    and all(token['special'] for token in added)
+  )
+  if not plain:
+    return None
+  specials = {token['content']: token['id'] for token in added}
+  vocab = {token: i for token, i in model['vocab'].items() if token not in specials}
+  if not all(c in _BYTE for token in vocab for c in token):
+    return None
+  ranks = {bytes(map(_BYTE.__getitem__, token)): i for token, i in vocab.items()}
+  taken = set(ranks.values()) | set(specials.values())
+  bpe = BPE(pattern, ranks, _place(special_tokens, specials, taken=taken))
+  merges = [tuple(m.split(' ') if isinstance(m, str) else m) for m in model['merges']]
+  reached = len(merges) == len(ranks) - 256 or model.get('ignore_merges')
+  return bpe if reached and merges == [(_visible(a), _visible(b)) for a, b in bpe.merges()] else None
+
+
+def _place(special_tokens: Specials, own: dict[str, int], taken: set[int]) -> dict[str, int]:
+  """Ids of the special tokens: those of the file, then the asked for ones, behind the largest id unless given."""
+  specials = dict(own)
+  following = itertools.count(1 + max(taken, default=-1))
+  asked = special_tokens if isinstance(special_tokens, Mapping) else dict.fromkeys(special_tokens)
+  for name, index in asked.items():
+    if name in own and index in (None, own[name]):
+      continue
+    index = next(following) if index is None else index
+    if name in own or index in taken or index in specials.values():
+      raise UserError(f'special token {name!r} cannot have id {index}: it or the id is in the vocabulary already')
+    specials[name] = index
+  return specials
+
+
+def _visible(token: bytes) -> str:
+  return ''.join(map(_CHAR.__getitem__, token))
+
+
+def _valid(text: str) -> str:
+  """The text with lone surrogates replaced, as tiktoken does."""
+  try:
+    text.encode()
+    return text
+  except UnicodeEncodeError:
+    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+
+
+def _pieces(text: str) -> Iterator[str]:
+  """The text cut inside runs of white space that are too long for the regex engine."""
+  start = 0
+  for match in _LONG_SPACES.finditer(text):
+    yield text[start : match.end()]
+    start = match.end()
+  yield text[start:]
+
+
+def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:
+  """The pieces of a text on alternating colours, their ids, and with `merges` how each was put together."""
+  ids = tokenizer.encode(text)
+  pieces = [tokenizer.token_bytes(i).decode('utf-8', errors='backslashreplace') for i in ids]
+  coloured = ''.join(f'\x1b[{42 + n % 5};30m{piece}\x1b[0m' for n, piece in enumerate(pieces))
+  lines = [coloured, *(f'{i:>8} {piece!r}' for i, piece in zip(ids, pieces, strict=True))]
+  if merges and isinstance(tokenizer, BPE):
+    for i in dict.fromkeys(ids):
+      steps = (' '.join(map(_visible, parts)) for parts in tokenizer.merge_steps(tokenizer.token_bytes(i)))
+      lines.append(f'{i:>8} ' + ' -> '.join(steps))
+  size = len(_valid(text).encode())
+  return '\n'.join([*lines, f'{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token'])
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(prog='python -m data.tokenizer', description='Shows how a text is cut into tokens.')
+  parser.add_argument('command', choices=['show'])
+  parser.add_argument('text')
+  parser.add_argument('--tokenizer', required=True, help="'bytes', x.tiktoken:PATTERN, tokenizer.json or its folder")
+  parser.add_argument('--merges', action='store_true', help='also show the merge steps of each token')
+  args = parser.parse_args()
+  print(show(load(args.tokenizer), args.text, args.merges))
+
+
+if __name__ == '__main__':
+  errors.run(main)
