@@ -42,10 +42,10 @@ class Task:
         return {'task': self.name, **problem}
     raise RuntimeError(f'task {self.name!r} has no problems in its {split} split')
 
-  def demo(self, index: int) -> dict:
-    """A conversation that answers the train problem `index` well: {"messages": [...], "task": name}."""
-    problem = self.problem(index, 'train')
-    reply = {'role': 'assistant', 'content': self.reply(problem, self.rng('demo', index))}
+  def demo(self, index: int, split: str = 'train') -> dict:
+    """A conversation that answers the problem `index` well: {"messages": [...], "task": name}."""
+    problem = self.problem(index, split)
+    reply = {'role': 'assistant', 'content': self.reply(problem, self.rng('demo', split, index))}
     return {'messages': [*problem['messages'], reply], 'task': self.name}
 
   def rng(self, *where: Any) -> random.Random:

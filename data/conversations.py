@@ -1,0 +1,151 @@
+"""Conversations to fine-tune on, as JSONL: made by tasks, read from files in the public formats, or both.
+
+  python -m data.conversations --tasks=identity,arithmetic:3 --documents=FILE --examples=N --seed=S --out=FILE.jsonl
+
+Each line of the result is {"messages": [...], "task": name}; `data.chat` says what a message is.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import random
+from collections.abc import Iterable, Iterator, Mapping
+
+import tqdm
+
+from data import chat, tasks
+from data.tasks.base import SPLITS, Task
+from lm import errors, files
+from lm.errors import UserError
+
+
+def write(path: files.Path, made_by: Iterable[Task], *, examples: int, seed: int, split: str = 'train',
+          weights: Mapping[str, float] | None = None, inputs: Iterable[files.Path] = ()) -> dict[str, int]:
+  """Writes conversations, whole or not at all.
+
+  Args:
+    path: the JSONL file.
+    made_by: the tasks that demonstrate; a task's demonstrations 0, 1, ... are used, in an order mixed by `seed`.
+    examples: how many conversations the tasks make together, shared out by weight.
+    seed: of the order.
+    split: of the problems demonstrated; 'test' for a file to validate on.
+    weights: relative share by task name; 1 where a task is not named.
+    inputs: files of conversations to copy after those.
+
+  Returns:
+    Conversations written, by task name; those of an input file go by its stem.
+
+  Raises:
+    UserError: for weights that share out nothing, a malformed input, or where there is nothing to write.
+  """
+  by_name = {task.name: task for task in made_by}
+  order = [name for name, count in _shares(by_name, examples, weights or {}).items() for _ in range(count)]
+  random.Random(seed).shuffle(order)
+  counts = collections.Counter()
+  with files.atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as out:
+    for name in tqdm.tqdm(order, 'conversations', unit='conversation'):
+      out.write(json.dumps(by_name[name].demo(counts[name], split), ensure_ascii=False) + '\n')
+      counts[name] += 1
+    for source in inputs:
+      name = pathlib.Path(source).stem
+      for conversation in tqdm.tqdm(read(source), name, unit='conversation'):
+        out.write(json.dumps({**conversation, 'task': name}, ensure_ascii=False) + '\n')
+        counts[name] += 1
+    if not counts:
+      raise UserError(f'no conversations to write to {path}: no tasks and no rows in the inputs')
+  return dict(counts)
+
+
+def read(path: files.Path) -> Iterator[dict]:
+  """Conversations of a JSONL file, one {"messages": [...]} a row.
+
+  Rows are {"messages": [{"role", "content"}, ...]} (ours, UltraChat-200k) or {"id", "data": [user, assistant, ...]}
+  (UltraChat, Ding et al. 2023); other fields are left out, and so is a last question without an answer.
+
+  Raises:
+    UserError: naming the file, the line and the field at fault.
+  """
+  with open(path, encoding='utf-8') as lines:
+    for number, line in enumerate(lines, 1):
+      try:
+        yield _conversation(line)
+      except UserError as error:
+        raise UserError(f'{path}, line {number}: {error}') from error
+
+
+def _conversation(line: str) -> dict:
+  try:
+    row = json.loads(line)
+  except ValueError as error:
+    raise UserError(f'not JSON: {error}') from error
+  if not isinstance(row, dict) or len({'messages', 'data'} & row.keys()) != 1:
+    raise UserError(f'a row has "messages" or "data"; found {line.strip()[:80]!r}')
+  messages = from_ultrachat(row['data']) if 'data' in row else row['messages']
+  if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
+    messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
+  chat.check({'messages': messages})
+  return {'messages': [{'role': message['role'], 'content': message['content']} for message in messages]}
+
+
+def from_ultrachat(turns: list[str]) -> list[dict]:
+  """Messages of the "data" field of UltraChat: what the user and the assistant said, by turns."""
+  if not isinstance(turns, list):
+    raise UserError(f'data must be a list of what was said; found {turns!r:.80}')
+  for i, turn in enumerate(turns):
+    if not isinstance(turn, str):
+      raise UserError(f'data[{i}] must be text; found {turn!r:.80}')
+  return [{'role': ('user', 'assistant')[i % 2], 'content': turn} for i, turn in enumerate(turns)]
+
+
+def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -> dict[str, int]:
+  """Splits `examples` by weight; the counts are exact to one and sum to `examples` (largest remainders)."""
+  names = list(names)
+  for name, weight in weights.items():
+    if name not in names:
+      raise errors.unknown('task to weigh', name, names)
+    if not 0 <= weight < float('inf'):
+      raise UserError(f'the weight of task {name!r} is {weight}; it must be a finite number, 0 or more')
+  total = sum(weights.get(name, 1) for name in names)
+  if not names or not examples:
+    return {}
+  if examples < 0 or not total:
+    raise UserError(f'cannot share out {examples} examples over weights that sum to {total}')
+  exact = {name: examples * weights.get(name, 1) / total for name in names}
+  counts = {name: int(share) for name, share in exact.items()}
+  for name in sorted(names, key=lambda name: counts[name] - exact[name])[:examples - sum(counts.values())]:
+    counts[name] += 1
+  return counts
+
+
+def _weighted(names: str) -> dict[str, float]:
+  weights = {}
+  for item in filter(None, names.split(',')):
+    name, _, weight = item.partition(':')
+    try:
+      weights[name] = float(weight or 1)
+    except ValueError as error:
+      raise UserError(f'--tasks: {item!r} is not NAME or NAME:WEIGHT') from error
+  return weights
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(prog='python -m data.conversations', description=__doc__.split('\n')[0])
+  parser.add_argument('--tasks', default='', help=f'comma-separated NAME or NAME:WEIGHT of {", ".join(tasks.TASKS)}')
+  parser.add_argument('--documents', help='JSONL of cleaned documents, for tasks about them')
+  parser.add_argument('--examples', type=int, default=10_000, help='conversations that the tasks make together')
+  parser.add_argument('--split', choices=SPLITS, default='train', help='of the problems that are demonstrated')
+  parser.add_argument('--input', action='append', default=[], help='JSONL of conversations to add; may be repeated')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', required=True, help='the JSONL to write')
+  args = parser.parse_args()
+  weights = _weighted(args.tasks)
+  made_by = tasks.make(weights, seed=args.seed, documents=args.documents)
+  counts = write(args.out, made_by, examples=args.examples, seed=args.seed, split=args.split, weights=weights,
+                 inputs=args.input)
+  for name, count in counts.items():
+    print(f'{name}: {count}')
+
+
+if __name__ == '__main__':
+  errors.run(main)
