@@ -314,7 +314,8 @@ def main() -> None:
   parser.add_argument('--include', help='regular expression: follow only links whose path?query it is found in')
   parser.add_argument('--exclude', help='regular expression: do not follow links whose path?query it is found in')
   report = crawl(**vars(parser.parse_args()))
-  print(f'{report["pages"]} pages, {report["bytes"]:,} bytes, {report["seconds"]:.0f} s; {len(report["errors"])} failed')
+  failed = len(report['errors'])
+  print(f'{report["pages"]} pages, {report["bytes"]:,} bytes in {report["seconds"]:.0f} s, {failed} failed')
 
 
 if __name__ == '__main__':
