@@ -11,7 +11,6 @@ that rename. So a folder named by its step is complete, and a process may be kil
 
 import contextlib
 import importlib.metadata
-import json
 import logging
 import os
 import pathlib
@@ -197,7 +196,7 @@ def check_provenance(stored: dict[str, Any], expected: dict[str, Any], allow: Co
 
   For a nested value (the config) the message names the first field that differs; `allow` takes top-level names.
   """
-  for name, value in json.loads(json.dumps(expected)).items():  # tuples become lists, as they did in the checkpoint
+  for name, value in expected.items():
     found = files.difference(stored.get(name), value)
     if found and name not in allow:
       field, was, now = found

@@ -78,8 +78,9 @@ def digest(value: Any) -> str:
 def difference(stored: Any, expected: Any) -> tuple[str, Any, Any] | None:
   """The first place where two JSON values differ: (dotted path, stored value, expected value), or None if equal.
 
-  A key that only one of them has counts as None in the other.
+  A key that only one of them has counts as None in the other; a tuple in `expected` equals a list.
   """
+  expected = json.loads(json.dumps(expected))
   if isinstance(stored, dict) and isinstance(expected, dict):
     for key in sorted(stored.keys() | expected.keys()):
       if found := difference(stored.get(key), expected.get(key)):

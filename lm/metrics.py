@@ -48,9 +48,10 @@ class Metrics:
       values: numbers (Python's, NumPy's or 0-d arrays) by slash-separated names ('train/loss').
     """
     numbers = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
-    _append(self._workdir / 'metrics.jsonl', {'step': step} | {k: v if math.isfinite(v) else None for k, v in numbers.items()})
-    for name, value in numbers.items():
-      self._events.add_scalar(name, value, step)
+    line = {'step': step} | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    _append(self._workdir / 'metrics.jsonl', line)
+    for name, number in numbers.items():
+      self._events.add_scalar(name, number, step)
 
   def text(self, step: int, name: str, text: str) -> None:
     """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted text."""

@@ -1,0 +1,119 @@
+"""Files that are whole or absent, whatever interrupts their writing."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lm import errors, files
+from lm.errors import UserError
+
+
+def test_a_file_is_the_old_one_until_it_is_the_whole_new_one(tmp_path):
+  path = tmp_path / 'sub' / 'a.txt'
+  files.write_text(path, 'old')
+  with pytest.raises(RuntimeError), files.atomic_path(path) as temporary:
+    temporary.write_text('half of the n')
+    assert path.read_text() == 'old'
+    raise RuntimeError
+  assert path.read_text() == 'old'
+  files.write_text(path, 'new ü')
+  assert path.read_bytes() == 'new ü'.encode()
+  assert os.listdir(path.parent) == ['a.txt']
+
+
+def test_a_folder_is_the_old_one_until_it_is_the_whole_new_one(tmp_path):
+  path = tmp_path / 'sub' / 'd'
+  with files.atomic_dir(path) as temporary:
+    (temporary / 'x').write_text('old')
+  with pytest.raises(RuntimeError), files.atomic_dir(path) as temporary:
+    assert os.listdir(temporary) == []
+    (temporary / 'y').write_text('half')
+    raise RuntimeError
+  assert os.listdir(path) == ['x']
+  with files.atomic_dir(path) as temporary:
+    (temporary / 'y').write_text('new')
+  assert os.listdir(path) == ['y'] and os.listdir(path.parent) == ['d']
+
+
+@pytest.mark.parametrize('kind', ['atomic_path', 'atomic_dir'])
+def test_a_kill_while_writing_leaves_the_old_one(tmp_path, kind):
+  path = tmp_path / 'a'
+  with getattr(files, kind)(path) as temporary:
+    (temporary if kind == 'atomic_path' else temporary / 'x').write_text('old')
+  code = f"""
+import os, signal, sys
+from lm import files
+with files.{kind}(sys.argv[1]) as t:
+  (t if t.suffix == '.tmp' and {kind == 'atomic_path'} else t / 'x').write_text('half')
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+  root = os.path.dirname(os.path.dirname(files.__file__))
+  assert subprocess.run([sys.executable, '-c', code, path], cwd=root).returncode == -signal.SIGKILL
+  content = path if kind == 'atomic_path' else path / 'x'
+  assert content.read_text() == 'old'
+  with getattr(files, kind)(path) as temporary:
+    (temporary if kind == 'atomic_path' else temporary / 'x').write_text('new')
+  assert content.read_text() == 'new'
+
+
+def test_json_round_trip_and_errors_that_name_the_file(tmp_path):
+  path = tmp_path / 'a.json'
+  files.write_json(path, {'b': [1, 2.5, None], 'a': 'é'})
+  assert files.read_json(path) == {'b': [1, 2.5, None], 'a': 'é'}
+  with pytest.raises(ValueError, match='JSON'):
+    files.write_json(path, {'x': float('nan')})
+  assert files.read_json(path)['a'] == 'é'
+  path.write_text('{"a": ')
+  with pytest.raises(UserError, match=r'a\.json is not valid JSON'):
+    files.read_json(path)
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    files.read_json(tmp_path / 'nowhere')
+
+
+def test_digests(tmp_path):
+  (tmp_path / 'a').write_bytes(b'abc')
+  # FIPS 180-2, appendix B.1.
+  assert files.sha256(tmp_path / 'a') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+  assert files.digest({'b': 1, 'a': [2]}) == hashlib.sha256(b'{"a": [2], "b": 1}').hexdigest()
+  assert files.digest({'a': [2], 'b': 1}) == files.digest({'b': 1, 'a': (2,)})
+
+
+@pytest.mark.parametrize(
+  ('stored', 'expected', 'found'),
+  [
+    ({'a': {'b': [1, 2]}}, {'a': {'b': (1, 2)}}, None),
+    (None, None, None),
+    (1, 2, ('', 1, 2)),
+    ({'a': {'b': 1, 'c': 2}, 'z': 0}, {'a': {'b': 1, 'c': 3}, 'z': 1}, ('a.c', 2, 3)),
+    ({'a': 1}, {'a': 1, 'b': {'c': 2}}, ('b', None, {'c': 2})),
+    ({'a': 1, 'b': 0}, {'a': 1}, ('b', 0, None)),
+  ],
+)
+def test_the_first_difference_is_named(stored, expected, found):
+  assert files.difference(stored, expected) == found
+
+
+def test_front_ends_end_in_one_line_and_status_1(capfd):
+  code = 'from lm import errors\ndef f(): raise {}\nerrors.run(f)'
+  root = os.path.dirname(os.path.dirname(files.__file__))
+
+  def run(error, **environment):
+    command = [sys.executable, '-c', code.format(error)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | environment)
+
+  for error, line in (('errors.UserError("a\\nb")', 'error: a b\n'), ('FileNotFoundError("no x")', 'error: no x\n')):
+    result = run(error)
+    assert (result.returncode, result.stderr) == (1, line)
+    assert 'Traceback' in run(error, DEEPDIVE_TRACEBACK='1').stderr
+  assert 'Traceback' in run('TypeError("ours")').stderr
+  assert run('KeyboardInterrupt').returncode == 130
+
+
+def test_unknown_names_the_nearest():
+  error = errors.unknown('task', 'spelin', ['arithmetic', 'spelling'])
+  assert str(error) == "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
+  assert 'did you mean' not in str(errors.unknown('task', 'qqq', ['arithmetic']))

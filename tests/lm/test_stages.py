@@ -1,0 +1,215 @@
+"""Stages: run, skipped, resumed, killed, measured. The stages are functions of a script that is written here."""
+
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lm import stages
+from lm.errors import UserError
+from lm.stages import Stage
+
+ROOT = pathlib.Path(stages.__file__).parents[1]
+SCRIPT = """
+import errno, os, pathlib, signal, subprocess, sys, time
+from lm import errors, stages
+
+def note(path, text):
+  with open(path, 'a') as f:
+    f.write(f'{text}\\n')
+
+def fail(kind, text):
+  disk = OSError(errno.ENOSPC, text, '/some/dir')
+  raise {'user': errors.UserError(text), 'bug': TypeError(text), 'disk': disk}[kind]
+
+def die(number):
+  os.kill(os.getpid(), number)
+
+def hold(megabytes, seconds):
+  'Half of it here, half in a process of its own.'
+  code = f'import time; x = bytearray({megabytes} << 19); time.sleep({seconds})'
+  with subprocess.Popen([sys.executable, '-c', code]):
+    x = bytearray(megabytes << 19)
+
+def linger(path, seconds=600):
+  child = subprocess.Popen([sys.executable, '-c', f'import time; time.sleep({seconds})'])
+  note(path, f'{os.getpid()} {child.pid}')
+  try:
+    time.sleep(seconds)
+  except KeyboardInterrupt:
+    note(path, 'asked to stop')
+    raise
+
+def leave(path):
+  note(path, subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)
+
+def main():
+  workdir = pathlib.Path(sys.argv[1])
+  stages.run_stages(workdir, [
+    stages.Stage('first', note, (workdir / 'log', 'first'), 'f1'),
+    stages.Stage('second', linger, (workdir / 'pids', float(sys.argv[2])), 'f2'),
+  ])
+
+if __name__ == '__main__':
+  errors.run(main)
+"""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+  folder = tmp_path / 'script'
+  folder.mkdir()
+  (folder / 'recipe_script.py').write_text(SCRIPT)
+  monkeypatch.syspath_prepend(folder)
+  sys.modules.pop('recipe_script', None)
+  return importlib.import_module('recipe_script')
+
+
+@contextlib.contextmanager
+def started(script, workdir, seconds=600):
+  """The script as a process; yields it and the pids of its second stage and of the process that that one started."""
+  command = [sys.executable, script.__file__, workdir, str(seconds)]
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  pids = workdir / 'pids'
+  pids.unlink(missing_ok=True)
+  with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    try:
+      wait_for(lambda: pids.exists() and pids.read_text().endswith('\n'))
+      yield process, [int(x) for x in pids.read_text().split()]
+    finally:
+      process.kill()
+
+
+def wait_for(condition, seconds=20):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, 'waited in vain'
+    time.sleep(0.02)
+
+
+def running(pid):
+  try:
+    return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+  except OSError:
+    return False
+
+
+def record(workdir, name):
+  return json.loads((workdir / 'stages' / f'{name}.json').read_text())
+
+
+def test_runs_in_order_then_skips_what_is_complete(script, tmp_path, capfd):
+  log = tmp_path / 'log'
+  recipe = [Stage('a', script.note, (log, 'a'), 'fa', ('log',)), Stage('b', script.note, (log, 'b'), 'fb')]
+  stages.run_stages(tmp_path, recipe)
+  assert log.read_text() == 'a\nb\n'
+  assert '[1/2] a: starting ...\n' in capfd.readouterr().out
+  a = record(tmp_path, 'a')
+  assert a['complete'] and a['fingerprint'] == 'fa' and 0.05 < a['seconds'] < 20
+  stages.run_stages(tmp_path, [*recipe, Stage('c', script.note, (log, 'c'), 'fc')])
+  assert log.read_text() == 'a\nb\nc\n'
+  assert '[1/3] a: complete, skipped (' in capfd.readouterr().out
+  assert record(tmp_path, 'a') == a
+  log.unlink()  # the output of a
+  stages.run_stages(tmp_path, recipe)
+  assert log.read_text() == 'a\n'
+
+
+def test_another_config_is_refused_before_anything_runs(script, tmp_path):
+  log = tmp_path / 'log'
+
+  def run(fingerprint, lr):
+    settings = {'optim': {'lr': lr, 'betas': (0.9, 0.95)}}
+    first = Stage('a', script.note, (log, 'a'), 'fa', ('absent',))
+    stages.run_stages(tmp_path, [first, Stage('b', script.note, (log, 'b'), fingerprint, settings=settings)])
+
+  run('f1', 0.1)
+  before = log.read_text()
+  with pytest.raises(UserError, match=r"stage 'b' in .*\(optim.lr was 0.1, now it is 0.2\); give another --workdir"):
+    run('f2', 0.2)
+  assert log.read_text() == before
+  run('f1', 0.1)  # as it was: goes on
+
+
+@pytest.mark.parametrize(
+  ('kind', 'message'), [('user', '^no port is free$'), ('disk', r"^\[Errno 28\] no port is free: '/some/dir'$")]
+)
+def test_an_error_for_the_user_arrives_as_one_line(script, tmp_path, capfd, kind, message):
+  with pytest.raises(UserError, match=message):
+    stages.run_stages(tmp_path, [Stage('a', script.fail, (kind, 'no port\nis free'), 'f')])
+  assert 'Traceback' not in capfd.readouterr().err
+  assert not record(tmp_path, 'a')['complete']
+
+
+def test_a_fault_of_ours_prints_its_traceback_and_names_the_stage(script, tmp_path, capfd):
+  with pytest.raises(UserError, match="stage 'a' failed with exit status 1"):
+    stages.run_stages(tmp_path, [Stage('a', script.fail, ('bug', 'oh'), 'f'), Stage('b', script.note, (tmp_path, 'b'))])
+  assert 'TypeError: oh' in capfd.readouterr().err
+  assert not (tmp_path / 'stages' / 'b.json').exists()
+  with pytest.raises(UserError, match=r"stage 'c' was killed by SIGKILL \(out of memory\?\)"):
+    stages.run_stages(tmp_path, [Stage('c', script.die, (signal.SIGKILL,))])
+
+
+def test_peak_memory_is_that_of_the_whole_family(script, tmp_path):
+  stages.run_stages(tmp_path, [Stage('small', script.hold, (0, 0.1)), Stage('big', script.hold, (400, 1.5))])
+  small, big = (record(tmp_path, name)['peak_rss_bytes'] for name in ('small', 'big'))
+  assert 5e6 < small < 150e6
+  assert 400 * 2**20 < big < 550 * 2**20
+
+
+def test_what_a_stage_leaves_running_is_ended(script, tmp_path):
+  stages.run_stages(tmp_path, [Stage('a', script.leave, (tmp_path / 'pid',))])
+  wait_for(lambda: not running(int((tmp_path / 'pid').read_text())))
+
+
+def test_kill_of_the_parent_ends_all_and_the_next_run_goes_on(script, tmp_path):
+  with started(script, tmp_path) as (process, pids):
+    assert all(running(pid) for pid in pids)
+    wait_for(lambda: record(tmp_path, 'second')['seconds'] > 1)
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: not any(running(pid) for pid in pids), seconds=3)
+  spent = record(tmp_path, 'second')
+  assert record(tmp_path, 'first')['complete'] and not spent['complete']
+  with started(script, tmp_path, seconds=0.1) as (process, _):
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and '[2/2] second: going on ...' in out
+  assert (tmp_path / 'log').read_text() == 'first\n'
+  assert record(tmp_path, 'second')['complete'] and record(tmp_path, 'second')['seconds'] > spent['seconds'] > 1
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_reaches_the_stage_and_ends_the_run(script, tmp_path, number, status):
+  with started(script, tmp_path) as (process, pids):
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == status
+    assert not any(running(pid) for pid in pids)
+  assert ('asked to stop' in (tmp_path / 'pids').read_text()) == (number == signal.SIGINT)
+  assert not record(tmp_path, 'second')['complete'] and record(tmp_path, 'second')['seconds'] > 0
+
+
+def test_two_runs_never_share_a_folder(script, tmp_path, monkeypatch):
+  monkeypatch.setattr(stages, 'LOCK_SECONDS', 0.2)
+  with started(script, tmp_path) as (process, pids):
+    with pytest.raises(UserError, match=f'{tmp_path} is already in use by pid {process.pid}$'):
+      stages.run_stages(tmp_path, [])
+    os.kill(pids[0], signal.SIGSTOP)  # cannot notice that its parent is gone
+    process.kill()
+    process.wait()
+    with pytest.raises(UserError, match='already in use'):
+      stages.run_stages(tmp_path, [])
+    os.kill(pids[0], signal.SIGCONT)
+  monkeypatch.setattr(stages, 'LOCK_SECONDS', 5)
+  stages.run_stages(tmp_path, [])
+
+
+def test_imports_no_jax():
+  code = 'import sys; from lm import stages; assert not {"jax", "flax", "orbax"} & set(sys.modules)'
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
