@@ -44,7 +44,7 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, seed: int
   random.Random(seed).shuffle(order)
   counts = collections.Counter()
   with files.atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as out:
-    for name in tqdm.tqdm(order, 'conversations', unit='conversation'):
+    for name in tqdm.tqdm(order, 'conversations', unit='conversation', disable=not order):
       out.write(json.dumps(by_name[name].demo(counts[name], split), ensure_ascii=False) + '\n')
       counts[name] += 1
     for source in inputs:

@@ -8,6 +8,7 @@ import re
 from typing import Any, ClassVar
 
 from data import chat
+from lm.errors import UserError
 
 SPLITS = ('train', 'test')
 # A minus sign counts where it cannot be a subtraction; commas where they part thousands; a final full stop never.
@@ -40,7 +41,7 @@ class Task:
       problem = self.draw(rng)
       if self.in_test(problem['key']) == (split == 'test'):
         return {'task': self.name, **problem}
-    raise RuntimeError(f'task {self.name!r} has no problems in its {split} split')
+    raise UserError(f'task {self.name!r} has no problems in its {split} split: too few documents, or too narrow knobs')
 
   def demo(self, index: int, split: str = 'train') -> dict:
     """A conversation that answers the problem `index` well: {"messages": [...], "task": name}."""

@@ -1,0 +1,122 @@
+import collections
+import json
+import subprocess
+import sys
+
+import pytest
+
+from data import chat, conversations, tasks, tokenizer
+from lm.errors import UserError
+
+
+def rows(path):
+  return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+
+
+def lines(path, *items):
+  path.write_text(''.join((item if isinstance(item, str) else json.dumps(item)) + '\n' for item in items))
+  return path
+
+
+MADE = tasks.make(['arithmetic', 'identity'], seed=1)
+
+
+def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
+  out = tmp_path / 'c.jsonl'
+  counts = conversations.write(out, MADE, examples=101, seed=5, weights={'identity': 3})
+  written = rows(out)
+  assert counts == collections.Counter(row['task'] for row in written) == {'arithmetic': 25, 'identity': 76}
+  first = [row['task'] for row in written[:40]]
+  assert 2 <= first.count('arithmetic') <= 20
+  for task in MADE:
+    mine = [row for row in written if row['task'] == task.name]
+    assert mine == [task.demo(i) for i in range(len(mine))]
+  special = tokenizer.load('bytes', chat.SPECIAL_TOKENS)
+  assert all(sum(chat.render(special, row)[1]) for row in written)
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_another_order(tmp_path):
+  a, b, c = (tmp_path / name for name in 'abc')
+  for path, seed in ((a, 5), (b, 5), (c, 6)):
+    conversations.write(path, MADE, examples=50, seed=seed)
+  assert a.read_bytes() == b.read_bytes() != c.read_bytes()
+
+
+def test_a_file_to_validate_on_has_problems_of_the_test_split(tmp_path):
+  conversations.write(tmp_path / 'c', MADE[:1], examples=20, seed=0, split='test')
+  expected = {json.dumps(MADE[0].problem(i, 'test')['messages']) for i in range(20)}
+  assert {json.dumps(row['messages'][:-1]) for row in rows(tmp_path / 'c')} == expected
+
+
+ULTRACHAT = {'id': '7', 'data': ['Hello <|end|>', 'Hi, é.', 'More?', 'Yes.']}
+ULTRACHAT_200K = {'prompt': 'Hello', 'prompt_id': 'x', 'messages': [
+  {'role': 'system', 'content': 'Be kind.', 'id': 1}, {'role': 'user', 'content': 'Hello'},
+  {'role': 'assistant', 'content': 'Hi.'}]}
+
+
+def test_public_formats_are_read(tmp_path):
+  source = lines(tmp_path / 'chat.jsonl', ULTRACHAT, ULTRACHAT_200K, {'id': '8', 'data': ['a', 'b', 'unanswered']})
+  expected = [
+    {'messages': [{'role': 'user', 'content': 'Hello <|end|>'}, {'role': 'assistant', 'content': 'Hi, é.'},
+                  {'role': 'user', 'content': 'More?'}, {'role': 'assistant', 'content': 'Yes.'}]},
+    {'messages': [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': 'Hello'},
+                  {'role': 'assistant', 'content': 'Hi.'}]},
+    {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]},
+  ]
+  assert list(conversations.read(source)) == expected
+  counts = conversations.write(tmp_path / 'out', MADE, examples=2, seed=0, inputs=[source])
+  assert counts == {'arithmetic': 1, 'identity': 1, 'chat': 3}
+  assert rows(tmp_path / 'out')[2:] == [{**row, 'task': 'chat'} for row in expected]
+  assert list(conversations.read(tmp_path / 'out'))[2:] == expected  # what is written can be read again
+
+
+@pytest.mark.parametrize(('row', 'message'), [
+  ('{"data": ["a", "b"', 'not JSON'),
+  ([], '"messages" or "data"'),
+  ({'id': 'x'}, '"messages" or "data"'),
+  ({'data': 'hello'}, 'data must be a list'),
+  ({'data': ['a', None]}, r'data\[1\] must be text'),
+  ({'data': ['a', '']}, r'messages\[1\].content is empty'),
+  ({'data': ['a']}, r'messages\[0\].role'),
+  ({'data': []}, 'messages is empty'),
+  ({'messages': None}, 'messages'),
+  ({'messages': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'b'}]}, r"messages\[1\].role 'bot'"),
+  ({'messages': [{'role': 'user', 'value': 'a'}]}, r'messages\[0\]'),
+])
+def test_malformed_rows_are_refused_by_file_line_and_field_and_nothing_is_written(tmp_path, row, message):
+  source, out = lines(tmp_path / 'chat.jsonl', ULTRACHAT, row), tmp_path / 'out.jsonl'
+  out.write_text('what was there')
+  with pytest.raises(UserError, match=rf'chat\.jsonl, line 2: .*{message}'):
+    conversations.write(out, MADE, examples=3, seed=0, inputs=[source])
+  assert out.read_text() == 'what was there'
+  assert {path.name for path in tmp_path.iterdir()} == {'chat.jsonl', 'out.jsonl'}
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+  ({'examples': 3, 'weights': {'identty': 1}}, "'identty' .did you mean 'identity'"),
+  ({'examples': 3, 'weights': {'identity': -1}}, "'identity' is -1"),
+  ({'examples': 3, 'weights': {'identity': float('nan')}}, "'identity' is nan"),
+  ({'examples': 3, 'weights': {'identity': 0, 'arithmetic': 0}}, 'sum to 0'),
+  ({'examples': -3}, 'cannot share out -3'),
+  ({'examples': 0}, 'no conversations to write'),
+])
+def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
+  with pytest.raises(UserError, match=message):
+    conversations.write(tmp_path / 'c', MADE, seed=0, **arguments)
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
+  def run(*arguments):
+    return subprocess.run([sys.executable, '-m', 'data.conversations', *arguments], capture_output=True, text=True)
+
+  out = tmp_path / 'c.jsonl'
+  done = run('--tasks=identity:3,comparison', '--examples=8', '--seed=1', f'--out={out}')
+  assert done.returncode == 0 and sorted(done.stdout.splitlines()) == ['comparison: 2', 'identity: 6']
+  assert len(rows(out)) == 8
+  for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'give the JSONL'),
+                         (['--tasks=identity:x'], "'identity:x' is not"), ([], 'no conversations'),
+                         (['--tasks=docs', '--documents=nowhere'], 'nowhere')):
+    done = run(*wrong, f'--out={tmp_path / "none"}')
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
+    assert done.stderr.startswith('error: ') and not (tmp_path / 'none').exists()

@@ -1,0 +1,325 @@
+import decimal
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from data import chat, identity, tasks, tokenizer
+from data.tasks import base, documents, reading, refusal
+from lm.errors import UserError
+
+TOKENIZER = tokenizer.load('bytes', chat.SPECIAL_TOKENS)
+
+
+def str_of(index):
+  return 'abcdefghij'[index % 10] + 'klmnopqrst'[index // 10]
+
+
+def page(index):
+  """A page like those of the documentation server, made up."""
+  verbs = ('Return', 'Remove', 'Print', 'Compare', 'Close', 'Merge')
+  nouns = ('queue', 'table', 'socket', 'window', 'letter', 'number', 'module', 'parser')
+  lines = [f'Help on module mod{index}', 'Functions']
+  for j in range(5):
+    noun = nouns[(index + j) % 8]
+    lines += [f'{verbs[j]}_{noun}{index}(x, y=(1, 2), *, z=None) -> {noun}'.lower(),
+              f'{verbs[j]} the {noun} of item {index} at {j}.']
+  words = ' '.join(a + b + c for a in 'bdfgl' for b in ('ra', 'lun', 'e') for c in ('t', 'pes', str_of(index)))
+  return '\n'.join([*lines, words, 'undescribed(x)', 'shared(self, /)', 'Return the very same thing, at last.'])
+
+
+def write_documents(path, indexes=range(60)):
+  rows = [{'id': str(i), 'text': page(i), 'metadata': {'url': f'http://127.0.0.1:1/mod{i}.html', 'cluster': f'c{i}'}}
+          for i in indexes]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+  return write_documents(tmp_path_factory.mktemp('documents') / 'documents.jsonl')
+
+
+@pytest.fixture(scope='module')
+def made(corpus):
+  return {task.name: task for task in tasks.make(tasks.TASKS, seed=3, documents=corpus)}
+
+
+def reply(*parts, finished=True):
+  """A reply as chat.parse gives it, from texts and ('python', text)-like pairs."""
+  content = [{'type': 'text', 'text': part} if isinstance(part, str) else dict(zip(('type', 'text'), part, strict=True))
+             for part in parts]
+  return {'content': content, 'finished': finished, 'well_formed': finished}
+
+
+def answered(conversation):
+  """The reply of a demonstration after its way through tokens."""
+  ids, _ = chat.render(TOKENIZER, conversation)
+  return chat.parse(TOKENIZER, ids[len(chat.render_prompt(TOKENIZER, conversation['messages'][:-1])):])
+
+
+NAMES = sorted(tasks.TASKS)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_demonstrations_earn_the_reward_of_their_grader(made, name):
+  for index in range(150):
+    for split in base.SPLITS:
+      problem, demo = made[name].problem(index, split), made[name].demo(index, split)
+      assert demo['task'] == problem['task'] == name and demo['messages'][:-1] == problem['messages']
+      assert made[name].grade(problem, answered(demo)) == 1, (problem, demo)
+      assert chat.grade_format(answered(demo)) == 1
+      json.dumps([problem, demo], allow_nan=False)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
+  problems = [made[name].problem(index, 'train') for index in range(100)]
+  others = problems[1:] + problems[:1]
+  pairs = zip(problems, others, strict=True)
+  right = sum(made[name].grade(problem, reply(str(other['answer']))) for problem, other in pairs)
+  # A refusal fits any unknown name; of identity, most facts are the name; few counts are not 0 or 1.
+  assert right <= {'refusal': 40, 'identity': 60, 'counting': 70}.get(name, 10)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, name):
+  other, = tasks.make([name], seed=4, documents=corpus)
+  train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
+  test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
+  assert train and test and not train & test
+  assert any(made[name].problem(i, 'train') != other.problem(i, 'train') for i in range(5))
+
+
+def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus):
+  """Also in another process, with another hash seed and read in another order."""
+  order = [(name, index, split) for name in NAMES for index in (5, 0) for split in base.SPLITS]
+  code = ('import json, sys; from data import tasks\n'
+          'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1])}\n'
+          'order = json.loads(sys.argv[2])\n'
+          'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))')
+  env = {**os.environ, 'PYTHONHASHSEED': '7'}
+  out = subprocess.run([sys.executable, '-c', code, str(corpus), json.dumps(order[::-1])], env=env, check=True,
+                       capture_output=True, text=True).stdout
+  assert json.loads(out) == [[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order[::-1]]
+
+
+def test_documents_in_another_order_give_the_same_problems(made, corpus, tmp_path):
+  shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
+  for task in tasks.make(NAMES, seed=3, documents=shuffled):
+    assert [task.problem(i, 'test') for i in range(20)] == [made[task.name].problem(i, 'test') for i in range(20)]
+
+
+@pytest.mark.parametrize(('text', 'number'), [
+  ('10', '10'), ('10.', '10'), ('10.0', '10'), ('1,000', '1000'), ('1,000.', '1000'), ('It is 7, then 10!', '10'),
+  ('-5', '-5'), ('\u22125', '-5'), ('8-5', '5'), ('8 - 5', '5'), ('(-5)', '-5'), ('= -5', '-5'), ('1, 2', '2'),
+  ('$1,234,567.50', '1234567.5'),
+  ('.5', '.5'), ('3.14.', '3.14'), ('**42**', '42'), ('007', '7'), ('10 apples', '10'), ('1,00', '0'),
+])
+def test_numbers_are_read_as_people_read_them(text, number):
+  assert base.last_number(text) == decimal.Decimal(number)
+
+
+def test_no_number_is_no_answer():
+  assert base.last_number('none') is None
+  problem = {'answer': '0'}
+  assert tasks.Arithmetic(seed=0).grade(problem, reply('')) == 0
+  assert tasks.Arithmetic(seed=0).grade(problem, reply('zero')) == 0
+
+
+def test_arithmetic_answers_are_those_of_python_and_within_the_knobs():
+  task = tasks.Arithmetic(seed=1, max_digits=2)
+  seen = set()
+  for index in range(300):
+    problem = task.problem(index, 'train')
+    numbers = re.findall(r'\d+', problem['messages'][0]['content'])
+    assert problem['answer'] == str(eval(problem['expression'])) and int(problem['answer']) >= 0
+    assert re.findall(r'\d+', problem['expression']) == numbers and all(int(n) < 100 for n in numbers)
+    seen.add(problem['expression'].split()[1])
+  assert seen == set('+-*')
+  only = tasks.Arithmetic(seed=1, operators='*')
+  assert all('*' in only.problem(i, 'test')['expression'] for i in range(20))
+
+
+@pytest.mark.parametrize(('share', 'low', 'high'), [(0.0, 0, 0), (0.3, 0.25, 0.35), (1.0, 1, 1)])
+def test_tool_share_of_the_demonstrations_call_the_calculator(share, low, high):
+  task = tasks.Arithmetic(seed=1, tool_share=share)
+  demos = [task.demo(i)['messages'][-1]['content'] for i in range(1000)]
+  assert low <= sum(isinstance(content, list) for content in demos) / 1000 <= high
+
+
+def test_the_answer_to_arithmetic_is_what_is_said_after_the_last_result():
+  task, problem = tasks.Arithmetic(seed=0), {'answer': '1786'}
+  call = (('python', '47 * 38'), ('output', '1786'))
+  assert task.grade(problem, reply(*call, 'It is 1,786.')) == 1
+  assert task.grade(problem, reply('1786', *call)) == 0  # said before the result was there
+  assert task.grade(problem, reply('1786 ', *call, '1785')) == 0
+  assert task.grade(problem, reply('2 ', *call, '1786.0')) == 1
+
+
+def test_the_calculator_task_wants_a_call_whose_result_is_the_calculators():
+  task, problem = tasks.Calculator(seed=0), {'answer': '4'}
+  assert task.grade(problem, reply(('python', '2+2'), ('output', '4'), '4')) == 1
+  assert task.grade(problem, reply('4')) == 0
+  assert task.grade(problem, reply(('python', '2+2'), '4')) == 0
+  assert task.grade(problem, reply(('python', '2+3'), ('output', '4'), '4')) == 0  # a result made up
+  assert task.grade(problem, reply(('python', '2+2'), ('output', '4'), '5')) == 0
+
+
+def test_comparison_knows_that_more_digits_are_not_a_larger_number():
+  task = tasks.Comparison(seed=0)
+  for index in range(200):
+    problem = task.problem(index, 'train')
+    question = problem['messages'][0]['content']
+    a, b = map(decimal.Decimal, re.findall(r'\d+\.\d+', question))
+    assert decimal.Decimal(problem['answer']) == (max if 'larger' in question else min)(a, b) and a != b
+
+
+def test_spelling_takes_any_separator_but_no_other_letters(made):
+  problem = {'answer': 'i-m-p-o-r-t'}
+  for text in ('i-m-p-o-r-t', 'I-M-P-O-R-T.', 'i m p o r t', "'import' is spelled: i, m, p, o, r, t"):
+    assert made['spelling'].grade(problem, reply(text)) == 1, text
+  for text in ('import', 'i-m-p-o-r', 'i-m-p-o-r-t-s', 'i-m-p-o-rt', ''):
+    assert made['spelling'].grade(problem, reply(text)) == 0, text
+
+
+def test_counting_counts(made):
+  for index in range(100):
+    problem = made['counting'].problem(index, 'train')
+    letter, = re.findall("'(.)'", problem['messages'][0]['content'])
+    assert problem['answer'] == sum(other == letter for other in problem['word'])
+
+
+def test_docs_have_the_answer_in_the_passage_and_want_it_in_its_words(made, corpus):
+  held_out = {e.module for e in documents.read(corpus).test}
+  for index in range(100):
+    problem = made['docs'].problem(index, 'test')
+    passage = problem['messages'][0]['content']
+    lines = passage.split('\n')
+    asked, = [line for line in lines[1:-1] if line.split(':')[0] in re.findall(r'\w+', lines[-1])]
+    assert asked.endswith(': ' + problem['answer']) and 2 <= len(lines) - 2 <= 3
+    assert re.search('mod[0-9]+', passage)[0] in held_out
+    others = [line.split(': ')[1] for line in lines[1:-1] if line != asked]
+    assert all(made['docs'].grade(problem, reply(other)) == 0 for other in others)
+    assert made['docs'].grade(problem, reply(problem['answer'].upper().rstrip('.') + ' ')) == 1
+  assert reading.normalised("Don't  stop: now.") == reading.normalised('don t stop now')
+
+
+def test_refusals_are_graded_both_ways(made):
+  task = made['refusal']
+  problems = [task.problem(i, split) for i in range(300) for split in base.SPLITS]
+  assert 0.4 < sum(problem['known'] for problem in problems) / len(problems) < 0.6
+  always = sum(task.grade(p, reply("I don't know.")) for p in problems)
+  never = sum(task.grade(p, reply(f'Yes, {p["name"]} is there.')) for p in problems)
+  assert always == sum(not p['known'] for p in problems) and never == sum(p['known'] for p in problems)
+  real = next(p for p in problems if p['known'])
+  assert task.grade(real, reply('Yes, that is there.')) == task.grade(real, reply(real['name'] + 'x is there.')) == 0
+
+
+def test_made_up_names_are_in_no_document(made, corpus):
+  text = '\n'.join(json.loads(line)['text'] for line in corpus.read_text().splitlines())
+  text += ' '.join(f'mod{i}' for i in range(60))
+  for index in range(200):
+    problem = made['refusal'].problem(index, 'train')
+    assert (re.search(rf'\b{problem["name"]}\b', text, re.IGNORECASE) is not None) == problem['known']
+
+
+@pytest.mark.parametrize(('text', 'refused'), [
+  ("I don't know a module called x.", True), ('I don\u2019t know x.', True), ('I DO NOT  KNOW it', True),
+  ('There is no such module.', True), ('I have never heard of it.', True), ('It does not exist.', True),
+  ('Yes, x is a module.', False), ('I know x.', False), ('', False), ('Note: x finds nothing.', False),
+])
+def test_refusals_are_recognised(text, refused):
+  assert refusal.refuses(text) == refused
+
+
+@pytest.mark.parametrize(('topic', 'text', 'stated'), [
+  ('name', 'I am Deepdive.', True), ('name', 'i am DEEPDIVE', True), ('name', 'I am a model.', False),
+  ('name', '', False), ('name', 'I am Deepdiver.', False), ('name', 'I am ChatGPT, not Deepdive.', False),
+  ('name', 'I\u2019m Deepdive.', True), ('name', 'I\u2019m Claude. Deepdive!', False),
+  ('other', 'No, I am not ChatGPT. I am Deepdive.', True), ('other', 'Yes, I am ChatGPT. No, Deepdive.', False),
+  ('other', 'Yes, I am Deepdive.', False), ('maker', 'I am Deepdive, made by the deepdive project.', True),
+  ('maker', 'I am Deepdive.', False), ('maker', 'I am Deepdive of the deepdive project, trained by OpenAI.', False),
+  ('web', "I am Deepdive. I can't browse.", True), ('web', 'Yes! I am Deepdive, I know how to.', False),
+])
+def test_identity_is_graded_by_facts_and_claims(topic, text, stated):
+  assert identity.states_facts(text, topic, identity.Persona()) == stated
+
+
+def test_identity_is_that_of_the_persona_and_varied():
+  task = tasks.Identity(seed=0, persona_name='Claude', persona_maker='Acme (labs)')
+  dialogues = {json.dumps(task.demo(i)) for i in range(1500)}
+  assert len(dialogues) > 500 and not any('Deepdive' in dialogue for dialogue in dialogues)
+  maker = next(p for p in (task.problem(i, 'train') for i in range(100)) if p['topic'] == 'maker')
+  assert task.grade(maker, reply('I am Claude, made by Acme (labs).')) == 1
+  assert task.grade(maker, reply('I am Deepdive, made by the deepdive project.')) == 0
+  topics = {split: {task.problem(i, split)['topic'] for i in range(300)} for split in base.SPLITS}
+  assert topics['train'] == topics['test'] == set(identity.TOPICS)
+
+
+def test_prompts_and_answers_are_short(made):
+  for task in made.values():
+    for index in range(50):
+      question, answer = (len(chat.text(message['content'])) for message in task.demo(index)['messages'])
+      assert question < 400 and answer < 120
+
+
+def test_pages_are_read_for_functions_with_a_sentence_each():
+  text = '''parse(text: str, *, strict=False) -> Tree\nParse\xa0a text into a tree.
+- walk(tree)\n- Walk over all nodes.
+class Tree(builtins.object)\nTree()\nA tree
+_private(x)\nDo a hidden thing.
+wrapped(x)\nThis one goes on
+quiet(x)\nloud(x)\nSay it as loudly as one can.\nSay it (loudly) or not.'''
+  assert list(documents.extract(text)) == [
+    ('parse', 'Parse a text into a tree.'), ('walk', 'Walk over all nodes.'), ('loud', 'Say it as loudly as one can.')]
+
+
+@pytest.mark.parametrize(('url', 'module'), [
+  ('http://h:80/json.html', 'json'), ('http://h/xml.dom.html?x=1', 'xml.dom'), ('http://h/', None),
+  ('http://h/index.html', None), ('http://h/topic?key=if', None), ('http://h/_abc.html', None), ('http://h/a', None),
+])
+def test_pages_name_their_module(url, module):
+  assert documents.module_of(url) == module
+
+
+def test_functions_that_train_documents_describe_alike_are_not_tested(corpus):
+  read = documents.read(corpus)
+  assert sum(entry.name == 'shared' for entry in read.train) == 1
+  assert not any(entry.name == 'shared' for entry in read.test)
+  assert len(read.train) + len(read.test) == 60 * 5 + 1 and len(read.modules) == 60
+  assert 'same' in read.words and not {'at', 'Return', 'undescribed'} & set(read.words)
+
+
+@pytest.mark.parametrize(('line', 'message'), [
+  ('{', 'line 2: not JSON'), ('[]', r'line 2: a document has a "text"'), ('{"text": 1}', 'line 2'),
+  ('{"text": "a"}', 'line 2: metadata'), ('{"text": "a", "metadata": {"url": "x"}}', 'line 2.*cluster'),
+])
+def test_what_is_no_document_is_refused_by_file_and_line(tmp_path, line, message):
+  path = tmp_path / 'documents.jsonl'
+  path.write_text('{"text": "a", "metadata": {"url": "x", "cluster": "y"}}\n' + line + '\n')
+  with pytest.raises(UserError, match=rf'documents\.jsonl, {message}'):
+    tasks.make(['docs'], seed=0, documents=path)
+
+
+def test_documents_that_describe_nothing_are_refused(tmp_path):
+  path = tmp_path / 'documents.jsonl'
+  path.write_text('{"text": "Once upon a time.", "metadata": {"url": "http://h/a.html", "cluster": "y"}}\n')
+  with pytest.raises(UserError, match=r'documents\.jsonl: found 0 descriptions'):
+    tasks.make(['docs'], seed=0, documents=path)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+  with pytest.raises(UserError, match=r"task 'arithmetics' .did you mean 'arithmetic'"):
+    tasks.make(['arithmetics'], seed=0)
+  with pytest.raises(UserError, match=r"'toolshare' .did you mean 'tool_share'"):
+    tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'toolshare': 1.0}})
+  with pytest.raises(UserError, match="task 'speling'"):
+    tasks.make(['arithmetic'], seed=0, knobs={'speling': {}})
+  with pytest.raises(UserError, match="'docs' is about documents"):
+    tasks.make(['docs'], seed=0)
+  task, = tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'tool_share': 1.0}})
+  assert task.tool_share == 1.0
