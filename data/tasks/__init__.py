@@ -18,7 +18,7 @@ TASKS: dict[str, type[Task]] = {
   task.name: task for task in (Arithmetic, Calculator, Comparison, Counting, Docs, Identity, Refusal, Spelling)}
 
 
-def make(names: Iterable[str], *, seed: int, documents: Path | None = None,
+def make(names: Iterable[str], *, seed: int, documents: Path | None = None, held_out: float = 0.05,
          knobs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Task]:
   """Tasks by name.
 
@@ -26,6 +26,7 @@ def make(names: Iterable[str], *, seed: int, documents: Path | None = None,
     names: of TASKS.
     seed: of every problem; the train and the test split are the same whatever the seed.
     documents: the JSONL file of cleaned documents, for the tasks that read them.
+    held_out: share of the documents held out from training, as `data.tokenize` was given it: what `docs` is tested on.
     knobs: task name to fields of that task to set, as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
@@ -46,7 +47,7 @@ def make(names: Iterable[str], *, seed: int, documents: Path | None = None,
     if cls.reads_documents:
       if documents is None:
         raise UserError(f'task {name!r} is about documents: give the JSONL file of cleaned documents')
-      read = read or documents_lib.read(documents)
+      read = read or documents_lib.read(documents, held_out=held_out)
       given['documents'] = read
     tasks.append(cls(seed=seed, **given))
   return tasks

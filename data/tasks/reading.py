@@ -8,6 +8,7 @@ from typing import ClassVar
 from data import chat
 from data.tasks.base import Task, ask
 from data.tasks.documents import Documents
+from lm.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Docs(Task):
     for split in ('train', 'test'):
       for entry in getattr(self.documents, split):
         siblings[split, entry.module].append(entry)
+    if not self.documents.test:
+      raise UserError(f'task {self.name!r}: held-out documents describe no function that others do not; hold out more')
     object.__setattr__(self, '_siblings', siblings)
 
   def problem(self, index: int, split: str) -> dict:
