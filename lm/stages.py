@@ -2,6 +2,7 @@
 
 `stages/NAME.json` in the work folder says what a stage is and how far it got:
     name, fingerprint, settings   what it was run as; never mixed with another
+    started                       when it first was, in seconds since 1970
     complete                      it has ended well, so it is skipped from now on
     seconds                       wall-clock time of all its attempts
     peak_rss_bytes                most memory resident at once in its process and all that it started, summed; pages
@@ -88,7 +89,7 @@ def _path(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
 def _record(workdir: pathlib.Path, stage: Stage) -> dict[str, Any]:
   if _path(workdir, stage).exists():
     return files.read_json(_path(workdir, stage))
-  own = {'name': stage.name, 'fingerprint': stage.fingerprint, 'settings': stage.settings}
+  own = {'name': stage.name, 'fingerprint': stage.fingerprint, 'settings': stage.settings, 'started': time.time()}
   return own | {'complete': False, 'seconds': 0.0, 'peak_rss_bytes': 0}
 
 
