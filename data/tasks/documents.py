@@ -9,7 +9,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
-from data.tokenize import hash_of
+from data.tokenize import place
 from lm.errors import UserError
 from lm.files import Path
 
@@ -62,7 +62,7 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
     if module is None:
       continue
     modules.add(module)
-    found = entries[hash_of(document) < held_out]
+    found = entries[place(document) < held_out]
     for name, summary in extract(document['text']):
       if len(summary.split()) <= max_words:
         found[name, summary] = min(module, found.get((name, summary), module))

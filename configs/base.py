@@ -1,0 +1,142 @@
+"""Every config field once, with its unit and meaning. Other files change fields of it and add none.
+
+`get_config()` describes one training run (`stage` = pretrain | sft | rl); `get_recipe()` describes a whole road, a list of
+stages with a training config for each training stage. Nothing here imports jax.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """One training run: python train.py --config=configs/pretrain.py --workdir=DIR [--config.optim.lr=1e-3 ...]"""
+  c = ConfigDict()
+  c.stage = 'pretrain'  # which step trains: pretrain | sft | rl
+  c.seed = 0  # of initialisation, data order and sampling
+  c.init_from = ''  # a checkpoint to take parameters from (ours: a run, step or recipe folder); '' starts from scratch
+  c.steps = 1000  # updates
+  c.batch_size = 32  # rows in one update over all devices (rl: prompts x rl.group_size)
+  c.microbatches = 1  # one update's rows are processed in this many parts, their gradients added
+  c.seq_len = 1024  # tokens in a row
+
+  c.data = ConfigDict()
+  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken | FOLDER/tokenizer.json; with init_from it must be the checkpoint's
+  c.data.train = ''  # what to train on: a manifest.json of token shards, or text/JSONL files (globs, ','-separated) to tokenize at start
+  c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
+  c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
+  c.data.documents = ''  # cleaned documents (JSONL) that the docs, refusal and spelling tasks are made from
+  c.data.tasks = ''  # NAME[:WEIGHT],...: what rl practises, or what sft makes demonstrations of when data.train is ''
+  c.data.task_seed = 0  # of the problems' generators; one number for sft, rl and evaluation keeps test problems unseen
+  c.data.examples = 10_000  # sft: demonstrations to make at start when data.train is ''
+
+  c.model = ConfigDict()
+  c.model.vocab_size = 0  # 0: the tokenizer's
+  c.model.num_layers = 12
+  c.model.embed_dim = 768  # width of the residual stream
+  c.model.num_heads = 12  # query heads
+  c.model.num_kv_heads = 12  # key/value heads; a divisor of num_heads (grouped-query attention)
+  c.model.head_dim = 64
+  c.model.mlp_dim = 3072
+  c.model.activation = 'swiglu'  # swiglu | geglu | gelu | relu2
+  c.model.norm = 'rmsnorm'  # rmsnorm | layernorm
+  c.model.norm_eps = 1e-5
+  c.model.position = 'rope'  # rope | learned
+  c.model.rope_theta = 10_000.0
+  c.model.max_len = 1024  # longest context, tokens: rows of the learned position table, capacity of a chat
+  c.model.qk_norm = False  # RMSNorm on each query and key head
+  c.model.attention_bias = False  # biases on the query, key, value and output projections
+  c.model.mlp_bias = False
+  c.model.tie_embeddings = True  # the output head is the embedding table
+  c.model.init_std = 0.02  # of embeddings and matrices; residual outputs get init_std / sqrt(2 num_layers)
+  c.model.param_dtype = 'float32'
+  c.model.dtype = 'float32'  # of activations and matrix products; softmax, norms and logits stay float32
+  c.model.scan_layers = True  # one compiled layer looped over (fast compile) or all layers unrolled (fast on CPU); same parameters
+  c.model.remat = 'none'  # what the backward pass recomputes: none | full | dots (matrix products are kept)
+
+  c.loss = ConfigDict()
+  c.loss.chunk = 4096  # tokens whose logits exist at one time
+  c.loss.z_loss = 0.0  # weight of log(Z)^2, keeps logits from drifting (PaLM, arXiv 2204.02311, section 5)
+
+  c.optim = ConfigDict()
+  c.optim.name = 'adamw'  # adamw | muon (matrices of the layers by Muon, all else by AdamW)
+  c.optim.lr = 6e-4  # peak, AdamW
+  c.optim.muon_lr = 0.02  # peak, Muon's matrices
+  c.optim.b1 = 0.9
+  c.optim.b2 = 0.95
+  c.optim.eps = 1e-8
+  c.optim.weight_decay = 0.1  # on matrices only: never on norms, biases or the position table
+  c.optim.clip = 1.0  # largest global gradient norm; 0 is no limit
+  c.optim.schedule = 'cosine'  # cosine | wsd (warm-up, stable, linear decay) | constant
+  c.optim.warmup = 100  # updates from 0 to the peak
+  c.optim.decay = 0.2  # wsd: share of all updates in the final decay
+  c.optim.final_lr = 0.0  # end of the schedule, as a share of the peak
+
+  c.mesh = ConfigDict()  # devices along each axis; -1 once: all that are left
+  c.mesh.data = -1  # replicas of the parameters
+  c.mesh.fsdp = 1  # shards of the parameters along embed; also splits the batch
+  c.mesh.tensor = 1  # shards of heads, feed-forward and vocabulary
+
+  c.checkpoint = ConfigDict()
+  c.checkpoint.every = 500  # updates; one is always written after the last update
+  c.checkpoint.keep_last = 2
+  c.checkpoint.keep_every = 0  # also keep those at multiples of this step; 0: none
+  c.checkpoint.allow_mismatch = ''  # any of config,data,tokenizer,code: what may differ from the checkpoint's on resume
+
+  c.log_every = 10  # updates
+  c.eval = ConfigDict()
+  c.eval.every = 250  # updates between evaluations of bits per byte; always done at the start and the end
+  c.eval.batch_size = 32  # rows
+  c.eval.tasks = ''  # NAME,... from data/tasks, scored at the end on their test problems
+  c.eval.examples = 200  # problems per task
+  c.eval.max_new_tokens = 64  # longest reply
+  c.eval.prompts = ()  # texts continued at the start and at the end of pretraining, for the eye
+  c.eval.baselines = False  # at the end, estimate unigram, bigram, gzip and xz on what the network was trained on
+
+  c.rl = ConfigDict()
+  c.rl.group_size = 16  # samples of one prompt
+  c.rl.max_new_tokens = 64  # longest answer
+  c.rl.temperature = 1.0  # the trainer scores at the same temperature
+  c.rl.inner_updates = 1  # updates on one batch of samples
+  c.rl.normalize_std = True  # advantage divided by its group's standard deviation (GRPO) or not (Dr. GRPO)
+  c.rl.clip_low = 0.2  # the ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high]
+  c.rl.clip_high = 0.28
+  c.rl.kl = 0.0  # weight of the KL divergence to the starting model
+  c.rl.format_reward = 0.0  # added to the grade when the reply is well-formed and ended by its stop token
+  return c
+
+
+def get_recipe() -> ConfigDict:
+  """A whole road: python train.py --config=configs/quickstart.py [--workdir=runs/quickstart]"""
+  c = ConfigDict()
+  c.stage = 'recipe'
+  c.stages = ('crawl', 'clean', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'rl', 'report')
+  c.workdir = 'runs/recipe'  # used when --workdir is not given
+
+  c.crawl = ConfigDict()
+  c.crawl.url = ''  # where to start; '': the standard library's documentation server, started for the crawl
+  c.crawl.max_pages = 1000
+  c.crawl.delay = 0.0  # seconds between two requests to one host; robots.txt can only raise it
+  c.crawl.retries = 3
+  c.crawl.exclude = ''  # regular expression; URLs that it finds a match in are not fetched
+
+  c.clean = ConfigDict()
+  c.clean.extractor = 'resiliparse'  # resiliparse | trafilatura
+  c.clean.passage_lines = 0  # runs of this many lines that stood in another document before are cut; 0: none
+  c.clean.gopher_repetition = ConfigDict()  # thresholds that differ from the published ones, by their names in data/web/rules.py
+  c.clean.gopher_quality = ConfigDict()
+  c.clean.fineweb = ConfigDict()
+
+  c.tokenizer = ConfigDict()
+  c.tokenizer.vocab_size = 4096  # ids learned; the special tokens of data/chat.py come after them
+  c.tokenizer.held_out = 0.05  # share of near-duplicate clusters kept from training, of the tokenizer and of the model
+
+  c.pretrain = get_config()
+  c.sft = get_config()
+  c.rl = get_config()
+  c.sft.stage, c.rl.stage = 'sft', 'rl'
+  # '{workdir}' in a text field stands for the folder of the whole recipe.
+  c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
+  c.pretrain.data.train, c.pretrain.data.val = '{workdir}/tokens/train/manifest.json', '{workdir}/tokens/val/manifest.json'
+  for stage in (c.pretrain, c.sft, c.rl):
+    stage.data.documents = '{workdir}/clean/documents.jsonl'
+  c.sft.init_from, c.rl.init_from = '{workdir}/pretrain', '{workdir}/sft'
+  return c

@@ -1,0 +1,21 @@
+"""Evaluation of a checkpoint: bits per byte of a text, task scores with 95 % intervals, continuations.
+
+Command:   python eval.py --config=configs/eval.py --checkpoint=runs/quickstart --out=report.json
+           --config.data.val=runs/quickstart/tokens/val/manifest.json adds bits per byte
+           --config.data.documents=runs/quickstart/clean/documents.jsonl --config.eval.tasks=docs,refusal,... adds those tasks
+Hardware:  whatever holds the model. Time: a second per hundred problems of a small model on two CPU cores.
+:smoke     eight problems.
+"""
+
+from configs import base
+from lm.config import variant
+
+
+def get_config(arg=None):
+  c = base.get_config()
+  c.seq_len = 256
+  c.eval.tasks = 'arithmetic,calculator,identity'
+  c.eval.prompts = ('The function returns',)
+  if variant(arg) == 'smoke':
+    c.eval.update(batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=8)
+  return c

@@ -1,0 +1,29 @@
+"""Reinforcement learning by policy gradients (GRPO) on problems with checkable answers.
+
+Command:   python train.py --config=configs/rl.py --workdir=runs/rl --config.init_from=runs/quickstart/sft
+Hardware:  whatever holds the model twice; the quickstart's model takes two minutes on two CPU cores.
+Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (see the quickstart's report).
+:smoke     a two-layer model from scratch on bytes; nothing is learned in its four updates: 40 seconds on two cores.
+"""
+
+from configs import base
+from lm.config import variant
+
+
+def get_config(arg=None):
+  c = base.get_config()
+  c.stage = 'rl'
+  c.init_from = 'runs/quickstart/sft'
+  c.data.tasks = 'arithmetic'
+  c.steps, c.batch_size, c.seq_len = 60, 256, 256
+  c.optim.update(lr=1e-4, warmup=5, schedule='constant', weight_decay=0.0)
+  c.log_every = 1
+  if variant(arg) == 'smoke':
+    c.init_from = ''
+    c.steps, c.batch_size, c.microbatches, c.seq_len = 4, 32, 2, 160
+    c.model.update(num_layers=2, embed_dim=64, num_heads=4, num_kv_heads=2, head_dim=16, mlp_dim=192, max_len=256)
+    c.optim.warmup = 1
+    c.rl.update(group_size=8, max_new_tokens=16, kl=0.01, format_reward=0.1, inner_updates=2)
+    c.eval.update(every=2, batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=16)
+    c.checkpoint.every = 2
+  return c

@@ -1,0 +1,29 @@
+"""Supervised fine-tuning of a checkpoint on conversations, loss on the assistant's tokens alone.
+
+Command:   python train.py --config=configs/sft.py --workdir=runs/sft --config.init_from=runs/quickstart/pretrain
+           --config.data.train takes conversation files (JSONL: messages, or UltraChat rows); '' makes demonstrations of
+           config.data.tasks.
+Hardware:  whatever holds the model; the quickstart's base model takes two minutes on two CPU cores.
+Result:    identity, spelling and arithmetic answered in the chat format (see the quickstart's report).
+:smoke     a two-layer model from scratch on bytes, demonstrations of four tasks: 40 seconds on two cores.
+"""
+
+from configs import base
+from lm.config import variant
+
+
+def get_config(arg=None):
+  c = base.get_config()
+  c.stage = 'sft'
+  c.init_from = 'runs/quickstart/pretrain'
+  c.data.tasks = 'identity,arithmetic:3,calculator,comparison'
+  c.steps, c.batch_size, c.seq_len = 300, 32, 256
+  c.optim.update(lr=3e-4, warmup=20, weight_decay=0.0)
+  if variant(arg) == 'smoke':
+    c.init_from, c.data.examples = '', 300
+    c.steps, c.batch_size, c.seq_len = 20, 8, 128
+    c.model.update(num_layers=2, embed_dim=64, num_heads=4, num_kv_heads=2, head_dim=16, mlp_dim=192, max_len=256)
+    c.optim.update(lr=1e-2, warmup=5)
+    c.eval.update(every=10, batch_size=8, tasks='identity,arithmetic', examples=8, max_new_tokens=24)
+    c.checkpoint.every, c.log_every = 10, 5
+  return c

@@ -1,0 +1,38 @@
+"""What a training run reads: token shards that are there already, or made from text or conversations when it starts."""
+
+import pathlib
+from typing import Any
+
+from data import conversations, tasks, tokenize
+from data.tokenizer import Tokenizer
+from lm import files
+from lm.errors import UserError
+
+
+def manifests(config: Any, tokenizer: Tokenizer, folder: files.Path) -> tuple[str, str | None]:
+  """Paths of the training manifest and of the held-out one (None if there is none).
+
+  Args:
+    config: of a pretrain or sft run; `config.data` says what to read.
+    tokenizer: with the special tokens of data/chat.py.
+    folder: where shards go that have to be made; complete ones found there are used.
+
+  Raises:
+    UserError: nothing to read is given, or it is not what the stage reads.
+    FileNotFoundError: a file that is given is not there.
+  """
+  data, folder = config.data, pathlib.Path(folder)
+  source = data.train
+  if source.endswith('manifest.json'):
+    return source, data.val or None
+  if not source:
+    if config.stage != 'sft' or not data.tasks:
+      raise UserError("config.data.train is '': give a manifest.json or text files (or, for sft, config.data.tasks)")
+    source = str(folder / 'conversations.jsonl')
+    if not pathlib.Path(source).exists():
+      weights = conversations.weighted(data.tasks)
+      made_by = tasks.make(weights, seed=data.task_seed, documents=data.documents or None)
+      conversations.write(source, made_by, examples=data.examples, seed=config.seed, weights=weights)
+  tokenize.tokenize(source, folder, tokenizer, held_out=0.0 if data.val else data.held_out)
+  val = data.val or str(folder / 'val' / 'manifest.json')
+  return str(folder / 'train' / 'manifest.json'), val if data.val or data.held_out else None

@@ -1,0 +1,38 @@
+"""The data stages of a recipe, as train.py runs them: each reads and writes folders of `workdir` and can go on after a kill."""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from data import chat, train_tokenizer
+from data import crawl as crawl_lib
+from data import tokenize as tokenize_lib
+from data import tokenizer as tokenizer_lib
+from data.web import clean as clean_lib
+
+
+def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Pages of a site, or of the standard library's documentation server, into crawl/*.warc.gz."""
+  options = {'max_pages': config.max_pages, 'delay': config.delay, 'retries': config.retries, 'exclude': config.exclude}
+  if config.url:
+    crawl_lib.crawl(config.url, workdir / 'crawl', **options)
+  else:
+    with crawl_lib.serve_pydoc() as url:
+      crawl_lib.crawl(url, workdir / 'crawl', **options)
+
+
+def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """crawl/*.warc.gz into clean/documents.jsonl."""
+  clean_lib.clean(workdir / 'crawl', workdir / 'clean', **config.to_dict())
+
+
+def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """A byte-level BPE of the documents that are not held out into tokenizer/."""
+  train_tokenizer.train_files(workdir / 'clean' / 'documents.jsonl', config.vocab_size, workdir / 'tokenizer',
+                              held_out=config.held_out)
+
+
+def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """clean/documents.jsonl into token shards, tokens/train and tokens/val."""
+  trained = tokenizer_lib.load(str(workdir / 'tokenizer' / 'tokenizer.json'), chat.SPECIAL_TOKENS)
+  tokenize_lib.tokenize(workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out)

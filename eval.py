@@ -1,0 +1,150 @@
+"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from configs import base
+from data import chat, tools
+from data import tasks as tasks_lib
+from data import tokenizer as tokenizer_lib
+from data.loader import Loader
+from lm import checkpoint, files, metrics, pretrained, sample, sharding
+from lm import config as config_lib
+from lm.errors import UserError, run
+from lm.evals import perplexity
+from lm.evals import tasks as scoring
+from lm.steps import pretrain
+
+
+def make_generate(config: FrozenConfigDict, tokenizer: Any, *, sampling: sample.Sampling, max_new_tokens: int,
+                  max_len: int) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
+  """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator answered.
+
+  Args:
+    config: the model's.
+    max_new_tokens: longest reply, tool outputs not counted.
+    max_len: longest prompt and reply together, tokens.
+  """
+  stop, pause = [chat.token_id(tokenizer, chat.END)], [chat.token_id(tokenizer, chat.TAGS['python'][1])]
+
+  def generate(params, prompts, key):
+    return sample.generate(
+      config, params, prompts, key=key, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=stop, capacity=max_len,
+      tool=lambda ids: chat.answer_call(tokenizer, ids, tools.calculate), pause_ids=pause)
+
+  return generate
+
+
+def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence[Any], examples: int, batch_size: int,
+                seed: int) -> tuple[dict[str, dict], list[dict]]:
+  """Accuracy on the test problems of each task, and `format`: the share of all replies that keep the format.
+
+  Returns:
+    (scores, samples): {task: {accuracy, low, high, n}} and a few {task, prompt, reply, grade}.
+  """
+  scores, samples, formats = {}, [], []
+  for t, task in enumerate(tasks):
+    problems = [task.problem(i, 'test') for i in range(examples)]
+    prompts = [chat.render_prompt(tokenizer, p['messages']) for p in problems]
+    key = jax.random.fold_in(jax.random.key(seed), t)
+
+    def grade(problem, completion, task=task):
+      reply = chat.parse(tokenizer, completion.tokens)
+      formats.append(chat.grade_format(reply))
+      value = task.grade(problem, reply)
+      if len(samples) < 4 * (t + 1):  # noqa: B023: called within this turn of the loop
+        samples.append({'task': task.name, 'prompt': problem['messages'][-1]['content'],
+                        'reply': tokenizer.decode(completion.tokens), 'grade': value})
+      return value
+
+    grades = scoring.score(problems, prompts, lambda rows, key=key: generate(params, rows, key), grade, batch_size)
+    scores[task.name] = scoring.summary(grades)
+  return scores | {'format': scoring.summary(formats)}, samples
+
+
+def continue_texts(config: FrozenConfigDict, params: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int,
+                   seed: int) -> list[dict]:
+  """What a base model goes on with after each text, drawn at temperature 0.8: [{prompt, text}]."""
+  bos = chat.token_id(tokenizer, chat.BOS)
+  rows = [[bos, *tokenizer.encode(p)] for p in prompts]
+  longest = max(map(len, rows)) + max_new_tokens
+  out = sample.generate(config, params, rows, key=jax.random.key(seed), sampling=sample.Sampling(0.8),
+                        max_new_tokens=max_new_tokens, stop_ids=[bos], capacity=longest)
+  return [{'prompt': p, 'text': tokenizer.decode(c.tokens)} for p, c in zip(prompts, out, strict=True)]
+
+
+def first_and_last_samples(workdir: files.Path) -> dict[str, list[dict]]:
+  """The texts that a run's model wrote before its first step and after its last: {first, last: [{prompt, text}]}."""
+  lines = metrics.samples(workdir)
+  steps = sorted({line['step'] for line in lines}) or [0]
+  return {end: [{'prompt': line['name'], 'text': line['text']} for line in lines if line['step'] == step]
+          for end, step in (('first', steps[0]), ('last', steps[-1]))}
+
+
+def make_tasks(config: ConfigDict, names: str) -> list[Any]:
+  """The tasks of a comma-separated field of this config."""
+  return tasks_lib.make(config_lib.names(names), seed=config.data.task_seed, documents=config.data.documents or None)
+
+
+def open_loader(config: ConfigDict, tokenizer: Any, manifest: str, *, train: bool) -> Loader:
+  """Batches of a manifest for training (shuffled, endless) or for evaluation (each token once, in order).
+
+  Raises:
+    UserError: the tokens were made with another tokenizer.
+  """
+  loader = Loader(manifest, seq_len=config.seq_len, batch_size=config.batch_size if train else config.eval.batch_size,
+                  seed=config.seed, layout='packed' if config.stage == 'sft' else 'windows', shuffle=train,
+                  pad_last=not train)
+  if loader.tokenizer_fingerprint != tokenizer.fingerprint:
+    raise UserError(f'{manifest} was made with another tokenizer than the model\'s')
+  return loader
+
+
+def evaluate(config: ConfigDict, path: str) -> dict:
+  """The report of `configs/eval.py` on one checkpoint."""
+  mesh = sharding.make_mesh(config.mesh)
+  with jax.set_mesh(mesh):
+    model = pretrained.load(path, config.model, base.get_config().model, mesh)
+    tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
+    report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
+    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint}, config_lib.names(config.checkpoint.allow_mismatch))
+    if config.data.val:
+      loader = open_loader(config, tokenizer, config.data.val, train=False)
+      nats, _ = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))(
+        model.params, (sharding.put_batch(b, mesh) for b in loader.iterate(0, loader.steps_per_epoch)))
+      report['val_bpb'] = perplexity.bits_per_byte(nats, loader.bytes)
+    if config.eval.prompts:
+      report['continuations'] = continue_texts(model.config, model.params, tokenizer, config.eval.prompts,
+                                               config.eval.max_new_tokens, config.seed)
+    if config.eval.tasks:
+      tasks = make_tasks(config, config.eval.tasks)
+      generate = make_generate(model.config, tokenizer, sampling=sample.Sampling(0.0),
+                               max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
+      report['scores'], report['samples'] = score_tasks(
+        generate, model.params, tokenizer, tasks, config.eval.examples, config.eval.batch_size, config.seed)
+  return report
+
+
+def main() -> None:
+  config_lib.define_flags()
+  flags.DEFINE_string('checkpoint', None, 'step, run or recipe folder')
+  flags.DEFINE_string('out', 'report.json', 'where the report goes')
+  config = config_lib.parse(sys.argv)
+  if not flags.FLAGS.checkpoint:
+    raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
+  report = evaluate(config, flags.FLAGS.checkpoint)
+  files.write_json(flags.FLAGS.out, report)
+  for name, s in report.get('scores', {}).items():
+    print(f'{name:12} {s["accuracy"]:6.1%}  [{s["low"]:.1%}, {s["high"]:.1%}]  n={s["n"]}')
+  if 'val_bpb' in report:
+    print(f'bits per byte {report["val_bpb"]:.4f}')
+  print(f'wrote {flags.FLAGS.out}')
+
+
+if __name__ == '__main__':
+  run(main)

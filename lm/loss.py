@@ -1,0 +1,97 @@
+"""Losses as (sum, weight): only the step divides, after adding up microbatches and devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def _chunks(x: jax.Array, chunk: int) -> jax.Array:
+  """[B, T, ...] -> [n, c, ...] with c the largest size <= chunk that makes equal parts without padding."""
+  x = x.reshape(-1, *x.shape[2:])
+  n = -(-x.shape[0] // chunk)
+  while x.shape[0] % n:
+    n += 1
+  return x.reshape(n, -1, *x.shape[1:])
+
+
+def _chunk_nll(x_CD, head_VD, targets_C, weights_C, z_loss):
+  """Summed loss of a chunk and the probabilities that its gradient needs."""
+  logits_CV = jnp.einsum('cd,vd->cv', x_CD, head_VD, preferred_element_type=jnp.float32)
+  log_z_C = jax.nn.logsumexp(logits_CV, axis=-1)
+  target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+  total = jnp.sum(weights_C * (log_z_C - target_C + z_loss * jnp.square(log_z_C)))
+  return total, logits_CV, log_z_C
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def cross_entropy(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array,
+                  chunk: int, z_loss: float = 0.0) -> jax.Array:
+  """Weighted sum of next-token cross entropies in nats, never holding the logits of more than `chunk` tokens.
+
+  The gradient is formed chunk by chunk in the forward pass, while the logits are at hand, so the backward pass computes
+  none again. It is differentiable in `x_BTD` and `head_VD` (first order).
+
+  Args:
+    x_BTD: final hidden states.
+    head_VD: output matrix.
+    targets_BT: int32 ids.
+    weights_BT: float32, 0 where there is nothing to learn.
+    chunk: tokens.
+    z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
+  """
+
+  def body(total, args):
+    return total + _chunk_nll(args[0], head, *args[1:], z_loss)[0], None
+
+  head = head_VD.astype(x_BTD.dtype)
+  xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
+  return jax.lax.scan(body, jnp.zeros((), jnp.float32), xs)[0]
+
+
+def _forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss):
+  head = head_VD.astype(x_BTD.dtype)
+
+  def body(carry, args):
+    total, dhead_VD = carry
+    x_CD, targets_C, weights_C = args
+    part, logits_CV, log_z_C = _chunk_nll(x_CD, head, targets_C, weights_C, z_loss)
+    scale_C = weights_C * (1 + 2 * z_loss * log_z_C)
+    hit_CV = targets_C[:, None] == jnp.arange(head.shape[0])[None, :]
+    dlogits_CV = jnp.exp(logits_CV - log_z_C[:, None]) * scale_C[:, None] - jnp.where(hit_CV, weights_C[:, None], 0.0)
+    dlogits_CV = dlogits_CV.astype(x_CD.dtype)
+    dx_CD = jnp.einsum('cv,vd->cd', dlogits_CV, head)
+    dhead_VD += jnp.einsum('cv,cd->vd', dlogits_CV, x_CD, preferred_element_type=jnp.float32)
+    return (total + part, dhead_VD), dx_CD
+
+  xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
+  start = (jnp.zeros((), jnp.float32), jnp.zeros(head_VD.shape, jnp.float32))
+  (total, dhead_VD), dx = jax.lax.scan(body, start, xs)
+  return total, (dx.reshape(x_BTD.shape), dhead_VD.astype(head_VD.dtype))
+
+
+def _backward(chunk, z_loss, residuals, g):
+  dx_BTD, dhead_VD = residuals
+  return g.astype(dx_BTD.dtype) * dx_BTD, g.astype(dhead_VD.dtype) * dhead_VD, None, None
+
+
+cross_entropy.defvjp(_forward, _backward)
+
+
+def token_log_probs(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, chunk: int,
+                    temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
+  """Log-probability of each target and entropy of each prediction, float32 [B, T], at a sampling temperature.
+
+  Differentiable by recomputation: the logits of one chunk exist at a time, forward and backward.
+  """
+  head = head_VD.astype(x_BTD.dtype)
+
+  @jax.checkpoint
+  def one(x_CD, targets_C):
+    logits_CV = jnp.einsum('cd,vd->cv', x_CD, head, preferred_element_type=jnp.float32) / temperature
+    log_p_CV = jax.nn.log_softmax(logits_CV)
+    entropy_C = -jnp.sum(jnp.exp(log_p_CV) * log_p_CV, axis=-1)
+    return jnp.take_along_axis(log_p_CV, targets_C[:, None], axis=-1)[:, 0], entropy_C
+
+  log_p, entropy = jax.lax.map(lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk)))
+  return log_p.reshape(targets_BT.shape), entropy.reshape(targets_BT.shape)

@@ -1,0 +1,37 @@
+"""Which layer first produced a number that is not finite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from lm.model import Transformer
+from lm.steps.common import LossFn
+
+
+def _first_bad_leaf(tree: Any) -> str | None:
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    bad = np.asarray(~jnp.isfinite(x))
+    if bad.any():
+      return f'{name}, layer {int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))}' if name.startswith('layers/') else name
+  return None
+
+
+def first_non_finite(config: FrozenConfigDict, loss_fn: LossFn, params: Any, microbatch: dict) -> str:
+  """Names the first place, in the order of computation, that is not finite: a parameter, a layer's output, the loss, a
+  gradient (of the last layers first, as the backward pass meets them)."""
+  if name := _first_bad_leaf(params):
+    return f'parameter {name}'
+  _, seen = Transformer(config).apply({'params': params}, microbatch['inputs'], mutable=['finite'])
+  finite_L = np.asarray(jax.tree.leaves(seen)[0]).reshape(-1)
+  if not finite_L.all():
+    return f'output of layer {int(np.argmin(finite_L))}'
+  loss, grads = jax.value_and_grad(lambda p: loss_fn(p, microbatch)[0])(params)
+  if not np.isfinite(loss):
+    return 'the loss, after finite layers'
+  if name := _first_bad_leaf(grads):
+    return f'gradient of {name}'
+  return 'nothing in this microbatch taken alone'

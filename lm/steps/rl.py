@@ -1,0 +1,69 @@
+"""The policy-gradient step: group-relative advantages and a clipped policy loss over sampled answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm import loss
+from lm.model import Transformer, head
+from lm.steps.common import LossFn
+
+
+def advantages(rewards_QG: np.ndarray, normalize_std: bool) -> np.ndarray:
+  """Rewards minus their group's mean, over the group's standard deviation if asked (GRPO, arXiv 2402.03300, 4.1.2).
+
+  Without the division it is Dr. GRPO's (arXiv 2503.20783). A group whose rewards are all equal gets zeros.
+  """
+  centred_QG = rewards_QG - rewards_QG.mean(axis=1, keepdims=True)
+  if not normalize_std:
+    return centred_QG
+  return centred_QG / (rewards_QG.std(axis=1, keepdims=True) + 1e-6)
+
+
+def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperature: float):
+  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as the sampler had them."""
+  model = Transformer(model_config)
+
+  def score(params, inputs_BT, targets_BT):
+    hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
+    return loss.token_log_probs(hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, temperature)
+
+  return score
+
+
+def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: ConfigDict) -> LossFn:
+  """Loss of a batch of sampled answers, all arrays [B, T].
+
+  inputs, targets: int32, prompts and answers padded at the end; weights: 1 on tokens the policy sampled (its stop token
+  included, forced tool outputs not); old_log_probs: the sampler's; reference_log_probs: the starting model's, when
+  config.rl.kl is positive; advantages.
+
+  The policy loss is PPO's clipped ratio with DAPO's two bounds and token-level mean (arXiv 2503.14476). The KL term is
+  half the squared log-ratio, whose gradient on the policy's own samples is that of KL(policy || reference); the value
+  logged as rl/kl is the low-variance estimate r - 1 - log r (J. Schulman, Approximating KL divergence, 2020).
+  """
+  score = make_score(model_config, loss_config, rl.temperature)
+  clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl
+
+  def loss_fn(params, batch):
+    mask_BT, advantages_BT = batch['weights'], batch['advantages']
+    log_p_BT, entropy_BT = score(params, batch['inputs'], batch['targets'])
+    gap_BT = jnp.where(mask_BT > 0, log_p_BT - batch['old_log_probs'], 0.0)
+    ratio_BT = jnp.exp(gap_BT)
+    clipped_BT = jnp.clip(ratio_BT, 1 - clip_low, 1 + clip_high)
+    gain_BT = jnp.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
+    total = -jnp.sum(mask_BT * gain_BT)
+    metrics = {
+      'rl/entropy': jnp.sum(mask_BT * entropy_BT),
+      'rl/clip_share': jnp.sum(mask_BT * (ratio_BT * advantages_BT > gain_BT)),
+      'rl/sampler_gap': jnp.sum(mask_BT * jnp.abs(gap_BT)),
+    }
+    if kl_weight:
+      away_BT = jnp.where(mask_BT > 0, log_p_BT - batch['reference_log_probs'], 0.0)
+      total += kl_weight * 0.5 * jnp.sum(jnp.square(away_BT))
+      estimate_BT = jnp.exp(-away_BT) - 1 + away_BT
+      metrics['rl/kl'] = jax.lax.stop_gradient(jnp.sum(estimate_BT))
+    return total, mask_BT.sum(), metrics
+
+  return loss_fn
