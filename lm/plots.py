@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-matplotlib.use('Agg')
-
 INK = '#24292e'  # stands for the page's text colour; also good on the white of the PNG files
 PALETTE = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ef4444')
 RC = {
@@ -31,7 +29,7 @@ class Panel:
 
 
 def curves(panels: Sequence[Panel]) -> Figure:
-  """Panels side by side. A long series is drawn faintly, with its running mean over a fiftieth of its length."""
+  """Panels side by side. A long series is drawn faintly, with its running mean over a tenth of its length."""
   with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 3.4))
     for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -89,7 +87,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, color: str) -> None:
-  width = len(y) // 50
+  width = len(y) // 20
   if width < 2:
     ax.plot(x, y, color=color, label=name, marker='o' if len(y) < 40 else '', markersize=3)
     return
@@ -102,14 +100,12 @@ def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, color: str) -> Non
 
 
 def _lines(ax: Axes, lines: Mapping[str, float]) -> None:
-  """Dashed lines, each named at its right end beyond the axes; names too close to each other are moved apart."""
-  if not lines:
-    return
-  for value in lines.values():
-    ax.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7)
+  """Dashed lines, each named in its colour beyond the right end; names too close to each other are moved apart."""
   low, high = ax.get_ylim()
-  gap, at = (high - low) * 0.075, -np.inf
-  for name, value in sorted(lines.items(), key=lambda item: item[1]):
+  low, high = min([low, *lines.values()]), max([high, *lines.values()])
+  gap, at = (high - low) * 0.07, -np.inf
+  for (name, value), color in zip(sorted(lines.items(), key=lambda item: item[1]), PALETTE[1:], strict=False):
     at = max(value, at + gap)
+    ax.axhline(value, color=color, linewidth=1.3, linestyle=(0, (4, 3)))
     ax.annotate(f'{name} {value:.2f}', (1.01, at), xycoords=('axes fraction', 'data'), va='center', fontsize=9,
-                annotation_clip=False)  # fmt: skip
+                color=color, annotation_clip=False)  # fmt: skip
