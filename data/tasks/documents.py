@@ -9,7 +9,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
-from data.tokenize import place
+from data.tokenize import place, threshold
 from lm.errors import UserError
 from lm.files import Path
 
@@ -54,7 +54,11 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
   """
   modules, counts, names = set(), collections.Counter(), set()
   entries = {False: {}, True: {}}  # by split, (name, summary) to the first module that has it
-  for document in _documents(path):
+  documents = list(_documents(path))
+  if not documents:
+    raise UserError(f'{path}: no documents')
+  limit = threshold(map(place, documents), held_out)
+  for document in documents:
     identifiers = re.findall(r'[A-Za-z_][A-Za-z0-9_]*', document['text'])
     names.update(word.lower() for word in identifiers)
     counts.update(word for word in identifiers if re.fullmatch(r'[a-z]{3,8}', word))
@@ -62,7 +66,7 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
     if module is None:
       continue
     modules.add(module)
-    found = entries[place(document) < held_out]
+    found = entries[place(document) < limit]
     for name, summary in extract(document['text']):
       if len(summary.split()) <= max_words:
         found[name, summary] = min(module, found.get((name, summary), module))

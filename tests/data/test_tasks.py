@@ -307,6 +307,9 @@ def test_what_is_no_document_is_refused_by_file_and_line(tmp_path, line, message
 
 def test_documents_that_describe_nothing_are_refused(tmp_path):
   path = tmp_path / 'documents.jsonl'
+  path.touch()
+  with pytest.raises(UserError, match=r'documents\.jsonl: no documents'):
+    tasks.make(['docs'], seed=0, documents=path)
   path.write_text('{"text": "Once upon a time.", "metadata": {"url": "http://h/a.html", "cluster": "y"}}\n')
   with pytest.raises(UserError, match=r'documents\.jsonl: found no descriptions'):
     tasks.make(['docs'], seed=0, documents=path)
@@ -314,7 +317,7 @@ def test_documents_that_describe_nothing_are_refused(tmp_path):
 
 def test_held_out_documents_are_those_of_the_token_shards(corpus):
   held_out = {document['metadata']['url'].split('/')[-1].removesuffix('.html')
-              for document in map(json.loads, corpus.read_text().splitlines()) if tokenize.hash_of(document) < 0.3}
+              for document in map(json.loads, corpus.read_text().splitlines()) if tokenize.place(document) < 0.3}
   read = documents.read(corpus, held_out=0.3)
   assert {entry.module for entry in read.test} == held_out and 5 < len(held_out) < 30
   assert not held_out & {entry.module for entry in read.train}
