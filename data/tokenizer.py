@@ -134,7 +134,7 @@ class BPE(Tokenizer):
 
   def encode(self, text: str) -> list[int]:
     if self._plain:
-      return list(_valid(text).encode())
+      return list(valid(text).encode())
     if len(text) <= _MAX_SPACES:
       return self._encoding.encode_ordinary(text)
     return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
@@ -226,10 +226,10 @@ class HuggingFace(Tokenizer):
         raise UserError(f'text can forge special token {self._names[forged.pop()]!r} of this tokenizer')
 
   def encode(self, text: str) -> list[int]:
-    return self._tokenizer.encode(_valid(text), add_special_tokens=False).ids
+    return self._tokenizer.encode(valid(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    encodings = self._tokenizer.encode_batch_fast([_valid(t) for t in texts], add_special_tokens=False)
+    encodings = self._tokenizer.encode_batch_fast([valid(t) for t in texts], add_special_tokens=False)
     return [e.ids for e in encodings]
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -240,7 +240,7 @@ class HuggingFace(Tokenizer):
     if token is None or index in self._names:
       return b''
     if 'ByteLevel' in self._decoders:
-      return bytes(_BYTE[c] for c in token) if all(c in _BYTE for c in token) else token.encode()
+      return from_visible(token) if all(c in _BYTE for c in token) else token.encode()
     if 'ByteFallback' in self._decoders and (byte := re.fullmatch(r'<0x([0-9A-F]{2})>', token)):
       return bytes.fromhex(byte[1])
     if {'Metaspace', 'Replace'} & self._decoders:
@@ -325,7 +325,7 @@ def _plain_bpe(value: dict, special_tokens: Specials) -> BPE | None:
   vocab = {token: i for token, i in model['vocab'].items() if token not in specials}
   if not all(c in _BYTE for token in vocab for c in token):
     return None
-  ranks = {bytes(map(_BYTE.__getitem__, token)): i for token, i in vocab.items()}
+  ranks = {from_visible(token): i for token, i in vocab.items()}
   taken = set(ranks.values()) | set(specials.values())
   bpe = BPE(pattern, ranks, _place(special_tokens, specials, taken=taken))
   merges = [tuple(m.split(' ') if isinstance(m, str) else m) for m in model['merges']]
@@ -348,12 +348,17 @@ def _place(special_tokens: Specials, own: dict[str, int], taken: set[int]) -> di
   return specials
 
 
+def from_visible(token: str) -> bytes:
+  """The bytes that a token of a byte-level tokenizer.json stands for."""
+  return bytes(map(_BYTE.__getitem__, token))
+
+
 def _visible(token: bytes) -> str:
   return ''.join(map(_CHAR.__getitem__, token))
 
 
-def _valid(text: str) -> str:
-  """The text with lone surrogates replaced, as tiktoken does."""
+def valid(text: str) -> str:
+  """The text that is encoded: lone surrogates, which UTF-8 cannot hold, become U+FFFD."""
   try:
     text.encode()
     return text
@@ -380,7 +385,7 @@ def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:
     for i in dict.fromkeys(ids):
       steps = (' '.join(map(_visible, parts)) for parts in tokenizer.merge_steps(tokenizer.token_bytes(i)))
       lines.append(f'{i:>8} ' + ' -> '.join(steps))
-  size = len(_valid(text).encode())
+  size = len(valid(text).encode())
   return '\n'.join([*lines, f'{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token'])
 
 

@@ -1,0 +1,157 @@
+"""The on-disk form of a token stream: what data.tokenize writes and data.loader reads.
+
+A folder holds manifest.json and, for each shard,
+
+    tokens-00007.array_record     the ids, little-endian; a record holds RECORD_TOKENS of them, the last what is left
+    mask-00007.array_record       conversations only: uint8, 1 where a token is to be learned (data.chat.render)
+    documents-00007.npy           int64 [documents, 2]: where each starts in the shard; offset in it of its first token
+                                  to be learned (its length if none)
+
+The stream is the shards' tokens one after the other. Every document begins with the id `document_start`, which occurs
+nowhere else.
+"""
+
+import functools
+import itertools
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from lm import files
+from lm.errors import UserError
+
+VERSION = 1
+RECORD_TOKENS = 4096
+OPEN_READERS = 256
+VERIFY_BYTES = 256 << 20
+
+
+class Builder:
+  """Collects the documents of one shard in memory, then writes its files."""
+
+  def __init__(self, dtype: str):
+    self._dtype = np.dtype(dtype).newbyteorder('<')
+    self._ids, self._masks, self._documents = [], [], []
+    self.tokens = self.bytes = 0
+
+  def add(self, ids: Sequence[int], mask: Sequence[int] | None, size: int) -> None:
+    """Adds a document: its ids, which of them are to be learned (None: all but the first), its bytes of UTF-8."""
+    first = 1 if mask is None else next((i for i, m in enumerate(mask) if m), len(ids))
+    self._documents.append((self.tokens, first))
+    self._ids.append(np.array(ids, self._dtype))
+    if mask is not None:
+      self._masks.append(np.array(mask, np.uint8))
+    self.tokens += len(ids)
+    self.bytes += size
+
+  def write(self, folder: pathlib.Path, index: int) -> dict | None:
+    """Writes the shard's files, each whole or not at all; returns its line in the manifest, None if it is empty."""
+    if not self._documents:
+      return None
+    line = {'tokens': self.tokens, 'documents': len(self._documents), 'bytes': self.bytes}
+    line |= _write_records(folder / f'tokens-{index:05d}.array_record', np.concatenate(self._ids))
+    if self._masks:
+      line['mask'] = _write_records(folder / f'mask-{index:05d}.array_record', np.concatenate(self._masks))
+    path = folder / f'documents-{index:05d}.npy'
+    with files.atomic_path(path) as temporary, open(temporary, 'wb') as f:
+      np.save(f, np.array(self._documents, '<i8'))
+    return line | {'index': _describe(path)}
+
+
+def _write_records(path: pathlib.Path, values: np.ndarray) -> dict:
+  data, step = values.tobytes(), RECORD_TOKENS * values.itemsize
+  with files.atomic_path(path) as temporary:
+    writer = ArrayRecordWriter(str(temporary), 'group_size:1,uncompressed')
+    for start in range(0, len(data), step):
+      writer.write(data[start : start + step])
+    writer.close()
+  return _describe(path)
+
+
+def _describe(path: pathlib.Path) -> dict:
+  return {'file': path.name, 'size': path.stat().st_size, 'sha256': files.sha256(path)}
+
+
+def manifest(head: dict, shards: Iterable[dict | None]) -> dict:
+  """A manifest of the shards that are not empty, with their totals."""
+  shards = [shard for shard in shards if shard]
+  return head | {key: sum(s[key] for s in shards) for key in ('tokens', 'documents', 'bytes')} | {'shards': shards}
+
+
+def read_manifest(path: files.Path, verify: bool | None = None) -> dict:
+  """Reads a manifest and checks its files: that they are there and as long as they should be.
+
+  Args:
+    path: manifest.json.
+    verify: whether to compare digests too; None: if the files are under VERIFY_BYTES together.
+
+  Raises:
+    FileNotFoundError: there is no manifest. UserError: it is not one, or names the file that is missing or damaged.
+  """
+  value = files.read_json(path)
+  if not isinstance(value, dict) or value.get('version') != VERSION or 'shards' not in value:
+    raise UserError(f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)')
+  described = [part for shard in value['shards'] for part in (shard, shard['index'], shard.get('mask')) if part]
+  for part in described:
+    file = pathlib.Path(path).parent / part['file']
+    if not file.exists():
+      raise UserError(f'shard file {file} is missing')
+    if file.stat().st_size != part['size']:
+      raise UserError(f'shard file {file} is damaged: {file.stat().st_size} bytes, {part["size"]} in the manifest')
+  if verify or (verify is None and sum(part['size'] for part in described) <= VERIFY_BYTES):
+    for part in described:
+      if files.sha256(pathlib.Path(path).parent / part['file']) != part['sha256']:
+        raise UserError(f'shard file {pathlib.Path(path).parent / part["file"]} is damaged: its SHA-256 has changed')
+  return value
+
+
+class Stream:
+  """Random access to the tokens (or the mask) of a manifest's shards, from several threads at once.
+
+  Attributes:
+    tokens: how many there are.
+  """
+
+  def __init__(self, folder: files.Path, manifest: dict, mask: bool = False):
+    parts = [shard['mask'] if mask else shard for shard in manifest['shards']]
+    self._paths = [os.path.join(folder, part['file']) for part in parts]
+    self._dtype = np.dtype('uint8' if mask else manifest['dtype']).newbyteorder('<')
+    self._ends = np.cumsum([shard['tokens'] for shard in manifest['shards']])
+    self._starts = [0, *self._ends[:-1].tolist()]
+    self._reader = functools.lru_cache(OPEN_READERS)(self._open)
+    self.tokens = manifest['tokens']
+
+  def read(self, spans: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    """The tokens [start, stop) of each span, each record read once.
+
+    Raises UserError naming the file of a record that cannot be read.
+    """
+    rows = [list(self._pieces(start, stop)) for start, stop in spans]
+    wanted = {}
+    for shard, record, _, _ in itertools.chain.from_iterable(rows):
+      wanted.setdefault(shard, {})[record] = None
+    records = {shard: self._records(shard, list(numbers)) for shard, numbers in wanted.items()}
+    return [np.concatenate([records[s][r][a:b] for s, r, a, b in row]) for row in rows]
+
+  def _pieces(self, start, stop):
+    """Where a span lies: (shard, record in it, start and stop in that record)."""
+    shard = int(np.searchsorted(self._ends, start, side='right'))
+    while start < stop:
+      record, offset = divmod(start - self._starts[shard], RECORD_TOKENS)
+      end = min(stop, self._starts[shard] + (record + 1) * RECORD_TOKENS, int(self._ends[shard]))
+      yield shard, record, offset, offset + end - start
+      shard += end == self._ends[shard]
+      start = end
+
+  def _records(self, shard: int, numbers: list[int]) -> dict[int, np.ndarray]:
+    try:
+      data = self._reader(shard).read(numbers)
+    except (ValueError, IndexError, RuntimeError) as error:
+      raise UserError(f'shard file {self._paths[shard]} is damaged: {error}') from error
+    return {n: np.frombuffer(d, self._dtype) for n, d in zip(numbers, data, strict=True)}
+
+  def _open(self, shard: int) -> ArrayRecordReader:
+    return ArrayRecordReader(self._paths[shard], options='readahead_buffer_size:0')

@@ -1,0 +1,128 @@
+"""Training of a byte-level BPE by the `tokenizers` library, exported as tokenizer.json and as a tiktoken rank file.
+
+    python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR
+
+Ids 0 to 255 are the bytes; the merged tokens follow, in the order in which they were learned; then the special tokens.
+Both files give identical ids and load as the same tokenizer (data/tokenizer.py).
+"""
+
+import argparse
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import tokenizers
+import tqdm
+from tokenizers import models, pre_tokenizers, trainers
+
+from data import chat, tokenize
+from data import tokenizer as ours
+from lm import errors, files
+from lm.errors import UserError
+
+
+def train(
+  texts: Iterable[str],
+  vocab_size: int,
+  special_tokens: Sequence[str],
+  out_dir: files.Path,
+  *,
+  held_out: Iterable[str] = (),
+  pattern: str = 'deepdive',
+) -> dict:
+  """Trains on texts and writes out_dir/{tokenizer.json, tokenizer.tiktoken, report.json}: same input, same bytes.
+
+  Args:
+    texts: read once.
+    vocab_size: tokens to have before the special ones: 256 bytes and vocab_size - 256 merges.
+    special_tokens: names; their ids follow.
+    out_dir: folder, replaced whole.
+    held_out: texts to measure on; none: no measurement.
+    pattern: name in data.tokenizer.PATTERNS of the cut before merging.
+
+  Returns:
+    The report: vocab_size (special tokens included), merges, pattern, fingerprint, training bytes and, measured on the
+    held-out texts, held_out_bytes and bytes_per_token.
+
+  Raises:
+    UserError: vocab_size is under 256, or the texts have fewer pairs to merge than it asks for.
+  """
+  if vocab_size < 256:
+    raise UserError(f'vocab_size is {vocab_size}; the 256 bytes are always in it')
+  if pattern not in ours.PATTERNS:
+    raise errors.unknown('split pattern', pattern, ours.PATTERNS)
+  size = 0
+
+  def counted():
+    nonlocal size
+    for text in tqdm.tqdm(texts, desc='train tokenizer', unit=' texts', leave=False):
+      size += len(ours.valid(text).encode())
+      yield text
+
+  split = pre_tokenizers.Split(tokenizers.Regex(ours.PATTERNS[pattern]), 'isolated')
+  model = tokenizers.Tokenizer(models.BPE())
+  model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+  alphabet = pre_tokenizers.ByteLevel.alphabet()
+  model.train_from_iterator(
+    counted(), trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+  )
+  learned = sorted((i, ours.from_visible(token)) for token, i in model.get_vocab().items())
+  if len(learned) < vocab_size:
+    raise UserError(f'{size:,} bytes of text give a vocabulary of {len(learned)}, not {vocab_size}: more text or fewer')
+  merged = [token for _, token in learned if len(token) > 1]
+  ranks = {token: i for i, token in enumerate([*(bytes([b]) for b in range(256)), *merged])}
+  tokenizer = ours.BPE(ours.PATTERNS[pattern], ranks, special_tokens)
+  assert len(tokenizer.merges()) == len(merged)  # a learned token is always reached by merging
+
+  report = {
+    'vocab_size': tokenizer.vocab_size,
+    'merges': len(merged),
+    'pattern': pattern,
+    'fingerprint': tokenizer.fingerprint,
+    'train_bytes': size,
+  }
+  texts = list(held_out)
+  if texts:
+    total = sum(len(ours.valid(text).encode()) for text in texts)
+    report |= {'held_out_bytes': total, 'bytes_per_token': total / sum(map(len, tokenizer.encode_batch(texts)))}
+  with files.atomic_dir(out_dir) as folder:
+    tokenizer.save(folder)
+    ours.write_ranks(folder / 'tokenizer.tiktoken', ranks)
+    files.write_json(folder / 'report.json', report)
+  return report
+
+
+def train_files(inputs: tokenize.Inputs, vocab_size: int, out_dir: files.Path, *, held_out: float = 0.05) -> dict:
+  """`train` on the documents of files, measured on those that data.tokenize holds out of them."""
+  spans = tokenize.spans(tokenize.find(inputs), 1 << 40)
+  places = [tokenize.place(d) for d in tokenize.documents(spans)]
+  if not places:
+    raise UserError(f'no document in {", ".join(s.path for s in spans[:3])}')
+  threshold, aside = tokenize.threshold(places, held_out), []
+
+  def texts():
+    for document, place in zip(tokenize.documents(spans), places, strict=True):
+      if 'text' not in document:
+        raise UserError(f'document {document.get("id")!r} has no "text"; a tokenizer learns from text')
+      if place < threshold:
+        aside.append(document['text'])
+      else:
+        yield document['text']
+
+  return train(texts(), vocab_size, chat.SPECIAL_TOKENS, out_dir, held_out=aside)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.')
+  parser.add_argument('--input', required=True, help='glob patterns of JSONL or text files, between commas')
+  parser.add_argument('--vocab-size', type=int, default=4096, help='ids before those of the special tokens')
+  parser.add_argument('--out', required=True, help='folder to write')
+  parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on')
+  args = parser.parse_args()
+  report = train_files(args.input, args.vocab_size, args.out, held_out=args.held_out)
+  for key, value in report.items():
+    print(f'{key:16} {value:,.3f}' if isinstance(value, float) else f'{key:16} {value}')
+  print(f'wrote {pathlib.Path(args.out)}/tokenizer.json, tokenizer.tiktoken and report.json')
+
+
+if __name__ == '__main__':
+  errors.run(main)
