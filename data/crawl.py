@@ -14,8 +14,6 @@ import http.client
 import os
 import pathlib
 import re
-import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -150,28 +148,30 @@ def _regex(name: str, pattern: str | None) -> re.Pattern | None:
 def _walk(first: str, archive: Archive, fetcher: Fetcher, robots, wanted, max_pages: int) -> dict:
   """Breadth first from the key `first`: stored pages are taken as they are, the others fetched. Returns the counts."""
   queue, seen = collections.deque([first]), {first}
-  status, errors_seen = collections.Counter(), []
+  status, failed = collections.Counter(), []
   counts = dict.fromkeys(('bytes', 'skipped_by_robots', 'excluded', 'off_site'), 0)
   lost = 0
   with tqdm.tqdm(desc='crawl', unit='page', mininterval=0.5) as bar:
     while queue and bar.n < max_pages:
       key = queue.popleft()
       page = archive.pages.get(key)
-      if not page and not robots.can_fetch(fetcher.user_agent, fetcher.site + key):
-        counts['skipped_by_robots'] += 1
-        continue
-      try:
-        page = page or archive.store(fetcher.site + key, fetcher.headers, fetcher.get(key))
+      if not page:
+        if not robots.can_fetch(fetcher.user_agent, fetcher.site + key):
+          counts['skipped_by_robots'] += 1
+          continue
+        try:
+          response = fetcher.get(key)
+        except (OSError, http.client.HTTPException) as error:
+          failed.append({'url': fetcher.site + key, 'error': str(error) or type(error).__name__})
+          lost += 1
+          if lost == LOST:
+            raise UserError(
+              f'{fetcher.site} stopped answering after {bar.n} pages ({failed[-1]["error"]}); '
+              'the same command goes on from there'
+            ) from None
+          continue
         lost = 0
-      except (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, http.client.HTTPException) as error:
-        errors_seen.append({'url': fetcher.site + key, 'error': str(error) or type(error).__name__})
-        lost += 1
-        if lost == LOST:
-          raise UserError(
-            f'{fetcher.site} stopped answering after {bar.n} pages ({errors_seen[-1]["error"]}); '
-            'the same command goes on from there'
-          ) from None
-        continue
+        page = archive.store(fetcher.site + key, fetcher.headers, response)
       status[page.status] += 1
       counts['bytes'] += page.size
       counts['off_site'] += page.off_site
@@ -185,10 +185,14 @@ def _walk(first: str, archive: Archive, fetcher: Fetcher, robots, wanted, max_pa
       bar.total = min(max_pages, bar.n + 1 + len(queue))
       bar.update()
   if not status[200]:
-    raise UserError(f'{fetcher.site}{first}: no page found (answers {dict(status)}, errors {errors_seen}, {counts})')
+    found = ', '.join(f'{n} answered {code}' for code, n in status.items()) or 'no answer'
+    raise UserError(
+      f'{fetcher.site}{first}: no page to store ({found}; {counts["skipped_by_robots"]} forbidden by robots.txt, '
+      f'{counts["off_site"]} links leave the site)'
+    )
   return {
     'pages': status[200], **counts, 'retried': fetcher.retried,
-    'status': {str(code): n for code, n in sorted(status.items())}, 'errors': errors_seen,
+    'status': {str(code): n for code, n in sorted(status.items())}, 'errors': failed,
   }  # fmt: skip
 
 

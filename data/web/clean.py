@@ -62,6 +62,7 @@ def clean(
   gopher_quality: dict | None = None,
   fineweb: dict | None = None,
   passage_lines: int = 0,
+  max_passage_share: float = 0.8,
   near_duplicates: bool = True,
   cluster_similarity: float = 0.5,
 ) -> dict:
@@ -79,6 +80,7 @@ def clean(
     gopher_repetition, gopher_quality, fineweb: thresholds that differ from the published ones, by the parameter names
       of `data.web.rules`.
     passage_lines: cut runs of this many lines that stood in another document before; 0 cuts none.
+    max_passage_share: drop documents that lose more than this share of their characters so.
     near_duplicates: keep one document, the longest, of each group of MinHash near-duplicates.
     cluster_similarity: documents of this Jaccard similarity (word 5-grams) or more share metadata.cluster.
 
@@ -116,8 +118,7 @@ def clean(
 
   documents = ledger.keep(documents, repeated)
   if passage_lines:
-    texts = dedup.remove_repeated_passages([document['text'] for document in documents], passage_lines)
-    documents = [document | {'text': text} for document, text in zip(documents, texts, strict=True)]
+    documents = _cut_passages(documents, passage_lines, max_passage_share, ledger)
   lap('exact')
   for rule, given in thresholds.items():
     bar = tqdm.tqdm(documents, desc=rule, unit='page', mininterval=0.5)
@@ -173,6 +174,18 @@ def _right_language(documents: list[dict], wanted: dict[str, float], ledger: _Le
     return None if code in wanted and score > wanted[code] else ('language', f'{code} {score:.2f}')
 
   return ledger.keep(documents, foreign), spoken
+
+
+def _cut_passages(documents: list[dict], lines: int, max_share: float, ledger: _Ledger) -> list[dict]:
+  texts = dedup.remove_repeated_passages([document['text'] for document in documents], lines)
+  kept = []
+  for document, text in zip(documents, texts, strict=True):
+    share = 1 - len(text) / len(document['text'])
+    if share > max_share:
+      ledger.drop('repeated_passages', document['metadata']['url'], document['text'], f'{share:.0%} stands elsewhere')
+    else:
+      kept.append(document | {'text': text})
+  return kept
 
 
 def _near(documents: list[dict], remove: bool, similarity: float, ledger: _Ledger) -> list[dict]:

@@ -14,7 +14,8 @@ from warcio.recordloader import ArcWarcRecord
 
 from lm.errors import UserError
 
-FAULTS = (ArchiveLoadFailed, zlib.error, EOFError, ValueError, AttributeError)  # what warcio raises on damaged files
+# What warcio raises on damaged files; AttributeError is its answer to a record without WARC-Target-URI.
+FAULTS = (ArchiveLoadFailed, zlib.error, EOFError, ValueError, AttributeError)
 _RECORD_START = re.compile(rb'\x1f\x8b\x08|WARC/1\.')
 
 
@@ -54,8 +55,8 @@ def read_pages(path: pathlib.Path) -> Iterator[RawPage]:
             yield page
         return
       except FAULTS as error:
-        yield RawPage(f'{path}@{done}', 0, '', b'', ' '.join(str(error).split())[:200] or repr(error))
-    start = _next_record(path, done + 1)
+        yield RawPage(f'{path}@{max(start, done)}', 0, '', b'', ' '.join(str(error).split())[:200] or repr(error))
+    start = _next_record(path, max(start, done) + 1)  # never back, whatever a damaged record says of itself
 
 
 def _page(record: ArcWarcRecord) -> RawPage:
