@@ -1,3 +1,4 @@
+import dataclasses
 import decimal
 import json
 import os
@@ -212,7 +213,7 @@ def test_refusals_are_graded_both_ways(made):
   task = made['refusal']
   problems = [task.problem(i, split) for i in range(300) for split in base.SPLITS]
   assert 0.4 < sum(problem['known'] for problem in problems) / len(problems) < 0.6
-  always = sum(task.grade(p, reply("I don't know.")) for p in problems)
+  always = sum(task.grade(p, reply(f"I don't know {p['name']}.")) for p in problems)
   never = sum(task.grade(p, reply(f'Yes, {p["name"]} is there.')) for p in problems)
   assert always == sum(not p['known'] for p in problems) and never == sum(p['known'] for p in problems)
   real = next(p for p in problems if p['known'])
@@ -225,6 +226,14 @@ def test_made_up_names_are_in_no_document(made, corpus):
   for index in range(200):
     problem = made['refusal'].problem(index, 'train')
     assert (re.search(rf'\b{problem["name"]}\b', text, re.IGNORECASE) is not None) == problem['known']
+
+
+def test_a_made_up_name_that_a_document_has_is_made_up_again(made):
+  before = [made['refusal'].problem(i, 'train')['name'] for i in range(100)]
+  taken = dataclasses.replace(made['refusal'].documents, names=frozenset(before))
+  task = tasks.Refusal(seed=3, documents=taken)
+  after = [task.problem(i, 'train') for i in range(100)]
+  assert not {problem['name'] for problem in after if not problem['known']} & set(before)
 
 
 @pytest.mark.parametrize(('text', 'refused'), [
