@@ -92,10 +92,10 @@ def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, color: str) -> Non
     ax.plot(x, y, color=color, label=name, marker='o' if len(y) < 40 else '', markersize=3)
     return
   ax.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-  known = np.isfinite(y)
-  window = np.ones(2 * width + 1)
-  total = np.convolve(np.where(known, y, 0), window, 'same')
-  count = np.convolve(known, window, 'same')
+  here = np.arange(len(y))
+  width = np.minimum(np.minimum(width, here), here[::-1])  # narrower at the ends, so that the mean stays centred
+  total, count = (np.concatenate([[0], np.cumsum(v)]) for v in (np.nan_to_num(y), np.isfinite(y)))
+  total, count = (v[here + width + 1] - v[here - width] for v in (total, count))
   ax.plot(x, np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0), color=color, label=name)
 
 

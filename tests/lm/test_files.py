@@ -20,7 +20,9 @@ def test_a_file_is_the_old_one_until_it_is_the_whole_new_one(tmp_path):
     assert path.read_text() == 'old'
     raise RuntimeError
   assert path.read_text() == 'old'
-  files.write_text(path, 'new ü')
+  with open(path) as reader:
+    files.write_text(path, 'new ü')
+    assert reader.read() == 'old'  # who reads while it is replaced gets one or the other, never a mix
   assert path.read_bytes() == 'new ü'.encode()
   assert os.listdir(path.parent) == ['a.txt']
 
@@ -48,7 +50,7 @@ def test_a_kill_while_writing_leaves_the_old_one(tmp_path, kind):
 import os, signal, sys
 from lm import files
 with files.{kind}(sys.argv[1]) as t:
-  (t if t.suffix == '.tmp' and {kind == 'atomic_path'} else t / 'x').write_text('half')
+  (t if {kind == 'atomic_path'} else t / 'y').write_text('half')
   os.kill(os.getpid(), signal.SIGKILL)
 """
   root = os.path.dirname(os.path.dirname(files.__file__))
@@ -58,6 +60,7 @@ with files.{kind}(sys.argv[1]) as t:
   with getattr(files, kind)(path) as temporary:
     (temporary if kind == 'atomic_path' else temporary / 'x').write_text('new')
   assert content.read_text() == 'new'
+  assert kind == 'atomic_path' or os.listdir(path) == ['x']
 
 
 def test_json_round_trip_and_errors_that_name_the_file(tmp_path):

@@ -23,7 +23,8 @@ def events(workdir):
     while content:
       (size,) = struct.unpack('<Q', content[:8])
       event = event_pb2.Event.FromString(content[12 : 12 + size])
-      found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+      for v in event.summary.value:
+        found.append((event.step, v.tag, v.tensor.string_val[0].decode() if v.tensor.string_val else v.simple_value))
       content = content[16 + size :]
   return found
 
@@ -46,7 +47,7 @@ def test_lines_and_events_hold_what_was_written(tmp_path):
     }  # fmt: skip
   found = events(tmp_path / 'run')
   assert (0, 'train/loss', 1.25) in found and (0, 'perf/tokens', 12.0) in found
-  assert any(tag.startswith('sample') for _, tag, _ in found)
+  assert [text for _, tag, text in found if tag.startswith('sample')] == ['    a <b>\n    c']
 
 
 def test_what_is_not_finite_becomes_null(tmp_path):
@@ -70,7 +71,9 @@ def test_a_resumed_run_leaves_the_files_of_an_unbroken_one(tmp_path, torn):
 
 def test_starting_anew_removes_what_was_there(tmp_path):
   write(tmp_path, range(3))
+  (tmp_path / 'events.out.tfevents.1.old').write_bytes(b'')
   write(tmp_path, range(2))
+  assert len(list(tmp_path.glob('events*'))) == 1
   assert [line['step'] for line in metrics.read(tmp_path)] == [0, 1]
   assert max(step for step, _, _ in events(tmp_path)) == 1
 
