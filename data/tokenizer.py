@@ -32,7 +32,7 @@ from lm import errors, files
 from lm.errors import UserError
 
 _SPACES = r'\s*[\r\n]+|\s+(?!\S)|\s+'
-_CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
+_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
 _UPPER, _LOWER = r'[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]', r'[\p{Ll}\p{Lm}\p{Lo}\p{M}]'
 _TAIL = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _O200K = (
@@ -40,13 +40,13 @@ _O200K = (
   r'\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|' + _SPACES
 )
 # How text is cut before merging; no token crosses a cut. The first four as published by their authors (in the plain
-# form, which both regex engines read alike). Ours: cl100k with one digit a token, for arithmetic, and combining marks
+# form, which both regex engines read alike). Ours: llama3's with one digit a token, for arithmetic, and combining marks
 # kept with their letters.
 PATTERNS = {
   'gpt2': r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-  'cl100k': _CL100K,
+  'cl100k': _LLAMA3 + r'\s++\z|' + _SPACES,  # white space at the end of a text stays in one piece
   'o200k': _O200K,
-  'llama3': _CL100K,
+  'llama3': _LLAMA3 + _SPACES,
   'deepdive': r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}[\p{L}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES,
 }
 _BYTES = {bytes([b]): b for b in range(256)}
@@ -177,22 +177,14 @@ class BPE(Tokenizer):
     specials = sorted(self.special_tokens.items(), key=lambda item: item[1])
     value = {
       'version': '1.0',
-      'truncation': None,
-      'padding': None,
+      **dict.fromkeys(('truncation', 'padding', 'normalizer', 'post_processor')),
       'added_tokens': [{'id': i, 'content': name, **flags} for name, i in specials],
-      'normalizer': None,
       'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, byte_level]} if self.pattern else byte_level,
-      'post_processor': None,
       'decoder': byte_level,
       'model': {
         'type': 'BPE',
-        'dropout': None,
-        'unk_token': None,
-        'continuing_subword_prefix': None,
-        'end_of_word_suffix': None,
-        'fuse_unk': False,
-        'byte_fallback': False,
-        'ignore_merges': True,
+        **dict.fromkeys(('dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix')),
+        **{'fuse_unk': False, 'byte_fallback': False, 'ignore_merges': True},
         'vocab': {_visible(token): i for token, i in sorted(self.ranks.items(), key=lambda item: item[1])},
         'merges': [[_visible(a), _visible(b)] for a, b in self.merges()],
       },
@@ -201,7 +193,10 @@ class BPE(Tokenizer):
 
 
 class HuggingFace(Tokenizer):
-  """A tokenizer.json of any other kind, run by the `tokenizers` library; decoding is the library's."""
+  """A tokenizer.json of any other kind, run by the `tokenizers` library; decoding is the library's.
+
+  The token for unknown characters, if it has one, is not special: text yields it.
+  """
 
   def __init__(self, text: str, special_tokens: Specials):
     try:
@@ -211,7 +206,11 @@ class HuggingFace(Tokenizer):
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     self._tokenizer.encode_special_tokens = True  # as plain text, that is
-    own = {t.content: i for i, t in self._tokenizer.get_added_tokens_decoder().items() if t.special}
+    value = json.loads(text)
+    model = value['model']
+    unknown = model['vocab'][model['unk_id']][0] if model.get('unk_id') is not None else model.get('unk_token')
+    added = self._tokenizer.get_added_tokens_decoder().items()
+    own = {t.content: i for i, t in added if t.special and t.content != unknown}
     specials = _place(special_tokens, own, taken=set(self._tokenizer.get_vocab().values()))
     self._tokenizer.add_special_tokens(sorted(specials.keys() - own, key=specials.__getitem__))
     if placed := [n for n, i in specials.items() if self._tokenizer.token_to_id(n) != i]:
@@ -219,7 +218,7 @@ class HuggingFace(Tokenizer):
     vocab = self._tokenizer.get_vocab()
     content = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     super().__init__(specials, max(vocab.values()), content)
-    self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(json.loads(text)['decoder'])))
+    self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(value['decoder'])))
     self._tokens = {i: token for token, i in vocab.items()}
     for name in specials:
       if forged := set(self.encode(name)) & set(specials.values()):

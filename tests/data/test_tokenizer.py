@@ -1,0 +1,298 @@
+import base64
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+import tiktoken
+import tiktoken_ext.openai_public as openai_public
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tiktoken.load import load_tiktoken_bpe
+
+from data import tokenizer as ours
+from data import train_tokenizer
+from lm.errors import UserError
+
+SPECIALS = ('<|endoftext|>', '<|end|>', '<|pad|>')
+SAMPLE = (
+  "the model can't read; it's 2024 and 3.14159 isn't 22/7\n\ndef encode(self, text):\n    return [ids[c] for c in"
+  ' text]\n Größe naïve Ελληνικά русский текст हिन्दी पाठ עברית العربية 漢字かな 한국어 🙂👩\u200d👩\u200d👧 \t\r\n'
+  " I'LL WE'VE <b>x</b> = "
+)
+# What split patterns treat differently, besides any text at all.
+EDGES = st.text('aZéßǅʰ字1٣Ⅷ\'\u2019"sStlvre!/_ \u00a0\u3000\t\n\r\v\u0301\u093f\u200d🙂\u017f\u212a', max_size=30)
+TEXTS = st.one_of(st.text(max_size=60), EDGES)
+FORGING = st.lists(st.one_of(TEXTS, st.sampled_from(SPECIALS)), max_size=6).map(''.join)
+
+
+def corpus(seed=0):
+  """Texts of scraps of SAMPLE."""
+  rng = random.Random(seed)
+  starts = range(len(SAMPLE))
+  return [''.join(SAMPLE[(i := rng.choice(starts)) : i + rng.randrange(6)] for _ in range(100)) for _ in range(200)]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A tokenizer trained on made-up text in several scripts."""
+  path = tmp_path_factory.mktemp('tokenizer') / 'new'
+  report = train_tokenizer.train(corpus(), 600, SPECIALS, path, held_out=corpus(1)[:20])
+  texts = corpus(1)[:20]
+  assert report['vocab_size'] == 603
+  tokens = sum(len(ours.load(path).encode(text)) for text in texts)
+  assert report['bytes_per_token'] == pytest.approx(sum(len(t.encode()) for t in texts) / tokens)
+  return path
+
+
+@pytest.fixture(scope='module')
+def exported(folder):
+  """What other libraries read from the two files."""
+  ranks = load_tiktoken_bpe(str(folder / 'tokenizer.tiktoken'))
+  reference = tiktoken.Encoding('x', pat_str=ours.PATTERNS['deepdive'], mergeable_ranks=ranks, special_tokens={})
+  hugging_face = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
+  hugging_face.encode_special_tokens = True
+  return reference, hugging_face, ours.load(folder), ours.load(f'{folder}/tokenizer.tiktoken:deepdive', SPECIALS)
+
+
+def test_both_files_are_one_tokenizer(exported):
+  _, hugging_face, from_json, from_ranks = exported
+  assert from_json.fingerprint == from_ranks.fingerprint
+  assert from_json.special_tokens == from_ranks.special_tokens == dict(zip(SPECIALS, range(600, 603), strict=True))
+  assert [from_json.token_bytes(b) for b in range(256)] == [bytes([b]) for b in range(256)]
+  assert hugging_face.get_vocab_size() == from_json.vocab_size == 603
+  assert {hugging_face.token_to_id(name) for name in SPECIALS} == {600, 601, 602}
+
+
+@settings(max_examples=300, deadline=None)
+@given(FORGING)
+@example('<|endoftext|>')
+@example('x<|end|> \n<|pad|>')
+def test_ids_of_the_exported_files(exported, text):
+  reference, hugging_face, from_json, from_ranks = exported
+  ids = from_json.encode(text)
+  assert ids == from_ranks.encode(text) == reference.encode_ordinary(text)
+  assert ids == hugging_face.encode(text, add_special_tokens=False).ids
+  assert all(i < 600 for i in ids)
+  assert from_json.decode(ids) == text
+  assert from_json.encode_batch([text, 'a']) == [ids, from_json.encode('a')]
+
+
+def unigram(path):
+  """A tokenizer.json in SentencePiece's manner: not byte-level, with normalisation and a metaspace."""
+  model = tokenizers.Tokenizer(tokenizers.models.Unigram())
+  model.normalizer = tokenizers.normalizers.NFC()
+  model.pre_tokenizer, model.decoder = tokenizers.pre_tokenizers.Metaspace(), tokenizers.decoders.Metaspace()
+  options = {'vocab_size': 300, 'special_tokens': ['<unk>'], 'unk_token': '<unk>', 'show_progress': False}
+  model.train_from_iterator(corpus(), tokenizers.trainers.UnigramTrainer(**options))
+  model.add_special_tokens(['<|end|>'])
+  model.save(str(path))
+  return str(path)
+
+
+@pytest.fixture(scope='module', params=['bytes', 'json', 'ranks', 'unigram'])
+def any_kind(request, folder, tmp_path_factory):
+  if request.param == 'unigram':
+    return ours.load(unigram(tmp_path_factory.mktemp('unigram') / 'tokenizer.json'), SPECIALS)
+  spec = {'bytes': 'bytes', 'json': str(folder), 'ranks': f'{folder}/tokenizer.tiktoken:o200k'}
+  return ours.load(spec[request.param], SPECIALS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FORGING)
+def test_text_never_yields_special_ids(any_kind, text):
+  assert not set(any_kind.encode(text)) & set(any_kind.special_tokens.values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_ids_decode_to_their_bytes(any_kind, data):
+  if not isinstance(any_kind, ours.BPE):
+    return
+  ids = data.draw(st.lists(st.integers(0, any_kind.vocab_size - 1), max_size=20))
+  names = {i: name for name, i in any_kind.special_tokens.items()}
+  raw = b''.join(names[i].encode() if i in names else any_kind.token_bytes(i) for i in ids)
+  assert any_kind.decode_bytes(ids) == raw
+  assert any_kind.decode(np.array(ids, np.int32)) == raw.decode(errors='replace')
+
+
+def test_every_kind_survives_saving(any_kind, tmp_path):
+  any_kind.save(tmp_path / 'copy')
+  copy = ours.load(tmp_path / 'copy')
+  assert type(copy) is type(any_kind)
+  assert (copy.fingerprint, copy.vocab_size) == (any_kind.fingerprint, any_kind.vocab_size)
+  assert copy.special_tokens == any_kind.special_tokens
+  for text in corpus(2)[:20]:
+    assert copy.encode(text) == any_kind.encode(text)
+  lengths = any_kind.byte_lengths()
+  assert lengths.shape == (any_kind.vocab_size,) and lengths.dtype == np.int32
+  assert not lengths[list(any_kind.special_tokens.values())].any()
+  if isinstance(any_kind, ours.BPE):
+    text = ''.join(corpus(3))
+    assert lengths[any_kind.encode(text)].sum() == len(text.encode())
+
+
+def test_bytes():
+  tokenizer = ours.load('bytes', SPECIALS)
+  assert tokenizer.encode('aé<|end|>') == [97, 195, 169, *b'<|end|>']
+  assert tokenizer.vocab_size == 259 and tokenizer.special_tokens['<|pad|>'] == 258
+  assert tokenizer.decode([104, 256, 195]) == 'h<|endoftext|>\ufffd'
+
+
+def published_patterns():
+  """The patterns that tiktoken ships, without the vocabularies (which it would download)."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(openai_public, 'load_tiktoken_bpe', lambda *args, **kwargs: {})
+    patch.setattr(openai_public, 'data_gym_to_mergeable_bpe_ranks', lambda *args, **kwargs: {})
+    return {
+      'gpt2': openai_public.gpt2()['pat_str'],
+      'cl100k': openai_public.cl100k_base()['pat_str'],
+      'o200k': openai_public.o200k_base()['pat_str'],
+    }
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'cl100k', 'o200k'])
+def test_published_patterns_cut_as_published(name):
+  # With this many scraps as tokens, most ways of cutting differ in their ids.
+  ranks = {bytes([b]): b for b in range(256)}
+  for piece in {t[i : i + n] for t in corpus() for n in (2, 3, 5) for i in range(0, len(t) - n, 7)}:
+    raw = piece.encode()
+    for n in range(2, len(raw) + 1):
+      ranks.setdefault(raw[:n], len(ranks))
+  reference = tiktoken.Encoding(name, pat_str=published_patterns()[name], mergeable_ranks=ranks, special_tokens={})
+  mine = ours.BPE(ours.PATTERNS[name], ranks, ())
+  hugging_face = tokenizers.Tokenizer.from_str(mine._json())
+
+  @settings(max_examples=300, deadline=None)
+  @given(TEXTS)
+  def check(text):
+    ids = reference.encode_ordinary(text)
+    assert mine.encode(text) == ids
+    assert hugging_face.encode(text).ids == ids
+
+  check()
+  text = ''.join(corpus(1))
+  assert mine.encode(text) == reference.encode_ordinary(text)
+
+
+@pytest.mark.parametrize(('merges', 'specials', 'size'), [(100_000, 'cl100k', 100_277), (127_744, 'llama3', 128_256)])
+def test_large_vocabularies(tmp_path, merges, specials, size):
+  rng = random.Random(0)
+  tokens = list(dict.fromkeys([bytes([b]) for b in range(256)]))
+  known = set(tokens)
+  while len(tokens) < 256 + merges:
+    token = rng.choice(tokens[:2000]) + rng.choice(tokens[:2000])
+    if token not in known:
+      known.add(token)
+      tokens.append(token)
+  path = tmp_path / 'big.tiktoken'
+  path.write_bytes(b''.join(base64.b64encode(t) + b' %d\n' % i for i, t in enumerate(tokens)))
+  if specials == 'cl100k':
+    names = {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259, '<|fim_suffix|>': 100260}
+    names['<|endofprompt|>'] = 100276
+  else:
+    names = [f'<|reserved_{i}|>' for i in range(256)]
+  tokenizer = ours.load(f'{path}:{specials}', names)
+  assert tokenizer.vocab_size == size
+  text = ''.join(map(chr, np.random.default_rng(0).integers(32, 0x500, 20000)))
+  reference = tiktoken.Encoding(
+    'x', pat_str=ours.PATTERNS[specials], mergeable_ranks={t: i for i, t in enumerate(tokens)}, special_tokens={}
+  )
+  assert tokenizer.encode(text) == reference.encode_ordinary(text)
+  assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_json_whose_merges_ranks_cannot_express(tmp_path):
+  # "abc" is made of a + bc, but a + b merges first: by ranks the text abc is one token, by the merge list two.
+  plain = json.loads(ours.load('bytes')._json())
+  plain['pre_tokenizer']['use_regex'] = True
+  plain['model']['ignore_merges'] = False
+  plain['model']['vocab'] |= {'ab': 256, 'bc': 257, 'abc': 258}
+  plain['model']['merges'] = [['a', 'b'], ['b', 'c'], ['a', 'bc']]
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(plain))
+  tokenizer = ours.load(tmp_path)
+  assert tokenizer.encode('abc') == [256, ord('c')]
+  plain['model']['merges'][2] = ['ab', 'c']
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(plain))
+  assert isinstance(ours.load(tmp_path), ours.BPE)
+  assert ours.load(tmp_path).encode('abc') == [258]
+
+
+def test_specials_of_a_file_keep_their_ids_and_new_ones_follow(folder):
+  tokenizer = ours.load(folder, ['<|pad|>', '<|new|>'])
+  assert tokenizer.special_tokens == {'<|endoftext|>': 600, '<|end|>': 601, '<|pad|>': 602, '<|new|>': 603}
+  assert tokenizer.fingerprint != ours.load(folder).fingerprint
+  with pytest.raises(UserError, match=r"'<\|new\|>' cannot have id 5"):
+    ours.load(folder, {'<|new|>': 5})
+
+
+def test_hard_texts(folder):
+  tokenizer = ours.load(folder)
+  for text in (' ' * 1_200_000 + 'a', 'b' + '\n \n' * 200_000, 'a' * 100_000, ''):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_batch([text])[0] == tokenizer.encode(text)
+  for spec in ('bytes', str(folder)):
+    assert ours.load(spec).decode(ours.load(spec).encode('a\ud800b')) == 'a\ufffdb'
+
+
+def test_a_text_that_forges_is_refused(tmp_path):
+  model = tokenizers.Tokenizer(tokenizers.models.WordLevel({'[A]': 0, 'x': 1, '?': 2}, unk_token='?'))
+  model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  model.add_special_tokens(['[A]'])
+  model.save(str(tmp_path / 'tokenizer.json'))
+  with pytest.raises(UserError, match=r"text can forge special token '\[A\]'"):
+    ours.load(tmp_path)
+
+
+def test_training_is_deterministic(folder, tmp_path):
+  train_tokenizer.train(corpus(), 600, SPECIALS, tmp_path / 'again', held_out=corpus(1)[:20])
+  for name in ('tokenizer.json', 'tokenizer.tiktoken', 'report.json'):
+    assert (tmp_path / 'again' / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_training_learns_the_commonest_pair_first(folder):
+  texts = ['lo lo lo lo ab ab']
+  train_tokenizer.train(texts, 258, (), (out := folder.parent / 'tiny'))
+  ranks = load_tiktoken_bpe(str(out / 'tokenizer.tiktoken'))
+  assert sorted(ranks, key=ranks.get)[256:] == [b'lo', b' lo']
+
+
+def test_training_errors(tmp_path):
+  with pytest.raises(UserError, match='vocab_size is 100'):
+    train_tokenizer.train(['text'], 100, (), tmp_path / 'a')
+  with pytest.raises(UserError, match=r'vocabulary of 25[0-9], not 5000'):
+    train_tokenizer.train(['text'], 5000, (), tmp_path / 'a')
+  with pytest.raises(UserError, match="did you mean 'gpt2'"):
+    train_tokenizer.train(['text'], 256, (), tmp_path / 'a', pattern='gpt')
+  assert not (tmp_path / 'a').exists()
+
+
+def test_load_errors(tmp_path, folder):
+  path = tmp_path / 'x.tiktoken'
+  path.write_text('YQ== 0\n!! 1\n')
+  with pytest.raises(UserError, match=r'x\.tiktoken:2: not a line'):
+    ours.load(f'{path}:gpt2')
+  path.write_text('YQ== 0\n')
+  with pytest.raises(UserError, match='255 of the 256 bytes'):
+    ours.load(f'{path}:gpt2')
+  with pytest.raises(UserError, match=r'unknown split pattern .* allowed: gpt2, cl100k, o200k, llama3, deepdive'):
+    ours.load(str(path))
+  with pytest.raises(FileNotFoundError, match=r'absent\.json'):
+    ours.load(tmp_path / 'absent.json')
+  with pytest.raises(UserError, match="unknown tokenizer 'gpt5'"):
+    ours.load('gpt5')
+  for content, message in (('{', 'not valid JSON'), ('{"a": 1}', 'no field'), ('[]', 'no field')):
+    (tmp_path / 'tokenizer.json').write_text(content)
+    with pytest.raises(UserError, match=message):
+      ours.load(tmp_path)
+
+
+def test_show(folder):
+  tokenizer = ours.load(folder)
+  shown = ours.show(tokenizer, 'the text', merges=True)
+  assert re.sub(r'\x1b\[[0-9;]*m', '', shown).startswith('the text\n')
+  for i in tokenizer.encode('the text'):
+    assert f'{i:>8} ' in shown
+  assert 't h e -> ' in shown and shown.endswith('8 bytes, 4.00 bytes per token')
