@@ -10,6 +10,7 @@ that rename. So a folder named by its step is complete, and a process may be kil
 """
 
 import contextlib
+import errno
 import importlib.metadata
 import logging
 import os
@@ -17,6 +18,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -89,6 +91,10 @@ class Checkpointer:
       raise UserError(f'checkpoint {self.directory / str(step)} exists; it is not overwritten')
     self._handler.provenance = provenance
     self._saving = step
+    needed = sum(x.nbytes for x in jax.tree.leaves(state))
+    with self._disk_errors():
+      if shutil.disk_usage(self.directory).free < needed:  # found before anything is written, rather than half-way
+        raise OSError(errno.ENOSPC, f'{needed:,} bytes are needed')
     rest = {name: tree for name, tree in state.items() if name != 'params'}
     items = _Items(params=ocp.args.PyTreeSave(state['params']), state=ocp.args.PyTreeSave(rest))
     with self._disk_errors():
@@ -140,6 +146,7 @@ class Checkpointer:
       self.wait()
     finally:
       self._saver.close()
+      self._clean()
 
   def __enter__(self) -> 'Checkpointer':
     return self
@@ -151,7 +158,7 @@ class Checkpointer:
     """Removes what a killed or failed save or removal left behind."""
     if jax.process_index() == 0:
       for path in [*self.directory.glob('*.orbax-checkpoint-tmp*'), *self.directory.glob('.*.tmp')]:
-        shutil.rmtree(path, ignore_errors=True)  # a thread of a failed save may still be writing there
+        shutil.rmtree(path, ignore_errors=True)
 
   @contextlib.contextmanager
   def _disk_errors(self) -> Iterator[None]:
@@ -164,6 +171,7 @@ class Checkpointer:
       code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
       if code is None:
         raise
+      time.sleep(1)  # for the writes of other arrays that are under way to fail too, lest they make the folder anew
       self._clean()
       text = f'{os.strerror(code)}: checkpoint {self._saving} is not saved, the last good one is {self.latest()}'
       raise OSError(code, text, str(self.directory)) from error
