@@ -32,7 +32,7 @@ USER_AGENT = f'{SOFTWARE} (+https://pypi.org/project/deepdive-lm)'
 STORED_TYPES = re.compile(r'text/|application/(xhtml\+xml|xml|json)\b')  # of the others only the headers are kept
 RETRIED = (429, 500, 502, 503, 504)
 LONGEST_WAIT = 120.0  # seconds; a server that asks for a longer pause counts as failing
-LOST = 5  # pages in a row without an answer: the host is gone
+LOST = 5  # pages in a row without an answer: is the host still there?
 
 
 class Fetcher:
@@ -145,6 +145,17 @@ def _regex(name: str, pattern: str | None) -> re.Pattern | None:
     raise UserError(f'{name} is not a regular expression: {pattern!r}: {error}') from None
 
 
+def _check_alive(fetcher: Fetcher, pages: int) -> None:
+  """Tells pages that fail from a host that is gone. Raises UserError, before the crawl could count as complete."""
+  try:
+    fetcher.get('/robots.txt')
+  except (OSError, http.client.HTTPException) as error:
+    found = str(error) or type(error).__name__
+    raise UserError(
+      f'{fetcher.site} stopped answering after {pages} pages ({found}); the same command goes on from there'
+    ) from None
+
+
 def _walk(first: str, archive: Archive, fetcher: Fetcher, robots, wanted, max_pages: int) -> dict:
   """Breadth first from the key `first`: stored pages are taken as they are, the others fetched. Returns the counts."""
   queue, seen = collections.deque([first]), {first}
@@ -165,10 +176,8 @@ def _walk(first: str, archive: Archive, fetcher: Fetcher, robots, wanted, max_pa
           failed.append({'url': fetcher.site + key, 'error': str(error) or type(error).__name__})
           lost += 1
           if lost == LOST:
-            raise UserError(
-              f'{fetcher.site} stopped answering after {bar.n} pages ({failed[-1]["error"]}); '
-              'the same command goes on from there'
-            ) from None
+            _check_alive(fetcher, bar.n)
+            lost = 0
           continue
         lost = 0
         page = archive.store(fetcher.site + key, fetcher.headers, response)
@@ -184,6 +193,8 @@ def _walk(first: str, archive: Archive, fetcher: Fetcher, robots, wanted, max_pa
             counts['excluded'] += 1
       bar.total = min(max_pages, bar.n + 1 + len(queue))
       bar.update()
+  if lost:
+    _check_alive(fetcher, bar.n)
   if not status[200]:
     found = ', '.join(f'{n} answered {code}' for code, n in status.items()) or 'no answer'
     raise UserError(

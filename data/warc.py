@@ -42,6 +42,18 @@ class Response(NamedTuple):
     return next((value for key, value in self.headers if key.lower() == name), '')
 
 
+def _without_dots(path: str) -> str:
+  """Resolves the segments '.' and '..' of an absolute path (RFC 3986, 5.2.4)."""
+  parts: list[str] = []
+  segments = path.split('/')
+  for segment in segments:
+    if segment == '..':
+      del parts[max(1, len(parts) - 1) :]
+    elif segment != '.':
+      parts.append(segment)
+  return '/'.join(parts) + ('/' if segments[-1] in ('.', '..') else '')
+
+
 def normalise(url: str, base: str = '') -> str:
   """An absolute http(s) URL in one spelling: host lower case, no default port, no fragment, unsafe characters escaped.
 
@@ -57,7 +69,7 @@ def normalise(url: str, base: str = '') -> str:
   host = f'[{host}]' if ':' in host else host.encode('idna').decode() if not host.isascii() else host
   if port and port != {'http': 80, 'https': 443}[scheme]:
     host = f'{host}:{port}'
-  path = urllib.parse.quote(parts.path or '/', safe="/%:=&~+!$,;'@()*")
+  path = urllib.parse.quote(_without_dots(parts.path or '/'), safe="/%:=&~+!$,;'@()*")
   query = urllib.parse.quote(parts.query, safe="/%:=&~+!$,;'@()*?[]|")
   return urllib.parse.urlunsplit((scheme, host, path, query, ''))
 
