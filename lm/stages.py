@@ -118,8 +118,8 @@ def _run(workdir: pathlib.Path, stage: Stage, record: dict[str, Any], lock: '_Lo
 
   update(0)
   child.start()
-  sender.close()
   try:
+    sender.close()
     _watch(child, update)
   except (KeyboardInterrupt, SystemExit) as stop:
     os.kill(child.pid, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
@@ -148,7 +148,8 @@ def _run(workdir: pathlib.Path, stage: Stage, record: dict[str, Any], lock: '_Lo
 def _watch(child: multiprocessing.process.BaseProcess, update: Callable[[int], None]) -> None:
   """Returns when the child has ended; until then samples its memory and now and then records it."""
   peak, recorded = 0, time.monotonic()
-  while not multiprocessing.connection.wait([child.sentinel], timeout=SAMPLE_SECONDS):
+  # The sentinel alone would not do: a process that the stage forked and left running holds it open.
+  while not multiprocessing.connection.wait([child.sentinel], timeout=SAMPLE_SECONDS) and child.is_alive():
     peak = max(peak, _session_rss_bytes(child.pid))
     if time.monotonic() - recorded > RECORD_SECONDS:
       update(peak)

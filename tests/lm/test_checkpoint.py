@@ -189,7 +189,7 @@ def test_provenance_mismatch_is_named_unless_allowed():
   checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2', 'data': 'd2'}, allow=('tokenizer', 'data'))
 
 
-# TensorStore's other writes end after Orbax has left their event loop; Python reports that from a thread of TensorStore.
+# TensorStore's other writes end after Orbax has left their event loop; Python reports that from TensorStore's threads.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_disk_full(tmp_path, caplog):
   """A file-size limit stands for a full disk: both come back from write(2). The second save is the big one."""

@@ -49,6 +49,10 @@ def linger(path, seconds=600):
 
 def leave(path):
   note(path, subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)
+  forked = os.fork()
+  if not forked:
+    time.sleep(600)
+  note(path, forked)
 
 def main():
   workdir = pathlib.Path(sys.argv[1])
@@ -166,7 +170,9 @@ def test_peak_memory_is_that_of_the_whole_family(script, tmp_path):
 
 def test_what_a_stage_leaves_running_is_ended(script, tmp_path):
   stages.run_stages(tmp_path, [Stage('a', script.leave, (tmp_path / 'pid',))])
-  wait_for(lambda: not running(int((tmp_path / 'pid').read_text())))
+  pids = [int(pid) for pid in (tmp_path / 'pid').read_text().split()]
+  assert len(pids) == 2
+  wait_for(lambda: not any(running(pid) for pid in pids))
 
 
 def test_kill_of_the_parent_ends_all_and_the_next_run_goes_on(script, tmp_path):
