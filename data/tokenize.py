@@ -174,10 +174,7 @@ def tokenize(
   if not manifests['train']['documents']:
     raise UserError(f'all documents of {_names(paths)} are of one cluster, which is held out; give more, or held_out=0')
   for split, manifest in manifests.items():
-    files.write_json(work / split / 'manifest.json', manifest)
-  for split in splits:
-    shutil.rmtree(out / split, ignore_errors=True)
-    os.replace(work / split, out / split)
+    _move(work, out, split, manifest)
   shutil.rmtree(work)
   return manifests
 
@@ -210,6 +207,19 @@ def _complete(out: pathlib.Path, splits: Sequence[str], head: dict) -> dict[str,
   if not all(path.exists() and files.read_json(path).items() >= head.items() for path in paths.values()):
     return None
   return {split: shards.read_manifest(path) for split, path in paths.items()}
+
+
+def _move(work: pathlib.Path, out: pathlib.Path, split: str, manifest: dict) -> None:
+  """Puts a finished split in its place, unless that is done."""
+  target = out / split
+  if (target / 'manifest.json').exists() and files.read_json(target / 'manifest.json') == manifest:
+    return
+  files.write_json(work / split / 'manifest.json', manifest)
+  for stray in (work / split).glob('.*.tmp'):  # of a killed run
+    stray.unlink()
+  if target.exists():
+    os.replace(target, work / f'old-{split}')
+  os.replace(work / split, target)
 
 
 def _names(paths: Sequence[str]) -> str:
