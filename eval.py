@@ -100,7 +100,7 @@ def open_loader(config: ConfigDict, tokenizer: Any, manifest: str, *, train: boo
   loader = Loader(manifest, seq_len=config.seq_len, batch_size=config.batch_size if train else config.eval.batch_size,
                   seed=config.seed, layout='packed' if config.stage == 'sft' else 'windows', shuffle=train,
                   pad_last=not train)
-  if loader.tokenizer_fingerprint != tokenizer.fingerprint:
+  if loader.manifest['tokenizer']['fingerprint'] != tokenizer.fingerprint:
     raise UserError(f'{manifest} was made with another tokenizer than the model\'s')
   return loader
 

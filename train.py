@@ -4,6 +4,7 @@ A config of stage pretrain, sft or rl is one training run: `train` below, read f
 such runs and of the data stages before them, each in a process of its own (`lm.stages`).
 """
 
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   import eval as evaluation
   from configs import base
-  from data import baselines, chat, prepare
+  from data import chat, prepare
   from data import tokenizer as tokenizer_lib
   from lm import checkpoint, model, optim, pretrained, rollout, sample, sharding
   from lm import metrics as metrics_lib
@@ -73,7 +74,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   params_shape, axes = pretrained.abstract_params(model_config, mesh)
   inner = config.rl.inner_updates if config.stage == 'rl' else 1
   tx, schedule = optim.make(config.optim, config.steps * inner, axes)
-  state_shape = sharding.abstract_state(common.init_state, params_shape, tx, mesh)
+  init_state = functools.partial(common.init_state, tx=tx)
+  state_shape = sharding.abstract_state(init_state, params_shape, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, state_shape)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------------------------
@@ -87,9 +89,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     checkpoint.check_provenance(saved.provenance(first), provenance, allow)
     state = saved.restore(state_shape, first)
   elif start:
-    state = jax.jit(common.init_state, static_argnums=1, out_shardings=shardings)(start.params, tx)
+    state = jax.jit(init_state, out_shardings=shardings)(start.params)
   else:
-    fresh = jax.jit(lambda key: common.init_state(model.init_params(model_config, key), tx), out_shardings=shardings)
+    fresh = jax.jit(lambda key: init_state(model.init_params(model_config, key)), out_shardings=shardings)
     state = fresh(jax.random.key(config.seed))
   files.write_json(workdir / 'config.json', provenance['config'])
 
@@ -173,7 +175,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       if val:
         result['pretrain']['val_bpb'] = scores['eval/val/bpb']
       if config.eval.baselines:
-        result['pretrain'] |= baselines.bits_per_byte(loader.iterate(0, config.steps), val, tokenizer)
+        from data import baselines
+        result["pretrain"] |= baselines.bits_per_byte(loader.iterate(0, config.steps), val, tokenizer)
     if config.stage == 'rl':
       result['rl'] = rollout.first_and_last(metrics_lib.read(workdir))
     if test_tasks:

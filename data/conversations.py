@@ -118,14 +118,15 @@ def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -
   return counts
 
 
-def _weighted(names: str) -> dict[str, float]:
+def weighted(names: str) -> dict[str, float]:
+  """Weights by task name of 'NAME,NAME:WEIGHT,...'; 1 where none is given."""
   weights = {}
   for item in filter(None, names.split(',')):
     name, _, weight = item.partition(':')
     try:
       weights[name] = float(weight or 1)
     except ValueError as error:
-      raise UserError(f'--tasks: {item!r} is not NAME or NAME:WEIGHT') from error
+      raise UserError(f'tasks: {item!r} is not NAME or NAME:WEIGHT') from error
   return weights
 
 
@@ -139,7 +140,7 @@ def main() -> None:
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--out', required=True, help='the JSONL to write')
   args = parser.parse_args()
-  weights = _weighted(args.tasks)
+  weights = weighted(args.tasks)
   made_by = tasks.make(weights, seed=args.seed, documents=args.documents)
   counts = write(args.out, made_by, examples=args.examples, seed=args.seed, split=args.split, weights=weights,
                  inputs=args.input)

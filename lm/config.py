@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from typing import Any
 
 from absl import flags
@@ -21,19 +22,28 @@ def parse(argv: list[str]) -> ConfigDict:
   Raises:
     UserError: no or unreadable config file, unknown flag or field (with the nearest name), a value of the wrong type.
   """
+  given = dict(re.fullmatch(r'--?(config[\w.]*)=?(.*)', a).groups() for a in argv[1:] if re.match(r'--?config\b', a))
+  if not given.get('config'):
+    raise UserError('--config=FILE is missing; for example --config=configs/quickstart.py')
+  plain = load(given.pop('config'))
+  for name in given:
+    _check_field(plain, name.removeprefix('config.'))
   try:
-    flags.FLAGS([argv[0], *(a for a in argv[1:] if re.match(r'--?config=', a))])  # the file alone, to know its fields
-    if flags.FLAGS.config is None:
-      raise UserError('--config is missing; for example --config=configs/quickstart.py')
-    for argument in argv[1:]:
-      if match := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
-        _check_field(flags.FLAGS.config, match.group(1))
     rest = flags.FLAGS(argv)
-  except (flags.Error, OSError) as error:
-    raise UserError(str(error).replace('FATAL Flags parsing error:', '')) from error
+  except flags.Error as error:
+    raise UserError(str(error)) from error
   if rest[1:]:
     raise UserError(f'unexpected argument {rest[1]!r}; options have the form --name=value')
   return flags.FLAGS.config
+
+
+def load(spec: str) -> ConfigDict:
+  """The config of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it is no config file."""
+  path, _, arg = spec.partition(':')
+  try:
+    return runpy.run_path(path)['get_config'](*([arg] if arg else []))
+  except (SyntaxError, KeyError, ImportError) as error:
+    raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
 
 
 def _check_field(config: ConfigDict, path: str) -> None:
@@ -41,7 +51,8 @@ def _check_field(config: ConfigDict, path: str) -> None:
   done = 'config'
   for name in [*parents, leaf]:
     if not isinstance(config, ConfigDict) or name not in config:
-      raise unknown('config field', f'{done}.{name}', [f'{done}.{k}' for k in config] if isinstance(config, ConfigDict) else [done])
+      fields = [f'{done}.{field}' for field in config] if isinstance(config, ConfigDict) else [done]
+      raise unknown('config field', f'{done}.{name}', fields)
     config, done = config[name], f'{done}.{name}'
 
 

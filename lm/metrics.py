@@ -77,6 +77,11 @@ def read(workdir: files.Path) -> list[dict[str, Any]]:
   return _lines(pathlib.Path(workdir) / 'metrics.jsonl')
 
 
+def samples(workdir: files.Path) -> list[dict[str, Any]]:
+  """The lines of a run's `samples.jsonl`, in order. Raises as `read`."""
+  return _lines(pathlib.Path(workdir) / 'samples.jsonl')
+
+
 def peak_rss_bytes() -> int:
   """The most memory this process has had resident so far, in bytes."""
   try:

@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -77,16 +76,23 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
   return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
 
 
-def abstract_state(init_state: Callable, params: Any, tx: optax.GradientTransformation, mesh: Mesh) -> Any:
-  """Shapes and shardings of a train state: the optimizer's moments lie as their parameters do, counters everywhere."""
-  state = jax.eval_shape(lambda p: init_state(p, tx), params)
+def abstract_state(init_state: Callable[[Any], Any], params: Any, mesh: Mesh) -> Any:
+  """Shapes and shardings of a train state: what mirrors a parameter lies as it does, counters lie everywhere.
+
+  Args:
+    init_state: parameters -> state.
+    params: jax.ShapeDtypeStruct with a sharding for each parameter.
+  """
+  own = {path: p for path, p in jax.tree_util.tree_leaves_with_path(params)}
   everywhere = NamedSharding(mesh, PartitionSpec())
-  shardings = jax.tree.map(lambda _: everywhere, state)
-  own = jax.tree.map(lambda p: p.sharding, params)
-  shardings['params'] = own
-  shardings['opt_state'] = optax.tree_map_params(
-    tx, lambda _, s: s, state['opt_state'], own, transform_non_params=lambda _: everywhere)
-  return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+  def one(path, x):
+    # A moment of parameter a/b is found at .../mu/a/b: the longest end of its path that is a parameter's.
+    twins = (own[path[i:]] for i in range(len(path)) if path[i:] in own)
+    twin = next((p for p in twins if p.shape == x.shape), None)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=twin.sharding if twin else everywhere)
+
+  return jax.tree_util.tree_map_with_path(one, jax.eval_shape(init_state, params))
 
 
 def check_rows(mesh: Mesh, sizes: dict[str, int]) -> None:
