@@ -1,10 +1,12 @@
 """The cleaning stage: WARC files in, `documents.jsonl` and `report.json` out, every page accounted for."""
 
+import contextlib
+import functools
 import inspect
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tqdm
@@ -23,14 +25,20 @@ class _Ledger:
   """Counts what each rule dropped, and keeps the first examples."""
 
   def __init__(self):
-    self.drops, self.examples = Counter(), defaultdict(list)
+    self.drops, self.examples, self.seconds = Counter(), defaultdict(list), {}
+
+  @contextlib.contextmanager
+  def step(self, name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    self.seconds[name] = round(time.monotonic() - start, 3)
 
   def drop(self, rule: str, url: str, text: str, detail: str) -> None:
     self.drops[rule] += 1
     if len(self.examples[rule]) < EXAMPLES:
       self.examples[rule].append({'url': url, 'text': text[:200], 'detail': detail})
 
-  def keep(self, documents: list[dict], verdict: Callable[[dict], rules.Verdict]) -> list[dict]:
+  def keep(self, documents: Iterable[dict], verdict: Callable[[dict], rules.Verdict]) -> list[dict]:
     """The documents that `verdict` lets pass."""
     kept = []
     for document in documents:
@@ -62,7 +70,7 @@ def clean(
   gopher_quality: dict | None = None,
   fineweb: dict | None = None,
   passage_lines: int = 0,
-  max_passage_share: float = 0.8,
+  max_passage_share: float = 0.9,
   near_duplicates: bool = True,
   cluster_similarity: float = 0.5,
 ) -> dict:
@@ -86,49 +94,33 @@ def clean(
 
   Returns:
     The report: pages_in, pages_out, bytes_in (bodies), bytes_out (UTF-8 text), drops {rule: n}, examples {rule: [{url,
-    text, detail}]}, languages {code: n}, seconds {step: s}, settings. pages_in = pages_out + sum(drops).
+    text, detail}]}, languages {code: n}, seconds, step_seconds {step: s}, settings. pages_in = pages_out + sum(drops).
 
   Raises:
     UserError: no WARC file, an unknown threshold, or nothing left.
   """
-  settings = {k: v for k, v in locals().items() if k not in ('source', 'out')}
+  settings = {name: value for name, value in locals().items() if name not in ('source', 'out')}
   thresholds = {'gopher_repetition': gopher_repetition, 'gopher_quality': gopher_quality, 'fineweb': fineweb}
-  for rule, given in thresholds.items():
-    allowed = [name for name in inspect.signature(RULES[rule]).parameters if name != 'text']
-    for name in given or {}:
-      if name not in allowed:
-        raise errors.unknown(f'{rule} threshold', name, allowed)
-  ledger, seconds = _Ledger(), {}
-  mark = time.monotonic()
-
-  def lap(step: str) -> None:
-    nonlocal mark
-    seconds[step] = round(time.monotonic() - mark, 3)
-    mark = time.monotonic()
-
-  pages_in, bytes_in, documents = _extract_all(source, extractor, ledger)
-  lap('extract')
-  documents, spoken = _right_language(documents, {'en': 0.65} if languages is None else languages, ledger)
-  lap('language')
-  seen: dict[str, str] = {}  # digest -> URL of the first
-
-  def repeated(document: dict) -> rules.Verdict:
-    first = seen.setdefault(dedup.digest(document['text']), document['metadata']['url'])
-    return None if first == document['metadata']['url'] else ('exact_duplicate', f'of {first}')
-
-  documents = ledger.keep(documents, repeated)
+  _check(thresholds)
+  ledger = _Ledger()
+  with ledger.step('extract'):
+    pages_in, bytes_in, documents = _extract_all(source, extractor, ledger)
+  with ledger.step('language'):
+    documents, spoken = _right_language(documents, {'en': 0.65} if languages is None else languages, ledger)
+  with ledger.step('exact_duplicates'):
+    documents = _first_of_each(documents, ledger)
   if passage_lines:
-    documents = _cut_passages(documents, passage_lines, max_passage_share, ledger)
-  lap('exact')
-  for rule, given in thresholds.items():
-    bar = tqdm.tqdm(documents, desc=rule, unit='page', mininterval=0.5)
-    documents = ledger.keep(bar, lambda document, rule=rule, given=given: RULES[rule](document['text'], **given or {}))
-    lap(rule)
-  documents = _near(documents, near_duplicates, cluster_similarity, ledger)
-  lap('near')
+    with ledger.step('passages'):
+      documents = _cut_passages(documents, passage_lines, max_passage_share, ledger)
+  for name, given in thresholds.items():
+    with ledger.step(name):
+      rule = functools.partial(RULES[name], **given or {})
+      documents = ledger.keep(tqdm.tqdm(documents, name, unit='page', mininterval=0.5), lambda d, r=rule: r(d['text']))
+  with ledger.step('near_duplicates'):
+    documents = _near(documents, near_duplicates, cluster_similarity, ledger)
   if not documents:
     worst = ', '.join(f'{rule} {n}' for rule, n in ledger.drops.most_common(4))
-    raise UserError(f'{source}: no document left of {pages_in} pages; most were dropped by: {worst}')
+    raise UserError(f'{source}: no document left of {pages_in} pages; most were dropped by: {worst or "nothing"}')
   report = {
     'pages_in': pages_in,
     'pages_out': len(documents),
@@ -137,13 +129,23 @@ def clean(
     'drops': dict(ledger.drops),
     'examples': dict(ledger.examples),
     'languages': dict(spoken.most_common()),
-    'seconds': seconds,
+    'seconds': round(sum(ledger.seconds.values()), 3),
+    'step_seconds': ledger.seconds,
     'settings': settings,
   }
   with files.atomic_path(f'{out}/documents.jsonl') as path, open(path, 'w', encoding='utf-8') as f:
     f.writelines(json.dumps(document, ensure_ascii=False) + '\n' for document in documents)
   files.write_json(f'{out}/report.json', report)
   return report
+
+
+def _check(thresholds: dict[str, dict | None]) -> None:
+  """Raises UserError for a threshold that its rule does not have."""
+  for rule, given in thresholds.items():
+    allowed = [name for name in inspect.signature(RULES[rule]).parameters if name != 'text']
+    for name in given or {}:
+      if name not in allowed:
+        raise errors.unknown(f'{rule} threshold', name, allowed)
 
 
 def _extract_all(source: files.Path, extractor: str, ledger: _Ledger) -> tuple[int, int, list[dict]]:
@@ -174,6 +176,16 @@ def _right_language(documents: list[dict], wanted: dict[str, float], ledger: _Le
     return None if code in wanted and score > wanted[code] else ('language', f'{code} {score:.2f}')
 
   return ledger.keep(documents, foreign), spoken
+
+
+def _first_of_each(documents: list[dict], ledger: _Ledger) -> list[dict]:
+  first: dict[str, dict] = {}
+
+  def repeated(document: dict) -> rules.Verdict:
+    original = first.setdefault(dedup.digest(document['text']), document)
+    return None if original is document else ('exact_duplicate', f'of {original["metadata"]["url"]}')
+
+  return ledger.keep(documents, repeated)
 
 
 def _cut_passages(documents: list[dict], lines: int, max_share: float, ledger: _Ledger) -> list[dict]:

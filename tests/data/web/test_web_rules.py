@@ -1,0 +1,151 @@
+"""Quality rules against their published definitions, computed another way."""
+
+import inspect
+import random
+from collections import Counter
+
+import pytest
+
+from data.web import rules
+
+SENTENCES = [
+  'The old keeper of the harbour wrote a long letter to his daughter in the city.',
+  'Every morning she walked past the mill and counted the barges that came down the river.',
+  'Nobody in the village could remember when the bridge had last been painted green.',
+  'A careful reader will notice that the second chapter contradicts the first.',
+  'When winter arrives early, farmers bring their sheep down from the high meadows.',
+  'He learned to repair clocks from an uncle who rarely spoke but always smiled.',
+]
+GOOD = '\n'.join(SENTENCES)
+UNMARKED = 'This line has no mark at its end'
+
+
+def random_words(seed, letters, length):
+  rng = random.Random(seed)
+  return [rng.choice(letters) * rng.randint(1, 3) for _ in range(length)]
+
+
+@pytest.mark.parametrize('n', [2, 3, 4, 5, 7, 10])
+@pytest.mark.parametrize('letters', ['a', 'abcdefgh'])
+def test_ngram_shares_follow_the_definitions(n, letters):
+  for seed in range(20):
+    words = random_words(seed, letters, 10 * seed)
+    total = sum(map(len, words))
+    grams = [' '.join(words[i : i + n]) for i in range(len(words) - n + 1)]
+    counts = Counter(grams)
+    # Characters in all occurrences of the most frequent n-gram, if it is not the only occurrence.
+    best = max(counts.values(), default=0)
+    longest = max((len(gram.replace(' ', '')) for gram, count in counts.items() if count == best), default=0)
+    assert rules.top_ngram_share(words, n) == pytest.approx(best * longest / total if best > 1 else 0)
+    # A mask over the words: those in an n-gram that occurs more than once.
+    mask = [False] * len(words)
+    for i, gram in enumerate(grams):
+      if counts[gram] > 1:
+        mask[i : i + n] = [True] * n
+    share = sum(len(word) for word, inside in zip(words, mask, strict=True) if inside) / max(total, 1)
+    assert rules.duplicate_ngram_share(words, n) == pytest.approx(share)
+
+
+def test_a_good_page_passes_every_rule():
+  for rule in (rules.gopher_repetition, rules.gopher_quality, rules.fineweb):
+    assert rule(GOOD) is None
+
+
+# Each pair stands on the two sides of one threshold: the first text is kept by the rule, the second dropped.
+FILLER = 'the of ' + 'word ' * 47
+PLAIN = 'the of three seven eight eleven\n'
+PAIRS = [
+  ('gopher_words', FILLER + 'last', FILLER),
+  ('gopher_words', FILLER * 2040, FILLER * 2041),
+  ('gopher_word_length', 'of the ' * 20 + 'four ' * 20, 'of the ' * 20 + 'two ' * 20),
+  ('gopher_word_length', 'the of ' + 'abcdefghij ' * 60, 'the of ' + 'abcdefghijk ' * 60),
+  ('gopher_symbols', FILLER * 2 + '# ' * 9, FILLER * 2 + '# ' * 12),
+  ('gopher_symbols', FILLER * 2 + '... ' * 9, FILLER * 2 + '… ' * 12),
+  ('gopher_bullets', '- the of one two three four\n' * 9 + 'word ' * 10, '• the of one two three four\n' * 10),
+  ('gopher_ellipses', 'the of seven...\n' * 3 + PLAIN * 7, 'the of seven...\n' * 4 + PLAIN * 7),
+  ('gopher_alphabetic', FILLER * 2 + '123 ' * 24, FILLER * 2 + '123 ' * 26),
+  ('gopher_stop_words', 'the and ' + 'word ' * 60, 'the the ' + 'word ' * 60),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('rule', 'kept', 'dropped'), PAIRS)
+def test_gopher_quality_thresholds(rule, kept, dropped):
+  assert rules.gopher_quality(kept, max_ellipsis_lines=0.3 if rule == 'gopher_ellipses' else None) is None
+  assert rules.gopher_quality(dropped)[0] == rule
+  assert rules.gopher_quality(dropped, **dict.fromkeys(THRESHOLD[rule])) is None
+
+
+THRESHOLD = {
+  'gopher_words': ('min_words', 'max_words'),
+  'gopher_word_length': ('min_word_length', 'max_word_length'),
+  'gopher_symbols': ('max_symbols_per_word', 'max_ellipsis_lines', 'min_alphabetic_words'),
+  'gopher_bullets': ('max_bullet_lines',),
+  'gopher_ellipses': ('max_ellipsis_lines', 'max_symbols_per_word'),
+  'gopher_alphabetic': ('min_alphabetic_words',),
+  'gopher_stop_words': ('min_stop_words',),
+}
+
+
+def lines(unique, repeated, text='{} is a line of its own number'):
+  return [text.format(chr(97 + i) * 12) for i in range(unique)] + ['again the same'] * repeated
+
+
+@pytest.mark.parametrize(
+  ('rule', 'kept', 'dropped'),
+  [
+    # Of n lines, r + 1 alike repeat r: 3 of 10 is the limit.
+    ('gopher_duplicate_lines', '\n'.join(lines(6, 4)), '\n'.join(lines(5, 5))),
+    ('gopher_duplicate_paragraphs', '\n\n'.join(lines(6, 4)), '\n\n'.join(lines(5, 5))),
+    ('gopher_duplicate_line_chars', 'a' * 61 + ('\n' + 'b' * 19) * 2, 'a' * 55 + ('\n' + 'b' * 20) * 2),
+    ('gopher_top_2gram', 'ab cd ' + 'x' * 20 + ' ab cd ' + 'y' * 20, 'ab cd ' + 'x' * 15 + ' ab cd ' + 'y' * 15),
+  ],
+)  # fmt: skip
+def test_gopher_repetition_thresholds(rule, kept, dropped):
+  only = set(inspect.signature(rules.gopher_repetition).parameters) - {'text'}
+  own = {
+    'gopher_duplicate_lines': 'max_line_share',
+    'gopher_duplicate_paragraphs': 'max_paragraph_share',
+    'gopher_duplicate_line_chars': 'max_line_char_share',
+    'gopher_top_2gram': 'top_ngrams',
+  }[rule]
+  off = dict.fromkeys(only - {own})
+  assert rules.gopher_repetition(kept, **off) is None
+  assert rules.gopher_repetition(dropped, **off)[0] == rule
+  assert rules.gopher_repetition(dropped, **dict.fromkeys(only)) is None
+
+
+def test_repeated_5_to_10_grams_are_named_by_length():
+  passage = ['one', 'and', 'two', 'yet', 'three', 'or', 'four', 'nor', 'five', 'but']
+  for n in range(5, 11):
+    words = [f'{chr(97 + i % 26)}{i}' for i in range(36)] + passage[:n] + ['mid'] + passage[:n]
+    found = rules.gopher_repetition(' '.join(words), top_ngrams=None)
+    assert found[0] == 'gopher_duplicate_5grams', n
+  assert rules.gopher_repetition(' '.join(words), top_ngrams=None, duplicate_ngrams=4.0) is None
+
+
+@pytest.mark.parametrize(
+  ('rule', 'kept', 'dropped'),
+  [
+    ('fineweb_punctuation', SENTENCES[:1] + [UNMARKED] * 7, SENTENCES[:1] + [UNMARKED] * 8),
+    ('fineweb_short_lines', ['x y z.'] * 6 + SENTENCES[:4], ['x y z w v u t.'] * 7 + SENTENCES[:3]),
+    ('fineweb_duplicate_lines', ['a' * 82, 'b' * 9, 'b' * 9], ['a' * 78, 'b' * 11, 'b' * 11]),
+    ('fineweb_list', ['one two three, four.'] * 10, ['one two.'] * 10),
+  ],
+)  # fmt: skip
+def test_fineweb_thresholds(rule, kept, dropped):
+  own = {
+    'fineweb_punctuation': 'min_punctuated_lines',
+    'fineweb_short_lines': 'max_short_lines',
+    'fineweb_duplicate_lines': 'max_line_char_share',
+    'fineweb_list': 'max_lines_per_word',
+  }
+  off = dict.fromkeys(name for other, name in own.items() if other != rule)
+  assert rules.fineweb('\n'.join(kept), **off) is None
+  assert rules.fineweb('\n'.join(dropped), **off)[0] == rule
+  assert rules.fineweb('\n'.join(dropped), **off, **{own[rule]: None}) is None
+
+
+def test_empty_text_is_dropped_not_a_crash():
+  assert rules.gopher_repetition('') is None
+  assert rules.gopher_quality(' \n ')[0] == 'gopher_words'
+  assert rules.fineweb('\n')[0] == 'fineweb_punctuation'
