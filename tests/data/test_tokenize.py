@@ -106,6 +106,13 @@ def test_streams_hold_the_documents_in_order(tmp_path):
   assert total == 300 and 0.05 < manifests['val']['documents'] / 300 < 0.4
 
 
+def test_cuts_lose_and_repeat_no_line(tmp_path):
+  rows = [{'text': 'x' * n} for n in (1, 1, 1, 30, 5, 5, 100, 2)]
+  path = write_lines(tmp_path / 'a.jsonl', rows)
+  for size in range(1, path.stat().st_size + 2):
+    assert list(tokenize.documents(tokenize.spans([str(path)], size))) == rows
+
+
 def test_the_split_depends_on_the_cluster_alone(tmp_path):
   rows = make_documents(300, clusters=60)
   run(write_lines(tmp_path / 'a.jsonl', rows), tmp_path / 'a')

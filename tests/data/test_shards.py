@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from data import shards
+from lm import files
+
+
+@pytest.mark.parametrize('dtype', ['uint16', 'uint32'])
+def test_any_span_of_any_shards(tmp_path, dtype):
+  record = shards.RECORD_TOKENS
+  sizes = [record, 1, record + 1, record - 1, 3 * record, 2, 2 * record + 1, 5]
+  rng = np.random.default_rng(0)
+  stream = rng.integers(0, np.iinfo(dtype).max, sum(sizes))
+  mask = rng.integers(0, 2, sum(sizes))
+  ends, lines = np.cumsum(sizes), []
+  for index, (size, end) in enumerate(zip(sizes, ends, strict=True)):
+    builder = shards.Builder(dtype)
+    builder.add(stream[end - size : end].tolist(), mask[end - size : end].tolist(), size)
+    lines.append(builder.write(tmp_path, index))
+  assert shards.Builder(dtype).write(tmp_path, 99) is None
+  files.write_json(tmp_path / 'manifest.json', shards.manifest({'version': 1, 'dtype': dtype}, [*lines, None]))
+  manifest = shards.read_manifest(tmp_path / 'manifest.json', verify=True)
+  assert manifest['tokens'] == manifest['bytes'] == len(stream) and manifest['documents'] == len(sizes)
+
+  edges = [0, record, *ends.tolist(), *(ends - 1).tolist(), ends[4] - record, ends[4] - 2 * record + 1]
+  edges = sorted({min(max(e, 0), len(stream)) for e in edges})
+  spans = [(a, b) for a in edges for b in edges if a < b] + [(i, i + 1) for i in rng.integers(0, len(stream), 50)]
+  for expected, is_mask in ((stream, False), (mask, True)):
+    parts = shards.Stream(tmp_path, manifest, mask=is_mask).read(spans)
+    for (start, stop), part in zip(spans, parts, strict=True):
+      np.testing.assert_array_equal(part, expected[start:stop])
