@@ -45,6 +45,23 @@ class Counts(NamedTuple):
   repeats: float
 
 
+def compare(consumed: Iterable[Mapping[str, np.ndarray]], held_out: Iterable[Mapping[str, np.ndarray]],
+            manifest: files.Path, tokenizer: Tokenizer) -> dict[str, float]:
+  """All four baselines, in bits per byte of the held-out text.
+
+  Args:
+    consumed: the batches that a run was trained on, all of them.
+    held_out: batches that cover the held-out text once.
+    manifest: of the held-out text.
+    tokenizer: of both.
+  """
+  train, evaluation = count(consumed), count(held_out)
+  text = read_text(manifest, tokenizer)
+  size, vocab = len(text), tokenizer.vocab_size
+  return {'unigram_bpb': unigram_bpb(train, evaluation, vocab, size),
+          'bigram_bpb': bigram_bpb(train, evaluation, vocab, size), 'gzip_bpb': gzip_bpb(text), 'xz_bpb': xz_bpb(text)}
+
+
 def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
   """Counts the pairs of batches (of data.loader) that have a weight, as often as they come.
 
@@ -138,6 +155,30 @@ def gzip_bpb(text: bytes) -> float:
 def xz_bpb(text: bytes) -> float:
   """Bits per byte of `xz -9`."""
   return 8 * len(lzma.compress(text, preset=9)) / len(text)
+
+
+def compare(
+  train: Iterable[Mapping[str, np.ndarray]],
+  evaluation: Iterable[Mapping[str, np.ndarray]],
+  manifest: files.Path,
+  tokenizer: Tokenizer,
+) -> dict[str, float]:
+  """All four on a manifest's text: {'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'}.
+
+  Args:
+    train: the batches a run consumed (Loader.iterate).
+    evaluation: the batches that predict every token of the manifest once.
+    manifest: path of the held-out text's manifest.
+    tokenizer: of both.
+  """
+  consumed, held_out, text = count(train), count(evaluation), read_text(manifest, tokenizer)
+  num_bytes = shards.read_manifest(manifest)['bytes']
+  return {
+    'unigram_bpb': unigram_bpb(consumed, held_out, tokenizer.vocab_size, num_bytes),
+    'bigram_bpb': bigram_bpb(consumed, held_out, tokenizer.vocab_size, num_bytes),
+    'gzip_bpb': gzip_bpb(text),
+    'xz_bpb': xz_bpb(text),
+  }
 
 
 def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:

@@ -170,10 +170,7 @@ class Loader:
 
   def _pack(self) -> tuple[np.ndarray, np.ndarray]:
     """Spans int64 [documents, 2] in the order of rows, and the end of each row in them."""
-    index = [np.load(self._folder / shard['index']['file']) for shard in self.manifest['shards']]
-    base = np.cumsum([0] + [shard['tokens'] for shard in self.manifest['shards']])
-    starts = np.concatenate([part[:, 0] + offset for part, offset in zip(index, base[:-1], strict=True)])
-    first = np.concatenate([part[:, 1] for part in index])
+    starts, first = shards.document_index(self._folder, self.manifest).T
     lengths = np.minimum(np.diff(starts, append=self.tokens), self._width)
     useful = first < lengths
     self.dropped_tokens = int(self.tokens - lengths[useful].sum())

@@ -108,6 +108,16 @@ def read_manifest(path: files.Path, verify: bool | None = None) -> dict:
   return value
 
 
+def document_index(folder: files.Path, manifest: dict) -> np.ndarray:
+  """int64 [documents, 2]: where each starts in the stream, and the offset in it of its first token to be learned."""
+  base = 0
+  parts = []
+  for shard in manifest['shards']:
+    parts.append(np.load(os.path.join(folder, shard['index']['file'])) + np.array([base, 0]))
+    base += shard['tokens']
+  return np.concatenate(parts)
+
+
 class Stream:
   """Random access to the tokens (or the mask) of a manifest's shards, from several threads at once.
 

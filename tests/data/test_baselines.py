@@ -106,5 +106,14 @@ def test_text_and_compressors(tmp_path):
   assert data == ''.join(texts).encode()
   assert baselines.gzip_bpb(data) == 8 * len(gzip.compress(data, compresslevel=9)) / len(data)
   assert baselines.xz_bpb(data) == 8 * len(lzma.compress(data, preset=9)) / len(data)
+  batches = [batch([[256, *texts[0].encode()], [256, *texts[0].encode()]])]
+  compared = baselines.compare(batches, batches, tmp_path / 'manifest.json', tokenizer)
+  counts = baselines.count(batches)
+  assert compared == {
+    'unigram_bpb': baselines.unigram_bpb(counts, counts, 257, len(data)),
+    'bigram_bpb': baselines.bigram_bpb(counts, counts, 257, len(data)),
+    'gzip_bpb': baselines.gzip_bpb(data),
+    'xz_bpb': baselines.xz_bpb(data),
+  }
   with pytest.raises(UserError, match='fingerprint'):
     baselines.read_text(tmp_path / 'manifest.json', tokenizers.load('bytes'))

@@ -1,0 +1,57 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from data import chat, inspect, shards, tokenize
+from data import tokenizer as tokenizers
+from data.loader import Loader
+
+TOKENIZER = tokenizers.load('bytes', chat.SPECIAL_TOKENS)
+
+
+def messages(i):
+  return [{'role': 'user', 'content': f'é{i}?'}, {'role': 'assistant', 'content': f'ü{i}!'}]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+  rows = [{'messages': messages(i)} for i in range(4)]
+  (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', TOKENIZER, held_out=0, progress=False)
+  return tmp_path / 'out' / 'train' / 'manifest.json'
+
+
+def conversation(i):
+  return f'<|endoftext|><|user|>é{i}?<|end|><|assistant|>ü{i}!<|end|>'
+
+
+def test_documents(manifest):
+  text = inspect.documents(manifest, TOKENIZER, 2, first=1)
+  size = len(chat.render(TOKENIZER, {'messages': messages(1)})[0])
+  assert [line.split() for line in text.splitlines()[1:]] == [
+    ['1', str(size), str(size), conversation(1)],
+    ['2', str(2 * size), str(size), conversation(2)],
+  ]
+  total = shards.read_manifest(manifest)
+  assert f'4 documents, {4 * size} tokens, {total["bytes"]} bytes' in inspect.summary(total)
+
+
+def test_batch(manifest):
+  data = Loader(manifest, seq_len=30, batch_size=1, seed=0, layout='packed', shuffle=False)
+  shown = inspect.batch(data.batch(0), TOKENIZER).splitlines()
+  assert shown[0] == 'row 0: 25 of 30 used, 2 documents, 10 learned'
+  assert re.sub(r'\x1b\[[0-9]*m', '', shown[1]) == f'{conversation(0)}┃{conversation(1)}' + '␠' * 5
+  learned = re.findall(r'\x1b\[32m([^\x1b]*)', shown[1])
+  assert learned == ['ü0!<|end|>', 'ü1!<|end|>']
+
+
+def test_command(manifest, tmp_path):
+  command = [sys.executable, '-m', 'data.inspect', str(manifest), '--tokenizer=bytes', '--step=0', '--seq-len=20']
+  output = subprocess.run(command, capture_output=True, text=True)
+  assert output.returncode == 0 and 'row 3: ' in output.stdout and 'document ' in output.stdout
+  command[4] = '--tokenizer=' + str(tmp_path / 'absent.json')
+  output = subprocess.run(command, capture_output=True, text=True)
+  assert output.returncode == 1 and output.stderr.startswith('error: ') and output.stderr.count('\n') == 1
