@@ -157,30 +157,6 @@ def xz_bpb(text: bytes) -> float:
   return 8 * len(lzma.compress(text, preset=9)) / len(text)
 
 
-def compare(
-  train: Iterable[Mapping[str, np.ndarray]],
-  evaluation: Iterable[Mapping[str, np.ndarray]],
-  manifest: files.Path,
-  tokenizer: Tokenizer,
-) -> dict[str, float]:
-  """All four on a manifest's text: {'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'}.
-
-  Args:
-    train: the batches a run consumed (Loader.iterate).
-    evaluation: the batches that predict every token of the manifest once.
-    manifest: path of the held-out text's manifest.
-    tokenizer: of both.
-  """
-  consumed, held_out, text = count(train), count(evaluation), read_text(manifest, tokenizer)
-  num_bytes = shards.read_manifest(manifest)['bytes']
-  return {
-    'unigram_bpb': unigram_bpb(consumed, held_out, tokenizer.vocab_size, num_bytes),
-    'bigram_bpb': bigram_bpb(consumed, held_out, tokenizer.vocab_size, num_bytes),
-    'gzip_bpb': gzip_bpb(text),
-    'xz_bpb': xz_bpb(text),
-  }
-
-
 def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
   """The text of a manifest's stream, without what special tokens stand for.
 
