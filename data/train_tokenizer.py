@@ -63,7 +63,7 @@ def train(
   model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
   alphabet = pre_tokenizers.ByteLevel.alphabet()
   model.train_from_iterator(
-    counted(), trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    counted(), trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet)
   )
   learned = sorted((i, ours.from_visible(token)) for token, i in model.get_vocab().items())
   if len(learned) < vocab_size:
