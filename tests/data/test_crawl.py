@@ -5,6 +5,7 @@ import contextlib
 import http.server
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -16,13 +17,14 @@ import urllib.request
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from data.crawl import crawl, serve_pydoc
+from data.crawl import Fetcher, crawl, serve_pydoc
 from data.warc import intact_length, normalise
 from lm.errors import UserError
 
 
 class Site:
-  """Serves `pages` {path: answer or list of answers, one a hit}; answer = (status, headers, body) or HTML."""
+  """Serves `pages` {path: answer or list of answers, one a hit}; answer = (status, headers, body) or HTML;
+  a body that is a list is sent a piece every tenth of a second."""
 
   def __init__(self, pages):
     self.pages, self.hits = pages, []
@@ -37,13 +39,16 @@ class Site:
         if callable(answer):
           answer = answer()
         status, headers, body = (200, {}, answer) if isinstance(answer, str) else answer
-        body = body.encode() if isinstance(body, str) else body
+        pieces = body if isinstance(body, list) else [body.encode() if isinstance(body, str) else body]
         self.send_response(status)
-        for name, value in ({'Content-Type': 'text/html', 'Content-Length': str(len(body))} | headers).items():
+        length = str(sum(map(len, pieces)))
+        for name, value in ({'Content-Type': 'text/html', 'Content-Length': length} | headers).items():
           self.send_header(name, value)
         self.end_headers()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-          self.wfile.write(body)
+          for piece in pieces:
+            self.wfile.write(piece)
+            time.sleep(0.1 if len(pieces) > 1 else 0)
 
       def log_message(self, *_):
         pass
@@ -171,12 +176,13 @@ def test_slow_and_broken_answers_are_reported_and_the_rest_goes_on(tmp_path):
     time.sleep(0.6)
     return 'late'
 
-  pages = {'/': links('slow', 'short', 'next'), '/slow': slow, '/next': 'fine'}
+  pages = {'/': links('slow', 'drip', 'short', 'next'), '/slow': slow, '/next': 'fine'}
+  pages['/drip'] = (200, {}, [b'drop'] * 20)
   pages['/short'] = (200, {'Content-Length': '100'}, 'only this')
   with Site(pages) as site:
     report = crawl(site.url, tmp_path, delay=0, retries=0, timeout=0.3)
   assert [key for key, *_ in stored(tmp_path)] == ['/', '/next']
-  assert [error['url'] for error in report['errors']] == [site.url + 'slow', site.url + 'short']
+  assert [error['url'] for error in report['errors']] == [site.url + page for page in ('slow', 'drip', 'short')]
 
 
 def test_pause_between_requests_follows_robots(tmp_path):
@@ -278,15 +284,21 @@ def test_faults_of_the_user_are_named(tmp_path):
       crawl(site.url, tmp_path / 'c')
 
 
-def test_a_lost_host_stops_the_crawl_which_can_go_on(tmp_path):
-  with Site(tree()) as site:
-    page = tree()['/p3']
-    site.pages['/p3'] = lambda: threading.Thread(target=site.server.server_close).start() or time.sleep(0.2) or page
-    with pytest.raises(UserError, match='stopped answering after'):
+@pytest.mark.parametrize('size', [4, 60])
+def test_a_lost_host_stops_the_crawl_which_can_go_on(tmp_path, monkeypatch, size):
+  star = {'/': links(*range(1, size))} | {f'/{i}': f'page {i}' for i in range(1, size)}
+  tries, once = [], Fetcher._once
+  monkeypatch.setattr(Fetcher, '_once', lambda self, key: tries.append(key) or once(self, key))
+  with Site(dict(star)) as site:
+    close = site.server.server_close
+    site.pages['/1'] = lambda: threading.Thread(target=close).start() or time.sleep(0.2) or 'page 1'
+    with pytest.raises(UserError, match='stopped answering after 2 pages'):
       crawl(site.url, tmp_path, delay=0, retries=0)
   assert not (tmp_path / 'report.json').exists()
-  with Site(tree()) as again:
-    assert crawl(again.url, tmp_path, delay=0)['pages'] == 40
+  assert len(tries) == {4: 6, 60: 9}[size]  # robots.txt, 2 pages, 2 or LOST failures, robots.txt again
+  with Site(star) as again:
+    assert crawl(again.url, tmp_path, delay=0)['pages'] == size
+  assert len(again.paths) == size - 2
 
 
 def test_full_disk_is_an_error_and_the_crawl_goes_on_with_more_room(tmp_path):
@@ -351,9 +363,10 @@ def test_pydoc_server_serves_the_standard_library_and_dies_with_its_parent():
     assert b'heappushpop' in answer.read()
   with urllib.request.urlopen(url, timeout=20) as answer:
     assert b'numpy' not in answer.read()
-  # A page that hangs for a minute must not keep the server alive: `test` imports and runs much.
+  # pydoc imports what lies in its folder: a page that hangs must not keep the server alive.
+  pathlib.Path(f'/proc/{pid}/cwd/hanging.py').write_text('import time\ntime.sleep(60)\n')
   client = socket.create_connection(('127.0.0.1', int(url.rstrip('/').rpartition(':')[2])))
-  client.sendall(b'GET /test.html HTTP/1.0\r\n\r\n')
+  client.sendall(b'GET /hanging.html HTTP/1.0\r\n\r\n')
   time.sleep(0.5)
   process.kill()
   process.wait()

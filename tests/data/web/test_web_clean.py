@@ -75,10 +75,10 @@ def corpus(tmp_path):
   write(
     tmp_path / 'a.warc.gz',
     [
+      ('http://h/1-near', 200, HTML, page(near)),
       ('http://h/1', 200, HTML, page([*article(1), 'This is the longer one of two that are nearly the same page.'])),
       ('http://h/2', 200, HTML, page(article(2))),
       ('http://h/2-again', 200, HTML, page([line.lower() for line in article(2)])),
-      ('http://h/1-near', 200, HTML, page(near)),
       ('http://h/gone', 404, HTML, page(article(3))),
       ('http://h/pic', 200, 'image/png', b'\x89PNG'),
       ('http://h/empty', 200, HTML, '<html><body></body></html>'),
@@ -230,6 +230,14 @@ def test_reference_pages_keep_their_lines():
   assert title == 'Pydoc: module x'
   assert text.split('\n') == ['f(a, b=None)', 'Adds two numbers.', '', '>>> f(1, 2)', '3']
   assert tidy('a\xa0b \t c\r\n\r\n\r\n\r\nd\x00  \n') == 'a b c\n\nd'
+
+
+def test_charset_is_the_headers_else_the_pages_else_a_guess():
+  russian = 'Мельник нёс письмо'
+  html = f'<html><head><meta charset="koi8-r"></head><body><p>{russian}</p></body></html>'
+  assert extract(html.encode('cp1251'), 'text/html; charset=windows-1251')[1] == russian
+  assert extract(html.encode('koi8-r'), 'text/html')[1] == russian
+  assert extract(html.encode('utf-8'), 'text/html; charset=no-such')[1] == russian
 
 
 @pytest.mark.parametrize(('text', 'code'), [(' '.join(article(0)), 'en'), ('\n'.join(FRENCH), 'fr')])

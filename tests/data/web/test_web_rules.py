@@ -59,10 +59,10 @@ PAIRS = [
   ('gopher_words', FILLER * 2040, FILLER * 2041),
   ('gopher_word_length', 'of the ' * 20 + 'four ' * 20, 'of the ' * 20 + 'two ' * 20),
   ('gopher_word_length', 'the of ' + 'abcdefghij ' * 60, 'the of ' + 'abcdefghijk ' * 60),
-  ('gopher_symbols', FILLER * 2 + '# ' * 9, FILLER * 2 + '# ' * 12),
-  ('gopher_symbols', FILLER * 2 + '... ' * 9, FILLER * 2 + '… ' * 12),
+  ('gopher_symbols', FILLER * 2 + '# ' * 10, FILLER * 2 + '# ' * 12),
+  ('gopher_symbols', FILLER * 2 + '... ' * 10 + 'end', FILLER * 2 + '… ' * 12),
   ('gopher_bullets', '- the of one two three four\n' * 9 + 'word ' * 10, '• the of one two three four\n' * 10),
-  ('gopher_ellipses', 'the of seven...\n' * 3 + PLAIN * 7, 'the of seven...\n' * 4 + PLAIN * 7),
+  ('gopher_ellipses', 'the of seven...\n' * 3 + PLAIN * 7, 'the of seven...\n' * 4 + PLAIN * 8),
   ('gopher_alphabetic', FILLER * 2 + '123 ' * 24, FILLER * 2 + '123 ' * 26),
   ('gopher_stop_words', 'the and ' + 'word ' * 60, 'the the ' + 'word ' * 60),
 ]  # fmt: skip
@@ -70,7 +70,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(('rule', 'kept', 'dropped'), PAIRS)
 def test_gopher_quality_thresholds(rule, kept, dropped):
-  assert rules.gopher_quality(kept, max_ellipsis_lines=0.3 if rule == 'gopher_ellipses' else None) is None
+  assert rules.gopher_quality(kept) is None
   assert rules.gopher_quality(dropped)[0] == rule
   assert rules.gopher_quality(dropped, **dict.fromkeys(THRESHOLD[rule])) is None
 
@@ -93,10 +93,11 @@ def lines(unique, repeated, text='{} is a line of its own number'):
 @pytest.mark.parametrize(
   ('rule', 'kept', 'dropped'),
   [
-    # Of n lines, r + 1 alike repeat r: 3 of 10 is the limit.
-    ('gopher_duplicate_lines', '\n'.join(lines(6, 4)), '\n'.join(lines(5, 5))),
-    ('gopher_duplicate_paragraphs', '\n\n'.join(lines(6, 4)), '\n\n'.join(lines(5, 5))),
+    # Of r + 1 lines alike r repeat: 3 of 10 are kept, 3 of 9 are not.
+    ('gopher_duplicate_lines', '\n'.join(lines(6, 4)), '\n'.join(lines(5, 4))),
+    ('gopher_duplicate_paragraphs', '\n\n'.join(lines(6, 4)), '\n\n'.join(lines(5, 4))),
     ('gopher_duplicate_line_chars', 'a' * 61 + ('\n' + 'b' * 19) * 2, 'a' * 55 + ('\n' + 'b' * 20) * 2),
+    ('gopher_duplicate_paragraph_chars', 'a' * 60 + ('\n\n' + 'b' * 19) * 2, 'a' * 54 + ('\n\n' + 'b' * 20) * 2),
     ('gopher_top_2gram', 'ab cd ' + 'x' * 20 + ' ab cd ' + 'y' * 20, 'ab cd ' + 'x' * 15 + ' ab cd ' + 'y' * 15),
   ],
 )  # fmt: skip
@@ -106,6 +107,7 @@ def test_gopher_repetition_thresholds(rule, kept, dropped):
     'gopher_duplicate_lines': 'max_line_share',
     'gopher_duplicate_paragraphs': 'max_paragraph_share',
     'gopher_duplicate_line_chars': 'max_line_char_share',
+    'gopher_duplicate_paragraph_chars': 'max_paragraph_char_share',
     'gopher_top_2gram': 'top_ngrams',
   }[rule]
   off = dict.fromkeys(only - {own})
@@ -129,7 +131,7 @@ def test_repeated_5_to_10_grams_are_named_by_length():
     ('fineweb_punctuation', SENTENCES[:1] + [UNMARKED] * 7, SENTENCES[:1] + [UNMARKED] * 8),
     ('fineweb_short_lines', ['x y z.'] * 6 + SENTENCES[:4], ['x y z w v u t.'] * 7 + SENTENCES[:3]),
     ('fineweb_duplicate_lines', ['a' * 82, 'b' * 9, 'b' * 9], ['a' * 78, 'b' * 11, 'b' * 11]),
-    ('fineweb_list', ['one two three, four.'] * 10, ['one two.'] * 10),
+    ('fineweb_list', ['a b c.'] * 9 + ['a b c d.'], ['a b c.'] * 8 + ['a b.'] * 2),
   ],
 )  # fmt: skip
 def test_fineweb_thresholds(rule, kept, dropped):
