@@ -277,7 +277,7 @@ def crawl(
 
 # Pages whose rendering imports a module that hangs, opens windows or prints, and the interpreter's own tests.
 PYDOC_EXCLUDE = (
-  r"^/(test|_test\w*|_?xx\w*|idlelib|lib2to3|turtledemo|turtle|this|antigravity|__main__|search)\b|\btests?\b"
+  r'^/(test|_test\w*|_?xx\w*|idlelib|lib2to3|turtledemo|turtle|this|antigravity|__main__|search)\b|\btests?\b'
 )
 
 # pydoc's server stops at the end of its input, but joins its thread first, which may hang in a module that it imports:
