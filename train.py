@@ -27,7 +27,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   import eval as evaluation
   from configs import base
-  from data import chat, prepare
+  from data import baselines, chat, prepare
   from data import tokenizer as tokenizer_lib
   from lm import checkpoint, model, optim, pretrained, rollout, sample, sharding
   from lm import metrics as metrics_lib
@@ -174,9 +174,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       result['pretrain'] = {'tokens': config.steps * config.batch_size * config.seq_len}
       if val:
         result['pretrain']['val_bpb'] = scores['eval/val/bpb']
-      if config.eval.baselines:
-        from data import baselines
-        result["pretrain"] |= baselines.bits_per_byte(loader.iterate(0, config.steps), val, tokenizer)
+      if val and config.eval.baselines:
+        consumed, held_out = loader.iterate(0, config.steps), val.iterate(0, val.steps_per_epoch)
+        result['pretrain'] |= baselines.compare(consumed, held_out, val_manifest, tokenizer)
     if config.stage == 'rl':
       result['rl'] = rollout.first_and_last(metrics_lib.read(workdir))
     if test_tasks:
