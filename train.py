@@ -5,6 +5,7 @@ such runs and of the data stages before them, each in a process of its own (`lm.
 """
 
 import functools
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -39,6 +40,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
   rows = config.batch_size // config.microbatches
   allow = config_lib.names(config.checkpoint.allow_mismatch)
+
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the second start of a run compiles nothing
+    jax.config.update('jax_compilation_cache_dir', str(pathlib.Path.home() / '.cache' / 'deepdive' / 'jax'))
 
   # ---- Devices and mesh -----------------------------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
@@ -105,7 +109,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     def next_batch(step, _):
       batch = {name: x.reshape(config.microbatches, rows, -1) for name, x in next(stream).items()}
-      return sharding.put_batch(batch, mesh), config.microbatches, {'data/epoch': (step + 1) / loader.steps_per_epoch}
+      return sharding.put_batch(batch, mesh), config.microbatches, {'data/epoch': (step + 1) * config.batch_size / loader.rows}
 
   step_fn = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0)
 

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
   c.seq_len = 1024  # tokens in a row
 
   c.data = ConfigDict()
-  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken | FOLDER/tokenizer.json; with init_from it must be the checkpoint's
+  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken:PATTERN | FOLDER/tokenizer.json; with init_from it must be the checkpoint's
   c.data.train = ''  # what to train on: a manifest.json of token shards, or text/JSONL files (globs, ','-separated) to tokenize at start
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
@@ -120,8 +120,10 @@ def get_recipe() -> ConfigDict:
 
   c.clean = ConfigDict()
   c.clean.extractor = 'resiliparse'  # resiliparse | trafilatura
+  c.clean.languages = ConfigDict({'en': 0.65})  # languages to keep, by code, each with the least score
   c.clean.passage_lines = 0  # runs of this many lines that stood in another document before are cut; 0: none
-  c.clean.gopher_repetition = ConfigDict()  # thresholds that differ from the published ones, by their names in data/web/rules.py
+  # Thresholds that differ from the published ones, by the names of the parameters in data/web/rules.py.
+  c.clean.gopher_repetition = ConfigDict()
   c.clean.gopher_quality = ConfigDict()
   c.clean.fineweb = ConfigDict()
 

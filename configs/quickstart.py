@@ -6,34 +6,61 @@ Result:    runs/quickstart/report.html
 Time:      under 15 minutes. :smoke does every stage on fewer pages and updates in under two minutes.
 """
 
+from ml_collections import ConfigDict
+
 from configs import base
+from data.crawl import PYDOC_EXCLUDE
 from lm.config import variant
 
 
 def get_config(arg=None):
   c = base.get_recipe()
   c.workdir = 'runs/quickstart'
-  c.crawl.exclude = r'\.html#|^/test[._]'
+  c.crawl.exclude = PYDOC_EXCLUDE
+  # Reference pages are lists of short entries, and repeat what they inherit: the published thresholds are for prose.
+  c.clean.languages.en = 0.3
+  c.clean.passage_lines = 3
+  c.clean.gopher_repetition = ConfigDict(dict(
+    max_line_share=None, max_paragraph_share=None, max_line_char_share=0.3, max_paragraph_char_share=0.3, top_ngrams=2,
+    duplicate_ngrams=None))
+  c.clean.gopher_quality = ConfigDict(dict(min_words=40, max_word_length=14, min_alphabetic_words=0.65))
+  c.clean.fineweb = ConfigDict(dict(
+    min_punctuated_lines=0.05, max_short_lines=0.8, max_lines_per_word=0.5, max_line_char_share=0.3))
 
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
-    stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm=True,
+    stage.model.update(num_layers=4, embed_dim=192, num_heads=6, num_kv_heads=2, head_dim=32, mlp_dim=576, qk_norm=True,
                        max_len=512, scan_layers=False)
     stage.loss.chunk = 1024
     stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=200, batch_size=50)
+    stage.eval.max_new_tokens = 40
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
+    stage.checkpoint.every = 50
 
-  c.pretrain.steps, c.pretrain.batch_size = 200, 16
-  c.pretrain.eval.update(every=50, prompts=('The module', 'Return the'), baselines=True)
+  c.pretrain.steps, c.pretrain.batch_size = 300, 8
+  c.pretrain.eval.update(every=50, prompts=('This module', 'Return the'), baselines=True)
 
-  c.sft.data.tasks = 'arithmetic:3,calculator,identity,refusal:2,spelling:2,docs:2'
-  c.sft.steps, c.sft.batch_size = 150, 16
+  c.sft.data.tasks = 'arithmetic:3,calculator,identity,refusal:2,spelling:3,docs:3'
+  c.sft.steps, c.sft.batch_size = 300, 8
+  c.sft.eval.every = 100
 
   c.rl.data.tasks = 'arithmetic'
-  c.rl.steps, c.rl.batch_size = 40, 256
+  c.rl.steps, c.rl.batch_size, c.rl.microbatches = 24, 256, 4
+  c.rl.rl.max_new_tokens = 24
+  c.rl.rl.kl = 0.02
   c.rl.log_every = 1
-  c.rl.optim.update(name='adamw', lr=1e-4, schedule='constant', weight_decay=0.0)
+  c.rl.checkpoint.every = 6
+  c.rl.optim.update(name='adamw', lr=3e-4, warmup=2, schedule='constant', weight_decay=0.0)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/quickstart-smoke'
-    c.crawl.max_pages = 60
+    c.crawl.max_pages = 80
+    c.tokenizer.vocab_size = 1024
+    for stage in (c.pretrain, c.sft, c.rl):
+      stage.seq_len = 192
+      stage.model.update(num_layers=2, embed_dim=64, num_heads=2, mlp_dim=192)
+      stage.steps, stage.optim.warmup, stage.checkpoint.every = 12, 2, 4
+      stage.eval.update(examples=10, batch_size=10, every=6, max_new_tokens=24)
+    c.sft.data.examples = 500
+    c.rl.steps, c.rl.batch_size, c.rl.optim.warmup, c.rl.checkpoint.every = 3, 32, 1, 1
+    c.rl.rl.max_new_tokens = 16
   return c

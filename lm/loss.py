@@ -1,6 +1,7 @@
 """Losses as (sum, weight): only the step divides, after adding up microbatches and devices."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -79,18 +80,22 @@ cross_entropy.defvjp(_forward, _backward)
 
 
 def token_log_probs(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, chunk: int,
-                    temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
-  """Log-probability of each target and entropy of each prediction, float32 [B, T], at a sampling temperature.
+                    normalize: Callable[[jax.Array], jax.Array] = jax.nn.log_softmax) -> tuple[jax.Array, jax.Array]:
+  """Log-probability of each target and entropy of each prediction, float32 [B, T].
 
   Differentiable by recomputation: the logits of one chunk exist at a time, forward and backward.
+
+  Args:
+    x_BTD, head_VD, targets_BT, chunk: as for `cross_entropy`.
+    normalize: logits [C, V] -> log-probabilities, -inf where a token cannot be drawn.
   """
   head = head_VD.astype(x_BTD.dtype)
 
   @jax.checkpoint
   def one(x_CD, targets_C):
-    logits_CV = jnp.einsum('cd,vd->cv', x_CD, head, preferred_element_type=jnp.float32) / temperature
-    log_p_CV = jax.nn.log_softmax(logits_CV)
-    entropy_C = -jnp.sum(jnp.exp(log_p_CV) * log_p_CV, axis=-1)
+    log_p_CV = normalize(jnp.einsum('cd,vd->cv', x_CD, head, preferred_element_type=jnp.float32))
+    drawn_CV = jnp.where(log_p_CV > -jnp.inf, log_p_CV, 0.0)  # p log p is 0 at p = 0, and so is its gradient
+    entropy_C = -jnp.sum(jnp.exp(log_p_CV) * drawn_CV, axis=-1)
     return jnp.take_along_axis(log_p_CV, targets_C[:, None], axis=-1)[:, 0], entropy_C
 
   log_p, entropy = jax.lax.map(lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk)))

@@ -142,7 +142,7 @@ class Attention(nn.Module):
 
       cache = cache.replace(k_LBSKH=write(cache.k_LBSKH, k_BTKH), v_LBSKH=write(cache.v_LBSKH, v_BTKH))
       k_BTKH, v_BTKH = cache.k_LBSKH[layer], cache.v_LBSKH[layer]
-    out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS)
+    out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS, causal=cache is None)
     std = c.init_std / (2 * c.num_layers) ** 0.5
     axes = ('heads', 'head_dim', 'embed')
     return Linear(c, (N, H, D), axes, contract=2, bias=c.attention_bias, std=std, name='o')(out_BTNH), cache

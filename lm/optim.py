@@ -10,7 +10,6 @@ from lm.errors import UserError, unknown
 
 OPTIMIZERS = ('adamw', 'muon')
 SCHEDULES = ('cosine', 'wsd', 'constant')
-NOT_MATRIX_AXES = ('layers', 'positions')  # stacking is not a dimension of a matrix; a position table is no matrix
 
 
 def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule:
@@ -25,21 +24,23 @@ def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule
   if config.schedule == 'cosine':
     after = optax.cosine_decay_schedule(peak, steps - warmup, config.final_lr)
   elif config.schedule == 'wsd':
-    decay = max(1, round(config.decay * steps))
+    decay = min(max(1, round(config.decay * steps)), steps - warmup)
     parts = [optax.constant_schedule(peak), optax.linear_schedule(peak, final, decay)]
-    after = optax.join_schedules(parts, [max(0, steps - warmup - decay)])
+    after = optax.join_schedules(parts, [steps - warmup - decay])
   elif config.schedule == 'constant':
     after = optax.constant_schedule(peak)
   else:
     raise unknown('config.optim.schedule', config.schedule, SCHEDULES)
-  # Update number 0 already moves: the ramp is 1/w, 2/w, ... rather than 0, 1/w, ...
+  # Update number 0 already moves: the ramp is 1/(w+1), 2/(w+1), ... of the peak rather than 0, 1/w, ...
   ramp = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
   return optax.join_schedules([ramp, after], [warmup])
 
 
 def matrix_axes(names: tuple[str, ...]) -> tuple[int, ...]:
   """Positions of the axes that make a parameter a matrix (two or more of them) rather than a vector or a table."""
-  return () if 'positions' in names else tuple(i for i, name in enumerate(names) if name not in NOT_MATRIX_AXES)
+  if 'positions' in names or 'embed' not in names:  # the bias of a query has two axes, heads and head_dim: no matrix
+    return ()
+  return tuple(i for i, name in enumerate(names) if name != 'layers')
 
 
 def decay_mask(axes: Any) -> Any:

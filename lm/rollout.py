@@ -1,6 +1,7 @@
 """Samples of the policy, graded and laid out as a batch for the policy-gradient step."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,8 +76,7 @@ def collect(generate: Callable[[list[list[int]]], list[Completion]], prompts: li
     'rl/equal_groups': np.mean(np.ptp(rewards_QG, axis=1) == 0),
   }
   for name, rows_B in (('right', right_B), ('wrong', ~right_B)):
-    if rows_B.any():
-      metrics[f'rl/length_{name}'] = length_B[rows_B].mean()
+    metrics[f'rl/length_{name}'] = length_B[rows_B].mean() if rows_B.any() else math.nan  # null in metrics.jsonl
   return batch, {name: float(value) for name, value in metrics.items()}
 
 

@@ -26,6 +26,7 @@ class Sampling:
   temperature: float = 1.0
   top_k: int = 0
   top_p: float = 1.0
+  banned_ids: tuple[int, ...] = ()  # never drawn, whatever their logits: what only a tool may put in
 
   def __post_init__(self):
     if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -60,10 +61,14 @@ class Completion:
 
 
 def filter_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Log-probabilities of the sampled distribution: temperature, then top-k, then top-p (arXiv 1904.09751).
+  """Log-probabilities of the sampled distribution: bans, temperature, then top-k, then top-p (arXiv 1904.09751).
 
-  At temperature 0 nothing is filtered: the model's own log-probabilities, of which the largest will be taken.
+  The trainer scores with it too (lm/steps/rl.py), so the two agree. At temperature 0 nothing but the bans is applied: the
+  model's own log-probabilities, of which the largest will be taken.
   """
+  if sampling.banned_ids:
+    banned_V = token_set(sampling.banned_ids, logits_BV.shape[-1])
+    logits_BV = jnp.where(banned_V[None], -jnp.inf, logits_BV)
   if sampling.temperature == 0:
     return jax.nn.log_softmax(logits_BV)
   logits_BV = logits_BV / sampling.temperature
@@ -90,7 +95,9 @@ def prefill(config: FrozenConfigDict, params: Any, state: State, tokens_BT: jax.
 
 
 def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
-  """An empty state: nothing read yet."""
+  """An empty state: nothing read yet. Raises UserError where learned positions end before `capacity`."""
+  if config.position == 'learned' and capacity > config.max_len:
+    raise UserError(f'a context of {capacity} tokens was asked for; the learned positions end at max_len, {config.max_len}')
   return State(init_cache(config, batch_size, capacity), jnp.zeros((batch_size, config.vocab_size), jnp.float32))
 
 
@@ -167,7 +174,7 @@ def generate(config: FrozenConfigDict, params: Any, prompts: Sequence[Sequence[i
     pause_ids: tokens that hand the row to `tool`. After `max_calls` calls a row is left paused and unfinished.
 
   Raises:
-    UserError: a prompt that is empty or leaves no room in the cache.
+    UserError: a prompt that is empty or leaves no room in the cache, or a cache longer than learned positions go.
   """
   for i, prompt in enumerate(prompts):
     if not 0 < len(prompt) < capacity:

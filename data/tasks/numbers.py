@@ -30,7 +30,7 @@ class Arithmetic(Task):
 
   max_digits: int = 3  # of each operand
   operators: str = '+-*'
-  tool_share: float = 0.3  # of demonstrations, from 0 to 1
+  tool_share: float = 0.15  # of demonstrations, from 0 to 1
   name: ClassVar[str] = 'arithmetic'
   questions: ClassVar[tuple[str, ...]] = QUESTIONS
 

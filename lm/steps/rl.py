@@ -1,5 +1,8 @@
 """The policy-gradient step: group-relative advantages and a clipped policy loss over sampled answers."""
 
+import functools
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm import loss
 from lm.model import Transformer, head
+from lm.sample import Sampling, filter_logits
 from lm.steps.common import LossFn
 
 
@@ -15,24 +19,32 @@ def advantages(rewards_QG: np.ndarray, normalize_std: bool) -> np.ndarray:
 
   Without the division it is Dr. GRPO's (arXiv 2503.20783). A group whose rewards are all equal gets zeros.
   """
-  centred_QG = rewards_QG - rewards_QG.mean(axis=1, keepdims=True)
+  equal_Q1 = np.ptp(rewards_QG, axis=1, keepdims=True) == 0  # asked of the rewards: their rounded mean may differ
+  centred_QG = np.where(equal_Q1, 0, rewards_QG - rewards_QG.mean(axis=1, keepdims=True))
   if not normalize_std:
     return centred_QG
   return centred_QG / (rewards_QG.std(axis=1, keepdims=True) + 1e-6)
 
 
-def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperature: float):
-  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as the sampler had them."""
+def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperature: float,
+               banned_ids: Sequence[int] = ()) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as the sampler had them.
+
+  Args:
+    temperature, banned_ids: those of the `lm.sample.Sampling` that drew the answers.
+  """
   model = Transformer(model_config)
+  normalize = functools.partial(filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids)))
 
   def score(params, inputs_BT, targets_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
-    return loss.token_log_probs(hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, temperature)
+    return loss.token_log_probs(hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize)
 
   return score
 
 
-def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: ConfigDict) -> LossFn:
+def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: ConfigDict,
+              banned_ids: Sequence[int] = ()) -> LossFn:
   """Loss of a batch of sampled answers, all arrays [B, T].
 
   inputs, targets: int32, prompts and answers padded at the end; weights: 1 on tokens the policy sampled (its stop token
@@ -43,7 +55,7 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: Confi
   half the squared log-ratio, whose gradient on the policy's own samples is that of KL(policy || reference); the value
   logged as rl/kl is the low-variance estimate r - 1 - log r (J. Schulman, Approximating KL divergence, 2020).
   """
-  score = make_score(model_config, loss_config, rl.temperature)
+  score = make_score(model_config, loss_config, rl.temperature, banned_ids)
   clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl
 
   def loss_fn(params, batch):
