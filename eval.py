@@ -21,7 +21,12 @@ from lm.evals import tasks as scoring
 from lm.steps import pretrain
 
 
-def make_generate(config: FrozenConfigDict, tokenizer: Any, *, sampling: sample.Sampling, max_new_tokens: int,
+def banned_ids(tokenizer: Any) -> tuple[int, ...]:
+  """Tokens that only a tool may put into a reply."""
+  return tuple(chat.token_id(tokenizer, tag) for tag in chat.TAGS['output'])
+
+
+def make_generate(config: FrozenConfigDict, tokenizer: Any, *, temperature: float, max_new_tokens: int,
                   max_len: int) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
   """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator answered.
 
@@ -30,6 +35,7 @@ def make_generate(config: FrozenConfigDict, tokenizer: Any, *, sampling: sample.
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
+  sampling = sample.Sampling(temperature, banned_ids=banned_ids(tokenizer))
   stop, pause = [chat.token_id(tokenizer, chat.END)], [chat.token_id(tokenizer, chat.TAGS['python'][1])]
 
   def generate(params, prompts, key):
@@ -57,7 +63,7 @@ def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence
       reply = chat.parse(tokenizer, completion.tokens)
       formats.append(chat.grade_format(reply))
       value = task.grade(problem, reply)
-      if len(samples) < 4 * (t + 1):  # noqa: B023: called within this turn of the loop
+      if sum(s['task'] == task.name for s in samples) < 4:
         samples.append({'task': task.name, 'prompt': problem['messages'][-1]['content'],
                         'reply': tokenizer.decode(completion.tokens), 'grade': value})
       return value
@@ -112,7 +118,8 @@ def evaluate(config: ConfigDict, path: str) -> dict:
     model = pretrained.load(path, config.model, base.get_config().model, mesh)
     tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
-    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint}, config_lib.names(config.checkpoint.allow_mismatch))
+    allow = config_lib.names(config.checkpoint.allow_mismatch)
+    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint}, allow)
     if config.data.val:
       loader = open_loader(config, tokenizer, config.data.val, train=False)
       nats, _ = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))(
@@ -123,7 +130,7 @@ def evaluate(config: ConfigDict, path: str) -> dict:
                                                config.eval.max_new_tokens, config.seed)
     if config.eval.tasks:
       tasks = make_tasks(config, config.eval.tasks)
-      generate = make_generate(model.config, tokenizer, sampling=sample.Sampling(0.0),
+      generate = make_generate(model.config, tokenizer, temperature=0.0,
                                max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
       report['scores'], report['samples'] = score_tasks(
         generate, model.params, tokenizer, tasks, config.eval.examples, config.eval.batch_size, config.seed)

@@ -30,12 +30,12 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   from configs import base
   from data import baselines, chat, prepare
   from data import tokenizer as tokenizer_lib
-  from lm import checkpoint, model, optim, pretrained, rollout, sample, sharding
+  from lm import checkpoint, model, optim, pretrained, rollout, sharding
   from lm import metrics as metrics_lib
   from lm.evals import perplexity
   from lm.steps import common, diagnose, pretrain, rl, sft
 
-  # ---- Config ---------------------------------------------------------------------------------------------------------
+  # ---- Config ----------------------------------------------------------------------------------------------------
   if config.batch_size % config.microbatches:
     raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
   rows = config.batch_size // config.microbatches
@@ -44,12 +44,12 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the second start of a run compiles nothing
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path.home() / '.cache' / 'deepdive' / 'jax'))
 
-  # ---- Devices and mesh -----------------------------------------------------------------------------------------------
+  # ---- Devices and mesh ------------------------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   sharding.check_rows(mesh, {'batch_size / microbatches': rows, 'eval.batch_size': config.eval.batch_size})
 
-  # ---- Model and tokenizer: those of init_from, or new ------------------------------------------------------------
+  # ---- Model and tokenizer: those of init_from, or new -----------------------------------------------------------
   start = None
   if config.init_from:
     start = pretrained.load(config.init_from, config.model, base.get_config().model, mesh)
@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     raise UserError(f'config.seq_len is {config.seq_len}; the model reads at most max_len = {model_config.max_len} tokens')
   tokenizer.save(workdir / 'tokenizer')
 
-  # ---- Data: batch(step) is a pure function of (manifest, seed, step, batch size) ------------------------------------
+  # ---- Data: batch(step) is a pure function of (manifest, seed, step, batch size) --------------------------------
   test_tasks = evaluation.make_tasks(config, config.eval.tasks)
   loader = val = None
   if config.stage == 'rl':
@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     val = val_manifest and evaluation.open_loader(config, tokenizer, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
 
-  # ---- Abstract state and shardings -----------------------------------------------------------------------------------
+  # ---- Abstract state and shardings ------------------------------------------------------------------------------
   params_shape, axes = pretrained.abstract_params(model_config, mesh)
   inner = config.rl.inner_updates if config.stage == 'rl' else 1
   tx, schedule = optim.make(config.optim, config.steps * inner, axes)
@@ -82,12 +82,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   state_shape = sharding.abstract_state(init_state, params_shape, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, state_shape)
 
-  # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------------------------
+  # ---- Restore or init: own checkpoint > init_from > scratch -----------------------------------------------------
   saved = checkpoint.Checkpointer(workdir / 'checkpoints', keep_last=config.checkpoint.keep_last,
                                   keep_every=config.checkpoint.keep_every or None)
   provenance = {'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
                 'code': checkpoint.code_version(), 'data': data_fingerprint, 'tokenizer': tokenizer.fingerprint,
                 'init_from': start.provenance if start else None}
+  fresh = jax.jit(lambda key: init_state(model.init_params(model_config, key)), out_shardings=shardings)
   first = saved.latest() or 0
   if first:
     checkpoint.check_provenance(saved.provenance(first), provenance, allow)
@@ -95,25 +96,26 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   elif start:
     state = jax.jit(init_state, out_shardings=shardings)(start.params)
   else:
-    fresh = jax.jit(lambda key: init_state(model.init_params(model_config, key)), out_shardings=shardings)
     state = fresh(jax.random.key(config.seed))
   files.write_json(workdir / 'config.json', provenance['config'])
 
-  # ---- The jitted step, and where its batches come from -----------------------------------------------------------
+  # ---- The jitted step, and where its batches come from ----------------------------------------------------------
   if config.stage == 'rl':
-    loss_fn = rl.make_loss(model_config, config.loss, config.rl)
-    next_batch = make_rollouts(config, model_config, tokenizer, start.params if start else state['params'], mesh)
+    loss_fn = rl.make_loss(model_config, config.loss, config.rl, evaluation.banned_ids(tokenizer))
+    reference = start.params if start else fresh(jax.random.key(config.seed))['params']
+    next_batch = make_rollouts(config, model_config, tokenizer, reference, mesh)
   else:
     loss_fn = {'pretrain': pretrain, 'sft': sft}[config.stage].make_loss(model_config, config.loss)
     stream = loader.iterate(first, config.steps)
 
     def next_batch(step, _):
       batch = {name: x.reshape(config.microbatches, rows, -1) for name, x in next(stream).items()}
-      return sharding.put_batch(batch, mesh), config.microbatches, {'data/epoch': (step + 1) * config.batch_size / loader.rows}
+      epoch = {'data/epoch': (step + 1) * config.batch_size / loader.rows}
+      return sharding.put_batch(batch, mesh), config.microbatches, epoch
 
   step_fn = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0)
 
-  # ---- Evaluators -----------------------------------------------------------------------------------------------------
+  # ---- Evaluators ------------------------------------------------------------------------------------------------
   metrics = metrics_lib.Metrics(workdir, first or None)
   losses = perplexity.make_evaluate(loss_fn)
 
@@ -133,7 +135,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     for text in texts:
       metrics.text(step, text['prompt'], text['text'])
 
-  # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ------------------------------------
+  # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ---------------------------------
   def settle(number, batch, values, seen):
     """Waits for a dispatched step and logs it; a loss that is not finite ends the run."""
     values = {name: float(value) for name, value in jax.device_get(values).items()}
@@ -171,7 +173,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       if saving:
         saved.save(step, state, provenance)
 
-    # ---- Finish: what the run came to -------------------------------------------------------------------------------
+    # ---- Finish: what the run came to ----------------------------------------------------------------------------
     result = {'provenance': provenance, 'steps': config.steps} | scores
     if config.stage == 'pretrain':
       result['samples'] = evaluation.first_and_last_samples(workdir)
@@ -184,25 +186,26 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     if config.stage == 'rl':
       result['rl'] = rollout.first_and_last(metrics_lib.read(workdir))
     if test_tasks:
-      generate = evaluation.make_generate(model_config, tokenizer, sampling=sample.Sampling(0.0), max_len=config.seq_len,
-                                          max_new_tokens=config.eval.max_new_tokens)
+      generate = evaluation.make_generate(model_config, tokenizer, temperature=0.0,
+                                          max_len=config.seq_len, max_new_tokens=config.eval.max_new_tokens)
       scores, replies = evaluation.score_tasks(generate, state['params'], tokenizer, test_tasks, config.eval.examples,
                                                config.eval.batch_size, config.seed)
-      result |= {'scores': scores, 'replies': replies}
+      result['scores'] = scores
+      result.setdefault('samples', replies)  # of a pretraining run they are the texts that it went on with
   files.write_json(workdir / 'report.json', result)
 
 
 def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, reference_params: Any, mesh: Any) -> Callable:
   """Builds `next_batch(step, params)` for stage rl: questions, sampled answers, grades, advantages.
 
-  The questions of a step depend on the step alone, its random draws on (config.seed, step): a resumed run asks the same.
+  The questions of a step depend on the step alone, its draws on (config.seed, step): a resumed run asks the same.
   """
   import jax
   import numpy as np
 
   import eval as evaluation
   from data import chat
-  from lm import rollout, sample, sharding
+  from lm import rollout, sharding
   from lm.steps import rl as rl_step
 
   rl, tasks = config.rl, evaluation.make_tasks(config, config.data.tasks)
@@ -210,11 +213,11 @@ def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, referen
     raise UserError("config.data.tasks is ''; stage rl needs tasks to practise")
   if config.batch_size % rl.group_size:
     raise UserError(f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}')
-  generate = evaluation.make_generate(model_config, tokenizer, sampling=sample.Sampling(rl.temperature),
+  generate = evaluation.make_generate(model_config, tokenizer, temperature=rl.temperature,
                                       max_new_tokens=rl.max_new_tokens, max_len=config.seq_len)
-  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature))
+  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, evaluation.banned_ids(tokenizer)))
   questions = config.batch_size // rl.group_size
-  # Copied: the run's own parameters are donated to the step when it starts from scratch.
+  # Copied: what the run started from may share its memory with what the step is given to overwrite.
   reference_params = jax.tree.map(lambda x: x.copy(), reference_params) if rl.kl else None
 
   def next_batch(step, params):

@@ -19,8 +19,8 @@ def get_config() -> ConfigDict:
   c.seq_len = 1024  # tokens in a row
 
   c.data = ConfigDict()
-  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken:PATTERN | FOLDER/tokenizer.json; with init_from it must be the checkpoint's
-  c.data.train = ''  # what to train on: a manifest.json of token shards, or text/JSONL files (globs, ','-separated) to tokenize at start
+  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken:PATTERN | FOLDER/tokenizer.json; init_from brings its own
+  c.data.train = ''  # a manifest.json of token shards, or text or JSONL files (globs, between commas) to tokenize
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
   c.data.documents = ''  # cleaned documents (JSONL) that the docs, refusal and spelling tasks are made from
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
   c.model.init_std = 0.02  # of embeddings and matrices; residual outputs get init_std / sqrt(2 num_layers)
   c.model.param_dtype = 'float32'
   c.model.dtype = 'float32'  # of activations and matrix products; softmax, norms and logits stay float32
-  c.model.scan_layers = True  # one compiled layer looped over (fast compile) or all layers unrolled (fast on CPU); same parameters
+  c.model.scan_layers = True  # loop over one compiled layer (fast compile) or unroll all (fast on CPU); same parameters
   c.model.remat = 'none'  # what the backward pass recomputes: none | full | dots (matrix products are kept)
 
   c.loss = ConfigDict()

@@ -132,7 +132,7 @@ def decode(config: FrozenConfigDict, sampling: Sampling, max_new: int, params: A
     slot_B = jnp.where(run_B, out.count_B, max_new)  # out of range: dropped
     rows_B = jnp.arange(B)
     out = Decoded(out.tokens_BM.at[rows_B, slot_B].set(token_B, mode='drop'),
-                  out.log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'), out.count_B + run_B)
+                  out.log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'), out.count_B + run_B.astype(jnp.int32))
     hidden_B1D, cache = model.apply({'params': params}, token_B[:, None], cache=state.cache,
                                     num_tokens_B=run_B.astype(jnp.int32))
     logits_BV = jnp.where(run_B[:, None], unembed(params, config, hidden_B1D[:, 0]), state.logits_BV)
