@@ -1,0 +1,248 @@
+"""Chat with a checkpoint in the terminal: python -m lm.chat --checkpoint=runs/quickstart"""
+
+import argparse
+import codecs
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from configs import base
+from data import chat, tools
+from data import tokenizer as tokenizer_lib
+from lm import checkpoint, errors, pretrained, sample, sharding
+from lm.errors import UserError
+
+FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
+DRAW = 4  # tokens drawn by one call: text appears, and Ctrl-C is heard, this often
+COMMANDS = {'/help': 'this list', '/reset': 'forget the conversation and begin anew', '/exit': 'leave (or Ctrl-D)'}
+PYTHON, OUTPUT, THINK = (chat.TAGS[kind] for kind in ('python', 'output', 'think'))
+MARKS = {PYTHON[0]: '[python: ', PYTHON[1]: '', OUTPUT[0]: ' -> ', OUTPUT[1]: ']', THINK[0]: '[think: ', THINK[1]: ']',
+         chat.END: ''}  # what is shown for a special token; others are shown by name
+CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
+
+
+class Pieces:
+  """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as [python: 1+1 -> 2]."""
+
+  def __init__(self, tokenizer: Any):
+    self._tokenizer = tokenizer
+    self._names = {index: name for name, index in tokenizer.special_tokens.items()}
+    self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
+    self._aside = False
+
+  def __call__(self, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """(text, aside) of the next tokens; aside: a tool call or a thought, not what is said. Texts may be empty."""
+    for index in ids:
+      name = self._names.get(index)
+      if name is None:
+        yield self._utf8.decode(self._tokenizer.token_bytes(index)), self._aside
+      else:
+        yield self._utf8.decode(b'', final=True), self._aside
+        yield MARKS.get(name, name), True
+        if name in MARKS:
+          self._aside = name in (*PYTHON, OUTPUT[0], THINK[0])
+
+  def end(self) -> tuple[str, bool]:
+    """What is left of a character that never became whole."""
+    return self._utf8.decode(b'', final=True), self._aside
+
+
+class Session:
+  """A conversation whose past stays in the key/value cache, so that each turn costs its own tokens only.
+
+  Attributes:
+    ids: every token of the conversation so far; all of them are in the cache.
+    state: the cache and the logits that follow `ids`.
+    fed: how many tokens were read in since the start or the last reset (the others were drawn).
+  """
+
+  def __init__(self, config: FrozenConfigDict, params: Any, tokenizer: Any, sampling: sample.Sampling, *,
+               max_new_tokens: int, seed: int = 0, system: str = ''):
+    """Starts with an empty conversation.
+
+    Args:
+      config: the model's; its max_len is how many tokens a conversation may have.
+      sampling: its banned_ids are set here: the tags of tool results are never drawn.
+      max_new_tokens: longest reply, tool results not counted; at least 1.
+      system: text of a system turn, '' for none.
+    """
+    if max_new_tokens < 1:
+      raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
+    self.config, self.params, self.tokenizer = config, params, tokenizer
+    self._sampling = sample.Sampling(sampling.temperature, sampling.top_k, sampling.top_p, tuple(map(self._id, OUTPUT)))
+    self._end, self._call = self._id(chat.END), self._id(PYTHON[1])
+    self._ends_V = sample.token_set([self._end, self._call], config.vocab_size)
+    self._max_new_tokens, self._system, self._key = max_new_tokens, system, jax.random.key(seed)
+    self.reset()
+
+  def reset(self) -> None:
+    """Forgets the conversation. The next one draws other random numbers."""
+    self._key, key = jax.random.split(self._key)
+    self._keys_B = key[None]
+    self.state = sample.start(self.config, 1, self.config.max_len)
+    self.ids: list[int] = []
+    self.fed = 0
+
+  def reply(self, text: str) -> Iterator[tuple[str, bool]]:
+    """Says `text` and yields the reply as it is drawn: pieces (text, aside) of `Pieces`, some of them empty.
+
+    The iterator may be dropped at any piece: the conversation goes on after what was drawn by then.
+
+    Raises:
+      UserError: the context is full: before `text` was read, or in the middle of the reply.
+    """
+    self._feed(self._turn(text))
+    begin, left, pieces = len(self.ids), self._max_new_tokens, Pieces(self.tokenizer)
+    while left:
+      drawn = self._draw(min(left, DRAW))
+      left -= len(drawn)
+      yield from pieces(drawn)
+      if drawn[-1] == self._end:
+        return
+      if drawn[-1] == self._call:
+        result = chat.answer_call(self.tokenizer, self.ids[begin:], tools.calculate)
+        if not result:  # a tag that closes no call
+          return
+        self._feed(result)
+        yield from pieces(result)
+    yield pieces.end()
+    yield f' [stopped after {self._max_new_tokens} tokens]', True
+
+  def _turn(self, text: str) -> list[int]:
+    """The user's turn and the header of the reply, behind whatever the conversation still lacks."""
+    roles = [('user', text)]
+    before = []
+    if not self.ids:
+      before = [self._id(chat.BOS)]
+      roles = [('system', self._system)] * bool(self._system) + roles
+    elif self.ids[-1] != self._end:  # the last reply was cut off
+      before = [self._end]
+    turns = [chat.render_turn(self.tokenizer, {'role': role, 'content': content})[0] for role, content in roles]
+    return [*before, *(i for turn in turns for i in turn), self._id(chat.HEADERS['assistant'])]
+
+  def _feed(self, ids: list[int]) -> None:
+    """Reads tokens in. Raises UserError, and reads none, if they leave no room for a reply."""
+    if len(self.ids) + len(ids) >= self.config.max_len:
+      raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
+    for i in range(0, len(ids), FEED):
+      tokens_1T, num_1 = sample.pad_tokens([ids[i:i + FEED]], FEED)
+      self.state = sample.prefill(self.config, self.params, self.state, tokens_1T, num_1)
+    self.ids += ids
+    self.fed += len(ids)
+
+  def _draw(self, count: int) -> list[int]:
+    """Draws 1 to `count` tokens. Raises UserError if there is room for none."""
+    if len(self.ids) >= self.config.max_len:
+      raise self._full('the reply is cut off')
+    self.state, out = sample.decode(self.config, self._sampling, DRAW, self.params, self.state,
+                                    np.array([count], np.int32), self._ends_V, self._keys_B)
+    out = jax.device_get(out)
+    drawn = out.tokens_BM[0, :int(out.count_B[0])].tolist()
+    self.ids += drawn
+    return drawn
+
+  def _full(self, what: str) -> UserError:
+    return UserError(f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new conversation')
+
+  def _id(self, name: str) -> int:
+    return chat.token_id(self.tokenizer, name)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+  """Gives a function that says whether Ctrl-C was pressed. An exception could lose a cache that is being passed on."""
+  pressed = threading.Event()
+  before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+  try:
+    yield pressed.is_set
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def show(text: str, aside: bool) -> None:
+  """Prints a piece, dimmed on a terminal if it is an aside. Control characters could steer the terminal: replaced."""
+  text = text.translate(CONTROLS)
+  print(f'\033[2m{text}\033[0m' if aside and text and sys.stdout.isatty() else text, end='', flush=True)
+
+
+def note(text: object) -> None:
+  """Prints a line that is not the model's."""
+  show(f'[{text}]\n', True)
+
+
+def converse(session: Session, line: str) -> None:
+  """Shows the reply to one line. Ctrl-C or a full context ends the reply."""
+  with interrupts() as interrupted:
+    try:
+      for text, aside in session.reply(line):
+        show(text, aside)
+        if interrupted():
+          show(' [stopped]', True)
+          break
+      print()
+    except UserError as error:
+      print()
+      note(error)
+
+
+def loop(session: Session) -> None:
+  """Reads lines and commands until /exit or the end of the input."""
+  prompt = '> ' if sys.stdin.isatty() else ''
+  while True:
+    try:
+      line = input(prompt).strip()
+    except EOFError:
+      return
+    except KeyboardInterrupt:
+      print()
+      note('/exit or Ctrl-D leaves')
+      continue
+    if line == '/exit':
+      return
+    if line == '/help':
+      print('\n'.join(f'{name:8} {meaning}' for name, meaning in COMMANDS.items()))
+    elif line == '/reset':
+      session.reset()
+      note('a new conversation')
+    elif line.startswith('/'):
+      note(errors.unknown('command', line.split()[0], COMMANDS))
+    elif line:
+      converse(session, line)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
+  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder')
+  parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
+  parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
+  parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
+  parser.add_argument('--seed', type=int, default=0, help='of the random numbers')
+  parser.add_argument('--system', default='', metavar='TEXT', help='a system turn to begin with')
+  parser.add_argument('--max-new-tokens', type=int, default=512, help='longest reply (default 512)')
+  args = parser.parse_args()
+  sampling = sample.Sampling(args.temperature, args.top_k, args.top_p)
+  for stream in (sys.stdin, sys.stdout):
+    stream.reconfigure(errors='replace')  # a byte that is no text, or a character the terminal lacks, ends no chat
+  config = base.get_config()
+  mesh = sharding.make_mesh(config.mesh)
+  with jax.set_mesh(mesh):
+    model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
+    tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
+    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint})
+    session = Session(model.config, model.params, tokenizer, sampling, max_new_tokens=args.max_new_tokens,
+                      seed=args.seed, system=args.system)
+    if sys.stdin.isatty():
+      import readline  # noqa: F401  input() gets line editing and history from it
+      note(f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists commands')
+    loop(session)
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -1,0 +1,189 @@
+"""The terminal chat on a tiny random model."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from data import chat as template
+from data import tokenizer as tokenizer_lib
+from lm import chat, checkpoint, pretrained, sample, sharding
+from lm.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+TOKENIZER = tokenizer_lib.load('bytes', template.SPECIAL_TOKENS)
+PYTHON, END = template.TAGS['python'], template.token_id(TOKENIZER, template.END)
+
+
+def new_session(tiny, max_len=160, max_new_tokens=10, **options):
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
+  return chat.Session(config, params, TOKENIZER, sample.Sampling(0), max_new_tokens=max_new_tokens, **options)
+
+
+def full_logits(session, forward):
+  """Logits after the whole conversation, read anew without a cache."""
+  return forward(session.config, session.params, np.array([session.ids], np.int32))[0, -1]
+
+
+def script(session, monkeypatch, *calls):
+  """Makes the model draw the given lists of tokens, each by one call of decode, by putting them into the cache."""
+  queue = list(calls)
+
+  def draw(count):
+    ids = queue.pop(0)
+    fed = session.fed
+    session._feed(ids)
+    session.fed = fed
+    return ids
+
+  monkeypatch.setattr(session, '_draw', draw)
+
+
+def shown(pieces):
+  return ''.join(text for text, _ in pieces)
+
+
+def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny, forward):
+  session = new_session(tiny, system='Be brief.')
+  list(session.reply('Hello there, who are you?'))
+  prompt = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello there, who are you?'}]
+  expected = template.render_prompt(TOKENIZER, prompt)
+  assert session.ids[:len(expected)] == expected and session.fed == len(expected)
+  assert len(session.ids) == len(expected) + 10  # the random model never stops
+  first = list(session.ids)
+  list(session.reply('And then?'))
+  turn = [END, *template.render_turn(TOKENIZER, {'role': 'user', 'content': 'And then?'})[0],
+          template.token_id(TOKENIZER, '<|assistant|>')]
+  assert session.ids[:len(first) + len(turn)] == first + turn
+  assert session.fed == len(expected) + len(turn)
+  logits = np.array(forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:])
+  np.testing.assert_allclose(session.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
+  logits[:, [template.token_id(TOKENIZER, tag) for tag in template.TAGS['output']]] = -np.inf  # never drawn
+  assert session.ids[-10:] == logits[:-1].argmax(-1).tolist()
+
+
+def test_a_finished_turn_gets_no_second_end(tiny, monkeypatch):
+  session = new_session(tiny)
+  script(session, monkeypatch, [*TOKENIZER.encode('Yes.'), END], [END])
+  assert shown(session.reply('A?')) == 'Yes.'
+  list(session.reply('B?'))
+  talk = [{'role': role, 'content': text} for role, text in
+          (('user', 'A?'), ('assistant', 'Yes.'), ('user', 'B?'))]
+  assert session.ids[:-1] == template.render_prompt(TOKENIZER, talk)
+
+
+def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forward, monkeypatch):
+  session = new_session(tiny, max_new_tokens=30)
+  call = [template.token_id(TOKENIZER, PYTHON[0]), *TOKENIZER.encode('3*4'), template.token_id(TOKENIZER, PYTHON[1])]
+  script(session, monkeypatch, call, [*TOKENIZER.encode('It is 12.'), END])
+  pieces = list(session.reply('3*4?'))
+  assert shown(pieces) == '[python: 3*4 -> 12]It is 12.'
+  assert shown(p for p in pieces if p[1]) == '[python: 3*4 -> 12]'
+  content = [{'type': 'python', 'text': '3*4'}, {'type': 'output', 'text': '12'}, {'type': 'text', 'text': 'It is 12.'}]
+  messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
+  assert session.ids == template.render(TOKENIZER, {'messages': messages})[0]
+  np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
+
+
+def test_no_piece_ends_inside_a_character():
+  data = 'né €𝄞'.encode()
+  pieces = chat.Pieces(TOKENIZER)
+  texts = [shown(pieces([byte])) for byte in data]
+  assert texts == ['n', '', 'é', ' ', '', '', '€', '', '', '', '𝄞']
+  assert pieces.end() == ('', False)
+  pieces = chat.Pieces(TOKENIZER)
+  assert shown(pieces(['€'.encode()[0]])) == '' and pieces.end()[0] == '\ufffd'
+  assert shown(chat.Pieces(TOKENIZER)(['€'.encode()[0], END])) == '\ufffd'
+
+
+def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
+  session = new_session(tiny)
+  next(session.reply('Hello'))
+  assert len(session.ids) == session.fed + chat.DRAW
+  list(session.reply('Again'))
+  np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
+
+
+def test_ctrl_c_stops_the_reply_only(tiny, capsys):
+  session = new_session(tiny, max_new_tokens=100)
+  before, draw = signal.getsignal(signal.SIGINT), session._draw
+
+  def interrupted(count):
+    os.kill(os.getpid(), signal.SIGINT)
+    return draw(count)
+
+  session._draw = interrupted
+  chat.converse(session, 'Hello')
+  assert capsys.readouterr().out.endswith('[stopped]\n')
+  assert len(session.ids) == session.fed + chat.DRAW
+  assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_full_context_is_said_and_reset_helps(tiny):
+  session = new_session(tiny, max_len=40, max_new_tokens=100)
+  with pytest.raises(UserError, match='context of 40 tokens is full: the reply is cut off; /reset'):
+    list(session.reply('Hello'))
+  assert len(session.ids) == 40
+  with pytest.raises(UserError, match=r'full: \d+ more tokens do not fit behind 40'):
+    list(session.reply('Hello?'))
+  assert len(session.ids) == 40
+  session.reset()
+  assert next(session.reply('Hello')) and session.fed == len(session.ids) - chat.DRAW
+  session.reset()
+  with pytest.raises(UserError, match='more tokens do not fit behind 0'):
+    list(session.reply('x' * 40))
+  assert session.ids == [] and session.fed == 0
+
+
+@pytest.fixture
+def run_folder(tiny, tmp_path):
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
+  with checkpoint.Checkpointer(tmp_path / 'checkpoints', keep_last=1) as saver:
+    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': TOKENIZER.fingerprint}
+    saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
+  TOKENIZER.save(tmp_path / 'tokenizer')
+  return tmp_path
+
+
+def chat_process(folder, text='', **environment):
+  command = [sys.executable, '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6']
+  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'} | environment
+  return subprocess.run(command, input=text.encode(), capture_output=True, cwd=ROOT, env=environment, check=False)
+
+
+def test_piped_conversation(run_folder):
+  config = base.get_config()
+  mesh = sharding.make_mesh(config.mesh)
+  with jax.set_mesh(mesh):
+    model = pretrained.load(run_folder, config.model, config.model, mesh)
+    session = chat.Session(model.config, model.params, TOKENIZER, sample.Sampling(0), max_new_tokens=6)
+    expected = shown(session.reply('Hi')).translate(chat.CONTROLS)
+  result = chat_process(run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n')
+  assert result.returncode == 0, result.stderr.decode()
+  out = result.stdout.decode()
+  assert out.count(expected + '\n') == 2
+  assert all(name in out for name in chat.COMMANDS)
+  assert "unknown command '/rest' (did you mean '/reset'?)" in out
+  assert 'context of 64 tokens is full' in out and '\033' not in out
+
+
+def test_what_cannot_be_loaded_is_one_line(run_folder):
+  def error(folder):
+    result = chat_process(folder)
+    assert result.returncode == 1 and result.stdout == b''
+    text = result.stderr.decode()
+    assert text.startswith('error: ') and text.count('\n') == 1
+    return text
+
+  assert 'no complete checkpoint at' in error(run_folder / 'missing')
+  tokenizer_lib.load('bytes', [*template.SPECIAL_TOKENS, '<|more|>']).save(run_folder / 'tokenizer')
+  assert 'tokenizer of the checkpoint is' in error(run_folder)
+  largest = max((run_folder / 'checkpoints/3/params').rglob('*'), key=lambda p: p.is_file() and p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:-1] + b'?')
+  assert 'corrupt checkpoint' in error(run_folder)
