@@ -29,7 +29,7 @@ def get_config(arg=None):
 
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
-    stage.model.update(num_layers=4, embed_dim=192, num_heads=6, num_kv_heads=2, head_dim=32, mlp_dim=576, qk_norm=True,
+    stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm=True,
                        max_len=512, scan_layers=False)
     stage.loss.chunk = 1024
     stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=200, batch_size=50)
@@ -37,15 +37,15 @@ def get_config(arg=None):
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 
-  c.pretrain.steps, c.pretrain.batch_size = 300, 8
+  c.pretrain.steps, c.pretrain.batch_size = 170, 16
   c.pretrain.eval.update(every=50, prompts=('This module', 'Return the'), baselines=True)
 
   c.sft.data.tasks = 'arithmetic:3,calculator,identity,refusal:2,spelling:3,docs:3'
-  c.sft.steps, c.sft.batch_size = 300, 8
-  c.sft.eval.every = 100
+  c.sft.steps, c.sft.batch_size = 100, 16
+  c.sft.eval.every = 50
 
   c.rl.data.tasks = 'arithmetic'
-  c.rl.steps, c.rl.batch_size, c.rl.microbatches = 24, 256, 4
+  c.rl.steps, c.rl.batch_size, c.rl.microbatches = 24, 128, 4
   c.rl.rl.max_new_tokens = 24
   c.rl.rl.kl = 0.02
   c.rl.log_every = 1
