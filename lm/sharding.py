@@ -30,7 +30,7 @@ RULES = {
 def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
   """The mesh of `config.mesh` over all devices. Raises UserError when the sizes do not multiply to their number."""
   devices = jax.devices() if devices is None else devices
-  sizes = [config[axis] for axis in AXES]
+  sizes = [getattr(config, axis) for axis in AXES]
   known = math.prod(s for s in sizes if s != -1)
   if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
     raise UserError(f'config.mesh is {dict(zip(AXES, sizes, strict=True))}; sizes are at least 1, or -1 for one of them')

@@ -1,0 +1,95 @@
+"""Every config field is read by the code that runs it: a field that nobody reads is a knob that turns nothing."""
+
+import inspect
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from data.web.clean import clean
+
+ROOT = pathlib.Path(__file__).parent.parent
+RECORD = """
+import json, pathlib, sys
+from ml_collections import ConfigDict
+from lm.config import load
+import train
+
+read, plain = set(), ConfigDict.__getattr__
+
+def record(self, name):
+  if not name.startswith('_'):
+    read.add((tuple(sorted(self.keys())), name))  # a part of the config is known by the names of its fields
+  return plain(self, name)
+
+config = load(sys.argv[1])
+ConfigDict.__getattr__ = record
+train.train(config, pathlib.Path(sys.argv[2]))
+json.dump(sorted(read), sys.stdout)
+"""
+
+
+def fields(config, prefix=''):
+  """{dotted name: (names of the part, name)} of every leaf."""
+  found = {}
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      found |= fields(value, f'{prefix}{name}.')
+    else:
+      found[prefix + name] = (tuple(sorted(config.keys())), name)
+  return found
+
+
+@pytest.fixture(scope='module')
+def reads(tmp_path_factory):
+  """Which fields a run of each config reads."""
+  environment = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))}
+  found = {}
+  for name in ('pretrain', 'sft', 'rl'):
+    command = [sys.executable, '-c', RECORD, f'configs/{name}.py:smoke', str(tmp_path_factory.mktemp(name))]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found[name] = {(tuple(names), field) for names, field in json.loads(result.stdout)}
+  return found
+
+
+def test_every_field_is_read(reads):
+  everything = set().union(*reads.values())
+  assert [name for name, field in fields(base.get_config()).items() if field not in everything] == []
+
+
+@pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl'])
+def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
+  from lm.config import load
+
+  config, plain = load(f'configs/{name}.py:smoke'), fields(base.get_config())
+  values = {field: value for field, value in _values(config).items() if value != _values(base.get_config())[field]}
+  assert values
+  assert [field for field in values if plain[field] not in reads[name]] == []
+
+
+def _values(config, prefix=''):
+  found = {}
+  for name, value in config.items():
+    found |= _values(value, f'{prefix}{name}.') if isinstance(value, ConfigDict) else {prefix + name: value}
+  return found
+
+
+def test_cleaning_takes_every_field_of_the_recipe():
+  assert set(base.get_recipe().clean) <= inspect.signature(clean).parameters.keys()
+
+
+@pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'base'))
+def test_a_config_adds_no_field(name, monkeypatch):
+  from lm.config import load
+
+  monkeypatch.chdir(ROOT)
+  config = load(f'configs/{name}.py')
+  plain = base.get_recipe() if config.stage == 'recipe' else base.get_config()
+  thresholds = ('clean.gopher_repetition.', 'clean.gopher_quality.', 'clean.fineweb.', 'clean.languages.')
+  assert [f for f in fields(config) if f not in fields(plain) and not f.startswith(thresholds)] == []

@@ -1,0 +1,75 @@
+"""The whole road, small: killed on the way, gone on with, complete, and skipped the next time."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))}
+TASKS = {'arithmetic', 'calculator', 'identity', 'refusal', 'spelling', 'docs', 'format'}
+
+
+def command(workdir):
+  return [sys.executable, 'train.py', '--config=configs/quickstart.py:smoke', f'--workdir={workdir}']
+
+
+def wait_for(path, process):
+  while not path.exists():
+    assert process.poll() is None, 'ended before ' + str(path)
+    time.sleep(0.05)
+
+
+@pytest.fixture(scope='module')
+def road(tmp_path_factory):
+  """The folder of a run that was killed in the crawl, in pretraining and in rl, and the output of its last start."""
+  workdir = tmp_path_factory.mktemp('quickstart') / 'run'
+  for milestone in ('crawl/crawl-00000.warc.gz', 'pretrain/checkpoints/4/digest.json', 'rl/checkpoints/1/digest.json'):
+    process = subprocess.Popen(command(workdir), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    wait_for(workdir / milestone, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  result = subprocess.run(command(workdir), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+  return workdir, result.stdout
+
+
+@pytest.mark.slow
+def test_report_holds_what_was_promised(road):
+  workdir, out = road
+  assert f'python -m lm.chat --checkpoint={workdir}' in out
+  report = json.loads((workdir / 'report.json').read_text())
+  assert set(report['stages']) == {'crawl', 'clean', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'rl', 'report'}
+  assert all(stage['peak_rss_bytes'] > 2**20 for name, stage in report['stages'].items() if name != 'report')
+  web = report['web']
+  assert web['pages_in'] == web['pages_out'] + sum(web['drops'].values())
+  assert report['tokenizer']['vocab_size'] == 1024 + 12
+  assert {'tokens', 'val_bpb', 'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'} <= report['pretrain'].keys()
+  assert report['pretrain']['tokens'] == 12 * 16 * 192
+  for stage in ('base', 'sft', 'rl'):
+    assert report['scores'][stage].keys() == TASKS
+    assert all(s['low'] <= s['accuracy'] <= s['high'] for s in report['scores'][stage].values())
+  assert report['rl'].keys() >= {'reward_first', 'reward_last', 'answer_length_first', 'answer_length_last'}
+  assert report['provenance'].keys() >= {'code', 'config', 'data', 'tokenizer'}
+  assert (workdir / 'report.html').exists()
+  assert (workdir / 'report.md').exists()
+
+
+@pytest.mark.slow
+def test_a_complete_run_is_skipped(road):
+  start = time.monotonic()
+  result = subprocess.run(command(road[0]), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+  assert result.stdout.count('complete, skipped') == 8
+  assert time.monotonic() - start < 20
+
+
+@pytest.mark.slow
+def test_no_update_was_done_twice(road):
+  steps = [json.loads(line)['step'] for line in (road[0] / 'rl' / 'metrics.jsonl').read_text().splitlines()]
+  assert sorted(set(steps)) == [0, 1, 2, 3] or sorted(set(steps)) == [1, 2, 3]
