@@ -119,14 +119,15 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   metrics = metrics_lib.Metrics(workdir, first or None)
   losses = perplexity.make_evaluate(loss_fn)
 
-  def evaluate(step):
+  def evaluate(step, log=True):
     if not val:
       return {}
     nats, weight = losses(state['params'], (sharding.put_batch(b, mesh) for b in val.iterate(0, val.steps_per_epoch)))
     scores = {'eval/val/loss': nats / weight}
     if config.stage == 'pretrain':
       scores['eval/val/bpb'] = perplexity.bits_per_byte(nats, val.bytes)
-    metrics.write(step, scores)
+    if log:
+      metrics.write(step, scores)
     return scores
 
   def continuations(step):
@@ -149,7 +150,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       metrics.write(number, values | seen)
 
   with saved, metrics, tqdm.tqdm(total=config.steps, initial=first, desc=config.stage, unit='step') as bar:
-    scores = evaluate(first) if first in (0, config.steps) else {}
+    # A run that was killed after its last update has logged its scores, but not reported them.
+    scores = evaluate(first, log=not first) if first in (0, config.steps) else {}
     if not first:
       continuations(0)
     pending = None
