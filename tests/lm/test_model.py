@@ -1,0 +1,179 @@
+"""The Transformer against NumPy, through its gradients, and with its cache against itself without."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from lm import model
+from lm.errors import UserError
+
+TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
+VARIANTS = {
+  'llama': {'activation': 'swiglu', 'tie_embeddings': False},
+  'qwen': {'qk_norm': True, 'activation': 'geglu', 'rope_theta': 50.0, 'num_kv_heads': 1},
+  'gpt2': {'norm': 'layernorm', 'position': 'learned', 'activation': 'gelu', 'attention_bias': True, 'mlp_bias': True,
+           'num_kv_heads': 4},
+  'relu2': {'activation': 'relu2', 'mlp_bias': True, 'attention_bias': True, 'norm_eps': 0.1, 'head_dim': 6},
+}
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_equals_numpy(tiny, forward, name):
+  config, params = tiny(**VARIANTS[name])
+  segments = np.repeat([[1] * 4 + [2] * 7], 3, axis=0).astype(np.int32)
+  positions = np.repeat([[0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6]], 3, axis=0).astype(np.int32)
+  plain = forward(config, params, TOKENS)
+  packed = forward(config, params, TOKENS, positions_BT=positions, segment_ids_BT=segments)
+  for row in range(3):
+    expected = reference.logits(config, params, TOKENS[row])
+    np.testing.assert_allclose(plain[row], expected, rtol=2e-4, atol=2e-4)
+    expected = reference.logits(config, params, TOKENS[row], positions[row], segments[row])
+    np.testing.assert_allclose(packed[row], expected, rtol=2e-4, atol=2e-4)
+
+
+def test_long_rows_are_attended_in_blocks_without_a_seam(tiny, forward):
+  config, params = tiny(max_len=200)
+  tokens = np.random.default_rng(1).integers(23, size=(1, 150), dtype=np.int32)
+  np.testing.assert_allclose(
+    forward(config, params, tokens)[0], reference.logits(config, params, tokens[0]), rtol=5e-4, atol=5e-4)
+
+
+def influence(config, params, tokens, **options):
+  """[T, S]: whether the logits at t depend on the embedding of the token at s. One row, no two tokens alike."""
+
+  def logits(table):
+    hidden, _ = model.Transformer(config).apply({'params': params | {'embedding': table}}, tokens, **options)
+    return model.unembed(params, config, hidden)[0].sum(-1)
+
+  jacobian_TVD = jax.jit(jax.jacrev(logits))(jnp.asarray(params['embedding']))
+  return np.asarray(jnp.abs(jacobian_TVD).sum(-1))[:, tokens[0]]
+
+
+def test_is_causal(tiny):
+  config, params = tiny(**VARIANTS['llama'])
+  seen = influence(config, params, np.arange(8, dtype=np.int32)[None])
+  np.testing.assert_array_equal(seen > 0, np.tril(np.ones((8, 8), bool)))
+
+
+def test_documents_do_not_see_each_other(tiny, forward):
+  config, params = tiny(**VARIANTS['llama'])
+  tokens = np.arange(9, dtype=np.int32)[None]
+  segments = np.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]], np.int32)
+  positions = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4]], np.int32)
+  options = {'positions_BT': positions, 'segment_ids_BT': segments}
+  seen = influence(config, params, tokens, **options)
+  np.testing.assert_array_equal(seen > 0, np.tril(segments[0][:, None] == segments[0]))
+  together = forward(config, params, tokens, **options)
+  alone = [forward(config, params, tokens)[:, :4], forward(config, params, np.roll(tokens, 5, axis=1))[:, :5]]
+  np.testing.assert_allclose(together, np.concatenate(alone, axis=1), atol=1e-5)
+
+
+@functools.cache
+def loss_and_grads(config):
+  """The compiled (params) -> (loss, gradients) of three rows."""
+
+  def loss(params):
+    hidden, _ = model.Transformer(config).apply({'params': params}, jnp.asarray(TOKENS))
+    return jnp.square(model.unembed(params, config, hidden)).mean()
+
+  shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+  return jax.jit(jax.value_and_grad(loss)).lower(shapes).compile()
+
+
+def test_scan_changes_nothing_but_the_program(tiny):
+  (scanned, params), (unrolled, other) = tiny(scan_layers=True), tiny(scan_layers=False)
+  chex.assert_trees_all_equal(params, other)
+  a, b = loss_and_grads(scanned), loss_and_grads(unrolled)
+  chex.assert_trees_all_close(a(params), b(params), rtol=1e-4, atol=1e-6)
+  assert ' while(' in a.as_text() and ' while(' not in b.as_text()
+
+
+@pytest.mark.parametrize('scan_layers', [True, False])
+def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
+  compiled, results, exps, dots = {}, {}, {}, {}
+  for remat in model.REMAT:
+    config, params = tiny(remat=remat, scan_layers=scan_layers)
+    compiled[remat] = loss_and_grads(config)
+    results[remat] = compiled[remat](params)
+    text = compiled[remat].as_text()
+    exps[remat], dots[remat] = text.count(' exponential('), text.count(' dot(')
+  for remat in ('full', 'dots'):
+    chex.assert_trees_all_close(results[remat], results['none'], rtol=1e-4, atol=1e-6)
+  assert exps['full'] > exps['none'] and exps['dots'] > exps['none']  # softmax and SiLU are computed again
+  assert dots['full'] > dots['dots'] >= dots['none']
+  if scan_layers:
+    used = {remat: c.memory_analysis().temp_size_in_bytes for remat, c in compiled.items()}
+    assert used['full'] < used['dots'] < used['none']
+
+
+def cached(config, params, rows, chunks, capacity=16):
+  """Logits of ragged `rows`, read in pieces: chunks[i][row] tokens of each row in call i, padded with other tokens."""
+
+  @jax.jit
+  def read(params, cache, tokens, num):
+    hidden, cache = model.Transformer(config).apply({'params': params}, tokens, cache=cache, num_tokens_B=num)
+    return model.unembed(params, config, hidden), cache
+
+  cache = model.init_cache(config, len(rows), capacity)
+  done, out = [0] * len(rows), [[] for _ in rows]
+  width = max(max(chunk) for chunk in chunks)
+  for chunk in chunks:
+    tokens = np.full((len(rows), width), 7, np.int32)
+    for row, n in enumerate(chunk):
+      tokens[row, :n] = rows[row][done[row]:done[row] + n]
+    logits, cache = read(params, cache, tokens, np.array(chunk, np.int32))
+    for row, n in enumerate(chunk):
+      out[row].append(np.asarray(logits)[row, :n])
+      done[row] += n
+    np.testing.assert_array_equal(cache.length_B, done)
+  return [np.concatenate(x) for x in out]
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_cached_equals_full(tiny, forward, name):
+  config, params = tiny(**VARIANTS[name])
+  full = forward(config, params, TOKENS)
+  one_by_one = cached(config, params, TOKENS, [(1, 1, 1)] * 11)
+  pieces = cached(config, params, TOKENS, [(4, 4, 4), (1, 1, 1), (6, 6, 6)])
+  np.testing.assert_allclose(one_by_one, full, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(pieces, full, rtol=1e-4, atol=1e-4)
+  rows = [TOKENS[0], TOKENS[1, :2], TOKENS[2, :7]]
+  ragged = cached(config, params, rows, [(5, 2, 0), (3, 0, 1), (1, 0, 6), (2, 0, 0)])
+  for i, row in enumerate(rows):
+    np.testing.assert_allclose(ragged[i], full[i, :len(row)], rtol=1e-4, atol=1e-4)
+
+
+def test_cache_may_be_filled_to_the_brim(tiny, forward):
+  config, params = tiny(**VARIANTS['llama'])
+  rows = [TOKENS[0], TOKENS[1, :5]]
+  got = cached(config, params, rows, [(8, 5), (3, 0)], capacity=11)  # padding of row 0's last chunk falls off the end
+  for i, row in enumerate(rows):
+    np.testing.assert_allclose(got[i], forward(config, params, TOKENS)[i, :len(row)], rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward):
+  (config, params), (exact, _) = tiny(dtype='bfloat16', **VARIANTS['llama']), tiny(**VARIANTS['llama'])
+  hidden, _ = jax.eval_shape(model.Transformer(config).apply, {'params': params}, TOKENS)
+  logits = forward(config, params, TOKENS)
+  assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
+  error = np.abs(logits - forward(exact, params, TOKENS)) / np.abs(logits).max()
+  assert 1e-4 < error.max() < 0.05  # it is not float32 in disguise, and not far off
+
+
+@pytest.mark.parametrize('fields, message', [
+  ({'activation': 'gelo'}, "config.model.activation 'gelo' (did you mean 'gelu'?)"),
+  ({'norm': 'batchnorm'}, 'config.model.norm'),
+  ({'position': 'rop'}, "config.model.position 'rop' (did you mean 'rope'?)"),
+  ({'remat': 'some'}, "config.model.remat 'some'"),
+  ({'num_kv_heads': 3}, 'config.model.num_kv_heads is 3; it must divide num_heads, 4'),
+  ({'head_dim': 5}, 'config.model.head_dim is 5'),
+])
+def test_check_names_the_field(tiny, fields, message):
+  with pytest.raises(UserError) as error:
+    tiny(**fields)
+  assert message in str(error.value)
