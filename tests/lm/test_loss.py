@@ -1,0 +1,111 @@
+"""Losses against the same formula with all logits at once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm import loss, sample
+
+B, T, D, V = 3, 8, 6, 13
+
+
+def inputs(seed=0):
+  rng = np.random.default_rng(seed)
+  x, head = rng.normal(size=(B, T, D)).astype(np.float32), rng.normal(size=(V, D)).astype(np.float32)
+  weights = rng.choice([0.0, 1.0, 0.5], size=(B, T)).astype(np.float32)
+  return x, head, rng.integers(V, size=(B, T), dtype=np.int32), weights
+
+
+def numpy_cross_entropy(x, head, targets, weights, z_loss):
+  """Value and gradients in float64: d/dlogits = w (softmax (1 + 2 z log Z) - onehot)."""
+  x, head = x.astype(np.float64), head.astype(np.float64)
+  logits = x @ head.T
+  log_z = np.log(np.exp(logits).sum(-1))
+  onehot = np.eye(V)[targets]
+  value = (weights * (log_z - (logits * onehot).sum(-1) + z_loss * log_z**2)).sum()
+  p = np.exp(logits - log_z[..., None])
+  dlogits = weights[..., None] * (p * (1 + 2 * z_loss * log_z)[..., None] - onehot)
+  return value, dlogits @ head, np.einsum('btv,btd->vd', dlogits, x)
+
+
+@pytest.mark.parametrize('z_loss', [0.0, 0.1])
+@pytest.mark.parametrize('chunk', [1, 5, 7, 24, 1000])
+def test_cross_entropy_and_its_gradients(chunk, z_loss):
+  x, head, targets, weights = inputs()
+  value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss)
+  args = (targets, weights, chunk, z_loss)
+  np.testing.assert_allclose(loss.cross_entropy(x, head, *args), value, rtol=1e-5)
+  got, grads = jax.value_and_grad(lambda x, head: 3.0 * loss.cross_entropy(x, head, *args), argnums=(0, 1))(x, head)
+  np.testing.assert_allclose(got, 3 * value, rtol=1e-5)  # 3: what comes in from above is passed on
+  np.testing.assert_allclose(grads[0], 3 * dx, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(grads[1], 3 * dhead, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_entropy_stays_finite_at_huge_logits():
+  x, head, targets, weights = inputs()
+  value, grad = jax.value_and_grad(loss.cross_entropy)(1e4 * x, head, targets, weights, 8)
+  assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+def test_bfloat16_states_give_float32_sums():
+  x, head, targets, weights = inputs()
+  low = jnp.asarray(x, jnp.bfloat16)
+  value, (dx, dhead) = jax.value_and_grad(loss.cross_entropy, argnums=(0, 1))(low, head, targets, weights, 8)
+  assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02)
+
+
+def numpy_log_probs(x, head, targets, temperature):
+  logits = x.astype(np.float64) @ head.T.astype(np.float64) / temperature
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  return np.take_along_axis(log_p, targets[..., None], -1)[..., 0], -(np.exp(log_p) * log_p).sum(-1)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.5])
+@pytest.mark.parametrize('chunk', [5, 24])
+def test_log_probs_and_entropies(chunk, temperature):
+  x, head, targets, _ = inputs()
+  log_p, entropy = numpy_log_probs(x, head, targets, temperature)
+  got = loss.token_log_probs(x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature))
+  np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_of_log_probs_against_differences():
+  x, head, targets, weights = inputs()
+  normalize = functools.partial(sample.filter_logits, sampling=sample.Sampling(0.7))
+  grad = jax.grad(lambda x: jnp.sum(weights * loss.token_log_probs(x, head, targets, 5, normalize)[0]))(x)
+  direction = np.random.default_rng(1).normal(size=x.shape)
+  ends = [(weights * numpy_log_probs(x + h * direction, head, targets, 0.7)[0]).sum() for h in (1e-5, -1e-5)]
+  np.testing.assert_allclose((grad * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-3)
+
+
+def test_banned_tokens_have_no_probability_and_no_gradient():
+  x, head, targets, _ = inputs()
+  targets = np.where(targets == 4, 5, targets)
+  normalize = functools.partial(sample.filter_logits, sampling=sample.Sampling(1.0, banned_ids=(4,)))
+  without = np.delete(head, 4, axis=0)
+  log_p, entropy = numpy_log_probs(x, without, targets - (targets > 4), 1.0)
+  got = loss.token_log_probs(x, head, targets, 24, normalize)
+  np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
+  grad = jax.grad(lambda head: sum(y.sum() for y in loss.token_log_probs(x, head, targets, 24, normalize)))(head)
+  assert np.isfinite(grad).all() and not grad[4].any() and grad[5].any()
+
+
+@pytest.mark.parametrize('function', ['cross_entropy', 'token_log_probs'])
+def test_never_holds_all_logits(function):
+  tokens, vocab, chunk = 4096, 1024, 64
+  x, head = jnp.ones((4, tokens // 4, 8)), jnp.ones((vocab, 8))
+  targets, weights = jnp.zeros((4, tokens // 4), jnp.int32), jnp.ones((4, tokens // 4))
+
+  def total(x, head):
+    if function == 'cross_entropy':
+      return loss.cross_entropy(x, head, targets, weights, chunk)
+    return loss.token_log_probs(x, head, targets, chunk)[0].sum()
+
+  compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(x, head).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * 4 * tokens * vocab
