@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules from optax, with masks made from the names of the parameters' axes."""
 
+import functools
+import math
 from typing import Any
 
 import jax
@@ -68,6 +70,38 @@ def _is_names(x: Any) -> bool:
   return isinstance(x, tuple) and all(isinstance(name, str) for name in x)
 
 
+def _as_masked(tree: Any, params: Any) -> Any:
+  """`tree` without the entries of parameters that another part of a partition has taken."""
+  masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+  return jax.tree.map(lambda p, t: p if masked(p) else t, params, tree, is_leaf=masked)
+
+
+def _muon(config: ConfigDict, schedule: optax.Schedule, adamw: optax.GradientTransformation, axes: Any):
+  """Muon on the matrices of the layers, `adamw` on the rest.
+
+  optax.contrib.muon has the same two parts, but its AdamW decays norms, biases and tables too and looks ahead (Nesterov).
+  """
+  dimensions = muon_dimensions(axes)
+  is_entry = lambda d: d is None or isinstance(d, optax.contrib.MuonDimensionNumbers)  # noqa: E731
+  labels = jax.tree.map(lambda d: 'adamw' if d is None else 'muon', dimensions, is_leaf=is_entry)
+  numbers = jax.tree.map(lambda d: optax.MaskedNode() if d is None else d, dimensions, is_leaf=is_entry)
+
+  def scale(updates, params):
+    """The spectral norm that keeps the size of what a matrix makes of its input: sqrt(outputs / inputs), at least 1."""
+    del params
+
+    def one(d, x):
+      outputs, inputs = (math.prod(x.shape[i] for i in axes) for axes in (d.output_axis, d.reduction_axis))
+      return x * max(1.0, outputs / inputs) ** 0.5
+
+    return jax.tree.map(one, numbers, updates, is_leaf=lambda d: isinstance(d, optax.contrib.MuonDimensionNumbers))
+
+  muon = optax.chain(
+    optax.contrib.scale_by_muon(weight_dimension_numbers=numbers), optax.stateless(scale),
+    optax.add_decayed_weights(config.weight_decay), optax.scale_by_learning_rate(schedule))
+  return optax.partition({'muon': muon, 'adamw': adamw}, labels)
+
+
 def make(config: ConfigDict, steps: int, axes: Any) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimizer of `config.optim` for a run of `steps` updates, and its learning-rate schedule (for the log).
 
@@ -75,15 +109,12 @@ def make(config: ConfigDict, steps: int, axes: Any) -> tuple[optax.GradientTrans
     axes: the axis names of every parameter (`lm.sharding.axis_names`).
   """
   schedule = make_schedule(config, config.lr, steps)
+  adamw = optax.adamw(schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay,
+                      mask=functools.partial(_as_masked, decay_mask(axes)))
   if config.name == 'adamw':
-    inner = optax.adamw(schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay,
-                        mask=decay_mask(axes))
+    inner = adamw
   elif config.name == 'muon':
-    inner = optax.contrib.muon(
-      make_schedule(config, config.muon_lr, steps), adam_learning_rate=schedule, adam_b1=config.b1, adam_b2=config.b2,
-      eps=config.eps, weight_decay=config.weight_decay, adam_weight_decay=config.weight_decay,
-      weight_decay_mask=decay_mask(axes), muon_weight_dimension_numbers=muon_dimensions(axes),
-    )
+    inner = _muon(config, make_schedule(config, config.muon_lr, steps), adamw, axes)
   else:
     raise unknown('config.optim.name', config.name, OPTIMIZERS)
   clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []

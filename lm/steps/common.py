@@ -52,7 +52,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule:
     grads, loss, weight, sums = accumulate(loss_fn, state['params'], batch, count)
     inverse = 1.0 / jnp.maximum(weight, 1.0)
     grads = jax.tree.map(lambda g: g * inverse.astype(g.dtype), grads)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
