@@ -1,8 +1,4 @@
-"""Terminal chat: python -m lm.chat --checkpoint=runs/quickstart [--temperature=0.7 --system="..."]
-
-The key/value cache is kept between turns: a turn feeds its own tokens only. Ctrl-C stops a reply, not the program; lines
-may also be piped in.
-"""
+"""Chat with a checkpoint in the terminal: python -m lm.chat --checkpoint=runs/quickstart"""
 
 import argparse
 import codecs
@@ -10,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,142 +19,145 @@ from data import tokenizer as tokenizer_lib
 from lm import checkpoint, errors, pretrained, sample, sharding
 from lm.errors import UserError
 
-COMMANDS = {'/help': 'shows this', '/reset': 'forgets the conversation', '/exit': 'leaves (so does Ctrl-D)'}
-MAX_CALLS = 4  # tool calls in one reply
+FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
+DRAW = 4  # tokens drawn by one call: text appears, and Ctrl-C is heard, this often
+COMMANDS = {'/help': 'this list', '/reset': 'forget the conversation and begin anew', '/exit': 'leave (or Ctrl-D)'}
+PYTHON, OUTPUT, THINK = (chat.TAGS[kind] for kind in ('python', 'output', 'think'))
+MARKS = {PYTHON[0]: '[python: ', PYTHON[1]: '', OUTPUT[0]: ' -> ', OUTPUT[1]: ']', THINK[0]: '[think: ', THINK[1]: ']',
+         chat.END: ''}  # what is shown for a special token; others are shown by name
+CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
 
 
-class ContextFull(UserError):
-  """What was to be fed does not fit behind what the cache holds."""
+class Pieces:
+  """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as [python: 1+1 -> 2]."""
+
+  def __init__(self, tokenizer: Any):
+    self._tokenizer = tokenizer
+    self._names = {index: name for name, index in tokenizer.special_tokens.items()}
+    self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
+    self._aside = False
+
+  def __call__(self, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """(text, aside) of the next tokens; aside: a tool call or a thought, not what is said. Texts may be empty."""
+    for index in ids:
+      name = self._names.get(index)
+      if name is None:
+        yield self._utf8.decode(self._tokenizer.token_bytes(index)), self._aside
+      else:
+        yield self._utf8.decode(b'', final=True), self._aside
+        yield MARKS.get(name, name), True
+        if name in MARKS:
+          self._aside = name in (*PYTHON, OUTPUT[0], THINK[0])
+
+  def end(self) -> tuple[str, bool]:
+    """What is left of a character that never became whole."""
+    return self._utf8.decode(b'', final=True), self._aside
 
 
 class Session:
-  """One row of generation that goes on: what was fed or drawn stays in the cache.
+  """A conversation whose past stays in the key/value cache, so that each turn costs its own tokens only.
 
   Attributes:
-    state: the `lm.sample.State` of a batch of one.
-    length: tokens held.
-    fed: tokens that went through `feed` since the start, for measurement.
+    ids: every token of the conversation so far; all of them are in the cache.
+    state: the cache and the logits that follow `ids`.
+    fed: how many tokens were read in since the start or the last reset (the others were drawn).
   """
 
-  def __init__(self, config: FrozenConfigDict, params: Any, sampling: sample.Sampling, capacity: int, seed: int = 0):
-    self.config, self.params, self.sampling, self.capacity = config, params, sampling, capacity
-    self._key, self._never = jax.random.key(seed), np.zeros(config.vocab_size, bool)
-    self.fed = self._resets = 0
-    self.reset()
+  def __init__(self, config: FrozenConfigDict, params: Any, tokenizer: Any, sampling: sample.Sampling, *,
+               max_new_tokens: int, seed: int = 0, system: str = ''):
+    """Starts with an empty conversation.
 
-  def reset(self) -> None:
-    """Forgets everything."""
-    self.state, self.length = sample.start(self.config, 1, self.capacity), 0
-    self._keys_B = jax.random.fold_in(self._key, self._resets)[None]
-    self._resets += 1
-
-  def feed(self, ids: Sequence[int]) -> None:
-    """Appends tokens. Raises ContextFull, with nothing appended, if they leave no room for one more."""
-    if self.length + len(ids) >= self.capacity:
-      raise ContextFull(f'the context is full: {self.length} of {self.capacity} tokens are taken, {len(ids)} more came')
-    for first in range(0, len(ids), 128):  # few shapes, so few compilations
-      tokens_BT, num_B = sample.pad_tokens([ids[first:first + 128]], 32)
-      self.state = sample.prefill(self.config, self.params, self.state, tokens_BT, num_B)
-    self.length += len(ids)
-    self.fed += len(ids)
-
-  def draw(self) -> int:
-    """Draws and appends the next token. The context must not be full."""
-    self.state, out = sample.decode(self.config, self.sampling, 1, self.params, self.state, np.ones(1, np.int32),
-                                    self._never, self._keys_B)
-    self.length += 1
-    return int(out.tokens_BM[0, 0])
-
-  def stream(self, max_new_tokens: int, stop_ids: Collection[int], pause_ids: Collection[int] = (),
-             tool: Callable[[list[int]], list[int]] = lambda ids: []) -> Iterator[int]:
-    """Yields the tokens of a reply as they come, the stop token and what the tool forces in included.
-
-    It ends after a stop token, `max_new_tokens` draws, at a full context, or at a call that gets no answer (too many
-    calls, or no room for the result). `tool` gets the reply so far, whose last token is in `pause_ids`.
+    Args:
+      config: the model's; its max_len is how many tokens a conversation may have.
+      sampling: its banned_ids are set here: the tags of tool results are never drawn.
+      max_new_tokens: longest reply, tool results not counted; at least 1.
+      system: text of a system turn, '' for none.
     """
-    reply, calls = [], 0
-    for _ in range(max_new_tokens):
-      if self.length >= self.capacity:
-        return
-      token = self.draw()
-      reply.append(token)
-      yield token
-      if token in stop_ids:
-        return
-      if token in pause_ids:
-        forced = tool(reply) if calls < MAX_CALLS else []
-        if not forced or self.length + len(forced) >= self.capacity:
-          return
-        calls += 1
-        self.feed(forced)
-        reply += forced
-        yield from forced
-
-
-class Chat:
-  """A conversation in the template of data/chat.py over a Session."""
-
-  def __init__(self, session: Session, tokenizer: Any, system: str = ''):
-    self.session, self._tokenizer, self._system = session, tokenizer, system
-    self._end = chat.token_id(tokenizer, chat.END)
-    self._bos = chat.token_id(tokenizer, chat.BOS)
-    self._pause = chat.token_id(tokenizer, chat.TAGS['python'][1])
+    if max_new_tokens < 1:
+      raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
+    self.config, self.params, self.tokenizer = config, params, tokenizer
+    self._sampling = sample.Sampling(sampling.temperature, sampling.top_k, sampling.top_p, tuple(map(self._id, OUTPUT)))
+    self._end, self._call = self._id(chat.END), self._id(PYTHON[1])
+    self._ends_V = sample.token_set([self._end, self._call], config.vocab_size)
+    self._max_new_tokens, self._system, self._key = max_new_tokens, system, jax.random.key(seed)
     self.reset()
 
   def reset(self) -> None:
-    """Forgets the conversation; the system prompt will be said again."""
-    self.session.reset()
-    self._owed = [self._bos]  # to be fed before the next turn
-    if self._system:
-      self._owed += chat.render_turn(self._tokenizer, {'role': 'system', 'content': self._system})[0]
+    """Forgets the conversation. The next one draws other random numbers."""
+    self._key, key = jax.random.split(self._key)
+    self._keys_B = key[None]
+    self.state = sample.start(self.config, 1, self.config.max_len)
+    self.ids: list[int] = []
+    self.fed = 0
 
-  def say(self, text: str, max_new_tokens: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[int]:
-    """Feeds a user's turn and yields the tokens of the reply. `stopped` is asked after each; the turn is then closed.
+  def reply(self, text: str) -> Iterator[tuple[str, bool]]:
+    """Says `text` and yields the reply as it is drawn: pieces (text, aside) of `Pieces`, some of them empty.
+
+    The iterator may be dropped at any piece: the conversation goes on after what was drawn by then.
 
     Raises:
-      ContextFull: the turn does not fit; nothing was fed.
+      UserError: the context is full: before `text` was read, or in the middle of the reply.
     """
-    turn, _ = chat.render_turn(self._tokenizer, {'role': 'user', 'content': text})
-    self.session.feed([*self._owed, *turn, chat.token_id(self._tokenizer, chat.HEADERS['assistant'])])
-    self._owed = [self._end]
-    answer = lambda ids: chat.answer_call(self._tokenizer, ids, tools.calculate)  # noqa: E731
-    for token in self.session.stream(max_new_tokens, {self._end, self._bos}, {self._pause}, answer):
-      if token == self._end:
-        self._owed = []
-      yield token
-      if stopped():
+    self._feed(self._turn(text))
+    begin, left, pieces = len(self.ids), self._max_new_tokens, Pieces(self.tokenizer)
+    while left:
+      drawn = self._draw(min(left, DRAW))
+      left -= len(drawn)
+      yield from pieces(drawn)
+      if drawn[-1] == self._end:
         return
+      if drawn[-1] == self._call:
+        result = chat.answer_call(self.tokenizer, self.ids[begin:], tools.calculate)
+        if not result:  # a tag that closes no call
+          return
+        self._feed(result)
+        yield from pieces(result)
+    yield pieces.end()
+    yield f' [stopped after {self._max_new_tokens} tokens]', True
 
+  def _turn(self, text: str) -> list[int]:
+    """The user's turn and the header of the reply, behind whatever the conversation still lacks."""
+    roles = [('user', text)]
+    before = []
+    if not self.ids:
+      before = [self._id(chat.BOS)]
+      roles = [('system', self._system)] * bool(self._system) + roles
+    elif self.ids[-1] != self._end:  # the last reply was cut off
+      before = [self._end]
+    turns = [chat.render_turn(self.tokenizer, {'role': role, 'content': content})[0] for role, content in roles]
+    return [*before, *(i for turn in turns for i in turn), self._id(chat.HEADERS['assistant'])]
 
-class Printer:
-  """Writes tokens as they come: whole characters only, tool calls as [python: 3*4 -> 12], dimmed on a terminal."""
+  def _feed(self, ids: list[int]) -> None:
+    """Reads tokens in. Raises UserError, and reads none, if they leave no room for a reply."""
+    if len(self.ids) + len(ids) >= self.config.max_len:
+      raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
+    for i in range(0, len(ids), FEED):
+      tokens_1T, num_1 = sample.pad_tokens([ids[i:i + FEED]], FEED)
+      self.state = sample.prefill(self.config, self.params, self.state, tokens_1T, num_1)
+    self.ids += ids
+    self.fed += len(ids)
 
-  def __init__(self, tokenizer: Any, write: Callable[[str], Any], colour: bool):
-    self._tokenizer, self._write = tokenizer, write
-    self._names = {i: name for name, i in tokenizer.special_tokens.items()}
-    self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
-    dim, plain = ('\x1b[2m', '\x1b[0m') if colour else ('', '')
-    self._marks = {f'<|{kind}|>': f'{dim}[{kind}: ' for kind in ('python', 'think')}
-    self._marks |= {'<|output|>': ' -> ', '<|/output|>': f']{plain}', '<|/think|>': f']{plain}'}
-    self._plain = plain
+  def _draw(self, count: int) -> list[int]:
+    """Draws 1 to `count` tokens. Raises UserError if there is room for none."""
+    if len(self.ids) >= self.config.max_len:
+      raise self._full('the reply is cut off')
+    self.state, out = sample.decode(self.config, self._sampling, DRAW, self.params, self.state,
+                                    np.array([count], np.int32), self._ends_V, self._keys_B)
+    out = jax.device_get(out)
+    drawn = out.tokens_BM[0, :int(out.count_B[0])].tolist()
+    self.ids += drawn
+    return drawn
 
-  def token(self, index: int) -> None:
-    """Writes what this token completes."""
-    if index in self._names:
-      self._write(self._decoder.decode(b'', final=True) + self._marks.get(self._names[index], ''))
-      self._decoder.reset()
-    else:
-      self._write(self._decoder.decode(self._tokenizer.token_bytes(index)))
+  def _full(self, what: str) -> UserError:
+    return UserError(f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new conversation')
 
-  def end(self) -> None:
-    """Writes what is left of a reply, and ends the line."""
-    self._write(self._decoder.decode(b'', final=True) + self._plain + '\n')
-    self._decoder.reset()
+  def _id(self, name: str) -> int:
+    return chat.token_id(self.tokenizer, name)
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-  """Yields a function that tells whether Ctrl-C was pressed in the block, where it does nothing else."""
+def interrupts() -> Iterator[Callable[[], bool]]:
+  """Gives a function that says whether Ctrl-C was pressed. An exception could lose a cache that is being passed on."""
   pressed = threading.Event()
   before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
   try:
@@ -167,68 +166,82 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     signal.signal(signal.SIGINT, before)
 
 
-def talk(conversation: Chat, printer: Printer, max_new_tokens: int, tty: bool) -> None:
-  """Reads lines and answers them until the end of input or /exit."""
+def show(text: str, aside: bool) -> None:
+  """Prints a piece, dimmed on a terminal if it is an aside. Control characters could steer the terminal: replaced."""
+  text = text.translate(CONTROLS)
+  print(f'\033[2m{text}\033[0m' if aside and text and sys.stdout.isatty() else text, end='', flush=True)
+
+
+def note(text: object) -> None:
+  """Prints a line that is not the model's."""
+  show(f'[{text}]\n', True)
+
+
+def converse(session: Session, line: str) -> None:
+  """Shows the reply to one line. Ctrl-C or a full context ends the reply."""
+  with interrupts() as interrupted:
+    try:
+      for text, aside in session.reply(line):
+        show(text, aside)
+        if interrupted():
+          show(' [stopped]', True)
+          break
+      print()
+    except UserError as error:
+      print()
+      note(error)
+
+
+def loop(session: Session) -> None:
+  """Reads lines and commands until /exit or the end of the input."""
+  prompt = '> ' if sys.stdin.isatty() else ''
   while True:
     try:
-      line = input('> ' if tty else '').strip()
+      line = input(prompt).strip()
     except EOFError:
       return
     except KeyboardInterrupt:
-      print('\n(/exit or Ctrl-D leaves)')
+      print()
+      note('/exit or Ctrl-D leaves')
       continue
     if line == '/exit':
       return
-    if line == '/reset':
-      conversation.reset()
-      print('(a new conversation)')
-    elif line == '/help':
+    if line == '/help':
       print('\n'.join(f'{name:8} {meaning}' for name, meaning in COMMANDS.items()))
+    elif line == '/reset':
+      session.reset()
+      note('a new conversation')
     elif line.startswith('/'):
-      print(errors.unknown('command', line, COMMANDS))
+      note(errors.unknown('command', line.split()[0], COMMANDS))
     elif line:
-      answer(conversation, printer, line, max_new_tokens)
-
-
-def answer(conversation: Chat, printer: Printer, line: str, max_new_tokens: int) -> None:
-  """Prints the reply to one line, or that there is no room for it."""
-  session = conversation.session
-  try:
-    with interruptible() as stopped:
-      for token in conversation.say(line, max_new_tokens, stopped):
-        printer.token(token)
-    printer.end()
-    if session.length >= session.capacity:
-      print(f'(the context is full: {session.capacity} tokens; /reset starts a new conversation)')
-  except ContextFull as error:
-    print(f'({error}; /reset starts a new conversation)')
+      converse(session, line)
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m lm.chat', description='Chat with a checkpoint.')
-  parser.add_argument('--checkpoint', required=True, help='a recipe, run or step folder')
-  parser.add_argument('--system', default='', help='a system prompt')
-  parser.add_argument('--temperature', type=float, default=0.7, help='0 takes the likeliest token (default 0.7)')
-  parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens only (0: from all)')
-  parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens of this total probability')
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--max-new-tokens', type=int, default=256, help='longest reply (default 256)')
+  parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
+  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder')
+  parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
+  parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
+  parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
+  parser.add_argument('--seed', type=int, default=0, help='of the random numbers')
+  parser.add_argument('--system', default='', metavar='TEXT', help='a system turn to begin with')
+  parser.add_argument('--max-new-tokens', type=int, default=512, help='longest reply (default 512)')
   args = parser.parse_args()
-  c = base.get_config()
-  mesh = sharding.make_mesh(c.mesh, jax.devices()[:1])
-  found = pretrained.load(args.checkpoint, c.model, c.model, mesh)
-  tokenizer = tokenizer_lib.load(found.tokenizer, chat.SPECIAL_TOKENS)
-  checkpoint.check_provenance(found.provenance, {'tokenizer': tokenizer.fingerprint})
-  results = tuple(chat.token_id(tokenizer, tag) for tag in chat.TAGS['output'])
-  sampling = sample.Sampling(args.temperature, args.top_k, args.top_p, banned_ids=results)
-  session = Session(found.config, found.params, sampling, found.config.max_len, args.seed)
-  tty = sys.stdin.isatty()
-  if tty:
-    with contextlib.suppress(ImportError):
-      import readline  # noqa: F401 (gives input() its editing keys and history)
-    print(f'{found.run}, step {found.step}; {session.capacity} tokens of context; /help lists the commands')
-  printer = Printer(tokenizer, lambda text: print(text, end='', flush=True), sys.stdout.isatty())
-  talk(Chat(session, tokenizer, args.system), printer, args.max_new_tokens, tty)
+  sampling = sample.Sampling(args.temperature, args.top_k, args.top_p)
+  for stream in (sys.stdin, sys.stdout):
+    stream.reconfigure(errors='replace')  # a byte that is no text, or a character the terminal lacks, ends no chat
+  config = base.get_config()
+  mesh = sharding.make_mesh(config.mesh)
+  with jax.set_mesh(mesh):
+    model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
+    tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
+    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint})
+    session = Session(model.config, model.params, tokenizer, sampling, max_new_tokens=args.max_new_tokens,
+                      seed=args.seed, system=args.system)
+    if sys.stdin.isatty():
+      import readline  # noqa: F401  input() gets line editing and history from it
+      note(f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists commands')
+    loop(session)
 
 
 if __name__ == '__main__':

@@ -1,186 +1,189 @@
-"""The terminal chat: what it feeds, what it draws, what it prints, and how it ends."""
+"""The terminal chat on a tiny random model."""
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import base
 from data import chat as template
 from data import tokenizer as tokenizer_lib
-from lm import chat, checkpoint, files, model, sample
-from lm import config as config_lib
+from lm import chat, checkpoint, pretrained, sample, sharding
+from lm.errors import UserError
 
-BYTES = tokenizer_lib.load('bytes', template.SPECIAL_TOKENS)
 ROOT = pathlib.Path(__file__).parents[2]
+TOKENIZER = tokenizer_lib.load('bytes', template.SPECIAL_TOKENS)
+PYTHON, END = template.TAGS['python'], template.token_id(TOKENIZER, template.END)
 
 
-def session(tiny, capacity=64, temperature=0.0, **options):
-  config, params = tiny(vocab_size=BYTES.vocab_size)
-  return chat.Session(config, params, sample.Sampling(temperature, **options), capacity)
+def new_session(tiny, max_len=160, max_new_tokens=10, **options):
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
+  return chat.Session(config, params, TOKENIZER, sample.Sampling(0), max_new_tokens=max_new_tokens, **options)
 
 
-def special(name):
-  return BYTES.special_tokens[name]
+def full_logits(session, forward):
+  """Logits after the whole conversation, read anew without a cache."""
+  return forward(session.config, session.params, np.array([session.ids], np.int32))[0, -1]
 
 
-def test_second_turn_feeds_itself_only_and_sees_the_first(tiny):
-  conversation = chat.Chat(session(tiny), BYTES, system='Be.')
-  first = list(conversation.say('hi', 5))
-  fed = conversation.session.fed
-  second = list(conversation.say('you?', 1))
-  turn = [special('<|end|>')] * (first[-1] != special('<|end|>')) + [
-    special('<|user|>'), *b'you?', special('<|end|>'), special('<|assistant|>')]
-  assert conversation.session.fed - fed == len(turn)
+def script(session, monkeypatch, *calls):
+  """Makes the model draw the given lists of tokens, each by one call of decode, by putting them into the cache."""
+  queue = list(calls)
 
-  whole = session(tiny)
-  whole.feed([special('<|endoftext|>'), special('<|system|>'), *b'Be.', special('<|end|>'), special('<|user|>'), *b'hi',
-              special('<|end|>'), special('<|assistant|>'), *first, *turn, *second])
-  assert conversation.session.length == whole.length
-  np.testing.assert_allclose(conversation.session.state.logits_BV, whole.state.logits_BV, rtol=1e-4, atol=1e-4)
+  def draw(count):
+    ids = queue.pop(0)
+    fed = session.fed
+    session._feed(ids)
+    session.fed = fed
+    return ids
+
+  monkeypatch.setattr(session, '_draw', draw)
 
 
-def test_logits_of_a_session_equal_the_full_forward(tiny, forward):
-  s = session(tiny)
-  s.feed([5, 6, 7])
-  drawn = [s.draw(), s.draw()]
-  s.feed([8, 9])
-  logits = forward(s.config, s.params, np.array([[5, 6, 7, *drawn, 8, 9]], np.int32))
-  np.testing.assert_allclose(s.state.logits_BV, logits[:, -1], rtol=1e-4, atol=1e-4)
+def shown(pieces):
+  return ''.join(text for text, _ in pieces)
 
 
-def scripted(s, tokens):
-  """Has a session draw these tokens, whatever the model says."""
-  script = iter(tokens)
-
-  def draw():
-    token = next(script)
-    s.feed([token])
-    return token
-
-  s.draw = draw
-  return s
-
-
-def test_a_tool_call_is_answered_and_the_reply_goes_on(tiny):
-  call = [special('<|python|>'), *b'3*4', special('<|/python|>')]
-  s = scripted(session(tiny), [*call, *b'12', special('<|end|>')])
-  conversation, shown = chat.Chat(s, BYTES), []
-  got = list(conversation.say('3*4?', 50))
-  assert got == [*call, special('<|output|>'), *b'12', special('<|/output|>'), *b'12', special('<|end|>')]
-  printer = chat.Printer(BYTES, shown.append, colour=False)
-  for token in got:
-    printer.token(token)
-  printer.end()
-  assert ''.join(shown) == '[python: 3*4 -> 12]12\n'
+def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny, forward):
+  session = new_session(tiny, system='Be brief.')
+  list(session.reply('Hello there, who are you?'))
+  prompt = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello there, who are you?'}]
+  expected = template.render_prompt(TOKENIZER, prompt)
+  assert session.ids[:len(expected)] == expected and session.fed == len(expected)
+  assert len(session.ids) == len(expected) + 10  # the random model never stops
+  first = list(session.ids)
+  list(session.reply('And then?'))
+  turn = [END, *template.render_turn(TOKENIZER, {'role': 'user', 'content': 'And then?'})[0],
+          template.token_id(TOKENIZER, '<|assistant|>')]
+  assert session.ids[:len(first) + len(turn)] == first + turn
+  assert session.fed == len(expected) + len(turn)
+  logits = np.array(forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:])
+  np.testing.assert_allclose(session.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
+  logits[:, [template.token_id(TOKENIZER, tag) for tag in template.TAGS['output']]] = -np.inf  # never drawn
+  assert session.ids[-10:] == logits[:-1].argmax(-1).tolist()
 
 
-def test_calls_are_limited_and_results_must_fit(tiny):
-  close = special('<|/python|>')
-  s = scripted(session(tiny), [close] * 99)
-  assert list(s.stream(99, (), {close}, lambda ids: [1])) == [close, 1] * chat.MAX_CALLS + [close]
-  s = scripted(session(tiny, capacity=10), [close] * 99)
-  assert list(s.stream(99, (), {close}, lambda ids: [1] * 10)) == [close]
-  assert s.length == 1
+def test_a_finished_turn_gets_no_second_end(tiny, monkeypatch):
+  session = new_session(tiny)
+  script(session, monkeypatch, [*TOKENIZER.encode('Yes.'), END], [END])
+  assert shown(session.reply('A?')) == 'Yes.'
+  list(session.reply('B?'))
+  talk = [{'role': role, 'content': text} for role, text in
+          (('user', 'A?'), ('assistant', 'Yes.'), ('user', 'B?'))]
+  assert session.ids[:-1] == template.render_prompt(TOKENIZER, talk)
 
 
-def test_stops_at_the_end_token_at_the_limit_and_on_request(tiny):
-  end = special('<|end|>')
-  conversation = chat.Chat(scripted(session(tiny), [65, 66, end, 67, 68, 69]), BYTES)
-  assert list(conversation.say('a', 50)) == [65, 66, end]
-  assert list(conversation.say('b', 50, stopped=lambda: True)) == [67]
-  before = conversation.session.fed
-  assert list(conversation.say('c', 1)) == [68]
-  assert conversation.session.fed - before == 1 + 4 + 1  # the stopped turn is closed first; then the turn, then the reply
+def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forward, monkeypatch):
+  session = new_session(tiny, max_new_tokens=30)
+  call = [template.token_id(TOKENIZER, PYTHON[0]), *TOKENIZER.encode('3*4'), template.token_id(TOKENIZER, PYTHON[1])]
+  script(session, monkeypatch, call, [*TOKENIZER.encode('It is 12.'), END])
+  pieces = list(session.reply('3*4?'))
+  assert shown(pieces) == '[python: 3*4 -> 12]It is 12.'
+  assert shown(p for p in pieces if p[1]) == '[python: 3*4 -> 12]'
+  content = [{'type': 'python', 'text': '3*4'}, {'type': 'output', 'text': '12'}, {'type': 'text', 'text': 'It is 12.'}]
+  messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
+  assert session.ids == template.render(TOKENIZER, {'messages': messages})[0]
+  np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
 
 
-def test_full_context_is_told_and_reset_helps(tiny, capsys):
-  conversation = chat.Chat(session(tiny, capacity=24, banned_ids=(special('<|end|>'), special('<|endoftext|>'))), BYTES)
-  printer = chat.Printer(BYTES, lambda text: None, colour=False)
-  chat.answer(conversation, printer, 'hello', 99)
-  assert conversation.session.length == 24 and 'context is full: 24 tokens; /reset' in capsys.readouterr().out
-  chat.answer(conversation, printer, 'more', 99)
-  assert 'context is full: 24 of 24 tokens are taken' in capsys.readouterr().out
-  conversation.reset()
-  assert conversation.session.length == 0
-  chat.answer(conversation, printer, 'hello', 2)
-  assert capsys.readouterr().out == ''
+def test_no_piece_ends_inside_a_character():
+  data = 'né €𝄞'.encode()
+  pieces = chat.Pieces(TOKENIZER)
+  texts = [shown(pieces([byte])) for byte in data]
+  assert texts == ['n', '', 'é', ' ', '', '', '€', '', '', '', '𝄞']
+  assert pieces.end() == ('', False)
+  pieces = chat.Pieces(TOKENIZER)
+  assert shown(pieces(['€'.encode()[0]])) == '' and pieces.end()[0] == '\ufffd'
+  assert shown(chat.Pieces(TOKENIZER)(['€'.encode()[0], END])) == '\ufffd'
 
 
-def test_results_can_not_be_drawn(tiny):
-  s = session(tiny, temperature=50.0, banned_ids=tuple(range(3, BYTES.vocab_size)))
-  s.feed([1])
-  drawn = [s.draw() for _ in range(30)]
-  assert set(drawn) == {0, 1, 2}
+def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
+  session = new_session(tiny)
+  next(session.reply('Hello'))
+  assert len(session.ids) == session.fed + chat.DRAW
+  list(session.reply('Again'))
+  np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
 
 
-def test_prints_whole_characters_only():
-  shown = []
-  printer = chat.Printer(BYTES, shown.append, colour=True)
-  for byte in '€🙂'.encode() + b'\xe2\x82':
-    printer.token(byte)
-  printer.token(special('<|end|>'))
-  printer.token(special('<|python|>'))
-  printer.end()
-  assert [s for s in shown if s] == ['€', '🙂', '\ufffd', '\x1b[2m[python: ', '\x1b[0m\n']
+def test_ctrl_c_stops_the_reply_only(tiny, capsys):
+  session = new_session(tiny, max_new_tokens=100)
+  before, draw = signal.getsignal(signal.SIGINT), session._draw
 
-
-def test_ctrl_c_in_a_reply_is_noticed_and_nothing_else():
-  with chat.interruptible() as stopped:
-    assert not stopped()
+  def interrupted(count):
     os.kill(os.getpid(), signal.SIGINT)
-    assert stopped()
-  with pytest.raises(KeyboardInterrupt):
-    os.kill(os.getpid(), signal.SIGINT)
-    signal.sigtimedwait([], 1)
+    return draw(count)
+
+  session._draw = interrupted
+  chat.converse(session, 'Hello')
+  assert capsys.readouterr().out.endswith('[stopped]\n')
+  assert len(session.ids) == session.fed + chat.DRAW
+  assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  """The folder of a training run with one checkpoint."""
-  folder = tmp_path_factory.mktemp('run')
-  c = base.get_config()
-  c.model.update(vocab_size=BYTES.vocab_size, num_layers=1, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8,
-                 mlp_dim=16, max_len=64)
-  config = model.sized(c.model, BYTES.vocab_size)
-  params = jax.jit(lambda key: model.init_params(config, key))(jax.random.key(0))
-  with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saved:
-    saved.save(1, {'params': params, 'step': jnp.int32(1)}, {'config': config_lib.as_json(c), 'tokenizer': BYTES.fingerprint})
-  BYTES.save(folder / 'tokenizer')
-  return folder
+def test_a_full_context_is_said_and_reset_helps(tiny):
+  session = new_session(tiny, max_len=40, max_new_tokens=100)
+  with pytest.raises(UserError, match='context of 40 tokens is full: the reply is cut off; /reset'):
+    list(session.reply('Hello'))
+  assert len(session.ids) == 40
+  with pytest.raises(UserError, match=r'full: \d+ more tokens do not fit behind 40'):
+    list(session.reply('Hello?'))
+  assert len(session.ids) == 40
+  session.reset()
+  assert next(session.reply('Hello')) and session.fed == len(session.ids) - chat.DRAW
+  session.reset()
+  with pytest.raises(UserError, match='more tokens do not fit behind 0'):
+    list(session.reply('x' * 40))
+  assert session.ids == [] and session.fed == 0
 
 
-def piped(run, text, *options):
-  command = [sys.executable, '-m', 'lm.chat', f'--checkpoint={run}', '--max-new-tokens=3', *options]
-  return subprocess.run(command, input=text, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def run_folder(tiny, tmp_path):
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
+  with checkpoint.Checkpointer(tmp_path / 'checkpoints', keep_last=1) as saver:
+    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': TOKENIZER.fingerprint}
+    saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
+  TOKENIZER.save(tmp_path / 'tokenizer')
+  return tmp_path
 
 
-def test_piped(run):
-  result = piped(run, 'hello\n\n/help\n/rest\n/reset\nhello\n/exit\nnever\n', '--temperature=0', '--system=S')
-  assert result.returncode == 0, result.stderr
-  assert '/reset' in result.stdout and "'/rest' (did you mean '/reset'?)" in result.stdout
-  first, second = result.stdout.split('/help')[0], result.stdout.split('(a new conversation)\n')[1]
-  assert first and second == first  # the same question again, and nothing after /exit
+def chat_process(folder, text='', **environment):
+  command = [sys.executable, '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6']
+  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'} | environment
+  return subprocess.run(command, input=text.encode(), capture_output=True, cwd=ROOT, env=environment, check=False)
 
 
-@pytest.mark.parametrize('fault', ['missing', 'corrupt', 'tokenizer', 'temperature'])
-def test_faults_are_one_line(run, tmp_path, fault):
-  copy = tmp_path / 'run'
-  if fault != 'missing':
-    shutil.copytree(run, copy)
-  if fault == 'corrupt':
-    files.write_text(copy / 'checkpoints/1/provenance.json', '{}')
-  if fault == 'tokenizer':
-    tokenizer_lib.load('bytes', [*template.SPECIAL_TOKENS, '<|more|>']).save(copy / 'tokenizer')
-  result = piped(copy, 'hello\n', '--temperature=-1' if fault == 'temperature' else '--temperature=1')
-  expected = {'missing': 'no such folder', 'corrupt': 'corrupt checkpoint', 'tokenizer': 'tokenizer of the checkpoint is',
-              'temperature': 'temperature'}[fault]
-  assert result.returncode == 1 and result.stderr.count('\n') == 1 and result.stderr.startswith('error: ')
-  assert expected in result.stderr
+def test_piped_conversation(run_folder):
+  config = base.get_config()
+  mesh = sharding.make_mesh(config.mesh)
+  with jax.set_mesh(mesh):
+    model = pretrained.load(run_folder, config.model, config.model, mesh)
+    session = chat.Session(model.config, model.params, TOKENIZER, sample.Sampling(0), max_new_tokens=6)
+    expected = shown(session.reply('Hi')).translate(chat.CONTROLS)
+  result = chat_process(run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n')
+  assert result.returncode == 0, result.stderr.decode()
+  out = result.stdout.decode()
+  assert out.count(expected + '\n') == 2
+  assert all(name in out for name in chat.COMMANDS)
+  assert "unknown command '/rest' (did you mean '/reset'?)" in out
+  assert 'context of 64 tokens is full' in out and '\033' not in out
+
+
+def test_what_cannot_be_loaded_is_one_line(run_folder):
+  def error(folder):
+    result = chat_process(folder)
+    assert result.returncode == 1 and result.stdout == b''
+    text = result.stderr.decode()
+    assert text.startswith('error: ') and text.count('\n') == 1
+    return text
+
+  assert 'no complete checkpoint at' in error(run_folder / 'missing')
+  tokenizer_lib.load('bytes', [*template.SPECIAL_TOKENS, '<|more|>']).save(run_folder / 'tokenizer')
+  assert 'tokenizer of the checkpoint is' in error(run_folder)
+  largest = max((run_folder / 'checkpoints/3/params').rglob('*'), key=lambda p: p.is_file() and p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:-1] + b'?')
+  assert 'corrupt checkpoint' in error(run_folder)
