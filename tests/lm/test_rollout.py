@@ -42,7 +42,7 @@ def test_advantages(normalize):
 
 
 def test_advantages_of_equal_rewards_are_exactly_zero_whatever_the_mean_rounds_to():
-  rewards = np.full((1, 3), 0.1, np.float32)
+  rewards = np.full((1, 7), 0.1, np.float32)
   assert (rewards != rewards.mean(axis=1, keepdims=True)).any()  # the trap is there
   assert not advantages(rewards, True).any() and not advantages(rewards, False).any()
 
