@@ -1,0 +1,47 @@
+"""Evaluation: what is counted, and what is not."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.evals import perplexity, tasks
+from lm.sample import Completion
+
+
+def test_score_fills_the_last_batch_up_without_counting_it():
+  prompts, sizes, graded = [[1], [2], [3], [4], [5]], [], []
+
+  def generate(rows):
+    sizes.append(len(rows))
+    return [Completion([10 * row[0]], [0.0], [True], True) for row in rows]
+
+  def grade(problem, completion):
+    graded.append((problem, completion.tokens[0]))
+    return float(completion.tokens[0] > 20)
+
+  grades = tasks.score('abcde', prompts, generate, grade, batch_size=3)
+  assert sizes == [3, 3]  # one shape, one compilation
+  assert graded == [('a', 10), ('b', 20), ('c', 30), ('d', 40), ('e', 50)]
+  assert grades == [0, 0, 1, 1, 1]
+
+
+def test_summary_is_accuracy_with_wilsons_interval():
+  got = tasks.summary([1.0, 0.5, 0.49, 0.0])
+  # 2 of 4, by hand: centre 0.5, half 1.96 sqrt(0.25 * 4 + 0.9604) / (4 + 3.8416)
+  half = 1.96 * math.sqrt(1.9604) / 7.8416
+  assert got == pytest.approx({'accuracy': 0.5, 'low': 0.5 - half, 'high': 0.5 + half, 'n': 4})
+  assert tasks.summary([1.0] * 10)['low'] == pytest.approx(10 / 13.8416) and tasks.summary([1.0] * 10)['high'] == 1
+
+
+def test_perplexity_sums_over_batches_before_anything_is_divided():
+  def loss_fn(params, batch):
+    return params * (batch['x'] * batch['w']).sum(), batch['w'].sum(), {'not/looked at': jnp.nan}
+
+  batches = [{'x': np.full((2, 2), v, np.float32), 'w': np.full((2, 2), w, np.float32)} for v, w in ((1, 1), (5, 0.25))]
+  assert perplexity.make_evaluate(loss_fn)(jnp.float32(2), batches) == (2 * (4 + 5), 5)
+
+
+def test_bits_per_byte():
+  assert perplexity.bits_per_byte(80 * math.log(2), 10) == pytest.approx(8)
