@@ -68,7 +68,7 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: Confi
     total = -jnp.sum(mask_BT * gain_BT)
     metrics = {
       'rl/entropy': jnp.sum(mask_BT * entropy_BT),
-      'rl/clip_share': jnp.sum(mask_BT * (ratio_BT * advantages_BT > gain_BT)),
+      'rl/clip_share': jnp.sum(jnp.where(ratio_BT * advantages_BT > gain_BT, mask_BT, 0.0)),
       'rl/sampler_gap': jnp.sum(mask_BT * jnp.abs(gap_BT)),
     }
     if kl_weight:
