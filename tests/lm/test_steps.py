@@ -1,0 +1,229 @@
+"""The train step and its losses against plain formulas over full logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from lm import model, rollout, sample
+from lm.steps import common, diagnose, pretrain, rl, sft
+
+VOCAB, STOP = 23, 2
+CHUNK = ConfigDict({'chunk': 8, 'z_loss': 0.0})
+SCHEDULE = optax.constant_schedule(0.5)
+RNG = np.random.default_rng(0)
+
+
+def make_batch(rows=4, length=8):
+  tokens = RNG.integers(VOCAB, size=(rows, length + 1), dtype=np.int32)
+  weights = RNG.choice([0.0, 1.0], size=(rows, length)).astype(np.float32)
+  weights[0] = 0.0
+  weights[0, 3] = 1.0  # one target in one row, many in the others
+  positions = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
+  return {'inputs': tokens[:, :-1], 'targets': tokens[:, 1:], 'weights': weights, 'positions': positions,
+          'segment_ids': np.ones((rows, length), np.int32)}
+
+
+def parts(batch, count):
+  return {name: x.reshape(count, -1, *x.shape[1:]) for name, x in batch.items()}
+
+
+def plain_log_probs(config, params, batch, temperature=1.0):
+  hidden, _ = model.Transformer(config).apply({'params': params}, batch['inputs'])
+  logits = jnp.einsum('btd,vd->btv', hidden, params.get('head', params['embedding'])) / temperature
+  log_p = logits - jnp.log(jnp.exp(logits).sum(-1, keepdims=True))
+  return (log_p * jax.nn.one_hot(batch['targets'], VOCAB)).sum(-1)
+
+
+def close(got, expected, tolerance=1e-5):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=tolerance), got, expected)
+
+
+def jitted(loss_fn, tx=None):
+  return jax.jit(common.make_train_step(loss_fn, tx or optax.sgd(0.5), SCHEDULE))
+
+
+def test_microbatches_add_up_to_the_mean_over_all_weights_of_the_batch(tiny):
+  config, params = tiny(tie_embeddings=False)
+  batch, tx = make_batch(), optax.sgd(0.5)
+
+  def mean(params):
+    return -(batch['weights'] * plain_log_probs(config, params, batch)).sum() / batch['weights'].sum()
+
+  value, grads = jax.jit(jax.value_and_grad(mean))(params)
+  expected = jax.tree.map(lambda p, g: p - 0.5 * g, params, grads)
+  step = jitted(sft.make_loss(config, CHUNK), tx)
+  poison = jax.tree.map(lambda x: np.full_like(x, 1), parts(batch, 2))
+  poison['weights'] = np.full_like(poison['weights'], np.nan)  # beyond `count`: never computed
+  four = jax.tree.map(lambda a, b: np.concatenate([a, b]), parts(batch, 2), poison)
+  for stacked, count in ((parts(batch, 1), 1), (four, 2)):
+    state, metrics = step(common.init_state(params, tx), stacked, count)
+    close(state['params'], expected)
+    assert metrics['train/loss'] == pytest.approx(float(value), rel=1e-5)
+    assert metrics['train/weight'] == batch['weights'].sum() and metrics['train/finite'] == 1
+    assert metrics['opt/grad_norm'] == pytest.approx(float(optax.tree.norm(grads)), rel=1e-4)
+    assert metrics['sft/context_per_token'] == pytest.approx(32 / batch['weights'].sum())
+    assert metrics['opt/lr'] == 0.5 and state['step'] == 1
+
+
+@pytest.mark.parametrize('what', ['not finite', 'no weight'])
+def test_such_a_step_moves_nothing(tiny, what):
+  config, params = tiny()
+  batch, tx = parts(make_batch(), 1), optax.adamw(0.1)
+  step = jitted(pretrain.make_loss(config, CHUNK), tx)
+  with jax.numpy_dtype_promotion('standard'):  # optax raises b1 to the power of an integer
+    state, _ = step(common.init_state(params, tx), batch, 1)  # moments that are not 0
+    weights = batch['weights'] * np.float32(np.nan if what == 'not finite' else 0)
+    after, metrics = step(state, batch | {'weights': weights}, 1)
+  assert bool(metrics['train/finite']) == (what == 'no weight') and after['step'] == 2
+  for name in ('params', 'opt_state'):
+    jax.tree.map(np.testing.assert_array_equal, after[name], state[name])
+  assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state['params'], params)), strict=True))
+
+
+def changed(params, path, change):
+  """Params with change(array) at a path."""
+  name, *rest = path.split('/')
+  return params | {name: changed(params[name], '/'.join(rest), change) if rest else change(np.array(params[name]))}
+
+
+def at(layer, value):
+  def change(x):
+    x[layer].flat[0] = value
+    return x
+  return change
+
+
+def test_diagnosis_names_the_place(tiny):
+  config, params = tiny()
+  batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
+
+  def where(params, loss_fn=loss_fn, batch=batch):
+    return diagnose.first_non_finite(config, loss_fn, params, batch)
+
+  assert where(params).startswith('nothing')
+  assert where(changed(params, 'layers/mlp/down/kernel', at(1, np.inf))) == 'parameter layers/mlp/down/kernel, layer 1'
+  assert where(changed(params, 'final_norm/scale', at(..., np.nan))) == 'parameter final_norm/scale'
+  for layer in (0, 1):  # finite parameters whose products are not
+    huge = changed(params, 'layers/mlp/down/kernel', lambda x, i=layer: x * np.where(np.arange(2) == i, 1e38, 1)
+                   .astype(np.float32)[:, None, None])
+    huge = changed(huge, 'layers/mlp/up/kernel', lambda x: x * 100)
+    assert where(huge) == f'output of layer {layer}'
+  assert where(params, batch=batch | {'weights': batch['weights'] * np.nan}) == 'the loss, after finite layers'
+
+
+def test_diagnosis_follows_the_backward_pass_from_its_end(tiny):
+  config, params = tiny()
+
+  def loss_fn(params, _):  # d sqrt(0 x) / dx is inf * 0: of both layers, and of the embedding that they got it from
+    return sum(jnp.sqrt(0 * x).sum() for x in (params['layers']['mlp']['down']['kernel'], params['embedding'])), 1.0, {}
+
+  assert diagnose.first_non_finite(config, loss_fn, params, make_batch()) == 'gradient of layers/mlp/down/kernel, layer 1'
+
+
+def rl_case(tiny):
+  config, params = tiny(tie_embeddings=False)
+  settings = base.get_config().rl
+  settings.update(temperature=0.7, kl=0.3, clip_low=0.1, clip_high=0.3)
+  batch = make_batch()
+  log_p = np.asarray(plain_log_probs(config, params, batch, 0.7))
+  off = np.resize(np.float32([-0.6, -0.05, 0.15, 0.5, 0.0]), log_p.shape)  # ratios on both sides of both bounds
+  sign = np.float32([[1], [-1], [2], [-0.5]])
+  batch |= {'old_log_probs': log_p - off, 'reference_log_probs': log_p - off[::-1] / 2,
+            'advantages': np.broadcast_to(sign, log_p.shape)}
+  for name in ('old_log_probs', 'reference_log_probs'):
+    batch[name] = np.where(batch['weights'] > 0, batch[name], 1e30).astype(np.float32)  # where none sampled: anything
+  return config, params, settings, batch, log_p, off
+
+
+def test_policy_loss_and_its_gradient(tiny):
+  config, params, settings, batch, log_p, off = rl_case(tiny)
+  mask, advantage = batch['weights'], batch['advantages']
+  ratio = np.exp(off)
+  inside = np.where(advantage > 0, ratio < 1.3, ratio > 0.9)  # PPO stops a ratio that has gone far enough its way
+  gain = np.where(inside, ratio * advantage, np.where(advantage > 0, 1.3, 0.9) * advantage)
+  away = off[::-1] / 2
+  value = -(mask * gain).sum() + 0.3 * 0.5 * (mask * away**2).sum()
+  slope = mask * (-1.0 * inside * ratio * advantage + 0.3 * away)  # of the loss on each log-probability
+  _, pull = jax.vjp(lambda params: plain_log_probs(config, params, batch, 0.7), params)
+  loss_fn = rl.make_loss(config, CHUNK, settings)
+  (got, (weight, metrics)), grads = jax.jit(jax.value_and_grad(
+    lambda params: (lambda total, *rest: (total, rest))(*loss_fn(params, batch)), has_aux=True))(params)
+  assert got == pytest.approx(value, rel=1e-4) and weight == mask.sum()
+  close(grads, pull(slope.astype(np.float32))[0], tolerance=1e-4)
+  assert metrics['rl/clip_share'] == (mask * ~inside).sum() > 0
+  assert metrics['rl/sampler_gap'] == pytest.approx((mask * np.abs(off)).sum(), rel=1e-4)
+  # KL(policy || reference) is the mean under the policy of r - 1 - log r, r = reference / policy.
+  r = np.exp(log_p - away - log_p)
+  assert metrics['rl/kl'] == pytest.approx((mask * (r - 1 - np.log(r))).sum(), rel=1e-3)
+  assert metrics['rl/kl'] != pytest.approx((mask * (1 / r - 1 + np.log(r))).sum(), rel=1e-2)  # nor the other way round
+
+
+def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
+  config, params, settings, batch, _, _ = rl_case(tiny)
+  settings.kl = 0.0
+  del batch['reference_log_probs']
+  assert 'rl/kl' not in jax.eval_shape(rl.make_loss(config, CHUNK, settings), params, batch)[2]
+
+
+def on_policy(tiny, **fields):
+  """Answers drawn by the sampler, and the config of the trainer that scores them."""
+  config, params = tiny(**fields)
+  settings = base.get_config().rl
+  settings.temperature = 0.7
+  prompts = [[1], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
+  answers = sample.generate(
+    config, params, prompts, key=jax.random.key(0), sampling=sample.Sampling(0.7, banned_ids=(4, 5)), max_new_tokens=8,
+    stop_ids=[STOP], capacity=32)
+  return config, params, settings, prompts, answers
+
+
+@pytest.mark.parametrize('fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'attention_bias': True}])
+def test_trainer_and_sampler_agree_on_policy(tiny, fields):
+  config, params, settings, prompts, answers = on_policy(tiny, **fields)
+  batch = rollout.layout(prompts, answers, np.ones(4))
+  assert batch['weights'].sum() == sum(len(a.tokens) for a in answers) > 4
+  log_p, entropy = rl.make_score(config, CHUNK, 0.7, (4, 5))(params, batch['inputs'], batch['targets'])
+  drawn = batch['weights'] > 0
+  np.testing.assert_allclose(log_p[drawn], batch['old_log_probs'][drawn], rtol=1e-4, atol=1e-4)
+  _, weight, metrics = rl.make_loss(config, CHUNK, settings, (4, 5))(params, batch)
+  assert metrics['rl/sampler_gap'] / weight < 1e-5 and metrics['rl/clip_share'] == 0
+  assert metrics['rl/entropy'] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
+  cold, _ = rl.make_score(config, CHUNK, 0.6, (4, 5))(params, batch['inputs'], batch['targets'])
+  assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05  # the temperature is part of the policy
+
+
+@pytest.mark.parametrize('advantage', [1.0, -1.0])
+def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
+  config, params = tiny()
+  score = jax.jit(rl.make_score(config, CHUNK, 1.0))
+  answer = sample.Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
+  batch = rollout.layout([[3, 1, 4]], [answer], np.array([advantage]), multiple=8)
+  before = score(params, batch['inputs'], batch['targets'])[0][0, 2]
+  batch['old_log_probs'] = batch['weights'] * before
+  tx = optax.sgd(0.01)
+  step = jitted(rl.make_loss(config, CHUNK, base.get_config().rl), tx)
+  state, metrics = step(common.init_state(params, tx), parts(batch, 1), 1)
+  after = score(state['params'], batch['inputs'], batch['targets'])[0][0, 2]
+  assert metrics['train/weight'] == 1 and (after - before) * advantage > 1e-4
+
+
+def test_groups_of_equal_rewards_cost_and_teach_nothing_and_nothing_recompiles(tiny):
+  config, params, settings, prompts, answers = on_policy(tiny)
+  step = jitted(rl.make_loss(config, CHUNK, settings, (4, 5)))
+  state = jax.jit(lambda params: common.init_state(params, optax.sgd(0.5)))(params)
+  full = rollout.layout(prompts, answers, np.array([0.0, 1.0, 0.0, -1.0]))
+  batch, count = rollout.split(full, 2)
+  got, metrics = step(state, batch, count)
+  alone = {name: np.stack([x[[1, 3]], x[[1, 3]]]) for name, x in full.items()}
+  expected, _ = step(state, alone, 1)
+  close(got['params'], expected['params'], tolerance=1e-6)
+  assert count == 1 and metrics['train/weight'] == full['weights'][[1, 3]].sum()
+  for advantage in ([0, 0, 0, 0], [1, 1, -1, -1]):  # 0 and 2 microbatches
+    batch, count = rollout.split(rollout.layout(prompts, answers, np.array(advantage)), 2)
+    got, metrics = step(got, batch, count)
+    assert (metrics['train/weight'] > 0) == (count > 0) and metrics['train/finite'] == 1
+  assert step._cache_size() == 1
