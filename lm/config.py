@@ -1,5 +1,6 @@
 """Reading configs from the command line. Unknown names are errors that give the nearest right one."""
 
+import inspect
 import json
 import re
 import runpy
@@ -41,7 +42,10 @@ def load(spec: str) -> ConfigDict:
   """The config of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it is no config file."""
   path, _, arg = spec.partition(':')
   try:
-    return runpy.run_path(path)['get_config'](*([arg] if arg else []))
+    get_config = runpy.run_path(path)['get_config']
+    if arg and not inspect.signature(get_config).parameters:
+      raise UserError(f'{path} has no variants; {arg!r} was asked for')
+    return get_config(*([arg] if arg else []))
   except (SyntaxError, KeyError, ImportError) as error:
     raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
 

@@ -1,0 +1,96 @@
+"""Configs from the command line: what is read, and how what is wrong is told."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from lm import config as config_lib
+from lm.errors import UserError
+
+PROGRAM = """
+import sys
+from lm import config, errors
+config.define_flags()
+errors.run(lambda: print(config.parse(sys.argv).to_json()))
+"""
+CONFIG = """
+from configs import base
+from lm.config import variant
+
+def get_config(arg=None):
+  c = base.get_config()
+  c.steps = 7
+  if variant(arg) == 'smoke':
+    c.model.num_layers = 2
+  return c
+"""
+
+
+@pytest.fixture
+def parse(tmp_path):
+  (tmp_path / 'mine.py').write_text(CONFIG)
+  (tmp_path / 'plain.py').write_text('def get_config():\n  from ml_collections import ConfigDict\n  return ConfigDict()\n')
+  (tmp_path / 'broken.py').write_text('def get_config(:\n')
+  (tmp_path / 'empty.py').write_text('')
+
+  def run(*arguments):
+    """The config, or the one line that its reading ended in."""
+    done = subprocess.run([sys.executable, '-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments)],
+                          capture_output=True, text=True, timeout=60, check=False)
+    if not done.returncode:
+      return json.loads(done.stdout)
+    assert done.returncode == 1 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+    return done.stderr
+
+  return run
+
+
+def test_overrides_are_applied(parse):
+  c = parse('--config=DIR/mine.py:smoke', '--config.optim.lr=1e-3', '--config.eval.batch_size=4',
+            '--config.model.tie_embeddings=False', "--config.eval.prompts=('a','b')", '--config.data.train=x=y,z')
+  assert (c['steps'], c['model']['num_layers'], c['optim']['lr'], c['eval']['batch_size']) == (7, 2, 1e-3, 4)
+  assert c['model']['tie_embeddings'] is False and c['eval']['prompts'] == ['a', 'b'] and c['data']['train'] == 'x=y,z'
+  assert parse('--config=DIR/mine.py')['model']['num_layers'] == 12
+
+
+@pytest.mark.parametrize('arguments, parts', [
+  (['--config=DIR/mine.py', '--config.optim.lrr=1'], ["'config.optim.lrr'", "did you mean 'config.optim.lr'?"]),
+  (['--config=DIR/mine.py', '--config.optm.lr=1'], ["'config.optm'", "did you mean 'config.optim'?"]),
+  (['--config=DIR/mine.py', '--config.steps.more=1'], ["'config.steps.more'", "did you mean 'config.steps'?"]),
+  (['--config=DIR/mine.py', '--config.steps=many'], ['config.steps', 'many']),
+  (['--config=DIR/mine.py', '--config.optim.lr=fast'], ['config.optim.lr', 'fast']),
+  (['--config=DIR/mine.py', '--config.steps=1.5'], ['config.steps', '1.5']),
+  (['--config=DIR/none.py'], ['No such file', 'none.py']),
+  (['--config=DIR/mine.py:smok'], ["unknown config variant 'smok' (did you mean 'smoke'?); allowed: smoke"]),
+  (['--config=DIR/plain.py:smoke'], ['plain.py', 'smoke']),
+  (['--config=DIR/broken.py'], ['broken.py', 'SyntaxError']),
+  (['--config=DIR/empty.py'], ['empty.py', 'get_config']),
+  (['--config=DIR/mine.py', '--confg=1'], ['confg', 'config']),
+  (['--config=DIR/mine.py', 'config.steps=1'], ["unexpected argument 'config.steps=1'", '--name=value']),
+  ([], ['--config=FILE is missing']),
+])
+def test_what_is_wrong_is_told_in_one_line(parse, arguments, parts):
+  line = parse(*arguments)
+  for part in parts:
+    assert part in line, line
+
+
+def test_place_fills_in_the_folder_everywhere_in_a_copy():
+  config = ConfigDict({'a': '{workdir}/x', 'n': 3, 'inner': {'b': '{workdir}/{workdir}', 'c': 'plain'}})
+  placed = config_lib.place(config, pathlib.Path('runs/1'))
+  assert placed.to_dict() == {'a': 'runs/1/x', 'n': 3, 'inner': {'b': 'runs/1/runs/1', 'c': 'plain'}}
+  assert config.a == '{workdir}/x' and config.inner.b == '{workdir}/{workdir}'
+
+
+def test_names_of_a_comma_separated_field():
+  assert config_lib.names(' a, b,,c ') == ('a', 'b', 'c') and config_lib.names('') == ()
+
+
+def test_variant():
+  assert config_lib.variant(None) == '' and config_lib.variant('') == '' and config_lib.variant('smoke') == 'smoke'
+  with pytest.raises(UserError, match='allowed: tiny, large'):
+    config_lib.variant('smoke', ('tiny', 'large'))
