@@ -1,0 +1,154 @@
+"""Meshes of eight devices against one device; what does not fit is named."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from configs import base
+from lm import model, optim, sharding
+from lm.errors import UserError
+from lm.pretrained import abstract_params
+from lm.steps import common, pretrain
+
+ROWS, LENGTH, VOCAB = 8, 16, 24
+QUICK = {'xla_llvm_disable_expensive_passes': True}  # seven programs to compile, each run twice
+FIELDS = {'vocab_size': VOCAB, 'num_layers': 2, 'embed_dim': 16, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 4,
+          'mlp_dim': 24, 'max_len': LENGTH, 'attention_bias': True, 'qk_norm': True, 'tie_embeddings': False, 'init_std': 0.3}
+
+
+def mesh_of(data=1, fsdp=1, tensor=1, devices=None):
+  return sharding.make_mesh(ConfigDict({'data': data, 'fsdp': fsdp, 'tensor': tensor}), devices)
+
+
+def model_config(**fields):
+  return FrozenConfigDict(base.get_config().model.to_dict() | FIELDS | fields)
+
+
+def batch():
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(VOCAB, size=(1, ROWS, LENGTH + 1), dtype=np.int32)
+  positions = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (1, ROWS, LENGTH))
+  return {'inputs': tokens[..., :-1], 'targets': tokens[..., 1:], 'positions': positions,
+          'segment_ids': np.ones_like(positions), 'weights': rng.choice([0, 1], size=positions.shape).astype(np.float32)}
+
+
+def train(mesh, name):
+  """State and metrics after two updates, as train.py makes them; the parameters start from the same NumPy arrays."""
+  config, settings = model_config(), base.get_config()
+  settings.optim.update(name=name, schedule='constant', warmup=0, lr=0.01, eps=1e-3)
+  with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):  # optax raises b1 to the power of an integer
+    shapes, axes = abstract_params(config, mesh)
+    tx, schedule = optim.make(settings.optim, 10, axes)
+    init_state = functools.partial(common.init_state, tx=tx)
+    shape = sharding.abstract_state(init_state, shapes, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, shape)
+    state = jax.jit(init_state, out_shardings=shardings)(jax.device_put(start(), shardings['params']))
+    loss_fn = pretrain.make_loss(config, settings.loss)
+    step = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0, compiler_options=QUICK)
+    for _ in range(2):
+      state, metrics = step(state, sharding.put_batch(batch(), mesh), 1)
+  # What comes out lies as what went in: nothing is compiled again.
+  jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim) or pytest.fail(f'{x.sharding} {s}'), state, shardings)
+  return state, metrics
+
+
+@functools.cache
+def start():
+  return jax.tree.map(np.asarray, jax.jit(functools.partial(model.init_params, model_config()))(jax.random.key(0)))
+
+
+@functools.cache
+def on_one_device(name):
+  return train(mesh_of(devices=jax.devices()[:1]), name)
+
+
+@pytest.mark.parametrize('name, mesh', [
+  ('adamw', {'data': 8}), ('adamw', {'fsdp': 8}), ('adamw', {'data': 4, 'tensor': 2}),
+  ('adamw', {'data': 2, 'fsdp': 2, 'tensor': 2}), ('muon', {'data': 2, 'fsdp': 2, 'tensor': 2})])
+def test_a_mesh_trains_as_one_device(name, mesh):
+  expected, one = on_one_device(name)
+  state, metrics = train(mesh_of(**mesh), name)
+  for metric in ('train/loss', 'opt/grad_norm'):
+    assert float(metrics[metric]) == pytest.approx(float(one[metric]), rel=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state['params'], expected['params'])
+  ways = mesh.get('fsdp', 1) * mesh.get('tensor', 1)
+  down, head = state['params']['layers']['mlp']['down']['kernel'], state['params']['head']
+  for x in (down, head):  # it is spread, not only equal
+    assert x.addressable_shards[0].data.size == x.size // ways
+  moments = [x for x in jax.tree.leaves(state['opt_state']) if x.shape == down.shape]
+  assert len(moments) == (2 if name == 'adamw' else 1)
+  for x in moments:
+    assert x.sharding.is_equivalent_to(down.sharding, x.ndim)
+
+
+def test_moments_lie_as_their_parameter_and_counters_everywhere():
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  shapes, axes = abstract_params(model_config(), mesh)
+  tx, _ = optim.make(base.get_config().optim, 1000, axes)
+  with jax.numpy_dtype_promotion('standard'):
+    state = sharding.abstract_state(functools.partial(common.init_state, tx=tx), shapes, mesh)
+  adam = next(s for s in jax.tree.leaves(state['opt_state'], is_leaf=lambda x: hasattr(x, 'mu')) if hasattr(s, 'mu'))
+  for moments in (adam.mu, adam.nu):
+    assert jax.tree.map(lambda x: x.sharding, moments) == jax.tree.map(lambda x: x.sharding, shapes)
+  assert adam.count.sharding.spec == state['step'].sharding.spec == PartitionSpec()
+  # Written by hand: embed over fsdp; heads, feed-forward and vocabulary over tensor; layers and head_dim whole.
+  by_hand = {'q': (None, 'fsdp', 'tensor', None), 'k': (None, 'fsdp', 'tensor', None), 'o': (None, 'tensor', None, 'fsdp')}
+  for name, axes in by_hand.items():
+    assert state['params']['layers']['attention'][name]['kernel'].sharding.spec == PartitionSpec(*axes)
+  assert state['params']['layers']['mlp']['down']['kernel'].sharding.spec == PartitionSpec(None, 'tensor', 'fsdp')
+  assert state['params']['embedding'].sharding.spec == PartitionSpec('tensor', 'fsdp')
+
+
+@pytest.mark.parametrize('fields, mesh, message', [
+  ({'num_kv_heads': 1}, {'data': 4, 'tensor': 2},
+   "parameter layers/attention/k/bias: axis 'kv_heads' has size 1, which config.mesh.tensor = 2 does not divide"),
+  ({'embed_dim': 12}, {'fsdp': 8}, "axis 'embed' has size 12, which config.mesh.fsdp = 8 does not divide"),
+  ({'vocab_size': 25}, {'data': 4, 'tensor': 2},
+   "parameter embedding: axis 'vocab' has size 25, which config.mesh.tensor = 2 does not divide"),
+])
+def test_an_axis_that_does_not_divide_is_named(fields, mesh, message):
+  with pytest.raises(UserError) as error:
+    abstract_params(model_config(**fields), mesh_of(**mesh))
+  assert message in str(error.value)
+
+
+def test_the_rest_of_the_devices():
+  assert dict(mesh_of(data=-1, tensor=2).shape) == {'data': 4, 'fsdp': 1, 'tensor': 2}
+  assert dict(mesh_of(fsdp=-1).shape) == {'data': 1, 'fsdp': 8, 'tensor': 1}
+
+
+@pytest.mark.parametrize('sizes, message', [
+  ({'data': 3}, 'does not fit 8 devices'), ({'data': -1, 'tensor': 3}, 'does not fit 8 devices'),
+  ({'data': -1, 'fsdp': -1}, '-1 for one of them'), ({'fsdp': 0}, 'at least 1')])
+def test_a_mesh_that_does_not_fit_is_refused(sizes, message):
+  with pytest.raises(UserError, match=message):
+    mesh_of(**sizes)
+
+
+def test_rows_must_split_over_the_mesh():
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  sharding.check_rows(mesh, {'batch_size': 8})
+  with pytest.raises(UserError, match=r'config\.eval\.batch_size is 6; .* 4 ways'):
+    sharding.check_rows(mesh, {'batch_size': 8, 'eval.batch_size': 6})
+
+
+def test_batches_are_split_by_rows():
+  x = np.arange(2 * 8 * 3).reshape(2, 8, 3)
+  put = sharding.put_batch({'x': x, 'row': np.arange(8)}, mesh_of(data=2, fsdp=2, tensor=2))
+  np.testing.assert_array_equal(put['x'], x)
+  assert put['x'].addressable_shards[0].data.shape == (2, 2, 3) and put['row'].addressable_shards[0].data.shape == (2,)
+
+
+def test_every_axis_of_every_parameter_has_a_rule():
+  for fields in ({}, {'position': 'learned', 'norm': 'layernorm', 'activation': 'gelu', 'mlp_bias': True}):
+    config = model_config(**fields)
+    boxed = jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
+    names = jax.tree.leaves(sharding.axis_names(boxed), is_leaf=lambda x: isinstance(x, tuple))
+    shapes = jax.tree.leaves(nn.unbox(boxed))
+    for axes, x in zip(names, shapes, strict=True):
+      assert len(axes) == x.ndim and set(axes) <= set(sharding.RULES)
