@@ -4,8 +4,9 @@ It times the step that train.py jits (`lm.steps.common.make_train_step` over `lm
 tokens, one update at a time, each run to its end. The default shape is GPT-2's at a sixth of its size: learned
 positions, LayerNorm, biases, GELU, tied head.
 
-`--beside=transformers` times transformers' GPT-2 of that shape under torch.compile in the interpreter --beside-python,
-on the same cores: one update of ours, one of theirs, by turns, so that a load which comes and goes meets both.
+`--beside=transformers` times transformers' GPT-2 of that shape, as it ships (dropout 0.1, torch's AdamW), under
+torch.compile in the interpreter --beside-python, on the same cores: one update of ours, one of theirs, by turns, so that a
+load which comes and goes meets both. `--beside=transformers-tuned` takes its dropout out and fuses its AdamW.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
 
 
 def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
-  """(one update -> its loss, facts): transformers' GPT-2 under torch.compile, with torch's fused AdamW."""
+  """(one update -> its loss, facts): transformers' GPT-2 under torch.compile, as it ships or tuned."""
   try:
     import torch
     import transformers
@@ -86,14 +87,16 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
     raise UserError(f'{sys.executable} has no {error.name}; --beside-python names a Python that has it') from error
 
   if args.optimizer != 'adamw' or args.dtype != 'float32':
-    raise UserError('--beside=transformers compares --optimizer=adamw in --dtype=float32 only')
+    raise UserError('--beside compares --optimizer=adamw in --dtype=float32 only')
   torch.manual_seed(0)
+  tuned = args.system == 'transformers-tuned'
+  dropout = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), 0.0) if tuned else {}
   config = transformers.GPT2Config(
     vocab_size=args.vocab, n_positions=args.seq_len, n_embd=args.width, n_layer=args.layers, n_head=args.heads,
-    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False)
+    use_cache=False, **dropout)
   net = transformers.GPT2LMHeadModel(config)
   forward = torch.compile(net)
-  optimizer = torch.optim.AdamW(net.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+  optimizer = torch.optim.AdamW(net.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=tuned)
   tokens = torch.randint(args.vocab, (args.batch, args.seq_len))
 
   def update():
@@ -103,12 +106,12 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
 
-  return update, {'system': f'transformers {transformers.__version__} on torch {torch.__version__}',
+  return update, {'system': f'{args.system} {transformers.__version__} on torch {torch.__version__}',
                   'params': sum(p.numel() for p in net.parameters()),
                   'embeddings': net.transformer.wte.weight.numel() + net.transformer.wpe.weight.numel()}
 
 
-SYSTEMS = {'deepdive': build_ours, 'transformers': build_transformers}
+SYSTEMS = {'deepdive': build_ours, 'transformers': build_transformers, 'transformers-tuned': build_transformers}
 
 
 def work(args: argparse.Namespace) -> None:
@@ -189,7 +192,7 @@ def main() -> None:
   parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='of activations')
   parser.add_argument('--remat', choices=['none', 'full', 'dots'], default='none')
   parser.add_argument('--scan-layers', action='store_true', help='one compiled layer looped over, not all unrolled')
-  parser.add_argument('--beside', choices=['transformers'], help='time this too, by turns')
+  parser.add_argument('--beside', choices=['transformers', 'transformers-tuned'], help='time this too, by turns')
   parser.add_argument('--beside-python', default=sys.executable, help='an interpreter that has it')
   parser.add_argument('--system', choices=SYSTEMS, help=argparse.SUPPRESS)  # this is a worker
   args = parser.parse_args()
