@@ -111,7 +111,7 @@ def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   status, _, err = train('pretrain', tmp_path / 'run', '--config.model.init_std=1e30')
   assert status == 1
   assert err.splitlines()[-1].startswith('error: step 1: loss ')
-  assert 'gradient norm nan; first not finite: gradient of embedding' in err.splitlines()[-1]
+  assert 'gradient norm nan; first not finite: gradient of layers/mlp_norm/scale, layer 1' in err.splitlines()[-1]
   assert not [p for p in (tmp_path / 'run' / 'checkpoints').iterdir()]
 
 
