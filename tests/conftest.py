@@ -1,4 +1,4 @@
-"""Every test runs on eight virtual CPU devices, with rank promotion and mixed dtypes refused and warnings as errors."""
+"""Every test runs on eight virtual CPU devices, with rank promotion and mixed dtypes refused."""
 
 import os
 import pathlib
