@@ -13,15 +13,15 @@ from lm.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Docs(Task):
-  """What a function does, to be told in the words of the passage. Test passages are of held-out documents."""
+  """Which function of a passage does what the question says. Test passages are of held-out documents."""
 
   documents: Documents
   max_entries: int = 3  # functions described in a passage
   name: ClassVar[str] = 'docs'
   reads_documents: ClassVar[bool] = True
   questions: ClassVar[tuple[str, ...]] = (
-    'What does {name} do?', 'What is {name} for?', 'According to this, what does {name} do?',
-    'Tell me what {name} does.',
+    'Which function does this: {summary}', 'Which of these is it: {summary}', 'Find the function: {summary}',
+    'What is the name of this function: {summary}',
   )
 
   def __post_init__(self) -> None:
@@ -36,18 +36,17 @@ class Docs(Task):
   def problem(self, index: int, split: str) -> dict:
     rng = self.rng(split, index)
     entry = rng.choice(getattr(self.documents, split))
-    others = [other for other in self._siblings[split, entry.module] if other.name != entry.name]
-    passage = [entry, *rng.sample(others, min(len(others), rng.randint(1, self.max_entries - 1)))]
+    others = {other.name: other for other in self._siblings[split, entry.module] if other.summary != entry.summary}
+    others.pop(entry.name, None)
+    passage = [entry, *rng.sample(list(others.values()), min(len(others), rng.randint(1, self.max_entries - 1)))]
     rng.shuffle(passage)
     described = '\n'.join(f'{e.name}: {e.summary}' for e in passage)
-    question = rng.choice(self.questions).format(name=entry.name)
+    question = rng.choice(self.questions).format(summary=entry.summary)
     text = f'From the documentation of {entry.module}:\n{described}\n{question}'
-    return {'task': self.name, 'messages': ask(text), 'key': f'{entry.name}: {entry.summary}', 'answer': entry.summary}
+    return {'task': self.name, 'messages': ask(text), 'key': f'{entry.name}: {entry.summary}', 'answer': entry.name,
+            'others': sorted(e.name for e in passage if e is not entry)}
 
   def grade(self, problem: dict, reply: dict) -> float:
-    return float(normalised(chat.text(reply['content'])) == normalised(problem['answer']))
-
-
-def normalised(text: str) -> list[str]:
-  """Words and numbers of a text, without case, spacing and punctuation."""
-  return re.findall(r'\w+', text.casefold())
+    """1.0 if the reply names the function, and no other of the passage."""
+    named = set(re.findall(r'\w+', chat.text(reply['content'])))
+    return float(problem['answer'] in named and not named & set(problem['others']))
