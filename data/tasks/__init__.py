@@ -8,14 +8,15 @@ from data.tasks import documents as documents_lib
 from data.tasks.base import Task
 from data.tasks.identity import Identity
 from data.tasks.numbers import Arithmetic, Calculator, Comparison
-from data.tasks.reading import Docs
+from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
 from data.tasks.words import Counting, Spelling
 from lm.errors import UserError, unknown
 from lm.files import Path
 
 TASKS: dict[str, type[Task]] = {
-  task.name: task for task in (Arithmetic, Calculator, Comparison, Counting, Docs, Identity, Refusal, Spelling)}
+  task.name: task
+  for task in (Arithmetic, Calculator, Comparison, Counting, Docs, Identity, Reading, Refusal, Spelling)}
 
 
 def make(names: Iterable[str], *, seed: int, documents: Path | None = None, held_out: float = 0.05,
@@ -26,7 +27,7 @@ def make(names: Iterable[str], *, seed: int, documents: Path | None = None, held
     names: of TASKS.
     seed: of every problem; the train and the test split are the same whatever the seed.
     documents: the JSONL file of cleaned documents, for the tasks that read them.
-    held_out: share of the documents held out from training, as `data.tokenize` was given it: what `docs` is tested on.
+    held_out: share of the documents held out from training, as `data.tokenize` was given it: what `reading` is tested on.
     knobs: task name to fields of that task to set, as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:

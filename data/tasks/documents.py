@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from data.tokenize import place, threshold
 from lm.errors import UserError
@@ -35,6 +35,7 @@ class Documents:
   modules: tuple[str, ...]
   train: tuple[Entry, ...]  # no two with the same name and summary: inherited methods are described again and again
   test: tuple[Entry, ...]  # of held-out documents, without what documents of the train split say too
+  modules_of: Mapping[str, tuple[str, ...]]  # name of a function in documents of the train split: all that describe it
   words: tuple[str, ...]  # common ones of 3 to 8 lower-case letters
   names: frozenset[str]  # every name and word that occurs: what a made-up name must not be
 
@@ -53,6 +54,7 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
     FileNotFoundError, or UserError naming the file and line that is no document, or the file if it describes nothing.
   """
   modules, counts, names = set(), collections.Counter(), set()
+  modules_of = collections.defaultdict(set)
   entries = {False: {}, True: {}}  # by split, (name, summary) to the first module that has it
   documents = list(_documents(path))
   if not documents:
@@ -66,8 +68,11 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
     if module is None:
       continue
     modules.add(module)
-    found = entries[place(document) < limit]
+    held = place(document) < limit
+    found = entries[held]
     for name, summary in extract(document['text']):
+      if not held:
+        modules_of[name].add(module)
       if len(summary.split()) <= max_words:
         found[name, summary] = min(module, found.get((name, summary), module))
   train, test = (tuple(sorted(Entry(module, *pair) for pair, module in entries[split].items() if pair not in other))
@@ -75,7 +80,8 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
   if not train:
     raise UserError(f'{path}: found no descriptions of functions in its {len(modules)} modules')
   words = sorted(counts, key=lambda word: (-counts[word], word))[:num_words]
-  return Documents(tuple(sorted(modules)), train, test, tuple(words), frozenset(names | {m.lower() for m in modules}))
+  homes = {name: tuple(sorted(found)) for name, found in sorted(modules_of.items())}
+  return Documents(tuple(sorted(modules)), train, test, homes, tuple(words), frozenset(names | {m.lower() for m in modules}))
 
 
 def extract(text: str) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""Questions about the crawled documentation, with the passage that answers them at hand."""
+"""Questions about the crawled documentation: from memory, and with the passage that answers them at hand."""
 
 import collections
 import dataclasses
+import random
 import re
 from typing import ClassVar
 
@@ -13,11 +14,45 @@ from lm.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Docs(Task):
+  """Which module a function is of, from memory: pretraining has read its page, the question was never trained on.
+
+  Asked are functions that the documents of the train split describe in one module alone.
+  """
+
+  documents: Documents
+  name: ClassVar[str] = 'docs'
+  reads_documents: ClassVar[bool] = True
+  questions: ClassVar[tuple[str, ...]] = (
+    'Which module has the function {name}?', 'In which module is {name}?', 'Where do I find the function {name}?',
+    'What module is {name} in?',
+  )
+
+  def __post_init__(self) -> None:
+    known = sorted((name, modules[0]) for name, modules in self.documents.modules_of.items() if len(modules) == 1)
+    if not known:
+      raise UserError(f'task {self.name!r}: the documents describe no function in one module alone')
+    object.__setattr__(self, '_known', known)
+
+  def draw(self, rng: random.Random) -> dict:
+    name, module = rng.choice(self._known)
+    return {'messages': ask(rng.choice(self.questions).format(name=name)), 'key': name, 'answer': module}
+
+  def reply(self, problem: dict, rng: random.Random) -> str:
+    return f'In the module {problem["answer"]}.'
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    """1.0 if the reply names the module, and no other of the documents by its full name."""
+    named = set(re.findall(r'\w+(?:\.\w+)*', chat.text(reply['content'])))
+    return float(problem['answer'] in named and not named & set(self.documents.modules) - {problem['answer']})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading(Task):
   """Which function of a passage does what the question says. Test passages are of held-out documents."""
 
   documents: Documents
   max_entries: int = 3  # functions described in a passage
-  name: ClassVar[str] = 'docs'
+  name: ClassVar[str] = 'reading'
   reads_documents: ClassVar[bool] = True
   questions: ClassVar[tuple[str, ...]] = (
     'Which function does this: {summary}', 'Which of these is it: {summary}', 'Find the function: {summary}',

@@ -194,19 +194,34 @@ def test_counting_counts(made):
     assert problem['answer'] == sum(other == letter for other in problem['word'])
 
 
-def test_docs_ask_for_the_one_function_of_the_passage_that_does_what_is_said(made, corpus):
+def test_docs_ask_where_functions_are_that_one_module_alone_describes(made, corpus):
   held_out = {e.module for e in documents.read(corpus).test}
+  keys = {split: {made['docs'].problem(index, split)['key'] for index in range(300)} for split in base.SPLITS}
+  assert not keys['train'] & keys['test'] and 'shared' not in keys['train'] | keys['test']
   for index in range(100):
     problem = made['docs'].problem(index, 'test')
+    module = 'mod' + re.search('[0-9]+', problem['key'])[0]
+    assert problem['answer'] == module and module not in held_out and problem['key'] in problem['messages'][0]['content']
+    grades = {text: made['docs'].grade(problem, reply(text))
+              for text in (f'{module}.', f'It is in {module} or mod0x.', f'{module} and mod999', f'{module}.tools', 'mod', '')}
+    assert list(grades.values()) == [1, 1, 1, 0, 0, 0], grades
+    other = next(m for m in made['docs'].documents.modules if m != module)
+    assert made['docs'].grade(problem, reply(f'In {module} or {other}.')) == 0
+
+
+def test_reading_asks_for_the_one_function_of_the_passage_that_does_what_is_said(made, corpus):
+  held_out = {e.module for e in documents.read(corpus).test}
+  for index in range(100):
+    problem = made['reading'].problem(index, 'test')
     passage, question = problem['messages'][0]['content'].rsplit('\n', 1)
     described = dict(line.split(': ', 1) for line in passage.split('\n')[1:])
     assert 2 <= len(described) <= 3
     assert [name for name, summary in described.items() if question.endswith(': ' + summary)] == [problem['answer']]
     assert re.search('mod[0-9]+', passage)[0] in held_out
     others = described.keys() - {problem['answer']}
-    assert made['docs'].grade(problem, reply(f'It is {problem["answer"]}().')) == 1
-    assert all(made['docs'].grade(problem, reply(f'{problem["answer"]} or {other}')) == 0 for other in others)
-    assert all(made['docs'].grade(problem, reply(other)) == 0 for other in others)
+    assert made['reading'].grade(problem, reply(f'It is {problem["answer"]}().')) == 1
+    assert all(made['reading'].grade(problem, reply(f'{problem["answer"]} or {other}')) == 0 for other in others)
+    assert all(made['reading'].grade(problem, reply(other)) == 0 for other in others)
 
 
 def test_refusals_are_graded_both_ways(made):
@@ -299,6 +314,7 @@ def test_functions_that_train_documents_describe_alike_are_not_tested(corpus):
   read = documents.read(corpus)
   assert sum(entry.name == 'shared' for entry in read.train) == 1
   assert not any(entry.name == 'shared' for entry in read.test)
+  assert len(read.modules_of['shared']) == 60 - len({entry.module for entry in read.test})
   assert len(read.train) + len(read.test) == 60 * 5 + 1 and len(read.modules) == 60
   assert 'same' in read.words and not {'at', 'Return', 'undescribed'} & set(read.words)
 
@@ -330,8 +346,8 @@ def test_held_out_documents_are_those_of_the_token_shards(corpus):
   read = documents.read(corpus, held_out=0.3)
   assert {entry.module for entry in read.test} == held_out and 5 < len(held_out) < 30
   assert not held_out & {entry.module for entry in read.train}
-  with pytest.raises(UserError, match=r"'docs'.*hold out more"):
-    tasks.make(['docs'], seed=0, documents=corpus, held_out=0.0)
+  with pytest.raises(UserError, match=r"'reading'.*hold out more"):
+    tasks.make(['reading'], seed=0, documents=corpus, held_out=0.0)
   assert tasks.make(['spelling'], seed=0, documents=corpus, held_out=0.0)
 
 
