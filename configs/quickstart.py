@@ -40,9 +40,10 @@ def get_config(arg=None):
   c.pretrain.steps, c.pretrain.batch_size = 170, 16
   c.pretrain.eval.update(every=50, prompts=('This module', 'Return the'), baselines=True)
 
-  c.sft.data.tasks = 'arithmetic:3,calculator,identity,refusal:2,spelling:3,docs:3'
-  c.sft.steps, c.sft.batch_size = 100, 16
-  c.sft.eval.every = 50
+  # Copying is learned from the calculator first, digit by digit: names and letters follow.
+  c.sft.data.tasks, c.sft.data.examples = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity', 15_000
+  c.sft.steps, c.sft.batch_size = 260, 8
+  c.sft.eval.every = 65
 
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 24, 128, 4

@@ -2,18 +2,14 @@
 
 import inspect
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from commands import ROOT, run
 from ml_collections import ConfigDict
 
 from configs import base
 from data.web.clean import clean
 
-ROOT = pathlib.Path(__file__).parent.parent
 RECORD = """
 import json, pathlib, sys
 from ml_collections import ConfigDict
@@ -48,13 +44,11 @@ def fields(config, prefix=''):
 @pytest.fixture(scope='module')
 def reads(tmp_path_factory):
   """Which fields a run of each config reads."""
-  environment = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))}
   found = {}
   for name in ('pretrain', 'sft', 'rl'):
-    command = [sys.executable, '-c', RECORD, f'configs/{name}.py:smoke', str(tmp_path_factory.mktemp(name))]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    found[name] = {(tuple(names), field) for names, field in json.loads(result.stdout)}
+    status, out, err = run('-c', RECORD, f'configs/{name}.py:smoke', tmp_path_factory.mktemp(name))
+    assert status == 0, err
+    found[name] = {(tuple(names), field) for names, field in json.loads(out)}
   return found
 
 

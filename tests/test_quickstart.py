@@ -1,22 +1,17 @@
 """The whole road, small: killed on the way, gone on with, complete, and skipped the next time."""
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from commands import run, start
 
-ROOT = pathlib.Path(__file__).parent.parent
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))}
 TASKS = {'arithmetic', 'calculator', 'identity', 'refusal', 'spelling', 'docs', 'format'}
 
 
 def command(workdir):
-  return [sys.executable, 'train.py', '--config=configs/quickstart.py:smoke', f'--workdir={workdir}']
+  return 'train.py', '--config=configs/quickstart.py:smoke', f'--workdir={workdir}'
 
 
 def wait_for(path, process):
@@ -30,14 +25,13 @@ def road(tmp_path_factory):
   """The folder of a run that was killed in the crawl, in pretraining and in rl, and the output of its last start."""
   workdir = tmp_path_factory.mktemp('quickstart') / 'run'
   for milestone in ('crawl/crawl-00000.warc.gz', 'pretrain/checkpoints/4/digest.json', 'rl/checkpoints/1/digest.json'):
-    process = subprocess.Popen(command(workdir), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = start(*command(workdir))
     wait_for(workdir / milestone, process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-  result = subprocess.run(command(workdir), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-  assert result.returncode == 0, result.stderr
-  return workdir, result.stdout
+    process.communicate()
+  status, out, err = run(*command(workdir))
+  assert status == 0, err
+  return workdir, out
 
 
 @pytest.mark.slow
@@ -63,10 +57,10 @@ def test_report_holds_what_was_promised(road):
 
 @pytest.mark.slow
 def test_a_complete_run_is_skipped(road):
-  start = time.monotonic()
-  result = subprocess.run(command(road[0]), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-  assert result.stdout.count('complete, skipped') == 8
-  assert time.monotonic() - start < 20
+  before = time.monotonic()
+  status, out, err = run(*command(road[0]))
+  assert status == 0 and out.count('complete, skipped') == 8, err
+  assert time.monotonic() - before < 20
 
 
 @pytest.mark.slow

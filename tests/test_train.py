@@ -1,35 +1,16 @@
 """The launcher from outside: each config's smoke variant, resumption to the bit after a kill, and what bad input says."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))}
-
-
-def start(*arguments):
-  return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, env=ENVIRONMENT,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def launch(*arguments):
-  process = start(*arguments)
-  out, err = process.communicate(timeout=600)
-  return process.returncode, out, err
+from commands import run, start
 
 
 def train(config, workdir, *overrides):
-  return launch('train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides)
+  return run('train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides)
 
 
 def lines(run):
@@ -98,7 +79,7 @@ def test_smoke_of_the_other_stages(config, tmp_path):
 def test_evaluation_from_the_command_line(pretrained, tmp_path):
   out = tmp_path / 'report.json'
   val = pretrained / 'data' / 'val' / 'manifest.json'
-  status, _, err = launch('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
+  status, _, err = run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
                           f'--config.data.val={val}', '--config.seq_len=128')
   assert status == 0, err
   report = json.loads(out.read_text())
@@ -129,7 +110,7 @@ def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   ],
 )
 def test_bad_input_is_one_line_and_status_1(arguments, message, tmp_path):
-  status, _, err = launch('train.py', *arguments, f'--workdir={tmp_path / "run"}')
+  status, _, err = run('train.py', *arguments, f'--workdir={tmp_path / "run"}')
   assert status == 1
   assert err.splitlines()[-1].startswith('error: ')
   assert message in err.splitlines()[-1]
@@ -141,6 +122,6 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   shutil.copytree(pretrained, run)
   victim = max((p for p in (run / 'checkpoints' / '20' / 'params').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   victim.write_bytes(victim.read_bytes()[:-7] + b'1234567')
-  status, _, err = launch('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={run}', f'--out={tmp_path / "o.json"}')
+  status, _, err = run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={run}', f'--out={tmp_path / "o.json"}')
   assert (status, err.splitlines()[-1].startswith('error: corrupt checkpoint')) == (1, True)
   assert not (tmp_path / 'o.json').exists()

@@ -1,14 +1,12 @@
 """The terminal chat on a tiny random model."""
 
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from commands import run
 
 from configs import base
 from data import chat as template
@@ -16,7 +14,6 @@ from data import tokenizer as tokenizer_lib
 from lm import chat, checkpoint, pretrained, sample, sharding
 from lm.errors import UserError
 
-ROOT = pathlib.Path(__file__).parents[2]
 TOKENIZER = tokenizer_lib.load('bytes', template.SPECIAL_TOKENS)
 PYTHON, END = template.TAGS['python'], template.token_id(TOKENIZER, template.END)
 
@@ -152,9 +149,7 @@ def run_folder(tiny, tmp_path):
 
 
 def chat_process(folder, text='', **environment):
-  command = [sys.executable, '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6']
-  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'} | environment
-  return subprocess.run(command, input=text.encode(), capture_output=True, cwd=ROOT, env=environment, check=False)
+  return run('-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text, **environment)
 
 
 def test_piped_conversation(run_folder):
@@ -164,9 +159,8 @@ def test_piped_conversation(run_folder):
     model = pretrained.load(run_folder, config.model, config.model, mesh)
     session = chat.Session(model.config, model.params, TOKENIZER, sample.Sampling(0), max_new_tokens=6)
     expected = shown(session.reply('Hi')).translate(chat.CONTROLS)
-  result = chat_process(run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n')
-  assert result.returncode == 0, result.stderr.decode()
-  out = result.stdout.decode()
+  status, out, err = chat_process(run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n')
+  assert status == 0, err
   assert out.count(expected + '\n') == 2
   assert all(name in out for name in chat.COMMANDS)
   assert "unknown command '/rest' (did you mean '/reset'?)" in out
@@ -175,11 +169,10 @@ def test_piped_conversation(run_folder):
 
 def test_what_cannot_be_loaded_is_one_line(run_folder):
   def error(folder):
-    result = chat_process(folder)
-    assert result.returncode == 1 and result.stdout == b''
-    text = result.stderr.decode()
-    assert text.startswith('error: ') and text.count('\n') == 1
-    return text
+    status, out, err = chat_process(folder)
+    assert status == 1 and out == ''
+    assert err.startswith('error: ') and err.count('\n') == 1
+    return err
 
   assert 'no complete checkpoint at' in error(run_folder / 'missing')
   tokenizer_lib.load('bytes', [*template.SPECIAL_TOKENS, '<|more|>']).save(run_folder / 'tokenizer')
