@@ -46,12 +46,12 @@ def get_config(arg=None):
   c.sft.eval.every = 65
 
   c.rl.data.tasks = 'arithmetic'
-  c.rl.steps, c.rl.batch_size, c.rl.microbatches = 24, 128, 4
+  c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4
   c.rl.rl.max_new_tokens = 24
-  c.rl.rl.kl = 0.02
+  c.rl.rl.kl = 0.2  # what is not practised, identity and refusal, is not to be unlearned
   c.rl.log_every = 1
   c.rl.checkpoint.every = 6
-  c.rl.optim.update(name='adamw', lr=3e-4, warmup=2, schedule='constant', weight_decay=0.0)
+  c.rl.optim.update(name='adamw', lr=1.5e-4, warmup=2, schedule='constant', weight_decay=0.0)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/quickstart-smoke'
     c.crawl.max_pages = 80
