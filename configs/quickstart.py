@@ -32,7 +32,7 @@ def get_config(arg=None):
     stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm=True,
                        max_len=512, scan_layers=False)
     stage.loss.chunk = 1024
-    stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=200, batch_size=50)
+    stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=300, batch_size=50)
     stage.eval.max_new_tokens = 40
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
@@ -41,9 +41,9 @@ def get_config(arg=None):
   c.pretrain.eval.update(every=50, prompts=('This module', 'Return the'), baselines=True)
 
   # Copying is learned from the calculator first, digit by digit: names and letters follow.
-  c.sft.data.tasks, c.sft.data.examples = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity', 15_000
-  c.sft.steps, c.sft.batch_size = 260, 8
-  c.sft.eval.every = 65
+  c.sft.data.tasks, c.sft.data.examples = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity', 20_000
+  c.sft.steps, c.sft.batch_size = 340, 8
+  c.sft.eval.every = 85
 
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4
