@@ -6,11 +6,10 @@ import signal
 import time
 
 import pytest
-from commands import run, start
 
 
 def train(config, workdir, *overrides):
-  return run('train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides)
+  return commands.run('train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides)
 
 
 def lines(run):
@@ -45,7 +44,7 @@ def test_last_checkpoint_is_of_the_last_update(pretrained):
 
 def test_killed_run_goes_on_to_the_same_numbers(pretrained, tmp_path):
   run = tmp_path / 'run'
-  process = start('train.py', '--config=configs/pretrain.py:smoke', f'--workdir={run}')
+  process = commands.start('train.py', '--config=configs/pretrain.py:smoke', f'--workdir={run}')
   while not (run / 'checkpoints' / '10' / 'digest.json').exists():
     assert process.poll() is None, process.communicate()[1]
     time.sleep(0.02)
@@ -79,7 +78,7 @@ def test_smoke_of_the_other_stages(config, tmp_path):
 def test_evaluation_from_the_command_line(pretrained, tmp_path):
   out = tmp_path / 'report.json'
   val = pretrained / 'data' / 'val' / 'manifest.json'
-  status, _, err = run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
+  status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
                           f'--config.data.val={val}', '--config.seq_len=128')
   assert status == 0, err
   report = json.loads(out.read_text())
@@ -110,7 +109,7 @@ def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   ],
 )
 def test_bad_input_is_one_line_and_status_1(arguments, message, tmp_path):
-  status, _, err = run('train.py', *arguments, f'--workdir={tmp_path / "run"}')
+  status, _, err = commands.run('train.py', *arguments, f'--workdir={tmp_path / "run"}')
   assert status == 1
   assert err.splitlines()[-1].startswith('error: ')
   assert message in err.splitlines()[-1]
@@ -122,6 +121,6 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   shutil.copytree(pretrained, run)
   victim = max((p for p in (run / 'checkpoints' / '20' / 'params').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   victim.write_bytes(victim.read_bytes()[:-7] + b'1234567')
-  status, _, err = run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={run}', f'--out={tmp_path / "o.json"}')
+  status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={run}', f'--out={tmp_path / "o.json"}')
   assert (status, err.splitlines()[-1].startswith('error: corrupt checkpoint')) == (1, True)
   assert not (tmp_path / 'o.json').exists()
