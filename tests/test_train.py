@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+import commands
 import pytest
 
 
@@ -121,6 +122,7 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   shutil.copytree(pretrained, run)
   victim = max((p for p in (run / 'checkpoints' / '20' / 'params').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   victim.write_bytes(victim.read_bytes()[:-7] + b'1234567')
-  status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={run}', f'--out={tmp_path / "o.json"}')
+  arguments = f'--checkpoint={run}', f'--out={tmp_path / "o.json"}'
+  status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', *arguments)
   assert (status, err.splitlines()[-1].startswith('error: corrupt checkpoint')) == (1, True)
   assert not (tmp_path / 'o.json').exists()
