@@ -21,11 +21,6 @@ from lm.evals import tasks as scoring
 from lm.steps import pretrain
 
 
-def banned_ids(tokenizer: Any) -> tuple[int, ...]:
-  """Tokens that only a tool may put into a reply."""
-  return tuple(chat.token_id(tokenizer, tag) for tag in chat.TAGS['output'])
-
-
 def make_generate(config: FrozenConfigDict, tokenizer: Any, *, temperature: float, max_new_tokens: int,
                   max_len: int) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
   """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator answered.
@@ -35,7 +30,7 @@ def make_generate(config: FrozenConfigDict, tokenizer: Any, *, temperature: floa
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
-  sampling = sample.Sampling(temperature, banned_ids=banned_ids(tokenizer))
+  sampling = sample.Sampling(temperature, banned_ids=chat.banned_ids(tokenizer))
   stop, pause = [chat.token_id(tokenizer, chat.END)], [chat.token_id(tokenizer, chat.TAGS['python'][1])]
 
   def generate(params, prompts, key):

@@ -101,7 +101,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   # ---- The jitted step, and where its batches come from ----------------------------------------------------------
   if config.stage == 'rl':
-    loss_fn = rl.make_loss(model_config, config.loss, config.rl, evaluation.banned_ids(tokenizer))
+    loss_fn = rl.make_loss(model_config, config.loss, config.rl, chat.banned_ids(tokenizer))
     reference = start.params if start else fresh(jax.random.key(config.seed))['params']
     next_batch = make_rollouts(config, model_config, tokenizer, reference, mesh)
   else:
@@ -217,7 +217,7 @@ def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, referen
     raise UserError(f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}')
   generate = evaluation.make_generate(model_config, tokenizer, temperature=rl.temperature,
                                       max_new_tokens=rl.max_new_tokens, max_len=config.seq_len)
-  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, evaluation.banned_ids(tokenizer)))
+  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, chat.banned_ids(tokenizer)))
   questions = config.batch_size // rl.group_size
   # Copied: what the run started from may share its memory with what the step is given to overwrite.
   reference_params = jax.tree.map(lambda x: x.copy(), reference_params) if rl.kl else None

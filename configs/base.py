@@ -6,6 +6,9 @@ stages with a training config for each training stage. Nothing here imports jax.
 
 from ml_collections import ConfigDict
 
+# The model of the :smoke variants: for bytes, on a CPU.
+TINY = {'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192, 'max_len': 256}
+
 
 def get_config() -> ConfigDict:
   """One training run: python train.py --config=configs/pretrain.py --workdir=DIR [--config.optim.lr=1e-3 ...]"""

@@ -32,8 +32,8 @@ def get_config(arg=None):
     stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm=True,
                        max_len=512, scan_layers=False)
     stage.loss.chunk = 1024
-    stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=300, batch_size=50)
-    stage.eval.max_new_tokens = 40
+    stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=300, batch_size=50,
+                      max_new_tokens=40)
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 

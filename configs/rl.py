@@ -21,7 +21,7 @@ def get_config(arg=None):
   if variant(arg) == 'smoke':
     c.init_from = ''
     c.steps, c.batch_size, c.microbatches, c.seq_len = 4, 32, 2, 160
-    c.model.update(num_layers=2, embed_dim=64, num_heads=4, num_kv_heads=2, head_dim=16, mlp_dim=192, max_len=256)
+    c.model.update(base.TINY)
     c.optim.warmup = 1
     c.rl.update(group_size=8, max_new_tokens=16, kl=0.01, format_reward=0.1, inner_updates=2)
     c.eval.update(every=2, batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=16)

@@ -22,7 +22,7 @@ def get_config(arg=None):
   if variant(arg) == 'smoke':
     c.init_from, c.data.examples = '', 300
     c.steps, c.batch_size, c.seq_len = 20, 8, 128
-    c.model.update(num_layers=2, embed_dim=64, num_heads=4, num_kv_heads=2, head_dim=16, mlp_dim=192, max_len=256)
+    c.model.update(base.TINY)
     c.optim.update(name='muon', schedule='wsd', lr=1e-2, warmup=5)
     c.eval.update(every=10, batch_size=8, tasks='identity,arithmetic', examples=8, max_new_tokens=24)
     c.checkpoint.every, c.log_every = 10, 5

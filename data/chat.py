@@ -147,6 +147,11 @@ def token_id(tokenizer: Any, name: str) -> int:
   return tokenizer.special_tokens[name]
 
 
+def banned_ids(tokenizer: Any) -> tuple[int, ...]:
+  """Tokens that only a tool may put into a reply: the tags of its result."""
+  return tuple(token_id(tokenizer, tag) for tag in TAGS['output'])
+
+
 def check(conversation: Any) -> None:
   """Raises a UserError that names the field at fault if this is not a conversation that `render` takes."""
   _checked(conversation, last='assistant')

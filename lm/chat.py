@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -76,7 +77,7 @@ class Session:
     if max_new_tokens < 1:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
     self.config, self.params, self.tokenizer = config, params, tokenizer
-    self._sampling = sample.Sampling(sampling.temperature, sampling.top_k, sampling.top_p, tuple(map(self._id, OUTPUT)))
+    self._sampling = dataclasses.replace(sampling, banned_ids=chat.banned_ids(tokenizer))
     self._end, self._call = self._id(chat.END), self._id(PYTHON[1])
     self._ends_V = sample.token_set([self._end, self._call], config.vocab_size)
     self._max_new_tokens, self._system, self._key = max_new_tokens, system, jax.random.key(seed)

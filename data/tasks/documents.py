@@ -59,8 +59,9 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
   documents = list(_documents(path))
   if not documents:
     raise UserError(f'{path}: no documents')
-  limit = threshold(map(place, documents), held_out)
-  for document in documents:
+  places = [place(document) for document in documents]
+  limit = threshold(places, held_out)
+  for document, where in zip(documents, places, strict=True):
     identifiers = re.findall(r'[A-Za-z_][A-Za-z0-9_]*', document['text'])
     names.update(word.lower() for word in identifiers)
     counts.update(word for word in identifiers if re.fullmatch(r'[a-z]{3,8}', word))
@@ -68,7 +69,7 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
     if module is None:
       continue
     modules.add(module)
-    held = place(document) < limit
+    held = where < limit
     found = entries[held]
     for name, summary in extract(document['text']):
       if not held:
