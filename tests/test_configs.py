@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.web.clean import clean
+from lm.config import load
 
 RECORD = """
 import json, pathlib, sys
@@ -59,8 +60,6 @@ def test_every_field_is_read(reads):
 
 @pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl'])
 def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
-  from lm.config import load
-
   config, plain = load(f'configs/{name}.py:smoke'), fields(base.get_config())
   values = {field: value for field, value in _values(config).items() if value != _values(base.get_config())[field]}
   assert values
@@ -80,8 +79,6 @@ def test_cleaning_takes_every_field_of_the_recipe():
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'base'))
 def test_a_config_adds_no_field(name, monkeypatch):
-  from lm.config import load
-
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')
   plain = base.get_recipe() if config.stage == 'recipe' else base.get_config()

@@ -1,11 +1,10 @@
 """The whole road, small: killed on the way, gone on with, complete, and skipped the next time."""
 
 import json
-import signal
 import time
 
 import pytest
-from commands import run, start
+from commands import kill_at, run
 
 TASKS = {'arithmetic', 'calculator', 'identity', 'refusal', 'spelling', 'docs', 'format'}
 
@@ -14,21 +13,12 @@ def command(workdir):
   return 'train.py', '--config=configs/quickstart.py:smoke', f'--workdir={workdir}'
 
 
-def wait_for(path, process):
-  while not path.exists():
-    assert process.poll() is None, 'ended before ' + str(path)
-    time.sleep(0.05)
-
-
 @pytest.fixture(scope='module')
 def road(tmp_path_factory):
   """The folder of a run that was killed in the crawl, in pretraining and in rl, and the output of its last start."""
   workdir = tmp_path_factory.mktemp('quickstart') / 'run'
   for milestone in ('crawl/crawl-00000.warc.gz', 'pretrain/checkpoints/4/digest.json', 'rl/checkpoints/1/digest.json'):
-    process = start(*command(workdir))
-    wait_for(workdir / milestone, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill_at(workdir / milestone, *command(workdir))
   status, out, err = run(*command(workdir))
   assert status == 0, err
   return workdir, out
@@ -65,5 +55,5 @@ def test_a_complete_run_is_skipped(road):
 
 @pytest.mark.slow
 def test_no_update_was_done_twice(road):
-  steps = [json.loads(line)['step'] for line in (road[0] / 'rl' / 'metrics.jsonl').read_text().splitlines()]
-  assert sorted(set(steps)) == [0, 1, 2, 3] or sorted(set(steps)) == [1, 2, 3]
+  lines = [json.loads(line) for line in (road[0] / 'rl' / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines if 'rl/reward' in line] == [1, 2, 3]

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import time
 
 import commands
 import pytest
@@ -45,12 +43,8 @@ def test_last_checkpoint_is_of_the_last_update(pretrained):
 
 def test_killed_run_goes_on_to_the_same_numbers(pretrained, tmp_path):
   run = tmp_path / 'run'
-  process = commands.start('train.py', '--config=configs/pretrain.py:smoke', f'--workdir={run}')
-  while not (run / 'checkpoints' / '10' / 'digest.json').exists():
-    assert process.poll() is None, process.communicate()[1]
-    time.sleep(0.02)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
+  commands.kill_at(run / 'checkpoints' / '10' / 'digest.json', 'train.py', '--config=configs/pretrain.py:smoke',
+                   f'--workdir={run}')
   status, _, err = train('pretrain', run)
   assert status == 0, err
   assert lines(run) == lines(pretrained)

@@ -1,9 +1,8 @@
 import collections
 import json
-import subprocess
-import sys
 
 import pytest
+from commands import run
 
 from data import chat, conversations, tasks, tokenizer
 from lm.errors import UserError
@@ -107,16 +106,14 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
 
 
 def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
-  def run(*arguments):
-    return subprocess.run([sys.executable, '-m', 'data.conversations', *arguments], capture_output=True, text=True)
-
   out = tmp_path / 'c.jsonl'
-  done = run('--tasks=identity:3,comparison', '--examples=8', '--seed=1', f'--out={out}')
-  assert done.returncode == 0 and sorted(done.stdout.splitlines()) == ['comparison: 2', 'identity: 6']
+  status, written, _ = run('-m', 'data.conversations', '--tasks=identity:3,comparison', '--examples=8', '--seed=1',
+                           f'--out={out}')
+  assert status == 0 and sorted(written.splitlines()) == ['comparison: 2', 'identity: 6']
   assert len(rows(out)) == 8
   for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'give the JSONL'),
                          (['--tasks=identity:x'], "'identity:x' is not"), ([], 'no conversations'),
                          (['--tasks=docs', '--documents=nowhere'], 'nowhere')):
-    done = run(*wrong, f'--out={tmp_path / "none"}')
-    assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
-    assert done.stderr.startswith('error: ') and not (tmp_path / 'none').exists()
+    status, _, err = run('-m', 'data.conversations', *wrong, f'--out={tmp_path / "none"}')
+    assert status == 1 and message in err and err.count('\n') == 1
+    assert err.startswith('error: ') and not (tmp_path / 'none').exists()

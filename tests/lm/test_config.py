@@ -2,9 +2,8 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
+import commands
 import pytest
 from ml_collections import ConfigDict
 
@@ -39,12 +38,11 @@ def parse(tmp_path):
 
   def run(*arguments):
     """The config, or the one line that its reading ended in."""
-    done = subprocess.run([sys.executable, '-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments)],
-                          capture_output=True, text=True, timeout=60, check=False)
-    if not done.returncode:
-      return json.loads(done.stdout)
-    assert done.returncode == 1 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
-    return done.stderr
+    status, out, err = commands.run('-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments), timeout=60)
+    if not status:
+      return json.loads(out)
+    assert status == 1 and err.startswith('error: ') and err.count('\n') == 1, err
+    return err
 
   return run
 
