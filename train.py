@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from lm import config as config_lib
-from lm import files, report, stages
+from lm import files, host, report, stages
 from lm.errors import UserError, run, unknown
 
 # A recipe's parent and its data stages import this file too and have no use for jax: `train` imports what it needs.
@@ -23,6 +23,7 @@ from lm.errors import UserError, run, unknown
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   """One training run, from wherever `workdir` stands to its last step and its report."""
+  host.keep_freed_memory()
   import jax
   import tqdm
 

@@ -1,4 +1,10 @@
-"""Attention over queries and keys: an exact reference in plain JAX. Axes are named in lm/model.py."""
+"""Attention over queries and keys: an exact reference in plain JAX. Axes are named in lm/model.py.
+
+The backward pass keeps the logarithm of each query's sum of exponentials and computes the weights again from it, as
+FlashAttention does (Dao et al., arXiv 2205.14135, algorithm 4): nothing of size T x S lives from one pass to the other.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +24,62 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: ja
     out_BTNH in the dtype of the queries.
   """
   B, T, N, H = q_BTNH.shape
-  if causal:
-    block = max(64, -(-T // CAUSAL_BLOCKS))
-    ends = [(start, min(start + block, T)) for start in range(0, T, block)]
-    return jnp.concatenate(
-      [attend(q_BTNH[:, a:b], k_BSKH[:, :b], v_BSKH[:, :b], mask_BTS[:, a:b, :b]) for a, b in ends], axis=1)
   K = k_BSKH.shape[2]
   # Heads go before positions: the products are then batches of plain matrices, which CPUs multiply much faster.
   q_BKGTH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
   k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
-  scores_BKGTS = jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32)
-  scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
-  weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BKSH.dtype)
-  out_BKGTH = jnp.einsum('BKGTS,BKSH->BKGTH', weights_BKGTS, v_BKSH)
+  size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
+  out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size)
   return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def _blocks(T, S, size):
+  """The queries of each block and the keys that they may see: all keys when there is one block."""
+  if size >= T:
+    return [(slice(0, T), slice(0, S))]
+  return [(slice(a, min(a + size, T)), slice(0, min(a + size, T))) for a in range(0, T, size)]
+
+
+def _scores(q_BKGTH, k_BKSH, mask_BTS):
+  scores_BKGTS = jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32)
+  return jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
+
+
+def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size):
+  outs, logs = [], []
+  for t, s in _blocks(*mask_BTS.shape[1:], size):
+    scores_BKGTS = _scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s])
+    top_BKGT1 = scores_BKGTS.max(-1, keepdims=True)
+    weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
+    sum_BKGT1 = weights_BKGTS.sum(-1, keepdims=True)
+    out_BKGTH = jnp.einsum('BKGTS,BKSH->BKGTH', weights_BKGTS.astype(v_BKSH.dtype), v_BKSH[:, :, s],
+                           preferred_element_type=jnp.float32)
+    outs.append((out_BKGTH / sum_BKGT1).astype(q_BKGTH.dtype))
+    logs.append(top_BKGT1 + jnp.log(sum_BKGT1))
+  out_BKGTH, log_BKGT1 = jnp.concatenate(outs, 3), jnp.concatenate(logs, 3)
+  return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1)
+
+
+def _backward(size, kept, dout_BKGTH):
+  q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1 = kept
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  mean_BKGT1 = jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), -1, keepdims=True)
+  dqs, dk_BKSH, dv_BKSH = [], jnp.zeros(k_BKSH.shape, jnp.float32), jnp.zeros(v_BKSH.shape, jnp.float32)
+  for t, s in _blocks(*mask_BTS.shape[1:], size):
+    q, k, v, dout = q_BKGTH[:, :, :, t], k_BKSH[:, :, s], v_BKSH[:, :, s], dout_BKGTH[:, :, :, t]
+    weights_BKGTS = jnp.exp(_scores(q, k, mask_BTS[:, t, s]) - log_BKGT1[:, :, :, t])
+    dweights_BKGTS = product('BKGTH,BKSH->BKGTS', dout, v)
+    dscores_BKGTS = (weights_BKGTS * (dweights_BKGTS - mean_BKGT1[:, :, :, t])).astype(q.dtype)
+    dqs.append(product('BKGTS,BKSH->BKGTH', dscores_BKGTS, k).astype(q.dtype))
+    dk_BKSH = dk_BKSH.at[:, :, s].add(product('BKGTS,BKGTH->BKSH', dscores_BKGTS, q))
+    dv_BKSH = dv_BKSH.at[:, :, s].add(product('BKGTS,BKGTH->BKSH', weights_BKGTS.astype(dout.dtype), dout))
+  return jnp.concatenate(dqs, 3), dk_BKSH.astype(k_BKSH.dtype), dv_BKSH.astype(v_BKSH.dtype), None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size):
+  """Attention in blocks of `size` queries. The queries come scaled."""
+  return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size)[0]
+
+
+_attend.defvjp(_forward, _backward)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lm import errors
+from lm import errors, host
 from lm.errors import UserError
 
 # No jax at the top: a worker that runs torch has no use for it and may live where it is not installed.
@@ -36,6 +36,7 @@ def model_flops_per_token(params: int, embeddings: int, vocab: int, width: int, 
 
 def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
   """(one update -> its loss, facts): our training step."""
+  host.keep_freed_memory()
   import flax.linen as nn
   import jax
   import numpy as np

@@ -77,18 +77,25 @@ class Norm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    c = self.config
-    dtype = jnp.dtype(c.param_dtype)
-    scale = self.param('scale', nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)), x.shape[-1:], dtype)
-    y = x.astype(jnp.float32)
-    if self.kind == 'layernorm':
-      y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + c.norm_eps)
-    y = y * jnp.expand_dims(scale.astype(jnp.float32), range(y.ndim - 1))
-    if self.kind == 'layernorm':
-      bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), x.shape[-1:], dtype)
-      y = y + jnp.expand_dims(bias.astype(jnp.float32), range(y.ndim - 1))
-    return y.astype(x.dtype)
+    def vector(name, init):
+      boxed_init = nn.with_logical_partitioning(init, (self.axis,))
+      return self.param(name, boxed_init, x.shape[-1:], jnp.dtype(self.config.param_dtype))
+
+    scale = vector('scale', nn.initializers.ones)
+    bias = vector('bias', nn.initializers.zeros) if self.kind == 'layernorm' else None
+
+    @jax.checkpoint  # the backward pass keeps x alone
+    def norm(x, scale, bias):
+      y = x.astype(jnp.float32)
+      if bias is not None:
+        y = y - y.mean(-1, keepdims=True)
+      y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.config.norm_eps)
+      y = y * jnp.expand_dims(scale.astype(jnp.float32), range(y.ndim - 1))
+      if bias is not None:
+        y = y + jnp.expand_dims(bias.astype(jnp.float32), range(y.ndim - 1))
+      return y.astype(x.dtype)
+
+    return norm(x, scale, bias)
 
 
 class Linear(nn.Module):
@@ -157,7 +164,7 @@ class Mlp(nn.Module):
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
     c = self.config
     D, F = c.embed_dim, c.mlp_dim
-    act = ACTIVATIONS[c.activation]
+    act = jax.checkpoint(ACTIVATIONS[c.activation])  # the backward pass keeps what it reads alone
 
     def up(name):
       return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)(x_BTD)
