@@ -48,7 +48,7 @@ def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence
   Returns:
     (scores, samples): {task: {accuracy, low, high, n}} and a few {task, prompt, reply, grade}.
   """
-  scores, samples, formats = {}, [], []
+  scores, samples, formats, keys = {}, [], [], []
   for t, task in enumerate(tasks):
     problems = [task.problem(i, 'test') for i in range(examples)]
     prompts = [chat.render_prompt(tokenizer, p['messages']) for p in problems]
@@ -64,8 +64,10 @@ def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence
       return value
 
     grades = scoring.score(problems, prompts, lambda rows, key=key: generate(params, rows, key), grade, batch_size)
-    scores[task.name] = scoring.summary(grades)
-  return scores | {'format': scoring.summary(formats)}, samples
+    asked = [(task.name, p['key']) for p in problems]
+    scores[task.name] = scoring.summary(grades, asked)
+    keys += asked
+  return scores | {'format': scoring.summary(formats, keys)}, samples
 
 
 def continue_texts(config: FrozenConfigDict, params: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int,

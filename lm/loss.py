@@ -8,12 +8,16 @@ import jax.numpy as jnp
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-  """[B, T, ...] -> [n, c, ...] with c the largest size <= chunk that makes equal parts without padding."""
+  """[B, T, ...] -> [n, c, ...]: as few parts of c <= chunk tokens as it takes, the last filled up with zeros."""
   x = x.reshape(-1, *x.shape[2:])
   n = -(-x.shape[0] // chunk)
-  while x.shape[0] % n:
-    n += 1
-  return x.reshape(n, -1, *x.shape[1:])
+  c = -(-x.shape[0] // n)
+  return jnp.pad(x, [(0, n * c - x.shape[0]), *[(0, 0)] * (x.ndim - 1)]).reshape(n, c, *x.shape[1:])
+
+
+def _joined(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """[n, c, ...] -> [B, T, ...]: what `_chunks` parted, without what it filled up with."""
+  return x.reshape(-1, *x.shape[2:])[:shape[0] * shape[1]].reshape(shape)
 
 
 def _chunk_nll(x_CD, head_VD, targets_C, weights_C, z_loss):
@@ -68,7 +72,7 @@ def _forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss):
   xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
   start = (jnp.zeros((), jnp.float32), jnp.zeros(head_VD.shape, jnp.float32))
   (total, dhead_VD), dx = jax.lax.scan(body, start, xs)
-  return total, (dx.reshape(x_BTD.shape), dhead_VD.astype(head_VD.dtype))
+  return total, (_joined(dx, x_BTD.shape), dhead_VD.astype(head_VD.dtype))
 
 
 def _backward(chunk, z_loss, residuals, g):
@@ -99,4 +103,4 @@ def token_log_probs(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array,
     return jnp.take_along_axis(log_p_CV, targets_C[:, None], axis=-1)[:, 0], entropy_C
 
   log_p, entropy = jax.lax.map(lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk)))
-  return log_p.reshape(targets_BT.shape), entropy.reshape(targets_BT.shape)
+  return _joined(log_p, targets_BT.shape), _joined(entropy, targets_BT.shape)

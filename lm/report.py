@@ -19,7 +19,7 @@ BASELINES = {'unigram': 'unigram_bpb', 'bigram': 'bigram_bpb', 'gzip -9': 'gzip_
 def write_report(workdir: files.Path) -> dict[str, Any]:
   """Writes report.json, report.md (pictures in report_plots/) and report.html into `workdir`; returns the first.
 
-  The stage that calls this is still running: its own time and memory in the report are those recorded so far.
+  The stage that calls this is still running: its own time and memory in the report are those until the last look at it.
 
   Raises:
     FileNotFoundError: a source is missing; names it.

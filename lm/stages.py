@@ -31,8 +31,7 @@ from lm import files
 from lm.errors import UserError
 from lm.metrics import peak_rss_bytes
 
-SAMPLE_SECONDS = 0.5  # between two looks at the memory
-RECORD_SECONDS = 2.0  # between two writes of the state of a running stage: what a kill -9 may leave uncounted
+SAMPLE_SECONDS = 0.5  # between two looks at a running stage, each of them recorded: what a kill -9 may leave uncounted
 GRACE_SECONDS = 60.0  # for a stage to save its work when asked to stop
 LOCK_SECONDS = 5.0  # for the stage of a run that was killed to notice that, and end
 
@@ -146,15 +145,10 @@ def _run(workdir: pathlib.Path, stage: Stage, record: dict[str, Any], lock: '_Lo
 
 
 def _watch(child: multiprocessing.process.BaseProcess, update: Callable[[int], None]) -> None:
-  """Returns when the child has ended; until then samples its memory and now and then records it."""
-  peak, recorded = 0, time.monotonic()
+  """Returns when the child has ended; until then records its time and memory."""
   # The sentinel alone would not do: a process that the stage forked and left running holds it open.
   while not multiprocessing.connection.wait([child.sentinel], timeout=SAMPLE_SECONDS) and child.is_alive():
-    peak = max(peak, _session_rss_bytes(child.pid))
-    if time.monotonic() - recorded > RECORD_SECONDS:
-      update(peak)
-      recorded = time.monotonic()
-  update(peak)
+    update(_session_rss_bytes(child.pid))
 
 
 def _session_rss_bytes(session: int) -> int:

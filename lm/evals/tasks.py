@@ -1,9 +1,9 @@
 """Accuracy on tasks with graders, each with its 95 % interval and n."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from lm.evals.intervals import wilson
+from lm.evals.intervals import effective_size, wilson
 from lm.sample import Completion
 
 
@@ -18,8 +18,14 @@ def score(problems: Sequence[Any], prompts: Sequence[list[int]], generate: Calla
   return grades
 
 
-def summary(grades: Sequence[float]) -> dict[str, float]:
-  """{"accuracy", "low", "high", "n"} of grades between 0 and 1; a grade counts as a success when it is at least 0.5."""
-  n, successes = len(grades), sum(g >= 0.5 for g in grades)
-  low, high = wilson(successes, n)
-  return {'accuracy': successes / n, 'low': low, 'high': high, 'n': n}
+def summary(grades: Sequence[float], keys: Sequence[Hashable]) -> dict[str, float]:
+  """{"accuracy", "low", "high", "n"} of grades between 0 and 1; a grade counts as a success when it is at least 0.5.
+
+  Args:
+    keys: of the problem that each grade is of: repeats of one problem do not narrow the interval as new ones do.
+  """
+  successes = [g >= 0.5 for g in grades]
+  accuracy = sum(successes) / len(successes)
+  size = effective_size(successes, keys)
+  low, high = wilson(accuracy * size, size)
+  return {'accuracy': accuracy, 'low': low, 'high': high, 'n': len(grades)}

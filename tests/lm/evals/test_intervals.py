@@ -1,10 +1,11 @@
-"""The Wilson interval against published figures and against its definition."""
+"""Intervals against published figures and against their definitions."""
 
 import math
 
+import numpy as np
 import pytest
 
-from lm.evals.intervals import wilson
+from lm.evals.intervals import effective_size, wilson
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,27 @@ def test_ends_are_the_proportions_whose_z_score_is_z(successes, n):
 
 def test_knows_nothing_without_trials():
   assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_trials_of_clusters_are_worth_what_their_spread_says():
+  # By simulation: the variance of the mean over draws of 40 clusters of 10, in which p is drawn anew for each cluster.
+  rng = np.random.default_rng(0)
+  p = rng.beta(1, 1, size=(2000, 40, 1))
+  outcomes = rng.random((2000, 40, 10)) < p
+  truth = 0.25 / outcomes.mean((1, 2)).var()
+  clusters = np.repeat(np.arange(40), 10)
+  found = [effective_size(x.ravel().tolist(), clusters.tolist()) for x in outcomes[:200]]
+  assert 90 < truth < 110
+  assert np.mean(found) == pytest.approx(truth, rel=0.05)
+
+
+def test_independent_trials_are_worth_their_number():
+  rng = np.random.default_rng(0)
+  outcomes = (rng.random(3000) < 0.3).tolist()
+  assert effective_size(outcomes, range(3000)) == pytest.approx(3000, rel=1e-3)
+  assert effective_size(outcomes, np.repeat(np.arange(300), 10).tolist()) == pytest.approx(3000, rel=0.15)
+
+
+def test_outcomes_that_are_all_the_same_are_worth_as_many_as_there_are_clusters():
+  assert effective_size([True] * 6, 'aabbcc') == 3 and effective_size([False] * 4, 'aaaa') == 1
+  assert effective_size([True, False], 'aa') == 1
