@@ -51,7 +51,7 @@ def get_config(arg=None):
   c.rl.rl.kl = 0.2  # what is not practised, identity and refusal, is not to be unlearned
   c.rl.log_every = 1
   c.rl.checkpoint.every = 6
-  c.rl.optim.update(name='adamw', lr=1.5e-4, warmup=2, schedule='constant', weight_decay=0.0)
+  c.rl.optim.update(name='adamw', lr=7e-5, warmup=2, schedule='constant', weight_decay=0.0)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/quickstart-smoke'
     c.crawl.max_pages = 80
