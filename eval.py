@@ -12,7 +12,7 @@ from configs import base
 from data import chat, tools
 from data import tasks as tasks_lib
 from data import tokenizer as tokenizer_lib
-from data.loader import Loader
+from data.loader import Loader, Mixture
 from lm import checkpoint, files, metrics, pretrained, sample, sharding
 from lm import config as config_lib
 from lm.errors import UserError, run
@@ -106,6 +106,22 @@ def open_loader(config: ConfigDict, tokenizer: Any, manifest: str, *, train: boo
   if loader.manifest['tokenizer']['fingerprint'] != tokenizer.fingerprint:
     raise UserError(f'{manifest} was made with another tokenizer than the model\'s')
   return loader
+
+
+def open_mixture(config: ConfigDict, tokenizer: Any, manifests: str) -> Loader | Mixture:
+  """Training batches of one manifest, or of several, between commas, in the shares of `config.data.weights`.
+
+  Raises:
+    UserError: as `open_loader`; weights for one manifest, or none for several.
+  """
+  names = config_lib.names(manifests)
+  if (len(names) > 1) != bool(config.data.weights):
+    raise UserError(f'config.data.weights is {config.data.weights!r} and config.data.train names {len(names)} manifests; '
+                    'several need weights, one has none')
+  loaders = [open_loader(config, tokenizer, name, train=True) for name in names]
+  if len(loaders) == 1:
+    return loaders[0]
+  return Mixture(loaders, config.data.weights, batch_size=config.batch_size, seed=config.seed)
 
 
 def evaluate(config: ConfigDict, path: str) -> dict:

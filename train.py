@@ -71,7 +71,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     data_fingerprint = files.digest([config.data.task_seed, config.data.tasks])
   else:
     train_manifest, val_manifest = prepare.manifests(config, tokenizer, workdir / 'data')
-    loader = evaluation.open_loader(config, tokenizer, train_manifest, train=True)
+    loader = evaluation.open_mixture(config, tokenizer, train_manifest)
     val = val_manifest and evaluation.open_loader(config, tokenizer, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
 
@@ -111,7 +111,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     def next_batch(step, _):
       batch = {name: x.reshape(config.microbatches, rows, -1) for name, x in next(stream).items()}
-      epoch = {'data/epoch': (step + 1) * config.batch_size / loader.rows}
+      epoch = {'data/epoch': loader.epoch(step + 1)}
       return sharding.put_batch(batch, mesh), config.microbatches, epoch
 
   step_fn = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0)

@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
 
   c.data = ConfigDict()
   c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken:PATTERN | FOLDER/tokenizer.json; init_from brings its own
-  c.data.train = ''  # a manifest.json of token shards, or text or JSONL files (globs, between commas) to tokenize
+  c.data.train = ''  # token shards (manifest.json, or several between commas), or text or JSONL files (globs) to tokenize
+  c.data.weights = ''  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
   c.data.documents = ''  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from

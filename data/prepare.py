@@ -23,7 +23,7 @@ def manifests(config: Any, tokenizer: Tokenizer, folder: files.Path) -> tuple[st
   """
   data, folder = config.data, pathlib.Path(folder)
   source = data.train
-  if source.endswith('manifest.json'):
+  if source.endswith('manifest.json'):  # one, or several between commas
     return source, data.val or None
   if not source:
     if config.stage != 'sft' or not data.tasks:
