@@ -138,6 +138,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       metrics.text(step, text['prompt'], text['text'])
 
   # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ---------------------------------
+  clock = metrics_lib.Clock()
+
   def settle(number, batch, values, seen):
     """Waits for a dispatched step and logs it; a loss that is not finite ends the run."""
     values = {name: float(value) for name, value in jax.device_get(values).items()}
@@ -147,8 +149,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       raise UserError(f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}; first not '
                       f'finite: {where}. Nothing was updated; the last good checkpoint is {saved.latest()}')
     bar.set_postfix_str(f'loss {values["train/loss"]:.3f}')
+    clock.update(batch['inputs'].size)
     if number % config.log_every == 0 or number == config.steps:
-      metrics.write(number, values | seen)
+      metrics.write(number, values | seen | clock.read())
 
   with saved, metrics, tqdm.tqdm(total=config.steps, initial=first, desc=config.stage, unit='step') as bar:
     # A run that was killed after its last update has logged its scores, but not reported them.
@@ -156,8 +159,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     if not first:
       continuations(0)
     pending = None
+    clock.restart()
     for step in range(first + 1, config.steps + 1):
-      batch, count, seen = next_batch(step - 1, state['params'])
+      with clock.waiting():
+        batch, count, seen = next_batch(step - 1, state['params'])
       for _ in range(inner):
         state, values = step_fn(state, batch, count)
       if pending:
@@ -175,6 +180,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         continuations(step)
       if saving:
         saved.save(step, state, provenance)
+      if saving or evaluating:
+        clock.restart()
 
     # ---- Finish: what the run came to ----------------------------------------------------------------------------
     result = {'provenance': provenance, 'steps': config.steps} | scores

@@ -1,12 +1,14 @@
 """Metrics of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard event files beside it."""
 
+import contextlib
 import json
 import math
 import pathlib
 import re
 import resource
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorboardX
@@ -67,6 +69,36 @@ class Metrics:
 
   def __exit__(self, *_) -> None:
     self.close()
+
+
+class Clock:
+  """Where the time of a training run goes: means over the updates since they were last asked for."""
+
+  def __init__(self):
+    self.restart()
+
+  def restart(self) -> None:
+    """Leaves out what has passed: an evaluation or the writing of a checkpoint."""
+    self._start, self._input, self._updates, self._tokens = time.perf_counter(), 0.0, 0, 0
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """The time inside is spent waiting for a batch."""
+    start = time.perf_counter()
+    yield
+    self._input += time.perf_counter() - start
+
+  def update(self, tokens: int) -> None:
+    """Counts an update of so many tokens."""
+    self._updates, self._tokens = self._updates + 1, self._tokens + tokens
+
+  def read(self) -> dict[str, float]:
+    """{perf/step_s, perf/input_s: seconds an update, of which waiting for its batch; perf/tokens_per_s}; then restarts."""
+    seconds = time.perf_counter() - self._start
+    values = {'perf/step_s': seconds / self._updates, 'perf/input_s': self._input / self._updates,
+              'perf/tokens_per_s': self._tokens / seconds}
+    self.restart()
+    return values
 
 
 def read(workdir: files.Path) -> list[dict[str, Any]]:

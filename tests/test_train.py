@@ -13,7 +13,8 @@ def train(config, workdir, *overrides):
 
 def lines(run):
   """The metrics of a run, without what depends on the clock."""
-  return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+  read = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+  return [{name: value for name, value in line.items() if not name.startswith('perf/')} for line in read]
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +36,14 @@ def test_pretraining_learns_and_reports(pretrained):
   assert [s['prompt'] for s in report['samples']['first']] == ['def main']
   assert {'config', 'code', 'data', 'tokenizer'} <= report['provenance'].keys()
   assert list(pretrained.glob('events.out.tfevents.*'))
+
+
+def test_time_is_told_apart(pretrained):
+  timed = [line for line in map(json.loads, (pretrained / 'metrics.jsonl').read_text().splitlines()) if 'perf/step_s' in line]
+  assert len(timed) == sum('train/loss' in line for line in lines(pretrained)) > 0
+  for line in timed:
+    assert 0 < line['perf/input_s'] < line['perf/step_s']
+    assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
 
 
 def test_last_checkpoint_is_of_the_last_update(pretrained):

@@ -103,3 +103,20 @@ def test_peak_memory_counts_what_was_freed():
   root = os.path.dirname(os.path.dirname(metrics.__file__))
   a, b = map(int, subprocess.check_output([sys.executable, '-c', code], cwd=root).split())
   assert 5e6 < a < 200e6 and 300e6 < b - a < 330e6
+
+
+def test_clock_tells_waiting_from_the_rest(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+  clock = metrics.Clock()
+  now[0] += 100  # an evaluation
+  clock.restart()
+  for _ in range(2):
+    with clock.waiting():
+      now[0] += 1
+    now[0] += 4
+    clock.update(50)
+  assert clock.read() == {'perf/step_s': 5, 'perf/input_s': 1, 'perf/tokens_per_s': 10}
+  now[0] += 3
+  clock.update(6)
+  assert clock.read() == {'perf/step_s': 3, 'perf/input_s': 0, 'perf/tokens_per_s': 2}
