@@ -1,13 +1,19 @@
 import base64
+import io
 import json
+import pickle
 import random
 import re
+import sys
 
+import commands
 import numpy as np
 import pytest
+import sentencepiece
 import tiktoken
 import tiktoken_ext.openai_public as openai_public
 import tokenizers
+import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
@@ -49,21 +55,28 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exported(folder):
-  """What other libraries read from the two files."""
+  """What other libraries read from the two files, and ours."""
   ranks = load_tiktoken_bpe(str(folder / 'tokenizer.tiktoken'))
   reference = tiktoken.Encoding('x', pat_str=ours.PATTERNS['deepdive'], mergeable_ranks=ranks, special_tokens={})
   hugging_face = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
   hugging_face.encode_special_tokens = True
-  return reference, hugging_face, ours.load(folder), ours.load(f'{folder}/tokenizer.tiktoken:deepdive', SPECIALS)
+  fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / 'tokenizer.json'), split_special_tokens=True)
+  others = {
+    'tiktoken': reference.encode_ordinary,
+    'tokenizers': lambda text: hugging_face.encode(text, add_special_tokens=False).ids,
+    'transformers': lambda text: fast.encode(text, add_special_tokens=False),
+  }
+  assert hugging_face.get_vocab_size() == len(fast) == 603
+  assert [hugging_face.token_to_id(name) for name in SPECIALS] == fast.convert_tokens_to_ids(list(SPECIALS))
+  return others, ours.load(folder), ours.load(f'{folder}/tokenizer.tiktoken:deepdive', SPECIALS)
 
 
 def test_both_files_are_one_tokenizer(exported):
-  _, hugging_face, from_json, from_ranks = exported
+  _, from_json, from_ranks = exported
   assert from_json.fingerprint == from_ranks.fingerprint
   assert from_json.special_tokens == from_ranks.special_tokens == dict(zip(SPECIALS, range(600, 603), strict=True))
   assert [from_json.token_bytes(b) for b in range(256)] == [bytes([b]) for b in range(256)]
-  assert hugging_face.get_vocab_size() == from_json.vocab_size == 603
-  assert {hugging_face.token_to_id(name) for name in SPECIALS} == {600, 601, 602}
+  assert from_json.vocab_size == 603
 
 
 @settings(max_examples=300, deadline=None)
@@ -71,10 +84,11 @@ def test_both_files_are_one_tokenizer(exported):
 @example('<|endoftext|>')
 @example('x<|end|> \n<|pad|>')
 def test_ids_of_the_exported_files(exported, text):
-  reference, hugging_face, from_json, from_ranks = exported
+  others, from_json, from_ranks = exported
   ids = from_json.encode(text)
-  assert ids == from_ranks.encode(text) == reference.encode_ordinary(text)
-  assert ids == hugging_face.encode(text, add_special_tokens=False).ids
+  assert ids == from_ranks.encode(text)
+  for name, encode in others.items():
+    assert ids == encode(text), name
   assert all(i < 600 for i in ids)
   assert from_json.decode(ids) == text
   assert from_json.encode_batch([text, 'a']) == [ids, from_json.encode('a')]
@@ -92,8 +106,23 @@ def unigram(path):
   return str(path)
 
 
-@pytest.fixture(scope='module', params=['bytes', 'json', 'ranks', 'unigram'])
+def sentencepiece_model(model_type='bpe', vocab_size=400, **options):
+  """The bytes of a model trained on the same texts: by default one that can give any text back."""
+  options = {
+    'byte_fallback': True, 'normalization_rule_name': 'identity', 'remove_extra_whitespaces': False,
+    'character_coverage': 1.0, 'minloglevel': 2, **options}  # fmt: skip
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(corpus()), model_writer=(out := io.BytesIO()), model_type=model_type, vocab_size=vocab_size,
+    num_threads=1, hard_vocab_limit=False, **options)  # fmt: skip
+  return out.getvalue()
+
+
+@pytest.fixture(scope='module', params=['bytes', 'json', 'ranks', 'unigram', 'sentencepiece'])
 def any_kind(request, folder, tmp_path_factory):
+  if request.param == 'sentencepiece':
+    path = tmp_path_factory.mktemp('sentencepiece') / 'x.model'
+    path.write_bytes(sentencepiece_model(add_dummy_prefix=False))
+    return ours.load(path, SPECIALS)
   if request.param == 'unigram':
     return ours.load(unigram(tmp_path_factory.mktemp('unigram') / 'tokenizer.json'), SPECIALS)
   spec = {'bytes': 'bytes', 'json': str(folder), 'ranks': f'{folder}/tokenizer.tiktoken:o200k'}
@@ -109,7 +138,7 @@ def test_text_never_yields_special_ids(any_kind, text):
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_ids_decode_to_their_bytes(any_kind, data):
-  if not isinstance(any_kind, ours.BPE):
+  if isinstance(any_kind, ours.HuggingFace):
     return
   ids = data.draw(st.lists(st.integers(0, any_kind.vocab_size - 1), max_size=20))
   names = {i: name for name, i in any_kind.special_tokens.items()}
@@ -129,9 +158,26 @@ def test_every_kind_survives_saving(any_kind, tmp_path):
   lengths = any_kind.byte_lengths()
   assert lengths.shape == (any_kind.vocab_size,) and lengths.dtype == np.int32
   assert not lengths[list(any_kind.special_tokens.values())].any()
-  if isinstance(any_kind, ours.BPE):
+  if not isinstance(any_kind, ours.HuggingFace):
     text = ''.join(corpus(3))
+    assert any_kind.decode(any_kind.encode(text)) == text
     assert lengths[any_kind.encode(text)].sum() == len(text.encode())
+
+
+def test_every_kind_survives_pickling(any_kind):
+  copy = pickle.loads(pickle.dumps(any_kind))  # as data.tokenize sends it to its workers
+  assert (copy.fingerprint, copy.special_tokens) == (any_kind.fingerprint, any_kind.special_tokens)
+  for text in ('x<|end|> \n<|pad|>', *corpus(2)[:5]):
+    assert copy.encode(text) == any_kind.encode(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(raw=st.binary(max_size=60))
+def test_any_bytes_have_ids(any_kind, raw):
+  if isinstance(any_kind, ours.HuggingFace):
+    return
+  ids = {any_kind.token_bytes(i): i for i in range(any_kind.vocab_size)}
+  assert any_kind.decode_bytes([ids[bytes([b])] for b in raw]) == raw
 
 
 def test_bytes():
@@ -202,6 +248,91 @@ def test_large_vocabularies(tmp_path, merges, specials, size):
   )
   assert tokenizer.encode(text) == reference.encode_ordinary(text)
   assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+SENTENCEPIECE = {
+  'bpe': {},
+  'unigram': {'model_type': 'unigram'},
+  'no prefix': {'add_dummy_prefix': False, 'user_defined_symbols': ['<turn>', '\n\n', '<b>']},
+  'char': {'model_type': 'char'},
+  'default': {
+    'byte_fallback': False, 'normalization_rule_name': 'nmt_nfkc', 'remove_extra_whitespaces': True,
+    'character_coverage': 0.98, 'model_type': 'unigram', 'vocab_size': 150},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', SENTENCEPIECE)
+def test_sentencepiece_ids_are_those_of_the_library(tmp_path, name):
+  model = sentencepiece_model(**SENTENCEPIECE[name])
+  (tmp_path / 'x.model').write_bytes(model)
+  reference = sentencepiece.SentencePieceProcessor(model_proto=model)
+  tokenizer = ours.load(tmp_path / 'x.model', SPECIALS)
+  assert tokenizer.special_tokens == {'<s>': 1, '</s>': 2} | {n: len(reference) + i for i, n in enumerate(SPECIALS)}
+
+  @settings(max_examples=300, deadline=None)
+  @given(st.one_of(FORGING, st.lists(st.sampled_from(['<s>', '</s>', '<unk>', '<0x41>', ' ', '<b>', 'the\n\n'])).map(''.join)))
+  @example('\u2581a \u2581')
+  @example('<turn>a\n\n<turn>')
+  @example('')
+  def check(text):
+    ids = tokenizer.encode(text)
+    assert ids == reference.encode(text)
+    assert not set(ids) & set(tokenizer.special_tokens.values())
+    assert tokenizer.decode(ids) == reference.decode(ids)
+    if name != 'default':
+      assert tokenizer.decode(ids) == text.replace('\u2581', ' ')
+      prefix = bool(text) and name != 'no prefix'
+      assert tokenizer.byte_lengths()[ids].sum() == prefix + len(text.replace('\u2581', ' ').encode())
+
+  check()
+  texts = [*corpus(1)[:10], '', 'a\ud800']
+  assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+  assert tokenizer.encode_batch([]) == []
+
+
+def test_sentencepiece_special_tokens(tmp_path):
+  model = sentencepiece_model(user_defined_symbols=['<turn>', '<other>'], control_symbols=['<pad>'])
+  path = tmp_path / 'x.model'
+  path.write_bytes(model)
+  plain, turn = ours.load(path), sentencepiece.SentencePieceProcessor(model_proto=model).piece_to_id('<turn>')
+  assert turn in plain.encode('a<turn>') and '<turn>' not in plain.special_tokens
+  tokenizer = ours.load(path, ['<turn>', '<pad>', '<|end|>'])
+  assert tokenizer.special_tokens['<turn>'] == turn
+  assert tokenizer.special_tokens['<|end|>'] == plain.vocab_size
+  assert turn not in tokenizer.encode('a<turn>') and tokenizer.decode(tokenizer.encode('a<turn>')) == 'a<turn>'
+  assert tokenizer.encode('b<other>') == plain.encode('b<other>')
+  assert tokenizer.fingerprint != plain.fingerprint
+  ids = [turn, *tokenizer.encode(' a'), tokenizer.special_tokens['<|end|>'], *tokenizer.encode('b c')]
+  assert tokenizer.decode(ids) == '<turn> a<|end|>b c'
+  for special_tokens, message in (({'<new>': 5000}, "'<new>' cannot have id 5000"), (['e'], "'e' cannot have id")):
+    with pytest.raises(UserError, match=rf'x\.model: special token {message}'):
+      ours.load(path, special_tokens)
+
+
+def test_sentencepiece_errors(tmp_path, monkeypatch):
+  path = tmp_path / 'x.model'
+  for content in (b'', b'no model', sentencepiece_model()[:3000]):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r'x\.model: not a SentencePiece model'):
+      ours.load(path)
+  path.write_bytes(sentencepiece_model(treat_whitespace_as_suffix=True))
+  with pytest.raises(UserError, match=r'x\.model: treat_whitespace_as_suffix .* not supported'):
+    ours.load(path)
+  # A control symbol of one character is made from that character, which the library takes for a fault of its own.
+  path.write_bytes(sentencepiece_model(control_symbols=['\u2603']))
+  with pytest.raises(UserError, match=r'x\.model: tensorflow-text cannot run this model: .*not consumed'):
+    ours.load(path)
+  monkeypatch.setitem(sys.modules, 'tensorflow_text', None)
+  with pytest.raises(UserError, match=r"x\.model: .* needs the package tensorflow_text: pip install 'deepdive-lm\[sentencep"):
+    ours.load(path)
+
+
+def test_tensorflow_is_imported_for_sentencepiece_only(tmp_path):
+  (tmp_path / 'x.model').write_bytes(sentencepiece_model())
+  code = 'import sys; from data import tokenizer; tokenizer.load({!r}).encode("a"); print("tensorflow" in sys.modules)'
+  for spec, loaded in (('bytes', 'False'), (str(tmp_path / 'x.model'), 'True')):
+    status, out, err = commands.run('-c', code.format(spec))
+    assert (status, out.strip()) == (0, loaded), err
 
 
 def test_json_whose_merges_ranks_cannot_express(tmp_path):
