@@ -152,7 +152,8 @@ class BPE(Tokenizer):
       return list(valid(text).encode())
     if len(text) <= _MAX_SPACES:
       return self._encoding.encode_ordinary(text)
-    return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
+    first, *rest = map(self._encoding.encode_ordinary, _pieces(text))
+    return first + list(itertools.chain(*rest)) if rest else first
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     if self._plain:
@@ -557,6 +558,9 @@ def valid(text: str) -> str:
 
 def _pieces(text: str) -> Iterator[str]:
   """The text cut inside runs of white space that are too long for the regex engine."""
+  if not re.search(r'\s{7}', text[:: _MAX_SPACES // 8]):  # a glance: a run that long has at least seven of these
+    yield text
+    return
   start = 0
   for match in _LONG_SPACES.finditer(text):
     yield text[start : match.end()]

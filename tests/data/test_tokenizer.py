@@ -223,31 +223,59 @@ def test_published_patterns_cut_as_published(name):
   assert mine.encode(text) == reference.encode_ordinary(text)
 
 
-@pytest.mark.parametrize(('merges', 'specials', 'size'), [(100_000, 'cl100k', 100_277), (127_744, 'llama3', 128_256)])
-def test_large_vocabularies(tmp_path, merges, specials, size):
+LARGE = {  # ids of plain tokens, those of the special ones
+  'cl100k': (100_256, dict(zip(['<|endoftext|>', '<|fim|>', '<|fim_middle|>', '<|fim_suffix|>', '<|endofprompt|>'],
+                               [100257, 100258, 100259, 100260, 100276], strict=True))),
+  'llama3': (128_000, {f'<|reserved_{i}|>': 128_000 + i for i in range(256)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('name', 'size'), [('cl100k', 100_277), ('llama3', 128_256)])
+def test_large_vocabularies(tmp_path, name, size):
+  plain, specials = LARGE[name]
   rng = random.Random(0)
-  tokens = list(dict.fromkeys([bytes([b]) for b in range(256)]))
-  known = set(tokens)
-  while len(tokens) < 256 + merges:
-    token = rng.choice(tokens[:2000]) + rng.choice(tokens[:2000])
-    if token not in known:
-      known.add(token)
-      tokens.append(token)
+  tokens = {bytes([b]): b for b in range(256)}
+  frequent = [*tokens, *(a + b for a in map(bytes, zip(range(97, 123))) for b in tokens)]
+  while len(tokens) < plain:
+    tokens.setdefault(rng.choice(frequent) + rng.choice(frequent), len(tokens))
   path = tmp_path / 'big.tiktoken'
-  path.write_bytes(b''.join(base64.b64encode(t) + b' %d\n' % i for i, t in enumerate(tokens)))
-  if specials == 'cl100k':
-    names = {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259, '<|fim_suffix|>': 100260}
-    names['<|endofprompt|>'] = 100276
-  else:
-    names = [f'<|reserved_{i}|>' for i in range(256)]
-  tokenizer = ours.load(f'{path}:{specials}', names)
-  assert tokenizer.vocab_size == size
-  text = ''.join(map(chr, np.random.default_rng(0).integers(32, 0x500, 20000)))
-  reference = tiktoken.Encoding(
-    'x', pat_str=ours.PATTERNS[specials], mergeable_ranks={t: i for i, t in enumerate(tokens)}, special_tokens={}
-  )
-  assert tokenizer.encode(text) == reference.encode_ordinary(text)
-  assert tokenizer.decode(tokenizer.encode(text)) == text
+  path.write_bytes(b''.join(base64.b64encode(t) + b' %d\n' % i for t, i in tokens.items()))
+  (tmp_path / 'specials.json').write_text(json.dumps(specials))
+  tokenizer = ours.load(f'{path}:{name}:{tmp_path}/specials.json', [min(specials), '<|new|>'])
+  assert tokenizer.special_tokens == specials | {'<|new|>': size} and tokenizer.vocab_size == size + 1
+  tokenizer = ours.load(f'{path}:{name}:{tmp_path}/specials.json')
+  assert tokenizer.special_tokens == specials and tokenizer.vocab_size == size
+  reference = tiktoken.Encoding(name, pat_str=ours.PATTERNS[name], mergeable_ranks=tokens, special_tokens=specials)
+  assert reference.n_vocab == size
+  text = ''.join(map(chr, np.random.default_rng(0).integers(32, 0x500, 20000))) + ''.join(specials)
+  ids = tokenizer.encode(text)
+  assert ids == reference.encode_ordinary(text)
+  assert tokenizer.decode(ids) == text
+  last = [0, *specials.values()]
+  assert tokenizer.decode(last) == reference.decode(last)
+  assert not tokenizer.byte_lengths()[plain:].any() and tokenizer.byte_lengths()[:plain].all()
+
+  tokenizer.save(tmp_path)
+  assert ours.load(tmp_path).fingerprint == tokenizer.fingerprint
+  hugging_face = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+  assert {n: hugging_face.token_to_id(n) for n in specials} == specials
+  hugging_face.encode_special_tokens = True
+  assert hugging_face.encode(text).ids == ids
+
+
+def test_special_tokens_of_a_rank_file(folder, tmp_path):
+  path = tmp_path / 'specials.json'
+  spec = f'{folder}/tokenizer.tiktoken:deepdive:{path}'
+  for content, message in (
+    ('[]', 'a JSON object of names and ids'), ('{"a": "1"}', 'a JSON object'), ('{"a": -1}', 'a JSON object'),
+    ('{"<a>": 5}', "'<a>' cannot have id 5"), ('{"<a>": 600, "<b>": 600}', "'<b>' cannot have id 600"), ('{', 'not valid'),
+    ('{"the": 600}', "special token 'the' is an ordinary token"),
+  ):  # fmt: skip
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+      ours.load(spec)
+  path.write_text('{"<a>": 700}')
+  assert ours.load(spec, ['<b>']).special_tokens == {'<a>': 700, '<b>': 701}
 
 
 SENTENCEPIECE = {
@@ -359,11 +387,17 @@ def test_specials_of_a_file_keep_their_ids_and_new_ones_follow(folder):
     ours.load(folder, {'<|new|>': 5})
 
 
-def test_hard_texts(folder):
-  tokenizer = ours.load(folder)
-  for text in (' ' * 1_200_000 + 'a', 'b' + '\n \n' * 200_000, 'a' * 100_000, ''):
+def test_hard_texts(folder, exported):
+  tokenizer, others = ours.load(folder), exported[0]
+  hard = [' ' * 400_000 + 'a', 'b' + '\n \n' * 100_000, 'the' * 30_000, '\u0301' * 50_000, '<|end|>' * 10_000, '\x00\ufeff', '']
+  for text in hard:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert [name for name, encode in others.items() if encode(text) != ids] == []
+  for text in (' ' * 1_200_000 + 'a', 'b' + '\n \n' * 200_000, ' a ' * 300_000):  # white space that tiktoken cannot take
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.encode_batch([text])[0] == tokenizer.encode(text)
+    hard.append(text)
+  assert tokenizer.encode_batch(hard * 2) == [tokenizer.encode(text) for text in hard] * 2
   for spec in ('bytes', str(folder)):
     assert ours.load(spec).decode(ours.load(spec).encode('a\ud800b')) == 'a\ufffdb'
 
@@ -410,10 +444,12 @@ def test_load_errors(tmp_path, folder):
     ours.load(f'{path}:gpt2')
   with pytest.raises(UserError, match=r'unknown split pattern .* allowed: gpt2, cl100k, o200k, llama3, deepdive'):
     ours.load(str(path))
-  with pytest.raises(FileNotFoundError, match=r'absent\.json'):
-    ours.load(tmp_path / 'absent.json')
-  with pytest.raises(UserError, match="unknown tokenizer 'gpt5'"):
-    ours.load('gpt5')
+  for name in ('absent.json', 'absent.tiktoken:gpt2', 'absent.model'):
+    with pytest.raises(FileNotFoundError, match=name.partition(':')[0]):
+      ours.load(tmp_path / name)
+  for spec in ('gpt5', 'x.tiktokengpt2', str(tmp_path)):
+    with pytest.raises(UserError, match=f'unknown tokenizer {spec!r}'):
+      ours.load(spec)
   for content, message in (('{', 'not valid JSON'), ('{"a": 1}', 'no field'), ('[]', 'no field')):
     (tmp_path / 'tokenizer.json').write_text(content)
     with pytest.raises(UserError, match=message):
@@ -427,3 +463,24 @@ def test_show(folder):
   for i in tokenizer.encode('the text'):
     assert f'{i:>8} ' in shown
   assert 't h e -> ' in shown and shown.endswith('8 bytes, 4.00 bytes per token')
+
+
+def test_show_other_kinds(tmp_path):
+  (tmp_path / 'x.model').write_bytes(sentencepiece_model(**SENTENCEPIECE['default']))
+  tokenizer = ours.load(tmp_path / 'x.model')
+  assert "decodes to 'a b'" in ours.show(tokenizer, 'a  b') and 'decodes' not in ours.show(tokenizer, 'a b')
+  with pytest.raises(UserError, match='merge steps are shown of byte-level BPE only'):
+    ours.show(tokenizer, 'a b', merges=True)
+
+
+def test_commands(tmp_path):
+  (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'id': str(i), 'text': t}) + '\n' for i, t in enumerate(corpus())))
+  options = (f'--input={tmp_path}/a.jsonl', '--vocab-size=300', f'--out={tmp_path}/new', '--pattern=cl100k')
+  status, _, err = commands.run('-m', 'data.train_tokenizer', *options)
+  assert status == 0, err
+  assert ours.load(tmp_path / 'new').pattern == ours.PATTERNS['cl100k']
+  spec = f'--tokenizer={tmp_path}/new/tokenizer.tiktoken:cl100k'
+  status, out, err = commands.run('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
+  assert status == 0 and ' -> ' in out and '\x1b[' in out, err
+  status, _, err = commands.run('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
+  assert status == 1 and err.startswith("error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN")
