@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
   c.seq_len = 1024  # tokens in a row
 
   c.data = ConfigDict()
-  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken:PATTERN | FOLDER/tokenizer.json; init_from brings its own
+  c.data.tokenizer = 'bytes'  # see data/tokenizer.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
   c.data.train = ''  # a manifest.json of token shards, or text or JSONL files (globs, between commas) to tokenize
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start

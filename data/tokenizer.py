@@ -14,6 +14,7 @@ speed of `tokenizers` a thread), and gives the same ids. Other tokenizer.json fi
 models on tensorflow-text.
 
     python -m data.tokenizer show --tokenizer=SPEC [--merges] "text"
+    python -m data.bench tokenizer [--tokenizer=SPEC,...]
 """
 
 import argparse
@@ -328,7 +329,7 @@ class SentencePiece(Tokenizer):
     return [ids[start:end] for start, end in itertools.pairwise(ends)]
 
   def token_bytes(self, index: int) -> bytes:
-    return self._bytes[index] if index < len(self._bytes) else b''
+    return self._bytes[index] if 0 <= index < len(self._bytes) else b''
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     runs = itertools.groupby(map(int, ids), key=self._names.get)

@@ -20,6 +20,7 @@ from tiktoken.load import load_tiktoken_bpe
 
 from data import tokenizer as ours
 from data import train_tokenizer
+from lm import pretrained
 from lm.errors import UserError
 
 SPECIALS = ('<|endoftext|>', '<|end|>', '<|pad|>')
@@ -162,6 +163,12 @@ def test_every_kind_survives_saving(any_kind, tmp_path):
     text = ''.join(corpus(3))
     assert any_kind.decode(any_kind.encode(text)) == text
     assert lengths[any_kind.encode(text)].sum() == len(text.encode())
+
+
+def test_a_run_brings_its_tokenizer(any_kind, tmp_path):
+  any_kind.save(tmp_path / 'tokenizer')
+  run = pretrained.Pretrained(config=None, params=None, provenance={}, run=tmp_path, step=0)
+  assert ours.load(run.tokenizer).fingerprint == any_kind.fingerprint
 
 
 def test_every_kind_survives_pickling(any_kind):
