@@ -12,7 +12,7 @@ import statistics
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import tiktoken
 
@@ -69,19 +69,21 @@ def by_turns(
   return figures
 
 
-def read_texts(inputs: str, megabytes: float) -> list[str]:
+def read_texts(inputs: str | None, megabytes: float) -> list[str]:
   """Documents up to a size: of `inputs`, or the source files of Python's standard library, which all have."""
   if inputs:
-    documents: Iterable[str] = (d['text'] for d in tokenize.documents(tokenize.spans(tokenize.find(inputs), 1 << 40)))
+    documents = tokenize.documents(tokenize.spans(tokenize.find(inputs), 1 << 40))
   else:
     paths = sorted(pathlib.Path(sysconfig.get_path('stdlib')).glob('*.py'))
-    documents = (path.read_text(encoding='utf-8') for path in paths)
+    documents = ({'text': path.read_text(encoding='utf-8')} for path in paths)
   texts, left = [], megabytes * 1e6
-  for text in documents:
+  for document in documents:
     if left <= 0:
       break
-    texts.append(text)
-    left -= len(text.encode())
+    if 'text' not in document:
+      raise UserError(f'document {document.get("id")!r} of {inputs!r} has no "text"')
+    texts.append(tokenizers.valid(document['text']))
+    left -= len(texts[-1].encode())
   if not texts:
     raise UserError(f'no text in {inputs!r}')
   return texts

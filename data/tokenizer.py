@@ -5,7 +5,7 @@
     'path/x.tiktoken:PATTERN:JSON'  with its special tokens, in a JSON file: {"<|endoftext|>": 100257, ...}
     'path/tokenizer.json'           a Hugging Face tokenizers file
     'path/x.model'                  a SentencePiece model (needs the extra deepdive-lm[sentencepiece])
-    'path'                          a folder that holds tokenizer.json or tokenizer.model (what `save` writes)
+    'path'                          a folder that holds tokenizer.json or else tokenizer.model (what `save` writes)
 
 Special tokens are never made from text: `encode('<|endoftext|>')` gives the tokens of those characters.
 
@@ -91,7 +91,7 @@ class Tokenizer:
     raise NotImplementedError
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """`encode` of each text, on all cores where there is something to merge."""
+    """`encode` of each text; all kinds but bytes use all cores."""
     return [self.encode(text) for text in texts]
 
   def token_bytes(self, index: int) -> bytes:
@@ -435,7 +435,9 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
     return _load_ranks(*ranks.groups(''), special_tokens)
   path = pathlib.Path(spec)
   if path.is_dir():
-    path = next((p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), path)
+    path = next((p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None)
+    if path is None:
+      raise UserError(f'{spec} holds neither tokenizer.json nor tokenizer.model')
   if path.suffix == '.json':
     return _load_json(path, special_tokens)
   if path.suffix == '.model':

@@ -25,7 +25,10 @@ def test_by_turns():
   assert figures['speed_over_theirs'] == 2 and figures['same_as_theirs']
 
 
-def test_no_text(tmp_path):
+def test_inputs_without_text(tmp_path):
+  (tmp_path / 'talk.jsonl').write_text('{"id": "a", "messages": []}\n')
+  with pytest.raises(UserError, match=r"'a' of '.*talk\.jsonl' has no \"text\""):
+    bench.read_texts(str(tmp_path / 'talk.jsonl'), 1)
   (tmp_path / 'none.jsonl').write_text('')
   with pytest.raises(UserError, match=r"no text in '.*none\.jsonl'"):
     bench.read_texts(str(tmp_path / 'none.jsonl'), 1)

@@ -454,7 +454,9 @@ def test_load_errors(tmp_path, folder):
   for name in ('absent.json', 'absent.tiktoken:gpt2', 'absent.model'):
     with pytest.raises(FileNotFoundError, match=name.partition(':')[0]):
       ours.load(tmp_path / name)
-  for spec in ('gpt5', 'x.tiktokengpt2', str(tmp_path)):
+  with pytest.raises(UserError, match=r'holds neither tokenizer\.json nor tokenizer\.model'):
+    ours.load(tmp_path)
+  for spec in ('gpt5', 'x.tiktokengpt2'):
     with pytest.raises(UserError, match=f'unknown tokenizer {spec!r}'):
       ours.load(spec)
   for content, message in (('{', 'not valid JSON'), ('{"a": 1}', 'no field'), ('[]', 'no field')):
