@@ -574,9 +574,11 @@ def _pieces(text: str) -> Iterator[str]:
 def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:
   """The pieces of a text on alternating colours, their ids, and with `merges` how each was put together."""
   ids = tokenizer.encode(text)
-  pieces = [tokenizer.token_bytes(i).decode('utf-8', errors='backslashreplace') for i in ids]
-  coloured = ''.join(f'\x1b[{42 + n % 5};30m{piece}\x1b[0m' for n, piece in enumerate(pieces))
-  lines = [coloured, *(f'{i:>8} {piece!r}' for i, piece in zip(ids, pieces, strict=True))]
+  tokens = [tokenizer.token_bytes(i) for i in ids]
+  pieces = [token.decode('utf-8', errors='backslashreplace') for token in tokens]  # a token may be part of a character
+  lines = [''.join(f'\x1b[{42 + n % 5};30m{piece}\x1b[0m' for n, piece in enumerate(pieces))]
+  for i, token, piece in zip(ids, tokens, pieces, strict=True):
+    lines.append(f'{i:>8} {piece if piece.encode() == token else token!r}')
   if merges:
     if not isinstance(tokenizer, BPE):
       raise UserError('merge steps are shown of byte-level BPE only (bytes, rank files and most tokenizer.json files)')

@@ -471,6 +471,7 @@ def test_show(folder):
   assert re.sub(r'\x1b\[[0-9;]*m', '', shown).startswith('the text\n')
   for i in tokenizer.encode('the text'):
     assert f'{i:>8} ' in shown
+  assert "     195 b'\\xc3'" in ours.show(ours.load('bytes'), 'aÃ') and "      97 'a'" in ours.show(ours.load('bytes'), 'aÃ')
   assert 't h e -> ' in shown and shown.endswith('8 bytes, 4.00 bytes per token')
 
 
