@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
   c.seq_len = 1024  # tokens in a row
 
   c.data = ConfigDict()
-  c.data.tokenizer = 'bytes'  # bytes | FILE.tiktoken:PATTERN | FOLDER/tokenizer.json; init_from brings its own
+  c.data.tokenizer = 'bytes'  # see data/tokenizer.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
   c.data.train = ''  # token shards (manifest.json, or several between commas), or text or JSONL files (globs) to tokenize
   c.data.weights = ''  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents

@@ -73,7 +73,7 @@ def batch(fields: dict[str, np.ndarray], tokenizer: tokenizers.Tokenizer) -> str
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.inspect', description='Shows what token shards hold.')
   parser.add_argument('manifest', help='manifest.json of token shards')
-  parser.add_argument('--tokenizer', help="'bytes', x.tiktoken:PATTERN, tokenizer.json or its folder; to show text")
+  parser.add_argument('--tokenizer', help=f'to show text: {tokenizers.SPEC}')
   parser.add_argument('--documents', type=int, default=5, help='how many documents to list')
   parser.add_argument('--first', type=int, default=0, help='number of the first of them')
   parser.add_argument('--step', type=int, help='show the batch of this step')

@@ -298,7 +298,7 @@ def _write_part(index: int, part: list[Span], *, tokenizer, kind: str, dtype: st
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.tokenize', description='Documents to token shards.')
   parser.add_argument('--input', required=True, help='glob patterns of JSONL or text files, between commas')
-  parser.add_argument('--tokenizer', required=True, help="'bytes', x.tiktoken:PATTERN, tokenizer.json or its folder")
+  parser.add_argument('--tokenizer', required=True, help=tokenizers.SPEC)
   parser.add_argument('--out', required=True, help='folder for train/ and val/')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters held out')
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')

@@ -2,20 +2,27 @@
 
     'bytes'                         the 256 bytes
     'path/x.tiktoken:PATTERN'       a tiktoken rank file; PATTERN names how text is split first (see PATTERNS)
+    'path/x.tiktoken:PATTERN:JSON'  with its special tokens, in a JSON file: {"<|endoftext|>": 100257, ...}
     'path/tokenizer.json'           a Hugging Face tokenizers file
-    'path'                          a folder that holds tokenizer.json (what `save` and data.train_tokenizer write)
+    'path/x.model'                  a SentencePiece model (needs the extra deepdive-lm[sentencepiece])
+    'path'                          a folder that holds tokenizer.json or else tokenizer.model (what `save` writes)
 
 Special tokens are never made from text: `encode('<|endoftext|>')` gives the tokens of those characters.
 
 A plain byte-level BPE is the same tokenizer in either file: it has one fingerprint, runs on tiktoken (five times the
-speed of `tokenizers` a thread), and gives the same ids. Other tokenizer.json files run on `tokenizers`.
+speed of `tokenizers` a thread), and gives the same ids. Other tokenizer.json files run on `tokenizers`, SentencePiece
+models on tensorflow-text.
 
     python -m data.tokenizer show --tokenizer=SPEC [--merges] "text"
+    python -m data.bench tokenizer [--tokenizer=SPEC,...]
 """
 
 import argparse
 import base64
 import binascii
+import concurrent.futures
+import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -23,6 +30,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -59,6 +67,7 @@ _BYTE = {c: b for b, c in _CHAR.items()}
 _MAX_SPACES = 500_000
 _LONG_SPACES = re.compile(rf'\s{{{_MAX_SPACES}}}(?=\s)')
 
+SPEC = "'bytes', x.tiktoken:PATTERN[:SPECIALS.json], tokenizer.json, x.model, or the folder of one of the last two"
 Specials = Sequence[str] | Mapping[str, int]
 
 
@@ -82,7 +91,7 @@ class Tokenizer:
     raise NotImplementedError
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """`encode` of each text, on all cores."""
+    """`encode` of each text; all kinds but bytes use all cores."""
     return [self.encode(text) for text in texts]
 
   def token_bytes(self, index: int) -> bytes:
@@ -102,11 +111,16 @@ class Tokenizer:
     return np.array([len(self.token_bytes(i)) for i in range(self.vocab_size)], np.int32)
 
   def save(self, folder: files.Path) -> None:
-    """Writes folder/tokenizer.json: `load(folder)` then gives the same ids and the same fingerprint."""
+    """Writes the tokenizer's file into a folder: `load(folder)` then gives the same ids and the same fingerprint."""
     files.write_text(pathlib.Path(folder) / 'tokenizer.json', self._json())
 
   def _json(self) -> str:
     raise NotImplementedError
+
+  def _refuse_forgery(self) -> None:
+    made = set(itertools.chain(*self.encode_batch(list(self.special_tokens))))
+    if forged := made & self._names.keys():
+      raise UserError(f'text can forge special token {self._names[min(forged)]!r} of this tokenizer')
 
 
 class BPE(Tokenizer):
@@ -124,6 +138,8 @@ class BPE(Tokenizer):
     self.pattern = pattern if len(ranks) > 256 else None  # nothing merges: cuts change nothing
     self.ranks = ranks
     specials = _place(special_tokens, {}, taken=set(ranks.values()))
+    if ordinary := [name for name in specials if set(name) <= _BYTE.keys() and from_visible(name) in ranks]:
+      raise UserError(f'special token {ordinary[0]!r} is an ordinary token of the vocabulary')
     tokens = sorted((i, token.hex()) for token, i in ranks.items())
     super().__init__(specials, max(ranks.values()), json.dumps([self.pattern, tokens, sorted(specials.items())]))
     self._bytes = {i: token for token, i in ranks.items()}
@@ -137,12 +153,17 @@ class BPE(Tokenizer):
       return list(valid(text).encode())
     if len(text) <= _MAX_SPACES:
       return self._encoding.encode_ordinary(text)
-    return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
+    first, *rest = map(self._encoding.encode_ordinary, _pieces(text))
+    return first + list(itertools.chain(*rest)) if rest else first
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    if self._plain or any(len(text) > _MAX_SPACES for text in texts):
+    if self._plain:
       return super().encode_batch(texts)
-    return self._encoding.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
+    cores = os.cpu_count()
+    size = min(64, 1 + len(texts) // (8 * cores))  # texts a task: many short ones, or few enough to keep all cores busy
+    tasks = [texts[i : i + size] for i in range(0, len(texts), size)]
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+      return [ids for part in pool.map(super().encode_batch, tasks) for ids in part]
 
   def token_bytes(self, index: int) -> bytes:
     return self._bytes.get(index, b'')
@@ -175,6 +196,10 @@ class BPE(Tokenizer):
     split = {'type': 'Split', 'pattern': {'Regex': self.pattern}, 'behavior': 'Isolated', 'invert': False}
     flags = {'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': False, 'special': True}
     specials = sorted(self.special_tokens.items(), key=lambda item: item[1])
+    vocab = {_visible(token): i for token, i in sorted(self.ranks.items(), key=lambda item: item[1])}
+    if [i for _, i in specials] != [*range(len(vocab), len(vocab) + len(specials))]:
+      vocab |= specials  # `tokenizers` numbers added tokens from len(vocab) on, unless they are in it
+    merges = self.merges()
     value = {
       'version': '1.0',
       **dict.fromkeys(('truncation', 'padding', 'normalizer', 'post_processor')),
@@ -184,9 +209,9 @@ class BPE(Tokenizer):
       'model': {
         'type': 'BPE',
         **dict.fromkeys(('dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix')),
-        **{'fuse_unk': False, 'byte_fallback': False, 'ignore_merges': True},
-        'vocab': {_visible(token): i for token, i in sorted(self.ranks.items(), key=lambda item: item[1])},
-        'merges': [[_visible(a), _visible(b)] for a, b in self.merges()],
+        **{'fuse_unk': False, 'byte_fallback': False, 'ignore_merges': len(merges) < len(self.ranks) - 256},
+        'vocab': vocab,
+        'merges': [[_visible(a), _visible(b)] for a, b in merges],
       },
     }
     return json.dumps(value, ensure_ascii=False, indent=1) + '\n'
@@ -220,9 +245,10 @@ class HuggingFace(Tokenizer):
     super().__init__(specials, max(vocab.values()), content)
     self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(value['decoder'])))
     self._tokens = {i: token for token, i in vocab.items()}
-    for name in specials:
-      if forged := set(self.encode(name)) & set(specials.values()):
-        raise UserError(f'text can forge special token {self._names[forged.pop()]!r} of this tokenizer')
+    self._refuse_forgery()
+
+  def __reduce__(self):  # a pickled tokenizers.Tokenizer forgets encode_special_tokens
+    return HuggingFace, (self._json(), ())
 
   def encode(self, text: str) -> list[int]:
     return self._tokenizer.encode(valid(text), add_special_tokens=False).ids
@@ -250,6 +276,146 @@ class HuggingFace(Tokenizer):
     return self._tokenizer.to_str(pretty=True)
 
 
+class SentencePiece(Tokenizer):
+  """A SentencePiece .model, run by tensorflow-text, with the ids that the library gives.
+
+  Its control symbols are the special tokens, as are the user-defined symbols that are asked for as such; others are
+  added to the model as control symbols. The other user-defined symbols are pieces like any, made from text.
+
+  Decoding gives the text back to the byte if the model has byte fallback and leaves text as it is (no normalisation
+  map, no remove_extra_whitespaces), with one exception: U+2581, SentencePiece's sign for a space, becomes a space.
+  Other models lose what their settings say: unknown characters become U+2047, for one.
+
+  With add_dummy_prefix a space is put before each text: it counts in `token_bytes`, and decoding drops it at the
+  start and after a special token, since what is between special tokens was encoded by itself.
+  """
+
+  def __init__(self, data: bytes, special_tokens: Specials):
+    tensorflow, tensorflow_text = _tensorflow_text()
+    model = _read_model(data)
+    pieces = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    for name in special_tokens:
+      if name in pieces and (piece := model.pieces[pieces[name]]).type in (_USER_DEFINED, _UNUSED):
+        piece.type = _CONTROL
+    own = {piece.piece: i for i, piece in enumerate(model.pieces) if piece.type == _CONTROL}
+    specials = _place(special_tokens, own, taken=set(pieces.values()))
+    for name, i in sorted(specials.items() - own.items(), key=lambda item: item[1]):
+      if name in pieces or i != len(model.pieces):
+        raise UserError(f'special token {name!r} cannot have id {i}: it is an ordinary piece, or ids have a gap before it')
+      model.pieces.add(piece=name, type=_CONTROL)
+    self._model = model.SerializeToString(deterministic=True)
+    model.DiscardUnknownFields()  # how it was trained, and the like
+    content = model.SerializeToString(deterministic=True).hex()
+    super().__init__(specials, len(model.pieces) - 1, content)
+    self._bytes = [_piece_bytes(piece, model.trainer_spec.unk_surface) for piece in model.pieces]
+    self._prefix = b' ' if model.normalizer_spec.add_dummy_prefix else b''
+    try:
+      self._tokenizer = tensorflow_text.SentencepieceTokenizer(self._model, out_type=tensorflow.int32)
+      self._refuse_forgery()
+    except tensorflow.errors.OpError as error:
+      raise UserError(f'tensorflow-text cannot run this model: {error.message}') from error
+
+  def __reduce__(self):
+    return SentencePiece, (self._model, ())
+
+  def encode(self, text: str) -> list[int]:
+    return self.encode_batch([text])[0]
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    if not texts:
+      return []
+    ragged = self._tokenizer.tokenize([valid(text).encode() for text in texts])
+    ids, ends = ragged.flat_values.numpy().tolist(), ragged.row_splits.numpy().tolist()
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]
+
+  def token_bytes(self, index: int) -> bytes:
+    return self._bytes[index] if 0 <= index < len(self._bytes) else b''
+
+  def decode_bytes(self, ids: Sequence[int]) -> bytes:
+    runs = itertools.groupby(map(int, ids), key=self._names.get)
+    join = super().decode_bytes
+    return b''.join(join(run) if name else join(run).removeprefix(self._prefix) for name, run in runs)
+
+  def save(self, folder: files.Path) -> None:
+    with files.atomic_path(pathlib.Path(folder) / 'tokenizer.model') as temporary:
+      temporary.write_bytes(self._model)
+
+
+# The kinds of pieces, and what of a .model file we read, by the names and numbers of sentencepiece_model.proto: of each
+# field its number, its type and what it is if absent. All other fields are kept as they are.
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE_PIECE = 2, 3, 4, 5, 6
+_MODEL_FIELDS = {
+  'Piece': {'piece': (1, 'string', ''), 'score': (2, 'float', '0'), 'type': (3, 'int32', '1')},
+  'Trainer': {
+    'model_type': (3, 'int32', '1'), 'treat_whitespace_as_suffix': (24, 'bool', 'false'),
+    'byte_fallback': (35, 'bool', 'false'), 'unk_surface': (44, 'string', ' \u2047 '),
+  },
+  'Normalizer': {
+    'precompiled_charsmap': (2, 'bytes', ''), 'add_dummy_prefix': (3, 'bool', 'true'),
+    'remove_extra_whitespaces': (4, 'bool', 'true'), 'escape_whitespaces': (5, 'bool', 'true'),
+  },
+  'Model': {
+    'pieces': (1, 'Piece', None), 'trainer_spec': (2, 'Trainer', None), 'normalizer_spec': (3, 'Normalizer', None),
+    'denormalizer_spec': (5, 'Normalizer', None),
+  },
+}  # fmt: skip
+
+
+@functools.cache
+def _model_class() -> type:
+  from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+  kinds = descriptor_pb2.FieldDescriptorProto
+  file = descriptor_pb2.FileDescriptorProto(name='deepdive/sentencepiece.proto', package='deepdive', syntax='proto2')
+  for message, fields in _MODEL_FIELDS.items():
+    described = file.message_type.add(name=message)
+    for name, (number, kind, default) in fields.items():
+      label = kinds.LABEL_REPEATED if name == 'pieces' else kinds.LABEL_OPTIONAL
+      field = described.field.add(name=name, number=number, label=label)
+      if kind in _MODEL_FIELDS:
+        field.type, field.type_name = kinds.TYPE_MESSAGE, f'.deepdive.{kind}'
+      else:
+        field.type, field.default_value = kinds.Type.Value(f'TYPE_{kind.upper()}'), default
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClass(pool.FindMessageTypeByName('deepdive.Model'))
+
+
+def _read_model(data: bytes) -> Any:
+  from google.protobuf import message
+
+  try:
+    model = _model_class().FromString(data)
+  except message.DecodeError as error:
+    raise UserError(f'not a SentencePiece model: {error}') from error
+  if not model.pieces:
+    raise UserError('not a SentencePiece model: it has no pieces')
+  if model.trainer_spec.treat_whitespace_as_suffix or model.denormalizer_spec.precompiled_charsmap:
+    raise UserError('treat_whitespace_as_suffix and denormalizer_spec are not supported in a SentencePiece model')
+  return model
+
+
+def _piece_bytes(piece: Any, unknown: str) -> bytes:
+  if piece.type == _CONTROL:
+    return b''
+  if piece.type == _BYTE_PIECE:  # <0x0A>
+    return bytes.fromhex(piece.piece[3:5])
+  return (unknown if piece.type == _UNKNOWN else piece.piece.replace('\u2581', ' ')).encode()
+
+
+def _tensorflow_text() -> tuple[Any, Any]:
+  """The modules tensorflow and tensorflow_text: imported here since that takes seconds."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  try:
+    import tensorflow
+    import tensorflow_text
+  except ModuleNotFoundError as error:
+    need = "pip install 'deepdive-lm[sentencepiece]'"
+    raise UserError(f'a SentencePiece model needs the package {error.name}: {need}') from error
+  tensorflow.config.set_visible_devices([], 'GPU')  # they are jax's
+  return tensorflow, tensorflow_text
+
+
 def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
   """Loads a tokenizer.
 
@@ -259,27 +425,55 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
 
   Raises:
     FileNotFoundError: the file is missing.
-    UserError: the spec, the pattern or the file's content is not one we know; the message names it.
+    UserError: the spec, the pattern or the file's content is not one we know, or a package is missing; the message
+      names it.
   """
   spec = os.fspath(spec)
   if spec == 'bytes':
     return BPE(None, _BYTES, special_tokens)
-  path, _, pattern = spec.partition('.tiktoken')
-  if path != spec:
-    if pattern.lstrip(':') not in PATTERNS:
-      raise errors.unknown(f'split pattern of {spec!r} (path.tiktoken:PATTERN)', pattern.lstrip(':'), PATTERNS)
-    return BPE(PATTERNS[pattern[1:]], read_ranks(path + '.tiktoken'), special_tokens)
+  if ranks := re.fullmatch(r'(.*?\.tiktoken)(?::([^:]*))?(?::(.*))?', spec):
+    return _load_ranks(*ranks.groups(''), special_tokens)
   path = pathlib.Path(spec)
-  path = path / 'tokenizer.json' if path.is_dir() else path
-  if path.suffix != '.json':
-    raise UserError(f"unknown tokenizer {spec!r}; allowed: 'bytes', x.tiktoken:PATTERN, tokenizer.json or its folder")
+  if path.is_dir():
+    path = next((p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None)
+    if path is None:
+      raise UserError(f'{spec} holds neither tokenizer.json nor tokenizer.model')
+  if path.suffix == '.json':
+    return _load_json(path, special_tokens)
+  if path.suffix == '.model':
+    with _named(path):
+      return SentencePiece(path.read_bytes(), special_tokens)
+  raise UserError(f'unknown tokenizer {spec!r}; allowed: {SPEC}')
+
+
+@contextlib.contextmanager
+def _named(path: files.Path) -> Iterator[None]:
+  """An error inside names the file."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
+def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Specials) -> BPE:
+  if pattern not in PATTERNS:
+    raise errors.unknown(f'split pattern of {path} (x.tiktoken:PATTERN)', pattern, PATTERNS)
+  ranks, own = read_ranks(path), files.read_json(specials_path) if specials_path else {}
+  if not isinstance(own, dict) or any(type(i) is not int or i < 0 for i in own.values()):
+    raise UserError(f'{specials_path}: special tokens are a JSON object of names and ids; found {own!r:.80}')
+  taken = set(ranks.values())
+  with _named(specials_path):
+    own = _place(own, {}, taken)
+  with _named(path):
+    return BPE(PATTERNS[pattern], ranks, _place(special_tokens, own, taken | set(own.values())))
+
+
+def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
   value = files.read_json(path)
   if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
     raise UserError(f'{path} is not a tokenizers file: no field {min(lacking)!r}')
-  try:
+  with _named(path):
     return _plain_bpe(value, special_tokens) or HuggingFace(path.read_text(encoding='utf-8'), special_tokens)
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
 
 
 def read_ranks(path: files.Path) -> dict[bytes, int]:
@@ -367,6 +561,9 @@ def valid(text: str) -> str:
 
 def _pieces(text: str) -> Iterator[str]:
   """The text cut inside runs of white space that are too long for the regex engine."""
+  if not re.search(r'\s{7}', text[:: _MAX_SPACES // 8]):  # a glance: a run that long has at least seven of these
+    yield text
+    return
   start = 0
   for match in _LONG_SPACES.finditer(text):
     yield text[start : match.end()]
@@ -377,13 +574,19 @@ def _pieces(text: str) -> Iterator[str]:
 def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:
   """The pieces of a text on alternating colours, their ids, and with `merges` how each was put together."""
   ids = tokenizer.encode(text)
-  pieces = [tokenizer.token_bytes(i).decode('utf-8', errors='backslashreplace') for i in ids]
-  coloured = ''.join(f'\x1b[{42 + n % 5};30m{piece}\x1b[0m' for n, piece in enumerate(pieces))
-  lines = [coloured, *(f'{i:>8} {piece!r}' for i, piece in zip(ids, pieces, strict=True))]
-  if merges and isinstance(tokenizer, BPE):
+  tokens = [tokenizer.token_bytes(i) for i in ids]
+  pieces = [token.decode('utf-8', errors='backslashreplace') for token in tokens]  # a token may be part of a character
+  lines = [''.join(f'\x1b[{42 + n % 5};30m{piece}\x1b[0m' for n, piece in enumerate(pieces))]
+  for i, token, piece in zip(ids, tokens, pieces, strict=True):
+    lines.append(f'{i:>8} {piece if piece.encode() == token else token!r}')
+  if merges:
+    if not isinstance(tokenizer, BPE):
+      raise UserError('merge steps are shown of byte-level BPE only (bytes, rank files and most tokenizer.json files)')
     for i in dict.fromkeys(ids):
       steps = (' '.join(map(_visible, parts)) for parts in tokenizer.merge_steps(tokenizer.token_bytes(i)))
       lines.append(f'{i:>8} ' + ' -> '.join(steps))
+  if (decoded := tokenizer.decode(ids)) != text:
+    lines.append(f'decodes to {decoded!r}')
   size = len(valid(text).encode())
   return '\n'.join([*lines, f'{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token'])
 
@@ -392,7 +595,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.tokenizer', description='Shows how a text is cut into tokens.')
   parser.add_argument('command', choices=['show'])
   parser.add_argument('text')
-  parser.add_argument('--tokenizer', required=True, help="'bytes', x.tiktoken:PATTERN, tokenizer.json or its folder")
+  parser.add_argument('--tokenizer', required=True, help=SPEC)
   parser.add_argument('--merges', action='store_true', help='also show the merge steps of each token')
   args = parser.parse_args()
   print(show(load(args.tokenizer), args.text, args.merges))

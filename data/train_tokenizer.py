@@ -62,7 +62,8 @@ def train(
   model = tokenizers.Tokenizer(models.BPE())
   model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
   alphabet = pre_tokenizers.ByteLevel.alphabet()
-  model.train_from_iterator(counted(), trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet))
+  options = {'vocab_size': vocab_size, 'initial_alphabet': alphabet, 'show_progress': False}  # it would print to stdout
+  model.train_from_iterator(counted(), trainers.BpeTrainer(**options))
   learned = sorted((i, ours.from_visible(token)) for token, i in model.get_vocab().items())
   if len(learned) < vocab_size:
     raise UserError(f'{size:,} bytes of text give a vocabulary of {len(learned)}, not {vocab_size}: more text or fewer')
@@ -88,7 +89,9 @@ def train(
   return report
 
 
-def train_files(inputs: tokenize.Inputs, vocab_size: int, out_dir: files.Path, *, held_out: float = 0.05) -> dict:
+def train_files(
+  inputs: tokenize.Inputs, vocab_size: int, out_dir: files.Path, *, held_out: float = 0.05, pattern: str = 'deepdive'
+) -> dict:
   """`train` on the documents of files, measured on those that data.tokenize holds out of them."""
   spans = tokenize.spans(tokenize.find(inputs), 1 << 40)
   places = [tokenize.place(d) for d in tokenize.documents(spans)]
@@ -105,7 +108,7 @@ def train_files(inputs: tokenize.Inputs, vocab_size: int, out_dir: files.Path, *
       else:
         yield document['text']
 
-  return train(texts(), vocab_size, chat.SPECIAL_TOKENS, out_dir, held_out=aside)
+  return train(texts(), vocab_size, chat.SPECIAL_TOKENS, out_dir, held_out=aside, pattern=pattern)
 
 
 def main() -> None:
@@ -114,8 +117,9 @@ def main() -> None:
   parser.add_argument('--vocab-size', type=int, default=4096, help='ids before those of the special tokens')
   parser.add_argument('--out', required=True, help='folder to write')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on')
+  parser.add_argument('--pattern', default='deepdive', choices=ours.PATTERNS, help='how text is cut before merging')
   args = parser.parse_args()
-  report = train_files(args.input, args.vocab_size, args.out, held_out=args.held_out)
+  report = train_files(args.input, args.vocab_size, args.out, held_out=args.held_out, pattern=args.pattern)
   for key, value in report.items():
     print(f'{key:16} {value:,.3f}' if isinstance(value, float) else f'{key:16} {value}')
   print(f'wrote {pathlib.Path(args.out)}/tokenizer.json, tokenizer.tiktoken and report.json')

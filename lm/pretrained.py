@@ -29,7 +29,7 @@ class Pretrained:
   @property
   def tokenizer(self) -> str:
     """Where its tokenizer is, as a `data.tokenizer` spec."""
-    return str(self.run / 'tokenizer' / 'tokenizer.json')
+    return str(self.run / 'tokenizer')
 
 
 def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
