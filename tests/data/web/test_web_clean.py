@@ -1,24 +1,24 @@
 """The cleaning stage from WARC files written by hand to documents."""
 
+import glob
 import gzip
-import hashlib
-import inspect
 import io
 import json
 import random
-import subprocess
-import sys
+import shutil
 
+import fsspec
 import pytest
+from commands import kill_at, run
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from data.web import clean as clean_module
+from configs.data import fineweb
+from data.web.blocks import EMAIL
 from data.web.clean import clean
 from data.web.extract import extract, tidy
 from data.web.language import detect
 from data.web.read import read_pages, warc_files
-from data.web.rules import gopher_repetition
 from lm.errors import UserError
 
 WORDS = """\
@@ -92,7 +92,7 @@ def corpus(tmp_path):
     [
       ('http://h/chunked', 200, HTML, chunked, ('Transfer-Encoding', 'chunked')),
       ('http://h/gzip', 200, HTML, gzip.compress(page(article(7)).encode()), ('Content-Encoding', 'gzip')),
-      ('http://h/latin', 200, 'text/html; charset=iso-8859-1', page([*article(8), 'Café.']).encode('latin-1')),
+      ('http://h/latin', 200, 'text/html; charset=iso-8859-1', page([*article(8), 'The café was open.']).encode('latin-1')),
       ('http://h/torn', 200, HTML, page(article(9))),
     ],
     gzipped=False,
@@ -100,6 +100,23 @@ def corpus(tmp_path):
   whole = (tmp_path / 'b.warc').read_bytes()
   (tmp_path / 'b.warc').write_bytes(whole[:-600])
   return tmp_path
+
+
+def settings(**changes):
+  """FineWeb's, without the block lists, that take three seconds to load."""
+  config = fineweb.get_config()
+  config.update({'url_lists': False, 'extractor': 'resiliparse'} | changes)
+  return config
+
+
+def documents_of(out):
+  """The clean documents of a run, wherever it wrote them."""
+  found = fsspec.open_files(f'{out}/documents*.jsonl*', 'rb', compression='infer')
+  lines = []
+  for file in found:
+    with file as f:
+      lines += [json.loads(line) for line in f]
+  return lines
 
 
 EXPECTED_DROPS = {
@@ -113,42 +130,83 @@ EXPECTED_DROPS = {
   'gopher_duplicate_lines': ['http://h/same'],
   'damaged': ['http://h/torn'],
 }
+KEPT = {f'http://h/{name}' for name in ('1', '2', 'chunked', 'gzip', 'latin')}
+LINES_ONLY = {'gopher_repetition': {'max_paragraph_share': None, 'max_paragraph_char_share': None}}
 
 
-def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus):
-  paragraphs_off = {'max_paragraph_share': None, 'max_paragraph_char_share': None}
-  report = clean(corpus, corpus / 'out', gopher_repetition=paragraphs_off)
-  documents = [json.loads(line) for line in (corpus / 'out/documents.jsonl').read_text().splitlines()]
+@pytest.mark.parametrize(('place', 'tasks'), [('{}/out', 1), ('file://{}/out', 2), ('memory:/{}', 3)])
+def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus, place, tasks):
+  out = place.format(corpus)
+  report = clean(corpus, out, settings(**LINES_ONLY), tasks=tasks)
+  documents = documents_of(out)
   assert {rule: [e['url'] for e in found] for rule, found in report['examples'].items()} == EXPECTED_DROPS
   assert report['drops'] == {rule: len(urls) for rule, urls in EXPECTED_DROPS.items()}
   assert report['pages_in'] == 14 == report['pages_out'] + sum(report['drops'].values())
-  urls = {document['metadata']['url'] for document in documents}
-  assert urls == {f'http://h/{name}' for name in ('1', '2', 'chunked', 'gzip', 'latin')} and len(documents) == 5
+  assert {document['metadata']['url'] for document in documents} == KEPT and len(documents) == 5
   assert report['bytes_out'] == sum(len(document['text'].encode()) for document in documents)
-  assert report['languages'] == {'en': 9, 'fr': 1}
-  assert json.loads((corpus / 'out/report.json').read_text()) == report
+  assert report['languages'] == {'en': 9, 'fr': 1} and report['domains'] == {'h': 5}
   for document in documents:
     assert document['metadata']['title'] == 'A page' and document['metadata']['language'] == 'en'
-    assert document['id'] == hashlib.sha256(' '.join(document['text'].lower().split()).encode()).hexdigest()[:16]
+    assert document['metadata'].keys() == {'url', 'title', 'language', 'language_score', 'cluster'}
   assert len({document['id'] for document in documents}) == 5
+  assert len({document['metadata']['cluster'] for document in documents}) == 5
   texts = {document['metadata']['url']: document['text'] for document in documents}
-  assert 'Café.' in texts['http://h/latin'] and article(4)[11] in texts['http://h/chunked']
+  assert 'The café was open.' in texts['http://h/latin'] and article(4)[11] in texts['http://h/chunked']
+  for before, after in zip(report['steps'], report['steps'][1:], strict=False):
+    assert (before['pages_out'], before['bytes_out']) == (after['pages_in'], after['bytes_in'])
+    assert after['pages_in'] == after['pages_out'] + sum(after['drops'].values())
+  with fsspec.open(f'{out}/report.json') as f:
+    assert json.load(f) == report
 
 
-def test_thresholds_and_steps_can_be_changed(corpus):
-  off = dict.fromkeys(inspect.signature(gopher_repetition).parameters)
-  del off['text']
-  rules = {'gopher_repetition': off, 'gopher_quality': {'min_stop_words': 0}, 'fineweb': {'max_line_char_share': None}}
-  report = clean(corpus, corpus / 'out', languages={'fr': 0.5}, **rules)
+def test_every_page_is_on_record_with_its_figures(corpus):
+  clean(corpus, corpus / 'out', settings(**LINES_ONLY))
+  record = {}
+  for name in glob.glob(f'{corpus}/out/pages/*/*.jsonl.gz'):
+    with gzip.open(name) as f:
+      record |= {line['url']: line for line in map(json.loads, f)}
+  assert {url for url in record if not record[url]['rule']} == KEPT and len(record) == 14
+  assert record['http://h/short']['detail'] == f'words {len(" ".join(article(5, sentences=2)).split())} < 50'
+  assert record['http://h/1-near']['detail'] == 'of http://h/1'
+  figures = record['http://h/1']['figures']
+  assert figures['gopher_words: words'][1:] == [50, 100_000] and 'fineweb_list: line breaks per word' in figures
+  assert record['http://h/gone']['rule'] == 'status' and not record['http://h/gone']['figures']
+
+
+def test_the_split_into_tasks_changes_nothing(corpus):
+  for name, tasks in (('one', 1), ('two', 2), ('many', 5)):
+    clean(corpus, corpus / name, settings(cluster_similarity=0.5), tasks=tasks)
+  one, *others = [sorted(map(json.dumps, documents_of(corpus / name))) for name in ('one', 'two', 'many')]
+  assert others == [one, one] and len(one) == 5
+
+
+def test_settings_change_what_is_kept(corpus):
+  free = {'max_line_share': None, 'max_line_char_share': None, 'max_paragraph_share': None,
+          'max_paragraph_char_share': None, 'max_top_ngram_char_share': (), 'max_duplicate_ngram_char_share': ()}  # fmt: skip
+  config = settings(languages={'fr': 0.5, 'en': 1.0}, gopher_repetition=free, gopher_quality={'min_stop_words': None},
+                    fineweb={'max_line_char_share': None})  # fmt: skip
+  report = clean(corpus, corpus / 'french', config)
   assert report['pages_out'] == 1 and report['drops']['language'] == 9
-  report = clean(corpus, corpus / 'out', near_duplicates=False)
-  documents = [json.loads(line) for line in (corpus / 'out/documents.jsonl').read_text().splitlines()]
-  clusters = {document['metadata']['url']: document['metadata']['cluster'] for document in documents}
+  config = settings(minhash={'bands': 0}, cluster_similarity=0.5)
+  report = clean(corpus, corpus / 'exact', config)
+  clusters = {document['metadata']['url']: document['metadata']['cluster'] for document in documents_of(corpus / 'exact')}
   assert clusters['http://h/1'] == clusters['http://h/1-near'] and len(set(clusters.values())) == len(clusters) - 1
-  with pytest.raises(UserError, match=r"gopher_quality threshold 'min_word'.*did you mean 'min_words'"):
-    clean(corpus, corpus / 'out', gopher_quality={'min_word': 3})
+  assert report['drops']['exact_duplicate'] == 1 and 'near_duplicate' not in report['drops']
   with pytest.raises(UserError, match=r"extractor 'lynx'"):
-    clean(corpus, corpus / 'out', extractor='lynx')
+    clean(corpus, corpus / 'new', settings(extractor='lynx'))
+  with pytest.raises(UserError, match=r"executor 'slum'.*did you mean 'slurm'"):
+    clean(corpus, corpus / 'new', settings(), executor='slum')
+  assert not (corpus / 'new').exists()
+
+
+def test_personal_data_gives_way_to_reserved_examples(tmp_path):
+  told = [*article(1), 'Write to jane.doe@some-company.com or 8.8.8.8 but not to 192.168.0.1 please.']
+  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(told))])
+  for pii in (True, False):
+    clean(tmp_path, tmp_path / str(pii), settings(pii=pii))
+  (hidden,), (open_,) = documents_of(tmp_path / 'True'), documents_of(tmp_path / 'False')
+  assert f'Write to {EMAIL} or 192.0.2.1 but not to 192.168.0.1 please.' in hidden['text']
+  assert told[-1] in open_['text']
 
 
 def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
@@ -156,37 +214,60 @@ def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
   responses = [(f'http://h/{i}', 200, HTML, page(menu + article(i, 10 + i))) for i in range(5)]
   responses.append(('http://h/menu', 200, HTML, page(menu)))
   write(tmp_path / 'a.warc.gz', responses)
-  report = clean(tmp_path, tmp_path / 'out', passage_lines=3)
+  report = clean(tmp_path, tmp_path / 'out', settings(passage_lines=3))
   assert report['drops'] == {'repeated_passages': 1} and report['pages_out'] == 5
-  documents = [json.loads(line) for line in (tmp_path / 'out/documents.jsonl').read_text().splitlines()]
+  documents = documents_of(tmp_path / 'out')
   assert [document['metadata']['url'] for document in documents if menu[3] in document['text']] == ['http://h/4']
 
 
 def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
   write(tmp_path / 'a.warc.gz', [(f'http://h/{i}', 404, HTML, 'no') for i in range(3)])
   with pytest.raises(UserError, match=rf'{tmp_path}: no document left of 3 pages.*status 3'):
-    clean(tmp_path, tmp_path / 'out')
-  assert not (tmp_path / 'out').exists() or not list((tmp_path / 'out').iterdir())
+    clean(tmp_path, tmp_path / 'out', settings())
   with pytest.raises(UserError, match='no WARC file'):
-    clean(tmp_path / 'out', tmp_path / 'out2')
+    clean(tmp_path / 'out', tmp_path / 'out2', settings())
 
 
-def test_a_run_that_is_cut_short_leaves_the_old_files(corpus, monkeypatch):
-  clean(corpus, corpus / 'out')
-  before = {path.name: path.read_bytes() for path in (corpus / 'out').iterdir()}
-  dumps, written = json.dumps, []
+def test_a_folder_holds_one_run(corpus):
+  clean(corpus, corpus / 'out', settings())
+  before = (corpus / 'out/report.json').stat().st_mtime_ns
+  clean(corpus, corpus / 'out', settings(memory_gb=1))
+  assert (corpus / 'out/report.json').stat().st_mtime_ns == before
+  with pytest.raises(UserError, match=r'whose settings.gopher_quality.min_words is 50, not 40: give another --out'):
+    clean(corpus, corpus / 'out', settings(gopher_quality={'min_words': 40}))
+  shutil.copy(corpus / 'a.warc.gz', corpus / 'c.warc.gz')
+  with pytest.raises(UserError, match='holds a run whose inputs'):
+    clean(corpus, corpus / 'out', settings())
 
-  def full(value, **options):
-    if len(written) == 2:
-      raise OSError('No space left on device')
-    written.append(value)
-    return dumps(value, **options)
 
-  monkeypatch.setattr(clean_module.json, 'dumps', full)
-  with pytest.raises(OSError, match='No space'):
-    clean(corpus, corpus / 'out', near_duplicates=False)
-  monkeypatch.undo()
-  assert {path.name: path.read_bytes() for path in (corpus / 'out').iterdir()} == before
+COMMAND = ('-m', 'data.web', '--config=configs/data/fineweb.py:smoke', '--config.extractor=resiliparse')
+
+
+@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_to_the_same_result(corpus, workers):
+  for i in range(4):
+    write(corpus / f'd{i}.warc.gz', [(f'http://h/{i}/{j}', 200, HTML, page(article(10 * i + j))) for j in range(10)])
+  options = (f'--input={corpus}', '--tasks=6', f'--workers={workers}')
+  out, whole = corpus / 'cut', corpus / 'whole'
+  kill_at(out / 'logs/filter/completions/00002', *COMMAND, *options, f'--out={out}')
+  kill_at(out / 'logs/pairs/completions/00003', *COMMAND, *options, f'--out={out}')
+  assert not (out / 'report.json').exists()
+  done = out / 'logs/filter/completions/00002'
+  before = done.stat().st_mtime_ns
+  for place in (out, whole):
+    status, text, err = run(*COMMAND, *options, f'--out={place}')
+    assert status == 0 and 'pages out' in text, err
+  assert done.stat().st_mtime_ns == before
+  for name in [*(f'documents-{i:05d}-of-00006.jsonl.gz' for i in range(6)), 'run.json']:
+    assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+  reports = [json.loads((place / 'report.json').read_text()) for place in (out, whole)]
+  for report in reports:
+    del report['seconds']
+    for step in report['steps']:
+      del step['seconds']
+  assert reports[0] == reports[1] and reports[0]['pages_in'] == 54
+  records = [{str(name.relative_to(place)): name.read_bytes() for name in place.glob('pages/*/*')} for place in (out, whole)]
+  assert records[0] == records[1]
 
 
 def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
@@ -200,7 +281,7 @@ def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
   pages = list(read_pages(path))
   assert [p.url for p in pages if not p.fault] == ['http://h/0', 'http://h/1', 'http://h/3', 'http://h/4']
   assert len([p for p in pages if p.fault]) == 2
-  assert clean(tmp_path, tmp_path / 'out')['drops']['damaged'] == 2
+  assert clean(tmp_path, tmp_path / 'out', settings())['drops']['damaged'] == 2
   rng = random.Random(0)
   for _ in range(200):  # any damage: no exception, and an end
     noisy = bytearray(data)
@@ -217,7 +298,7 @@ def test_records_without_what_a_response_needs(tmp_path):
   odd = b'WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 5\r\n\r\nhello\r\n\r\n'
   path.write_bytes(odd + path.read_bytes())
   assert [(bool(p.fault), p.url) for p in read_pages(path)][-1] == (False, 'http://h/0')
-  assert warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [path]
+  assert warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [(str(path), path.stat().st_size)]
 
 
 def test_reference_pages_keep_their_lines():
@@ -247,9 +328,14 @@ def test_language(text, code):
 
 
 def test_command(corpus):
-  run = [sys.executable, '-m', 'data.web', f'--input={corpus}/*.warc*', f'--out={corpus}/out']
-  process = subprocess.run(run, capture_output=True, text=True)
-  assert process.returncode == 0 and 'pages in' in process.stdout and (corpus / 'out/documents.jsonl').exists()
-  run[3] = f'--input={corpus}/nothing'
-  process = subprocess.run(run, capture_output=True, text=True)
-  assert process.returncode == 1 and process.stderr.startswith('error: no WARC file')
+  options = [*COMMAND, f'--input={corpus}/*.warc*', f'--out={corpus}/out']
+  status, text, err = run(*options)
+  assert status == 0 and 'pages in' in text and (corpus / 'out/documents.jsonl').exists(), err
+  assert 'datatrove' not in err
+  options[-2] = f'--input={corpus}/nothing'
+  status, _, err = run(*options)
+  assert status == 1 and err.startswith('error: no WARC file')
+  status, _, err = run(*options, '--config.gopher_quality.min_word=3')
+  assert status == 1 and "did you mean 'config.gopher_quality.min_words'" in err
+  status, _, err = run(*COMMAND, f'--out={corpus}/out')
+  assert status == 1 and err.startswith('error: --input is missing')

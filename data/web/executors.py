@@ -1,0 +1,108 @@
+"""What runs the stages of a pipeline: datatrove's executors on this machine, on a Ray cluster, or by Slurm.
+
+A task that is complete is never run again: OUT/logs/STAGE/completions tells which are.
+"""
+
+import copy
+import functools
+import os
+import sys
+import threading
+from typing import Any, NamedTuple
+
+import loguru
+import multiprocess
+from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+from datatrove.io import DataFolder
+from datatrove.pipeline.base import PipelineStep
+from ml_collections import ConfigDict
+
+from lm.errors import UserError
+
+
+class Stage(NamedTuple):
+  """Steps that run as one pipeline of datatrove, in `tasks` tasks."""
+
+  name: str
+  steps: list[PipelineStep]
+  tasks: int
+
+
+class LocalExecutor(LocalPipelineExecutor):
+  """datatrove's, without its messages, and without a process more than the tasks need."""
+
+  def run(self) -> None:
+    loguru.logger.disable('datatrove')
+    self.workers = min(self.workers, self.tasks)
+    if self.workers > 1:
+      super().run()
+      return
+    pipeline = self.pipeline
+    for rank in self.get_incomplete_ranks():
+      self.pipeline = copy.deepcopy(pipeline)  # each task counts from 0
+      self._run_for_rank(rank)
+
+  def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1):
+    loguru.logger.disable('datatrove')
+    _die_with_parent()
+    return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+@functools.cache
+def _die_with_parent() -> None:
+  """A worker whose parent was killed must not write beside the one that goes on in its place."""
+  if parent := multiprocess.parent_process():
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def run_local(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
+  """Runs the stages here, in processes of their own if more than one may work."""
+  for stage in stages:
+    LocalExecutor(stage.steps, stage.tasks, workers, _logs(out, stage)).run()
+
+
+def run_ray(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
+  """Runs the stages on a Ray cluster that can reach `out`. Raises UserError if there is none, or a task fails."""
+  import ray  # the extra `ray`
+
+  try:
+    ray.init(config.ray_address, ignore_reinit_error=True, log_to_driver=False)
+  except ConnectionError as error:
+    raise UserError(f'config.ray_address={config.ray_address!r}: {error}') from error
+  for stage in stages:
+    options = ray_options(config) | {'workers': workers, 'logging_dir': _logs(out, stage)}
+    executor = RayPipelineExecutor(stage.steps, stage.tasks, **options)
+    executor.run()
+    if missing := executor.get_incomplete_ranks(skip_completed=True):  # it only warns of tasks that failed
+      log = out.resolve_paths(f'logs/{stage.name}/logs/task_{missing[0]:05d}.log')
+      raise UserError(f'{len(missing)} of {stage.tasks} tasks of stage {stage.name!r} failed: see {log}')
+
+
+def run_slurm(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
+  """Submits a job array for each stage with tasks to do, each to start after the one before; does not wait for them."""
+  executor = None
+  for stage in stages:
+    options = slurm_options(config) | {'workers': workers, 'job_name': stage.name, 'logging_dir': _logs(out, stage)}
+    executor = SlurmPipelineExecutor(stage.steps, stage.tasks, depends=executor, **options)
+  executor.run()
+
+
+def ray_options(config: ConfigDict) -> dict[str, Any]:
+  return {'mem_per_cpu_gb': config.memory_gb}
+
+
+def slurm_options(config: ConfigDict) -> dict[str, Any]:
+  return {
+    'time': config.slurm.time,
+    'partition': config.slurm.partition,
+    'mem_per_cpu_gb': config.memory_gb,
+    'env_command': config.slurm.setup or f'export PATH={os.path.dirname(sys.executable)}:$PATH',
+    'qos': '',
+  }
+
+
+def _logs(out: DataFolder, stage: Stage) -> str:
+  return out.resolve_paths(f'logs/{stage.name}')
+
+
+EXECUTORS = {'local': run_local, 'ray': run_ray, 'slurm': run_slurm}
