@@ -6,6 +6,7 @@ A task that is complete is never run again: OUT/logs/STAGE/completions tells whi
 import copy
 import functools
 import os
+import socket
 import sys
 import threading
 from typing import Any, NamedTuple
@@ -65,10 +66,13 @@ def run_ray(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: i
   """Runs the stages on a Ray cluster that can reach `out`. Raises UserError if there is none, or a task fails."""
   import ray  # the extra `ray`
 
+  host, _, port = config.ray_address.rpartition(':')
   try:
+    if host and '/' not in host:  # Ray itself would wait for minutes
+      socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(config.ray_address, ignore_reinit_error=True, log_to_driver=False)
-  except ConnectionError as error:
-    raise UserError(f'config.ray_address={config.ray_address!r}: {error}') from error
+  except OSError as error:
+    raise UserError(f'config.ray_address={config.ray_address!r} is no Ray cluster that answers: {error}') from error
   for stage in stages:
     options = ray_options(config) | {'workers': workers, 'logging_dir': _logs(out, stage)}
     executor = RayPipelineExecutor(stage.steps, stage.tasks, **options)

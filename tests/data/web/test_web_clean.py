@@ -2,7 +2,6 @@
 
 import glob
 import gzip
-import io
 import json
 import random
 import shutil
@@ -10,114 +9,14 @@ import shutil
 import fsspec
 import pytest
 from commands import kill_at, run
-from warcio.statusandheaders import StatusAndHeaders
-from warcio.warcwriter import WARCWriter
+from web import COMMAND, FRENCH, HTML, article, documents_of, page, settings, write
 
-from configs.data import fineweb
 from data.web.blocks import EMAIL
 from data.web.clean import clean
 from data.web.extract import extract, tidy
 from data.web.language import detect
 from data.web.read import read_pages, warc_files
 from lm.errors import UserError
-
-WORDS = """\
-miller letter boat garden clock river captain spoon bridge teacher merchant horse candle window mountain basket farmer
-carried painted forgot described repaired followed borrowed remembered admired counted sold found hid washed
-old young wooden silent broken honest narrow golden careful distant heavy patient empty bright
-near behind without before after under beside because"""
-NOUNS, VERBS, ADJECTIVES, LINKS = (line.split() for line in WORDS.splitlines())
-
-
-def article(seed, sentences=20):
-  """English prose of one sentence a line, the same for the same seed."""
-  rng = random.Random(seed)
-
-  def thing():
-    return f'{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}'
-
-  return [
-    f'The {thing()} and my {thing()} {rng.choice(VERBS)} that {thing()} {rng.choice(LINKS)} her {thing()}.'
-    for _ in range(sentences)
-  ]
-
-
-def page(lines, title='A page'):
-  return f'<html><head><title>{title}</title></head><body><p>' + '</p><p>'.join(lines) + '</p></body></html>'
-
-
-FRENCH = [
-  'Le vieux meunier portait chaque matin une lettre à sa fille qui habitait dans la grande ville.',
-  'Personne au village ne se souvenait de la couleur du pont avant la guerre.',
-  'Quand le froid arrive trop tôt, les bergers descendent avec leurs moutons.',
-]
-
-
-def write(path, responses, gzipped=True):
-  """Writes (url, status, content type, body, extra headers) as a WARC file."""
-  with open(path, 'wb') as f:
-    writer = WARCWriter(f, gzip=gzipped)
-    writer.write_record(writer.create_warcinfo_record(path.name, {'software': 'test'}))
-    for url, status, kind, body, *extra in responses:
-      body = body.encode() if isinstance(body, str) else body
-      headers = StatusAndHeaders(str(status), [('Content-Type', kind), *extra], protocol='HTTP/1.1')
-      writer.write_record(writer.create_warc_record(url, 'response', io.BytesIO(body), http_headers=headers))
-
-
-HTML = 'text/html; charset=utf-8'
-
-
-@pytest.fixture
-def corpus(tmp_path):
-  near = article(1)
-  near[7] = 'This one line was changed by somebody.'
-  chunked = ''.join(f'{len(part):x}\r\n{part}\r\n' for part in (page(article(4))[:500], page(article(4))[500:], ''))
-  write(
-    tmp_path / 'a.warc.gz',
-    [
-      ('http://h/1-near', 200, HTML, page(near)),
-      ('http://h/1', 200, HTML, page([*article(1), 'This is the longer one of two that are nearly the same page.'])),
-      ('http://h/2', 200, HTML, page(article(2))),
-      ('http://h/2-again', 200, HTML, page([line.lower() for line in article(2)])),
-      ('http://h/gone', 404, HTML, page(article(3))),
-      ('http://h/pic', 200, 'image/png', b'\x89PNG'),
-      ('http://h/empty', 200, HTML, '<html><body></body></html>'),
-      ('http://h/fr', 200, HTML, page(FRENCH * 3)),
-      ('http://h/short', 200, HTML, page(article(5, sentences=2))),
-      ('http://h/same', 200, HTML, page(article(6, sentences=3) * 6)),
-    ],
-  )
-  write(
-    tmp_path / 'b.warc',
-    [
-      ('http://h/chunked', 200, HTML, chunked, ('Transfer-Encoding', 'chunked')),
-      ('http://h/gzip', 200, HTML, gzip.compress(page(article(7)).encode()), ('Content-Encoding', 'gzip')),
-      ('http://h/latin', 200, 'text/html; charset=iso-8859-1', page([*article(8), 'The café was open.']).encode('latin-1')),
-      ('http://h/torn', 200, HTML, page(article(9))),
-    ],
-    gzipped=False,
-  )
-  whole = (tmp_path / 'b.warc').read_bytes()
-  (tmp_path / 'b.warc').write_bytes(whole[:-600])
-  return tmp_path
-
-
-def settings(**changes):
-  """FineWeb's, without the block lists, that take three seconds to load."""
-  config = fineweb.get_config()
-  config.update({'url_lists': False, 'extractor': 'resiliparse'} | changes)
-  return config
-
-
-def documents_of(out):
-  """The clean documents of a run, wherever it wrote them."""
-  found = fsspec.open_files(f'{out}/documents*.jsonl*', 'rb', compression='infer')
-  lines = []
-  for file in found:
-    with file as f:
-      lines += [json.loads(line) for line in f]
-  return lines
-
 
 EXPECTED_DROPS = {
   'exact_duplicate': ['http://h/2-again'],
@@ -238,9 +137,6 @@ def test_a_folder_holds_one_run(corpus):
   shutil.copy(corpus / 'a.warc.gz', corpus / 'c.warc.gz')
   with pytest.raises(UserError, match='holds a run whose inputs'):
     clean(corpus, corpus / 'out', settings())
-
-
-COMMAND = ('-m', 'data.web', '--config=configs/data/fineweb.py:smoke', '--config.extractor=resiliparse')
 
 
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
