@@ -4,13 +4,17 @@ import glob
 import gzip
 import json
 import random
+import re
 import shutil
 
 import fsspec
 import pytest
 from commands import kill_at, run
+from datatrove.pipeline.filters.url_filter import URLFilter
 from web import COMMAND, FRENCH, HTML, article, documents_of, page, settings, write
 
+from data import why
+from data.web import blocks
 from data.web.blocks import EMAIL
 from data.web.clean import clean
 from data.web.extract import extract, tidy
@@ -70,6 +74,48 @@ def test_every_page_is_on_record_with_its_figures(corpus):
   figures = record['http://h/1']['figures']
   assert figures['gopher_words: words'][1:] == [50, 100_000] and 'fineweb_list: line breaks per word' in figures
   assert record['http://h/gone']['rule'] == 'status' and not record['http://h/gone']['figures']
+
+
+def test_url_lists_are_datatroves(tmp_path, monkeypatch):
+  """The lists themselves take 800 MB: here a few names of each kind."""
+  monkeypatch.setattr(URLFilter, 'download_data', lambda self: None)
+  lists = URLFilter(2, extra_domains=['bad.com', 'sub.good.com'], extra_urls=['http://good.com/x'], banned_words=['worst'],
+                    soft_banned_words=['soft', 'softer'], use_integrated_lists=False)  # fmt: skip
+  monkeypatch.setattr(blocks, 'URLFilter', lambda soft_words: lists)
+  blocks._url_lists.cache_clear()
+  urls = {'http://www.bad.com/': 'url_domain', 'http://sub.good.com/': 'url_subdomain', 'http://good.com/x': 'url_url',
+          'http://good.com/the-worst': 'url_hard_blacklisted', 'http://a.com/soft/softer': 'url_soft_blacklisted',
+          'http://a.com/soft': '', 'http://good.com/': ''}  # fmt: skip
+  write(tmp_path / 'a.warc', [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)], gzipped=False)
+  report = clean(tmp_path, tmp_path / 'out', settings(url_lists=True))
+  blocks._url_lists.cache_clear()
+  found = {line['url']: line['rule'] for url in urls for line in why.find(tmp_path / 'out', url)}
+  assert found == urls and report['pages_out'] == 2
+
+
+def test_why_tells_the_verdict_and_the_figures(corpus):
+  out = corpus / 'out'
+  clean(corpus, out, settings(**LINES_ONLY), tasks=2)
+  status, text, err = run('-m', 'data.why', 'http://h/short', f'--run={out}')
+  words = len(' '.join(article(5, sentences=2)).split())
+  assert status == 0 and f'dropped by gopher_words (step gopher_quality): words {words} < 50' in text, err
+  assert re.search(rf'gopher_words: words +{words} +>= 50\n', text) and 'fineweb' not in text
+  (name,) = (document['id'] for document in documents_of(out) if document['metadata']['url'] == 'http://h/1')
+  status, text, err = run('-m', 'data.why', name, f'--run={out}')
+  assert status == 0 and text.startswith(f'http://h/1  id {name}\n  kept\n') and '<= 0.67' in text, err
+  status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={out}')
+  assert status == 1 and "no page 'http://h/none'" in err
+  status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={corpus}')
+  assert status == 1 and 'holds no record of pages' in err
+
+
+def test_input_may_be_any_path_that_fsspec_knows(corpus):
+  system = fsspec.filesystem('memory')
+  for path in corpus.glob('*.warc*'):
+    system.put(str(path), f'/crawl/{path.name}')
+  there, here = (clean(source, corpus / name, settings()) for source, name in (('memory://crawl', 'a'), (corpus, 'b')))
+  assert there['drops'] == here['drops'] and documents_of(corpus / 'a') == documents_of(corpus / 'b')
+  assert documents_of(corpus / 'a')
 
 
 def test_the_split_into_tasks_changes_nothing(corpus):
