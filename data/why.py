@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from datatrove.io import DataFolder, get_datafolder
+from datatrove.io import get_datafolder
 
 from data.web.blocks import read_lines
 from lm import errors, files
@@ -13,13 +13,12 @@ from lm.errors import UserError
 def find(run: files.Path, page: str) -> Iterator[dict]:
   """The record's lines {id, url, rule, detail, figures, text} about a page, by its URL or id, with the `step` added.
 
-  Raises UserError when `run` holds no record.
+  Raises UserError when `run` holds no complete run.
   """
-  folder: DataFolder = get_datafolder(str(run))
-  names = folder.list_files('pages')
-  if not names:
-    raise UserError(f'{run} holds no record of pages: give the folder that `python -m data.web` wrote, as --run')
-  for name in names:
+  folder = get_datafolder(str(run))
+  if not folder.isfile('report.json') or not folder.isfile('run.json'):
+    raise UserError(f'{run} holds no complete run: give as --run the folder that `python -m data.web` wrote')
+  for name in folder.list_files('pages'):
     for line in read_lines(folder, name):
       if page in (line['url'], line['id']):
         yield line | {'step': name.split('/')[1]}
@@ -42,7 +41,7 @@ def main() -> None:
   flags = parser.parse_args()
   found = [explain(line) for line in find(flags.run, flags.page)]
   if not found:
-    raise UserError(f'no page {flags.page!r} in {flags.run}: it was not in the WARC files, or the run is not complete')
+    raise UserError(f'no page {flags.page!r} in {flags.run}: it was not in the WARC files')
   print('\n\n'.join(found))
 
 

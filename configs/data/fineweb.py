@@ -3,7 +3,7 @@
 Command:   python -m data.web --config=configs/data/fineweb.py --input='*.warc.gz' --out=DIR
            [--executor=local|ray|slurm --tasks=N --workers=N]; the same command goes on after a kill.
 Hardware:  any; a gigabyte of memory a worker (the block lists), two cores or a thousand machines.
-Time:      TIME_PLACEHOLDER
+Time:      806 reference pages, 27 MB: 48 s of one core, 40 of them trafilatura's; 9 s with --config.extractor=resiliparse.
 :smoke     without the block lists, and small texts may pass: for a first look at a small WARC file.
 """
 

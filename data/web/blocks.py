@@ -44,6 +44,13 @@ def read_lines(folder: DataFolder, name: str) -> Iterator[dict]:
     yield from map(json.loads, file)
 
 
+def write_json(folder: DataFolder, name: str, value: dict) -> None:
+  """Writes a file whole or not at all."""
+  with folder.open(f'part-{name}', 'w') as file:
+    json.dump(value, file, indent=2)
+  folder.mv(f'part-{name}', name)
+
+
 def shard(rank: int) -> str:
   return f'{rank:05d}.jsonl.gz'
 

@@ -104,8 +104,7 @@ def clean(
 def _claim(folder: DataFolder, run: dict) -> None:
   """Notes in run.json what the folder holds. Raises UserError if that is another run: outputs would mix."""
   if not folder.isfile('run.json'):
-    with folder.open('run.json', 'w') as file:
-      json.dump(run, file, indent=2)
+    blocks.write_json(folder, 'run.json', run)
     return
   stored = json.loads(folder.cat_file('run.json'))
   if found := files.difference(stored, run):

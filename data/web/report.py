@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 
-from data.web.blocks import documents_name, read_lines
+from data.web.blocks import documents_name, read_lines, write_json
 
 EXAMPLES = 3  # of each rule's drops
 DOMAINS = 20
@@ -44,9 +44,7 @@ class WriteReport(PipelineStep):
       'settings': self.settings,
       'documents': [documents_name(task, self.tasks) for task in range(self.tasks)],
     }
-    with self.folder.open('part-report.json', 'w') as file:
-      json.dump(report, file, indent=2)
-    self.folder.mv('part-report.json', 'report.json')
+    write_json(self.folder, 'report.json', report)
     self.folder.rm('work', recursive=True)
 
 

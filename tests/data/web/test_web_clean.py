@@ -106,7 +106,7 @@ def test_why_tells_the_verdict_and_the_figures(corpus):
   status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={out}')
   assert status == 1 and "no page 'http://h/none'" in err
   status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={corpus}')
-  assert status == 1 and 'holds no record of pages' in err
+  assert status == 1 and 'holds no complete run' in err
 
 
 def test_input_may_be_any_path_that_fsspec_knows(corpus):
