@@ -91,15 +91,22 @@ class Filter(BaseFilter):
     raise NotImplementedError
 
   def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    size = _size(doc)
     verdict = self.judge(doc)
     if not verdict:
       return True
-    doc.metadata['detail'] = verdict[1]
-    return False, verdict[0]
+    rule, doc.metadata['detail'] = verdict
+    self.stat_update(f'lost_{rule}', value=size)
+    return False, rule
 
   def update_doc_stats(self, document: Document) -> None:
-    size = len(document.metadata['html']) if 'html' in document.metadata else len(document.text.encode(errors='replace'))
-    self.stat_update('bytes', value=size)
+    self.stat_update('bytes', value=_size(document))
+
+
+def _size(document: Document) -> int:
+  """Bytes of the page as it is at this step."""
+  html = document.metadata.get('html')
+  return len(document.text.encode(errors='replace')) if html is None else len(html)
 
 
 class ReadWarc(PipelineStep):
@@ -285,7 +292,7 @@ class WriteDocuments(PipelineStep):
     with open_lines(self.folder, f'part-{name}') as append, self.record as record:
       for document in data:
         self.stat_update('forwarded')
-        self.stat_update('bytes', value=len(document.text.encode(errors='replace')))
+        self.stat_update('bytes', value=_size(document))
         record.write(document, rank)
         del document.metadata['figures']
         append({'id': document.id, 'text': document.text, 'metadata': document.metadata})

@@ -1,5 +1,6 @@
 """The cleaning stage: WARC files in, `documents.jsonl` and `report.json` out, every page accounted for."""
 
+import contextlib
 import functools
 import json
 
@@ -75,10 +76,12 @@ def clean(
   Returns:
     The report: pages_in, pages_out, bytes_in (bodies), bytes_out (UTF-8 text), drops {rule: n}, examples {rule: [{url,
     text, detail}]}, languages, domains {name: n}, steps [{step, pages_in, pages_out, bytes_in, bytes_out, drops,
-    seconds}], seconds, settings, documents. pages_in = pages_out + sum(drops). None of Slurm, which goes on by itself.
+    dropped_bytes, seconds}], seconds, settings, documents. pages_in = pages_out + sum(drops). None of Slurm, which goes
+    on by itself.
 
   Raises:
-    UserError: no WARC file, a value that is not allowed, nothing left, or `out` holds a run of other settings.
+    UserError: no WARC file, a value that is not allowed, nothing left, or `out` holds a run of other settings or is
+      being written by another process.
   """
   if executor not in EXECUTORS:
     raise errors.unknown('executor', executor, EXECUTORS)
@@ -88,12 +91,13 @@ def clean(
     raise UserError(f'tasks={tasks} and workers={workers} must be positive')
   folder, inputs = get_datafolder(str(out)), warc_files(source)
   settings = {name: value for name, value in config_lib.as_json(config).items() if name not in PLACES}
-  _claim(folder, {'settings': settings, 'tasks': tasks, 'inputs': [[str(path), size] for path, size in inputs]})
-  if not folder.isfile('report.json'):
-    stages = pipeline(config, [path for path, _ in inputs], folder, tasks, settings)
-    EXECUTORS[executor](stages, folder, config, workers)
-    if executor == 'slurm':
-      return None
+  stages = pipeline(config, [path for path, _ in inputs], folder, tasks, settings)
+  with files.locked(folder.path) if folder.is_local() else contextlib.nullcontext():
+    _claim(folder, {'settings': settings, 'tasks': tasks, 'inputs': [[str(path), size] for path, size in inputs]})
+    if not folder.isfile('report.json'):
+      EXECUTORS[executor](stages, folder, config, workers)
+      if executor == 'slurm':
+        return None
   found = json.loads(folder.cat_file('report.json'))
   if not found['pages_out']:
     worst = ', '.join(f'{rule} {n}' for rule, n in list(found['drops'].items())[:4])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import loguru
 import multiprocess
+import tqdm
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
@@ -39,7 +40,7 @@ class LocalExecutor(LocalPipelineExecutor):
       super().run()
       return
     pipeline = self.pipeline
-    for rank in self.get_incomplete_ranks():
+    for rank in tqdm.tqdm(self.get_incomplete_ranks(), 'tasks', unit='task', disable=self.tasks == 1):
       self.pipeline = copy.deepcopy(pipeline)  # each task counts from 0
       self._run_for_rank(rank)
 

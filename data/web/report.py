@@ -64,10 +64,13 @@ def _steps(folder: DataFolder, stages: list[str]) -> tuple[list[dict], Counter]:
       kind, _, name = full_name.partition(': ')
       moves = kind == 'filter' or name in ('read', 'documents')
       out = (count['forwarded'], count['bytes']) if moves else (pages, size)
-      drops = {label[8:]: n for label, n in count.items() if label.startswith('dropped_')}
+      drops, dropped_bytes = (
+        {label.removeprefix(start): n for label, n in count.items() if label.startswith(start)}
+        for start in ('dropped_', 'lost_')
+      )
       steps.append({
         'step': name, 'pages_in': pages, 'pages_out': out[0], 'bytes_in': size, 'bytes_out': out[1], 'drops': drops,
-        'seconds': round(count['seconds'], 3),
+        'dropped_bytes': dropped_bytes, 'seconds': round(count['seconds'], 3),
       })  # fmt: skip
       pages, size = out
   return steps, languages

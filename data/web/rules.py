@@ -188,7 +188,7 @@ def c4_lines(
       continue
     if not any(phrase in lower for phrase in lines_with):
       kept.append(_CITATION.sub('', line) if strip_citations else line)
-  return '\n'.join(kept).strip()
+  return '\n'.join(kept).strip('\n')
 
 
 def c4(

@@ -20,6 +20,7 @@ from data.web.clean import clean
 from data.web.extract import extract, tidy
 from data.web.language import detect
 from data.web.read import read_pages, warc_files
+from lm import files
 from lm.errors import UserError
 
 EXPECTED_DROPS = {
@@ -58,6 +59,9 @@ def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus, place, task
   for before, after in zip(report['steps'], report['steps'][1:], strict=False):
     assert (before['pages_out'], before['bytes_out']) == (after['pages_in'], after['bytes_in'])
     assert after['pages_in'] == after['pages_out'] + sum(after['drops'].values())
+    assert after['drops'].keys() == after['dropped_bytes'].keys()
+    if after['step'] not in ('extract', 'c4', 'pii'):  # what changes texts
+      assert after['bytes_in'] == after['bytes_out'] + sum(after['dropped_bytes'].values())
   with fsspec.open(f'{out}/report.json') as f:
     assert json.load(f) == report
 
@@ -171,6 +175,11 @@ def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
     clean(tmp_path, tmp_path / 'out', settings())
   with pytest.raises(UserError, match='no WARC file'):
     clean(tmp_path / 'out', tmp_path / 'out2', settings())
+
+
+def test_a_folder_is_written_by_one_process(corpus):
+  with files.locked(corpus / 'out'), pytest.raises(UserError, match='out: another process is writing into this folder'):
+    clean(corpus, corpus / 'out', settings())
 
 
 def test_a_folder_holds_one_run(corpus):
