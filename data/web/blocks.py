@@ -8,6 +8,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 import tqdm
@@ -26,6 +27,7 @@ from data.web.read import RawPage, read_pages
 Documents = Iterable[Document]
 # Reserved for examples: RFC 2606, RFC 5737. (datatrove's own addresses are not, and depend on what was replaced before.)
 EMAIL, IP_ADDRESS = 'email@example.com', '192.0.2.1'
+_IP_ADDRESS = re.compile(r'(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)')
 
 
 @contextlib.contextmanager
@@ -240,12 +242,13 @@ class Quality(Filter):
 
 
 class Pii(PIIFormatter):
-  """datatrove's: e-mail addresses and public IP addresses give way to reserved ones."""
+  """datatrove's: e-mail addresses and public IP addresses give way to reserved ones. Longer numbers are no addresses."""
 
   type, name = 'formatter', 'pii'
 
   def __init__(self):
     super().__init__(email_replacement=EMAIL, ip_replacement=IP_ADDRESS)
+    self.ip_replacer.regex = _IP_ADDRESS
 
 
 class WriteLines(PipelineStep):

@@ -18,10 +18,12 @@ from datatrove.pipeline.filters import (
   gopher_quality_filter,
   gopher_repetition_filter,
 )
+from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.utils.text import PUNCTUATION_SET, split_into_sentences
 
 from configs.data import fineweb
 from data.web import rules
+from data.web.blocks import EMAIL, IP_ADDRESS, Pii
 
 MODULES = """argparse ast asyncio base64 bisect calendar cmd collections concurrent.futures contextlib csv ctypes dataclasses
 datetime decimal difflib dis doctest email enum fractions functools gettext gzip heapq html http.client imaplib inspect io
@@ -126,6 +128,23 @@ def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
     counts = [sum(len(split_into_sentences(line)) for line in left.split('\n'))]
     assert rules.judge(rules.c4(left, min_sentences=max(1, counts[0] - 2))) is None
   assert agreed > 0.99 * len(texts)
+
+
+@pytest.mark.parametrize(
+  ('text', 'left'),
+  [
+    ('Ask jane@some.org or <j.doe+x@a-b.co.uk>.', f'Ask {EMAIL} or <{EMAIL}>.'),
+    ('From 8.8.8.8, 93.184.216.34:80 and 1.1.1.1.', f'From {IP_ADDRESS}, {IP_ADDRESS}:80 and {IP_ADDRESS}.'),
+    ('At 192.168.0.1 or 127.0.0.1', 'At 192.168.0.1 or 127.0.0.1'),
+  ],
+)
+def test_personal_data_goes_where_theirs_goes(text, left):
+  assert Pii().format(text) == left == PIIFormatter(email_replacement=EMAIL, ip_replacement=IP_ADDRESS).format(text)
+
+
+@pytest.mark.parametrize('text', ['object 1.3.6.1.5.5.7.3.2', 'release-v8.8.8.80', '8.8.8.8765', '999.1.1.1'])
+def test_longer_numbers_are_no_addresses(text):
+  assert Pii().format(text) == text != PIIFormatter().format(text)
 
 
 def test_with_their_words_too_nearly_all_decisions_agree(texts):
