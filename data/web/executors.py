@@ -3,22 +3,23 @@
 A task that is complete is never run again: OUT/logs/STAGE/completions tells which are.
 """
 
+import concurrent.futures
+import contextlib
 import copy
-import functools
+import multiprocessing
 import os
 import socket
 import sys
-import threading
 from typing import Any, NamedTuple
 
 import loguru
-import multiprocess
 import tqdm
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 from ml_collections import ConfigDict
 
+from lm import processes
 from lm.errors import UserError
 
 
@@ -31,30 +32,28 @@ class Stage(NamedTuple):
 
 
 class LocalExecutor(LocalPipelineExecutor):
-  """datatrove's, without its messages, and without a process more than the tasks need."""
+  """datatrove's without its messages, and with a pool of our own: after a kill -9 theirs leaves a process behind."""
 
   def run(self) -> None:
+    ranks = self.get_incomplete_ranks()
+    workers = min(self.workers, len(ranks))
+    bar = tqdm.tqdm(desc='tasks', total=len(ranks), unit='task', disable=self.tasks == 1)
+    with bar, contextlib.ExitStack() as stack:
+      if workers > 1:
+        context = multiprocessing.get_context('spawn')
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, processes.die_with_parent)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        futures = [pool.submit(self.run_task, rank) for rank in ranks]
+        finished = (future.result() for future in concurrent.futures.as_completed(futures))
+      else:
+        finished = map(self.run_task, ranks)
+      for _ in finished:
+        bar.update()
+
+  def run_task(self, rank: int) -> None:
+    """Runs one task on a copy of the pipeline, so that its steps count from 0."""
     loguru.logger.disable('datatrove')
-    self.workers = min(self.workers, self.tasks)
-    if self.workers > 1:
-      super().run()
-      return
-    pipeline = self.pipeline
-    for rank in tqdm.tqdm(self.get_incomplete_ranks(), 'tasks', unit='task', disable=self.tasks == 1):
-      self.pipeline = copy.deepcopy(pipeline)  # each task counts from 0
-      self._run_for_rank(rank)
-
-  def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1):
-    loguru.logger.disable('datatrove')
-    _die_with_parent()
-    return super()._run_for_rank(rank, local_rank, node_rank)
-
-
-@functools.cache
-def _die_with_parent() -> None:
-  """A worker whose parent was killed must not write beside the one that goes on in its place."""
-  if parent := multiprocess.parent_process():
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    copy.deepcopy(self)._run_for_rank(rank)
 
 
 def run_local(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
