@@ -1,5 +1,8 @@
 """Web pages to clean documents by the recipe of FineWeb (Penedo et al. 2024, arXiv 2406.17557), every threshold by name.
 
+Words are what whitespace separates, as in Gopher's paper; FineWeb's own run split off punctuation, which makes the same
+min_alphabetic_words stricter and max_lines_per_word laxer (tests/data/web/test_web_agreement.py).
+
 Command:   python -m data.web --config=configs/data/fineweb.py --input='*.warc.gz' --out=DIR
            [--executor=local|ray|slurm --tasks=N --workers=N]; the same command goes on after a kill.
 Hardware:  any; a gigabyte of memory a worker (the block lists), two cores or a thousand machines.
