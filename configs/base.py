@@ -1,10 +1,14 @@
 """Every config field once, with its unit and meaning. Other files change fields of it and add none.
 
+The fields of web cleaning stand in configs/data/fineweb.py.
+
 `get_config()` describes one training run (`stage` = pretrain | sft | rl); `get_recipe()` describes a whole road, a list of
 stages with a training config for each training stage. Nothing here imports jax.
 """
 
 from ml_collections import ConfigDict
+
+from configs.data import fineweb
 
 # The model of the :smoke variants: for bytes, on a CPU.
 TINY = {'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192, 'max_len': 256}
@@ -122,14 +126,7 @@ def get_recipe() -> ConfigDict:
   c.crawl.retries = 3
   c.crawl.exclude = ''  # regular expression; URLs that it finds a match in are not fetched
 
-  c.clean = ConfigDict()
-  c.clean.extractor = 'resiliparse'  # resiliparse | trafilatura
-  c.clean.languages = ConfigDict({'en': 0.65})  # languages to keep, by code, each with the least score
-  c.clean.passage_lines = 0  # runs of this many lines that stood in another document before are cut; 0: none
-  # Thresholds that differ from the published ones, by the names of the parameters in data/web/rules.py.
-  c.clean.gopher_repetition = ConfigDict()
-  c.clean.gopher_quality = ConfigDict()
-  c.clean.fineweb = ConfigDict()
+  c.clean = fineweb.get_config()  # its fields and thresholds are in configs/data/fineweb.py
 
   c.tokenizer = ConfigDict()
   c.tokenizer.vocab_size = 4096  # ids learned; the special tokens of data/chat.py come after them

@@ -6,8 +6,6 @@ Result:    runs/quickstart/report.html
 Time:      under 15 minutes. :smoke does every stage on fewer pages and updates in under two minutes.
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
 from data.crawl import PYDOC_EXCLUDE
 from lm.config import variant
@@ -18,14 +16,19 @@ def get_config(arg=None):
   c.workdir = 'runs/quickstart'
   c.crawl.exclude = PYDOC_EXCLUDE
   # Reference pages are lists of short entries, and repeat what they inherit: the published thresholds are for prose.
+  c.clean.url_lists = False  # 800 MB of names that none of the pages can match
+  c.clean.extractor = 'resiliparse'
   c.clean.languages.en = 0.3
   c.clean.passage_lines = 3
-  c.clean.gopher_repetition = ConfigDict(dict(
-    max_line_share=None, max_paragraph_share=None, max_line_char_share=0.3, max_paragraph_char_share=0.3, top_ngrams=2,
-    duplicate_ngrams=None))
-  c.clean.gopher_quality = ConfigDict(dict(min_words=40, max_word_length=14, min_alphabetic_words=0.65))
-  c.clean.fineweb = ConfigDict(dict(
-    min_punctuated_lines=0.05, max_short_lines=0.8, max_lines_per_word=0.5, max_line_char_share=0.3))
+  c.clean.gopher_repetition.update(
+    max_line_share=None, max_paragraph_share=None, max_line_char_share=0.3, max_paragraph_char_share=0.3,
+    max_top_ngram_char_share=(0.4, 0.36, 0.32), max_duplicate_ngram_char_share=())
+  c.clean.gopher_quality.update(min_words=40, max_word_length=14.0, min_alphabetic_words=0.65)
+  c.clean.c4_lines.update(min_line_words=0, max_word_chars=0, lines_with=(), strip_citations=False)
+  c.clean.c4.update(min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None)
+  c.clean.fineweb.update(
+    min_punctuated_lines=0.05, max_short_lines=0.8, max_lines_per_word=0.5, max_line_char_share=0.3)
+  c.clean.cluster_similarity = 0.5  # no page of the held-out share is like one that is trained on
 
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256

@@ -9,7 +9,6 @@ import argparse
 import collections
 import contextlib
 import email.utils
-import fcntl
 import http.client
 import os
 import pathlib
@@ -122,20 +121,6 @@ def read_robots(fetcher: Fetcher) -> urllib.robotparser.RobotFileParser:
   robots.parse(response.body.decode('utf-8', 'replace').splitlines() if response.status == 200 else [])
   fetcher.delay = max(fetcher.delay, float(robots.crawl_delay(fetcher.user_agent) or 0))
   return robots
-
-
-@contextlib.contextmanager
-def _locked(out: pathlib.Path) -> Iterator[None]:
-  """Holds the folder against a second crawl; the lock goes with the process, however it ends."""
-  out.mkdir(parents=True, exist_ok=True)
-  handle = os.open(out, os.O_RDONLY)
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    yield
-  except BlockingIOError:
-    raise UserError(f'{out}: another crawl is writing into this folder') from None
-  finally:
-    os.close(handle)
 
 
 def _regex(name: str, pattern: str | None) -> re.Pattern | None:
@@ -255,7 +240,7 @@ def crawl(
   def wanted(key: str) -> bool:
     return not (allow and not allow.search(key)) and not (deny and deny.search(key))
 
-  with _locked(out):
+  with files.locked(out):
     if (out / 'report.json').exists():
       report = files.read_json(out / 'report.json')
       if (report['url'], report['options']) == (url, options):

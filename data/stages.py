@@ -23,7 +23,7 @@ def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
   """crawl/*.warc.gz into clean/documents.jsonl."""
-  clean_lib.clean(workdir / 'crawl', workdir / 'clean', **config.to_dict())
+  clean_lib.clean(workdir / 'crawl', workdir / 'clean', config)
 
 
 def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -25,7 +25,6 @@ import multiprocessing
 import os
 import pathlib
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ import tqdm
 
 from data import chat, shards
 from data import tokenizer as tokenizers
-from lm import errors, files
+from lm import errors, files, processes
 from lm.errors import UserError
 
 SPLITS = ('train', 'val')
@@ -248,7 +247,7 @@ def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: 
       finished = ((i, write(i, part)) for i, part in parts.items())
     else:
       context = multiprocessing.get_context('spawn')
-      pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(parts)), context, _die_with_parent)
+      pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(parts)), context, processes.die_with_parent)
       stack.callback(pool.shutdown, cancel_futures=True)
       futures = {pool.submit(write, i, part): i for i, part in parts.items()}
       finished = ((futures[f], f.result()) for f in concurrent.futures.as_completed(futures))
@@ -256,12 +255,6 @@ def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: 
       records[i] = record
       bar.update(size[i])
   return [records[i] for i in parts]
-
-
-def _die_with_parent() -> None:
-  """A worker whose parent was killed would wait for work for ever."""
-  parent = multiprocessing.parent_process()
-  threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _record_path(work: pathlib.Path, index: int) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written under a temporary name, flushed, then renamed. No jax here."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -43,6 +44,23 @@ def atomic_dir(path: Path) -> Iterator[pathlib.Path]:
     os.replace(temporary, path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+  """Holds a folder, made if need be, against other processes that do; the lock goes with the process, however it ends.
+
+  Raises UserError when another holds it.
+  """
+  os.makedirs(folder, exist_ok=True)
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError:
+    raise UserError(f'{folder}: another process is writing into this folder') from None
+  finally:
+    os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,10 +5,14 @@ import json
 
 import pytest
 from commands import ROOT, run
+from datatrove.io import DataFolder
 from ml_collections import ConfigDict
 
 from configs import base
-from data.web.clean import clean
+from configs.data import fineweb
+from data.web.blocks import Quality
+from data.web.clean import pipeline
+from data.web.executors import ray_options, slurm_options
 from lm.config import load
 
 RECORD = """
@@ -73,8 +77,20 @@ def _values(config, prefix=''):
   return found
 
 
-def test_cleaning_takes_every_field_of_the_recipe():
-  assert set(base.get_recipe().clean) <= inspect.signature(clean).parameters.keys()
+def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
+  """The thresholds go to the rules as keywords, where an unknown one is a TypeError."""
+  read, plain = set(), ConfigDict.__getattr__
+  config = fineweb.get_config()
+  config.passage_lines = 3
+  monkeypatch.setattr(ConfigDict, '__getattr__', lambda self, name: read.add(name) or plain(self, name))
+  settings = ('gopher_repetition', 'gopher_quality', 'c4_lines', 'c4', 'fineweb', 'languages')
+  stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
+  slurm_options(config), ray_options(config), config.ray_address
+  assert [f for f in fields(config) if f.partition('.')[0] not in settings and f.rpartition('.')[2] not in read] == []
+  assert set(settings) <= read
+  for step in stages[0].steps:
+    if isinstance(step, Quality):
+      assert inspect.signature(step.rule).parameters.keys() == {'text', *step.thresholds}
 
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'base'))
@@ -82,5 +98,4 @@ def test_a_config_adds_no_field(name, monkeypatch):
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')
   plain = base.get_recipe() if config.stage == 'recipe' else base.get_config()
-  thresholds = ('clean.gopher_repetition.', 'clean.gopher_quality.', 'clean.fineweb.', 'clean.languages.')
-  assert [f for f in fields(config) if f not in fields(plain) and not f.startswith(thresholds)] == []
+  assert [f for f in fields(config) if f not in fields(plain) and not f.startswith('clean.languages.')] == []

@@ -1,29 +1,31 @@
-"""Command line of the cleaning stage."""
+"""Command line of the cleaning stage: `python -m data.web --config=configs/data/fineweb.py --input='*.warc.gz' --out=DIR`."""
 
-import argparse
+import sys
+
+from absl import flags
 
 from data.web.clean import clean
-from data.web.extract import EXTRACTORS
+from data.web.executors import EXECUTORS
+from data.web.report import table
+from lm import config as config_lib
 from lm import errors
+from lm.errors import UserError
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.web', description='WARC files to clean documents.')
-  parser.add_argument('--input', required=True, help='folder with WARC files, or a glob')
-  parser.add_argument('--out', required=True, help='folder for documents.jsonl and report.json')
-  parser.add_argument('--extractor', choices=EXTRACTORS, default=EXTRACTORS[0])
-  parser.add_argument('--passage-lines', type=int, default=0, help='cut runs of this many repeated lines (0: none)')
-  flags = parser.parse_args()
-  report = clean(flags.input, flags.out, extractor=flags.extractor, passage_lines=flags.passage_lines)
-  print(table(report))
-
-
-def table(report: dict) -> str:
-  """The report's drops as a table of text."""
-  rows = [('pages in', report['pages_in'])]
-  rows += [(f'  dropped by {rule}', n) for rule, n in sorted(report['drops'].items(), key=lambda item: -item[1])]
-  rows += [('pages out', report['pages_out']), ('bytes in', report['bytes_in']), ('bytes out', report['bytes_out'])]
-  return '\n'.join(f'{name:40}{n:>14,}' for name, n in rows)
+  config_lib.define_flags()
+  flags.DEFINE_string('input', None, 'folder with WARC files, or a glob; any path that fsspec knows')
+  flags.DEFINE_string('out', None, 'folder for documents.jsonl, report.json and the record of pages')
+  flags.DEFINE_string('executor', 'local', ' | '.join(EXECUTORS))
+  flags.DEFINE_integer('tasks', 1, 'parts that the WARC files are spread over, each with a file of documents')
+  flags.DEFINE_integer('workers', 1, 'tasks at one time')
+  config, given = config_lib.parse(sys.argv), flags.FLAGS
+  for name in ('input', 'out'):
+    if not given[name].value:
+      raise UserError(f'--{name} is missing')
+  options = {'executor': given.executor, 'tasks': given.tasks, 'workers': given.workers}
+  report = clean(given.input, given.out, config, **options)
+  print(table(report) if report else f'submitted; {given.out}/report.json will be written last')
 
 
 if __name__ == '__main__':

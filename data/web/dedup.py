@@ -132,11 +132,6 @@ def components(count: int, pairs: Iterable[Sequence[int]]) -> list[int]:
   return [root(i) for i in range(count)]
 
 
-def near_duplicates(signatures: np.ndarray) -> list[int]:
-  """Component of each document under FineWeb's 14 x 8 bands: candidates count as duplicates, unverified."""
-  return components(len(signatures), candidates(signatures, ROWS))
-
-
 def clusters(hashes: Sequence[np.ndarray], signatures: np.ndarray, similarity: float) -> list[int]:
   """Component of each document under exact Jaccard >= `similarity`; pairs come from bands of 2 hashes.
 

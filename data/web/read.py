@@ -1,21 +1,23 @@
 """Reads pages from WARC files that may be cut off, corrupt, chunked, compressed or full of other things."""
 
-import glob
-import mmap
-import pathlib
 import re
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
+from lm import files
 from lm.errors import UserError
 
 # What warcio raises on damaged files; AttributeError is its answer to a record without WARC-Target-URI.
 FAULTS = (ArchiveLoadFailed, zlib.error, EOFError, ValueError, AttributeError)
+_BLOCK = 1 << 20
+_LONGEST = 6  # bytes of a start but one
 _RECORD_START = re.compile(rb'\x1f\x8b\x08|WARC/1\.')
 
 
@@ -29,21 +31,25 @@ class RawPage(NamedTuple):
   fault: str = ''
 
 
-def warc_files(spec: str | pathlib.Path) -> list[pathlib.Path]:
-  """The WARC files of a folder (`*.warc`, `*.warc.gz`) or a glob, sorted. Raises UserError when there is none."""
-  folder = pathlib.Path(spec)
-  patterns = [folder / '*.warc', folder / '*.warc.gz'] if folder.is_dir() else [folder]
-  found = sorted(pathlib.Path(name) for pattern in patterns for name in glob.glob(str(pattern)))
+def warc_files(spec: files.Path) -> list[tuple[str, int]]:
+  """(path, bytes) of the WARC files of a folder (`*.warc`, `*.warc.gz`) or a glob, sorted; any path that fsspec knows.
+
+  Raises UserError when there is none.
+  """
+  system, path = fsspec.core.url_to_fs(str(spec))
+  patterns = [f'{path}/*.warc', f'{path}/*.warc.gz'] if system.isdir(path) else [path]
+  found = sorted(name for pattern in patterns for name in system.glob(pattern) if system.isfile(name))
   if not found:
     raise UserError(f'no WARC file: {spec} (give a folder with *.warc.gz in it, or a glob)')
-  return found
+  local = isinstance(system, LocalFileSystem)
+  return [(name if local else system.unstrip_protocol(name), system.size(name)) for name in found]
 
 
-def read_pages(path: pathlib.Path) -> Iterator[RawPage]:
+def read_pages(path: files.Path) -> Iterator[RawPage]:
   """Yields every response of a WARC file. After damage it goes on at the next place where a record begins."""
   start = 0
   while start is not None:
-    with open(path, 'rb') as f:
+    with fsspec.open(str(path), 'rb') as f:
       f.seek(start)
       done = start  # where the last sound record ended
       try:
@@ -56,7 +62,7 @@ def read_pages(path: pathlib.Path) -> Iterator[RawPage]:
         return
       except FAULTS as error:
         yield RawPage(f'{path}@{max(start, done)}', 0, '', b'', ' '.join(str(error).split())[:200] or repr(error))
-    start = _next_record(path, max(start, done) + 1)  # never back, whatever a damaged record says of itself
+      start = _next_record(f, max(start, done) + 1)  # never back, whatever a damaged record says of itself
 
 
 def _page(record: ArcWarcRecord) -> RawPage:
@@ -71,17 +77,22 @@ def _page(record: ArcWarcRecord) -> RawPage:
   )
 
 
-def _next_record(path: pathlib.Path, start: int) -> int | None:
+def _next_record(f: BinaryIO, start: int) -> int | None:
   """Offset of the next record at or after `start` that warcio can begin to read, or None."""
-  if start >= path.stat().st_size:
-    return None
-  with open(path, 'rb') as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-    for match in _RECORD_START.finditer(data, start):
+  f.seek(start)
+  data = b''  # of the file from `start` on; a new block keeps what may be the start of a record
+  while block := f.read(_BLOCK):
+    data += block
+    for match in _RECORD_START.finditer(data):
+      f.seek(start + match.start())
+      head = f.read(4096)
       try:
-        head = data[match.start() : match.start() + 4096]
         head = zlib.decompressobj(wbits=31).decompress(head) if head[0] == 0x1F else head
       except zlib.error:
         continue
       if head.startswith(b'WARC/'):
-        return match.start()
+        return start + match.start()
+    start += max(len(data) - _LONGEST, 0)
+    data = data[-_LONGEST:]
+    f.seek(start + len(data))
   return None

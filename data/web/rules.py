@@ -1,27 +1,56 @@
-"""Quality rules as pure functions: text in, None (kept) or (rule, detail) out. Defaults are the published thresholds.
+"""Quality rules as pure functions: a text in, checks out. Defaults are the published thresholds; None makes no check.
 
 Words are what whitespace separates, and lines are non-blank, as in Rae et al. 2021 (Gopher), appendix A.1.1.
 """
 
+import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-Verdict = tuple[str, str] | None
+Verdict = tuple[str, str] | None  # (rule, figure) that drops a page
 
 STOP_WORDS = frozenset(('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with'))
 BULLETS = ('•', '-', '*', '‣')
 ELLIPSES = ('...', '…')
 TERMINAL = tuple('.!?‽⁇⁈⁉。\uff01\uff1f؟।॥')  # marks that end a sentence
-TOP_NGRAMS = {2: 0.20, 3: 0.18, 4: 0.16}
-DUPLICATE_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+_CITATION = re.compile(r'\[(?:\d*|edit|citation needed)\]')
+_SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+(?=\S)')
 
 
-def _over(rule: str, value: float, limit: float | None, what: str) -> Verdict:
-  return (rule, f'{what} {value:.3g} > {limit:g}') if limit is not None and value > limit else None
+class Check(NamedTuple):
+  """A figure of a text and the bounds within which `rule` keeps it."""
+
+  rule: str
+  what: str
+  value: float
+  low: float = -math.inf
+  high: float = math.inf
 
 
-def _under(rule: str, value: float, limit: float | None, what: str) -> Verdict:
-  return (rule, f'{what} {value:.3g} < {limit:g}') if limit is not None and value < limit else None
+def judge(checks: Iterable[Check], figures: dict[str, list] | None = None) -> Verdict:
+  """The first check that fails; notes in `figures` what was measured up to there: 'rule: what' -> [value, low, high]."""
+  for rule, what, value, low, high in checks:
+    if figures is not None:
+      _, least, most = figures.get(f'{rule}: {what}', (None, None, None))
+      least, most = least if low == -math.inf else low, most if high == math.inf else high
+      figures[f'{rule}: {what}'] = [round(value, 4), least, most]
+    if value > high:
+      return rule, f'{what} {value:.3g} > {high:g}'
+    if value < low:
+      return rule, f'{what} {value:.3g} < {low:g}'
+  return None
+
+
+def _at_most(rule: str, what: str, value: float, limit: float | None) -> Iterator[Check]:
+  if limit is not None:
+    yield Check(rule, what, value, high=limit)
+
+
+def _at_least(rule: str, what: str, value: float, limit: float | None) -> Iterator[Check]:
+  if limit is not None:
+    yield Check(rule, what, value, low=limit)
 
 
 def _repeats(parts: list[str]) -> tuple[float, int]:
@@ -63,39 +92,32 @@ def gopher_repetition(
   max_paragraph_share: float | None = 0.30,
   max_line_char_share: float | None = 0.20,
   max_paragraph_char_share: float | None = 0.20,
-  top_ngrams: float | None = 1.0,
-  duplicate_ngrams: float | None = 1.0,
-) -> Verdict:
-  """Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1); None switches a rule off.
+  max_top_ngram_char_share: Sequence[float] = (0.20, 0.18, 0.16),
+  max_duplicate_ngram_char_share: Sequence[float] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
+) -> Iterator[Check]:
+  """Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1).
 
   Args:
     text: a document.
     max_line_share, max_paragraph_share: most lines/paragraphs that repeat an earlier one, of all.
     max_line_char_share, max_paragraph_char_share: most characters in those, of all.
-    top_ngrams: factor on the published limits for the most frequent 2-, 3- and 4-gram (.20, .18, .16).
-    duplicate_ngrams: factor on those for characters in repeated 5- to 10-grams (.15 down to .10).
+    max_top_ngram_char_share: most characters in the most frequent 2-, 3- and 4-gram of words, of all; () for none.
+    max_duplicate_ngram_char_share: likewise in repeated 5- to 10-grams.
   """
   for parts, kind, limit, char_limit in (
     ([p.strip() for p in re.split(r'\n\s*\n', text)], 'paragraph', max_paragraph_share, max_paragraph_char_share),
     ([line.strip() for line in text.split('\n')], 'line', max_line_share, max_line_char_share),
   ):
-    parts = [part for part in parts if part]
-    share, chars = _repeats(parts)
-    verdict = _over(f'gopher_duplicate_{kind}s', share, limit, f'share of repeated {kind}s') or _over(
-      f'gopher_duplicate_{kind}_chars', chars / max(len(text), 1), char_limit, f'characters in repeated {kind}s'
-    )
-    if verdict:
-      return verdict
+    share, chars = _repeats([part for part in parts if part])
+    yield from _at_most(f'gopher_duplicate_{kind}s', f'share of repeated {kind}s', share, limit)
+    chars /= max(len(text), 1)
+    yield from _at_most(f'gopher_duplicate_{kind}_chars', f'characters in repeated {kind}s', chars, char_limit)
   words = text.split()
-  for limits, factor, share_of, name in (
-    (TOP_NGRAMS, top_ngrams, top_ngram_share, 'gopher_top_{}gram'),
-    (DUPLICATE_NGRAMS, duplicate_ngrams, duplicate_ngram_share, 'gopher_duplicate_{}grams'),
-  ):
-    for n, limit in limits.items() if factor is not None else ():
-      verdict = _over(name.format(n), share_of(words, n), limit * factor, f'character share of {n}-grams')
-      if verdict:
-        return verdict
-  return None
+  for n, limit in enumerate(max_top_ngram_char_share, 2):
+    yield Check(f'gopher_top_{n}gram', f'characters in the top {n}-gram', top_ngram_share(words, n), high=limit)
+  for n, limit in enumerate(max_duplicate_ngram_char_share, 5):
+    share = duplicate_ngram_share(words, n)
+    yield Check(f'gopher_duplicate_{n}grams', f'characters in repeated {n}-grams', share, high=limit)
 
 
 def gopher_quality(
@@ -110,8 +132,8 @@ def gopher_quality(
   max_ellipsis_lines: float | None = 0.3,
   min_alphabetic_words: float | None = 0.8,
   min_stop_words: int | None = 2,
-) -> Verdict:
-  """Gopher's quality rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1); None switches a rule off.
+) -> Iterator[Check]:
+  """Gopher's quality rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1).
 
   Args:
     text: a document.
@@ -123,27 +145,66 @@ def gopher_quality(
     min_stop_words: how many of {the, be, to, of, and, that, have, with} must occur.
   """
   words = text.split()
-  lines = [line.strip() for line in text.split('\n') if line.strip()]
-  if not words:
-    return ('gopher_words', 'no word')
-  ellipses = sum(text.count(mark) for mark in ELLIPSES)
-  stops = STOP_WORDS & {word.strip('.,;:!?()[]"\'').lower() for word in words}
+  yield from _at_least('gopher_words', 'words', len(words), max(min_words or 0, 1))
+  yield from _at_most('gopher_words', 'words', len(words), max_words)
   mean = sum(map(len, words)) / len(words)
-  alphabetic = sum(any(map(str.isalpha, word)) for word in words) / len(words)
+  yield from _at_least('gopher_word_length', 'mean word length', mean, min_word_length)
+  yield from _at_most('gopher_word_length', 'mean word length', mean, max_word_length)
+  yield from _at_most('gopher_symbols', "'#' per word", text.count('#') / len(words), max_symbols_per_word)
+  ellipses = sum(text.count(mark) for mark in ELLIPSES)
+  yield from _at_most('gopher_symbols', 'ellipses per word', ellipses / len(words), max_symbols_per_word)
+  lines = [line.strip() for line in text.split('\n') if line.strip()]
   bullets = sum(line.startswith(BULLETS) for line in lines) / len(lines)
+  yield from _at_most('gopher_bullets', 'lines that begin with a bullet', bullets, max_bullet_lines)
   ends = sum(line.endswith(ELLIPSES) for line in lines) / len(lines)
-  return (
-    _under('gopher_words', len(words), min_words, 'words')
-    or _over('gopher_words', len(words), max_words, 'words')
-    or _under('gopher_word_length', mean, min_word_length, 'mean word length')
-    or _over('gopher_word_length', mean, max_word_length, 'mean word length')
-    or _over('gopher_symbols', text.count('#') / len(words), max_symbols_per_word, "'#' per word")
-    or _over('gopher_symbols', ellipses / len(words), max_symbols_per_word, 'ellipses per word')
-    or _over('gopher_bullets', bullets, max_bullet_lines, 'lines that begin with a bullet')
-    or _over('gopher_ellipses', ends, max_ellipsis_lines, 'lines that end in an ellipsis')
-    or _under('gopher_alphabetic', alphabetic, min_alphabetic_words, 'words with a letter')
-    or _under('gopher_stop_words', len(stops), min_stop_words, 'different stop words')
-  )
+  yield from _at_most('gopher_ellipses', 'lines that end in an ellipsis', ends, max_ellipsis_lines)
+  alphabetic = sum(any(map(str.isalpha, word)) for word in words) / len(words)
+  yield from _at_least('gopher_alphabetic', 'words with a letter', alphabetic, min_alphabetic_words)
+  stops = STOP_WORDS & {word.strip('.,;:!?()[]"\'').lower() for word in words}
+  yield from _at_least('gopher_stop_words', 'different stop words', len(stops), min_stop_words)
+
+
+def c4_lines(
+  text: str,
+  *,
+  min_line_words: int = 3,
+  max_word_chars: int = 1000,
+  lines_with: Sequence[str] = (),
+  strip_citations: bool = True,
+) -> str:
+  """The text without the lines that C4 takes out (Raffel et al. 2020, arXiv 1910.10683, section 2.2).
+
+  Args:
+    text: a document.
+    min_line_words: lines of fewer words are cut; 0 cuts none, and keeps the blank ones.
+    max_word_chars: lines with a longer word are cut; 0 cuts none.
+    lines_with: lines with one of these (lower case) in them are cut.
+    strip_citations: cut marks like [1], [edit] and [citation needed].
+  """
+  kept = []
+  for line in text.split('\n'):
+    words, lower = line.split(), line.lower()
+    if len(words) < min_line_words or (max_word_chars and any(len(word) > max_word_chars for word in words)):
+      continue
+    if not any(phrase in lower for phrase in lines_with):
+      kept.append(_CITATION.sub('', line) if strip_citations else line)
+  return '\n'.join(kept).strip('\n')
+
+
+def c4(
+  text: str, *, min_sentences: int | None = 5, max_curly_brackets: int | None = 0, max_lorem_ipsum: int | None = 0
+) -> Iterator[Check]:
+  """C4's rules for whole pages (Raffel et al. 2020, arXiv 1910.10683, section 2.2), to be asked after `c4_lines`.
+
+  Args:
+    text: a document.
+    min_sentences: fewest sentences; each line ends one.
+    max_curly_brackets, max_lorem_ipsum: most '{', and most times that 'lorem ipsum' occurs.
+  """
+  yield from _at_most('c4_lorem_ipsum', "times 'lorem ipsum'", text.lower().count('lorem ipsum'), max_lorem_ipsum)
+  yield from _at_most('c4_curly_bracket', "times '{'", text.count('{'), max_curly_brackets)
+  sentences = sum(len(_SENTENCE_END.split(line.strip())) for line in text.split('\n') if line.strip())
+  yield from _at_least('c4_sentences', 'sentences', sentences, min_sentences)
 
 
 def fineweb(
@@ -154,8 +215,8 @@ def fineweb(
   short_line: int = 30,
   max_line_char_share: float | None = 0.1,
   max_lines_per_word: float | None = 0.3,
-) -> Verdict:
-  """FineWeb's own rules (Penedo et al. 2024, arXiv 2406.17557, section 3.6); None switches a rule off.
+) -> Iterator[Check]:
+  """FineWeb's own rules (Penedo et al. 2024, arXiv 2406.17557, section 3.6).
 
   Args:
     text: a document.
@@ -166,15 +227,12 @@ def fineweb(
     max_lines_per_word: most line breaks for each word.
   """
   lines = [line for line in text.split('\n') if line.strip()]
-  if not lines:
-    return ('fineweb_punctuation', 'no line')
+  yield Check('fineweb_punctuation', 'lines', len(lines), low=1)
   punctuated = sum(line.rstrip().endswith(TERMINAL) for line in lines) / len(lines)
+  yield from _at_least('fineweb_punctuation', 'lines that end in punctuation', punctuated, min_punctuated_lines)
   short = sum(len(line) <= short_line for line in lines) / len(lines)
+  yield from _at_most('fineweb_short_lines', f'lines of at most {short_line} characters', short, max_short_lines)
   repeated = _repeats(lines)[1] / sum(map(len, lines))
+  yield from _at_most('fineweb_duplicate_lines', 'characters in repeated lines', repeated, max_line_char_share)
   breaks = text.count('\n') / max(len(text.split()), 1)
-  return (
-    _under('fineweb_punctuation', punctuated, min_punctuated_lines, 'lines that end in punctuation')
-    or _over('fineweb_short_lines', short, max_short_lines, f'lines of at most {short_line} characters')
-    or _over('fineweb_duplicate_lines', repeated, max_line_char_share, 'characters in repeated lines')
-    or _over('fineweb_list', breaks, max_lines_per_word, 'line breaks per word')
-  )
+  yield from _at_most('fineweb_list', 'line breaks per word', breaks, max_lines_per_word)

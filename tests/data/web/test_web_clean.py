@@ -1,106 +1,27 @@
 """The cleaning stage from WARC files written by hand to documents."""
 
+import glob
 import gzip
-import hashlib
-import inspect
-import io
 import json
 import random
-import subprocess
-import sys
+import re
+import shutil
 
+import fsspec
 import pytest
-from warcio.statusandheaders import StatusAndHeaders
-from warcio.warcwriter import WARCWriter
+from commands import kill_at, run
+from datatrove.pipeline.filters.url_filter import URLFilter
+from web import COMMAND, FRENCH, HTML, article, documents_of, page, settings, write
 
-from data.web import clean as clean_module
+from data import why
+from data.web import blocks
+from data.web.blocks import EMAIL
 from data.web.clean import clean
 from data.web.extract import extract, tidy
 from data.web.language import detect
 from data.web.read import read_pages, warc_files
-from data.web.rules import gopher_repetition
+from lm import files
 from lm.errors import UserError
-
-WORDS = """\
-miller letter boat garden clock river captain spoon bridge teacher merchant horse candle window mountain basket farmer
-carried painted forgot described repaired followed borrowed remembered admired counted sold found hid washed
-old young wooden silent broken honest narrow golden careful distant heavy patient empty bright
-near behind without before after under beside because"""
-NOUNS, VERBS, ADJECTIVES, LINKS = (line.split() for line in WORDS.splitlines())
-
-
-def article(seed, sentences=20):
-  """English prose of one sentence a line, the same for the same seed."""
-  rng = random.Random(seed)
-
-  def thing():
-    return f'{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}'
-
-  return [
-    f'The {thing()} and my {thing()} {rng.choice(VERBS)} that {thing()} {rng.choice(LINKS)} her {thing()}.'
-    for _ in range(sentences)
-  ]
-
-
-def page(lines, title='A page'):
-  return f'<html><head><title>{title}</title></head><body><p>' + '</p><p>'.join(lines) + '</p></body></html>'
-
-
-FRENCH = [
-  'Le vieux meunier portait chaque matin une lettre à sa fille qui habitait dans la grande ville.',
-  'Personne au village ne se souvenait de la couleur du pont avant la guerre.',
-  'Quand le froid arrive trop tôt, les bergers descendent avec leurs moutons.',
-]
-
-
-def write(path, responses, gzipped=True):
-  """Writes (url, status, content type, body, extra headers) as a WARC file."""
-  with open(path, 'wb') as f:
-    writer = WARCWriter(f, gzip=gzipped)
-    writer.write_record(writer.create_warcinfo_record(path.name, {'software': 'test'}))
-    for url, status, kind, body, *extra in responses:
-      body = body.encode() if isinstance(body, str) else body
-      headers = StatusAndHeaders(str(status), [('Content-Type', kind), *extra], protocol='HTTP/1.1')
-      writer.write_record(writer.create_warc_record(url, 'response', io.BytesIO(body), http_headers=headers))
-
-
-HTML = 'text/html; charset=utf-8'
-
-
-@pytest.fixture
-def corpus(tmp_path):
-  near = article(1)
-  near[7] = 'This one line was changed by somebody.'
-  chunked = ''.join(f'{len(part):x}\r\n{part}\r\n' for part in (page(article(4))[:500], page(article(4))[500:], ''))
-  write(
-    tmp_path / 'a.warc.gz',
-    [
-      ('http://h/1-near', 200, HTML, page(near)),
-      ('http://h/1', 200, HTML, page([*article(1), 'This is the longer one of two that are nearly the same page.'])),
-      ('http://h/2', 200, HTML, page(article(2))),
-      ('http://h/2-again', 200, HTML, page([line.lower() for line in article(2)])),
-      ('http://h/gone', 404, HTML, page(article(3))),
-      ('http://h/pic', 200, 'image/png', b'\x89PNG'),
-      ('http://h/empty', 200, HTML, '<html><body></body></html>'),
-      ('http://h/fr', 200, HTML, page(FRENCH * 3)),
-      ('http://h/short', 200, HTML, page(article(5, sentences=2))),
-      ('http://h/same', 200, HTML, page(article(6, sentences=3) * 6)),
-    ],
-  )
-  write(
-    tmp_path / 'b.warc',
-    [
-      ('http://h/chunked', 200, HTML, chunked, ('Transfer-Encoding', 'chunked')),
-      ('http://h/gzip', 200, HTML, gzip.compress(page(article(7)).encode()), ('Content-Encoding', 'gzip')),
-      ('http://h/latin', 200, 'text/html; charset=iso-8859-1', page([*article(8), 'Café.']).encode('latin-1')),
-      ('http://h/torn', 200, HTML, page(article(9))),
-    ],
-    gzipped=False,
-  )
-  whole = (tmp_path / 'b.warc').read_bytes()
-  (tmp_path / 'b.warc').write_bytes(whole[:-600])
-  return tmp_path
-
 
 EXPECTED_DROPS = {
   'exact_duplicate': ['http://h/2-again'],
@@ -113,42 +34,128 @@ EXPECTED_DROPS = {
   'gopher_duplicate_lines': ['http://h/same'],
   'damaged': ['http://h/torn'],
 }
+KEPT = {f'http://h/{name}' for name in ('1', '2', 'chunked', 'gzip', 'latin')}
+LINES_ONLY = {'gopher_repetition': {'max_paragraph_share': None, 'max_paragraph_char_share': None}}
 
 
-def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus):
-  paragraphs_off = {'max_paragraph_share': None, 'max_paragraph_char_share': None}
-  report = clean(corpus, corpus / 'out', gopher_repetition=paragraphs_off)
-  documents = [json.loads(line) for line in (corpus / 'out/documents.jsonl').read_text().splitlines()]
+@pytest.mark.parametrize(('place', 'tasks'), [('{}/out', 1), ('file://{}/out', 2), ('memory:/{}', 3)])
+def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus, place, tasks):
+  out = place.format(corpus)
+  report = clean(corpus, out, settings(**LINES_ONLY), tasks=tasks)
+  documents = documents_of(out)
   assert {rule: [e['url'] for e in found] for rule, found in report['examples'].items()} == EXPECTED_DROPS
   assert report['drops'] == {rule: len(urls) for rule, urls in EXPECTED_DROPS.items()}
   assert report['pages_in'] == 14 == report['pages_out'] + sum(report['drops'].values())
-  urls = {document['metadata']['url'] for document in documents}
-  assert urls == {f'http://h/{name}' for name in ('1', '2', 'chunked', 'gzip', 'latin')} and len(documents) == 5
+  assert {document['metadata']['url'] for document in documents} == KEPT and len(documents) == 5
   assert report['bytes_out'] == sum(len(document['text'].encode()) for document in documents)
-  assert report['languages'] == {'en': 9, 'fr': 1}
-  assert json.loads((corpus / 'out/report.json').read_text()) == report
+  assert report['languages'] == {'en': 9, 'fr': 1} and report['domains'] == {'h': 5}
   for document in documents:
     assert document['metadata']['title'] == 'A page' and document['metadata']['language'] == 'en'
-    assert document['id'] == hashlib.sha256(' '.join(document['text'].lower().split()).encode()).hexdigest()[:16]
+    assert document['metadata'].keys() == {'url', 'title', 'language', 'language_score', 'cluster'}
   assert len({document['id'] for document in documents}) == 5
+  assert len({document['metadata']['cluster'] for document in documents}) == 5
   texts = {document['metadata']['url']: document['text'] for document in documents}
-  assert 'Café.' in texts['http://h/latin'] and article(4)[11] in texts['http://h/chunked']
+  assert 'The café was open.' in texts['http://h/latin'] and article(4)[11] in texts['http://h/chunked']
+  for before, after in zip(report['steps'], report['steps'][1:], strict=False):
+    assert (before['pages_out'], before['bytes_out']) == (after['pages_in'], after['bytes_in'])
+    assert after['pages_in'] == after['pages_out'] + sum(after['drops'].values())
+    assert after['drops'].keys() == after['dropped_bytes'].keys()
+    if after['step'] not in ('extract', 'c4', 'pii'):  # what changes texts
+      assert after['bytes_in'] == after['bytes_out'] + sum(after['dropped_bytes'].values())
+  with fsspec.open(f'{out}/report.json') as f:
+    assert json.load(f) == report
 
 
-def test_thresholds_and_steps_can_be_changed(corpus):
-  off = dict.fromkeys(inspect.signature(gopher_repetition).parameters)
-  del off['text']
-  rules = {'gopher_repetition': off, 'gopher_quality': {'min_stop_words': 0}, 'fineweb': {'max_line_char_share': None}}
-  report = clean(corpus, corpus / 'out', languages={'fr': 0.5}, **rules)
+def test_every_page_is_on_record_with_its_figures(corpus):
+  clean(corpus, corpus / 'out', settings(**LINES_ONLY))
+  record = {}
+  for name in glob.glob(f'{corpus}/out/pages/*/*.jsonl.gz'):
+    with gzip.open(name) as f:
+      record |= {line['url']: line for line in map(json.loads, f)}
+  assert {url for url in record if not record[url]['rule']} == KEPT and len(record) == 14
+  assert record['http://h/short']['detail'] == f'words {len(" ".join(article(5, sentences=2)).split())} < 50'
+  assert record['http://h/1-near']['detail'] == 'of http://h/1'
+  figures = record['http://h/1']['figures']
+  assert figures['gopher_words: words'][1:] == [50, 100_000] and 'fineweb_list: line breaks per word' in figures
+  assert record['http://h/gone']['rule'] == 'status' and not record['http://h/gone']['figures']
+
+
+def test_url_lists_are_datatroves(tmp_path, monkeypatch):
+  """The lists themselves take 800 MB: here a few names of each kind."""
+  monkeypatch.setattr(URLFilter, 'download_data', lambda self: None)
+  lists = URLFilter(2, extra_domains=['bad.com', 'sub.good.com'], extra_urls=['http://good.com/x'], banned_words=['worst'],
+                    soft_banned_words=['soft', 'softer'], use_integrated_lists=False)  # fmt: skip
+  monkeypatch.setattr(blocks, 'URLFilter', lambda soft_words: lists)
+  blocks._url_lists.cache_clear()
+  urls = {'http://www.bad.com/': 'url_domain', 'http://sub.good.com/': 'url_subdomain', 'http://good.com/x': 'url_url',
+          'http://good.com/the-worst': 'url_hard_blacklisted', 'http://a.com/soft/softer': 'url_soft_blacklisted',
+          'http://a.com/soft': '', 'http://good.com/': ''}  # fmt: skip
+  write(tmp_path / 'a.warc', [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)], gzipped=False)
+  report = clean(tmp_path, tmp_path / 'out', settings(url_lists=True))
+  blocks._url_lists.cache_clear()
+  found = {line['url']: line['rule'] for url in urls for line in why.find(tmp_path / 'out', url)}
+  assert found == urls and report['pages_out'] == 2
+
+
+def test_why_tells_the_verdict_and_the_figures(corpus):
+  out = corpus / 'out'
+  clean(corpus, out, settings(**LINES_ONLY), tasks=2)
+  status, text, err = run('-m', 'data.why', 'http://h/short', f'--run={out}')
+  words = len(' '.join(article(5, sentences=2)).split())
+  assert status == 0 and f'dropped by gopher_words (step gopher_quality): words {words} < 50' in text, err
+  assert re.search(rf'gopher_words: words +{words} +>= 50\n', text) and 'fineweb' not in text
+  (name,) = (document['id'] for document in documents_of(out) if document['metadata']['url'] == 'http://h/1')
+  status, text, err = run('-m', 'data.why', name, f'--run={out}')
+  assert status == 0 and text.startswith(f'http://h/1  id {name}\n  kept\n') and '<= 0.67' in text, err
+  status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={out}')
+  assert status == 1 and "no page 'http://h/none'" in err
+  status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={corpus}')
+  assert status == 1 and 'holds no complete run' in err
+
+
+def test_input_may_be_any_path_that_fsspec_knows(corpus):
+  system = fsspec.filesystem('memory')
+  for path in corpus.glob('*.warc*'):
+    system.put(str(path), f'/crawl/{path.name}')
+  there, here = (clean(source, corpus / name, settings()) for source, name in (('memory://crawl', 'a'), (corpus, 'b')))
+  assert there['drops'] == here['drops'] and documents_of(corpus / 'a') == documents_of(corpus / 'b')
+  assert documents_of(corpus / 'a')
+
+
+def test_the_split_into_tasks_changes_nothing(corpus):
+  for name, tasks in (('one', 1), ('two', 2), ('many', 5)):
+    clean(corpus, corpus / name, settings(cluster_similarity=0.5), tasks=tasks)
+  one, *others = [sorted(map(json.dumps, documents_of(corpus / name))) for name in ('one', 'two', 'many')]
+  assert others == [one, one] and len(one) == 5
+
+
+def test_settings_change_what_is_kept(corpus):
+  free = {'max_line_share': None, 'max_line_char_share': None, 'max_paragraph_share': None,
+          'max_paragraph_char_share': None, 'max_top_ngram_char_share': (), 'max_duplicate_ngram_char_share': ()}  # fmt: skip
+  config = settings(languages={'fr': 0.5, 'en': 1.0}, gopher_repetition=free, gopher_quality={'min_stop_words': None},
+                    fineweb={'max_line_char_share': None})  # fmt: skip
+  report = clean(corpus, corpus / 'french', config)
   assert report['pages_out'] == 1 and report['drops']['language'] == 9
-  report = clean(corpus, corpus / 'out', near_duplicates=False)
-  documents = [json.loads(line) for line in (corpus / 'out/documents.jsonl').read_text().splitlines()]
-  clusters = {document['metadata']['url']: document['metadata']['cluster'] for document in documents}
+  config = settings(minhash={'bands': 0}, cluster_similarity=0.5)
+  report = clean(corpus, corpus / 'exact', config)
+  clusters = {document['metadata']['url']: document['metadata']['cluster'] for document in documents_of(corpus / 'exact')}
   assert clusters['http://h/1'] == clusters['http://h/1-near'] and len(set(clusters.values())) == len(clusters) - 1
-  with pytest.raises(UserError, match=r"gopher_quality threshold 'min_word'.*did you mean 'min_words'"):
-    clean(corpus, corpus / 'out', gopher_quality={'min_word': 3})
+  assert report['drops']['exact_duplicate'] == 1 and 'near_duplicate' not in report['drops']
   with pytest.raises(UserError, match=r"extractor 'lynx'"):
-    clean(corpus, corpus / 'out', extractor='lynx')
+    clean(corpus, corpus / 'new', settings(extractor='lynx'))
+  with pytest.raises(UserError, match=r"executor 'slum'.*did you mean 'slurm'"):
+    clean(corpus, corpus / 'new', settings(), executor='slum')
+  assert not (corpus / 'new').exists()
+
+
+def test_personal_data_gives_way_to_reserved_examples(tmp_path):
+  told = [*article(1), 'Write to jane.doe@some-company.com or 8.8.8.8 but not to 192.168.0.1 please.']
+  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(told))])
+  for pii in (True, False):
+    clean(tmp_path, tmp_path / str(pii), settings(pii=pii))
+  (hidden,), (open_,) = documents_of(tmp_path / 'True'), documents_of(tmp_path / 'False')
+  assert f'Write to {EMAIL} or 192.0.2.1 but not to 192.168.0.1 please.' in hidden['text']
+  assert told[-1] in open_['text']
 
 
 def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
@@ -156,37 +163,62 @@ def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
   responses = [(f'http://h/{i}', 200, HTML, page(menu + article(i, 10 + i))) for i in range(5)]
   responses.append(('http://h/menu', 200, HTML, page(menu)))
   write(tmp_path / 'a.warc.gz', responses)
-  report = clean(tmp_path, tmp_path / 'out', passage_lines=3)
+  report = clean(tmp_path, tmp_path / 'out', settings(passage_lines=3))
   assert report['drops'] == {'repeated_passages': 1} and report['pages_out'] == 5
-  documents = [json.loads(line) for line in (tmp_path / 'out/documents.jsonl').read_text().splitlines()]
+  documents = documents_of(tmp_path / 'out')
   assert [document['metadata']['url'] for document in documents if menu[3] in document['text']] == ['http://h/4']
 
 
 def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
   write(tmp_path / 'a.warc.gz', [(f'http://h/{i}', 404, HTML, 'no') for i in range(3)])
   with pytest.raises(UserError, match=rf'{tmp_path}: no document left of 3 pages.*status 3'):
-    clean(tmp_path, tmp_path / 'out')
-  assert not (tmp_path / 'out').exists() or not list((tmp_path / 'out').iterdir())
+    clean(tmp_path, tmp_path / 'out', settings())
   with pytest.raises(UserError, match='no WARC file'):
-    clean(tmp_path / 'out', tmp_path / 'out2')
+    clean(tmp_path / 'out', tmp_path / 'out2', settings())
 
 
-def test_a_run_that_is_cut_short_leaves_the_old_files(corpus, monkeypatch):
-  clean(corpus, corpus / 'out')
-  before = {path.name: path.read_bytes() for path in (corpus / 'out').iterdir()}
-  dumps, written = json.dumps, []
+def test_a_folder_is_written_by_one_process(corpus):
+  with files.locked(corpus / 'out'), pytest.raises(UserError, match='out: another process is writing into this folder'):
+    clean(corpus, corpus / 'out', settings())
 
-  def full(value, **options):
-    if len(written) == 2:
-      raise OSError('No space left on device')
-    written.append(value)
-    return dumps(value, **options)
 
-  monkeypatch.setattr(clean_module.json, 'dumps', full)
-  with pytest.raises(OSError, match='No space'):
-    clean(corpus, corpus / 'out', near_duplicates=False)
-  monkeypatch.undo()
-  assert {path.name: path.read_bytes() for path in (corpus / 'out').iterdir()} == before
+def test_a_folder_holds_one_run(corpus):
+  clean(corpus, corpus / 'out', settings())
+  before = (corpus / 'out/report.json').stat().st_mtime_ns
+  clean(corpus, corpus / 'out', settings(memory_gb=1))
+  assert (corpus / 'out/report.json').stat().st_mtime_ns == before
+  with pytest.raises(UserError, match=r'whose settings.gopher_quality.min_words is 50, not 40: give another --out'):
+    clean(corpus, corpus / 'out', settings(gopher_quality={'min_words': 40}))
+  shutil.copy(corpus / 'a.warc.gz', corpus / 'c.warc.gz')
+  with pytest.raises(UserError, match='holds a run whose inputs'):
+    clean(corpus, corpus / 'out', settings())
+
+
+@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_to_the_same_result(corpus, workers):
+  for i in range(4):
+    write(corpus / f'd{i}.warc.gz', [(f'http://h/{i}/{j}', 200, HTML, page(article(10 * i + j))) for j in range(10)])
+  options = (f'--input={corpus}', '--tasks=6', f'--workers={workers}')
+  out, whole = corpus / 'cut', corpus / 'whole'
+  kill_at(out / 'logs/filter/completions/00002', *COMMAND, *options, f'--out={out}')
+  kill_at(out / 'logs/pairs/completions/00003', *COMMAND, *options, f'--out={out}')
+  assert not (out / 'report.json').exists()
+  done = out / 'logs/filter/completions/00002'
+  before = done.stat().st_mtime_ns
+  for place in (out, whole):
+    status, text, err = run(*COMMAND, *options, f'--out={place}')
+    assert status == 0 and 'pages out' in text, err
+  assert done.stat().st_mtime_ns == before
+  for name in [*(f'documents-{i:05d}-of-00006.jsonl.gz' for i in range(6)), 'run.json']:
+    assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+  reports = [json.loads((place / 'report.json').read_text()) for place in (out, whole)]
+  for report in reports:
+    del report['seconds']
+    for step in report['steps']:
+      del step['seconds']
+  assert reports[0] == reports[1] and reports[0]['pages_in'] == 54
+  records = [{str(name.relative_to(place)): name.read_bytes() for name in place.glob('pages/*/*')} for place in (out, whole)]
+  assert records[0] == records[1]
 
 
 def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
@@ -200,7 +232,7 @@ def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
   pages = list(read_pages(path))
   assert [p.url for p in pages if not p.fault] == ['http://h/0', 'http://h/1', 'http://h/3', 'http://h/4']
   assert len([p for p in pages if p.fault]) == 2
-  assert clean(tmp_path, tmp_path / 'out')['drops']['damaged'] == 2
+  assert clean(tmp_path, tmp_path / 'out', settings())['drops']['damaged'] == 2
   rng = random.Random(0)
   for _ in range(200):  # any damage: no exception, and an end
     noisy = bytearray(data)
@@ -217,7 +249,7 @@ def test_records_without_what_a_response_needs(tmp_path):
   odd = b'WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 5\r\n\r\nhello\r\n\r\n'
   path.write_bytes(odd + path.read_bytes())
   assert [(bool(p.fault), p.url) for p in read_pages(path)][-1] == (False, 'http://h/0')
-  assert warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [path]
+  assert warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [(str(path), path.stat().st_size)]
 
 
 def test_reference_pages_keep_their_lines():
@@ -247,9 +279,14 @@ def test_language(text, code):
 
 
 def test_command(corpus):
-  run = [sys.executable, '-m', 'data.web', f'--input={corpus}/*.warc*', f'--out={corpus}/out']
-  process = subprocess.run(run, capture_output=True, text=True)
-  assert process.returncode == 0 and 'pages in' in process.stdout and (corpus / 'out/documents.jsonl').exists()
-  run[3] = f'--input={corpus}/nothing'
-  process = subprocess.run(run, capture_output=True, text=True)
-  assert process.returncode == 1 and process.stderr.startswith('error: no WARC file')
+  options = [*COMMAND, f'--input={corpus}/*.warc*', f'--out={corpus}/out']
+  status, text, err = run(*options)
+  assert status == 0 and 'pages in' in text and (corpus / 'out/documents.jsonl').exists(), err
+  assert 'datatrove' not in err
+  options[-2] = f'--input={corpus}/nothing'
+  status, _, err = run(*options)
+  assert status == 1 and err.startswith('error: no WARC file')
+  status, _, err = run(*options, '--config.gopher_quality.min_word=3')
+  assert status == 1 and "did you mean 'config.gopher_quality.min_words'" in err
+  status, _, err = run(*COMMAND, f'--out={corpus}/out')
+  assert status == 1 and err.startswith('error: --input is missing')

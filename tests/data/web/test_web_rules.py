@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from data.web import rules
+from data.web.rules import judge
 
 SENTENCES = [
   'The old keeper of the harbour wrote a long letter to his daughter in the city.',
@@ -47,8 +48,8 @@ def test_ngram_shares_follow_the_definitions(n, letters):
 
 
 def test_a_good_page_passes_every_rule():
-  for rule in (rules.gopher_repetition, rules.gopher_quality, rules.fineweb):
-    assert rule(GOOD) is None
+  for rule in (rules.gopher_repetition, rules.gopher_quality, rules.c4, rules.fineweb):
+    assert judge(rule(GOOD)) is None
 
 
 # Each pair stands on the two sides of one threshold: the first text is kept by the rule, the second dropped.
@@ -70,9 +71,9 @@ PAIRS = [
 
 @pytest.mark.parametrize(('rule', 'kept', 'dropped'), PAIRS)
 def test_gopher_quality_thresholds(rule, kept, dropped):
-  assert rules.gopher_quality(kept) is None
-  assert rules.gopher_quality(dropped)[0] == rule
-  assert rules.gopher_quality(dropped, **dict.fromkeys(THRESHOLD[rule])) is None
+  assert judge(rules.gopher_quality(kept)) is None
+  assert judge(rules.gopher_quality(dropped))[0] == rule
+  assert judge(rules.gopher_quality(dropped, **dict.fromkeys(THRESHOLD[rule]))) is None
 
 
 THRESHOLD = {
@@ -108,21 +109,23 @@ def test_gopher_repetition_thresholds(rule, kept, dropped):
     'gopher_duplicate_paragraphs': 'max_paragraph_share',
     'gopher_duplicate_line_chars': 'max_line_char_share',
     'gopher_duplicate_paragraph_chars': 'max_paragraph_char_share',
-    'gopher_top_2gram': 'top_ngrams',
+    'gopher_top_2gram': 'max_top_ngram_char_share',
   }[rule]
-  off = dict.fromkeys(only - {own})
-  assert rules.gopher_repetition(kept, **off) is None
-  assert rules.gopher_repetition(dropped, **off)[0] == rule
-  assert rules.gopher_repetition(dropped, **dict.fromkeys(only)) is None
+  off = {name: () if 'ngram' in name else None for name in only - {own}}
+  assert judge(rules.gopher_repetition(kept, **off)) is None
+  assert judge(rules.gopher_repetition(dropped, **off))[0] == rule
+  assert judge(rules.gopher_repetition(dropped, **off | {own: () if 'ngram' in own else None})) is None
 
 
 def test_repeated_5_to_10_grams_are_named_by_length():
   passage = ['one', 'and', 'two', 'yet', 'three', 'or', 'four', 'nor', 'five', 'but']
   for n in range(5, 11):
     words = [f'{chr(97 + i % 26)}{i}' for i in range(36)] + passage[:n] + ['mid'] + passage[:n]
-    found = rules.gopher_repetition(' '.join(words), top_ngrams=None)
+    found = judge(rules.gopher_repetition(' '.join(words), max_top_ngram_char_share=()))
     assert found[0] == 'gopher_duplicate_5grams', n
-  assert rules.gopher_repetition(' '.join(words), top_ngrams=None, duplicate_ngrams=4.0) is None
+  fourfold = (0.6, 0.56, 0.52, 0.48, 0.44, 0.4)
+  options = {'max_top_ngram_char_share': (), 'max_duplicate_ngram_char_share': fourfold}
+  assert judge(rules.gopher_repetition(' '.join(words), **options)) is None
 
 
 @pytest.mark.parametrize(
@@ -142,12 +145,59 @@ def test_fineweb_thresholds(rule, kept, dropped):
     'fineweb_list': 'max_lines_per_word',
   }
   off = dict.fromkeys(name for other, name in own.items() if other != rule)
-  assert rules.fineweb('\n'.join(kept), **off) is None
-  assert rules.fineweb('\n'.join(dropped), **off)[0] == rule
-  assert rules.fineweb('\n'.join(dropped), **off, **{own[rule]: None}) is None
+  assert judge(rules.fineweb('\n'.join(kept), **off)) is None
+  assert judge(rules.fineweb('\n'.join(dropped), **off))[0] == rule
+  assert judge(rules.fineweb('\n'.join(dropped), **off, **{own[rule]: None})) is None
+
+
+C4_LINES = {'lines_with': ('javascript', 'use cookies')}
+
+
+@pytest.mark.parametrize(
+  ('line', 'left'),
+  [
+    ('One two', ''),
+    ('One two three', 'One two three'),
+    ('One two three[1] four[edit][citation needed]', 'One two three four'),
+    ('Please enable JavaScript now', ''),
+    ('We use  cookies here', 'We use  cookies here'),
+    ('We Use Cookies here', ''),
+    (f'One two {"x" * 1000}', f'One two {"x" * 1000}'),
+    (f'One two {"x" * 1001}', ''),
+  ],
+)
+def test_c4_cuts_lines(line, left):
+  assert rules.c4_lines(line, **C4_LINES) == left
+  assert rules.c4_lines(f'{SENTENCES[0]}\n\n{line}', **C4_LINES) == f'{SENTENCES[0]}\n{left}'.strip()
+  off = {'min_line_words': 0, 'max_word_chars': 0, 'strip_citations': False}
+  assert rules.c4_lines(f'{line}\n\nx', **off) == f'{line}\n\nx'
+
+
+@pytest.mark.parametrize(
+  ('rule', 'kept', 'dropped'),
+  [
+    ('c4_sentences', 'One. "Two?" Three! Four... five.\nSix', 'One. Two? Three! Version 1.2 is the last'),
+    ('c4_curly_bracket', GOOD, GOOD + '\n{ a }'),
+    ('c4_lorem_ipsum', GOOD, GOOD + '\nLorem Ipsum dolor sit'),
+  ],
+)
+def test_c4_thresholds(rule, kept, dropped):
+  assert judge(rules.c4(kept)) is None
+  assert judge(rules.c4(dropped))[0] == rule
+  assert judge(rules.c4(dropped, min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None)) is None
+
+
+def test_figures_are_noted_with_their_bounds_up_to_the_failing_one():
+  figures = {}
+  assert judge(rules.gopher_quality(GOOD, min_words=10), figures) is None
+  assert figures['gopher_words: words'] == [len(GOOD.split()), 10, 100_000] and len(figures) == 8
+  figures = {}
+  assert judge(rules.gopher_quality('a ' * 50), figures) == ('gopher_word_length', 'mean word length 1 < 3')
+  assert figures == {'gopher_words: words': [50, 50, 100_000], 'gopher_word_length: mean word length': [1, 3, None]}
 
 
 def test_empty_text_is_dropped_not_a_crash():
-  assert rules.gopher_repetition('') is None
-  assert rules.gopher_quality(' \n ')[0] == 'gopher_words'
-  assert rules.fineweb('\n')[0] == 'fineweb_punctuation'
+  assert judge(rules.gopher_repetition('')) is None
+  assert judge(rules.gopher_quality(' \n '))[0] == 'gopher_words'
+  assert judge(rules.c4(''))[0] == 'c4_sentences' and rules.c4_lines('') == ''
+  assert judge(rules.fineweb('\n'))[0] == 'fineweb_punctuation'

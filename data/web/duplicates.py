@@ -1,0 +1,155 @@
+"""Duplicates across the tasks of a run, in datatrove's four steps: signatures, pairs of each band, clusters, removal.
+
+Signatures and removal go with the steps before and after. The pairs are found by datatrove's own block, from sorted
+files of signatures; the text's digest is one more band, so that exact duplicates are found in the same way.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.io import DataFolder
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
+from datatrove.utils.hashing import HashConfig
+
+from data.web import dedup, rules
+from data.web.blocks import Documents, Filter, open_lines, read_lines, shard
+
+SPARE_BITS = np.uint64(4)  # datatrove's hashes lie below 2^61 - 1
+CLUSTER_HASHES = dedup.BANDS * dedup.ROWS
+
+
+class Signatures(PipelineStep):
+  """Writes the task's sorted signatures, a file a band, and what the choice of a cluster's best page needs."""
+
+  type, name = 'duplicates', 'signatures'
+
+  def __init__(self, folder: DataFolder, bands: int, rows: int, ngram: int, clusters: bool):
+    super().__init__()
+    self.folder, self.bands, self.rows, self.ngram, self.clusters = folder, bands, rows, ngram, clusters
+
+  def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    signatures, shingles = [], []
+    with open_lines(self.folder, f'index/{shard(rank)}') as append:
+      for document in data:
+        with self.track_time():
+          digest = dedup.digest(document.text)
+          hashes = dedup.shingles(document.text, self.ngram)
+          exact = np.zeros(max(self.rows, 4), np.uint64)
+          exact[:4] = np.frombuffer(bytes.fromhex(digest), np.uint64)
+          near = dedup.signature(hashes, self.bands * self.rows)
+          signatures.append(np.concatenate([near, exact[: self.rows]]) >> SPARE_BITS)
+          shingles += [hashes] if self.clusters else []
+        append({'id': document.id, 'url': document.metadata['url'], 'chars': len(document.text), 'digest': digest})
+        yield document
+    with self.track_time():
+      signatures = np.array(signatures, '<u8').reshape(len(signatures), self.bands + 1, self.rows)
+      for band in range(self.bands + 1):
+        own = signatures[:, band]
+        order = np.lexsort(own.T[::-1])
+        lines = np.empty(len(own), [('hashes', '<u8', (self.rows,)), ('index', '<u4')])
+        lines['hashes'], lines['index'] = own[order], order
+        with self.folder.open(f'bands/bucket_{band:03d}/{rank:05d}.minhash.sig', 'wb') as file:
+          file.write(lines.tobytes())
+      if self.clusters:
+        with self.folder.open(f'shingles/{rank:05d}.npz', 'wb') as file:
+          np.savez(file, hashes=np.concatenate([np.empty(0, np.uint64), *shingles]), counts=[len(h) for h in shingles])
+
+
+def pairs(folder: DataFolder, bands: int, rows: int) -> MinhashDedupBuckets:
+  """datatrove's search for equal signatures; a task a band."""
+  config = MinhashConfig(num_buckets=bands + 1, hashes_per_bucket=rows, hash_config=HashConfig(64, 'sha1'))
+  signatures, found = (DataFolder(f'{folder.path}/{name}', folder.fs) for name in ('bands', 'pairs'))
+  return MinhashDedupBuckets(signatures, found, config=config, lines_to_buffer=1000)
+
+
+class Clusters(PipelineStep):
+  """Chooses the page that each group of duplicates keeps, the longest, and names the clusters. One task.
+
+  Writes for each task of the step before {drop: {place: [rule, detail]}, cluster: {place: name}}.
+  """
+
+  type, name = 'duplicates', 'clusters'
+
+  def __init__(self, folder: DataFolder, tasks: int, similarity: float):
+    super().__init__()
+    self.folder, self.tasks, self.similarity = folder, tasks, similarity
+
+  def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:
+    with self.track_time():
+      found = [np.frombuffer(self.folder.cat_file(name), '<u4') for name in self.folder.list_files('pairs')]
+      found = np.concatenate([np.empty(0, np.uint32), *found]).reshape(-1, 2).astype(np.uint64)
+      nodes, edges = np.unique(found[:, 0] << np.uint64(32) | found[:, 1], return_inverse=True)
+      group = dedup.components(len(nodes), edges.reshape(-1, 2))
+      index = self._index({(int(node >> np.uint64(32)), int(node & np.uint64(0xFFFFFFFF))) for node in nodes})
+      drop, cluster = defaultdict(dict), defaultdict(dict)
+      members = defaultdict(list)
+      for place, first in zip(sorted(index), group, strict=True):
+        members[first].append(place)
+      for places in members.values():
+        self._choose({place: index[place] for place in places}, drop)
+      if self.similarity:
+        self._name(cluster)
+      for task in range(self.tasks):
+        with self.folder.open(f'choice/{task:05d}.json', 'w') as file:
+          json.dump({'drop': drop[task], 'cluster': cluster[task]}, file)
+
+  def _index(self, places: set[tuple[int, int]] | None = None) -> dict[tuple[int, int], dict]:
+    """(task, place) -> id, url, chars and digest, of those asked for or of all."""
+    return {
+      (task, i): line
+      for task in (range(self.tasks) if places is None else sorted({task for task, _ in places}))
+      for i, line in enumerate(read_lines(self.folder, f'index/{shard(task)}'))
+      if places is None or (task, i) in places
+    }
+
+  def _choose(self, pages: dict[tuple[int, int], dict], drop: dict[int, dict]) -> None:
+    places = sorted(pages, key=lambda place: _rank(pages[place]))
+    first = {}
+    for place in places:
+      original = first.setdefault(pages[place]['digest'], place)
+      if place != places[0]:
+        rule, of = ('near_duplicate', places[0]) if original == place else ('exact_duplicate', original)
+        drop[place[0]][place[1]] = (rule, f'of {pages[of]["url"]}')
+
+  def _name(self, cluster: dict[int, dict]) -> None:
+    """Names each page's cluster, by the similarity of the texts, after its longest page."""
+    pages, hashes = self._index(), []
+    for task in range(self.tasks):
+      with self.folder.open(f'shingles/{task:05d}.npz', 'rb') as file, np.load(file) as saved:
+        hashes += np.split(saved['hashes'], np.cumsum(saved['counts'])[:-1]) if len(saved['counts']) else []
+    places = list(pages)
+    order = sorted(range(len(places)), key=lambda i: _rank(pages[places[i]]))
+    hashes = [hashes[i] for i in order]
+    signatures = np.array([dedup.signature(h, CLUSTER_HASHES) for h in hashes]).reshape(-1, CLUSTER_HASHES)
+    for i, first in enumerate(dedup.clusters(hashes, signatures, self.similarity)):
+      task, place = places[order[i]]
+      cluster[task][place] = pages[places[order[first]]]['digest'][:16]
+
+
+def _rank(page: dict) -> tuple:
+  """The longest first; the rest makes the order the same however the pages are spread over tasks."""
+  return -page['chars'], page['digest'], page['url'], page['id']
+
+
+class Unique(Filter):
+  """Drops the duplicates that `Clusters` did not choose, and gives the others metadata.cluster."""
+
+  def __init__(self, name: str, record: DataFolder, folder: DataFolder):
+    super().__init__(name, record)
+    self.folder = folder
+
+  def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    with self.folder.open(f'choice/{rank:05d}.json', 'r') as file:
+      self.choice = json.load(file)
+    self.place = 0
+    yield from super().run(data, rank, world_size)
+
+  def judge(self, document: Document) -> rules.Verdict:
+    place, self.place = str(self.place), self.place + 1
+    document.metadata['cluster'] = self.choice['cluster'].get(place) or dedup.digest(document.text)[:16]
+    found = self.choice['drop'].get(place)
+    return tuple(found) if found else None
