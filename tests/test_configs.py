@@ -84,6 +84,8 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
   config.passage_lines = 3
   monkeypatch.setattr(ConfigDict, '__getattr__', lambda self, name: read.add(name) or plain(self, name))
   settings = ('gopher_repetition', 'gopher_quality', 'c4_lines', 'c4', 'fineweb', 'languages')
+  (tmp_path / 'items.txt').write_text('word ' * 13)
+  config.decontaminate = f'{tmp_path}/*.txt'
   stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
   slurm_options(config), ray_options(config), config.ray_address
   assert [f for f in fields(config) if f.partition('.')[0] not in settings and f.rpartition('.')[2] not in read] == []

@@ -62,6 +62,9 @@ def get_config(arg=None):
   c.fineweb.max_line_char_share = 0.1  # characters in repeated lines: .1 in the paper; datatrove's block ships .01
   c.fineweb.max_lines_per_word = 0.3
 
+  c.decontaminate = ''  # files of evaluation items (.jsonl, .txt, also with .gz), globs between commas; '': off
+  c.decontaminate_ngram = 13  # words in a row, in any case and punctuation, that a dropped page shares with an item
+
   c.minhash = ConfigDict()  # near-duplicates: candidates at Jaccard s with probability 1 - (1 - s^rows)^bands
   c.minhash.bands = 14  # 0: exact duplicates only
   c.minhash.rows = 8  # hashes in a band

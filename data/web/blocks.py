@@ -21,6 +21,7 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from tldextract import TLDExtract
 
 from data.web import dedup, language, rules
+from data.web.decontaminate import Items
 from data.web.extract import extract
 from data.web.read import RawPage, read_pages
 
@@ -46,11 +47,15 @@ def read_lines(folder: DataFolder, name: str) -> Iterator[dict]:
     yield from map(json.loads, file)
 
 
-def write_json(folder: DataFolder, name: str, value: dict) -> None:
-  """Writes a file whole or not at all."""
-  with folder.open(f'part-{name}', 'w') as file:
-    json.dump(value, file, indent=2)
+def write_text(folder: DataFolder, name: str, text: str) -> None:
+  """Writes a file whole or not at all, in UTF-8."""
+  with folder.open(f'part-{name}', 'wb') as file:
+    file.write(text.encode())
   folder.mv(f'part-{name}', name)
+
+
+def write_json(folder: DataFolder, name: str, value: dict) -> None:
+  write_text(folder, name, json.dumps(value, indent=2))
 
 
 def shard(rank: int) -> str:
@@ -239,6 +244,18 @@ class Quality(Filter):
     if self.cut:
       document.text = self.cut(document.text)
     return rules.judge(self.rule(document.text, **self.thresholds), document.metadata['figures'])
+
+
+class Decontaminate(Filter):
+  """Drops pages that share an n-gram of words with an evaluation item."""
+
+  def __init__(self, name: str, record: DataFolder, items: Items):
+    super().__init__(name, record)
+    self.items = items
+
+  def judge(self, document: Document) -> rules.Verdict:
+    shared = self.items.shared(document.text)
+    return ('contaminated', shared) if shared else None
 
 
 class Pii(PIIFormatter):

@@ -8,6 +8,7 @@ from datatrove.io import DataFolder, get_datafolder
 from ml_collections import ConfigDict
 
 from data.web import blocks, duplicates, report, rules
+from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Stage
 from data.web.extract import EXTRACTORS
 from data.web.read import warc_files
@@ -22,10 +23,11 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
   """The whole of the cleaning, by `config` (configs/data/fineweb.py), of the WARC files at `paths` into `out`.
 
   Order: readable HTML -> URL lists -> text -> language -> repeated passages -> Gopher repetition -> Gopher quality ->
-  C4 -> FineWeb rules -> exact and near-duplicates -> PII (Penedo et al. 2024, arXiv 2406.17557; the passages are ours).
+  C4 -> FineWeb rules -> evaluation items -> exact and near-duplicates -> PII (Penedo et al. 2024, arXiv 2406.17557; the
+  passages and the evaluation items are ours).
   """
   record, work, filtered = (DataFolder(f'{out.path}/{name}', out.fs) for name in ('pages', 'work', 'work/filtered'))
-  c, minhash = config, config.minhash
+  c, minhash, item_globs = config, config.minhash, config_lib.names(config.decontaminate)
   cut = functools.partial(rules.c4_lines, **c.c4_lines)
   steps = [
     blocks.ReadWarc(paths),
@@ -38,6 +40,7 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
     blocks.Quality('gopher_quality', record, rules.gopher_quality, dict(c.gopher_quality)),
     blocks.Quality('c4', record, rules.c4, dict(c.c4), cut),
     blocks.Quality('fineweb', record, rules.fineweb, dict(c.fineweb)),
+    *([blocks.Decontaminate('decontaminate', record, Items(item_globs, c.decontaminate_ngram))] if item_globs else []),
     duplicates.Signatures(work, minhash.bands, minhash.rows, minhash.ngram, bool(c.cluster_similarity)),
     blocks.WriteLines(filtered),
   ]
@@ -67,7 +70,8 @@ def clean(
       documents.jsonl   {id, text, metadata {url, title, language, language_score, cluster}} a line, or with several
                         tasks documents-*-of-*.jsonl.gz: `documents*.jsonl*` in either case
       pages/            a line for each page: the rule and the figure that dropped it, or the figures that kept it
-      report.json       written last
+      report.html       what happened to the pages, to read
+      report.json       the same, written last
     config: as of configs/data/fineweb.py.
     executor: what runs the tasks: local, ray or slurm.
     tasks: parts that the WARC files are spread over.
@@ -75,13 +79,13 @@ def clean(
 
   Returns:
     The report: pages_in, pages_out, bytes_in (bodies), bytes_out (UTF-8 text), drops {rule: n}, examples {rule: [{url,
-    text, detail}]}, languages, domains {name: n}, steps [{step, pages_in, pages_out, bytes_in, bytes_out, drops,
-    dropped_bytes, seconds}], seconds, settings, documents. pages_in = pages_out + sum(drops). None of Slurm, which goes
-    on by itself.
+    text, detail}]}, languages, domains {name: n}, duplicate_clusters {size: n}, statistics {name: {edges, counts, low,
+    high}}, steps [{step, pages_in, pages_out, bytes_in, bytes_out, drops, dropped_bytes, seconds}], seconds, settings,
+    documents. pages_in = pages_out + sum(drops). None of Slurm, which goes on by itself.
 
   Raises:
-    UserError: no WARC file, a value that is not allowed, nothing left, or `out` holds a run of other settings or is
-      being written by another process.
+    UserError: no WARC file, evaluation items that cannot be read, a value that is not allowed, nothing left, or `out`
+      holds a run of other settings or is being written by another process.
   """
   if executor not in EXECUTORS:
     raise errors.unknown('executor', executor, EXECUTORS)
@@ -91,9 +95,10 @@ def clean(
     raise UserError(f'tasks={tasks} and workers={workers} must be positive')
   folder, inputs = get_datafolder(str(out)), warc_files(source)
   settings = {name: value for name, value in config_lib.as_json(config).items() if name not in PLACES}
+  run = {'settings': settings, 'tasks': tasks, 'inputs': inputs, 'items': item_files(config_lib.names(config.decontaminate))}
   stages = pipeline(config, [path for path, _ in inputs], folder, tasks, settings)
   with files.locked(folder.path) if folder.is_local() else contextlib.nullcontext():
-    _claim(folder, {'settings': settings, 'tasks': tasks, 'inputs': [[str(path), size] for path, size in inputs]})
+    _claim(folder, run)
     if not folder.isfile('report.json'):
       EXECUTORS[executor](stages, folder, config, workers)
       if executor == 'slurm':

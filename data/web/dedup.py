@@ -68,17 +68,24 @@ def _mix(x: np.ndarray) -> np.ndarray:
   return x ^ (x >> np.uint64(31))
 
 
-def shingles(text: str, n: int = 5) -> np.ndarray:
-  """The set of word n-grams as sorted uint64 [count]; words are lower-case runs of letters and digits.
+def words(text: str) -> list[str]:
+  """Lower-case runs of letters and digits."""
+  return _WORD.findall(text.lower())
 
-  A text of fewer than n words is one shingle.
-  """
-  words = np.array([_word_hash(word) for word in _WORD.findall(text.lower())], np.uint64)
+
+def ngrams(words: list[str], n: int) -> np.ndarray:
+  """Hashes of the n-grams in order, uint64 [count]; fewer than n words are one n-gram."""
+  hashed = np.array([_word_hash(word) for word in words], np.uint64)
   count = max(len(words) - n + 1, 1)
   hashes = np.zeros(count, np.uint64)
   for i in range(min(n, len(words))):
-    hashes = _mix(hashes + np.uint64(0x9E3779B97F4A7C15) + words[i : i + count])
-  return np.unique(hashes)
+    hashes = _mix(hashes + np.uint64(0x9E3779B97F4A7C15) + hashed[i : i + count])
+  return hashes
+
+
+def shingles(text: str, n: int = 5) -> np.ndarray:
+  """The set of word n-grams as sorted uint64 [count]. A text of fewer than n words is one shingle."""
+  return np.unique(ngrams(words(text), n))
 
 
 @functools.cache

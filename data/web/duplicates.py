@@ -5,7 +5,7 @@ files of signatures; the text's digest is one more band, so that exact duplicate
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,10 +16,11 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.hashing import HashConfig
 
 from data.web import dedup, rules
-from data.web.blocks import Documents, Filter, open_lines, read_lines, shard
+from data.web.blocks import Documents, Filter, open_lines, read_lines, shard, write_json
 
 SPARE_BITS = np.uint64(4)  # datatrove's hashes lie below 2^61 - 1
 CLUSTER_HASHES = dedup.BANDS * dedup.ROWS
+SIZES = 'sizes.json'
 
 
 class Signatures(PipelineStep):
@@ -69,7 +70,8 @@ def pairs(folder: DataFolder, bands: int, rows: int) -> MinhashDedupBuckets:
 class Clusters(PipelineStep):
   """Chooses the page that each group of duplicates keeps, the longest, and names the clusters. One task.
 
-  Writes for each task of the step before {drop: {place: [rule, detail]}, cluster: {place: name}}.
+  Writes for each task of the step before {drop: {place: [rule, detail]}, cluster: {place: name}}, and once
+  {pages in a group: number of groups}.
   """
 
   type, name = 'duplicates', 'clusters'
@@ -89,6 +91,8 @@ class Clusters(PipelineStep):
       members = defaultdict(list)
       for place, first in zip(sorted(index), group, strict=True):
         members[first].append(place)
+      sizes = Counter(map(len, members.values()))
+      write_json(self.folder, SIZES, dict(sorted(sizes.items())))
       for places in members.values():
         self._choose({place: index[place] for place in places}, drop)
       if self.similarity:

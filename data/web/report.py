@@ -1,14 +1,16 @@
-"""What happened to the pages: `report.json` from the tasks' statistics and the record of pages."""
+"""What happened to the pages: `report.json` and `report.html` from the tasks' statistics and the record of pages."""
 
 import json
 import urllib.parse
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 
-from data.web.blocks import documents_name, read_lines, write_json
+from data.web import statistics
+from data.web.blocks import documents_name, read_lines, write_json, write_text
+from data.web.duplicates import SIZES
+from lm.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html
 
 EXAMPLES = 3  # of each rule's drops
 DOMAINS = 20
@@ -28,22 +30,24 @@ class WriteReport(PipelineStep):
     drops = Counter()
     for step in steps:
       drops.update(step['drops'])
-    kept = [name for name in self.folder.list_files('pages/kept')]
-    domains = Counter(urllib.parse.urlsplit(line['url']).hostname for name in kept for line in read_lines(self.folder, name))
+    pages = _Pages(self.folder)
     report = {
       'pages_in': steps[0]['pages_out'],
       'pages_out': steps[-1]['pages_out'],
       'bytes_in': steps[0]['bytes_out'],
       'bytes_out': steps[-1]['bytes_out'],
       'drops': dict(drops.most_common()),
-      'examples': {rule: examples for step in steps for rule, examples in _examples(self.folder, step)},
+      'examples': {rule: pages.examples[rule] for step in steps for rule in step['drops']},
       'languages': dict(languages.most_common()),
-      'domains': dict(domains.most_common(DOMAINS)),
+      'domains': dict(pages.domains.most_common(DOMAINS)),
+      'duplicate_clusters': json.loads(self.folder.cat_file(f'work/{SIZES}')),
+      'statistics': pages.statistics.histograms(),
       'steps': steps,
       'seconds': round(sum(step['seconds'] for step in steps), 3),
       'settings': self.settings,
       'documents': [documents_name(task, self.tasks) for task in range(self.tasks)],
     }
+    write_text(self.folder, 'report.html', to_html('deepdive: pages kept and dropped', _blocks(report)))
     write_json(self.folder, 'report.json', report)
     self.folder.rm('work', recursive=True)
 
@@ -76,18 +80,58 @@ def _steps(folder: DataFolder, stages: list[str]) -> tuple[list[dict], Counter]:
   return steps, languages
 
 
-def _examples(folder: DataFolder, step: dict) -> Iterator[tuple[str, list[dict]]]:
-  """The first drops of each rule of a step."""
-  found = {rule: [] for rule in step['drops']}
-  missing = {rule: min(n, EXAMPLES) for rule, n in step['drops'].items()}
-  for name in folder.list_files(f'pages/{step["step"]}') if missing else ():
-    for line in read_lines(folder, name):
-      if missing.get(line['rule']):
-        missing[line['rule']] -= 1
-        found[line['rule']].append({'url': line['url'], 'text': line['text'], 'detail': line['detail']})
-      if not any(missing.values()):
-        break
-  yield from found.items()
+class _Pages:
+  """What the record of pages tells, in one pass over it: statistics, the first drops of each rule, domains of the kept."""
+
+  def __init__(self, folder: DataFolder):
+    self.statistics, self.domains, self.examples = statistics.Statistics(), Counter(), defaultdict(list)
+    for name in folder.list_files('pages'):
+      for line in read_lines(folder, name):
+        self.statistics.add(line['figures'])
+        if not line['rule']:
+          self.domains[urllib.parse.urlsplit(line['url']).hostname] += 1
+        elif len(self.examples[line['rule']]) < EXAMPLES:
+          self.examples[line['rule']].append({'url': line['url'], 'text': line['text'], 'detail': line['detail']})
+
+
+def _blocks(report: dict) -> list[Block]:
+  """The document that report.html shows."""
+  bounded = {name: h for name, h in report['statistics'].items() if (h['low'], h['high']) != (None, None)}
+  clusters = report['duplicate_clusters']
+  return [
+    Heading('Pages kept and dropped', 1),
+    Paragraph(f'{report["pages_out"]:,} of {report["pages_in"]:,} pages were kept. Bytes are those of the bodies up to the '
+              'extraction, then of the text. `python -m data.why URL_OR_ID --run=DIR` tells about a single page.'),
+    Heading('Steps'),
+    Table(('step', 'pages in', 'pages out', 'bytes in', 'bytes out', 'seconds'), [
+      (step['step'], *(f'{step[name]:,}' for name in ('pages_in', 'pages_out', 'bytes_in', 'bytes_out', 'seconds')))
+      for step in report['steps']
+    ]),
+    Heading('Drops by rule'),
+    Table(('rule', 'step', 'pages', 'of all', 'bytes'), [
+      (rule, step['step'], f'{n:,}', f'{n / report["pages_in"]:.2%}', f'{step["dropped_bytes"][rule]:,}')
+      for step in report['steps']
+      for rule, n in step['drops'].items()
+    ], left=2),
+    *(Fold(f'{rule}: {len(found)} of {report["drops"][rule]:,}', [
+      Quote(f'{page["url"]}: {page["detail"]}', page['text']) for page in found
+    ]) for rule, found in report['examples'].items()),
+    Heading('What the rules measured'),
+    Picture('Pages by the value of each statistic; dashed: its threshold. A page that was dropped is not in what was measured '
+            'after. Heights go by the square root of the count, and each bin is as wide as the next, whatever its range.',
+            statistics.picture(bounded), ''),
+    Heading('Languages'),
+    _counts('language', report['languages'], 'pages'),
+    Heading('Domains with the most pages kept'),
+    _counts('domain', report['domains'], 'pages'),
+    Heading('Duplicates'),
+    Paragraph(f'{sum(clusters.values()):,} clusters of pages that are the same or nearly so, of which one is kept.'),
+    _counts('pages in the cluster', clusters, 'clusters'),
+  ]  # fmt: skip
+
+
+def _counts(name: str, counts: dict[str, int], of: str) -> Table:
+  return Table((name, of, 'of all'), [(str(k), f'{n:,}', f'{n / sum(counts.values()):.2%}') for k, n in counts.items()])
 
 
 def table(report: dict) -> str:

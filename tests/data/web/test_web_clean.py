@@ -2,6 +2,8 @@
 
 import glob
 import gzip
+import html
+import html.parser
 import json
 import random
 import re
@@ -78,6 +80,34 @@ def test_every_page_is_on_record_with_its_figures(corpus):
   figures = record['http://h/1']['figures']
   assert figures['gopher_words: words'][1:] == [50, 100_000] and 'fineweb_list: line breaks per word' in figures
   assert record['http://h/gone']['rule'] == 'status' and not record['http://h/gone']['figures']
+
+
+def test_the_report_shows_every_page_and_runs_nothing(corpus):
+  hostile = '<script>alert(1)</script><b/onclick="alert(2)">'
+  bad = page([html.escape(hostile)] * 3)
+  write(corpus / 'c.warc', [(f'http://h/{hostile}', 200, HTML, bad), ('http://<b>&amp;h/', 200, HTML, page(article(50)))],
+        gzipped=False)  # fmt: skip
+  report = clean(corpus, corpus / 'out', settings(**LINES_ONLY), tasks=2)
+  measured = {name: sum(histogram['counts']) for name, histogram in report['statistics'].items()}
+  words = report['statistics']['gopher_words: words']
+  left = sum(report['drops'].get(rule, 0) for rule in ('gopher_duplicate_lines', 'status', 'not_html', 'empty', 'damaged'))
+  assert measured['gopher_words: words'] == 16 - left - report['drops']['language']
+  assert sum(n for n, edge in zip(words['counts'], words['edges'], strict=False) if edge < 50) == 1
+  assert (words['low'], words['high']) == (50, 100_000) and measured['fineweb_list: line breaks per word'] == 8
+  assert report['duplicate_clusters'] == {'2': 2}
+  text = (corpus / 'out/report.html').read_text()
+  seen = html.parser.HTMLParser()
+  tags = []
+  seen.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
+  seen.feed(text)
+  assert {tag for tag, _ in tags} & {'table', 'svg', 'details'} and not {tag for tag, _ in tags} & {'script', 'img', 'b'}
+  assert not [attributes for _, attributes in tags if attributes.keys() & {'src', 'href', 'onclick'}]
+  assert text.count(html.escape(hostile)) >= 2 and html.escape('<b>&amp;h') in text
+  for name in (*report['drops'], *(step['step'] for step in report['steps']), *report['languages'], *report['domains']):
+    assert html.escape(name) in text
+  assert sum(tag == 'path' and 'stroke-dasharray' in attributes for tag, attributes in tags) == sum(
+    h[bound] is not None for h in report['statistics'].values() for bound in ('low', 'high')
+  )
 
 
 def test_url_lists_are_datatroves(tmp_path, monkeypatch):

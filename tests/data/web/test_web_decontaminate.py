@@ -1,0 +1,95 @@
+"""Pages that hold evaluation items are dropped, and no others."""
+
+import gzip
+import json
+
+import pytest
+from commands import run
+from web import COMMAND, HTML, article, documents_of, page, settings, write
+
+from data.web.clean import clean
+from data.web.decontaminate import Items
+from lm.errors import UserError
+
+ITEM = (
+  'A farmer sells seven eggs to each of his nineteen neighbours and keeps eleven for breakfast, '
+  'so how many does he gather?'
+)
+WORDS = ITEM.rstrip('?').replace(',', '').split()
+LINE = json.dumps({'id': 7, 'question': ITEM, 'choices': ['Too short an answer', article(900, 2)[0]]})
+
+
+def items(folder, n=13):
+  (folder / 'a.jsonl').write_text(LINE)
+  return Items((f'{folder}/*.jsonl',), n)
+
+
+@pytest.mark.parametrize(
+  ('text', 'first'),
+  [
+    (ITEM, 0),
+    (f'Before. {" ".join(WORDS[:13])} and after.', 0),
+    (f'Before. {" ".join(WORDS[3:16])} and after.', 3),
+    (f'{" ".join(WORDS[:12])} other {" ".join(WORDS[13:])}', None),  # twelve words shared, then one, then seven
+    (f'Before. {" ".join(WORDS[5:17])} and after.', None),
+    (' '.join(reversed(WORDS)), None),
+    (ITEM.upper(), 0),
+    ('- ' + ' -- '.join(f'"{word}"!' for word in WORDS), 0),
+    ('\n\n'.join(WORDS), 0),
+    ('Too short an answer', None),
+    (ITEM[:20], None),
+    ('', None),
+  ],
+)
+def test_thirteen_words_in_a_row_are_found_whatever_stands_between(tmp_path, text, first):
+  expected = '' if first is None else ' '.join(WORDS[first : first + 13]).lower()
+  assert items(tmp_path).shared(text) == expected
+
+
+def test_the_length_is_a_setting(tmp_path):
+  assert not items(tmp_path, 13).shared(' '.join(WORDS[5:17]))
+  assert items(tmp_path, 12).shared(' '.join(WORDS[5:17])) == ' '.join(WORDS[5:17])
+  assert items(tmp_path, 4).shared('too short, an ANSWER') == 'too short an answer'
+
+
+def test_pages_with_an_item_are_dropped_before_duplicates_are_sought(tmp_path):
+  (tmp_path / 'eval').mkdir()
+  (tmp_path / 'eval/a.jsonl.gz').write_bytes(gzip.compress(LINE.encode()))
+  (tmp_path / 'eval/b.txt').write_text('\n'.join(article(70, 4)))
+  clean_text = article(1)
+  pages = {
+    '1': clean_text,
+    '1-and-item': [*clean_text, ITEM.upper().replace(' ', ', ')],  # the longer of two that are nearly the same
+    'text': [*article(2), *article(70, 4)[1:3]],
+    'near': [*article(3), ' '.join([*WORDS[:12], 'other', *WORDS[13:]]) + '.'],
+  }
+  write(tmp_path / 'a.warc.gz', [(f'http://h/{name}', 200, HTML, page(lines)) for name, lines in pages.items()])
+  where = f'{tmp_path}/eval/*.jsonl.gz, {tmp_path}/eval/b.txt'
+  report = clean(tmp_path, tmp_path / 'out', settings(decontaminate=where), tasks=2)
+  assert {document['metadata']['url'] for document in documents_of(tmp_path / 'out')} == {'http://h/1', 'http://h/near'}
+  assert report['drops'] == {'contaminated': 2}
+  details = {example['url']: example['detail'] for example in report['examples']['contaminated']}
+  assert details['http://h/1-and-item'] == ' '.join(WORDS[:13]).lower()
+  assert len(details['http://h/text'].split()) == 13 and details['http://h/text'] in ' '.join(article(70, 4)[1:3]).lower()
+  assert clean(tmp_path, tmp_path / 'off', settings())['drops'] == {'near_duplicate': 1}
+  (tmp_path / 'eval/b.txt').write_text(ITEM)
+  with pytest.raises(UserError, match='holds a run whose items'):
+    clean(tmp_path, tmp_path / 'out', settings(decontaminate=where), tasks=2)
+
+
+def test_faults_are_named(tmp_path):
+  for name, content, fault in (
+    ('a.jsonl', b'{"q": "a"}\n{"q"\n', r'a\.jsonl, line 2, is not JSON'),
+    ('b.txt', b'\xff\xfe\xfa', r'b\.txt is not UTF-8'),
+    ('c.csv', b'a,b', r'c\.csv is of no known format; allowed: \.jsonl'),
+    ('d.txt', b'too short', r'no item in .*d\.txt has config\.decontaminate_ngram=13 words'),
+  ):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=fault):
+      Items((f'{tmp_path}/{name}',), 13)
+  with pytest.raises(UserError, match=r'config\.decontaminate_ngram=0 must be positive'):
+    Items((f'{tmp_path}/a.jsonl',), 0)
+  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(article(1)))])
+  options = (f'--input={tmp_path}', f'--out={tmp_path}/out', f'--config.decontaminate={tmp_path}/none*.jsonl')
+  status, _, err = run(*COMMAND, *options)
+  assert status == 1 and err.startswith('error: config.decontaminate: no file matches') and not (tmp_path / 'out').exists()
