@@ -22,7 +22,7 @@ from tldextract import TLDExtract
 
 from data.web import dedup, language, rules
 from data.web.decontaminate import Items
-from data.web.extract import extract
+from data.web.extract import TimeLimit, extract, time_limit
 from data.web.read import RawPage, read_pages
 
 Documents = Iterable[Document]
@@ -181,15 +181,19 @@ class UrlLists(Filter):
 
 
 class Extract(Filter):
-  """HTML to title and text; drops pages without text."""
+  """HTML to title and text; drops pages without text, and those that take more than `seconds`; 0: no limit."""
 
-  def __init__(self, name: str, record: DataFolder, extractor: str):
+  def __init__(self, name: str, record: DataFolder, extractor: str, seconds: float):
     super().__init__(name, record)
-    self.extractor = extractor
+    self.extractor, self.seconds = extractor, seconds
 
   def judge(self, document: Document) -> rules.Verdict:
     html, kind = document.metadata.pop('html'), document.metadata.pop('content_type')
-    document.metadata['title'], document.text = extract(html, kind, self.extractor)
+    try:
+      with time_limit(self.seconds):
+        document.metadata['title'], document.text = extract(html, kind, self.extractor)
+    except TimeLimit:
+      return 'extract_timeout', f'more than {self.seconds:g} s, of {len(html):,} bytes'
     return None if document.text else ('empty', 'no text')
 
 

@@ -33,7 +33,7 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
     blocks.ReadWarc(paths),
     blocks.Usable('usable', record),
     *([blocks.UrlLists('url_lists', record, c.url_soft_words)] if c.url_lists else []),
-    blocks.Extract('extract', record, c.extractor),
+    blocks.Extract('extract', record, c.extractor, c.extract_seconds),
     blocks.Language('language', record, dict(c.languages)),
     *([blocks.CutPassages('passages', record, c.passage_lines, c.max_passage_share)] if c.passage_lines else []),
     blocks.Quality('gopher_repetition', record, rules.gopher_repetition, dict(c.gopher_repetition)),
@@ -91,6 +91,8 @@ def clean(
     raise errors.unknown('executor', executor, EXECUTORS)
   if config.extractor not in EXTRACTORS:
     raise errors.unknown('config.extractor', config.extractor, EXTRACTORS)
+  if config.extract_seconds < 0:
+    raise UserError(f'config.extract_seconds={config.extract_seconds:g} must be positive, or 0 for no limit')
   if tasks < 1 or workers < 1:
     raise UserError(f'tasks={tasks} and workers={workers} must be positive')
   folder, inputs = get_datafolder(str(out)), warc_files(source)

@@ -1,7 +1,10 @@
 """HTML to readable text."""
 
 import codecs
+import contextlib
 import re
+import signal
+from collections.abc import Iterator
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding
@@ -14,6 +17,33 @@ EXTRACTORS = ('resiliparse', 'trafilatura')
 _FILE_LINK = re.compile(rb'<a href="file:[^"]*">.*?</a>', re.S)
 _CHARSET = re.compile(r'charset="?([\w-]+)', re.I)
 _CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f]')
+
+
+class TimeLimit(BaseException):
+  """Time is up. Not an Exception: extractors catch those."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+  """Raises TimeLimit when the block has used so many seconds of processor time, whatever else the machine does; 0: never.
+
+  By a signal, so in the main thread only. Python code and its `re` heed it at once; a call into lxml or resiliparse is not
+  cut, but ends in TimeLimit when it returns.
+  """
+  if not seconds:
+    yield
+    return
+
+  def stop(*_) -> None:
+    raise TimeLimit
+
+  before = signal.signal(signal.SIGVTALRM, stop)
+  signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
 
 
 def extract(body: bytes, content_type: str, extractor: str = 'resiliparse') -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The cleaning stage from WARC files written by hand to documents."""
 
+import contextlib
 import glob
 import gzip
 import html
@@ -8,6 +9,7 @@ import json
 import random
 import re
 import shutil
+import signal
 
 import fsspec
 import pytest
@@ -19,7 +21,7 @@ from data import why
 from data.web import blocks
 from data.web.blocks import EMAIL
 from data.web.clean import clean
-from data.web.extract import extract, tidy
+from data.web.extract import extract, tidy, time_limit
 from data.web.language import detect
 from data.web.read import read_pages, warc_files
 from lm import files
@@ -292,6 +294,32 @@ def test_reference_pages_keep_their_lines():
   assert title == 'Pydoc: module x'
   assert text.split('\n') == ['f(a, b=None)', 'Adds two numbers.', '', '>>> f(1, 2)', '3']
   assert tidy('a\xa0b \t c\r\n\r\n\r\n\r\nd\x00  \n') == 'a b c\n\nd'
+
+
+def test_a_page_that_takes_too_long_is_dropped_and_the_next_is_read(corpus, monkeypatch):
+  def slow(body, content_type, extractor):
+    if 'café'.encode('latin-1') in body:
+      with contextlib.suppress(Exception):  # as extractors do
+        while True:
+          pass
+    if article(2)[0].encode() in body:
+      re.match('(a*)*b', 'a' * 40)  # years
+    return extract(body, content_type, extractor)
+
+  monkeypatch.setattr(blocks, 'extract', slow)
+  report = clean(corpus, corpus / 'out', settings(**LINES_ONLY, extract_seconds=0.2))
+  examples = {example['url']: example['detail'] for example in report['examples']['extract_timeout']}
+  assert examples.keys() == {'http://h/latin', 'http://h/2'} and report['pages_out'] == 4
+  assert re.fullmatch(r'more than 0.2 s, of [\d,]+ bytes', examples['http://h/2'])
+  assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+  with pytest.raises(UserError, match=r'config.extract_seconds=-1 must be positive, or 0'):
+    clean(corpus, corpus / 'new', settings(extract_seconds=-1.0))
+
+
+def test_no_time_limit_sets_no_signal():
+  before = signal.getsignal(signal.SIGVTALRM)
+  with time_limit(0):
+    assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 def test_charset_is_the_headers_else_the_pages_else_a_guess():
