@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import fsspec
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from data.web import dedup
 from lm.errors import UserError
@@ -23,7 +24,8 @@ def item_files(globs: tuple[str, ...]) -> list[tuple[str, int]]:
     names = [name for name in system.glob(path) if system.isfile(name)]
     if not names:
       raise UserError(f'config.decontaminate: no file matches {spec!r}')
-    found |= {(system.unstrip_protocol(name), system.size(name)) for name in names}
+    local = isinstance(system, LocalFileSystem)
+    found |= {(name if local else system.unstrip_protocol(name), system.size(name)) for name in names}
   for name, _ in found:
     if not name.endswith(FORMATS):
       raise UserError(f'config.decontaminate: {name} is of no known format; allowed: {", ".join(FORMATS)}')

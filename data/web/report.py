@@ -110,8 +110,8 @@ def _blocks(report: dict) -> list[Block]:
     Heading('Drops by rule'),
     Table(('rule', 'step', 'pages', 'of all', 'bytes'), [
       (rule, step['step'], f'{n:,}', f'{n / report["pages_in"]:.2%}', f'{step["dropped_bytes"][rule]:,}')
-      for step in report['steps']
-      for rule, n in step['drops'].items()
+      for rule, n in report['drops'].items()
+      for step in report['steps'] if rule in step['drops']
     ], left=2),
     *(Fold(f'{rule}: {len(found)} of {report["drops"][rule]:,}', [
       Quote(f'{page["url"]}: {page["detail"]}', page['text']) for page in found

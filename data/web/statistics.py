@@ -97,8 +97,8 @@ def _panel(name: str, edges: list[float], counts: list[int], low: float | None, 
       box = f'x="{i * step:.1f}" y="{bottom - height:.1f}" width="{0.9 * step:.1f}" height="{height:.1f}"'
       yield f'<rect {box} fill="#3b82f6">{tip}</rect>'
   yield f'<path d="M0 {bottom}H{width}" stroke="currentColor" stroke-opacity=".4"/>'
-  yield f'<text y="{bottom + 12}">{edges[0]:g}</text>'
-  yield f'<text x="{width}" y="{bottom + 12}" text-anchor="end">{edges[-1]:g}</text>'
+  yield f'<text y="{bottom + 12}">{edges[0]:.3g}</text>'
+  yield f'<text x="{width}" y="{bottom + 12}" text-anchor="end">{edges[-1]:,.4g}</text>'
   for sign, bound, place in (('≥', low, bisect_left), ('≤', high, bisect_right)):
     if bound is not None:
       x = place(edges, bound) * step
