@@ -1,17 +1,20 @@
-"""Speed of the stages before training: python -m data.bench tokenizer [--tokenizer=T --input=FILES ...]
+"""Speed and accuracy of the stages before training: python -m data.bench tokenizer|language [options]
 
 Prints one JSON object a line. What is compared runs by turns on the same texts, in the same process, and the ratio is the
 median over the rounds, so that a load which comes and goes meets both.
 """
 
 import argparse
+import gettext
 import json
 import os
 import pathlib
+import re
 import statistics
 import sysconfig
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import tiktoken
@@ -43,6 +46,44 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
       'texts': len(texts),
       **by_turns(systems, texts, args.rounds),
     }
+
+
+def language(args: argparse.Namespace) -> Iterator[dict]:
+  """Share of pages whose language is recognised, for each language of the message catalogues (gettext) below --catalogues.
+
+  A page is made of translated messages of one catalogue, over 500 characters of them, without marks of formatting.
+  """
+  from data.web import language as detector
+
+  right, pages, unreadable = Counter(), Counter(), 0
+  for code in args.languages.split(','):
+    for path in sorted(pathlib.Path(args.catalogues).glob(f'{code}/LC_MESSAGES/*.mo')):
+      try:
+        found = list(catalogue_pages(path))
+      except UnicodeDecodeError:  # it is not in the encoding that it names
+        unreadable += 1
+        continue
+      pages[code] += len(found)
+      right[code] += sum(detector.detect(page)[0] == code.partition('_')[0] for page in found)
+  if not pages.total():
+    raise UserError(f'no page of {args.languages!r} in {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo')
+  for code in +pages:
+    yield {'bench': 'language', 'language': code, 'pages': pages[code], 'right': right[code] / pages[code]}
+  share = right.total() / pages.total()
+  yield {'bench': 'language', 'language': 'all', 'pages': pages.total(), 'right': share, 'unreadable_files': unreadable}
+
+
+def catalogue_pages(path: pathlib.Path, min_chars: int = 500) -> Iterator[str]:
+  """Texts of over `min_chars` characters from the translated messages of a .mo file, in its order."""
+  with open(path, 'rb') as file:
+    messages = gettext.GNUTranslations(file)._catalog  # no public way leads to all of them
+  page = ''
+  for key, message in messages.items():
+    if key and message and message != key:
+      page += re.sub(r'%[-\w.]*|[{}<>&_]', '', message) + '\n'
+    if len(page) > min_chars:
+      yield page
+      page = ''
 
 
 def by_turns(
@@ -90,7 +131,7 @@ def read_texts(inputs: str | None, megabytes: float) -> list[str]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.bench', description='Speed of the stages before training.')
+  parser = argparse.ArgumentParser(prog='python -m data.bench', description='Speed and accuracy of the stages before training.')
   commands = parser.add_subparsers(dest='command', required=True)
   command = commands.add_parser('tokenizer', help=tokenizer.__doc__)
   command.set_defaults(run=tokenizer)
@@ -98,6 +139,10 @@ def main() -> None:
   command.add_argument('--input', help='glob patterns of JSONL or text files; none: the standard library of Python')
   command.add_argument('--megabytes', type=float, default=8, help='of text, at most about this')
   command.add_argument('--rounds', type=int, default=7)
+  command = commands.add_parser('language', help=language.__doc__.split('\n')[0])
+  command.set_defaults(run=language)
+  command.add_argument('--catalogues', default='/usr/share/locale', help='folder with LANGUAGE/LC_MESSAGES/*.mo')
+  command.add_argument('--languages', default='cs,de,es,fi,fr,hu,it,ja,ko,nl,pl,pt,ru,sv,tr,zh_CN', help='between commas')
   args = parser.parse_args()
   for figures in args.run(args):
     print(json.dumps(figures), flush=True)
