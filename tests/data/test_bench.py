@@ -1,6 +1,7 @@
 """The benchmarks, on little text."""
 
 import json
+import math
 import struct
 
 import commands
@@ -52,6 +53,15 @@ def test_language(tmp_path):
   assert found['all']['unreadable_files'] == 1
   status, _, err = commands.run('-m', 'data.bench', 'language', f'--catalogues={tmp_path}', '--languages=xx')
   assert status == 1 and "no page of 'xx'" in err
+
+
+def test_duplicates():
+  status, out, err = commands.run('-m', 'data.bench', 'duplicates', '--beside=60', '--rounds=1', '--sizes=50,200')
+  assert status == 0, err
+  beside, *alone, fit = map(json.loads, out.splitlines())
+  assert beside['pages'] == 60 and beside['speed_over_datatrove'] > 0
+  assert [line['pages'] for line in alone] == [50, 200]
+  assert fit['exponent'] == pytest.approx(math.log(alone[1]['seconds'] / alone[0]['seconds']) / math.log(4))
 
 
 def test_by_turns():
