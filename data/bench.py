@@ -1,20 +1,27 @@
-"""Speed of the stages before training: python -m data.bench tokenizer [--tokenizer=T --input=FILES ...]
+"""Speed and accuracy of the stages before training: python -m data.bench tokenizer|language|duplicates [options]
 
 Prints one JSON object a line. What is compared runs by turns on the same texts, in the same process, and the ratio is the
 median over the rounds, so that a load which comes and goes meets both.
 """
 
 import argparse
+import collections
+import gettext
 import json
 import os
 import pathlib
+import re
 import statistics
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import loguru
+import numpy as np
 import tiktoken
+from datatrove.data import Document
+from datatrove.io import DataFolder
 
 from data import tokenize, train_tokenizer
 from data import tokenizer as tokenizers
@@ -43,6 +50,130 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
       'texts': len(texts),
       **by_turns(systems, texts, args.rounds),
     }
+
+
+def language(args: argparse.Namespace) -> Iterator[dict]:
+  """Share of pages whose language is recognised, for each language of the message catalogues (gettext) below --catalogues.
+
+  A page is made of translated messages of one catalogue, over 500 characters of them, without marks of formatting.
+  """
+  from data.web import language as detector
+
+  right, pages, unreadable = collections.Counter(), collections.Counter(), 0
+  for code in args.languages.split(','):
+    for path in sorted(pathlib.Path(args.catalogues).glob(f'{code}/LC_MESSAGES/*.mo')):
+      try:
+        found = list(catalogue_pages(path))
+      except UnicodeDecodeError:  # it is not in the encoding that it names
+        unreadable += 1
+        continue
+      pages[code] += len(found)
+      right[code] += sum(detector.detect(page)[0] == code.partition('_')[0] for page in found)
+  if not pages.total():
+    raise UserError(f'no page of {args.languages!r} in {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo')
+  for code in +pages:
+    yield {'bench': 'language', 'language': code, 'pages': pages[code], 'right': right[code] / pages[code]}
+  share = right.total() / pages.total()
+  yield {'bench': 'language', 'language': 'all', 'pages': pages.total(), 'right': share, 'unreadable_files': unreadable}
+
+
+def catalogue_pages(path: pathlib.Path, min_chars: int = 500) -> Iterator[str]:
+  """Texts of over `min_chars` characters from the translated messages of a .mo file, in its order."""
+  with open(path, 'rb') as file:
+    messages = gettext.GNUTranslations(file)._catalog  # no public way leads to all of them
+  page = ''
+  for key, message in messages.items():
+    if key and message and message != key:
+      page += re.sub(r'%[-\w.]*|[{}<>&_]', '', message) + '\n'
+    if len(page) > min_chars:
+      yield page
+      page = ''
+
+
+def duplicates(args: argparse.Namespace) -> Iterator[dict]:
+  """Removal of near-duplicates (14 x 8 MinHash): beside datatrove's four steps, then alone at growing sizes.
+
+  The pages are random words in English's frequencies, a fifth of them copies with a few words changed. The last line fits
+  seconds = c pages^exponent; cost that is linear in the pages has the exponent 1.
+  """
+  loguru.logger.disable('datatrove')
+  pages = list(random_pages(args.beside))
+  seconds = {name: [] for name in DUPLICATE_STEPS}
+  for _ in range(args.rounds):
+    for name, steps in DUPLICATE_STEPS.items():
+      seconds[name].append(timed(steps, pages))
+  ours, theirs = seconds.values()
+  ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+  speeds = {f'{name}_pages_per_s': len(pages) / statistics.median(times) for name, times in seconds.items()}
+  yield {'bench': 'duplicates', 'pages': len(pages), 'rounds': args.rounds, **speeds, 'speed_over_datatrove': ratio}
+  sizes = [int(size) for size in args.sizes.split(',')]
+  took = []
+  for size in sizes:
+    took.append(timed(our_duplicates, random_pages(size)))
+    yield {'bench': 'duplicates', 'pages': size, 'seconds': took[-1], 'ours_pages_per_s': size / took[-1]}
+  if len(sizes) > 1:
+    exponent, _ = np.polyfit(np.log(sizes), np.log(took), 1)
+    yield {'bench': 'duplicates', 'sizes': sizes, 'exponent': float(exponent)}
+
+
+def random_pages(count: int, words: int = 150) -> Iterator[Document]:
+  """Pages of random words; every fifth is the one before it with one word in fifty replaced."""
+  rng = np.random.default_rng(0)
+  page = np.empty(0, np.int64)
+  for i in range(count):
+    if i % 5 == 4:
+      page = np.where(rng.random(len(page)) < 0.02, rng.integers(20_000, size=len(page)), page)
+    else:
+      page = np.minimum(rng.zipf(1.1, words), 20_000)
+    yield Document(' '.join(f'w{word}' for word in page), str(i), metadata={'url': f'http://host/{i}'})
+
+
+def timed(steps: Callable[[Iterable[Document], str], None], pages: Iterable[Document]) -> float:
+  """Seconds that `steps` took for the pages, in a folder that is removed, the making of the pages left out."""
+  waited = 0.0
+
+  def made():
+    nonlocal waited
+    pending = iter(pages)
+    while True:
+      start = time.perf_counter()
+      page = next(pending, None)
+      waited += time.perf_counter() - start
+      if page is None:
+        return
+      yield page
+
+  with tempfile.TemporaryDirectory() as folder:
+    start = time.perf_counter()
+    steps(made(), folder)
+    return time.perf_counter() - start - waited
+
+
+def our_duplicates(pages: Iterable[Document], folder: str) -> None:
+  """The steps of data/web that find what to drop."""
+  from data.web.duplicates import Clusters, Signatures, pairs
+
+  place = DataFolder(folder)
+  collections.deque(Signatures(place, 14, 8, 5, False).run(pages), maxlen=0)
+  for band in range(15):
+    pairs(place, 14, 8).run(None, band, 15)
+  Clusters(place, 1, 0.0).run()
+
+
+def datatrove_duplicates(pages: Iterable[Document], folder: str) -> None:
+  """datatrove's, as FineWeb sets them."""
+  from datatrove.pipeline.dedup import minhash
+  from datatrove.utils.hashing import HashConfig
+
+  config = minhash.MinhashConfig(num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1'))
+  signatures, buckets, remove = (f'{folder}/{name}' for name in ('signatures', 'buckets', 'remove'))
+  minhash.MinhashDedupSignature(signatures, config).run(pages, 0, 1)
+  for band in range(14):
+    minhash.MinhashDedupBuckets(signatures, buckets, config=config).run(None, band, 14)
+  minhash.MinhashDedupCluster(buckets, remove, config).run(None, 0, 1)
+
+
+DUPLICATE_STEPS = {'ours': our_duplicates, 'datatrove': datatrove_duplicates}
 
 
 def by_turns(
@@ -90,7 +221,7 @@ def read_texts(inputs: str | None, megabytes: float) -> list[str]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.bench', description='Speed of the stages before training.')
+  parser = argparse.ArgumentParser(prog='python -m data.bench', description='Speed and accuracy of the stages before training.')
   commands = parser.add_subparsers(dest='command', required=True)
   command = commands.add_parser('tokenizer', help=tokenizer.__doc__)
   command.set_defaults(run=tokenizer)
@@ -98,6 +229,15 @@ def main() -> None:
   command.add_argument('--input', help='glob patterns of JSONL or text files; none: the standard library of Python')
   command.add_argument('--megabytes', type=float, default=8, help='of text, at most about this')
   command.add_argument('--rounds', type=int, default=7)
+  command = commands.add_parser('language', help=language.__doc__.split('\n')[0])
+  command.set_defaults(run=language)
+  command.add_argument('--catalogues', default='/usr/share/locale', help='folder with LANGUAGE/LC_MESSAGES/*.mo')
+  command.add_argument('--languages', default='cs,de,es,fi,fr,hu,it,ja,ko,nl,pl,pt,ru,sv,tr,zh_CN', help='between commas')
+  command = commands.add_parser('duplicates', help=duplicates.__doc__.split('\n')[0])
+  command.set_defaults(run=duplicates)
+  command.add_argument('--beside', type=int, default=2000, help='pages given to both')
+  command.add_argument('--rounds', type=int, default=3)
+  command.add_argument('--sizes', default='10000,20000,50000,100000,200000', help='pages given to ours alone')
   args = parser.parse_args()
   for figures in args.run(args):
     print(json.dumps(figures), flush=True)

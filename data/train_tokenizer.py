@@ -1,6 +1,6 @@
 """Training of a byte-level BPE by the `tokenizers` library, exported as tokenizer.json and as a tiktoken rank file.
 
-    python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR
+    python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR_OR_FILE
 
 Ids 0 to 255 are the bytes; the merged tokens follow, in the order in which they were learned; then the special tokens.
 Both files give identical ids and load as the same tokenizer (data/tokenizer.py).
@@ -8,6 +8,7 @@ Both files give identical ids and load as the same tokenizer (data/tokenizer.py)
 
 import argparse
 import pathlib
+import shutil
 from collections.abc import Iterable, Sequence
 
 import tokenizers
@@ -19,23 +20,25 @@ from data import tokenizer as ours
 from lm import errors, files
 from lm.errors import UserError
 
+SUFFIXES = ('.json', '.tiktoken')  # of a tokenizer's two files
+
 
 def train(
   texts: Iterable[str],
   vocab_size: int,
   special_tokens: Sequence[str],
-  out_dir: files.Path,
+  out: files.Path,
   *,
   held_out: Iterable[str] = (),
   pattern: str = 'deepdive',
 ) -> dict:
-  """Trains on texts and writes out_dir/{tokenizer.json, tokenizer.tiktoken, report.json}: same input, same bytes.
+  """Trains on texts and writes tokenizer.json, tokenizer.tiktoken and report.json: same input, same bytes.
 
   Args:
     texts: read once.
     vocab_size: tokens to have before the special ones: 256 bytes and vocab_size - 256 merges.
     special_tokens: names; their ids follow.
-    out_dir: folder, replaced whole.
+    out: folder, replaced whole; or X.json or X.tiktoken, which writes X.json and X.tiktoken alone.
     held_out: texts to measure on; none: no measurement.
     pattern: name in data.tokenizer.PATTERNS of the cut before merging.
 
@@ -82,15 +85,25 @@ def train(
   if texts:
     total = sum(len(ours.valid(text).encode()) for text in texts)
     report |= {'held_out_bytes': total, 'bytes_per_token': total / sum(map(len, tokenizer.encode_batch(texts)))}
-  with files.atomic_dir(out_dir) as folder:
+  out = pathlib.Path(out)
+  with files.atomic_dir(_folder(out)) as folder:
     tokenizer.save(folder)
     ours.write_ranks(folder / 'tokenizer.tiktoken', ranks)
     files.write_json(folder / 'report.json', report)
+  if out.suffix in SUFFIXES:
+    for suffix in SUFFIXES:
+      (_folder(out) / f'tokenizer{suffix}').rename(out.with_suffix(suffix))
+    shutil.rmtree(_folder(out))
   return report
 
 
+def _folder(out: pathlib.Path) -> pathlib.Path:
+  """Where the files of a training are written: `out`, or a folder beside the files that it names."""
+  return out.with_name(f'.{out.stem}.new') if out.suffix in SUFFIXES else out
+
+
 def train_files(
-  inputs: tokenize.Inputs, vocab_size: int, out_dir: files.Path, *, held_out: float = 0.05, pattern: str = 'deepdive'
+  inputs: tokenize.Inputs, vocab_size: int, out: files.Path, *, held_out: float = 0.05, pattern: str = 'deepdive'
 ) -> dict:
   """`train` on the documents of files, measured on those that data.tokenize holds out of them."""
   spans = tokenize.spans(tokenize.find(inputs), 1 << 40)
@@ -108,21 +121,21 @@ def train_files(
       else:
         yield document['text']
 
-  return train(texts(), vocab_size, chat.SPECIAL_TOKENS, out_dir, held_out=aside, pattern=pattern)
+  return train(texts(), vocab_size, chat.SPECIAL_TOKENS, out, held_out=aside, pattern=pattern)
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.')
   parser.add_argument('--input', required=True, help='glob patterns of JSONL or text files, between commas')
   parser.add_argument('--vocab-size', type=int, default=4096, help='ids before those of the special tokens')
-  parser.add_argument('--out', required=True, help='folder to write')
+  parser.add_argument('--out', required=True, help='folder to write, or FILE.json or FILE.tiktoken to write both')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on')
   parser.add_argument('--pattern', default='deepdive', choices=ours.PATTERNS, help='how text is cut before merging')
   args = parser.parse_args()
   report = train_files(args.input, args.vocab_size, args.out, held_out=args.held_out, pattern=args.pattern)
   for key, value in report.items():
     print(f'{key:16} {value:,.3f}' if isinstance(value, float) else f'{key:16} {value}')
-  print(f'wrote {pathlib.Path(args.out)}/tokenizer.json, tokenizer.tiktoken and report.json')
+  print(f'wrote {args.out}')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """The benchmarks, on little text."""
 
 import json
+import math
+import struct
 
 import commands
 import pytest
@@ -16,6 +18,50 @@ def test_tokenizer():
   figures, = map(json.loads, out.splitlines())
   assert figures['vocab_size'] == 4096 and figures['bytes'] > 2e5
   assert figures['same_as_tiktoken'] and figures['speed_over_tiktoken'] > 0.5  # a busy machine; unloaded it is over 0.9
+
+
+def write_catalogue(path, messages):
+  """A .mo file: gettext's header, tables of lengths and offsets, then the strings, sorted by key."""
+  messages = {'': 'Content-Type: text/plain; charset=UTF-8\n', **messages}
+  items = sorted((key.encode(errors='surrogateescape'), message.encode()) for key, message in messages.items())
+  tables, strings = [[], []], b''
+  for column in (0, 1):
+    for item in items:
+      tables[column] += [len(item[column]), 28 + 16 * len(items) + len(strings)]
+      strings += item[column] + b'\0'
+  head = (0x950412DE, 0, len(items), 28, 28 + 8 * len(items), 0, 0)
+  path.parent.mkdir(parents=True)
+  path.write_bytes(struct.pack(f'<{7 + 4 * len(items)}I', *head, *tables[0], *tables[1]) + strings)
+
+
+def test_language(tmp_path):
+  said = {
+    'de': 'Die Datei %s konnte nicht geöffnet werden, weil sie auf diesem Rechner nicht vorhanden ist.',
+    'fr': "Le fichier %s n'a pas pu être ouvert parce qu'il n'existe pas sur cette machine.",
+    'pl': 'Nie można było otworzyć pliku %s, ponieważ nie ma go na tym komputerze.',
+  }
+  for code, text in said.items():
+    write_catalogue(tmp_path / code / 'LC_MESSAGES' / 'a.mo', {f'message {i}': f'{text} {i}' for i in range(30)})
+  write_catalogue(tmp_path / 'es' / 'LC_MESSAGES' / 'a.mo', {f'message {i}': f'{said["de"]} {i}' for i in range(30)})
+  write_catalogue(tmp_path / 'pt' / 'LC_MESSAGES' / 'a.mo', {'\udcff': 'ficheiro'})
+  options = ('language', f'--catalogues={tmp_path}', '--languages=de,fr,pl,es,pt')
+  status, out, err = commands.run('-m', 'data.bench', *options)
+  assert status == 0, err
+  found = {line['language']: line for line in map(json.loads, out.splitlines())}
+  assert [found[code]['right'] for code in ('de', 'fr', 'pl', 'es', 'all')] == [1, 1, 1, 0, pytest.approx(0.75, abs=0.05)]
+  assert found['de']['pages'] == 5 and found['all']['pages'] == sum(found[code]['pages'] for code in ('de', 'fr', 'pl', 'es'))
+  assert found['all']['unreadable_files'] == 1
+  status, _, err = commands.run('-m', 'data.bench', 'language', f'--catalogues={tmp_path}', '--languages=xx')
+  assert status == 1 and "no page of 'xx'" in err
+
+
+def test_duplicates():
+  status, out, err = commands.run('-m', 'data.bench', 'duplicates', '--beside=60', '--rounds=1', '--sizes=50,200')
+  assert status == 0, err
+  beside, *alone, fit = map(json.loads, out.splitlines())
+  assert beside['pages'] == 60 and beside['speed_over_datatrove'] > 0
+  assert [line['pages'] for line in alone] == [50, 200]
+  assert fit['exponent'] == pytest.approx(math.log(alone[1]['seconds'] / alone[0]['seconds']) / math.log(4))
 
 
 def test_by_turns():

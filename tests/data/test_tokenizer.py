@@ -489,6 +489,11 @@ def test_commands(tmp_path):
   status, _, err = commands.run('-m', 'data.train_tokenizer', *options)
   assert status == 0, err
   assert ours.load(tmp_path / 'new').pattern == ours.PATTERNS['cl100k']
+  status, _, err = commands.run('-m', 'data.train_tokenizer', *options, f'--out={tmp_path}/t.tiktoken')
+  assert status == 0, err
+  assert {path.name for path in tmp_path.iterdir()} == {'a.jsonl', 'new', 't.json', 't.tiktoken'}
+  assert ours.load(tmp_path / 't.json').fingerprint == ours.load(tmp_path / 'new').fingerprint
+  assert ours.load(f'{tmp_path}/t.tiktoken:cl100k').ranks == ours.load(tmp_path / 'new').ranks
   spec = f'--tokenizer={tmp_path}/new/tokenizer.tiktoken:cl100k'
   status, out, err = commands.run('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
   assert status == 0 and ' -> ' in out and '\x1b[' in out, err
