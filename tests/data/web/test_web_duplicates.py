@@ -1,6 +1,7 @@
 """Duplicates over several tasks: the same as in one process, and the same as datatrove's own four steps find."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from datatrove.utils.hashing import HashConfig
 from web import article
 
 from data.web import dedup
-from data.web.duplicates import Clusters, Signatures, pairs
+from data.web.duplicates import SIZES, Clusters, Signatures, pairs
 
 TASKS = 3
 
@@ -73,6 +74,8 @@ def test_tasks_find_what_one_process_finds(pages, tmp_path):
   signatures = np.array([dedup.signature(h) for h in hashes])
   exact = [[i, pages.index(text)] for i, text in enumerate(pages)]
   component = dedup.components(len(pages), [*dedup.candidates(signatures, dedup.ROWS), *exact])
+  sizes = Counter(n for n in Counter(component).values() if n > 1)
+  assert json.loads((tmp_path / SIZES).read_text()) == {str(size): n for size, n in sizes.items()} and len(sizes) > 1
   kept = [i for i, rule in enumerate(drop) if rule is None]
   assert len(kept) == len(set(component)) == len({component[i] for i in kept}) and 60 < len(kept) < 120
   for i in kept:
