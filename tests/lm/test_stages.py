@@ -63,6 +63,7 @@ def main():
   ])
 
 if __name__ == '__main__':
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, perhaps these tests, ignore it
   errors.run(main)
 """
 
