@@ -12,7 +12,8 @@ from configs import base
 from data import chat, tools
 from data import tasks as tasks_lib
 from data import tokenizer as tokenizer_lib
-from data.loader import Loader, Mixture
+from data.loader import Loader
+from data.mixture import Mixture
 from lm import checkpoint, files, metrics, pretrained, sample, sharding
 from lm import config as config_lib
 from lm.errors import UserError, run

@@ -21,7 +21,6 @@ import hashlib
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -246,9 +245,7 @@ def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: 
     if workers == 1 or len(parts) == 1:
       finished = ((i, write(i, part)) for i, part in parts.items())
     else:
-      context = multiprocessing.get_context('spawn')
-      pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(parts)), context, processes.die_with_parent)
-      stack.callback(pool.shutdown, cancel_futures=True)
+      pool = stack.enter_context(processes.pool(min(workers, len(parts))))
       futures = {pool.submit(write, i, part): i for i, part in parts.items()}
       finished = ((futures[f], f.result()) for f in concurrent.futures.as_completed(futures))
     for i, record in finished:

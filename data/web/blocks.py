@@ -136,7 +136,6 @@ class ReadWarc(PipelineStep):
       name = hashlib.sha256(f'{page.url}\n'.encode(errors='replace') + page.body).hexdigest()[:16]
       yield Document('', name, metadata=fields | {'html': page.body, 'figures': {}})
 
-
   def _next(self, pages: Iterator[RawPage]) -> RawPage | None:
     with self.track_time():
       return next(pages, None)

@@ -6,7 +6,6 @@ A task that is complete is never run again: OUT/logs/STAGE/completions tells whi
 import concurrent.futures
 import contextlib
 import copy
-import multiprocessing
 import os
 import socket
 import sys
@@ -40,9 +39,7 @@ class LocalExecutor(LocalPipelineExecutor):
     bar = tqdm.tqdm(desc='tasks', total=len(ranks), unit='task', disable=self.tasks == 1)
     with bar, contextlib.ExitStack() as stack:
       if workers > 1:
-        context = multiprocessing.get_context('spawn')
-        pool = concurrent.futures.ProcessPoolExecutor(workers, context, processes.die_with_parent)
-        stack.callback(pool.shutdown, cancel_futures=True)
+        pool = stack.enter_context(processes.pool(workers))
         futures = [pool.submit(self.run_task, rank) for rank in ranks]
         finished = (future.result() for future in concurrent.futures.as_completed(futures))
       else:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 import eval as evaluation
 from data import chat, loader, shards, tokenize
 from data import tokenizer as tokenizers
+from data.mixture import Mixture
 from lm import files
 from lm.errors import UserError
 
@@ -36,12 +37,12 @@ def drawn(batch):
 
 @pytest.mark.parametrize('weights', ['5,3,2', '0:5,3,2;45:1,0,0;46:1,1,8'])
 def test_shares_are_exact_and_no_row_is_skipped_or_repeated(sources, weights):
-  mixture = loader.Mixture(sources, weights, batch_size=BATCH, seed=1)
+  mixture = Mixture(sources, weights, batch_size=BATCH, seed=1)
   source, row = map(np.concatenate, zip(*(drawn(mixture.batch(step)) for step in range(100)), strict=True))
   for i, rows in enumerate(SIZES):
     mine = row[source == i]
     np.testing.assert_array_equal(mine, np.arange(len(mine)) % rows)
-  block = loader.Mixture.BLOCK
+  block = Mixture.BLOCK
   if ';' not in weights:
     for k in range(3):
       counts = np.bincount(source[k * block:(k + 1) * block])
@@ -56,7 +57,7 @@ def test_shares_are_exact_and_no_row_is_skipped_or_repeated(sources, weights):
 
 
 def test_hosts_and_restarts_change_nothing(sources):
-  make = lambda: loader.Mixture(sources, '0:1,1,1;40:0,1,3', batch_size=BATCH, seed=1)  # noqa: E731
+  make = lambda: Mixture(sources, '0:1,1,1;40:0,1,3', batch_size=BATCH, seed=1)  # noqa: E731
   expected = [make().batch(step) for step in range(38, 44)]
   for a, b in zip(make().iterate(38, 44), expected, strict=True):
     for name, values in a.items():
@@ -71,7 +72,7 @@ def test_hosts_and_restarts_change_nothing(sources):
 
 
 def test_the_fingerprint_is_of_sources_and_weights(sources):
-  prints = [loader.Mixture(s, w, batch_size=BATCH, seed=0).fingerprint
+  prints = [Mixture(s, w, batch_size=BATCH, seed=0).fingerprint
             for s, w in ((sources, '1,1,1'), (sources, '1,1,2'), (sources[::-1], '1,1,1'), (sources, '0:1,1,1;3:1,1,2'))]
   assert len(set(prints)) == 4
 
@@ -81,7 +82,7 @@ def test_the_fingerprint_is_of_sources_and_weights(sources):
   ('5:1,1,1', 'begin with 0'), ('0:1,1,1;9:1,1,1;9:1,1,1', 'rise'), ('1,1,inf', '0 or more'), ('1,1,1e-9', '1 in 16384')])
 def test_bad_weights_are_named(sources, weights, message):
   with pytest.raises(UserError, match=r'config\.data\.weights is') as error:
-    loader.Mixture(sources, weights, batch_size=BATCH, seed=0)
+    Mixture(sources, weights, batch_size=BATCH, seed=0)
   assert message in str(error.value)
 
 
