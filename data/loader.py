@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from data import shards
+from data import hashing, shards
 from lm import files
 from lm.errors import UserError, unknown
 
@@ -271,17 +271,10 @@ def permute(index: np.ndarray, size: int, key: str) -> np.ndarray:
   def network(x):
     left, right = x >> half, x & mask
     for k in keys:
-      left, right = right, left ^ (_mix(right ^ k) & mask)
+      left, right = right, left ^ (hashing.mix(right ^ k) & mask)
     return left << half | right
 
   x = network(np.asarray(index, np.uint64))
   while (outside := x >= size).any():
     x[outside] = network(x[outside])
   return x.astype(np.int64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-  """The 64-bit finalizer of SplitMix (Steele et al. 2014): every input bit changes half of the output bits."""
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))

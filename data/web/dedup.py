@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from data import hashing
+
 BANDS, ROWS = 14, 8  # FineWeb (Penedo et al. 2024): pairs of Jaccard s become candidates with 1 - (1 - s^8)^14
 CLUSTER_ROWS = 2  # 56 bands of 2: at s = .5 all but 1e-7 of the pairs become candidates
 _WORD = re.compile(r'\w+')
@@ -61,13 +63,6 @@ def _word_hash(word: str) -> int:
   return int.from_bytes(hashlib.blake2b(word.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-  """The finaliser of SplitMix64 (Steele et al. 2014): a bijection of uint64 that spreads every bit."""
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
-
-
 def words(text: str) -> list[str]:
   """Lower-case runs of letters and digits."""
   return _WORD.findall(text.lower())
@@ -79,7 +74,7 @@ def ngrams(words: list[str], n: int) -> np.ndarray:
   count = max(len(words) - n + 1, 1)
   hashes = np.zeros(count, np.uint64)
   for i in range(min(n, len(words))):
-    hashes = _mix(hashes + np.uint64(0x9E3779B97F4A7C15) + hashed[i : i + count])
+    hashes = hashing.mix(hashes + np.uint64(0x9E3779B97F4A7C15) + hashed[i : i + count])
   return hashes
 
 
@@ -101,7 +96,7 @@ def signature(hashes: np.ndarray, count: int = BANDS * ROWS) -> np.ndarray:
   result = np.full(count, np.iinfo(np.uint64).max)
   for start in range(0, len(hashes), _CHUNK):
     chunk = hashes[start : start + _CHUNK, None]
-    result = np.minimum(result, _mix(chunk * a[None] + b[None]).min(axis=0))
+    result = np.minimum(result, hashing.mix(chunk * a[None] + b[None]).min(axis=0))
   return result
 
 
