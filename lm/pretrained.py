@@ -36,12 +36,16 @@ def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> F
   """The architecture `stored` with a checkpoint, run as `config` says.
 
   Raises:
-    UserError: an architecture field of `config` that was set (differs from `defaults`) to something else than is stored.
+    UserError: a field that is not stored (the checkpoint is of another version), or an architecture field of `config` that
+      was set (differs from `defaults`) to something else than is stored.
   """
+  stored = FrozenConfigDict(stored).as_configdict()  # with tuples for JSON's lists
+  if lacking := [field for field in defaults if field not in stored]:
+    raise UserError(f'the checkpoint has no config.model.{lacking[0]}: another version of deepdive wrote it')
   for field, value in stored.items():
     if field not in EXECUTION and config[field] not in (value, defaults[field]):
       raise UserError(f'config.model.{field} is {config[field]!r}, but the checkpoint of config.init_from has {value!r}')
-  return FrozenConfigDict(stored | {field: config[field] for field in EXECUTION})
+  return FrozenConfigDict(stored.to_dict() | {field: config[field] for field in EXECUTION})
 
 
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:

@@ -3,16 +3,18 @@
 import inspect
 import json
 
+import jax
 import pytest
 from commands import ROOT, run
 from datatrove.io import DataFolder
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from configs.data import fineweb
 from data.web.blocks import Quality
 from data.web.clean import pipeline
 from data.web.executors import ray_options, slurm_options
+from lm import model
 from lm.config import load
 
 RECORD = """
@@ -57,8 +59,23 @@ def reads(tmp_path_factory):
   return found
 
 
-def test_every_field_is_read(reads):
-  everything = set().union(*reads.values())
+VARIANTS = [  # models that no config trains
+  {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4}, {'num_experts': 2}]
+
+
+def test_every_field_is_read(reads, monkeypatch):
+  everything, plain = set().union(*reads.values()), ConfigDict.__getattr__
+
+  def record(self, name):
+    everything.add((tuple(sorted(self.keys())), name))
+    return plain(self, name)
+
+  for variant in VARIANTS:
+    config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
+    model.check(config)
+    with monkeypatch.context() as patch:
+      patch.setattr(ConfigDict, '__getattr__', record)
+      jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
   assert [name for name, field in fields(base.get_config()).items() if field not in everything] == []
 
 
