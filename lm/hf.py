@@ -225,7 +225,8 @@ def check(source: Source, family: Family, layout: dict[str, Layout]) -> None:
     if stored is None:
       raise UserError(f'{source.path}: tensor {name!r} is missing; {family.architecture} with this config.json has it')
     if stored.shape != shape:
-      raise UserError(f'{source.path}: tensor {name!r} is {list(stored.shape)}; with this config.json it should be {list(shape)}')
+      found, expected = list(stored.shape), list(shape)
+      raise UserError(f'{source.path}: tensor {name!r} is {found}; with this config.json it should be {expected}')
     if stored.dtype not in DTYPES:
       raise UserError(f'{source.path}: tensor {name!r} is of type {stored.dtype}; allowed: {", ".join(DTYPES)}')
   for ours, x in layout.items():
@@ -427,8 +428,9 @@ class _Writer:
       if shards[-1] and sum(map(sizes.get, shards[-1])) + sizes[name] > max_bytes:
         shards.append([])
       shards[-1].append(name)
-    names = [SINGLE] if len(shards) == 1 else [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)]
+    names = [SINGLE]
     if len(shards) > 1:
+      names = [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)]
       where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in sorted(shard)}
       files.write_json(folder / SHARDED, {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': where})
     self._tensors = tensors
