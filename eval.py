@@ -14,8 +14,8 @@ from data import tasks as tasks_lib
 from data import tokenizer as tokenizer_lib
 from data.loader import Loader
 from data.mixture import Mixture
-from lm import checkpoint, files, metrics, pretrained, sample, sharding
 from lm import config as config_lib
+from lm import files, metrics, pretrained, sample, sharding
 from lm.errors import UserError, run
 from lm.evals import perplexity
 from lm.evals import tasks as scoring
@@ -133,7 +133,7 @@ def evaluate(config: ConfigDict, path: str) -> dict:
     tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.names(config.checkpoint.allow_mismatch)
-    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint}, allow)
+    model.check_tokenizer(tokenizer.fingerprint, allow)
     if config.data.val:
       loader = open_loader(config, tokenizer, config.data.val, train=False)
       nats, _ = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))(
@@ -153,7 +153,7 @@ def evaluate(config: ConfigDict, path: str) -> dict:
 
 def main() -> None:
   config_lib.define_flags()
-  flags.DEFINE_string('checkpoint', None, 'step, run or recipe folder')
+  flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder')
   flags.DEFINE_string('out', 'report.json', 'where the report goes')
   config = config_lib.parse(sys.argv)
   if not flags.FLAGS.checkpoint:

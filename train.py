@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     model_config = start.config
   tokenizer = tokenizer_lib.load(start.tokenizer if start else config.data.tokenizer, chat.SPECIAL_TOKENS)
   if start:
-    checkpoint.check_provenance(start.provenance, {'tokenizer': tokenizer.fingerprint}, allow)
+    start.check_tokenizer(tokenizer.fingerprint, allow)
   else:
     model_config = model.sized(config.model, tokenizer.vocab_size)
   if config.seq_len > model_config.max_len:

@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 from configs import base
 from data import chat, tools
 from data import tokenizer as tokenizer_lib
-from lm import checkpoint, errors, pretrained, sample, sharding
+from lm import errors, pretrained, sample, sharding
 from lm.errors import UserError
 
 FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
@@ -220,7 +220,7 @@ def loop(session: Session) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
-  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder')
+  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder, or a Hugging Face folder')
   parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
   parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
   parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
@@ -236,7 +236,7 @@ def main() -> None:
   with jax.set_mesh(mesh):
     model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
     tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
-    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint})
+    model.check_tokenizer(tokenizer.fingerprint)
     session = Session(model.config, model.params, tokenizer, sampling, max_new_tokens=args.max_new_tokens,
                       seed=args.seed, system=args.system)
     if sys.stdin.isatty():

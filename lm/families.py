@@ -647,8 +647,10 @@ def express(config: Mapping[str, Any], origin: Fields | None = None) -> tuple[Fa
   """
   wanted = canonical(config)
   first = of(origin) if origin else None
-  if first and first.read(origin, ignore=origin) == wanted:
-    return first, dict(origin)
+  if first:
+    hf = dict(origin) | {'vocab_size': wanted['vocab_size']}  # fine-tuning may have added tokens
+    if first.read(hf, ignore=hf) == wanted:
+      return first, hf
   nearest = None
   for family in sorted(FAMILIES, key=lambda family: family is not first):
     hf = family.write(wanted)

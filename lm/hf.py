@@ -38,6 +38,7 @@ DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.d
 SINGLE, SHARDED = 'model.safetensors', 'model.safetensors.index.json'
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json',
                    'chat_template.jinja', 'generation_config.json')  # fmt: skip
+MAX_SHARD = 5 * 10**9  # bytes of weights in one file, as transformers writes them
 ROWS = 4096  # of a matrix that are compared at a time
 
 
@@ -104,8 +105,12 @@ def open_folder(path: files.Path) -> Source:
           tensors[name] = Stored(part.get_dtype(), tuple(part.get_shape()), functools.partial(_read_file, file, name))
     except safetensors.SafetensorError as error:
       raise UserError(f'{file} is not a safetensors file: {error}') from error
-  tokenizer = {name: (path / name).read_bytes() for name in TOKENIZER_FILES if (path / name).is_file()}
-  return Source(path, config, tensors, tokenizer, (path / 'config.json', *weights))
+  return Source(path, config, tensors, tokenizer_files(path), (path / 'config.json', *weights))
+
+
+def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
+  """The content of those of TOKENIZER_FILES that a folder has."""
+  return {name: (path / name).read_bytes() for name in TOKENIZER_FILES if (path / name).is_file()}
 
 
 def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -192,10 +197,11 @@ class Layout:
     return part.transpose([order.index(axis) for axis in axes])
 
   def write_one(self, ours: np.ndarray, where: tuple[int, ...]) -> np.ndarray:
-    """The stored form, whole, of what one tensor has of the parameter."""
+    """The stored form, whole, of what one tensor has of the parameter, which may have more rows for tokens."""
     axes, order = self.tensor.layout.split(' -> ')[0], ''.join(self.tensor.stored)
     shape = [math.prod(self.sizes[axis] for axis in group) for group in self.tensor.stored]
-    return ours[where].transpose([axes.index(axis) for axis in order]).reshape(shape)
+    ours = ours[where][:self.sizes['V']] if 'V' in axes else ours[where]
+    return ours.transpose([axes.index(axis) for axis in order]).reshape(shape)
 
 
 def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
@@ -358,15 +364,16 @@ def origin(provenance: Mapping[str, Any] | None) -> dict[str, Any] | None:
   return None
 
 
-def export_model(path: files.Path, out: files.Path, tokenizer: Mapping[str, bytes], *, tokens: Mapping[str, int],
-                 max_shard_bytes: int = 5 * 10**9) -> None:
+def export_model(path: files.Path, out: files.Path, *, vocab_size: int, tokens: Mapping[str, int],
+                 max_shard_bytes: int = MAX_SHARD) -> None:
   """Writes a checkpoint as a folder that transformers reads: config, weights (in their dtype), tokenizer.
 
   Args:
     path: anything `lm.checkpoint.locate` takes.
     out: a folder that does not exist.
-    tokenizer: content of each file of it.
-    tokens: `bos_token_id` and the like, for the config.json of a model that was not imported.
+    vocab_size: the tokenizer's. Rows of the vocabulary that a training run here added beyond it are left out; an imported
+      model's are all its own.
+    tokens: `bos_token_id` and the like, for the config.json of a model that was trained here.
     max_shard_bytes: a larger model goes into several files.
 
   Raises:
@@ -378,15 +385,18 @@ def export_model(path: files.Path, out: files.Path, tokenizer: Mapping[str, byte
   path = checkpoint.locate(path)
   provenance = checkpoint.provenance(path)
   types = checkpoint.params_metadata(path)
-  config = FrozenConfigDict(provenance['config']['model'])
-  imported = origin(provenance)
-  family, hf = families.express(config, imported)
-  if not imported:
+  config, imported = FrozenConfigDict(provenance['config']['model']), origin(provenance)
+  rows, trained = config.vocab_size, 'hf_config' not in provenance
+  if trained:
+    rows = min(rows, max(vocab_size, imported['vocab_size'] if imported else 0))
+  family, hf = families.express(config.to_dict() | {'vocab_size': rows}, imported)
+  if trained:
     hf |= tokens
   layout = layouts(family, config)
-  for name in layout.keys() | types.keys():
-    if name not in layout or name not in types or tuple(types[name].shape) != layout[name].shape:
+  for name in sorted(layout.keys() | types.keys()):
+    if name not in layout or name not in types or types[name].shape != layout[name].shape:
       raise UserError(f'checkpoint {path}: params/{name} is not a parameter of the model that its provenance describes')
+  layout = layouts(family, FrozenConfigDict(config.to_dict() | {'vocab_size': rows}))
   dtypes = {name: _dtype_name(path, name, x.dtype) for name, x in types.items()}
   hf['dtype' if 'dtype' in hf else 'torch_dtype'] = DTYPES[dtypes['embedding']].name
   groups: dict[str, list[str]] = {}  # parameters that share their tensors
@@ -394,6 +404,8 @@ def export_model(path: files.Path, out: files.Path, tokenizer: Mapping[str, byte
     groups.setdefault(x.tensor.name, []).append(name)
   header = {tensor: (dtypes[group[0]], layout[group[0]].stored_shape)
             for group in groups.values() for tensor in layout[group[0]].names()}
+  tokenizer = {'tokenizer_config.json': b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n'}  # where there is none
+  tokenizer |= tokenizer_files(path.parent.parent / 'tokenizer')
   with files.atomic_dir(out) as folder:
     files.write_json(folder / 'config.json', hf)
     for name, content in tokenizer.items():
@@ -403,7 +415,7 @@ def export_model(path: files.Path, out: files.Path, tokenizer: Mapping[str, byte
         params = checkpoint.read_params(path, group)
         one = layout[group[0]]
         for where in itertools.product(*map(range, one.shape[:one.lead])):
-          thirds = [layout[name].write_one(params[name], where) for name in group]
+          thirds = [layout[name].write_one(params[name], where) for name in group]  # or one, whole
           writer.write(one.name(where), np.concatenate(thirds, -1) if len(thirds) > 1 else thirds[0])
 
 
@@ -469,3 +481,41 @@ class _Writer:
 def _by_layer(name: str) -> list[Any]:
   """Sorts numbers in names as numbers."""
   return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)]
+
+
+# ---- The front end ---------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+  from configs import base
+  from data import chat
+  from data import tokenizer as tokenizers
+
+  parser = argparse.ArgumentParser(prog='python -m lm.hf', description='Imports and exports open weights.')
+  commands = parser.add_subparsers(dest='command', required=True)
+  import_parser = commands.add_parser('import', help='a Hugging Face folder into a run\'s folder')
+  export_parser = commands.add_parser('export', help='a checkpoint into a Hugging Face folder')
+  for command in (import_parser, export_parser):
+    command.add_argument('src', metavar='SRC')
+    command.add_argument('dst', metavar='DST', help='a folder that does not exist')
+  import_parser.add_argument('--ignore', default='', metavar='FIELD,...',
+                             help='fields of config.json that we do not know and that do not change what the model computes')
+  export_parser.add_argument('--max-shard-gb', type=float, default=MAX_SHARD / 1e9, metavar='GB',
+                             help='largest file of weights (default 5)')
+  args = parser.parse_args()
+  if args.command == 'import':
+    config = import_model(open_folder(args.src), args.dst, base.get_config().model,
+                          lambda folder: tokenizers.load(folder, chat.SPECIAL_TOKENS).fingerprint,
+                          config_lib.names(args.ignore))
+    print(f'wrote {args.dst}: {config.num_layers} layers, {config.param_dtype}, contexts of {config.max_len} tokens')
+  else:
+    folder = checkpoint.locate(args.src).parent.parent / 'tokenizer'
+    tokenizer = tokenizers.load(folder, chat.SPECIAL_TOKENS)
+    tokens = {'bos_token_id': chat.token_id(tokenizer, chat.BOS), 'eos_token_id': chat.token_id(tokenizer, chat.END)}
+    export_model(args.src, args.dst, vocab_size=tokenizer.vocab_size, tokens=tokens,
+                 max_shard_bytes=int(args.max_shard_gb * 1e9))
+    print(f'wrote {args.dst}')
+
+
+if __name__ == '__main__':
+  errors.run(main)
