@@ -22,6 +22,7 @@ class Pretrained:
 
   config: FrozenConfigDict  # its `model` part
   params: Any
+  axes: Any  # the names of each parameter's axes
   provenance: dict[str, Any]
   run: pathlib.Path  # the folder of the run that made it
   step: int
@@ -70,5 +71,6 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
-  params, provenance = checkpoint.load_params(folder, abstract_params(config, mesh)[0])
-  return Pretrained(config, params, provenance, folder.parent.parent, int(folder.name))
+  shapes, axes = abstract_params(config, mesh)
+  params, provenance = checkpoint.load_params(folder, shapes)
+  return Pretrained(config, params, axes, provenance, folder.parent.parent, int(folder.name))
