@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import chat, loader, shards, tokenize
-from data import tokenizer as tokenizers
 from lm import files
 from lm.errors import UserError
 
@@ -159,8 +158,8 @@ def test_conversations_learn_the_assistant_alone(tmp_path):
   turns = (({'role': 'user', 'content': f'{i}?'}, {'role': 'assistant', 'content': f'{i}!'}) for i in range(9))
   rows = [{'messages': turn} for turn in turns]
   (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  tokenizer = tokenizers.load('bytes', chat.SPECIAL_TOKENS)
-  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', tokenizer, held_out=0, progress=False)
+  chat_format = chat.load('bytes')
+  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', chat_format, held_out=0, progress=False)
   data = loader.Loader(
     tmp_path / 'out/train/manifest.json', seq_len=33, batch_size=2, seed=0, layout='packed', pad_last=True
   )
@@ -169,7 +168,7 @@ def test_conversations_learn_the_assistant_alone(tmp_path):
     batch = data.batch(step)
     for i in range(2):
       row = batch['targets'][i][batch['weights'][i] > 0]
-      learned += tokenizer.decode(row).split('<|end|>')[:-1]
+      learned += chat_format.tokenizer.decode(row).split('<|end|>')[:-1]
   assert sorted(learned) == [f'{i}!' for i in range(9)]
 
 
