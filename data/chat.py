@@ -171,11 +171,11 @@ class Format:
     """
     messages = _checked(conversation, last='assistant')
     (stop, *before), (final, *after) = self._around['follow'], self._around['end']
-    end = [final, *self._encode(_unlearned(after))[0]]
+    end = [final, *self._encode(_unlearned(after), inside=True)[0]]
     ids, mask, kept = [], [], 0
     items, said = self._opening(messages)
     for question, answer in zip(said[::2], said[1::2], strict=True):
-      tokens, learned = self._encode([*items, *self._question(question), *self._answer(answer)])
+      tokens, learned = self._encode([*items, *self._question(question), *self._answer(answer)], inside=bool(ids))
       ids += tokens
       mask += learned
       if max_tokens is not None and len(ids) + len(end) > max_tokens:
@@ -195,7 +195,7 @@ class Format:
     follow = self._around['follow']
     for asked, answer in zip(said[:-1:2], said[1::2], strict=True):
       items += [*self._question(asked), *self._answer(answer), *_unlearned(follow)]
-    return self._encode([*items, *self._question(question)])[0]
+    return self._encode([*items, *self._question(question)], inside=False)[0]
 
   def render_next(self, text: str, stopped: bool) -> list[int]:
     """Tokens that follow an answer when the user goes on with `text`, up to where the next answer begins.
@@ -204,7 +204,8 @@ class Format:
       stopped: whether the answer ended with its stop token; one that was cut off gets it.
     """
     before = self._around['follow'][stopped:]
-    return self._encode([*_unlearned(before), *self._question({'role': 'user', 'content': text})])[0]
+    items = [*_unlearned(before), *self._question({'role': 'user', 'content': text})]
+    return self._encode(items, inside=True)[0]
 
   def parse(self, ids: list[int]) -> dict:
     """The parts of a completion, however malformed; never raises.
@@ -255,7 +256,7 @@ class Format:
     if not parts or parts[-1]['type'] != 'python':  # the tag closed nothing
       return []
     opening, closing = self._tags('output')
-    return [opening, *self.tokenizer.encode(tool(parts[-1]['text'])), closing]
+    return [opening, *self.tokenizer.encode_inside(tool(parts[-1]['text'])), closing]
 
   def _tags(self, kind: str) -> tuple[int, int]:
     if len(ids := self.tag_ids(kind)) < 2:
@@ -297,8 +298,12 @@ class Format:
     said = ''.join(part['text'] for part in _parts(message['content']))
     return said.strip() if message['role'] in self.layout.stripped else said
 
-  def _encode(self, items: list[tuple[str | int, int]]) -> tuple[list[int], list[int]]:
-    """Ids and mask of (id or text, learned). Between special tokens text is encoded in one piece, as templates are."""
+  def _encode(self, items: list[tuple[str | int, int]], inside: bool) -> tuple[list[int], list[int]]:
+    """Ids and mask of (id or text, learned). Between special tokens text is encoded in one piece, as templates are.
+
+    Args:
+      inside: whether other tokens come before.
+    """
     ids, mask = [], []
     for special, group in itertools.groupby(items, key=lambda item: isinstance(item[0], int)):
       run = list(group)
@@ -307,11 +312,12 @@ class Format:
         mask += [learned for _, learned in run]
         continue
       given, own = (''.join(text for text, learned in run if learned == value) for value in (0, 1))
+      encode = self.tokenizer.encode_inside if inside or ids else self.tokenizer.encode
       # An answer goes on from the prompt's tokens, whatever it begins with.
-      head = self.tokenizer.encode(given) if given else []
-      tokens = self.tokenizer.encode(given + own) if own else head
+      head = encode(given) if given else []
+      tokens = encode(given + own) if own else head
       if tokens[: len(head)] != head:
-        tokens = head + self.tokenizer.encode(own)
+        tokens = head + self.tokenizer.encode_inside(own)
       ids += tokens
       mask += [0] * len(head) + [1] * (len(tokens) - len(head))
     return ids, mask
