@@ -203,7 +203,7 @@ class Format:
     Args:
       stopped: whether the answer ended with its stop token; one that was cut off gets it.
     """
-    before = self._around['follow'][stopped:]
+    before = self._around['follow'][1:] if stopped else [self.layout.trail, *self._around['follow']]
     items = [*_unlearned(before), *self._question({'role': 'user', 'content': text})]
     return self._encode(items, inside=True)[0]
 
@@ -282,9 +282,10 @@ class Format:
     return _unlearned([self._text(message), *self._around['reply']])
 
   def _answer(self, message: dict) -> list[tuple[str | int, int]]:
-    items = [(self.layout.lead, 1)]
-    if not any(part['type'] != 'text' for part in _parts(message['content'])):
-      return [*items, (self._text(message), 1)]
+    lead, trail = (self.layout.lead, 1), (self.layout.trail, 1)
+    if all(part['type'] == 'text' for part in _parts(message['content'])):
+      return [lead, (self._text(message), 1), trail]
+    items = [lead]
     for part in _parts(message['content']):
       if part['type'] == 'text':
         items.append((part['text'], 1))
@@ -292,7 +293,7 @@ class Format:
         opening, closing = self._tags(part['type'])
         learned = int(part['type'] != 'output')
         items += [(opening, learned), (part['text'], learned), (closing, learned)]
-    return items
+    return [*items, trail]
 
   def _text(self, message: dict) -> str:
     said = ''.join(part['text'] for part in _parts(message['content']))

@@ -5,7 +5,7 @@ writes around their texts comes to a few constant strings, a `Layout`. They are 
 the template, which may hold dates, a default system turn or a name for the assistant of its own; other probes then prove
 that the strings give what the template gives. So no model's format has to be known here.
 
-    [system SYSTEM question | start] QUESTION reply [lead] ANSWER follow QUESTION reply [lead] ANSWER ... end
+    [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead ANSWER ... trail end
 """
 
 import dataclasses
@@ -56,6 +56,7 @@ class Layout:
   question: str  # between that and the first question
   reply: str  # between a question and its answer: a prompt ends with it
   lead: str  # white space that an answer begins with
+  trail: str  # and ends with
   follow: str  # between an answer and the next question
   end: str  # after the last answer
   stripped: tuple[str, ...]  # roles whose texts lose the white space around them
@@ -70,7 +71,7 @@ class Layout:
       first, *said = said
       written = [self.start, first]
     for answer, question in zip(said[::2], said[1::2], strict=True):
-      written += [self.reply, self.lead, answer, self.follow, question]
+      written += [self.reply, self.lead, answer, self.trail, self.follow, question]
     return ''.join([*written, self.reply])
 
 
@@ -106,7 +107,12 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   lead = before.removeprefix(reply)
   if not before.startswith(reply) or lead.strip():
     raise UserError(f'the chat template prompts with {reply!r} but writes {before!r} before an answer that was given')
-  layout = Layout(start, None, '', reply, lead, follow, end, ())
+  trail = follow[: len(follow) - len(follow.lstrip())]
+  if end.startswith(trail):
+    follow, end = follow.removeprefix(trail), end.removeprefix(trail)
+  else:
+    trail = ''
+  layout = Layout(start, None, '', reply, lead, trail, follow, end, ())
   try:
     before, question, _ = _cut(render(_talk(said[:1], system)), [system, said[0]])
     layout = dataclasses.replace(layout, system=before, question=question)
@@ -118,7 +124,7 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   stripped = {m['role'] for m in spaced if m['content'] not in rendered}
   layout = dataclasses.replace(layout, stripped=tuple(sorted(stripped)))
   _prove(layout, render, [talk[:1], talk[:3], talk, _talk(['Two\nlines', ' Spaces  inside ', '1 + 1'])])
-  if not render(talk[:4], prompt=False).endswith(said[3] + end):
+  if not render(talk[:4], prompt=False).endswith(said[3] + trail + end):
     raise UserError('the chat template ends conversations of different lengths in different ways')
   return layout
 

@@ -34,6 +34,16 @@ MISTRAL = """
     {{- ' ' + m.content | trim + eos_token }}
   {%- endif %}
 {%- endfor %}"""
+LLAMA_2 = """
+{%- for m in messages if m.role != 'system' %}
+  {%- set system = '' %}
+  {%- if loop.first and messages[0].role == 'system' %}
+    {%- set system = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}
+  {%- endif %}
+  {%- if m.role == 'user' %}{{ bos_token + '[INST] ' + (system + m.content) | trim + ' [/INST]' }}
+  {%- else %}{{ ' ' + m.content | trim + ' ' + eos_token }}
+  {%- endif %}
+{%- endfor %}"""
 TULU = """
 {%- for m in messages %}
   {{- '<|' + m.role + '|>\n' + m.content }}
