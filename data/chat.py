@@ -54,7 +54,8 @@ def load(
   path = pathlib.Path(spec)
   folder = path if path.is_dir() else path.parent if path.name in ('tokenizer.json', 'tokenizer.model') else None
   plain, source, variables = tokenizers.load(spec), templates.find(name, folder), templates.variables(folder)
-  start = BOS if BOS in plain.special_tokens else variables.get('bos_token', BOS)
+  candidates = (BOS, variables.get('bos_token'), variables.get('eos_token'))
+  start = next((token for token in candidates if token in plain.special_tokens), BOS)
   names = {template: n for n, template in templates.NAMED.items()}
   known = names.get(source) if source else 'deepdive'
   if known:
@@ -81,7 +82,7 @@ class Format:
 
   Attributes:
     tokenizer: with the special tokens.
-    start: name of the special token that begins a document.
+    start: name of the special token that begins a document: <|endoftext|>, or else the model's bos_token or eos_token.
     source: the Jinja chat template; None: there is none, as of a base model.
     variables: the special tokens that the template may name.
     tags: names of the opening and closing tag of each kind of part; what the tokenizer lacks cannot be rendered.
