@@ -90,6 +90,10 @@ class Tokenizer:
     """Ids of a text, never of a special token. A lone surrogate counts as U+FFFD."""
     raise NotImplementedError
 
+  def encode_inside(self, text: str) -> list[int]:
+    """Ids of a text that goes on after other tokens: without the space that some tokenizers put before a first word."""
+    return self.encode(text)
+
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """`encode` of each text; all kinds but bytes use all cores."""
     return [self.encode(text) for text in texts]
@@ -245,6 +249,10 @@ class HuggingFace(Tokenizer):
     super().__init__(specials, max(vocab.values()), content)
     self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(value['decoder'])))
     self._tokens = {i: token for token, i in vocab.items()}
+    self._inside = self._tokenizer
+    if '"prepend_scheme":"first"' in (text := self._tokenizer.to_str()):
+      self._inside = tokenizers.Tokenizer.from_str(text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"'))
+      self._inside.encode_special_tokens = True
     self._refuse_forgery()
 
   def __reduce__(self):  # a pickled tokenizers.Tokenizer forgets encode_special_tokens
@@ -252,6 +260,9 @@ class HuggingFace(Tokenizer):
 
   def encode(self, text: str) -> list[int]:
     return self._tokenizer.encode(valid(text), add_special_tokens=False).ids
+
+  def encode_inside(self, text: str) -> list[int]:
+    return self._inside.encode(valid(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     encodings = self._tokenizer.encode_batch_fast([valid(t) for t in texts], add_special_tokens=False)
@@ -472,8 +483,10 @@ def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
   value = files.read_json(path)
   if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
     raise UserError(f'{path} is not a tokenizers file: no field {min(lacking)!r}')
+  for token in value['added_tokens']:
+    token['special'] |= token['content'] in special_tokens
   with _named(path):
-    return _plain_bpe(value, special_tokens) or HuggingFace(path.read_text(encoding='utf-8'), special_tokens)
+    return _plain_bpe(value, special_tokens) or HuggingFace(json.dumps(value), special_tokens)
 
 
 def read_ranks(path: files.Path) -> dict[bytes, int]:

@@ -489,7 +489,7 @@ def _by_layer(name: str) -> list[Any]:
 def main() -> None:
   from configs import base
   from data import chat
-  from data import tokenizer as tokenizers
+  from data import tokenizer as tokenizer_lib
 
   parser = argparse.ArgumentParser(prog='python -m lm.hf', description='Imports and exports open weights.')
   commands = parser.add_subparsers(dest='command', required=True)
@@ -505,14 +505,15 @@ def main() -> None:
   args = parser.parse_args()
   if args.command == 'import':
     config = import_model(open_folder(args.src), args.dst, base.get_config().model,
-                          lambda folder: tokenizers.load(folder, chat.SPECIAL_TOKENS).fingerprint,
+                          lambda folder: tokenizer_lib.load(folder).fingerprint,
                           config_lib.names(args.ignore))
     print(f'wrote {args.dst}: {config.num_layers} layers, {config.param_dtype}, contexts of {config.max_len} tokens')
   else:
     folder = checkpoint.locate(args.src).parent.parent / 'tokenizer'
-    tokenizer = tokenizers.load(folder, chat.SPECIAL_TOKENS)
-    tokens = {'bos_token_id': chat.token_id(tokenizer, chat.BOS), 'eos_token_id': chat.token_id(tokenizer, chat.END)}
-    export_model(args.src, args.dst, vocab_size=tokenizer.vocab_size, tokens=tokens,
+    chat_format = chat.load(str(folder))
+    start = chat_format.document_start
+    tokens = {'bos_token_id': start, 'eos_token_id': chat_format.stops[0] if chat_format.source else start}
+    export_model(args.src, args.dst, vocab_size=chat_format.tokenizer.vocab_size, tokens=tokens,
                  max_shard_bytes=int(args.max_shard_gb * 1e9))
     print(f'wrote {args.dst}')
 
