@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from configs.data import fineweb
 
 # The model of the :smoke variants: for bytes, on a CPU.
-TINY = {'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192, 'max_len': 256}
+TINY = {'vocab_size': 0, 'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192,
+        'max_len': 256, 'dtype': 'float32', 'remat': 'none'}
 
 
 def get_config() -> ConfigDict:
@@ -79,6 +80,7 @@ def get_config() -> ConfigDict:
 
   c.loss = ConfigDict()
   c.loss.chunk = 4096  # tokens whose logits exist at one time
+  c.loss.vocab_blocks = 0  # > 0: logits of all tokens but of one such part of the vocabulary (for a head that is sharded)
   c.loss.balance = 0.01  # weight of the experts' load balance in pretraining and SFT (Switch, arXiv 2101.03961)
   c.loss.z_loss = 0.0  # weight of log(Z)^2, keeps logits from drifting (PaLM, arXiv 2204.02311, section 5)
 
@@ -128,6 +130,17 @@ def get_config() -> ConfigDict:
   c.rl.kl = 0.0  # weight of the KL divergence to the starting model
   c.rl.format_reward = 0.0  # added to the grade when the reply is well-formed and ended by its stop token
   return c
+
+
+def smoke(c: ConfigDict) -> None:
+  """Makes a pretraining config one for a first look: a tiny model of its kind, on this repository's own source, as bytes."""
+  c.data.train, c.data.tokenizer = 'lm/*.py,data/*.py', 'bytes'
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
+  c.model.update(TINY)
+  c.mesh.update(data=-1, fsdp=1, tensor=1)
+  c.optim.update(lr=1e-2, warmup=5)
+  c.eval.update(every=10, batch_size=8, prompts=('def main',), max_new_tokens=32)
+  c.checkpoint.every, c.log_every = 10, 5
 
 
 def get_recipe() -> ConfigDict:

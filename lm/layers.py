@@ -63,6 +63,9 @@ class Linear(nn.Module):
     init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
     w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
     y = jnp.tensordot(x, w.astype(x.dtype), axes=n)
+    if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/quantize.py)
+      scale = self.get_variable('params', 'kernel_scale')
+      y = (y.astype(jnp.float32) * jnp.expand_dims(scale, range(y.ndim - scale.ndim))).astype(x.dtype)
     if self.bias:
       init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
       b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
@@ -82,6 +85,8 @@ class GroupedLinear(nn.Module):
   def __call__(self, x: jax.Array, sizes_E: jax.Array) -> jax.Array:
     init = nn.with_logical_partitioning(nn.initializers.normal(self.std), ('expert', *self.axes))
     w = self.param('kernel', init, (self.config.num_experts, *self.shape), jnp.dtype(self.config.param_dtype))
+    if self.has_variable('params', 'kernel_scale'):
+      w = w.astype(jnp.float32) * self.get_variable('params', 'kernel_scale')[:, None]
     return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes_E)
 
 

@@ -23,6 +23,7 @@ class Pretrained:
 
   config: FrozenConfigDict  # its `model` part
   params: Any
+  axes: Any  # the names of each parameter's axes
   provenance: dict[str, Any]
   run: pathlib.Path  # the folder of the run that made it, or the Hugging Face folder
   step: int
@@ -72,11 +73,13 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   if hf.is_folder(path):
     source = hf.open_folder(path)
     config = adopt(execution, defaults, hf.model_config(source, defaults).to_dict())
-    params = hf.load(source, config, abstract_params(config, mesh)[0])
-    return Pretrained(config, params, source.provenance, source.path, 0, str(source.path))
+    shapes, axes = abstract_params(config, mesh)
+    params = hf.load(source, config, shapes)
+    return Pretrained(config, params, axes, source.provenance, source.path, 0, str(source.path))
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
-  params, provenance = checkpoint.load_params(folder, abstract_params(config, mesh)[0])
+  shapes, axes = abstract_params(config, mesh)
+  params, provenance = checkpoint.load_params(folder, shapes)
   run = folder.parent.parent
-  return Pretrained(config, params, provenance, run, int(folder.name), str(run / 'tokenizer'))
+  return Pretrained(config, params, axes, provenance, run, int(folder.name), str(run / 'tokenizer'))
