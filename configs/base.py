@@ -82,6 +82,7 @@ def get_config() -> ConfigDict:
 
   c.loss = ConfigDict()
   c.loss.chunk = 4096  # tokens whose logits exist at one time
+  c.loss.vocab_blocks = 0  # > 0: logits of all tokens but of one such part of the vocabulary (for a head that is sharded)
   c.loss.balance = 0.01  # weight of the experts' load balance in pretraining and SFT (Switch, arXiv 2101.03961)
   c.loss.z_loss = 0.0  # weight of log(Z)^2, keeps logits from drifting (PaLM, arXiv 2204.02311, section 5)
 

@@ -499,7 +499,8 @@ class Family:
 
   def write(self, ours: Fields) -> Fields:
     """A config.json for our architecture; where the family lacks something, reading it back shows the difference."""
-    hf = {'architectures': [self.architecture], 'model_type': self.model_type}
+    special = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))  # some families have defaults that do not fit
+    hf = {'architectures': [self.architecture], 'model_type': self.model_type} | special
     for rule in self.rules:
       hf |= rule.write(ours)
     return hf

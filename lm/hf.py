@@ -81,8 +81,8 @@ class Source:
 
 def is_folder(path: files.Path) -> bool:
   """Whether this is a folder as transformers writes it, rather than one of ours."""
-  path = pathlib.Path(path)
-  return (path / 'config.json').is_file() and not any((path / name).exists() for name in ('checkpoints', 'final.json'))
+  config = pathlib.Path(path) / 'config.json'  # a run of ours has one too
+  return config.is_file() and not {'architectures', 'model_type'}.isdisjoint(files.read_json(config))
 
 
 def open_folder(path: files.Path) -> Source:

@@ -1,5 +1,7 @@
 """The pretraining step's loss: next-token prediction on every token of packed documents."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -11,14 +13,16 @@ from lm.steps.common import LossFn
 
 def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn:
   """Loss of a batch {inputs, targets, segment_ids, positions: int32 [B, T]; weights: float32 [B, T]}."""
-  model, cap = Transformer(model_config), model_config.logit_softcap
-  chunk, z_loss, balance_weight = loss_config.chunk, loss_config.z_loss, loss_config.balance
+  model = Transformer(model_config)
+  cross_entropy = functools.partial(loss.cross_entropy, chunk=loss_config.chunk, z_loss=loss_config.z_loss,
+                                    cap=model_config.logit_softcap, vocab_blocks=loss_config.vocab_blocks)
+  balance_weight = loss_config.balance
 
   def loss_fn(params, batch):
     (hidden_BTD, _), sown = model.apply(
       {'params': params}, batch['inputs'], batch['positions'], batch['segment_ids'], mutable=['losses'])
     weights_BT = batch['weights']
-    total = loss.cross_entropy(hidden_BTD, head(params, model_config), batch['targets'], weights_BT, chunk, z_loss, cap)
+    total = cross_entropy(hidden_BTD, head(params, model_config), batch['targets'], weights_BT)
     metrics = {}
     if model_config.num_experts:
       (balance_LB,) = jax.tree.leaves(sown)

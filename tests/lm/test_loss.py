@@ -35,11 +35,11 @@ def numpy_cross_entropy(x, head, targets, weights, z_loss, cap=None):
 
 
 @pytest.mark.parametrize(('z_loss', 'cap'), [(0.0, 0.0), (0.1, 0.0), (0.1, 2.0)])
-@pytest.mark.parametrize('chunk', [1, 5, 7, 24, 1000])
-def test_cross_entropy_and_its_gradients(chunk, z_loss, cap):
+@pytest.mark.parametrize(('chunk', 'vocab_blocks'), [(1, 0), (5, 0), (7, 0), (24, 0), (1000, 0), (1, 1), (1, 4), (1, 13)])
+def test_cross_entropy_and_its_gradients(chunk, vocab_blocks, z_loss, cap):
   x, head, targets, weights = inputs()
   value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss, cap)
-  args = (targets, weights, chunk, z_loss, cap)
+  args = (targets, weights, chunk, z_loss, cap, vocab_blocks)
   np.testing.assert_allclose(loss.cross_entropy(x, head, *args), value, rtol=1e-5)
   got, grads = jax.value_and_grad(lambda x, head: 3.0 * loss.cross_entropy(x, head, *args), argnums=(0, 1))(x, head)
   np.testing.assert_allclose(got, 3 * value, rtol=1e-5)  # 3: what comes in from above is passed on
@@ -47,16 +47,19 @@ def test_cross_entropy_and_its_gradients(chunk, z_loss, cap):
   np.testing.assert_allclose(grads[1], 3 * dhead, rtol=1e-4, atol=1e-5)
 
 
-def test_cross_entropy_stays_finite_at_huge_logits():
+@pytest.mark.parametrize('vocab_blocks', [0, 4])
+def test_cross_entropy_stays_finite_at_huge_logits(vocab_blocks):
   x, head, targets, weights = inputs()
-  value, grad = jax.value_and_grad(loss.cross_entropy)(1e4 * x, head, targets, weights, 8)
+  value, grad = jax.value_and_grad(loss.cross_entropy)(1e4 * x, head, targets, weights, 8, vocab_blocks=vocab_blocks)
   assert np.isfinite(value) and np.isfinite(grad).all()
 
 
-def test_bfloat16_states_give_float32_sums():
+@pytest.mark.parametrize('vocab_blocks', [0, 4])
+def test_bfloat16_states_give_float32_sums(vocab_blocks):
   x, head, targets, weights = inputs()
   low = jnp.asarray(x, jnp.bfloat16)
-  value, (dx, dhead) = jax.value_and_grad(loss.cross_entropy, argnums=(0, 1))(low, head, targets, weights, 8)
+  function = functools.partial(loss.cross_entropy, chunk=8, vocab_blocks=vocab_blocks)
+  value, (dx, dhead) = jax.value_and_grad(function, argnums=(0, 1))(low, head, targets, weights)
   assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
   np.testing.assert_allclose(value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02)
 
@@ -100,7 +103,7 @@ def test_banned_tokens_have_no_probability_and_no_gradient():
   assert np.isfinite(grad).all() and not grad[4].any() and grad[5].any()
 
 
-@pytest.mark.parametrize('function', ['cross_entropy', 'token_log_probs'])
+@pytest.mark.parametrize('function', ['cross_entropy', 'by vocabulary', 'token_log_probs'])
 def test_never_holds_all_logits(function):
   tokens, vocab, chunk = 4096, 1024, 64
   x, head = jnp.ones((4, tokens // 4, 8)), jnp.ones((vocab, 8))
@@ -109,6 +112,8 @@ def test_never_holds_all_logits(function):
   def total(x, head):
     if function == 'cross_entropy':
       return loss.cross_entropy(x, head, targets, weights, chunk)
+    if function == 'by vocabulary':
+      return loss.cross_entropy(x, head, targets, weights, chunk, vocab_blocks=16)
     return loss.token_log_probs(x, head, targets, chunk)[0].sum()
 
   compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(x, head).compile()

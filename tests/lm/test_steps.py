@@ -12,7 +12,7 @@ from lm import layers, model, rollout, sample
 from lm.steps import common, diagnose, pretrain, rl, sft
 
 VOCAB, STOP = 23, 2
-CHUNK = ConfigDict({'chunk': 8, 'z_loss': 0.0, 'balance': 0.5})
+CHUNK = ConfigDict({'chunk': 8, 'z_loss': 0.0, 'vocab_blocks': 0, 'balance': 0.5})
 SCHEDULE = optax.constant_schedule(0.5)
 RNG = np.random.default_rng(0)
 
