@@ -88,7 +88,7 @@ def documents(all_spans: Iterable[Span]) -> Iterator[dict]:
 
 def _lines(span: Span) -> Iterator[dict]:
   packed = span.path.endswith('.gz')
-  with gzip.open(span.path) if packed else open(span.path, 'rb') as f:
+  with files.unpacking(span.path), gzip.open(span.path) if packed else open(span.path, 'rb') as f:
     f.seek(max(span.start - 1, 0))
     at = f.tell() + len(f.readline() if span.start else b'')
     for line in f:

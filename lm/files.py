@@ -2,11 +2,13 @@
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +63,15 @@ def locked(folder: Path) -> Iterator[None]:
     raise UserError(f'{folder}: another process is writing into this folder') from None
   finally:
     os.close(handle)
+
+
+@contextlib.contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+  """What reads a gzip file inside raises UserError, which names it, where it is cut off or damaged."""
+  try:
+    yield
+  except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    raise UserError(f'{path} is cut off or damaged: {error}') from error
 
 
 def write_text(path: Path, text: str) -> None:
