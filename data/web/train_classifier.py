@@ -1,6 +1,6 @@
 """Training of the quality classifier of data/web/classifier.py on labelled pages.
 
-    python -m data.web.train_classifier --input='labelled/*.jsonl' --out=FILE.bin [--threshold=3 --held-out=.1 ...]
+    python -m data.web.train_classifier --input='labelled/*.jsonl' --out=FILE.bin [--threshold=2.5 --held-out=.1 ...]
 
 Input: {"text": ..., "score": ...} a line, of *.jsonl or *.jsonl.gz; any path that fsspec knows. A score is a number from 0
 to 5, taken as the nearest integer: FineWeb-Edu's scale of educational value (Penedo et al. 2024, arXiv 2406.17557, section
@@ -54,7 +54,7 @@ def train(
   out: files.Path,
   *,
   dim: int = 16,
-  epochs: int = 5,
+  epochs: int = 10,
   lr: float = 0.5,
   ngrams: int = 2,
   buckets: int = 1 << 18,
@@ -139,13 +139,13 @@ def main() -> None:
   parser.add_argument('--input', required=True, help='glob patterns of JSONL files with "text" and "score", between commas')
   parser.add_argument('--out', required=True, help='file to write')
   parser.add_argument('--dim', type=int, default=16)
-  parser.add_argument('--epochs', type=int, default=5)
+  parser.add_argument('--epochs', type=int, default=10)
   parser.add_argument('--lr', type=float, default=0.5)
   parser.add_argument('--ngrams', type=int, default=2, help='the longest n-grams of words')
   parser.add_argument('--buckets', type=int, default=1 << 18, help='rows for n-grams, of 4 x dim bytes in the file')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--held-out', type=float, default=0.1, help='share of the texts to measure on')
-  parser.add_argument('--threshold', type=float, default=3.0, help='least score of a page to be kept, to measure F1 at')
+  parser.add_argument('--threshold', type=float, default=2.5, help='least score of a page to be kept, to measure F1 at')
   options = vars(parser.parse_args())
   globs, out, held_out, threshold = (options.pop(name) for name in ('input', 'out', 'held_out', 'threshold'))
   if not 0 <= held_out < 1:
