@@ -6,6 +6,7 @@ import gzip
 import html
 import html.parser
 import json
+import os
 import random
 import re
 import shutil
@@ -210,7 +211,7 @@ def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
 
 
 def test_a_folder_is_written_by_one_process(corpus):
-  with files.locked(corpus / 'out'), pytest.raises(UserError, match='out: another process is writing into this folder'):
+  with files.locked(corpus / 'out'), pytest.raises(UserError, match=rf'out is already in use by pid {os.getpid()}$'):
     clean(corpus, corpus / 'out', settings())
 
 
