@@ -17,6 +17,7 @@ import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
+from data.web import inputs
 from data.web.rules import Check
 from lm import errors
 from lm.errors import UserError
@@ -70,13 +71,14 @@ class Classifier:
 
 def digest(path: str) -> str:
   """Hex SHA-256 of a file's bytes."""
-  with fsspec.open(path, 'rb') as file:
+  system, name = inputs.filesystem(path)
+  with system.open(name, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @functools.cache
 def _load(path: str):
-  local = isinstance(fsspec.core.url_to_fs(path)[0], LocalFileSystem)
+  local = isinstance(inputs.filesystem(path)[0], LocalFileSystem)
   copy = fsspec.open_local(path if local else f'simplecache::{path}')
   if not _is_whole(copy):
     raise UserError(f'{path} is no fastText model, or is cut off')
@@ -145,7 +147,7 @@ def _hash(word: str) -> int:
 
 
 def write(
-  file: BinaryIO, counts: Mapping[str, int], labels: Mapping[str, int], ngrams: int, inputs: np.ndarray, outputs: np.ndarray
+  file: BinaryIO, counts: Mapping[str, int], labels: Mapping[str, int], ngrams: int, embeddings: np.ndarray, heads: np.ndarray
 ) -> None:
   """Writes a classifier in version 12 of fastText's format.
 
@@ -154,15 +156,15 @@ def write(
     counts: how often each word of the vocabulary occurred, in the order of its rows.
     labels: how often each label occurred, in the order of their rows.
     ngrams: the longest n-grams.
-    inputs: float [words + buckets, dim], a row for each feature: see `features`.
-    outputs: float [labels, dim].
+    embeddings: float [words + buckets, dim], a row for each feature: see `features`.
+    heads: float [labels, dim].
   """
-  buckets, (count, dim) = len(inputs) - len(counts), outputs.shape
+  buckets, (count, dim) = len(embeddings) - len(counts), heads.shape
   softmax, supervised, version, not_pruned = 3, 3, 12, -1
   file.write(struct.pack(HEAD, MAGIC, version, dim, 0, 0, 0, 0, ngrams, softmax, supervised, buckets, 0, 0, 0, 0.0))
   file.write(struct.pack(WORDS, len(counts) + count, len(counts), count, sum(counts.values()), not_pruned))
   for kind, entries in enumerate((counts, {LABEL + label: n for label, n in labels.items()})):
     for name, n in entries.items():
       file.write(name.encode() + b'\0' + struct.pack(ENTRY, n, kind))
-  for matrix in (inputs, outputs):
+  for matrix in (embeddings, heads):
     file.write(struct.pack(MATRIX, False, *matrix.shape) + matrix.astype('<f4').tobytes())

@@ -4,10 +4,10 @@ import contextlib
 import functools
 import json
 
-from datatrove.io import DataFolder, get_datafolder
+from datatrove.io import DataFolder
 from ml_collections import ConfigDict
 
-from data.web import blocks, classifier, duplicates, report, rules
+from data.web import blocks, classifier, duplicates, inputs, report, rules
 from data.web.classifier import Classifier
 from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Stage
@@ -99,13 +99,13 @@ def clean(
     raise UserError(f'config.extract_seconds={config.extract_seconds:g} must be positive, or 0 for no limit')
   if tasks < 1 or workers < 1:
     raise UserError(f'tasks={tasks} and workers={workers} must be positive')
-  folder, inputs = get_datafolder(str(out)), warc_files(source)
+  folder, warcs = inputs.folder(out), warc_files(source)
   settings = {name: value for name, value in config_lib.as_json(config).items() if name not in PLACES}
   run = {
-    'settings': settings, 'tasks': tasks, 'inputs': inputs, 'items': item_files(config_lib.names(config.decontaminate)),
+    'settings': settings, 'tasks': tasks, 'inputs': warcs, 'items': item_files(config_lib.names(config.decontaminate)),
     'classifier': classifier.digest(config.quality.model) if config.quality.model else '',
   }  # fmt: skip
-  stages = pipeline(config, [path for path, _ in inputs], folder, tasks, settings)
+  stages = pipeline(config, [path for path, _ in warcs], folder, tasks, settings)
   with files.locked(folder.path) if folder.is_local() else contextlib.nullcontext():
     _claim(folder, run)
     if not folder.isfile('report.json'):

@@ -85,26 +85,25 @@ def train(
   counts = {classifier.END: len(texts)} | {word: n for word, n in seen.most_common() if n >= MIN_COUNT}
   vocabulary = {word: i for i, word in enumerate(counts)}
   examples = [np.unique(classifier.features(words, vocabulary, ngrams, buckets), return_counts=True) for words in texts]
-  targets = [list(labels).index(str(score)) for score in scores]
+  targets = np.equal.outer(scores, sorted(set(scores))).astype(np.float32)
 
   rng = np.random.default_rng(seed)
-  features = rng.uniform(-1 / dim, 1 / dim, (len(counts) + buckets, dim)).astype(np.float32)
-  outputs = np.zeros((len(labels), dim), np.float32)
+  features = len(counts) + (buckets if ngrams > 1 else 0)
+  embeddings = rng.uniform(-1 / dim, 1 / dim, (features, dim)).astype(np.float32)
+  heads = np.zeros((len(labels), dim), np.float32)
   order = np.concatenate([rng.permutation(len(texts)) for _ in range(epochs)])
   for step, i in enumerate(tqdm.tqdm(order, desc='train classifier', unit=' texts', leave=False)):
     (ids, times), rate = examples[i], lr * (1 - step / len(order))
     weights = (times / times.sum()).astype(np.float32)
-    hidden = weights @ features[ids]
-    logits = outputs @ hidden
-    error = -np.exp(logits - logits.max())
-    error /= -error.sum()
-    error[targets[i]] += 1
-    error *= rate
-    gradient = error @ outputs
-    outputs += np.outer(error, hidden)
-    features[ids] += np.outer(weights, gradient)
+    hidden = weights @ embeddings[ids]
+    logits = heads @ hidden
+    shares = np.exp(logits - logits.max())
+    error = rate * (targets[i] - shares / shares.sum())
+    gradient = error @ heads
+    heads += np.outer(error, hidden)
+    embeddings[ids] += np.outer(weights, gradient)
   with files.atomic_path(out) as temporary, open(temporary, 'wb') as file:
-    classifier.write(file, counts, labels, ngrams, features, outputs)
+    classifier.write(file, counts, labels, ngrams, embeddings, heads)
 
 
 def measure(model: Classifier, rows: Sequence[Row], threshold: float) -> dict[str, float | list[float]]:

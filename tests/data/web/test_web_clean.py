@@ -155,6 +155,22 @@ def test_input_may_be_any_path_that_fsspec_knows(corpus):
   assert documents_of(corpus / 'a')
 
 
+def test_a_path_of_another_kind_is_refused_by_name(corpus):
+  fsspec.register_implementation('far', 'no_such_package.FarFileSystem', errtxt='Install no_such_package')
+  for path, fault in (('far://a', 'far://a: Install no_such_package'), ('farther://a', 'Protocol not known: farther')):
+    for source, out, changes in (
+      (path, corpus / 'out', {}),
+      (corpus, path, {}),
+      (corpus, corpus / 'out', {'decontaminate': path}),
+      (corpus, corpus / 'out', {'quality': {'model': path}}),
+    ):
+      with pytest.raises(UserError, match=fault):
+        clean(source, out, settings(**changes))
+    with pytest.raises(UserError, match=fault):
+      list(why.find(path, 'http://h/1'))
+  assert not (corpus / 'out').exists()
+
+
 def test_the_split_into_tasks_changes_nothing(corpus):
   for name, tasks in (('one', 1), ('two', 2), ('many', 5)):
     clean(corpus, corpus / name, settings(cluster_similarity=0.5), tasks=tasks)
