@@ -23,7 +23,6 @@ from lm import errors
 from lm.errors import UserError
 
 LABEL, END = '__label__', '</s>'  # fastText's marks of a label and of the end of a text; words that look so are left out
-
 MAGIC = 793712314
 # Magic, version, dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate, t (those that only
 # tell of the training are 0 in ours); entries, words, labels, tokens, pruned; of each entry, after its name and a zero:
@@ -39,7 +38,8 @@ class Classifier:
     label: the label whose probability is the score; '': the labels are numbers, and the score is their mean.
 
   Raises:
-    UserError: the file is missing or no fastText classifier, or has no such label.
+    FileNotFoundError: the file is missing.
+    UserError: it is no fastText classifier, or has no such label.
   """
 
   def __init__(self, path: str, label: str = ''):
