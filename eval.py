@@ -1,5 +1,6 @@
 """Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json"""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from data import chat, tools
 from data import tasks as tasks_lib
 from data.loader import Loader
 from data.mixture import Mixture
-from lm import checkpoint, files, metrics, pretrained, sample, sharding
+from lm import checkpoint, files, metrics, pretrained, quantize, sample, sharding
 from lm import config as config_lib
 from lm.errors import UserError, run
 from lm.evals import perplexity
@@ -127,8 +128,12 @@ def open_mixture(config: ConfigDict, chat_format: chat.Format, manifests: str) -
   return Mixture(loaders, config.data.weights, batch_size=config.batch_size, seed=config.seed)
 
 
-def evaluate(config: ConfigDict, path: str) -> dict:
-  """The report of `configs/eval.py` on one checkpoint."""
+def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
+  """The report of `configs/eval.py` on one checkpoint, its weights in the form `quantization` (lm/quantize.py).
+
+  With `config.data.val` it holds val_bpb, bits per byte, and where weights are quantized `perplexity_change`, the share by
+  which that raises the perplexity per token.
+  """
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     model = pretrained.load(path, config.model, base.get_config().model, mesh)
@@ -136,36 +141,46 @@ def evaluate(config: ConfigDict, path: str) -> dict:
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.names(config.checkpoint.allow_mismatch)
     checkpoint.check_provenance(model.provenance, {'tokenizer': chat_format.tokenizer.fingerprint}, allow)
+    params = quantize.quantize(quantization, model.params, model.axes)
     if config.data.val:
       loader = open_loader(config, chat_format, config.data.val, train=False)
-      nats, _ = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))(
-        model.params, (sharding.put_batch(b, mesh) for b in loader.iterate(0, loader.steps_per_epoch)))
+      losses = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))
+
+      def total(params):
+        return losses(params, (sharding.put_batch(b, mesh) for b in loader.iterate(0, loader.steps_per_epoch)))
+
+      nats, weight = total(params)
       report['val_bpb'] = perplexity.bits_per_byte(nats, loader.bytes)
+      if quantization != 'none':
+        report['perplexity_change'] = math.expm1((nats - total(model.params)[0]) / weight)
     if config.eval.prompts:
-      report['continuations'] = continue_texts(model.config, model.params, chat_format, config.eval.prompts,
+      report['continuations'] = continue_texts(model.config, params, chat_format, config.eval.prompts,
                                                config.eval.max_new_tokens, config.seed)
     if config.eval.tasks:
       tasks = make_tasks(config, config.eval.tasks)
       generate = make_generate(model.config, chat_format, temperature=0.0,
                                max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
       report['scores'], report['samples'] = score_tasks(
-        generate, model.params, chat_format, tasks, config.eval.examples, config.eval.batch_size, config.seed)
+        generate, params, chat_format, tasks, config.eval.examples, config.eval.batch_size, config.seed)
   return report
 
 
 def main() -> None:
   config_lib.define_flags()
   flags.DEFINE_string('checkpoint', None, 'step, run or recipe folder')
+  flags.DEFINE_enum('quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights')
   flags.DEFINE_string('out', 'report.json', 'where the report goes')
   config = config_lib.parse(sys.argv)
   if not flags.FLAGS.checkpoint:
     raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
-  report = evaluate(config, flags.FLAGS.checkpoint)
+  report = evaluate(config, flags.FLAGS.checkpoint, flags.FLAGS.quantize)
   files.write_json(flags.FLAGS.out, report)
   for name, s in report.get('scores', {}).items():
     print(f'{name:12} {s["accuracy"]:6.1%}  [{s["low"]:.1%}, {s["high"]:.1%}]  n={s["n"]}')
   if 'val_bpb' in report:
     print(f'bits per byte {report["val_bpb"]:.4f}')
+  if 'perplexity_change' in report:
+    print(f'perplexity {report["perplexity_change"]:+.3%} by --quantize={flags.FLAGS.quantize}')
   print(f'wrote {flags.FLAGS.out}')
 
 

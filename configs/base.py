@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from configs.data import fineweb
 
 # The model of the :smoke variants: for bytes, on a CPU.
-TINY = {'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192, 'max_len': 256}
+TINY = {'vocab_size': 0, 'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192,
+        'max_len': 256, 'dtype': 'float32', 'remat': 'none'}
 
 
 def get_config() -> ConfigDict:
@@ -51,10 +52,27 @@ def get_config() -> ConfigDict:
   c.model.norm_eps = 1e-5
   c.model.position = 'rope'  # rope | learned
   c.model.rope_theta = 10_000.0
+  c.model.rope_theta_window = 0.0  # of window layers, which are then never scaled; 0: as the others
+  c.model.rope_scaling = 'none'  # none | linear | llama3: stretches positions to contexts longer than first trained on
+  c.model.rope_factor = 1.0  # by how much
+  c.model.rope_low_freq_factor = 1.0  # llama3: pairs that turn less often than this in rope_original_len are stretched
+  c.model.rope_high_freq_factor = 4.0  # those that turn more often than this are not
+  c.model.rope_original_len = 0  # tokens
   c.model.max_len = 1024  # longest context, tokens: rows of the learned position table, capacity of a chat
-  c.model.qk_norm = False  # RMSNorm on each query and key head
-  c.model.attention_bias = False  # biases on the query, key, value and output projections
+  c.model.layer_types = ('full',)  # attention, repeated over the layers: full | window | nope (full, without positions)
+  c.model.window = 0  # tokens that a window layer sees, its own included
+  c.model.attention_scale = 0.0  # scores are multiplied by it; 0: head_dim ** -0.5
+  c.model.attention_softcap = 0.0  # scores are squeezed below this; 0: not
+  c.model.attention_bias = 'none'  # biases on the projections: none | qkv | all (output too)
+  c.model.qk_norm = 'none'  # RMSNorm of queries and keys: none | head (each by itself) | projection (all heads together)
+  c.model.norm_position = 'pre'  # pre | post (what a block adds is normed, not what it reads) | both
+  c.model.norm_offset = False  # norms multiply by 1 + scale
   c.model.mlp_bias = False
+  c.model.num_experts = 0  # routed feed-forward blocks of width mlp_dim in each layer; 0: one, dense
+  c.model.experts_per_token = 2
+  c.model.normalize_experts = True  # the weights of a token's experts add up to 1
+  c.model.scale_embeddings = False  # token embeddings are multiplied by sqrt(embed_dim)
+  c.model.logit_softcap = 0.0  # logits are squeezed below this; 0: not
   c.model.tie_embeddings = True  # the output head is the embedding table
   c.model.init_std = 0.02  # of embeddings and matrices; residual outputs get init_std / sqrt(2 num_layers)
   c.model.param_dtype = 'float32'
@@ -64,6 +82,7 @@ def get_config() -> ConfigDict:
 
   c.loss = ConfigDict()
   c.loss.chunk = 4096  # tokens whose logits exist at one time
+  c.loss.balance = 0.01  # weight of the experts' load balance in pretraining and SFT (Switch, arXiv 2101.03961)
   c.loss.z_loss = 0.0  # weight of log(Z)^2, keeps logits from drifting (PaLM, arXiv 2204.02311, section 5)
 
   c.optim = ConfigDict()
@@ -112,6 +131,17 @@ def get_config() -> ConfigDict:
   c.rl.kl = 0.0  # weight of the KL divergence to the starting model
   c.rl.format_reward = 0.0  # added to the grade when the reply is well-formed and ended by its stop token
   return c
+
+
+def smoke(c: ConfigDict) -> None:
+  """Makes a pretraining config one for a first look: a tiny model of its kind, on this repository's own source, as bytes."""
+  c.data.train, c.data.tokenizer = 'lm/*.py,data/*.py', 'bytes'
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
+  c.model.update(TINY)
+  c.mesh.update(data=-1, fsdp=1, tensor=1)
+  c.optim.update(lr=1e-2, warmup=5)
+  c.eval.update(every=10, batch_size=8, prompts=('def main',), max_new_tokens=32)
+  c.checkpoint.every, c.log_every = 10, 5
 
 
 def get_recipe() -> ConfigDict:

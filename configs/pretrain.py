@@ -15,10 +15,6 @@ def get_config(arg=None):
   c.steps, c.batch_size, c.seq_len = 18_900, 512, 1024
   c.optim.warmup = 700
   if variant(arg) == 'smoke':
-    c.data.train = 'lm/*.py,data/*.py'
-    c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
-    c.model.update(base.TINY)
-    c.optim.update(lr=1e-2, warmup=5)
-    c.eval.update(every=10, batch_size=8, prompts=('def main',), max_new_tokens=32, baselines=True)
-    c.checkpoint.every, c.log_every = 10, 5
+    base.smoke(c)
+    c.eval.baselines = True
   return c

@@ -32,7 +32,7 @@ def get_config(arg=None):
 
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
-    stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm=True,
+    stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm='head',
                        max_len=512, scan_layers=False)
     stage.loss.chunk = 1024
     stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=300, batch_size=50,

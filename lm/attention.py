@@ -12,12 +12,19 @@ import jax.numpy as jnp
 CAUSAL_BLOCKS = 4  # 4 skip 3/8 of all scores; more would skip at most 1/8 more and compile longer
 
 
-def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array,
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+  """Squeezes x smoothly into (-cap, cap): cap * tanh(x / cap) (Gemma 2, arXiv 2408.00118); 0: as it is."""
+  return cap * jnp.tanh(x / cap) if cap else x
+
+
+def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array, scale: float, cap: float = 0.0,
            causal: bool = False) -> jax.Array:
   """Softmax attention of N query heads over K key/value heads (K divides N); scores and softmax in float32.
 
   Args:
     mask_BTS: True where query t may see key s; each query must see at least one key.
+    scale: of the scores.
+    cap: `softcap` of the scaled scores; 0: none.
     causal: the mask lets no query see a later key (S = T), so blocks of scores that it hides need not be computed.
 
   Returns:
@@ -26,10 +33,10 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: ja
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   # Heads go before positions: the products are then batches of plain matrices, which CPUs multiply much faster.
-  q_BKGTH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+  q_BKGTH = (q_BTNH * scale).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
   k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
   size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
-  out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size)
+  out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap)
   return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
@@ -40,15 +47,15 @@ def _blocks(T, S, size):
   return [(slice(a, min(a + size, T)), slice(0, min(a + size, T))) for a in range(0, T, size)]
 
 
-def _scores(q_BKGTH, k_BKSH, mask_BTS):
-  scores_BKGTS = jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32)
+def _scores(q_BKGTH, k_BKSH, mask_BTS, cap):
+  scores_BKGTS = softcap(jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32), cap)
   return jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
 
 
-def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size):
+def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
   outs, logs = [], []
   for t, s in _blocks(*mask_BTS.shape[1:], size):
-    scores_BKGTS = _scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s])
+    scores_BKGTS = _scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s], cap)
     top_BKGT1 = scores_BKGTS.max(-1, keepdims=True)
     weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
     sum_BKGT1 = weights_BKGTS.sum(-1, keepdims=True)
@@ -60,26 +67,30 @@ def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size):
   return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1)
 
 
-def _backward(size, kept, dout_BKGTH):
+def _backward(size, cap, kept, dout_BKGTH):
   q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1 = kept
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   mean_BKGT1 = jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), -1, keepdims=True)
   dqs, dk_BKSH, dv_BKSH = [], jnp.zeros(k_BKSH.shape, jnp.float32), jnp.zeros(v_BKSH.shape, jnp.float32)
   for t, s in _blocks(*mask_BTS.shape[1:], size):
     q, k, v, dout = q_BKGTH[:, :, :, t], k_BKSH[:, :, s], v_BKSH[:, :, s], dout_BKGTH[:, :, :, t]
-    weights_BKGTS = jnp.exp(_scores(q, k, mask_BTS[:, t, s]) - log_BKGT1[:, :, :, t])
+    scores_BKGTS = _scores(q, k, mask_BTS[:, t, s], cap)
+    weights_BKGTS = jnp.exp(scores_BKGTS - log_BKGT1[:, :, :, t])
     dweights_BKGTS = product('BKGTH,BKSH->BKGTS', dout, v)
-    dscores_BKGTS = (weights_BKGTS * (dweights_BKGTS - mean_BKGT1[:, :, :, t])).astype(q.dtype)
+    dscores_BKGTS = weights_BKGTS * (dweights_BKGTS - mean_BKGT1[:, :, :, t])
+    if cap:
+      dscores_BKGTS *= jnp.where(mask_BTS[:, None, None, t, s], 1 - jnp.square(scores_BKGTS / cap), 0)
+    dscores_BKGTS = dscores_BKGTS.astype(q.dtype)
     dqs.append(product('BKGTS,BKSH->BKGTH', dscores_BKGTS, k).astype(q.dtype))
     dk_BKSH = dk_BKSH.at[:, :, s].add(product('BKGTS,BKGTH->BKSH', dscores_BKGTS, q))
     dv_BKSH = dv_BKSH.at[:, :, s].add(product('BKGTS,BKGTH->BKSH', weights_BKGTS.astype(dout.dtype), dout))
   return jnp.concatenate(dqs, 3), dk_BKSH.astype(k_BKSH.dtype), dv_BKSH.astype(v_BKSH.dtype), None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
   """Attention in blocks of `size` queries. The queries come scaled."""
-  return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size)[0]
+  return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap)[0]
 
 
 _attend.defvjp(_forward, _backward)

@@ -50,7 +50,7 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
   c.model.update(
     num_layers=args.layers, embed_dim=args.width, num_heads=args.heads, num_kv_heads=args.heads,
     head_dim=args.width // args.heads, mlp_dim=4 * args.width, vocab_size=args.vocab, max_len=args.seq_len,
-    activation='gelu', norm='layernorm', position='learned', attention_bias=True, mlp_bias=True,
+    activation='gelu', norm='layernorm', position='learned', attention_bias='all', mlp_bias=True,
     dtype=args.dtype, remat=args.remat, scan_layers=args.scan_layers)
   c.optim.update(name=args.optimizer, schedule='constant', warmup=0)
   c.loss.chunk = args.chunk

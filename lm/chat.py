@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 
 from configs import base
 from data import chat, tools
-from lm import checkpoint, errors, pretrained, sample, sharding
+from lm import checkpoint, errors, pretrained, quantize, sample, sharding
 from lm.errors import UserError
 
 FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
@@ -220,6 +220,7 @@ def main() -> None:
   parser.add_argument('--seed', type=int, default=0, help='of the random numbers')
   parser.add_argument('--system', default='', metavar='TEXT', help='a system turn to begin with')
   parser.add_argument('--max-new-tokens', type=int, default=512, help='longest reply (default 512)')
+  parser.add_argument('--quantize', default='none', choices=quantize.QUANTIZATIONS, help='of the weights (default none)')
   args = parser.parse_args()
   sampling = sample.Sampling(args.temperature, args.top_k, args.top_p)
   for stream in (sys.stdin, sys.stdout):
@@ -230,7 +231,8 @@ def main() -> None:
     model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
     chat_format = chat.load(model.tokenizer, today=datetime.date.today())
     checkpoint.check_provenance(model.provenance, {'tokenizer': chat_format.tokenizer.fingerprint})
-    session = Session(model.config, model.params, chat_format, sampling, max_new_tokens=args.max_new_tokens,
+    params = quantize.quantize(args.quantize, model.params, model.axes)
+    session = Session(model.config, params, chat_format, sampling, max_new_tokens=args.max_new_tokens,
                       seed=args.seed, system=args.system)
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it

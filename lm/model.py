@@ -2,7 +2,7 @@
 
 Names of arrays end in their axes:
   B batch   T query position   S key position   D model width   N query heads   K key/value heads   G = N / K
-  H head width   F feed-forward   V vocabulary   L layers
+  H head width   F feed-forward   V vocabulary   L layers   E experts   A experts of a token
 """
 
 from typing import Any
@@ -13,19 +13,17 @@ import jax.numpy as jnp
 from flax import struct
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.attention import attend
+from lm import rope
+from lm.attention import attend, softcap
 from lm.errors import UserError, unknown
+from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, residual_std
 from lm.sharding import constrain
 
-ACTIVATIONS = {
-  'swiglu': nn.silu,
-  'geglu': lambda x: nn.gelu(x, approximate=True),
-  'gelu': lambda x: nn.gelu(x, approximate=True),
-  'relu2': lambda x: jnp.square(nn.relu(x)),
-}
-GATED = ('swiglu', 'geglu')
-NORMS = ('rmsnorm', 'layernorm')
 POSITIONS = ('rope', 'learned')
+LAYER_TYPES = ('full', 'window', 'nope')
+QK_NORMS = ('none', 'head', 'projection')
+BIASES = ('none', 'qkv', 'all')
+NORM_POSITIONS = ('pre', 'post', 'both')
 REMAT = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
@@ -54,73 +52,6 @@ def init_cache(config: FrozenConfigDict, batch_size: int, capacity: int) -> Cach
   return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
 
 
-def rope_tables(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-  """Cosines and sines, float32 [B, T, 1, H/2], of rotary embeddings (Su et al., arXiv 2104.09864)."""
-  frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-  angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency[None, None, None, :]
-  return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Rotates the pairs (i, i + H/2) of each head, the layout of Llama weights on Hugging Face."""
-  cos, sin = tables
-  a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
-
-
-class Norm(nn.Module):
-  """RMSNorm (arXiv 1910.07467) or LayerNorm over the last axis, computed in float32."""
-
-  config: FrozenConfigDict
-  kind: str
-  axis: str = 'embed'
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    def vector(name, init):
-      boxed_init = nn.with_logical_partitioning(init, (self.axis,))
-      return self.param(name, boxed_init, x.shape[-1:], jnp.dtype(self.config.param_dtype))
-
-    scale = vector('scale', nn.initializers.ones)
-    bias = vector('bias', nn.initializers.zeros) if self.kind == 'layernorm' else None
-
-    @jax.checkpoint  # the backward pass keeps x alone
-    def norm(x, scale, bias):
-      y = x.astype(jnp.float32)
-      if bias is not None:
-        y = y - y.mean(-1, keepdims=True)
-      y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.config.norm_eps)
-      y = y * jnp.expand_dims(scale.astype(jnp.float32), range(y.ndim - 1))
-      if bias is not None:
-        y = y + jnp.expand_dims(bias.astype(jnp.float32), range(y.ndim - 1))
-      return y.astype(x.dtype)
-
-    return norm(x, scale, bias)
-
-
-class Linear(nn.Module):
-  """A matrix product over the leading axes of a weight whose axes are named, with an optional bias on the others."""
-
-  config: FrozenConfigDict
-  shape: tuple[int, ...]
-  axes: tuple[str, ...]
-  contract: int = 1  # how many trailing axes of x and leading axes of the weight are summed over
-  bias: bool = False
-  std: float = 0.02
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    c, n = self.config, self.contract
-    init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
-    w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
-    y = jnp.tensordot(x, w.astype(x.dtype), axes=n)
-    if self.bias:
-      init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
-      b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
-      y = y + jnp.expand_dims(b.astype(x.dtype), range(y.ndim - b.ndim))
-    return y
-
-
 class Attention(nn.Module):
   """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and optional query/key norms."""
 
@@ -132,15 +63,19 @@ class Attention(nn.Module):
     D, N, K, H = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
 
     def heads(name: str, count: int, axis: str) -> jax.Array:
-      linear = Linear(c, (D, count, H), ('embed', axis, 'head_dim'), bias=c.attention_bias, std=c.init_std, name=name)
-      return linear(x_BTD)
+      bias = c.attention_bias != 'none'
+      return Linear(c, (D, count, H), ('embed', axis, 'head_dim'), bias=bias, std=c.init_std, name=name)(x_BTD)
+
+    def normed(name: str, x_BTNH: jax.Array) -> jax.Array:
+      if c.qk_norm == 'head':
+        return Norm(c, 'rmsnorm', 'head_dim', name=name)(x_BTNH)
+      return Norm(c, 'rmsnorm', 'all_heads', name=name)(x_BTNH.reshape(*x_BTNH.shape[:2], -1)).reshape(x_BTNH.shape)
 
     q_BTNH, k_BTKH, v_BTKH = heads('q', N, 'heads'), heads('k', K, 'kv_heads'), heads('v', K, 'kv_heads')
-    if c.qk_norm:
-      q_BTNH = Norm(c, 'rmsnorm', 'head_dim', name='q_norm')(q_BTNH)
-      k_BTKH = Norm(c, 'rmsnorm', 'head_dim', name='k_norm')(k_BTKH)
+    if c.qk_norm != 'none':
+      q_BTNH, k_BTKH = normed('q_norm', q_BTNH), normed('k_norm', k_BTKH)
     if c.position == 'rope':
-      q_BTNH, k_BTKH = rotate(q_BTNH, tables), rotate(k_BTKH, tables)
+      q_BTNH, k_BTKH = rope.rotate(q_BTNH, tables), rope.rotate(k_BTKH, tables)
     if cache is not None:
       rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
 
@@ -149,45 +84,45 @@ class Attention(nn.Module):
 
       cache = cache.replace(k_LBSKH=write(cache.k_LBSKH, k_BTKH), v_LBSKH=write(cache.v_LBSKH, v_BTKH))
       k_BTKH, v_BTKH = cache.k_LBSKH[layer], cache.v_LBSKH[layer]
-    out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS, causal=cache is None)
-    std = c.init_std / (2 * c.num_layers) ** 0.5
-    axes = ('heads', 'head_dim', 'embed')
-    return Linear(c, (N, H, D), axes, contract=2, bias=c.attention_bias, std=std, name='o')(out_BTNH), cache
-
-
-class Mlp(nn.Module):
-  """Feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2)."""
-
-  config: FrozenConfigDict
-
-  @nn.compact
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    c = self.config
-    D, F = c.embed_dim, c.mlp_dim
-    act = jax.checkpoint(ACTIVATIONS[c.activation])  # the backward pass keeps what it reads alone
-
-    def up(name):
-      return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)(x_BTD)
-
-    h_BTF = act(up('gate')) * up('up') if c.activation in GATED else act(up('up'))
-    std = c.init_std / (2 * c.num_layers) ** 0.5
-    return Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=std, name='down')(h_BTF)
+    scale = c.attention_scale or H**-0.5
+    out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, c.attention_softcap, causal=cache is None)
+    bias, std = c.attention_bias == 'all', residual_std(c)
+    o = Linear(c, (N, H, D), ('heads', 'head_dim', 'embed'), contract=2, bias=bias, std=std, name='o')
+    return o(out_BTNH), cache
 
 
 class Block(nn.Module):
-  """One pre-norm layer, in the form that nn.scan loops over: carry is (x_BTD, cache)."""
+  """One layer, in the form that nn.scan loops over: carry is (x_BTD, cache).
+
+  Each of its two parts reads a norm of the residual stream (GPT-2, Llama), or has its result normed before it is added
+  (OLMo 2), or both (Gemma 2).
+  """
 
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(self, carry, layer, tables, mask_BTS, positions_BT):
+  def __call__(self, carry, layer, kind, tables, masks, positions_BT, real_BT):
+    """`kind` of the layer: its number among `tables` and `masks`, one for each type of layer that the model has."""
     c = self.config
     x_BTD, cache = carry
     x_BTD = constrain(x_BTD, 'batch', 'length', None)
-    normed_BTD = Norm(c, c.norm, name='attention_norm')(x_BTD)
-    out_BTD, cache = Attention(c, name='attention')(normed_BTD, tables, mask_BTS, positions_BT, cache, layer)
-    x_BTD = x_BTD + out_BTD
-    x_BTD = x_BTD + Mlp(c, name='mlp')(Norm(c, c.norm, name='mlp_norm')(x_BTD))
+    if len(masks) > 1:
+      tables, mask_BTS = jax.tree.map(lambda *x: jax.lax.select_n(kind, *x), *zip(tables, masks, strict=True))
+    else:
+      (tables,), (mask_BTS,) = tables, masks
+
+    def before(name: str, x_BTD: jax.Array) -> jax.Array:
+      return x_BTD if c.norm_position == 'post' else Norm(c, c.norm, name=f'{name}_norm')(x_BTD)
+
+    def after(name: str, x_BTD: jax.Array) -> jax.Array:
+      return x_BTD if c.norm_position == 'pre' else Norm(c, c.norm, name=f'{name}_post_norm')(x_BTD)
+
+    attention = Attention(c, name='attention')
+    out_BTD, cache = attention(before('attention', x_BTD), tables, mask_BTS, positions_BT, cache, layer)
+    x_BTD = x_BTD + after('attention', out_BTD)
+    normed_BTD = before('mlp', x_BTD)
+    out_BTD = Experts(c, name='mlp')(normed_BTD, real_BT) if c.num_experts else Mlp(c, name='mlp')(normed_BTD)
+    x_BTD = x_BTD + after('mlp', out_BTD)
     self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # read by lm/steps/diagnose only
     return (x_BTD, cache), None
 
@@ -230,30 +165,39 @@ class Transformer(nn.Module):
     if cache is not None:
       assert positions_BT is None and segment_ids_BT is None, 'a cache knows its own positions'
       positions_BT = cache.length_B[:, None] + index_1T
-      mask_BTS = jnp.arange(cache.capacity)[None, None, :] <= positions_BT[:, :, None]
+      distance_BTS = positions_BT[:, :, None] - jnp.arange(cache.capacity)[None, None, :]
+      mask_BTS = distance_BTS >= 0
     else:
-      mask_BTS = (index_1T[:, :, None] >= index_1T[:, None, :]) & jnp.ones((B, 1, 1), bool)
+      distance_BTS = index_1T[:, :, None] - index_1T[:, None, :]
+      mask_BTS = (distance_BTS >= 0) & jnp.ones((B, 1, 1), bool)
       if segment_ids_BT is not None:
         mask_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
       if positions_BT is None:
         positions_BT = jnp.broadcast_to(index_1T, (B, T))
 
     x_BTD = self.embedding[tokens_BT].astype(jnp.dtype(c.dtype))
-    tables = None
+    if c.scale_embeddings:
+      x_BTD = x_BTD * jnp.asarray(c.embed_dim**0.5, x_BTD.dtype)
     if c.position == 'learned':
       x_BTD = x_BTD + self.position_table[positions_BT].astype(x_BTD.dtype)
-    else:
-      tables = rope_tables(positions_BT, c.head_dim, c.rope_theta)
+
+    # One rotation and one mask for each type of layer that there is; the layers pick theirs by number.
+    types = [c.layer_types[i % len(c.layer_types)] for i in range(c.num_layers)]
+    kinds = [kind for kind in LAYER_TYPES if kind in types]
+    tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
+    masks = [mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds]
+    kind_L = jnp.asarray([kinds.index(kind) for kind in types], jnp.int32)
+    real_BT = jnp.ones((B, T), jnp.float32) if segment_ids_BT is None else (segment_ids_BT > 0).astype(jnp.float32)
 
     block = Block
     if c.remat != 'none':
       block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=not c.scan_layers)
     layers = nn.scan(
-      block, variable_axes={'params': 0, 'finite': 0}, split_rngs={'params': True},
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast), length=c.num_layers,
+      block, variable_axes={'params': 0, 'finite': 0, 'losses': 0}, split_rngs={'params': True},
+      in_axes=(0, 0, *[nn.broadcast] * 4), length=c.num_layers,
       unroll=1 if c.scan_layers else c.num_layers, metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, name='layers')
-    (x_BTD, cache), _ = layers((x_BTD, cache), jnp.arange(c.num_layers), tables, mask_BTS, positions_BT)
+    (x_BTD, cache), _ = layers((x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, positions_BT, real_BT)
     if cache is not None:
       added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
       cache = cache.replace(length_B=jnp.minimum(cache.length_B + added_B, cache.capacity))
@@ -268,19 +212,39 @@ def head(params: Any, config: FrozenConfigDict) -> jax.Array:
 def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
   """Float32 logits [..., V] of final hidden states [..., D]."""
   weight_VD = head(params, config).astype(hidden.dtype)
-  return jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
+  logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
+  return softcap(logits, config.logit_softcap)
 
 
 def check(config: FrozenConfigDict) -> None:
   """Raises UserError that names the field when a model config holds a value that is not allowed."""
-  choices = {'activation': ACTIVATIONS, 'norm': NORMS, 'position': POSITIONS, 'remat': REMAT}
+  c = config
+  choices = {'activation': ACTIVATIONS, 'norm': NORMS, 'position': POSITIONS, 'remat': REMAT, 'qk_norm': QK_NORMS,
+             'attention_bias': BIASES, 'norm_position': NORM_POSITIONS, 'rope_scaling': rope.SCALINGS}
   for field, allowed in choices.items():
-    if config[field] not in allowed:
-      raise unknown(f'config.model.{field}', config[field], allowed)
-  if config.num_heads % config.num_kv_heads:
-    raise UserError(f'config.model.num_kv_heads is {config.num_kv_heads}; it must divide num_heads, {config.num_heads}')
-  if config.position == 'rope' and config.head_dim % 2:
-    raise UserError(f'config.model.head_dim is {config.head_dim}; rotary positions need an even number')
+    if c[field] not in allowed:
+      raise unknown(f'config.model.{field}', c[field], allowed)
+  for kind in c.layer_types:
+    if kind not in LAYER_TYPES:
+      raise unknown('config.model.layer_types', kind, LAYER_TYPES)
+
+  def require(condition: bool, field: str, rule: str) -> None:
+    if not condition:
+      raise UserError(f'config.model.{field} is {c[field]!r}; {rule}')
+
+  require(len(c.layer_types) > 0, 'layer_types', 'at least one type is needed')
+  require('window' not in c.layer_types or c.window > 0, 'window', 'layers of type window must see at least one token')
+  require(c.num_heads % c.num_kv_heads == 0, 'num_kv_heads', f'it must divide num_heads, {c.num_heads}')
+  require(c.position != 'rope' or c.head_dim % 2 == 0, 'head_dim', 'rotary positions need an even number')
+  require(c.position == 'rope' or 'nope' not in c.layer_types, 'layer_types', 'nope takes rotary positions away')
+  require(c.rope_scaling == 'none' or c.rope_factor >= 1, 'rope_factor', 'it must be at least 1')
+  require(c.rope_scaling != 'llama3' or c.rope_original_len > 0, 'rope_original_len', 'llama3 scaling needs it')
+  require(c.rope_scaling != 'llama3' or c.rope_high_freq_factor > c.rope_low_freq_factor, 'rope_high_freq_factor',
+          f'it must be above rope_low_freq_factor, {c.rope_low_freq_factor}')
+  require(c.num_experts >= 0, 'num_experts', 'it must be at least 0')
+  require(not c.num_experts or 1 <= c.experts_per_token <= c.num_experts, 'experts_per_token',
+          f'it must be from 1 to num_experts, {c.num_experts}')
+  require(not (c.num_experts and c.mlp_bias), 'mlp_bias', 'experts have no biases')
 
 
 def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:

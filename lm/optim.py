@@ -42,7 +42,7 @@ def matrix_axes(names: tuple[str, ...]) -> tuple[int, ...]:
   """Positions of the axes that make a parameter a matrix (two or more of them) rather than a vector or a table."""
   if 'positions' in names or 'embed' not in names:  # the bias of a query has two axes, heads and head_dim: no matrix
     return ()
-  return tuple(i for i, name in enumerate(names) if name != 'layers')
+  return tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
 
 
 def decay_mask(axes: Any) -> Any:

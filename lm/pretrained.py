@@ -24,6 +24,7 @@ class Pretrained:
 
   config: FrozenConfigDict  # its `model` part
   params: Any
+  axes: Any  # the names of each parameter's axes
   provenance: dict[str, Any]
   run: pathlib.Path  # the folder of the run that made it
   step: int
@@ -38,12 +39,16 @@ def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> F
   """The architecture `stored` with a checkpoint, run as `config` says.
 
   Raises:
-    UserError: an architecture field of `config` that was set (differs from `defaults`) to something else than is stored.
+    UserError: a field that is not stored (the checkpoint is of another version), or an architecture field of `config` that
+      was set (differs from `defaults`) to something else than is stored.
   """
+  stored = FrozenConfigDict(stored).as_configdict()  # with tuples for JSON's lists
+  if lacking := [field for field in defaults if field not in stored]:
+    raise UserError(f'the checkpoint has no config.model.{lacking[0]}: another version of deepdive wrote it')
   for field, value in stored.items():
     if field not in EXECUTION and config[field] not in (value, defaults[field]):
       raise UserError(f'config.model.{field} is {config[field]!r}, but the checkpoint of config.init_from has {value!r}')
-  return FrozenConfigDict(stored | {field: config[field] for field in EXECUTION})
+  return FrozenConfigDict(stored.to_dict() | {field: config[field] for field in EXECUTION})
 
 
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
@@ -68,8 +73,9 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
-  params, provenance = checkpoint.load_params(folder, abstract_params(config, mesh)[0])
-  return Pretrained(config, params, provenance, folder.parent.parent, int(folder.name))
+  shapes, axes = abstract_params(config, mesh)
+  params, provenance = checkpoint.load_params(folder, shapes)
+  return Pretrained(config, params, axes, provenance, folder.parent.parent, int(folder.name))
 
 
 def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:

@@ -22,6 +22,9 @@ RULES = {
   'mlp': 'tensor',
   'vocab': 'tensor',
   'head_dim': None,
+  'all_heads': None,
+  'router': None,
+  'expert': None,
   'positions': None,
   'layers': None,
 }

@@ -3,16 +3,18 @@
 import inspect
 import json
 
+import jax
 import pytest
 from commands import ROOT, run
 from datatrove.io import DataFolder
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from configs.data import fineweb
 from data.web.blocks import Quality
 from data.web.clean import pipeline
 from data.web.executors import ray_options, slurm_options
+from lm import metrics, model
 from lm.config import load
 
 RECORD = """
@@ -57,8 +59,23 @@ def reads(tmp_path_factory):
   return found
 
 
-def test_every_field_is_read(reads):
-  everything = set().union(*reads.values())
+VARIANTS = [  # models that no config trains
+  {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4}, {'num_experts': 2}]
+
+
+def test_every_field_is_read(reads, monkeypatch):
+  everything, plain = set().union(*reads.values()), ConfigDict.__getattr__
+
+  def record(self, name):
+    everything.add((tuple(sorted(self.keys())), name))
+    return plain(self, name)
+
+  for variant in VARIANTS:
+    config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
+    model.check(config)
+    with monkeypatch.context() as patch:
+      patch.setattr(ConfigDict, '__getattr__', record)
+      jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
   assert [name for name, field in fields(base.get_config()).items() if field not in everything] == []
 
 
@@ -93,6 +110,31 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
   for step in stages[0].steps:
     if isinstance(step, Quality):
       assert inspect.signature(step.rule).parameters.keys() == {'text', *step.thresholds}
+
+
+PUBLISHED = {  # parameters
+  'gpt2_124m': 124_439_808, 'gpt2_350m': 354_823_168, 'gpt2_774m': 774_030_080, 'gpt2_1558m': 1_557_611_200,
+  'llama3_8b': 8_030_261_248, 'llama3_70b': 70_553_706_496, 'llama3_405b': 405_853_388_800,
+  'smollm2_135m': 134_515_008, 'qwen3_0_6b': 596_049_920, 'mixtral_8x7b': 46_702_792_704,
+}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_a_shape_has_the_published_number_of_parameters(name, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  config = FrozenConfigDict(load(f'configs/{name}.py').model.to_dict())
+  model.check(config)
+  params = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+  assert sum(x.size for x in jax.tree.leaves(params)) == PUBLISHED[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['gpt2_350m', 'llama3_70b', 'mixtral_8x7b'])
+def test_a_shape_trains_in_miniature(name, tmp_path):
+  status, _, err = run('train.py', f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path}', '--config.steps=6')
+  assert status == 0, err
+  losses = [line['train/loss'] for line in metrics.read(tmp_path) if 'train/loss' in line]
+  assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'base'))

@@ -99,6 +99,19 @@ def test_evaluation_from_the_command_line(pretrained, tmp_path):
   assert report['scores']['arithmetic']['n'] == 8
 
 
+def test_int8_weights_change_the_perplexity_by_less_than_a_percent(pretrained, tmp_path):
+  out = tmp_path / 'report.json'
+  options = f'--config.data.val={pretrained}/data/val/manifest.json', '--config.eval.tasks=', '--config.eval.prompts=()'
+  status, said, err = commands.run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
+                                   '--config.seq_len=128', '--quantize=int8', *options)
+  assert status == 0, err
+  report, trained = (json.loads(path.read_text()) for path in (out, pretrained / 'report.json'))
+  change = report['perplexity_change']
+  assert 0 < abs(change) < 0.01 and '--quantize=int8' in said
+  nats = (report['val_bpb'] / trained['pretrain']['val_bpb'] - 1) * trained['eval/val/loss']
+  assert change == pytest.approx(nats, rel=0.05, abs=2e-5)
+
+
 def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   status, _, err = train('pretrain', tmp_path / 'run', '--config.model.init_std=1e30')
   assert status == 1

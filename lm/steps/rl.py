@@ -33,12 +33,12 @@ def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperat
   Args:
     temperature, banned_ids: those of the `lm.sample.Sampling` that drew the answers.
   """
-  model = Transformer(model_config)
+  model, cap = Transformer(model_config), model_config.logit_softcap
   normalize = functools.partial(filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids)))
 
   def score(params, inputs_BT, targets_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
-    return loss.token_log_probs(hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize)
+    return loss.token_log_probs(hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize, cap)
 
   return score
 

@@ -19,24 +19,27 @@ def inputs(seed=0):
   return x, head, rng.integers(V, size=(B, T), dtype=np.int32), weights
 
 
-def numpy_cross_entropy(x, head, targets, weights, z_loss):
-  """Value and gradients in float64: d/dlogits = w (softmax (1 + 2 z log Z) - onehot)."""
+def numpy_cross_entropy(x, head, targets, weights, z_loss, cap=None):
+  """Value and gradients in float64: d/dlogits = w (softmax (1 + 2 z log Z) - onehot), times sech^2 where capped."""
   x, head = x.astype(np.float64), head.astype(np.float64)
-  logits = x @ head.T
+  raw = x @ head.T
+  logits = cap * np.tanh(raw / cap) if cap else raw
   log_z = np.log(np.exp(logits).sum(-1))
   onehot = np.eye(V)[targets]
   value = (weights * (log_z - (logits * onehot).sum(-1) + z_loss * log_z**2)).sum()
   p = np.exp(logits - log_z[..., None])
   dlogits = weights[..., None] * (p * (1 + 2 * z_loss * log_z)[..., None] - onehot)
+  if cap:
+    dlogits /= np.cosh(raw / cap) ** 2
   return value, dlogits @ head, np.einsum('btv,btd->vd', dlogits, x)
 
 
-@pytest.mark.parametrize('z_loss', [0.0, 0.1])
+@pytest.mark.parametrize(('z_loss', 'cap'), [(0.0, 0.0), (0.1, 0.0), (0.1, 2.0)])
 @pytest.mark.parametrize('chunk', [1, 5, 7, 24, 1000])
-def test_cross_entropy_and_its_gradients(chunk, z_loss):
+def test_cross_entropy_and_its_gradients(chunk, z_loss, cap):
   x, head, targets, weights = inputs()
-  value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss)
-  args = (targets, weights, chunk, z_loss)
+  value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss, cap)
+  args = (targets, weights, chunk, z_loss, cap)
   np.testing.assert_allclose(loss.cross_entropy(x, head, *args), value, rtol=1e-5)
   got, grads = jax.value_and_grad(lambda x, head: 3.0 * loss.cross_entropy(x, head, *args), argnums=(0, 1))(x, head)
   np.testing.assert_allclose(got, 3 * value, rtol=1e-5)  # 3: what comes in from above is passed on
@@ -58,18 +61,19 @@ def test_bfloat16_states_give_float32_sums():
   np.testing.assert_allclose(value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02)
 
 
-def numpy_log_probs(x, head, targets, temperature):
-  logits = x.astype(np.float64) @ head.T.astype(np.float64) / temperature
+def numpy_log_probs(x, head, targets, temperature, cap=None):
+  logits = x.astype(np.float64) @ head.T.astype(np.float64)
+  logits = (cap * np.tanh(logits / cap) if cap else logits) / temperature
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   return np.take_along_axis(log_p, targets[..., None], -1)[..., 0], -(np.exp(log_p) * log_p).sum(-1)
 
 
-@pytest.mark.parametrize('temperature', [1.0, 0.5])
+@pytest.mark.parametrize(('temperature', 'cap'), [(1.0, 0.0), (0.5, 0.0), (0.5, 2.0)])
 @pytest.mark.parametrize('chunk', [5, 24])
-def test_log_probs_and_entropies(chunk, temperature):
+def test_log_probs_and_entropies(chunk, temperature, cap):
   x, head, targets, _ = inputs()
-  log_p, entropy = numpy_log_probs(x, head, targets, temperature)
-  got = loss.token_log_probs(x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature))
+  log_p, entropy = numpy_log_probs(x, head, targets, temperature, cap)
+  got = loss.token_log_probs(x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature), cap)
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
 

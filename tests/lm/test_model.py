@@ -15,10 +15,18 @@ from lm.errors import UserError
 TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
 VARIANTS = {
   'llama': {'activation': 'swiglu', 'tie_embeddings': False},
-  'qwen': {'qk_norm': True, 'activation': 'geglu', 'rope_theta': 50.0, 'num_kv_heads': 1},
-  'gpt2': {'norm': 'layernorm', 'position': 'learned', 'activation': 'gelu', 'attention_bias': True, 'mlp_bias': True,
+  'qwen': {'qk_norm': 'head', 'activation': 'geglu', 'rope_theta': 50.0, 'num_kv_heads': 1},
+  'gpt2': {'norm': 'layernorm', 'position': 'learned', 'activation': 'gelu', 'attention_bias': 'all', 'mlp_bias': True,
            'num_kv_heads': 4},
-  'relu2': {'activation': 'relu2', 'mlp_bias': True, 'attention_bias': True, 'norm_eps': 0.1, 'head_dim': 6},
+  'gemma': {'layer_types': ('window', 'full'), 'window': 3, 'norm_position': 'both', 'norm_offset': True,
+            'scale_embeddings': True, 'attention_scale': 0.3, 'attention_softcap': 2.0, 'logit_softcap': 4.0,
+            'rope_theta_window': 30.0, 'rope_scaling': 'linear', 'rope_factor': 8.0, 'qk_norm': 'head'},
+  'olmo': {'norm_position': 'post', 'qk_norm': 'projection', 'layer_types': ('full', 'nope', 'window'), 'window': 4,
+           'num_layers': 3, 'attention_bias': 'qkv'},
+  'llama3': {'rope_scaling': 'llama3', 'rope_factor': 4.0, 'rope_original_len': 20, 'rope_theta': 30.0, 'head_dim': 12},
+  'mixtral': {'num_experts': 5, 'experts_per_token': 2, 'layer_types': ('window',), 'window': 5},
+  'unnormalized experts': {'num_experts': 4, 'experts_per_token': 3, 'normalize_experts': False, 'activation': 'gelu'},
+  'relu2': {'activation': 'relu2', 'mlp_bias': True, 'attention_bias': 'all', 'norm_eps': 0.1, 'head_dim': 6},
 }
 
 
@@ -172,6 +180,15 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
   ({'remat': 'some'}, "config.model.remat 'some'"),
   ({'num_kv_heads': 3}, 'config.model.num_kv_heads is 3; it must divide num_heads, 4'),
   ({'head_dim': 5}, 'config.model.head_dim is 5'),
+  ({'layer_types': ('ful',)}, "config.model.layer_types 'ful' (did you mean 'full'?)"),
+  ({'layer_types': ()}, 'config.model.layer_types is ()'),
+  ({'layer_types': ('window', 'full')}, 'config.model.window is 0'),
+  ({'layer_types': ('nope',), 'position': 'learned'}, "config.model.layer_types is ('nope',)"),
+  ({'qk_norm': 'heads'}, "config.model.qk_norm 'heads' (did you mean 'head'?)"),
+  ({'rope_scaling': 'yarn'}, "config.model.rope_scaling 'yarn'"),
+  ({'rope_scaling': 'llama3'}, 'config.model.rope_original_len is 0'),
+  ({'num_experts': 4, 'experts_per_token': 5}, 'config.model.experts_per_token is 5'),
+  ({'num_experts': 4, 'mlp_bias': True}, 'config.model.mlp_bias is True'),
 ])
 def test_check_names_the_field(tiny, fields, message):
   with pytest.raises(UserError) as error:

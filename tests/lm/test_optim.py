@@ -15,11 +15,11 @@ from lm.errors import UserError
 AXES = {
   'embedding': ('vocab', 'embed'), 'position_table': ('positions', 'embed'),
   'layers': {'q': ('layers', 'embed', 'heads', 'head_dim'), 'o': ('layers', 'heads', 'head_dim', 'embed'),
-             'scale': ('layers', 'embed'), 'bias': ('layers', 'heads', 'head_dim')},
+             'up': ('layers', 'expert', 'embed', 'mlp'), 'scale': ('layers', 'embed'), 'bias': ('layers', 'heads', 'head_dim')},
 }
 SHAPES = {
   'embedding': (10, 8), 'position_table': (6, 8),
-  'layers': {'q': (3, 8, 2, 4), 'o': (3, 2, 4, 8), 'scale': (3, 8), 'bias': (3, 2, 4)},
+  'layers': {'q': (3, 8, 2, 4), 'o': (3, 2, 4, 8), 'up': (3, 2, 8, 8), 'scale': (3, 8), 'bias': (3, 2, 4)},
 }
 
 
@@ -75,7 +75,7 @@ def test_decay_shrinks_matrices_and_nothing_else(name):
   params = random(0)
   updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
   new = optax.apply_updates(params, updates)
-  for path in (('embedding',), ('layers', 'q'), ('layers', 'o')):
+  for path in (('embedding',), ('layers', 'q'), ('layers', 'o'), ('layers', 'up')):
     before, after = params, new
     for key in path:
       before, after = before[key], after[key]
@@ -97,7 +97,8 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
     np.testing.assert_allclose(updates[name], expected[name], rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(updates['layers']['scale'], expected['layers']['scale'], rtol=1e-4, atol=1e-6)
   for layer in range(3):
-    for matrix in (updates['layers']['q'][layer].reshape(8, 8), updates['layers']['o'][layer].reshape(8, 8)):
+    new = {name: updates['layers'][name][layer] for name in ('q', 'o', 'up')}
+    for matrix in (new['q'].reshape(8, 8), new['o'].reshape(8, 8), *new['up']):  # each expert is a matrix
       singular = np.linalg.svd(np.asarray(matrix), compute_uv=False)
       # Five Newton-Schulz steps bring singular values into about [0.7, 1.2]; a tiny one may stay behind.
       assert np.median(singular) == pytest.approx(1.0, abs=0.3)

@@ -18,7 +18,8 @@ from lm.steps import common, pretrain
 ROWS, LENGTH, VOCAB = 8, 16, 24
 QUICK = {'xla_backend_optimization_level': 0}  # seven programs to compile, each run twice
 FIELDS = {'vocab_size': VOCAB, 'num_layers': 2, 'embed_dim': 16, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 4,
-          'mlp_dim': 24, 'max_len': LENGTH, 'attention_bias': True, 'qk_norm': True, 'tie_embeddings': False, 'init_std': 0.3}
+          'mlp_dim': 24, 'max_len': LENGTH, 'attention_bias': 'all', 'qk_norm': 'head', 'tie_embeddings': False,
+          'init_std': 0.3}
 
 
 def mesh_of(data=1, fsdp=1, tensor=1, devices=None):

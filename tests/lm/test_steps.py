@@ -8,11 +8,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from lm import model, rollout, sample
+from lm import layers, model, rollout, sample
 from lm.steps import common, diagnose, pretrain, rl, sft
 
 VOCAB, STOP = 23, 2
-CHUNK = ConfigDict({'chunk': 8, 'z_loss': 0.0})
+CHUNK = ConfigDict({'chunk': 8, 'z_loss': 0.0, 'balance': 0.5})
 SCHEDULE = optax.constant_schedule(0.5)
 RNG = np.random.default_rng(0)
 
@@ -67,6 +67,38 @@ def test_microbatches_add_up_to_the_mean_over_all_weights_of_the_batch(tiny):
     assert metrics['opt/grad_norm'] == pytest.approx(float(optax.tree.norm(grads)), rel=1e-4)
     assert metrics['sft/context_per_token'] == pytest.approx(32 / batch['weights'].sum())
     assert metrics['opt/lr'] == 0.5 and state['step'] == 1
+
+
+def test_balance_is_the_product_of_load_and_probability():
+  rng = np.random.default_rng(0)
+  p = rng.dirichlet(np.ones(4), size=(2, 6)).astype(np.float32)
+  chosen = np.argsort(-p, -1)[..., :2]
+  real = np.ones((2, 6), np.float32)
+  real[1, 4:] = 0
+  for row, length in enumerate((6, 4)):
+    load = np.bincount(chosen[row, :length].ravel(), minlength=4) / (2 * length)
+    expected = 4 * (load * p[row, :length].mean(0)).sum()
+    assert layers.balance(p, chosen, real)[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out(tiny):
+  config, params = tiny(num_experts=4, experts_per_token=2)
+  batch = make_batch()
+  batch['segment_ids'][1, 5:] = 0  # padding
+
+  def balance_of(balance_weight, parts):
+    loss_fn = pretrain.make_loss(config, ConfigDict(CHUNK.to_dict() | {'balance': balance_weight}))
+    return jax.jit(lambda params, parts: common.accumulate(loss_fn, params, parts, len(parts['inputs'])))(params, parts)
+
+  grads, total, weight, sums = balance_of(0.5, parts(batch, 1))
+  assert total == pytest.approx(float(balance_of(0.0, parts(batch, 1))[1] + 0.5 * sums['train/expert_balance']), rel=1e-5)
+  assert 1 < sums['train/expert_balance'] / weight < 2  # 1: evenly; E / A = 2: always the same
+  close(balance_of(0.5, parts(batch, 4)), (grads, total, weight, sums))
+  batch['inputs'][1, 5:] += 1  # what stands in the padding
+  other = balance_of(0.5, parts(batch, 1))
+  assert other[3]['train/expert_balance'] == pytest.approx(float(sums['train/expert_balance']), rel=1e-6)
+  plain = balance_of(0.0, parts(batch, 1))[0]['layers']['mlp']['router']['kernel']
+  assert np.abs(other[0]['layers']['mlp']['router']['kernel'] - plain).max() > 1e-3  # its gradient comes through the scan
 
 
 @pytest.mark.parametrize('what', ['not finite', 'no weight'])
@@ -181,7 +213,7 @@ def on_policy(tiny, **fields):
   return config, params, settings, prompts, answers
 
 
-@pytest.mark.parametrize('fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'attention_bias': True}])
+@pytest.mark.parametrize('fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'attention_bias': 'all'}])
 def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   config, params, settings, prompts, answers = on_policy(tiny, **fields)
   batch = rollout.layout(prompts, answers, np.ones(4))

@@ -1,0 +1,164 @@
+"""What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes: see lm/model.py."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
+
+ACTIVATIONS = {
+  'swiglu': nn.silu,
+  'geglu': lambda x: nn.gelu(x, approximate=True),
+  'gelu': lambda x: nn.gelu(x, approximate=True),
+  'relu2': lambda x: jnp.square(nn.relu(x)),
+}
+GATED = ('swiglu', 'geglu')
+NORMS = ('rmsnorm', 'layernorm')
+
+
+class Norm(nn.Module):
+  """RMSNorm (arXiv 1910.07467) or LayerNorm over the last axis, computed in float32."""
+
+  config: FrozenConfigDict
+  kind: str
+  axis: str = 'embed'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    c = self.config
+
+    def vector(name, init):
+      return self.param(name, nn.with_logical_partitioning(init, (self.axis,)), x.shape[-1:], jnp.dtype(c.param_dtype))
+
+    scale = vector('scale', nn.initializers.zeros if c.norm_offset else nn.initializers.ones)
+    bias = vector('bias', nn.initializers.zeros) if self.kind == 'layernorm' else None
+
+    @jax.checkpoint  # the backward pass keeps x alone
+    def norm(x, scale, bias):
+      y = x.astype(jnp.float32)
+      if bias is not None:
+        y = y - y.mean(-1, keepdims=True)
+      y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + c.norm_eps)
+      scale = scale.astype(jnp.float32) + float(c.norm_offset)
+      y = y * jnp.expand_dims(scale, range(y.ndim - 1))
+      if bias is not None:
+        y = y + jnp.expand_dims(bias.astype(jnp.float32), range(y.ndim - 1))
+      return y.astype(x.dtype)
+
+    return norm(x, scale, bias)
+
+
+class Linear(nn.Module):
+  """A matrix product over the leading axes of a weight whose axes are named, with an optional bias on the others."""
+
+  config: FrozenConfigDict
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+  contract: int = 1  # how many trailing axes of x and leading axes of the weight are summed over
+  bias: bool = False
+  std: float = 0.02
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    c, n = self.config, self.contract
+    init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+    w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
+    y = jnp.tensordot(x, w.astype(x.dtype), axes=n)
+    if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/quantize.py)
+      scale = self.get_variable('params', 'kernel_scale')
+      y = (y.astype(jnp.float32) * jnp.expand_dims(scale, range(y.ndim - scale.ndim))).astype(x.dtype)
+    if self.bias:
+      init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
+      b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
+      y = y + jnp.expand_dims(b.astype(x.dtype), range(y.ndim - b.ndim))
+    return y
+
+
+class GroupedLinear(nn.Module):
+  """A matrix for each expert: the first `sizes_E[0]` rows of x are multiplied by the first, the next by the second, ..."""
+
+  config: FrozenConfigDict
+  shape: tuple[int, int]
+  axes: tuple[str, str]
+  std: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, sizes_E: jax.Array) -> jax.Array:
+    init = nn.with_logical_partitioning(nn.initializers.normal(self.std), ('expert', *self.axes))
+    w = self.param('kernel', init, (self.config.num_experts, *self.shape), jnp.dtype(self.config.param_dtype))
+    if self.has_variable('params', 'kernel_scale'):
+      w = w.astype(jnp.float32) * self.get_variable('params', 'kernel_scale')[:, None]
+    return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes_E)
+
+
+def residual_std(config: FrozenConfigDict) -> float:
+  """Of the weights that write into the residual stream: 2 a layer add up to init_std (GPT-2)."""
+  return config.init_std / (2 * config.num_layers) ** 0.5
+
+
+class Mlp(nn.Module):
+  """Feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2)."""
+
+  config: FrozenConfigDict
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    c = self.config
+    D, F = c.embed_dim, c.mlp_dim
+    act = jax.checkpoint(ACTIVATIONS[c.activation])  # the backward pass keeps what it reads alone
+
+    def up(name):
+      return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)(x_BTD)
+
+    h_BTF = act(up('gate')) * up('up') if c.activation in GATED else act(up('up'))
+    return Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')(h_BTF)
+
+
+class Experts(nn.Module):
+  """Routed feed-forward blocks: each token goes to its `experts_per_token` likeliest experts, none is dropped.
+
+  The tokens are sorted by expert and multiplied in groups of unequal size, as in MegaBlocks (arXiv 2211.15841): the work
+  is that of the experts chosen, whatever the load. Router and softmax are float32.
+  """
+
+  config: FrozenConfigDict
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array, real_BT: jax.Array) -> jax.Array:
+    """real_BT is 0 on padding, which does not count in the `balance` that is sown, [B], in the collection 'losses'."""
+    c = self.config
+    B, T, D = x_BTD.shape
+    E, A, F = c.num_experts, c.experts_per_token, c.mlp_dim
+    router = Linear(c, (D, E), ('embed', 'router'), std=c.init_std, name='router')
+    p_BTE = jax.nn.softmax(router(x_BTD.astype(jnp.float32)))
+    weight_BTA, expert_BTA = jax.lax.top_k(p_BTE, A)
+    if c.normalize_experts:
+      weight_BTA = weight_BTA / weight_BTA.sum(-1, keepdims=True)
+    self.sow('losses', 'balance', balance(p_BTE, expert_BTA, real_BT))
+
+    expert_X = expert_BTA.reshape(-1)  # X: B * T * A choices
+    order_X = jnp.argsort(expert_X, stable=True)
+    token_X = order_X // A
+    sizes_E = jnp.bincount(expert_X, length=E).astype(jnp.int32)
+    x_XD = x_BTD.reshape(-1, D)[token_X]
+    act = jax.checkpoint(ACTIVATIONS[c.activation])
+
+    def up(name):
+      return GroupedLinear(c, (D, F), ('embed', 'mlp'), c.init_std, name=name)(x_XD, sizes_E)
+
+    h_XF = act(up('gate')) * up('up') if c.activation in GATED else act(up('up'))
+    y_XD = GroupedLinear(c, (F, D), ('mlp', 'embed'), residual_std(c), name='down')(h_XF, sizes_E)
+    y_XD = y_XD * weight_BTA.reshape(-1)[order_X, None].astype(y_XD.dtype)
+    return jnp.zeros((B * T, D), y_XD.dtype).at[token_X].add(y_XD).reshape(B, T, D)
+
+
+def balance(p_BTE: jax.Array, expert_BTA: jax.Array, real_BT: jax.Array) -> jax.Array:
+  """How unevenly each row uses its experts, float32 [B]: 1 when evenly, up to E / A when always the same.
+
+  E * sum over experts of (share of choices) * (mean probability), the loss of Switch (arXiv 2101.03961, section 2.2) taken
+  over each row alone (DeepSeek-V3, arXiv 2412.19437, section 2.1.2), so that it adds up over microbatches and devices.
+  """
+  A, E = expert_BTA.shape[-1], p_BTE.shape[-1]
+  chosen_BTE = jax.nn.one_hot(expert_BTA, E, dtype=jnp.float32).sum(2) / A
+  inverse_B1 = 1 / jnp.maximum(real_BT.sum(1, keepdims=True), 1)
+  share_BE, mean_BE = (jnp.einsum('bte,bt->be', x, real_BT) * inverse_B1 for x in (chosen_BTE, p_BTE))
+  return E * (share_BE * mean_BE).sum(-1)

@@ -1,0 +1,48 @@
+"""Int8 weights against NumPy's rounding, and what they cost in accuracy and save in memory."""
+
+import jax
+import numpy as np
+import pytest
+
+from lm import model, quantize, sharding
+
+VARIANTS = {'dense': {'attention_bias': 'all', 'mlp_bias': True, 'embed_dim': 64, 'mlp_dim': 96},
+            'routed': {'num_experts': 4, 'embed_dim': 64}}
+
+
+def rounded(x, axis):
+  """Each output channel on its own grid of 255 values, in float64."""
+  step = np.abs(x).max(axis, keepdims=True) / 127
+  return np.round(x / step) * step
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype):
+  config, params = tiny(dtype=dtype, **VARIANTS[name])
+  axes = sharding.axis_names(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
+  small = quantize.quantize('int8', params, axes)
+  layers = {part: dict(x) for part, x in params['layers'].items()}
+  for part, names in (('attention', 'qkvo'), ('mlp', ('gate', 'up', 'down'))):
+    for matrix in names:
+      kernel = params['layers'][part][matrix]['kernel'].astype(np.float64)
+      summed = (1, 2) if matrix == 'o' else kernel.ndim - 2 if part == 'mlp' else 1
+      layers[part][matrix] = params['layers'][part][matrix] | {'kernel': rounded(kernel, summed).astype(np.float32)}
+      assert small['layers'][part][matrix]['kernel'].dtype == np.int8
+  tokens = np.random.default_rng(0).integers(23, size=(2, 9), dtype=np.int32)
+  got, full = forward(config, small, tokens), forward(config, params, tokens)
+  expected = forward(config, params | {'layers': layers}, tokens)
+  spread = np.abs(full).max()
+  np.testing.assert_allclose(got, expected, atol=(1e-5 if dtype == 'float32' else 0.05) * spread)
+  assert 1e-4 * spread < np.abs(got - full).max() < 0.1 * spread  # it is rounded, and near
+  untouched = [small['embedding'], small['layers']['attention_norm']['scale']]
+  assert all(x.dtype == np.float32 for x in untouched)
+
+
+def test_a_matrix_takes_a_quarter_of_its_memory(tiny):
+  config, params = tiny(embed_dim=64, mlp_dim=256)
+  axes = sharding.axis_names(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
+  small = quantize.quantize('int8', params, axes)
+  before, after = (sum(x.nbytes for x in jax.tree.leaves(p['layers']['mlp'])) for p in (params, small))
+  assert after < 0.27 * before
+  assert quantize.quantize('none', params, axes) is params
