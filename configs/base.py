@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
 
   c.data = ConfigDict()
   c.data.tokenizer = 'bytes'  # see data/tokenizer.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
+  c.data.chat_format = 'auto'  # auto (the tokenizer folder's template, else deepdive) | deepdive | chatml | llama3 | X.jinja
+  c.data.tools = True  # sft, rl: add the tags of tool calls and thoughts to a tokenizer that lacks them (deepdive: always)
   c.data.train = ''  # token shards (manifest.json, or several between commas), or text or JSONL files (globs) to tokenize
   c.data.weights = ''  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents

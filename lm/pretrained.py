@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -14,6 +15,7 @@ from lm.errors import UserError
 from lm.files import Path
 
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention')  # fields that do not change what the weights mean
+ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,3 +77,25 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   shapes, axes = abstract_params(config, mesh)
   params, provenance = checkpoint.load_params(folder, shapes)
   return Pretrained(config, params, axes, provenance, folder.parent.parent, int(folder.name))
+
+
+def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:
+  """The model with rows for at least `vocab_size` tokens; as it is where it has them, used or spare.
+
+  A new row is the mean of the rows that are there, in the output matrix too: a token that was never learned then gets no
+  more than the average logit (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). The number of
+  rows becomes a multiple of ROWS, so that they still divide among devices.
+  """
+  old = start.config.vocab_size
+  if vocab_size <= old:
+    return start
+  config = FrozenConfigDict(start.config.to_dict() | {'vocab_size': -(-vocab_size // ROWS) * ROWS})
+  shapes = abstract_params(config, mesh)[0]
+
+  def extend(table_VD):
+    mean_D = jnp.mean(table_VD, axis=0, dtype=jnp.float32).astype(table_VD.dtype)
+    return jnp.concatenate([table_VD, jnp.broadcast_to(mean_D, (config.vocab_size - old, len(mean_D)))])
+
+  tables = {name: jax.jit(extend, out_shardings=shapes[name].sharding)(start.params[name])
+            for name in ('embedding', 'head') if name in start.params}
+  return dataclasses.replace(start, config=config, params={**start.params, **tables})
