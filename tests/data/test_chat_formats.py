@@ -10,7 +10,7 @@ from chat_templates import DEFAULT_SYSTEM, GEMMA, LLAMA_2, LLAMA_3_2, MISTRAL, N
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data import chat, templates
-from data.tokenizer import PATTERNS
+from data.tokenizers.bpe import PATTERNS
 from lm.errors import UserError
 
 CORPUS = ['Today you are Ann, a user of the system: what is 2 + 2?', 'assistant', 'thinks', 'Hello', '\n\n', '[INST]'] * 9
