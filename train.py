@@ -4,7 +4,6 @@ A config of stage pretrain, sft or rl is one training run: `train` below, read f
 such runs and of the data stages before them, each in a process of its own (`lm.stages`).
 """
 
-import functools
 import os
 import pathlib
 import sys
@@ -31,10 +30,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   from configs import base
   from data import baselines, chat, prepare
   from data import tokenizer as tokenizer_lib
-  from lm import checkpoint, model, optim, pretrained, rollout, sharding
+  from lm import checkpoint, model, pretrained, program, rollout, sharding
   from lm import metrics as metrics_lib
   from lm.evals import perplexity
-  from lm.steps import common, diagnose, pretrain, rl, sft
+  from lm.steps import diagnose
 
   # ---- Config ----------------------------------------------------------------------------------------------------
   if config.batch_size % config.microbatches:
@@ -48,6 +47,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   # ---- Devices and mesh ------------------------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
+  sharding.check_length(mesh, config.seq_len)
   sharding.check_rows(mesh, {'batch_size / microbatches': rows, 'eval.batch_size': config.eval.batch_size})
 
   # ---- Model and tokenizer: those of init_from, or new -----------------------------------------------------------
@@ -75,13 +75,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     val = val_manifest and evaluation.open_loader(config, tokenizer, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
 
-  # ---- Abstract state and shardings ------------------------------------------------------------------------------
-  params_shape, axes = pretrained.abstract_params(model_config, mesh)
-  inner = config.rl.inner_updates if config.stage == 'rl' else 1
-  tx, schedule = optim.make(config.optim, config.steps * inner, axes)
-  init_state = functools.partial(common.init_state, tx=tx)
-  state_shape = sharding.abstract_state(init_state, params_shape, mesh)
-  shardings = jax.tree.map(lambda x: x.sharding, state_shape)
+  # ---- The program: the jitted step, shapes and shardings --------------------------------------------------------
+  banned = chat.banned_ids(tokenizer) if config.stage == 'rl' else ()
+  prog = program.make(config, model_config, mesh, banned)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -----------------------------------------------------
   saved = checkpoint.Checkpointer(workdir / 'checkpoints', keep_last=config.checkpoint.keep_last,
@@ -89,24 +85,21 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   provenance = {'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
                 'code': checkpoint.code_version(), 'data': data_fingerprint, 'tokenizer': tokenizer.fingerprint,
                 'init_from': start.provenance if start else None}
-  fresh = jax.jit(lambda key: init_state(model.init_params(model_config, key)), out_shardings=shardings)
   first = saved.latest() or 0
   if first:
     checkpoint.check_provenance(saved.provenance(first), provenance, allow)
-    state = saved.restore(state_shape, first)
+    state = saved.restore(prog.state, first)
   elif start:
-    state = jax.jit(init_state, out_shardings=shardings)(start.params)
+    state = prog.start(start.params)
   else:
-    state = fresh(jax.random.key(config.seed))
+    state = prog.fresh(jax.random.key(config.seed))
   files.write_json(workdir / 'config.json', provenance['config'])
 
-  # ---- The jitted step, and where its batches come from ----------------------------------------------------------
+  # ---- Where the batches come from -------------------------------------------------------------------------------
   if config.stage == 'rl':
-    loss_fn = rl.make_loss(model_config, config.loss, config.rl, chat.banned_ids(tokenizer))
-    reference = start.params if start else fresh(jax.random.key(config.seed))['params']
+    reference = start.params if start else prog.fresh(jax.random.key(config.seed))['params']
     next_batch = make_rollouts(config, model_config, tokenizer, reference, mesh)
   else:
-    loss_fn = {'pretrain': pretrain, 'sft': sft}[config.stage].make_loss(model_config, config.loss)
     stream = loader.iterate(first, config.steps)
 
     def next_batch(step, _):
@@ -114,11 +107,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       epoch = {'data/epoch': loader.epoch(step + 1)}
       return sharding.put_batch(batch, mesh), config.microbatches, epoch
 
-  step_fn = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0)
-
   # ---- Evaluators ------------------------------------------------------------------------------------------------
   metrics = metrics_lib.Metrics(workdir, first or None)
-  losses = perplexity.make_evaluate(loss_fn)
+  losses = perplexity.make_evaluate(prog.loss_fn)
 
   def evaluate(step, log=True):
     if not val:
@@ -144,7 +135,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Waits for a dispatched step and logs it; a loss that is not finite ends the run."""
     values = {name: float(value) for name, value in jax.device_get(values).items()}
     if not values['train/finite']:
-      where = diagnose.first_non_finite(model_config, loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
+      where = diagnose.first_non_finite(model_config, prog.loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
       saved.wait()
       raise UserError(f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}; first not '
                       f'finite: {where}. Nothing was updated; the last good checkpoint is {saved.latest()}')
@@ -163,8 +154,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     for step in range(first + 1, config.steps + 1):
       with clock.waiting():
         batch, count, seen = next_batch(step - 1, state['params'])
-      for _ in range(inner):
-        state, values = step_fn(state, batch, count)
+      for _ in range(prog.updates):
+        state, values = prog.step(state, batch, count)
       if pending:
         settle(*pending)
       pending = step, batch, values, seen

@@ -10,11 +10,11 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, hf, model, sharding
+from lm import checkpoint, hf, kernels, model, sharding
 from lm.errors import UserError
 from lm.files import Path
 
-EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat')  # fields that do not change what the weights mean
+EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention')  # fields that do not change what the weights mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +73,14 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   if hf.is_folder(path):
     source = hf.open_folder(path)
     config = adopt(execution, defaults, hf.model_config(source, defaults).to_dict())
+    kernels.check(config, mesh.devices.flat[0].platform)
     shapes, axes = abstract_params(config, mesh)
     params = hf.load(source, config, shapes)
     return Pretrained(config, params, axes, source.provenance, source.path, 0, str(source.path))
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
+  kernels.check(config, mesh.devices.flat[0].platform)
   shapes, axes = abstract_params(config, mesh)
   params, provenance = checkpoint.load_params(folder, shapes)
   run = folder.parent.parent
