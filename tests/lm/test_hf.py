@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shutil
 
@@ -25,9 +26,9 @@ FAMILIES = sorted(path.name for path in GOLDEN.iterdir())
 VOCAB = 101
 
 
-def mesh_of(data=1, fsdp=1, tensor=1):
-  devices = jax.devices()[:data * fsdp * tensor]
-  return sharding.make_mesh(ConfigDict({'data': data, 'fsdp': fsdp, 'tensor': tensor}), devices)
+def mesh_of(**sizes):
+  devices = jax.devices()[:math.prod(sizes.values())]
+  return sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | sizes), devices)
 
 
 def execution(**fields):
@@ -233,7 +234,7 @@ def test_shards_are_read_and_written(tmp_path):
 
 
 @pytest.mark.parametrize('mesh, name', [
-  ({'fsdp': 8}, 'gpt2'), ({'data': 2, 'fsdp': 2, 'tensor': 2}, 'qwen2'), ({'fsdp': 4, 'tensor': 2}, 'mixtral')])
+  ({'fsdp': 8}, 'gpt2'), ({'data': 2, 'fsdp': 2, 'tensor': 2}, 'qwen2'), ({'fsdp': 2, 'expert': 2, 'tensor': 2}, 'mixtral')])
 def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
   """On a mesh of eight devices the parameters are as on one, and no more is read than the devices hold."""
   def even(tensors):  # a vocabulary that two devices divide

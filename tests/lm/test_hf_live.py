@@ -40,7 +40,7 @@ def folder(theirs, tmp_path_factory):
 def load(path, **fields):
   execution = base.get_config().model
   execution.update(fields)
-  mesh = sharding.make_mesh(ConfigDict({'data': 1, 'fsdp': 1, 'tensor': 1}), jax.devices()[:1])
+  mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1)), jax.devices()[:1])
   return pretrained.load(path, execution, base.get_config().model, mesh)
 
 
