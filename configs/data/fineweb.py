@@ -25,6 +25,8 @@ def get_config(arg=None):
   c.passage_lines = 0  # runs of this many lines that stood in another page of the task before are cut; 0: none
   c.max_passage_share = 0.9  # drop pages that lose more than this share of their characters so
 
+  c.words = 'spacy'  # what the rules count: spacy (marks of punctuation too, as in FineWeb's run) | whitespace (Gopher's paper)
+
   # The thresholds of the rules in data/web/rules.py, by its parameters; None switches one off.
   c.gopher_repetition = ConfigDict()  # Gopher (Rae et al. 2021, arXiv 2112.11446, table A1)
   c.gopher_repetition.max_line_share = 0.30  # lines that repeat an earlier one, of all
