@@ -21,7 +21,8 @@ _CHARSET = re.compile(r'charset="?([\w-]+)', re.I)
 _CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f]')
 _NOT_XML = bytes({*range(32), 127} - {*b'\t\n\r'})
 logging.getLogger('trafilatura').setLevel(logging.CRITICAL)  # it warns of each page without text; we put that on record
-_RESCUE = 0.5  # share of resiliparse's text under which trafilatura's fast mode has missed the article
+_MISSED = 0.5  # share of resiliparse's text, and of its paragraphs, under which trafilatura's own rules missed the article
+_PARAGRAPH = 150  # characters of a line that is one, not a teaser or a comment
 
 
 class TimeLimit(BaseException):
@@ -60,7 +61,7 @@ def extract(body: bytes, content_type: str, extractor: str) -> tuple[str, str]:
     extractor:
       trafilatura: FineWeb's, with precision favoured (Barbaresi 2021, ACL demos): its own rules, then those of readability
         and jusText where they find much more.
-      trafilatura_fast: its own rules alone, and resiliparse's text where they find less than half as much.
+      trafilatura_fast: its own rules alone, and resiliparse's text where they find less than half of it.
       resiliparse: every line of the main content as it stands, with the indentation, tables and definition lists of
         reference pages.
 
@@ -100,10 +101,15 @@ def _trafilatura(page: str, fast: bool) -> tuple[str | None, str]:
   whole = len(' '.join(tree.text_content().split())) if fast else 0
   etree.strip_elements(tree, *set(MANUALLY_CLEANED) - {'form', 'figure', 'math'}, with_tail=False)  # it looks into these
   text = trafilatura.extract(tree, fast=fast, favor_precision=True, include_comments=False, deduplicate=False) or ''
-  if len(text) < _RESCUE * whole:  # or resiliparse cannot find twice as much
+  if len(text) < _MISSED * whole:  # or resiliparse cannot find so much more
     other = _resiliparse(HTMLTree.parse(page))
-    text = other if len(text) < _RESCUE * len(other) else text
+    if len(text) < _MISSED * len(other) and _in_paragraphs(text) <= _MISSED * _in_paragraphs(other):
+      text = other
   return title, text
+
+
+def _in_paragraphs(text: str) -> int:
+  return sum(len(line) for line in text.split('\n') if len(line) >= _PARAGRAPH)
 
 
 def _decode(body: bytes, content_type: str) -> str:
