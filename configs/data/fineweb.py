@@ -19,11 +19,13 @@ def get_config(arg=None):
   c = ConfigDict()
   c.url_lists = True  # drop pages by the lists of domains, URLs and words that datatrove carries
   c.url_soft_words = 2  # so many words of the soft list in a URL drop the page; one of the hard list does
-  c.extractor = 'trafilatura'  # resiliparse | trafilatura
+  c.extractor = 'trafilatura_fast'  # trafilatura | trafilatura_fast | resiliparse
   c.extract_seconds = 60.0  # of processor time for a page; over it it is dropped; 0: no limit
   c.languages = ConfigDict({'en': 0.65})  # languages to keep, by code, each with the least score
   c.passage_lines = 0  # runs of this many lines that stood in another page of the task before are cut; 0: none
   c.max_passage_share = 0.9  # drop pages that lose more than this share of their characters so
+
+  c.words = 'spacy'  # what the rules count: spacy (marks of punctuation too, as in FineWeb's run) | whitespace (Gopher's paper)
 
   # The thresholds of the rules in data/web/rules.py, by its parameters; None switches one off.
   c.gopher_repetition = ConfigDict()  # Gopher (Rae et al. 2021, arXiv 2112.11446, table A1)
