@@ -14,8 +14,8 @@ from data import chat, tools
 from data import tasks as tasks_lib
 from data.loader import Loader
 from data.mixture import Mixture
-from lm import checkpoint, files, metrics, pretrained, quantize, sample, sharding
 from lm import config as config_lib
+from lm import files, metrics, pretrained, quantize, sample, sharding
 from lm.errors import UserError, run
 from lm.evals import perplexity
 from lm.evals import tasks as scoring
@@ -140,7 +140,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
     chat_format = chat.load(model.tokenizer)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.names(config.checkpoint.allow_mismatch)
-    checkpoint.check_provenance(model.provenance, {'tokenizer': chat_format.tokenizer.fingerprint}, allow)
+    model.check_tokenizer(chat_format.tokenizer.fingerprint, allow)
     params = quantize.quantize(quantization, model.params, model.axes)
     if config.data.val:
       loader = open_loader(config, chat_format, config.data.val, train=False)
@@ -167,7 +167,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
 
 def main() -> None:
   config_lib.define_flags()
-  flags.DEFINE_string('checkpoint', None, 'step, run or recipe folder')
+  flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder')
   flags.DEFINE_enum('quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights')
   flags.DEFINE_string('out', 'report.json', 'where the report goes')
   config = config_lib.parse(sys.argv)

@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
                           extend=not start or config.stage != 'pretrain', tools=config.data.tools)
   tokenizer = chat_format.tokenizer
   if start:
-    checkpoint.check_provenance(start.provenance, {'tokenizer': chat_format.plain_fingerprint}, allow)
+    start.check_tokenizer(chat_format.plain_fingerprint, allow)
     start = pretrained.grow(start, tokenizer.vocab_size, mesh)
     model_config = start.config
   else:

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.stage = 'pretrain'  # which step trains: pretrain | sft | rl
   c.seed = 0  # of initialisation, data order and sampling
-  c.init_from = ''  # a checkpoint to take parameters from (ours: a run, step or recipe folder); '' starts from scratch
+  c.init_from = ''  # a checkpoint to take parameters from: a run, step, recipe or Hugging Face folder; '' starts from scratch
   c.steps = 1000  # updates
   c.batch_size = 32  # rows in one update over all devices (rl: prompts x rl.group_size)
   c.microbatches = 1  # one update's rows are processed in this many parts, their gradients added

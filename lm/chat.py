@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 
 from configs import base
 from data import chat, tools
-from lm import checkpoint, errors, pretrained, quantize, sample, sharding
+from lm import errors, pretrained, quantize, sample, sharding
 from lm.errors import UserError
 
 FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
@@ -213,7 +213,7 @@ def loop(session: Session) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
-  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder')
+  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder, or a Hugging Face folder')
   parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
   parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
   parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
@@ -230,7 +230,7 @@ def main() -> None:
   with jax.set_mesh(mesh):
     model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
     chat_format = chat.load(model.tokenizer, today=datetime.date.today())
-    checkpoint.check_provenance(model.provenance, {'tokenizer': chat_format.tokenizer.fingerprint})
+    model.check_tokenizer(chat_format.tokenizer.fingerprint)
     params = quantize.quantize(args.quantize, model.params, model.axes)
     session = Session(model.config, params, chat_format, sampling, max_new_tokens=args.max_new_tokens,
                       seed=args.seed, system=args.system)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, kernels, model, sharding
+from lm import checkpoint, hf, kernels, model, sharding
 from lm.errors import UserError
 from lm.files import Path
 
@@ -26,13 +27,14 @@ class Pretrained:
   params: Any
   axes: Any  # the names of each parameter's axes
   provenance: dict[str, Any]
-  run: pathlib.Path  # the folder of the run that made it
+  run: pathlib.Path  # the folder of the run that made it, or the Hugging Face folder
   step: int
+  tokenizer: str  # where its tokenizer is, as a `data.tokenizer` spec
 
-  @property
-  def tokenizer(self) -> str:
-    """Where its tokenizer is, as a `data.tokenizer` spec."""
-    return str(self.run / 'tokenizer')
+  def check_tokenizer(self, fingerprint: str, allow: Collection[str] = ()) -> None:
+    """Raises UserError if a run used another tokenizer than this. With a Hugging Face folder there is no record to compare."""
+    if 'tokenizer' in self.provenance:
+      checkpoint.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
 
 
 def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
@@ -60,23 +62,31 @@ def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
 
 
 def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
-  """Reads the parameters of a checkpoint onto a mesh.
+  """Reads the parameters of a checkpoint, or of a Hugging Face folder, onto a mesh.
 
   Args:
-    path: a step, run or recipe folder (`lm.checkpoint.locate`).
+    path: a step, run or recipe folder (`lm.checkpoint.locate`), or a folder as transformers writes it (`lm.hf`).
     execution: a `config.model` that says how to run it (and may repeat, not contradict, its architecture).
     defaults: `config.model` as configs/base.py has it.
 
   Raises:
     FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one of another architecture.
   """
+  if hf.is_folder(path):
+    source = hf.open_folder(path)
+    config = adopt(execution, defaults, hf.model_config(source, defaults).to_dict())
+    kernels.check(config, mesh.devices.flat[0].platform)
+    shapes, axes = abstract_params(config, mesh)
+    params = hf.load(source, config, shapes)
+    return Pretrained(config, params, axes, source.provenance, source.path, 0, str(source.path))
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
   kernels.check(config, mesh.devices.flat[0].platform)
   shapes, axes = abstract_params(config, mesh)
   params, provenance = checkpoint.load_params(folder, shapes)
-  return Pretrained(config, params, axes, provenance, folder.parent.parent, int(folder.name))
+  run = folder.parent.parent
+  return Pretrained(config, params, axes, provenance, run, int(folder.name), str(run / 'tokenizer'))
 
 
 def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:
