@@ -26,7 +26,6 @@ from datatrove.data import Document
 from datatrove.io import DataFolder
 
 from data import chat, tokenize, train_tokenizer
-from data import loader as loaders
 from data import tokenizer as tokenizers
 from data.tokenizers import bpe
 from data.tokenizers.base import valid
@@ -184,8 +183,10 @@ DUPLICATE_STEPS = {'ours': our_duplicates, 'datatrove': datatrove_duplicates}
 def loader(args: argparse.Namespace) -> Iterator[dict]:
   """Tokens a second of the loader on all cores, read ahead as in training.
 
-  The text is the standard library of Python, in bytes, and each row's batch is a new one.
+  The text is the standard library of Python, in bytes.
   """
+  from data import loader as loaders
+
   with tempfile.TemporaryDirectory() as folder:
     stdlib = sysconfig.get_path('stdlib')
     tokenize.tokenize(f'{stdlib}/*.py', folder, tokenizers.load('bytes', chat.SPECIAL_TOKENS), held_out=0, progress=False)

@@ -119,13 +119,13 @@ def test_url_lists_are_datatroves(tmp_path, monkeypatch):
   lists = URLFilter(2, extra_domains=['bad.com', 'sub.good.com'], extra_urls=['http://good.com/x'], banned_words=['worst'],
                     soft_banned_words=['soft', 'softer'], use_integrated_lists=False)  # fmt: skip
   monkeypatch.setattr(blocks, 'URLFilter', lambda soft_words: lists)
-  blocks._url_lists.cache_clear()
+  blocks.url_filter.cache_clear()
   urls = {'http://www.bad.com/': 'url_domain', 'http://sub.good.com/': 'url_subdomain', 'http://good.com/x': 'url_url',
           'http://good.com/the-worst': 'url_hard_blacklisted', 'http://a.com/soft/softer': 'url_soft_blacklisted',
           'http://a.com/soft': '', 'http://good.com/': ''}  # fmt: skip
   write(tmp_path / 'a.warc', [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)], gzipped=False)
   report = clean(tmp_path, tmp_path / 'out', settings(url_lists=True))
-  blocks._url_lists.cache_clear()
+  blocks.url_filter.cache_clear()
   found = {line['url']: line['rule'] for url in urls for line in why.find(tmp_path / 'out', url)}
   assert found == urls and report['pages_out'] == 2
 
