@@ -140,7 +140,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
     chat_format = chat.load(model.tokenizer)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.names(config.checkpoint.allow_mismatch)
-    model.check_tokenizer(chat_format.plain_fingerprint, allow)
+    model.check_tokenizer(chat_format.tokenizer.fingerprint, allow)
     params = quantize.quantize(quantization, model.params, model.axes)
     if config.data.val:
       loader = open_loader(config, chat_format, config.data.val, train=False)

@@ -230,7 +230,7 @@ def main() -> None:
   with jax.set_mesh(mesh):
     model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
     chat_format = chat.load(model.tokenizer, today=datetime.date.today())
-    model.check_tokenizer(chat_format.plain_fingerprint)
+    model.check_tokenizer(chat_format.tokenizer.fingerprint)
     params = quantize.quantize(args.quantize, model.params, model.axes)
     session = Session(model.config, params, chat_format, sampling, max_new_tokens=args.max_new_tokens,
                       seed=args.seed, system=args.system)

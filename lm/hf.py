@@ -489,7 +489,6 @@ def _by_layer(name: str) -> list[Any]:
 def main() -> None:
   from configs import base
   from data import chat
-  from data import tokenizer as tokenizer_lib
 
   parser = argparse.ArgumentParser(prog='python -m lm.hf', description='Imports and exports open weights.')
   commands = parser.add_subparsers(dest='command', required=True)
@@ -505,14 +504,14 @@ def main() -> None:
   args = parser.parse_args()
   if args.command == 'import':
     config = import_model(open_folder(args.src), args.dst, base.get_config().model,
-                          lambda folder: tokenizer_lib.load(folder).fingerprint,
+                          lambda folder: chat.load(str(folder)).tokenizer.fingerprint,
                           config_lib.names(args.ignore))
     print(f'wrote {args.dst}: {config.num_layers} layers, {config.param_dtype}, contexts of {config.max_len} tokens')
   else:
     folder = checkpoint.locate(args.src).parent.parent / 'tokenizer'
     chat_format = chat.load(str(folder))
-    start = chat_format.document_start
-    tokens = {'bos_token_id': start, 'eos_token_id': chat_format.stops[0] if chat_format.source else start}
+    stop = chat_format.stops[0] if chat_format.source else chat_format.document_start
+    tokens = {'bos_token_id': chat_format.document_start, 'eos_token_id': stop}
     export_model(args.src, args.dst, vocab_size=chat_format.tokenizer.vocab_size, tokens=tokens,
                  max_shard_bytes=int(args.max_shard_gb * 1e9))
     print(f'wrote {args.dst}')
