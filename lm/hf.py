@@ -503,7 +503,8 @@ def main() -> None:
   for command in (import_parser, export_parser):
     command.add_argument('dst', metavar='DST', help='a folder that does not exist')
   import_parser.add_argument('--ignore', default='', metavar='FIELD,...',
-                             help='fields of config.json, or metadata keys, that we do not know and that do not change what the model computes')
+                             help='fields of config.json, or keys of metadata, that we do not know and that do not change '
+                                  'what the model computes')
   export_parser.add_argument('--max-shard-gb', type=float, default=MAX_SHARD / 1e9, metavar='GB',
                              help='largest file of weights (default 5)')
   args = parser.parse_args()
