@@ -21,5 +21,5 @@ def get_config(arg=None):
     c.steps, c.batch_size, c.microbatches, c.seq_len = 2, 8, 2, 128
     c.rl.update(group_size=4, max_new_tokens=16)
     c.eval.update(batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)
-    c.checkpoint.every = 2
+    c.optim.warmup, c.checkpoint.every = 1, 2
   return c

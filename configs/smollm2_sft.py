@@ -12,14 +12,14 @@ def get_config(arg=None):
   c = base.get_config()
   c.stage = 'sft'
   c.init_from = 'smollm2'
-  c.data.tasks, c.data.examples = 'gsm8k_calculator:2,arithmetic,calculator', 4000
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 100, 8, 2, 320
+  c.data.tasks, c.data.examples = 'gsm8k_calculator:2,arithmetic,calculator', 1200
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 60, 6, 2, 320
   c.optim.update(lr=3e-4, warmup=10, weight_decay=0.0)
-  c.eval.update(every=50, batch_size=8, tasks='gsm8k_calculator,arithmetic,calculator', examples=100, max_new_tokens=192)
-  c.checkpoint.every, c.log_every = 50, 5
+  c.eval.update(every=30, batch_size=8, tasks='gsm8k_calculator,arithmetic,calculator', examples=64, max_new_tokens=192)
+  c.checkpoint.every, c.log_every = 20, 5
   if variant(arg) == 'smoke':
     c.data.tasks, c.data.examples = 'arithmetic,calculator', 60
     c.steps, c.batch_size, c.microbatches, c.seq_len = 3, 4, 1, 128
     c.eval.update(every=3, batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)
-    c.checkpoint.every, c.log_every = 3, 1
+    c.optim.warmup, c.checkpoint.every, c.log_every = 1, 3, 1
   return c

@@ -272,11 +272,11 @@ def _rope_scaling(path: pathlib.Path, get: _Getter, tensors: dict[str, Packed]) 
     return None if kind == 'none' else {'rope_type': 'linear', 'factor': factor}
   if kind != 'none' or get.prefix != 'llama':
     raise UserError(f"tensor 'rope_freqs.weight' is run in models of llama alone, and without rope.scaling.type {kind}")
-  return _llama3(factors.read(path, (slice(None),)), _shortest(get('rope.freq_base', float, 10_000.0)),
+  return llama3_scaling(factors.read(path, (slice(None),)), _shortest(get('rope.freq_base', float, 10_000.0)),
                  get('rope.scaling.original_context_length', int, ORIGINAL_LEN))
 
 
-def _llama3(factors_H: np.ndarray, theta: float, original_len: int) -> Fields:
+def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fields:
   """The scaling of Llama 3.x that stretches each pair of a head by these factors, [H/2].
 
   The file has none of its fields. low_freq_factor and high_freq_factor are those of all its releases, 1 and 4; the original
