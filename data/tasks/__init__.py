@@ -55,7 +55,7 @@ def make(names: Iterable[str], *, seed: int, documents: Path = '', held_out: flo
     contents = []
     if cls.reads:
       if not given_files[cls.reads]:
-        raise UserError(f'task {name!r} is made from files, and {cls.reads} names none')
+        raise UserError(f'task {name!r} is made from files, and config.data.{cls.reads} or --{cls.reads} names none')
       if cls.reads not in read:
         read[cls.reads] = readers[cls.reads]()
       contents = [read[cls.reads]]

@@ -111,7 +111,7 @@ def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
                            f'--out={out}')
   assert status == 0 and sorted(written.splitlines()) == ['comparison: 2', 'identity: 6']
   assert len(rows(out)) == 8
-  for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'give the JSONL'),
+  for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'or --documents names none'),
                          (['--tasks=identity:x'], "'identity:x' is not"), ([], 'no conversations'),
                          (['--tasks=docs', '--documents=nowhere'], 'nowhere')):
     status, _, err = run('-m', 'data.conversations', *wrong, f'--out={tmp_path / "none"}')

@@ -44,9 +44,26 @@ def corpus(tmp_path_factory):
   return write_documents(tmp_path_factory.mktemp('documents') / 'documents.jsonl')
 
 
+def word_problem(index):
+  """A line in GSM8K's format, made up."""
+  a, b = 20 + index, 3 + index % 7
+  lines = f'They pick {a} * {b} = <<{a}*{b}={a * b}>>{a * b} pears.\nHalf of it is ${a * b / 2} = $<<{a * b}/2={a * b / 2}>>.'
+  return {'question': f'{a} people pick {b} pears each. What is half of that?', 'answer': f'{lines}\n#### {a * b / 2:,.1f}'}
+
+
+def write_problems(path, indexes=range(4000)):
+  path.write_text(''.join(json.dumps(word_problem(i)) + '\n' for i in indexes))
+  return str(path)
+
+
 @pytest.fixture(scope='module')
-def made(corpus):
-  return {task.name: task for task in tasks.make(tasks.TASKS, seed=3, documents=corpus)}
+def word_problems(tmp_path_factory):
+  return write_problems(tmp_path_factory.mktemp('gsm8k') / 'train.jsonl')
+
+
+@pytest.fixture(scope='module')
+def made(corpus, word_problems):
+  return {task.name: task for task in tasks.make(tasks.TASKS, seed=3, documents=corpus, gsm8k=word_problems)}
 
 
 def reply(*parts, finished=True):
@@ -87,30 +104,30 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, name):
-  other, = tasks.make([name], seed=4, documents=corpus)
+def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, word_problems, name):
+  other, = tasks.make([name], seed=4, documents=corpus, gsm8k=word_problems)
   train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
   test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
   assert train and test and not train & test
   assert any(made[name].problem(i, 'train') != other.problem(i, 'train') for i in range(5))
 
 
-def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus):
+def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word_problems):
   """Also in another process, with another hash seed and read in another order."""
   order = [(name, index, split) for name in NAMES for index in (5, 0) for split in base.SPLITS]
   code = ('import json, sys; from data import tasks\n'
-          'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1])}\n'
+          'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], gsm8k=sys.argv[3])}\n'
           'order = json.loads(sys.argv[2])\n'
           'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))')
   env = {**os.environ, 'PYTHONHASHSEED': '7'}
-  out = subprocess.run([sys.executable, '-c', code, str(corpus), json.dumps(order[::-1])], env=env, check=True,
+  out = subprocess.run([sys.executable, '-c', code, str(corpus), json.dumps(order[::-1]), word_problems], env=env, check=True,
                        capture_output=True, text=True).stdout
   assert json.loads(out) == [[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order[::-1]]
 
 
-def test_documents_in_another_order_give_the_same_problems(made, corpus, tmp_path):
+def test_documents_in_another_order_give_the_same_problems(made, corpus, word_problems, tmp_path):
   shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
-  for task in tasks.make(NAMES, seed=3, documents=shuffled):
+  for task in tasks.make(NAMES, seed=3, documents=shuffled, gsm8k=word_problems):
     assert [task.problem(i, 'test') for i in range(20)] == [made[task.name].problem(i, 'test') for i in range(20)]
 
 
@@ -358,7 +375,70 @@ def test_unknown_names_are_refused_with_the_nearest():
     tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'toolshare': 1.0}})
   with pytest.raises(UserError, match="task 'speling'"):
     tasks.make(['arithmetic'], seed=0, knobs={'speling': {}})
-  with pytest.raises(UserError, match="'docs' is about documents"):
+  with pytest.raises(UserError, match=r"'docs' is made from files, and config.data.documents or"):
     tasks.make(['docs'], seed=0)
   task, = tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'tool_share': 1.0}})
   assert task.tool_share == 1.0
+
+
+# ---- gsm8k -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('said', 'grade'), [
+  ('So it is 1,234.\n#### 1234', 1), ('#### $1,234.00', 1), ('#### 1234 dollars in 2 days', 1), ('The answer is 1234.', 1),
+  ('1234.0', 1), ('#### 1234%', 1), ('#### 1235', 0), ('1234 or 1235', 0), ('1234\n#### 1235', 0), ('####', 0), ('', 0),
+  ('#### -1234', 0), ('#### 3\n#### 1234', 1),
+])
+def test_word_problems_are_graded_by_their_final_number(made, said, grade):
+  assert made['gsm8k'].grade({'answer': '1234'}, reply(said)) == grade
+  assert made['gsm8k_calculator'].grade({'answer': '1234'}, reply('It is ', ('python', '2*7'), ('output', '14'), said)) == grade
+
+
+def write_lines(path, *lines):
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  return str(path)
+
+
+def test_annotations_become_calls_or_go(tmp_path):
+  line = {'question': ' How many? ', 'answer': 'He sold 48/2 = <<48/2=24>>24 clips.\nThen 24% of $9 is <<.24*9=2>>2.\n#### 26'}
+  path = write_lines(tmp_path / 'x.jsonl', line)
+  plain, called = tasks.make(['gsm8k', 'gsm8k_calculator'], seed=0, gsm8k=path, gsm8k_test=path)
+  assert plain.problem(0, 'test')['messages'] == [{'role': 'user', 'content': 'How many?'}]
+  said = [task.demo(0, 'test')['messages'][-1]['content'] for task in (plain, called)]
+  assert said[0] == 'He sold 48/2 = 24 clips.\nThen 24% of $9 is 2.\n#### 26'
+  assert said[1] == [  # the second call would not give what stands there
+    {'type': 'text', 'text': 'He sold 48/2 = '}, {'type': 'python', 'text': '48/2'}, {'type': 'output', 'text': '24'},
+    {'type': 'text', 'text': '24 clips.\nThen 24% of $9 is 2.\n#### 26'}]
+
+
+def test_files_of_test_problems_are_asked_in_order_each_once(word_problems, tmp_path):
+  path = write_problems(tmp_path / 'test.jsonl', range(3, 9))
+  task, = tasks.make(['gsm8k'], seed=0, gsm8k=word_problems, gsm8k_test=path)
+  assert [task.problem(i, 'test')['key'] for i in range(6)] == [word_problem(i)['question'] for i in range(3, 9)]
+  with pytest.raises(UserError, match='has 6 test problems; asked for is number 7'):
+    task.problem(6, 'test')
+  train = [task.problem(i, 'train')['key'] for i in range(4000 - 6)]
+  assert sorted(train) == sorted(word_problem(i)['question'] for i in range(4000) if not 3 <= i < 9)
+  assert task.problem(4000 - 6, 'train') == task.problem(0, 'train') and train != sorted(train)
+
+
+def test_files_are_globs_between_commas(tmp_path):
+  for i in range(4):
+    write_problems(tmp_path / f'{"ab"[i // 2]}{i}.jsonl', [i])
+  task, = tasks.make(['gsm8k'], seed=0, gsm8k=f'{tmp_path}/a*.jsonl,{tmp_path}/b3.jsonl', gsm8k_test=f'{tmp_path}/b2.jsonl')
+  assert {task.problem(i, 'train')['key'] for i in range(3)} == {word_problem(i)['question'] for i in (0, 1, 3)}
+
+
+@pytest.mark.parametrize('line', [{'question': 'a'}, {'question': 'a', 'answer': '3'}, {'question': 1, 'answer': '#### 3'}, 7,
+                                  {'question': 'a', 'answer': '#### x'}])
+def test_lines_that_are_not_word_problems_are_named(line, tmp_path):
+  path = write_lines(tmp_path / 'x.jsonl', word_problem(0), line)
+  with pytest.raises(UserError, match=r'x\.jsonl:2: not .*question'):
+    tasks.make(['gsm8k'], seed=0, gsm8k=path)
+
+
+def test_word_problems_need_files(tmp_path):
+  with pytest.raises(UserError, match=r"'gsm8k' is made from files, and config.data.gsm8k or"):
+    tasks.make(['gsm8k'], seed=0)
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    tasks.make(['gsm8k'], seed=0, gsm8k='nowhere.jsonl')
