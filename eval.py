@@ -91,8 +91,7 @@ def first_and_last_samples(workdir: files.Path) -> dict[str, list[dict]]:
 
 def make_tasks(config: ConfigDict, names: str) -> list[Any]:
   """The tasks of a comma-separated field of this config."""
-  return tasks_lib.make(config_lib.names(names), seed=config.data.task_seed, documents=config.data.documents or None,
-                        gsm8k=config.data.gsm8k, tools=config.data.tools)
+  return tasks_lib.make(config_lib.names(names), seed=config.data.task_seed, documents=config.data.documents or None)
 
 
 def open_loader(config: ConfigDict, chat_format: chat.Format, manifest: str, *, train: bool) -> Loader:

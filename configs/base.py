@@ -35,7 +35,6 @@ def get_config() -> ConfigDict:
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
   c.data.documents = ''  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from
-  c.data.gsm8k = ''  # word problems of the task gsm8k, in that format: TRAIN.jsonl, or TRAIN.jsonl,TEST.jsonl
   c.data.tasks = ''  # NAME[:WEIGHT],...: what rl practises, or what sft makes demonstrations of when data.train is ''
   c.data.task_seed = 0  # of the problems' generators; one number for sft, rl and evaluation keeps test problems unseen
   c.data.examples = 10_000  # sft: demonstrations to make at start when data.train is ''

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data.tasks import documents as documents_lib
-from data.tasks import gsm8k as gsm8k_lib
 from data.tasks.base import Task
-from data.tasks.gsm8k import Gsm8k
 from data.tasks.identity import Identity
 from data.tasks.numbers import Arithmetic, Calculator, Comparison
 from data.tasks.reading import Docs, Reading
@@ -18,24 +16,22 @@ from lm.files import Path
 
 TASKS: dict[str, type[Task]] = {
   task.name: task
-  for task in (Arithmetic, Calculator, Comparison, Counting, Docs, Gsm8k, Identity, Reading, Refusal, Spelling)}
+  for task in (Arithmetic, Calculator, Comparison, Counting, Docs, Identity, Reading, Refusal, Spelling)}
 
 
-def make(names: Iterable[str], *, seed: int, documents: Path | None = None, gsm8k: str = '', held_out: float = 0.05,
-         tools: bool = True, knobs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Task]:
+def make(names: Iterable[str], *, seed: int, documents: Path | None = None, held_out: float = 0.05,
+         knobs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Task]:
   """Tasks by name.
 
   Args:
     names: of TASKS.
     seed: of every problem; the train and the test split are the same whatever the seed.
     documents: the JSONL file of cleaned documents, for the tasks that read them.
-    gsm8k: files of word problems for the task of that name: 'TRAIN.jsonl' or 'TRAIN.jsonl,TEST.jsonl' (gsm8k.read).
     held_out: share of the documents held out from training, as `data.tokenize` was given it: what `reading` is tested on.
-    tools: whether demonstrations may call tools.
     knobs: task name to fields of that task to set, as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
-    UserError: for a name or knob that does not exist, and where a task needs files and none are given.
+    UserError: for a name or knob that does not exist, and where a task needs documents and none are given.
   """
   names, knobs = list(names), dict(knobs or {})
   for name in (*names, *knobs):
@@ -45,20 +41,11 @@ def make(names: Iterable[str], *, seed: int, documents: Path | None = None, gsm8
   tasks = []
   for name in names:
     cls, given = TASKS[name], dict(knobs.get(name, {}))
-    allowed = [f.name for f in dataclasses.fields(cls) if f.name not in ('seed', 'documents', 'problems')]
+    allowed = [f.name for f in dataclasses.fields(cls) if f.name not in ('seed', 'documents')]
     for knob in given:
       if knob not in allowed:
         raise unknown(f'knob of task {name!r}', knob, allowed)
-    if not tools and name == 'calculator':
-      raise UserError("task 'calculator' is about a tool; config.data.tools is False")
-    if not tools and 'tool_share' in allowed:
-      given['tool_share'] = 0.0
-    if cls.reads == 'gsm8k':
-      paths = [path.strip() for path in gsm8k.split(',') if path.strip()]
-      if not 1 <= len(paths) <= 2:
-        raise UserError(f"task 'gsm8k' needs TRAIN.jsonl or TRAIN.jsonl,TEST.jsonl; found {gsm8k!r}")
-      given['problems'] = gsm8k_lib.read(*paths)
-    if cls.reads == 'documents':
+    if cls.reads_documents:
       if documents is None:
         raise UserError(f'task {name!r} is about documents: give the JSONL file of cleaned documents')
       read = read or documents_lib.read(documents, held_out=held_out)

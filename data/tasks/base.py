@@ -30,7 +30,7 @@ class Task:
 
   seed: int
   name: ClassVar[str]
-  reads: ClassVar[str] = ''  # what the first argument after the seed is read from: 'documents', 'gsm8k' or nothing
+  reads_documents: ClassVar[bool] = False  # if so, the first argument after the seed is a `documents.Documents`
 
   def problem(self, index: int, split: str) -> dict:
     """The problem `index` (>= 0) of 'train' or 'test': always the same."""

@@ -18,7 +18,7 @@ class Spelling(Task):
 
   documents: Documents
   name: ClassVar[str] = 'spelling'
-  reads: ClassVar[str] = 'documents'
+  reads_documents: ClassVar[bool] = True
   questions: ClassVar[tuple[str, ...]] = (
     "Spell the word '{word}'.", "How do you spell '{word}'?", "Spell '{word}' letter by letter.",
     "Can you spell '{word}' for me?",
@@ -39,7 +39,7 @@ class Counting(Task):
 
   documents: Documents
   name: ClassVar[str] = 'counting'
-  reads: ClassVar[str] = 'documents'
+  reads_documents: ClassVar[bool] = True
   questions: ClassVar[tuple[str, ...]] = (
     "How many times is the letter '{letter}' in the word '{word}'?", "How many '{letter}' are there in '{word}'?",
     "Count the letter '{letter}' in '{word}'.",

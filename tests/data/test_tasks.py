@@ -39,30 +39,14 @@ def write_documents(path, indexes=range(60)):
   return path
 
 
-def write_problems(path, indexes=range(60)):
-  """Word problems in GSM8K's format."""
-  rows = [{'question': f'Ann has {i} boxes of {i + 2} nuts and eats 3. How many are left?',
-           'answer': f'She had {i} x {i + 2} = <<{i}*{i + 2}={i * (i + 2)}>>{i * (i + 2)} nuts.\n'
-                     f'{i * (i + 2)} - 3 leave <<{i * (i + 2)}-3={i * (i + 2) - 3}>>{i * (i + 2) - 3:,}.\n'
-                     f'#### {i * (i + 2) - 3:,}'} for i in indexes]
-  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  return path
-
-
 @pytest.fixture(scope='module')
 def corpus(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('documents')
-  write_problems(folder / 'problems.jsonl')
-  return write_documents(folder / 'documents.jsonl')
-
-
-def make(names, seed, corpus):
-  return tasks.make(names, seed=seed, documents=corpus, gsm8k=str(corpus.with_name('problems.jsonl')))
+  return write_documents(tmp_path_factory.mktemp('documents') / 'documents.jsonl')
 
 
 @pytest.fixture(scope='module')
 def made(corpus):
-  return {task.name: task for task in make(tasks.TASKS, 3, corpus)}
+  return {task.name: task for task in tasks.make(tasks.TASKS, seed=3, documents=corpus)}
 
 
 def reply(*parts, finished=True):
@@ -104,7 +88,7 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, name):
-  other, = make([name], 4, corpus)
+  other, = tasks.make([name], seed=4, documents=corpus)
   train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
   test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
   assert train and test and not train & test
@@ -115,20 +99,18 @@ def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus):
   """Also in another process, with another hash seed and read in another order."""
   order = [(name, index, split) for name in NAMES for index in (5, 0) for split in base.SPLITS]
   code = ('import json, sys; from data import tasks\n'
-          'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], gsm8k=sys.argv[3])}\n'
+          'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1])}\n'
           'order = json.loads(sys.argv[2])\n'
           'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))')
   env = {**os.environ, 'PYTHONHASHSEED': '7'}
-  out = subprocess.run([sys.executable, '-c', code, str(corpus), json.dumps(order[::-1]),
-                        str(corpus.with_name('problems.jsonl'))], env=env, check=True,
+  out = subprocess.run([sys.executable, '-c', code, str(corpus), json.dumps(order[::-1])], env=env, check=True,
                        capture_output=True, text=True).stdout
   assert json.loads(out) == [[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order[::-1]]
 
 
 def test_documents_in_another_order_give_the_same_problems(made, corpus, tmp_path):
   shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
-  names = [name for name, task in tasks.TASKS.items() if task.reads == 'documents']
-  for task in tasks.make(names, seed=3, documents=shuffled):
+  for task in tasks.make(NAMES, seed=3, documents=shuffled):
     assert [task.problem(i, 'test') for i in range(20)] == [made[task.name].problem(i, 'test') for i in range(20)]
 
 
@@ -380,52 +362,3 @@ def test_unknown_names_are_refused_with_the_nearest():
     tasks.make(['docs'], seed=0)
   task, = tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'tool_share': 1.0}})
   assert task.tool_share == 1.0
-
-
-def test_calculator_annotations_become_calls_or_go(tmp_path):
-  row = {'question': 'How much?', 'answer': 'Half is 48/2 = $<<48/2=24>>24.\nThat is <<24+1=26>>26, wrongly.\n#### 1,024'}
-  (tmp_path / 'a.jsonl').write_text(json.dumps(row) + '\n')
-  paths = f'{tmp_path}/a.jsonl,{tmp_path}/a.jsonl'
-  task, = tasks.make(['gsm8k'], seed=0, gsm8k=paths)
-  assert task.problem(0, 'test') == task.problem(5, 'train')  # a test file of its own: all its rows
-  content = task.demo(0)['messages'][-1]['content']
-  assert content == [{'type': 'text', 'text': 'Half is 48/2 = $'}, {'type': 'python', 'text': '48/2'},
-                     {'type': 'output', 'text': '24'}, {'type': 'text', 'text': '24.\nThat is 26, wrongly.\n#### 1,024'}]
-  plain, = tasks.make(['gsm8k'], seed=0, gsm8k=paths, knobs={'gsm8k': {'tool_share': 0.0}})
-  assert plain.demo(0)['messages'][-1]['content'] == 'Half is 48/2 = $24.\nThat is 26, wrongly.\n#### 1,024'
-
-
-def test_without_tools_no_demonstration_calls_one(corpus):
-  made = tasks.make(['gsm8k', 'arithmetic'], seed=0, gsm8k=str(corpus.with_name('problems.jsonl')), tools=False)
-  assert all(isinstance(task.demo(i)['messages'][-1]['content'], str) for task in made for i in range(50))
-  with pytest.raises(UserError, match=r"task 'calculator' is about a tool; config\.data\.tools is False"):
-    tasks.make(['calculator'], seed=0, tools=False)
-
-
-@pytest.mark.parametrize(('said', 'grade'), [
-  ('#### 1024', 1), ('#### $1,024.00', 1), ('It is 1024.', 1), ('#### 1024 of 5', 0), ('1024, so\n#### 7', 0), ('none', 0)])
-def test_word_problems_are_graded_by_the_final_number(tmp_path, said, grade):
-  (tmp_path / 'a.jsonl').write_text(json.dumps({'question': 'How much?', 'answer': '#### 1,024'}) + '\n')
-  task, = tasks.make(['gsm8k'], seed=0, gsm8k=f'{tmp_path}/a.jsonl,{tmp_path}/a.jsonl')
-  assert task.grade(task.problem(0, 'train'), reply(said)) == grade
-
-
-def test_each_pass_over_word_problems_asks_each_once(made):
-  task = made['gsm8k']
-  count = len(task.problems.train)
-  passes = [[task.problem(turn * count + i, 'train')['key'] for i in range(count)] for turn in (0, 1)]
-  assert set(passes[0]) == set(passes[1]) == {row['question'] for row in task.problems.train} and passes[0] != passes[1]
-  assert len(task.problems.test) > 0
-
-
-@pytest.mark.parametrize(('line', 'message'), [
-  ('{', 'line 2: not JSON'), ('{"question": "a"}', 'line 2: a row has the texts "question" and "answer"'),
-  ('{"question": "a", "answer": "so 5"}', "line 2: answer must end in '#### NUMBER'")])
-def test_what_is_no_word_problem_is_refused_by_file_and_line(tmp_path, line, message):
-  path = tmp_path / 'a.jsonl'
-  path.write_text('{"question": "a", "answer": "#### 1"}\n' + line + '\n')
-  with pytest.raises(UserError) as error:
-    tasks.make(['gsm8k'], seed=0, gsm8k=str(path))
-  assert str(path) in str(error.value) and message in str(error.value)
-  with pytest.raises(UserError, match=r"task 'gsm8k' needs TRAIN\.jsonl"):
-    tasks.make(['gsm8k'], seed=0)
