@@ -114,3 +114,17 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     return jax.make_array_from_process_local_data(NamedSharding(mesh, spec(axes)), x)
 
   return jax.tree.map(put, batch)
+
+
+def describe(state: Any, batch: dict[str, tuple[int, ...]], mesh: Mesh) -> str:
+  """Name, type, shape, partition and bytes per device of every array of an abstract state and of batches [M, B, T]."""
+  rows = []
+  for path, x in jax.tree_util.tree_leaves_with_path(state):
+    size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    rows.append((jax.tree_util.keystr(path, simple=True, separator='/'), x.dtype.name, x.shape, x.sharding.spec, size))
+  for name, shape in batch.items():
+    layout = NamedSharding(mesh, spec((None, 'batch', 'length')))
+    rows.append((name, 'int32', shape, layout.spec, math.prod(layout.shard_shape(shape)) * 4))
+  lines = [f'{name:60} {dtype}{list(shape)!s:28} {partition!s:40} {size:16,}' for name, dtype, shape, partition, size in rows]
+  total = sum(row[-1] for row in rows)
+  return '\n'.join([f'mesh {dict(mesh.shape)}; bytes per device at the right', *lines, f'{total:,} bytes per device in all'])
