@@ -4,7 +4,6 @@ A config of stage pretrain, sft or rl is one training run: `train` below, read f
 such runs and of the data stages before them, each in a process of its own (`lm.stages`).
 """
 
-import functools
 import os
 import pathlib
 import re
@@ -45,9 +44,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   from configs import base
   from data import baselines, chat, prepare
   from data import tokenizer as tokenizer_lib
-  from lm import checkpoint, distributed, faults, model, optim, pretrained, rollout, sharding
+  from lm import checkpoint, distributed, faults, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
-  from lm.steps import common, diagnose, pretrain, rl, sft
+  from lm.steps import diagnose
 
   # ---- Config ----------------------------------------------------------------------------------------------------
   if config.batch_size % config.microbatches:
@@ -68,7 +67,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   # ---- Devices and mesh ------------------------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
-  share = distributed.batch_share(mesh)  # which rows of every batch this process reads
+  sharding.check_length(mesh, config.seq_len)
+  share = sharding.batch_share(mesh)  # which rows of every batch this process reads
   main = distributed.is_main()
   sharding.check_rows(mesh, {'batch_size / microbatches': rows, 'eval.batch_size': config.eval.batch_size})
 
@@ -99,16 +99,12 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     val = val_manifest and evaluation.open_loader(config, tokenizer, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
 
-  # ---- Abstract state and shardings ------------------------------------------------------------------------------
-  params_shape, axes = pretrained.abstract_params(model_config, mesh)
-  inner = config.rl.inner_updates if config.stage == 'rl' else 1
-  tx, schedule = optim.make(config.optim, config.steps * inner, axes)
-  init_state = functools.partial(common.init_state, tx=tx)
-  state_shape = sharding.abstract_state(init_state, params_shape, mesh)
-  shardings = jax.tree.map(lambda x: x.sharding, state_shape)
+  # ---- The program: the jitted step, shapes and shardings --------------------------------------------------------
+  banned = chat.banned_ids(tokenizer) if config.stage == 'rl' else ()
+  prog = program.make(config, model_config, mesh, banned)
 
   if dry:
-    return print(sharding.describe(state_shape, {'batch': (config.microbatches, rows, config.seq_len)}, mesh))
+    return print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
 
   # ---- Restore or init: own checkpoint > init_from > scratch -----------------------------------------------------
   saved = checkpoint.Checkpointer(workdir / 'checkpoints', keep_last=config.checkpoint.keep_last,
@@ -116,29 +112,26 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   provenance = {'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
                 'code': checkpoint.code_version(), 'data': data_fingerprint, 'tokenizer': tokenizer.fingerprint,
                 'init_from': start.provenance if start else None}
-  fresh = jax.jit(lambda key: init_state(model.init_params(model_config, key)), out_shardings=shardings)
   jumps = faults.Jumps(workdir / 'jumps.json')
   found = saved.sound()
   first = found or 0
   if found is not None:
     checkpoint.check_provenance(saved.provenance(first), provenance, allow)
-    state = saved.restore(state_shape, first)
+    state = saved.restore(prog.state, first)
   else:
     jumps.clear()
-    state = jax.jit(init_state, out_shardings=shardings)(start.params) if start else fresh(jax.random.key(config.seed))
+    state = prog.start(start.params) if start else prog.fresh(jax.random.key(config.seed))
   if main:
     files.write_json(workdir / 'config.json', provenance['config'])
 
-  # ---- The jitted step, and where its batches come from ----------------------------------------------------------
+  # ---- Where the batches come from -------------------------------------------------------------------------------
   if config.stage == 'rl':
-    loss_fn = rl.make_loss(model_config, config.loss, config.rl, chat.banned_ids(tokenizer))
-    reference = start.params if start else fresh(jax.random.key(config.seed))['params']
+    reference = start.params if start else prog.fresh(jax.random.key(config.seed))['params']
     rollouts = make_rollouts(config, model_config, tokenizer, reference, mesh)
 
     def next_batch(step):
       return rollouts(jumps.batch(step), state['params'])
   else:
-    loss_fn = {'pretrain': pretrain, 'sft': sft}[config.stage].make_loss(model_config, config.loss)
 
     def read(start, *whose):  # the batches of all updates from `start` on
       return itertools.chain.from_iterable(loader.iterate(*span, *whose) for span in jumps.ranges(start, config.steps))
@@ -150,11 +143,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       epoch = {'data/epoch': loader.epoch(jumps.batch(step) + 1)}
       return sharding.put_batch(batch, mesh), config.microbatches, epoch
 
-  step_fn = jax.jit(common.make_train_step(loss_fn, tx, schedule, spike), donate_argnums=0)
-
   # ---- Evaluators ------------------------------------------------------------------------------------------------
   metrics = metrics_lib.Metrics(workdir, found, active=main)
-  losses = perplexity.make_evaluate(loss_fn)
+  losses = perplexity.make_evaluate(prog.loss_fn)
 
   @clock.part('eval')
   def evaluate(step, log=True):
@@ -184,7 +175,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   def stop_for(number, batch, values, reason):
     where = ''
     if not values['train/finite']:
-      place = diagnose.first_non_finite(model_config, loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
+      place = diagnose.first_non_finite(model_config, prog.loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
       where = f'; first not finite: {place}'
     saved.wait()
     raise UserError(f'{describe_bad(number, values)}{where}. {reason}Nothing was updated; the last good checkpoint is '
@@ -196,7 +187,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     saved.wait()
     back, state = saved.sound(), None
     jumps.add(back, number - back)
-    state = saved.restore(state_shape, back)
+    state = saved.restore(prog.state, back)
     stream = config.stage != 'rl' and read(back, *share, config.microbatches)
     metrics.rewind(back)
     metrics.write(back, {'faults/rewinds': len(jumps.all), 'faults/batches_left_out': jumps.batch(config.steps) - config.steps})
@@ -243,8 +234,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       with clock.part('input'):
         batch, count, seen = next_batch(step - 1)
       with clock.part('step' if clock.compiled else 'compile'):
-        for _ in range(inner):
-          state, values = step_fn(state, batch, count)
+        for _ in range(prog.updates):
+          state, values = prog.step(state, batch, count)
       bar.update()
       stopping, profiled = stop.asked(), profile and step == profile[1]
       saving = stopping or step == config.steps or step % config.checkpoint.every == 0
@@ -316,7 +307,7 @@ def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, referen
   generate = evaluation.make_generate(model_config, tokenizer, temperature=rl.temperature,
                                       max_new_tokens=rl.max_new_tokens, max_len=config.seq_len)
   score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, chat.banned_ids(tokenizer)))
-  questions, share = config.batch_size // rl.group_size, distributed.batch_share(mesh)
+  questions = config.batch_size // rl.group_size
   # Copied: what the run started from may share its memory with what the step is given to overwrite.
   reference_params = jax.tree.map(lambda x: x.copy(), reference_params) if rl.kl else None
 
@@ -335,7 +326,7 @@ def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, referen
     if rl.kl:
       batch['reference_log_probs'] = distributed.fetch(score(reference_params, batch['inputs'], batch['targets'])[0])
     batch, count = rollout.split(batch, config.batch_size // config.microbatches)
-    return sharding.put_batch(distributed.rows_of(batch, share), mesh), count, seen
+    return sharding.put_batch(sharding.own_rows(batch, mesh), mesh), count, seen
 
   return next_batch
 

@@ -12,7 +12,7 @@ from configs.data import fineweb
 
 # The model of the :smoke variants: for bytes, on a CPU.
 TINY = {'vocab_size': 0, 'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192,
-        'max_len': 256, 'dtype': 'float32', 'remat': 'none'}
+        'max_len': 256, 'dtype': 'float32', 'remat': 'none', 'attention': 'reference'}
 
 
 def get_config() -> ConfigDict:
@@ -76,6 +76,7 @@ def get_config() -> ConfigDict:
   c.model.param_dtype = 'float32'
   c.model.dtype = 'float32'  # of activations and matrix products; softmax, norms and logits stay float32
   c.model.scan_layers = True  # loop over one compiled layer (fast compile) or unroll all (fast on CPU); same parameters
+  c.model.attention = 'reference'  # of whole rows: reference | splash (TPU) | cudnn (GPU)
   c.model.remat = 'none'  # what the backward pass recomputes: none | full | dots (matrix products are kept)
 
   c.loss = ConfigDict()
@@ -99,8 +100,11 @@ def get_config() -> ConfigDict:
   c.optim.final_lr = 0.0  # end of the schedule, as a share of the peak
 
   c.mesh = ConfigDict()  # devices along each axis; -1 once: all that are left
+  c.mesh.dcn = 1  # slices of a TPU, or groups of hosts, joined by a slow network; replicas of the parameters
   c.mesh.data = -1  # replicas of the parameters
   c.mesh.fsdp = 1  # shards of the parameters along embed; also splits the batch
+  c.mesh.expert = 1  # shards of the experts; also splits the batch
+  c.mesh.context = 1  # shards of each row along its length
   c.mesh.tensor = 1  # shards of heads, feed-forward and vocabulary
 
   c.checkpoint = ConfigDict()
@@ -143,7 +147,7 @@ def smoke(c: ConfigDict) -> None:
   c.data.train, c.data.tokenizer = 'lm/*.py,data/*.py', 'bytes'
   c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
   c.model.update(TINY)
-  c.mesh.update(data=-1, fsdp=1, tensor=1)
+  c.mesh.update(data=-1, fsdp=1)
   c.optim.update(lr=1e-2, warmup=5)
   c.eval.update(every=10, batch_size=8, prompts=('def main',), max_new_tokens=32)
   c.checkpoint.every, c.log_every = 10, 5

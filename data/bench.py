@@ -25,6 +25,8 @@ from datatrove.io import DataFolder
 
 from data import tokenize, train_tokenizer
 from data import tokenizer as tokenizers
+from data.tokenizers import bpe
+from data.tokenizers.base import valid
 from lm import errors
 from lm.errors import UserError
 
@@ -39,8 +41,8 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
     loaded = {spec: tokenizers.load(spec) for spec in specs}
   for spec, ours in loaded.items():
     systems = {'ours': ours.encode_batch}
-    if isinstance(ours, tokenizers.BPE):
-      pattern = ours.pattern or tokenizers.PATTERNS['gpt2']
+    if isinstance(ours, bpe.BPE):
+      pattern = ours.pattern or bpe.PATTERNS['gpt2']
       theirs = tiktoken.Encoding('bench', pat_str=pattern, mergeable_ranks=ours.ranks, special_tokens={})
       systems['tiktoken'] = theirs.encode_ordinary_batch
     yield {
@@ -213,7 +215,7 @@ def read_texts(inputs: str | None, megabytes: float) -> list[str]:
       break
     if 'text' not in document:
       raise UserError(f'document {document.get("id")!r} of {inputs!r} has no "text"')
-    texts.append(tokenizers.valid(document['text']))
+    texts.append(valid(document['text']))
     left -= len(texts[-1].encode())
   if not texts:
     raise UserError(f'no text in {inputs!r}')

@@ -31,6 +31,7 @@ import tqdm
 
 from data import chat, shards
 from data import tokenizer as tokenizers
+from data.tokenizers.base import valid
 from lm import errors, files, processes
 from lm.errors import UserError
 
@@ -88,7 +89,7 @@ def documents(all_spans: Iterable[Span]) -> Iterator[dict]:
 
 def _lines(span: Span) -> Iterator[dict]:
   packed = span.path.endswith('.gz')
-  with gzip.open(span.path) if packed else open(span.path, 'rb') as f:
+  with files.unpacking(span.path), gzip.open(span.path) if packed else open(span.path, 'rb') as f:
     f.seek(max(span.start - 1, 0))
     at = f.tell() + len(f.readline() if span.start else b'')
     for line in f:
@@ -274,7 +275,7 @@ def _write_part(index: int, part: list[Span], *, tokenizer, kind: str, dtype: st
       size = int(lengths[ids].sum())
     elif document['text']:
       ids, mask = [bos, *tokenizer.encode(document['text'])], None
-      size = len(tokenizers.valid(document['text']).encode())
+      size = len(valid(document['text']).encode())
     else:
       continue  # an empty text has nothing to predict
     at = place(document)

@@ -16,7 +16,8 @@ import tqdm
 from tokenizers import models, pre_tokenizers, trainers
 
 from data import chat, tokenize
-from data import tokenizer as ours
+from data.tokenizers import bpe
+from data.tokenizers.base import valid
 from lm import errors, files
 from lm.errors import UserError
 
@@ -40,7 +41,7 @@ def train(
     special_tokens: names; their ids follow.
     out: folder, replaced whole; or X.json or X.tiktoken, which writes X.json and X.tiktoken alone.
     held_out: texts to measure on; none: no measurement.
-    pattern: name in data.tokenizer.PATTERNS of the cut before merging.
+    pattern: name in bpe.PATTERNS of the cut before merging.
 
   Returns:
     The report: vocab_size (special tokens included), merges, pattern, fingerprint, training bytes and, measured on the
@@ -51,28 +52,28 @@ def train(
   """
   if vocab_size < 256:
     raise UserError(f'vocab_size is {vocab_size}; the 256 bytes are always in it')
-  if pattern not in ours.PATTERNS:
-    raise errors.unknown('split pattern', pattern, ours.PATTERNS)
+  if pattern not in bpe.PATTERNS:
+    raise errors.unknown('split pattern', pattern, bpe.PATTERNS)
   size = 0
 
   def counted():
     nonlocal size
     for text in tqdm.tqdm(texts, desc='train tokenizer', unit=' texts', leave=False):
-      size += len(ours.valid(text).encode())
+      size += len(valid(text).encode())
       yield text
 
-  split = pre_tokenizers.Split(tokenizers.Regex(ours.PATTERNS[pattern]), 'isolated')
+  split = pre_tokenizers.Split(tokenizers.Regex(bpe.PATTERNS[pattern]), 'isolated')
   model = tokenizers.Tokenizer(models.BPE())
   model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
   alphabet = pre_tokenizers.ByteLevel.alphabet()
   options = {'vocab_size': vocab_size, 'initial_alphabet': alphabet, 'show_progress': False}  # it would print to stdout
   model.train_from_iterator(counted(), trainers.BpeTrainer(**options))
-  learned = sorted((i, ours.from_visible(token)) for token, i in model.get_vocab().items())
+  learned = sorted((i, bpe.from_visible(token)) for token, i in model.get_vocab().items())
   if len(learned) < vocab_size:
     raise UserError(f'{size:,} bytes of text give a vocabulary of {len(learned)}, not {vocab_size}: more text or fewer')
   merged = [token for _, token in learned if len(token) > 1]
   ranks = {token: i for i, token in enumerate([*(bytes([b]) for b in range(256)), *merged])}
-  tokenizer = ours.BPE(ours.PATTERNS[pattern], ranks, special_tokens)
+  tokenizer = bpe.BPE(bpe.PATTERNS[pattern], ranks, special_tokens)
 
   report = {
     'vocab_size': tokenizer.vocab_size,
@@ -83,12 +84,12 @@ def train(
   }
   texts = list(held_out)
   if texts:
-    total = sum(len(ours.valid(text).encode()) for text in texts)
+    total = sum(len(valid(text).encode()) for text in texts)
     report |= {'held_out_bytes': total, 'bytes_per_token': total / sum(map(len, tokenizer.encode_batch(texts)))}
   out = pathlib.Path(out)
   with files.atomic_dir(_folder(out)) as folder:
     tokenizer.save(folder)
-    ours.write_ranks(folder / 'tokenizer.tiktoken', ranks)
+    bpe.write_ranks(folder / 'tokenizer.tiktoken', ranks)
     files.write_json(folder / 'report.json', report)
   if out.suffix in SUFFIXES:
     for suffix in SUFFIXES:
@@ -130,7 +131,7 @@ def main() -> None:
   parser.add_argument('--vocab-size', type=int, default=4096, help='ids before those of the special tokens')
   parser.add_argument('--out', required=True, help='folder to write, or FILE.json or FILE.tiktoken to write both')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on')
-  parser.add_argument('--pattern', default='deepdive', choices=ours.PATTERNS, help='how text is cut before merging')
+  parser.add_argument('--pattern', default='deepdive', choices=bpe.PATTERNS, help='how text is cut before merging')
   args = parser.parse_args()
   report = train_files(args.input, args.vocab_size, args.out, held_out=args.held_out, pattern=args.pattern)
   for key, value in report.items():

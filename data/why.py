@@ -3,8 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from datatrove.io import get_datafolder
-
+from data.web import inputs
 from data.web.blocks import read_lines
 from lm import errors, files
 from lm.errors import UserError
@@ -15,7 +14,7 @@ def find(run: files.Path, page: str) -> Iterator[dict]:
 
   Raises UserError when `run` holds no complete run.
   """
-  folder = get_datafolder(str(run))
+  folder = inputs.folder(run)
   if not folder.isfile('report.json') or not folder.isfile('run.json'):
     raise UserError(f'{run} holds no complete run: give as --run the folder that `python -m data.web` wrote')
   for name in folder.list_files('pages'):

@@ -1,4 +1,4 @@
-"""Runs of several processes: how they find each other, who reads which rows, and what only one of them does."""
+"""Runs of several processes: how they find each other, and what only one of them does."""
 
 import contextlib
 import importlib.util
@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
 
-from lm import sharding
 from lm.errors import UserError
 
 
@@ -64,28 +61,6 @@ def main_first(what: str) -> Iterator[None]:
   yield
   if is_main():
     multihost_utils.sync_global_devices(what)
-
-
-def batch_share(mesh: Mesh) -> tuple[int, int]:
-  """(index, count): this process holds part `index` of the `count` equal parts that batches are cut into along their rows.
-
-  Processes whose devices hold the same rows (the mesh splits something else between them) have the same index.
-  Raises UserError where the parts of two processes overlap.
-  """
-  ways = int(np.prod([mesh.shape[axis] for axis in sharding.RULES['batch']]))
-  rows: dict[int, set[int]] = {}
-  for device, (index,) in NamedSharding(mesh, sharding.spec(('batch',))).devices_indices_map((ways,)).items():
-    rows.setdefault(device.process_index, set()).update(range(*index.indices(ways)))
-  parts = sorted({tuple(sorted(held)) for held in rows.values()})
-  if [row for part in parts for row in part] != list(range(ways)) or len({len(part) for part in parts}) > 1:
-    raise UserError(f'config.mesh = {dict(mesh.shape)} gives processes unequal or overlapping rows of a batch: {parts}')
-  return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
-
-
-def rows_of(batch: dict[str, np.ndarray], share: tuple[int, int]) -> dict[str, np.ndarray]:
-  """This process's rows of a batch [M, rows, ...] that all processes hold whole."""
-  index, count = share
-  return {name: np.split(x, count, axis=1)[index] for name, x in batch.items()}
 
 
 def fetch(tree: Any) -> Any:

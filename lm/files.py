@@ -2,11 +2,14 @@
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,20 +50,37 @@ def atomic_dir(path: Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-  """Holds a folder, made if need be, against other processes that do; the lock goes with the process, however it ends.
+def locked(folder: Path, seconds: float = 0.0) -> Iterator[int]:
+  """Holds a folder, made if need be, against other processes that do; yields the file descriptor that the lock is on.
 
-  Raises UserError when another holds it.
+  The lock goes with the process, however it ends, and with the processes that it has given the descriptor to. Raises
+  UserError that names its holder if that one does not end within `seconds`.
   """
   os.makedirs(folder, exist_ok=True)
-  handle = os.open(folder, os.O_RDONLY)
+  with open(pathlib.Path(folder) / '.lock', 'a+', encoding='utf-8') as file:
+    deadline = time.monotonic() + seconds
+    while True:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except BlockingIOError:
+        if time.monotonic() >= deadline:
+          file.seek(0)
+          raise UserError(f'{folder} is already in use by pid {file.read()}') from None
+        time.sleep(0.1)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    yield file.fileno()
+
+
+@contextlib.contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+  """What reads a gzip file inside raises UserError, which names it, where it is cut off or damaged."""
   try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield
-  except BlockingIOError:
-    raise UserError(f'{folder}: another process is writing into this folder') from None
-  finally:
-    os.close(handle)
+  except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    raise UserError(f'{path} is cut off or damaged: {error}') from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,14 @@
 """What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes: see lm/model.py."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
+
+from lm.sharding import BATCH
 
 ACTIVATIONS = {
   'swiglu': nn.silu,
@@ -73,8 +78,8 @@ class Linear(nn.Module):
     return y
 
 
-class GroupedLinear(nn.Module):
-  """A matrix for each expert: the first `sizes_E[0]` rows of x are multiplied by the first, the next by the second, ..."""
+class ExpertKernel(nn.Module):
+  """A matrix for each expert, [E, *shape]."""
 
   config: FrozenConfigDict
   shape: tuple[int, int]
@@ -82,12 +87,12 @@ class GroupedLinear(nn.Module):
   std: float
 
   @nn.compact
-  def __call__(self, x: jax.Array, sizes_E: jax.Array) -> jax.Array:
+  def __call__(self) -> jax.Array:
     init = nn.with_logical_partitioning(nn.initializers.normal(self.std), ('expert', *self.axes))
     w = self.param('kernel', init, (self.config.num_experts, *self.shape), jnp.dtype(self.config.param_dtype))
     if self.has_variable('params', 'kernel_scale'):
       w = w.astype(jnp.float32) * self.get_variable('params', 'kernel_scale')[:, None]
-    return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes_E)
+    return w.astype(jnp.dtype(self.config.dtype))
 
 
 def residual_std(config: FrozenConfigDict) -> float:
@@ -116,39 +121,74 @@ class Mlp(nn.Module):
 class Experts(nn.Module):
   """Routed feed-forward blocks: each token goes to its `experts_per_token` likeliest experts, none is dropped.
 
-  The tokens are sorted by expert and multiplied in groups of unequal size, as in MegaBlocks (arXiv 2211.15841): the work
-  is that of the experts chosen, whatever the load. Router and softmax are float32.
+  Router and softmax are float32.
   """
 
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(self, x_BTD: jax.Array, real_BT: jax.Array) -> jax.Array:
-    """real_BT is 0 on padding, which does not count in the `balance` that is sown, [B], in the collection 'losses'."""
+  def __call__(self, x_BTD: jax.Array, real_BT: jax.Array, whole_rows: bool = False) -> jax.Array:
+    """Sows the `balance` of each row, [B], in the collection 'losses'.
+
+    Args:
+      real_BT: 0 on padding, which does not count in the balance.
+      whole_rows: rows are not split over the mesh along their length.
+    """
     c = self.config
-    B, T, D = x_BTD.shape
-    E, A, F = c.num_experts, c.experts_per_token, c.mlp_dim
+    D, E, F = c.embed_dim, c.num_experts, c.mlp_dim
     router = Linear(c, (D, E), ('embed', 'router'), std=c.init_std, name='router')
     p_BTE = jax.nn.softmax(router(x_BTD.astype(jnp.float32)))
-    weight_BTA, expert_BTA = jax.lax.top_k(p_BTE, A)
+    weight_BTA, expert_BTA = jax.lax.top_k(p_BTE, c.experts_per_token)
     if c.normalize_experts:
       weight_BTA = weight_BTA / weight_BTA.sum(-1, keepdims=True)
     self.sow('losses', 'balance', balance(p_BTE, expert_BTA, real_BT))
 
-    expert_X = expert_BTA.reshape(-1)  # X: B * T * A choices
-    order_X = jnp.argsort(expert_X, stable=True)
-    token_X = order_X // A
-    sizes_E = jnp.bincount(expert_X, length=E).astype(jnp.int32)
-    x_XD = x_BTD.reshape(-1, D)[token_X]
-    act = jax.checkpoint(ACTIVATIONS[c.activation])
+    up, down = ((D, F), ('embed', 'mlp'), c.init_std), ((F, D), ('mlp', 'embed'), residual_std(c))
+    kernels = {'up': ExpertKernel(c, *up, name='up')(), 'down': ExpertKernel(c, *down, name='down')()}
+    if c.activation in GATED:
+      kernels['gate'] = ExpertKernel(c, *up, name='gate')()
+    mesh = jax.sharding.get_abstract_mesh()
+    run = functools.partial(dispatch, c.activation)
+    if mesh.size > 1 and not self.is_initializing():
+      token, place = PartitionSpec(BATCH, None if whole_rows else 'context'), PartitionSpec('expert', None, 'tensor')
+      places = {name: PartitionSpec('expert', 'tensor') if name == 'down' else place for name in kernels}
+      run = jax.shard_map(functools.partial(run, spread=True), in_specs=(token, token, token, places), out_specs=token)
+    return run(x_BTD, weight_BTA, expert_BTA, kernels)
 
-    def up(name):
-      return GroupedLinear(c, (D, F), ('embed', 'mlp'), c.init_std, name=name)(x_XD, sizes_E)
 
-    h_XF = act(up('gate')) * up('up') if c.activation in GATED else act(up('up'))
-    y_XD = GroupedLinear(c, (F, D), ('mlp', 'embed'), residual_std(c), name='down')(h_XF, sizes_E)
-    y_XD = y_XD * weight_BTA.reshape(-1)[order_X, None].astype(y_XD.dtype)
-    return jnp.zeros((B * T, D), y_XD.dtype).at[token_X].add(y_XD).reshape(B, T, D)
+def dispatch(activation: str, x_BTD: jax.Array, weight_BTA: jax.Array, expert_BTA: jax.Array,
+             kernels: dict[str, jax.Array], spread: bool = False) -> jax.Array:
+  """Sums the outputs of each token's experts, weighted.
+
+  The tokens are sorted by expert and multiplied in groups of unequal size, as in MegaBlocks (arXiv 2211.15841): the work
+  is that of the experts chosen, whatever the load. With `spread` (under shard_map) the kernels are this device's experts:
+  the tokens of all devices along the mesh axis `expert` are gathered, and each gets its own back, summed over them.
+  """
+  if spread:
+    x_BTD, weight_BTA, expert_BTA = jax.lax.all_gather((x_BTD, weight_BTA, expert_BTA), 'expert', tiled=True)
+  B, T, D = x_BTD.shape
+  here = kernels['up'].shape[0]
+  expert_X = expert_BTA.reshape(-1)  # X: B * T * A choices
+  if spread:
+    expert_X -= jax.lax.axis_index('expert') * here
+  expert_X = jnp.where((expert_X >= 0) & (expert_X < here), expert_X, here)  # those of other devices come last
+  order_X = jnp.argsort(expert_X, stable=True)
+  token_X = order_X // expert_BTA.shape[-1]
+  sizes_E = jnp.bincount(expert_X, length=here).astype(jnp.int32)
+  act = jax.checkpoint(ACTIVATIONS[activation])
+  x_XD = x_BTD.reshape(-1, D)[token_X]
+
+  def up(name):
+    return jax.lax.ragged_dot(x_XD, kernels[name], sizes_E)
+
+  h_XF = act(up('gate')) * up('up') if activation in GATED else act(up('up'))
+  y_XD = jax.lax.ragged_dot(h_XF, kernels['down'], sizes_E)
+  weight_X1 = weight_BTA.reshape(-1)[order_X, None].astype(y_XD.dtype)
+  y_XD = jnp.where(expert_X[order_X, None] < here, y_XD * weight_X1, 0)
+  y_BTD = jnp.zeros((B * T, D), y_XD.dtype).at[token_X].add(y_XD).reshape(B, T, D)
+  if spread:
+    y_BTD = jax.lax.psum_scatter(jax.lax.psum(y_BTD, 'tensor'), 'expert', tiled=True)
+  return y_BTD
 
 
 def balance(p_BTE: jax.Array, expert_BTA: jax.Array, real_BT: jax.Array) -> jax.Array:

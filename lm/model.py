@@ -5,6 +5,7 @@ Names of arrays end in their axes:
   H head width   F feed-forward   V vocabulary   L layers   E experts   A experts of a token
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import rope
+from lm import kernels, rope
 from lm.attention import attend, softcap
 from lm.errors import UserError, unknown
 from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, residual_std
@@ -52,13 +53,18 @@ def init_cache(config: FrozenConfigDict, batch_size: int, capacity: int) -> Cach
   return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
 
 
+def layer_kinds(config: FrozenConfigDict) -> list[str]:
+  """The types of layer that a model has, each once."""
+  return [kind for kind in LAYER_TYPES if kind in config.layer_types[:config.num_layers]]
+
+
 class Attention(nn.Module):
   """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and optional query/key norms."""
 
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(self, x_BTD, tables, mask_BTS, positions_BT, cache: Cache | None, layer):
+  def __call__(self, x_BTD, tables, mask_BTS, segment_ids_BT, positions_BT, cache: Cache | None, layer, kind):
     c = self.config
     D, N, K, H = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
 
@@ -85,7 +91,12 @@ class Attention(nn.Module):
       cache = cache.replace(k_LBSKH=write(cache.k_LBSKH, k_BTKH), v_LBSKH=write(cache.v_LBSKH, v_BTKH))
       k_BTKH, v_BTKH = cache.k_LBSKH[layer], cache.v_LBSKH[layer]
     scale = c.attention_scale or H**-0.5
-    out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, c.attention_softcap, causal=cache is None)
+    if cache is None and c.attention != 'reference':
+      run = functools.partial(kernels.attend, c.attention, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, scale, c.attention_softcap)
+      branches = [functools.partial(run, c.window if name == 'window' else 0) for name in layer_kinds(c)]
+      out_BTNH = jax.lax.switch(kind, branches) if len(branches) > 1 else branches[0]()
+    else:
+      out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, c.attention_softcap, causal=cache is None)
     bias, std = c.attention_bias == 'all', residual_std(c)
     o = Linear(c, (N, H, D), ('heads', 'head_dim', 'embed'), contract=2, bias=bias, std=std, name='o')
     return o(out_BTNH), cache
@@ -101,11 +112,11 @@ class Block(nn.Module):
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(self, carry, layer, kind, tables, masks, positions_BT, real_BT):
+  def __call__(self, carry, layer, kind, tables, masks, segment_ids_BT, positions_BT):
     """`kind` of the layer: its number among `tables` and `masks`, one for each type of layer that the model has."""
     c = self.config
     x_BTD, cache = carry
-    x_BTD = constrain(x_BTD, 'batch', 'length', None)
+    x_BTD = constrain(x_BTD, 'batch', None if cache is not None else 'length', None)
     if len(masks) > 1:
       tables, mask_BTS = jax.tree.map(lambda *x: jax.lax.select_n(kind, *x), *zip(tables, masks, strict=True))
     else:
@@ -118,10 +129,14 @@ class Block(nn.Module):
       return x_BTD if c.norm_position == 'pre' else Norm(c, c.norm, name=f'{name}_post_norm')(x_BTD)
 
     attention = Attention(c, name='attention')
-    out_BTD, cache = attention(before('attention', x_BTD), tables, mask_BTS, positions_BT, cache, layer)
+    out_BTD, cache = attention(before('attention', x_BTD), tables, mask_BTS, segment_ids_BT, positions_BT, cache, layer, kind)
     x_BTD = x_BTD + after('attention', out_BTD)
     normed_BTD = before('mlp', x_BTD)
-    out_BTD = Experts(c, name='mlp')(normed_BTD, real_BT) if c.num_experts else Mlp(c, name='mlp')(normed_BTD)
+    real_BT = (segment_ids_BT > 0).astype(jnp.float32)
+    if c.num_experts:
+      out_BTD = Experts(c, name='mlp')(normed_BTD, real_BT, whole_rows=cache is not None)
+    else:
+      out_BTD = Mlp(c, name='mlp')(normed_BTD)
     x_BTD = x_BTD + after('mlp', out_BTD)
     self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # read by lm/steps/diagnose only
     return (x_BTD, cache), None
@@ -174,6 +189,8 @@ class Transformer(nn.Module):
         mask_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
       if positions_BT is None:
         positions_BT = jnp.broadcast_to(index_1T, (B, T))
+    if segment_ids_BT is None:
+      segment_ids_BT = jnp.ones((B, T), jnp.int32)
 
     x_BTD = self.embedding[tokens_BT].astype(jnp.dtype(c.dtype))
     if c.scale_embeddings:
@@ -182,12 +199,10 @@ class Transformer(nn.Module):
       x_BTD = x_BTD + self.position_table[positions_BT].astype(x_BTD.dtype)
 
     # One rotation and one mask for each type of layer that there is; the layers pick theirs by number.
-    types = [c.layer_types[i % len(c.layer_types)] for i in range(c.num_layers)]
-    kinds = [kind for kind in LAYER_TYPES if kind in types]
+    kinds = layer_kinds(c)
     tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
     masks = [mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds]
-    kind_L = jnp.asarray([kinds.index(kind) for kind in types], jnp.int32)
-    real_BT = jnp.ones((B, T), jnp.float32) if segment_ids_BT is None else (segment_ids_BT > 0).astype(jnp.float32)
+    kind_L = jnp.asarray([kinds.index(c.layer_types[i % len(c.layer_types)]) for i in range(c.num_layers)], jnp.int32)
 
     block = Block
     if c.remat != 'none':
@@ -197,7 +212,7 @@ class Transformer(nn.Module):
       in_axes=(0, 0, *[nn.broadcast] * 4), length=c.num_layers,
       unroll=1 if c.scan_layers else c.num_layers, metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, name='layers')
-    (x_BTD, cache), _ = layers((x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, positions_BT, real_BT)
+    (x_BTD, cache), _ = layers((x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT, positions_BT)
     if cache is not None:
       added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
       cache = cache.replace(length_B=jnp.minimum(cache.length_B + added_B, cache.capacity))

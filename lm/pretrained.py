@@ -9,11 +9,11 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, model, sharding
+from lm import checkpoint, kernels, model, sharding
 from lm.errors import UserError
 from lm.files import Path
 
-EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat')  # fields that do not change what the weights mean
+EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention')  # fields that do not change what the weights mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,7 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
+  kernels.check(config, mesh.devices.flat[0].platform)
   shapes, axes = abstract_params(config, mesh)
   params, provenance = checkpoint.load_params(folder, shapes)
   return Pretrained(config, params, axes, provenance, folder.parent.parent, int(folder.name))

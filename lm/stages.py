@@ -12,7 +12,6 @@ This process imports no jax: what it costs to find that all is complete is the s
 
 import contextlib
 import dataclasses
-import fcntl
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.process
@@ -68,7 +67,7 @@ def run_stages(workdir: files.Path, stages: Sequence[Stage]) -> None:
       message if it raised a UserError or an OSError; else its traceback is on stderr).
   """
   workdir = pathlib.Path(workdir)
-  with _locked(workdir) as lock:
+  with files.locked(workdir, LOCK_SECONDS) as fd, _ended_by_sigterm():
     for stage in stages:
       _check(workdir, stage)
     for i, stage in enumerate(stages, 1):
@@ -77,7 +76,7 @@ def run_stages(workdir: files.Path, stages: Sequence[Stage]) -> None:
         print(f'{header}: complete, skipped ({record["seconds"]:.0f} s)', flush=True)
         continue
       print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
-      _run(workdir, stage, record, lock)
+      _run(workdir, stage, record, _Lock(fd))
       print(f'{header}: done ({record["seconds"]:.0f} s, {record["peak_rss_bytes"] / 2**20:,.0f} MiB)', flush=True)
 
 
@@ -203,25 +202,10 @@ def _inherit(duplicate) -> _Lock:
 
 
 @contextlib.contextmanager
-def _locked(workdir: pathlib.Path) -> Iterator[_Lock]:
-  """Holds the work folder; raises UserError if another process does. Ends this process in order on SIGTERM."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / '.lock', 'a+', encoding='utf-8') as file:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        break
-      except BlockingIOError:
-        if time.monotonic() > deadline:
-          file.seek(0)
-          raise UserError(f'{workdir} is already in use by pid {file.read()}') from None
-        time.sleep(0.1)
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-      yield _Lock(file.fileno())
-    finally:
-      signal.signal(signal.SIGTERM, previous)
+def _ended_by_sigterm() -> Iterator[None]:
+  """Inside, SIGTERM ends this process in order."""
+  previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from configs.data import fineweb
+from data.web import train_classifier
 from data.web.blocks import Quality
 from data.web.clean import pipeline
 from data.web.executors import ray_options, slurm_options
@@ -103,6 +104,8 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
   settings = ('gopher_repetition', 'gopher_quality', 'c4_lines', 'c4', 'fineweb', 'languages')
   (tmp_path / 'items.txt').write_text('word ' * 13)
   config.decontaminate = f'{tmp_path}/*.txt'
+  config.quality.model = str(tmp_path / 'classifier')
+  train_classifier.train([train_classifier.Row('a', 0), train_classifier.Row('b', 1)], config.quality.model, buckets=1)
   stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
   slurm_options(config), ray_options(config), config.ray_address
   assert [f for f in fields(config) if f.partition('.')[0] not in settings and f.rpartition('.')[2] not in read] == []

@@ -63,6 +63,11 @@ def get_config(arg=None):
   c.fineweb.max_line_char_share = 0.1  # characters in repeated lines: .1 in the paper; datatrove's block ships .01
   c.fineweb.max_lines_per_word = 0.3
 
+  c.quality = ConfigDict()  # a classifier in fastText's format: python -m data.web.train_classifier, or a published one
+  c.quality.model = ''  # file; '': off
+  c.quality.label = ''  # whose probability is the score (DCLM's: hq); '': labels are numbers, and their mean is the score
+  c.quality.min_score = 2.5  # FineWeb-Edu keeps what rounds to 3 of 5; DCLM the best tenth: see the histogram of a run with 0.0
+
   c.decontaminate = ''  # files of evaluation items (.jsonl, .txt, also with .gz), globs between commas; '': off
   c.decontaminate_ngram = 13  # words in a row, in any case and punctuation, that a dropped page shares with an item
 

@@ -4,10 +4,11 @@ import contextlib
 import functools
 import json
 
-from datatrove.io import DataFolder, get_datafolder
+from datatrove.io import DataFolder
 from ml_collections import ConfigDict
 
-from data.web import blocks, duplicates, report, rules
+from data.web import blocks, classifier, duplicates, inputs, report, rules
+from data.web.classifier import Classifier
 from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Stage
 from data.web.extract import EXTRACTORS
@@ -23,11 +24,13 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
   """The whole of the cleaning, by `config` (configs/data/fineweb.py), of the WARC files at `paths` into `out`.
 
   Order: readable HTML -> URL lists -> text -> language -> repeated passages -> Gopher repetition -> Gopher quality ->
-  C4 -> FineWeb rules -> evaluation items -> exact and near-duplicates -> PII (Penedo et al. 2024, arXiv 2406.17557; the
-  passages and the evaluation items are ours).
+  C4 -> FineWeb rules -> quality classifier -> evaluation items -> exact and near-duplicates -> PII (Penedo et al. 2024,
+  arXiv 2406.17557; the passages and the evaluation items are ours). The classifier scores texts as the rules leave them,
+  and before the duplicates, so that no page that it drops is the one kept of several.
   """
   record, work, filtered = (DataFolder(f'{out.path}/{name}', out.fs) for name in ('pages', 'work', 'work/filtered'))
   c, minhash, item_globs = config, config.minhash, config_lib.names(config.decontaminate)
+  quality = Classifier(c.quality.model, c.quality.label) if c.quality.model else None
   cut = functools.partial(rules.c4_lines, **c.c4_lines)
   steps = [
     blocks.ReadWarc(paths),
@@ -40,6 +43,7 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
     blocks.Quality('gopher_quality', record, rules.gopher_quality, dict(c.gopher_quality)),
     blocks.Quality('c4', record, rules.c4, dict(c.c4), cut),
     blocks.Quality('fineweb', record, rules.fineweb, dict(c.fineweb)),
+    *([blocks.Quality('quality', record, quality.check, {'min_score': c.quality.min_score})] if quality else []),
     *([blocks.Decontaminate('decontaminate', record, Items(item_globs, c.decontaminate_ngram))] if item_globs else []),
     duplicates.Signatures(work, minhash.bands, minhash.rows, minhash.ngram, bool(c.cluster_similarity)),
     blocks.WriteLines(filtered),
@@ -84,8 +88,8 @@ def clean(
     documents. pages_in = pages_out + sum(drops). None of Slurm, which goes on by itself.
 
   Raises:
-    UserError: no WARC file, evaluation items that cannot be read, a value that is not allowed, nothing left, or `out`
-      holds a run of other settings or is being written by another process.
+    UserError: no WARC file, evaluation items or a classifier that cannot be read, a value that is not allowed, nothing
+      left, or `out` holds a run of other settings or is being written by another process.
   """
   if executor not in EXECUTORS:
     raise errors.unknown('executor', executor, EXECUTORS)
@@ -95,10 +99,13 @@ def clean(
     raise UserError(f'config.extract_seconds={config.extract_seconds:g} must be positive, or 0 for no limit')
   if tasks < 1 or workers < 1:
     raise UserError(f'tasks={tasks} and workers={workers} must be positive')
-  folder, inputs = get_datafolder(str(out)), warc_files(source)
+  folder, warcs = inputs.folder(out), warc_files(source)
   settings = {name: value for name, value in config_lib.as_json(config).items() if name not in PLACES}
-  run = {'settings': settings, 'tasks': tasks, 'inputs': inputs, 'items': item_files(config_lib.names(config.decontaminate))}
-  stages = pipeline(config, [path for path, _ in inputs], folder, tasks, settings)
+  run = {
+    'settings': settings, 'tasks': tasks, 'inputs': warcs, 'items': item_files(config_lib.names(config.decontaminate)),
+    'classifier': classifier.digest(config.quality.model) if config.quality.model else '',
+  }  # fmt: skip
+  stages = pipeline(config, [path for path, _ in warcs], folder, tasks, settings)
   with files.locked(folder.path) if folder.is_local() else contextlib.nullcontext():
     _claim(folder, run)
     if not folder.isfile('report.json'):

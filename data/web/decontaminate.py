@@ -1,52 +1,33 @@
 """Word n-grams of evaluation sets, to keep out pages that hold them (Brown et al. 2020, arXiv 2005.14165, appendix C)."""
 
-import json
 from collections.abc import Iterator
 
 import fsspec
 import numpy as np
-from fsspec.implementations.local import LocalFileSystem
 
-from data.web import dedup
+from data.web import dedup, inputs
+from lm import files
 from lm.errors import UserError
 
 FORMATS = ('.jsonl', '.jsonl.gz', '.txt', '.txt.gz')
 
 
 def item_files(globs: tuple[str, ...]) -> list[tuple[str, int]]:
-  """(path, bytes) of the files of evaluation items, sorted; any path that fsspec knows.
-
-  Raises UserError for a glob that no file matches, or a file of another format.
-  """
-  found = set()
-  for spec in globs:
-    system, path = fsspec.core.url_to_fs(spec)
-    names = [name for name in system.glob(path) if system.isfile(name)]
-    if not names:
-      raise UserError(f'config.decontaminate: no file matches {spec!r}')
-    local = isinstance(system, LocalFileSystem)
-    found |= {(name if local else system.unstrip_protocol(name), system.size(name)) for name in names}
-  for name, _ in found:
-    if not name.endswith(FORMATS):
-      raise UserError(f'config.decontaminate: {name} is of no known format; allowed: {", ".join(FORMATS)}')
-  return sorted(found)
+  """(path, bytes) of the files of evaluation items: see inputs.find."""
+  return inputs.find(globs, FORMATS, 'config.decontaminate')
 
 
 def read_texts(path: str) -> Iterator[str]:
   """A text file as a whole, or every string in each line of a JSONL file. Raises UserError that names file and line."""
-  with fsspec.open(path, 'rb', compression='infer') as file:
-    if path.removesuffix('.gz').endswith('.txt'):
-      try:
-        yield file.read().decode()
-      except UnicodeDecodeError as error:
-        raise UserError(f'config.decontaminate: {path} is not UTF-8: {error}') from error
-      return
-    for number, line in enumerate(file, 1):
-      try:
-        item = json.loads(line)
-      except ValueError as error:
-        raise UserError(f'config.decontaminate: {path}, line {number}, is not JSON: {error}') from error
+  if not path.removesuffix('.gz').endswith('.txt'):
+    for _, item in inputs.json_lines(path):
       yield from _strings(item)
+    return
+  with files.unpacking(path), fsspec.open(path, 'rb', compression='infer') as file:
+    try:
+      yield file.read().decode()
+    except UnicodeDecodeError as error:
+      raise UserError(f'{path} is not UTF-8: {error}') from error
 
 
 def _strings(value: object) -> Iterator[str]:

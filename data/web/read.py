@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
+from data.web import inputs
 from lm import files
 from lm.errors import UserError
 
@@ -36,13 +36,12 @@ def warc_files(spec: files.Path) -> list[tuple[str, int]]:
 
   Raises UserError when there is none.
   """
-  system, path = fsspec.core.url_to_fs(str(spec))
+  system, path = inputs.filesystem(spec)
   patterns = [f'{path}/*.warc', f'{path}/*.warc.gz'] if system.isdir(path) else [path]
-  found = sorted(name for pattern in patterns for name in system.glob(pattern) if system.isfile(name))
+  found = sorted(file for pattern in patterns for file in inputs.names(system, pattern))
   if not found:
     raise UserError(f'no WARC file: {spec} (give a folder with *.warc.gz in it, or a glob)')
-  local = isinstance(system, LocalFileSystem)
-  return [(name if local else system.unstrip_protocol(name), system.size(name)) for name in found]
+  return found
 
 
 def read_pages(path: files.Path) -> Iterator[RawPage]:

@@ -319,7 +319,7 @@ def test_two_crawls_do_not_share_a_folder(tmp_path):
     process = subprocess.Popen(command(site, tmp_path), stderr=subprocess.DEVNULL)
     while len(site.hits) < 3:
       time.sleep(0.005)
-    with pytest.raises(UserError, match='another process'):
+    with pytest.raises(UserError, match=rf'is already in use by pid {process.pid}$'):
       crawl(site.url, tmp_path)
     process.kill()
     process.wait()

@@ -259,6 +259,9 @@ def test_bad_input(tmp_path):
   (tmp_path / 'bad.txt').write_bytes(b'\xff\xfe')
   with pytest.raises(UserError, match=r'bad\.txt is not UTF-8'):
     run(tmp_path / 'bad.txt', out)
+  (tmp_path / 'cut.jsonl.gz').write_bytes(gzip.compress(b'{"text": "x"}\n')[:-1])
+  with pytest.raises(UserError, match=r'cut\.jsonl\.gz is cut off or damaged'):
+    run(tmp_path / 'cut.jsonl.gz', out)
   with pytest.raises(FileNotFoundError, match=r"matches '.*absent"):
     run(tmp_path / 'absent*.jsonl', out)
   with pytest.raises(UserError, match=r"no special token '<\|endoftext\|>'"):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -120,3 +121,19 @@ def test_unknown_names_the_nearest():
   error = errors.unknown('task', 'spelin', ['arithmetic', 'spelling'])
   assert str(error) == "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
   assert 'did you mean' not in str(errors.unknown('task', 'qqq', ['arithmetic']))
+
+
+def test_a_folder_is_held_until_its_holder_ends(tmp_path):
+  folder, code = tmp_path / 'a' / 'b', 'import sys; from lm import files\nwith files.locked(sys.argv[1]): print(1); input()'
+  root = os.path.dirname(os.path.dirname(files.__file__))
+  pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+  with subprocess.Popen([sys.executable, '-uc', code, folder], cwd=root, **pipes) as other:
+    other.stdout.readline()
+    with pytest.raises(UserError, match=rf'b is already in use by pid {other.pid}$'), files.locked(folder):
+      pass
+    threading.Timer(0.3, other.kill).start()
+    with files.locked(folder, seconds=20):
+      assert other.wait() == -signal.SIGKILL and (folder / '.lock').read_text() == str(os.getpid())
+  for _ in range(2):  # and given back
+    with files.locked(folder):
+      pass

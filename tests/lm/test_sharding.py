@@ -10,10 +10,10 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import model, optim, sharding
+from lm import model, optim, program, sharding
 from lm.errors import UserError
 from lm.pretrained import abstract_params
-from lm.steps import common, pretrain
+from lm.steps import common
 
 ROWS, LENGTH, VOCAB = 8, 16, 24
 QUICK = {'xla_backend_optimization_level': 0}  # seven programs to compile, each run twice
@@ -22,66 +22,84 @@ FIELDS = {'vocab_size': VOCAB, 'num_layers': 2, 'embed_dim': 16, 'num_heads': 4,
           'init_std': 0.3}
 
 
-def mesh_of(data=1, fsdp=1, tensor=1, devices=None):
-  return sharding.make_mesh(ConfigDict({'data': data, 'fsdp': fsdp, 'tensor': tensor}), devices)
+def mesh_of(devices=None, **axes):
+  return sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | axes), devices)
 
 
 def model_config(**fields):
   return FrozenConfigDict(base.get_config().model.to_dict() | FIELDS | fields)
 
 
-def batch():
+def batch(stage):
   rng = np.random.default_rng(0)
   tokens = rng.integers(VOCAB, size=(1, ROWS, LENGTH + 1), dtype=np.int32)
-  positions = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (1, ROWS, LENGTH))
-  return {'inputs': tokens[..., :-1], 'targets': tokens[..., 1:], 'positions': positions,
-          'segment_ids': np.ones_like(positions), 'weights': rng.choice([0, 1], size=positions.shape).astype(np.float32)}
+  shape = 1, ROWS, LENGTH
+  segments = np.broadcast_to(np.arange(LENGTH) // 6 + 1, shape).astype(np.int32)  # documents that cross every border
+  positions = np.broadcast_to(np.arange(LENGTH) % 6, shape).astype(np.int32)
+  floats = {name: rng.normal(size=shape).astype(np.float32) for name in ('advantages', 'old_log_probs', 'reference_log_probs')}
+  return {'inputs': tokens[..., :-1], 'targets': tokens[..., 1:], 'positions': positions, 'segment_ids': segments,
+          'weights': rng.choice([0, 1], size=shape).astype(np.float32),
+          **{name: x if name == 'advantages' else -3 + 0.1 * x for name, x in floats.items()}}
 
 
-def train(mesh, name):
+@functools.cache
+def train(name, stage='pretrain', experts=0, **axes):
   """State and metrics after two updates, as train.py makes them; the parameters start from the same NumPy arrays."""
-  config, settings = model_config(), base.get_config()
+  mesh = mesh_of(jax.devices()[:1] if not axes else None, **axes)
+  model_fields = {'num_experts': experts} if experts else {}
+  config, settings = model_config(**model_fields), base.get_config()
+  settings.update(stage=stage, batch_size=ROWS, seq_len=LENGTH)
   settings.optim.update(name=name, schedule='constant', warmup=0, lr=0.01, eps=1e-3)
+  settings.loss.vocab_blocks = 3 if axes else 0
+  settings.rl.kl = 0.1
   with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):  # optax raises b1 to the power of an integer
-    shapes, axes = abstract_params(config, mesh)
-    tx, schedule = optim.make(settings.optim, 10, axes)
-    init_state = functools.partial(common.init_state, tx=tx)
-    shape = sharding.abstract_state(init_state, shapes, mesh)
-    shardings = jax.tree.map(lambda x: x.sharding, shape)
-    state = jax.jit(init_state, out_shardings=shardings)(jax.device_put(start(), shardings['params']))
-    loss_fn = pretrain.make_loss(config, settings.loss)
-    step = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0, compiler_options=QUICK)
+    prog = program.make(settings, config, mesh)
+    state = prog.start(jax.device_put(start(experts), jax.tree.map(lambda x: x.sharding, prog.state['params'])))
+    data = {name: x for name, x in batch(stage).items() if name in prog.batch}
+    step = prog.step.lower(state, sharding.put_batch(data, mesh), 1).compile(QUICK)
     for _ in range(2):
-      state, metrics = step(state, sharding.put_batch(batch(), mesh), 1)
+      state, metrics = step(state, sharding.put_batch(data, mesh), 1)
   # What comes out lies as what went in: nothing is compiled again.
-  jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim) or pytest.fail(f'{x.sharding} {s}'), state, shardings)
+  jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s.sharding, x.ndim) or pytest.fail(f'{x.sharding} {s}'),
+               state, prog.state)
   return state, metrics
 
 
 @functools.cache
-def start():
-  return jax.tree.map(np.asarray, jax.jit(functools.partial(model.init_params, model_config()))(jax.random.key(0)))
+def start(experts):
+  config = model_config(num_experts=experts)
+  return jax.tree.map(np.asarray, jax.jit(functools.partial(model.init_params, config))(jax.random.key(0)))
 
 
-@functools.cache
-def on_one_device(name):
-  return train(mesh_of(devices=jax.devices()[:1]), name)
+EIGHT = [{'data': 8}, {'fsdp': 8}, {'context': 8}, {'data': 4, 'tensor': 2}, {'dcn': 2, 'fsdp': 2, 'tensor': 2}]
+SLOW = [{'data': 2, 'fsdp': 2, 'tensor': 2}, {'fsdp': 4, 'context': 2}, {'fsdp': 2, 'context': 2, 'tensor': 2},
+        {'dcn': 2, 'data': 4}, {'data': 4, 'context': 2}]
+ROUTED = [{'expert': 4, 'tensor': 2}, {'fsdp': 2, 'expert': 4}]
+SLOW_ROUTED = [{'data': 8}, {'data': 2, 'expert': 2, 'context': 2}, {'fsdp': 2, 'expert': 2, 'tensor': 2},
+               {'context': 2, 'fsdp': 4}]
 
 
-@pytest.mark.parametrize('name, mesh', [
-  ('adamw', {'data': 8}), ('adamw', {'fsdp': 8}), ('adamw', {'data': 4, 'tensor': 2}),
-  ('adamw', {'data': 2, 'fsdp': 2, 'tensor': 2}),
-  pytest.param('muon', {'data': 2, 'fsdp': 2, 'tensor': 2}, marks=pytest.mark.slow)])
-def test_a_mesh_trains_as_one_device(name, mesh):
-  expected, one = on_one_device(name)
-  state, metrics = train(mesh_of(**mesh), name)
+def case(name, stage, experts, axes, slow):
+  words = name, stage, 'routed' if experts else 'dense', *(f'{axis}{size}' for axis, size in axes.items())
+  return pytest.param(name, stage, experts, axes, id=' '.join(words), marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize('name, stage, experts, axes', [
+  *(case('adamw', 'pretrain', 0, axes, slow) for slow, many in ((False, EIGHT), (True, SLOW)) for axes in many),
+  *(case('adamw', 'pretrain', 4, axes, slow) for slow, many in ((False, ROUTED), (True, SLOW_ROUTED)) for axes in many),
+  *(case('adamw', stage, 0, {'fsdp': 2, 'context': 2, 'tensor': 2}, True) for stage in ('sft', 'rl')),
+  *(case('adamw', stage, 4, {'fsdp': 2, 'expert': 2, 'tensor': 2}, True) for stage in ('sft', 'rl')),
+  case('muon', 'pretrain', 0, {'data': 2, 'fsdp': 2, 'tensor': 2}, True)])
+def test_a_mesh_trains_as_one_device(name, stage, experts, axes):
+  expected, one = train(name, stage, experts)
+  state, metrics = train(name, stage, experts, **axes)
   for metric in ('train/loss', 'opt/grad_norm'):
     assert float(metrics[metric]) == pytest.approx(float(one[metric]), rel=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state['params'], expected['params'])
-  ways = mesh.get('fsdp', 1) * mesh.get('tensor', 1)
+  ways = axes.get('fsdp', 1) * axes.get('tensor', 1)
   down, head = state['params']['layers']['mlp']['down']['kernel'], state['params']['head']
-  for x in (down, head):  # it is spread, not only equal
-    assert x.addressable_shards[0].data.size == x.size // ways
+  for x, split in ((down, ways * axes.get('expert', 1)), (head, ways)):  # it is spread, not only equal
+    assert x.addressable_shards[0].data.size == x.size // split
   moments = [x for x in jax.tree.leaves(state['opt_state']) if x.shape == down.shape]
   assert len(moments) == (2 if name == 'adamw' else 1)
   for x in moments:
@@ -110,6 +128,9 @@ def test_moments_lie_as_their_parameter_and_counters_everywhere():
   ({'num_kv_heads': 1}, {'data': 4, 'tensor': 2},
    "parameter layers/attention/k/bias: axis 'kv_heads' has size 1, which config.mesh.tensor = 2 does not divide"),
   ({'embed_dim': 12}, {'fsdp': 8}, "axis 'embed' has size 12, which config.mesh.fsdp = 8 does not divide"),
+  ({'position': 'learned', 'max_len': 256}, {'data': 4, 'tensor': 2},
+   "would be whole on every device: its axes ('positions', 'embed') are split by none of config.mesh {'tensor': 2}"),
+  ({'num_experts': 4}, {'expert': 8}, "axis 'expert' has size 4, which config.mesh.expert = 8 does not divide"),
   ({'vocab_size': 25}, {'data': 4, 'tensor': 2},
    "parameter embedding: axis 'vocab' has size 25, which config.mesh.tensor = 2 does not divide"),
 ])
@@ -120,8 +141,9 @@ def test_an_axis_that_does_not_divide_is_named(fields, mesh, message):
 
 
 def test_the_rest_of_the_devices():
-  assert dict(mesh_of(data=-1, tensor=2).shape) == {'data': 4, 'fsdp': 1, 'tensor': 2}
-  assert dict(mesh_of(fsdp=-1).shape) == {'data': 1, 'fsdp': 8, 'tensor': 1}
+  ones = dict.fromkeys(sharding.AXES, 1)
+  assert dict(mesh_of(data=-1, tensor=2).shape) == ones | {'data': 4, 'tensor': 2}
+  assert dict(mesh_of(fsdp=-1).shape) == ones | {'fsdp': 8}
 
 
 @pytest.mark.parametrize('sizes, message', [
@@ -135,6 +157,8 @@ def test_a_mesh_that_does_not_fit_is_refused(sizes, message):
 def test_rows_must_split_over_the_mesh():
   mesh = mesh_of(data=2, fsdp=2, tensor=2)
   sharding.check_rows(mesh, {'batch_size': 8})
+  with pytest.raises(UserError, match=r'config\.seq_len is 12, which config\.mesh\.context = 8 does not divide'):
+    sharding.check_length(mesh_of(context=8), 12)
   with pytest.raises(UserError, match=r'config\.eval\.batch_size is 6; .* 4 ways'):
     sharding.check_rows(mesh, {'batch_size': 8, 'eval.batch_size': 6})
 

@@ -6,6 +6,7 @@ import gzip
 import html
 import html.parser
 import json
+import os
 import random
 import re
 import shutil
@@ -154,6 +155,22 @@ def test_input_may_be_any_path_that_fsspec_knows(corpus):
   assert documents_of(corpus / 'a')
 
 
+def test_a_path_of_another_kind_is_refused_by_name(corpus):
+  fsspec.register_implementation('far', 'no_such_package.FarFileSystem', errtxt='Install no_such_package')
+  for path, fault in (('far://a', 'far://a: Install no_such_package'), ('farther://a', 'Protocol not known: farther')):
+    for source, out, changes in (
+      (path, corpus / 'out', {}),
+      (corpus, path, {}),
+      (corpus, corpus / 'out', {'decontaminate': path}),
+      (corpus, corpus / 'out', {'quality': {'model': path}}),
+    ):
+      with pytest.raises(UserError, match=fault):
+        clean(source, out, settings(**changes))
+    with pytest.raises(UserError, match=fault):
+      list(why.find(path, 'http://h/1'))
+  assert not (corpus / 'out').exists()
+
+
 def test_the_split_into_tasks_changes_nothing(corpus):
   for name, tasks in (('one', 1), ('two', 2), ('many', 5)):
     clean(corpus, corpus / name, settings(cluster_similarity=0.5), tasks=tasks)
@@ -210,7 +227,7 @@ def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
 
 
 def test_a_folder_is_written_by_one_process(corpus):
-  with files.locked(corpus / 'out'), pytest.raises(UserError, match='out: another process is writing into this folder'):
+  with files.locked(corpus / 'out'), pytest.raises(UserError, match=rf'out is already in use by pid {os.getpid()}$'):
     clean(corpus, corpus / 'out', settings())
 
 

@@ -1,0 +1,152 @@
+"""SentencePiece models (Kudo and Richardson 2018, arXiv 1808.06226), run by tensorflow-text."""
+
+import functools
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from data.tokenizers.base import Specials, Tokenizer, place, valid
+from lm import files
+from lm.errors import UserError
+
+
+class SentencePiece(Tokenizer):
+  """A SentencePiece .model, run by tensorflow-text, with the ids that the library gives.
+
+  Its control symbols are the special tokens, as are the user-defined symbols that are asked for as such; others are
+  added to the model as control symbols. The other user-defined symbols are pieces like any, made from text.
+
+  Decoding gives the text back to the byte if the model has byte fallback and leaves text as it is (no normalisation
+  map, no remove_extra_whitespaces), with one exception: U+2581, SentencePiece's sign for a space, becomes a space.
+  Other models lose what their settings say: unknown characters become U+2047, for one.
+
+  With add_dummy_prefix a space is put before each text: it counts in `token_bytes`, and decoding drops it at the
+  start and after a special token, since what is between special tokens was encoded by itself.
+  """
+
+  def __init__(self, data: bytes, special_tokens: Specials):
+    tensorflow, tensorflow_text = _tensorflow_text()
+    model = _read_model(data)
+    pieces = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    for name in special_tokens:
+      if name in pieces and (piece := model.pieces[pieces[name]]).type in (_USER_DEFINED, _UNUSED):
+        piece.type = _CONTROL
+    own = {piece.piece: i for i, piece in enumerate(model.pieces) if piece.type == _CONTROL}
+    specials = place(special_tokens, own, taken=set(pieces.values()))
+    for name, i in sorted(specials.items() - own.items(), key=lambda item: item[1]):
+      if name in pieces or i != len(model.pieces):
+        raise UserError(f'special token {name!r} cannot have id {i}: it is an ordinary piece, or ids have a gap before it')
+      model.pieces.add(piece=name, type=_CONTROL)
+    self._model = model.SerializeToString(deterministic=True)
+    model.DiscardUnknownFields()  # how it was trained, and the like
+    content = model.SerializeToString(deterministic=True).hex()
+    super().__init__(specials, len(model.pieces) - 1, content)
+    self._bytes = [_piece_bytes(piece, model.trainer_spec.unk_surface) for piece in model.pieces]
+    self._prefix = b' ' if model.normalizer_spec.add_dummy_prefix else b''
+    try:
+      self._tokenizer = tensorflow_text.SentencepieceTokenizer(self._model, out_type=tensorflow.int32)
+      self.refuse_forgery()
+    except tensorflow.errors.OpError as error:
+      raise UserError(f'tensorflow-text cannot run this model: {error.message}') from error
+
+  def __reduce__(self):
+    return SentencePiece, (self._model, ())
+
+  def encode(self, text: str) -> list[int]:
+    return self.encode_batch([text])[0]
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    if not texts:
+      return []
+    ragged = self._tokenizer.tokenize([valid(text).encode() for text in texts])
+    ids, ends = ragged.flat_values.numpy().tolist(), ragged.row_splits.numpy().tolist()
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]
+
+  def token_bytes(self, index: int) -> bytes:
+    return self._bytes[index] if 0 <= index < len(self._bytes) else b''
+
+  def decode_bytes(self, ids: Sequence[int]) -> bytes:
+    runs = itertools.groupby(map(int, ids), key=self._names.get)
+    join = super().decode_bytes
+    return b''.join(join(run) if name else join(run).removeprefix(self._prefix) for name, run in runs)
+
+  def save(self, folder: files.Path) -> None:
+    with files.atomic_path(pathlib.Path(folder) / 'tokenizer.model') as temporary:
+      temporary.write_bytes(self._model)
+
+
+# The kinds of pieces, and what of a .model file we read, by the names and numbers of sentencepiece_model.proto: of each
+# field its number, its type and what it is if absent. All other fields are kept as they are.
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE_PIECE = 2, 3, 4, 5, 6
+_MODEL_FIELDS = {
+  'Piece': {'piece': (1, 'string', ''), 'score': (2, 'float', '0'), 'type': (3, 'int32', '1')},
+  'Trainer': {
+    'model_type': (3, 'int32', '1'), 'treat_whitespace_as_suffix': (24, 'bool', 'false'),
+    'byte_fallback': (35, 'bool', 'false'), 'unk_surface': (44, 'string', ' \u2047 '),
+  },
+  'Normalizer': {
+    'precompiled_charsmap': (2, 'bytes', ''), 'add_dummy_prefix': (3, 'bool', 'true'),
+    'remove_extra_whitespaces': (4, 'bool', 'true'), 'escape_whitespaces': (5, 'bool', 'true'),
+  },
+  'Model': {
+    'pieces': (1, 'Piece', None), 'trainer_spec': (2, 'Trainer', None), 'normalizer_spec': (3, 'Normalizer', None),
+    'denormalizer_spec': (5, 'Normalizer', None),
+  },
+}  # fmt: skip
+
+
+@functools.cache
+def _model_class() -> type:
+  from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+  kinds = descriptor_pb2.FieldDescriptorProto
+  file = descriptor_pb2.FileDescriptorProto(name='deepdive/sentencepiece.proto', package='deepdive', syntax='proto2')
+  for message, fields in _MODEL_FIELDS.items():
+    described = file.message_type.add(name=message)
+    for name, (number, kind, default) in fields.items():
+      label = kinds.LABEL_REPEATED if name == 'pieces' else kinds.LABEL_OPTIONAL
+      field = described.field.add(name=name, number=number, label=label)
+      if kind in _MODEL_FIELDS:
+        field.type, field.type_name = kinds.TYPE_MESSAGE, f'.deepdive.{kind}'
+      else:
+        field.type, field.default_value = kinds.Type.Value(f'TYPE_{kind.upper()}'), default
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClass(pool.FindMessageTypeByName('deepdive.Model'))
+
+
+def _read_model(data: bytes) -> Any:
+  from google.protobuf import message
+
+  try:
+    model = _model_class().FromString(data)
+  except message.DecodeError as error:
+    raise UserError(f'not a SentencePiece model: {error}') from error
+  if not model.pieces:
+    raise UserError('not a SentencePiece model: it has no pieces')
+  if model.trainer_spec.treat_whitespace_as_suffix or model.denormalizer_spec.precompiled_charsmap:
+    raise UserError('treat_whitespace_as_suffix and denormalizer_spec are not supported in a SentencePiece model')
+  return model
+
+
+def _piece_bytes(piece: Any, unknown: str) -> bytes:
+  if piece.type == _CONTROL:
+    return b''
+  if piece.type == _BYTE_PIECE:  # <0x0A>
+    return bytes.fromhex(piece.piece[3:5])
+  return (unknown if piece.type == _UNKNOWN else piece.piece.replace('\u2581', ' ')).encode()
+
+
+def _tensorflow_text() -> tuple[Any, Any]:
+  """The modules tensorflow and tensorflow_text: imported here since that takes seconds."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  try:
+    import tensorflow
+    import tensorflow_text
+  except ModuleNotFoundError as error:
+    need = "pip install 'deepdive-lm[sentencepiece]'"
+    raise UserError(f'a SentencePiece model needs the package {error.name}: {need}') from error
+  tensorflow.config.set_visible_devices([], 'GPU')  # they are jax's
+  return tensorflow, tensorflow_text

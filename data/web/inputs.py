@@ -1,0 +1,66 @@
+"""Paths that fsspec knows: folders, and input files found by globs and read by line."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fsspec
+from datatrove.io import DataFolder
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from lm import files
+from lm.errors import UserError
+
+
+def filesystem(path: files.Path) -> tuple[AbstractFileSystem, str]:
+  """The file system of a path, and its name there. Raises UserError if it is of no known kind, or its package is missing."""
+  try:
+    return fsspec.core.url_to_fs(str(path))
+  except (ImportError, ValueError) as error:  # 'Install s3fs to access S3', 'Protocol not known: s4'
+    raise UserError(f'{path}: {error}') from error
+
+
+def folder(path: files.Path) -> DataFolder:
+  """A folder as datatrove knows them. Raises UserError as `filesystem` does."""
+  filesystem(path)
+  return DataFolder(str(path))
+
+
+def names(system: AbstractFileSystem, glob: str) -> list[tuple[str, int]]:
+  """(path, bytes) of the files that match in a file system, sorted."""
+  found = sorted(name for name in system.glob(glob) if system.isfile(name))
+  local = isinstance(system, LocalFileSystem)
+  return [(name if local else system.unstrip_protocol(name), system.size(name)) for name in found]
+
+
+def find(globs: Iterable[str], formats: tuple[str, ...], field: str) -> list[tuple[str, int]]:
+  """(path, bytes) of the files that match, sorted, each once.
+
+  Raises UserError that names `field` for a glob that no file matches, or a file whose name ends in none of `formats`.
+  """
+  found = set()
+  for spec in globs:
+    matches = names(*filesystem(spec))
+    if not matches:
+      raise UserError(f'{field}: no file matches {spec!r}')
+    found.update(matches)
+  for name, _ in found:
+    if not name.endswith(formats):
+      raise UserError(f'{field}: {name} is of no known format; allowed: {", ".join(formats)}')
+  return sorted(found)
+
+
+def json_lines(path: str) -> Iterator[tuple[str, Any]]:
+  """(place, value) of each line of a JSONL file, also of a packed one: errors may name the place.
+
+  Raises UserError where a line is not JSON, or the file is cut off or damaged.
+  """
+  with files.unpacking(path), fsspec.open(path, 'rb', compression='infer') as file:
+    for number, line in enumerate(file, 1):
+      place = f'{path}, line {number}'
+      try:
+        value = json.loads(line)
+      except ValueError as error:
+        raise UserError(f'{place}, is not JSON: {error}') from error
+      yield place, value
