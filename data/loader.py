@@ -188,7 +188,7 @@ class Loader:
 def share(step: int, batch_size: int, host: int, hosts: int, parts: int = 1) -> np.ndarray:
   """The examples of a step that are one host's. Raises UserError if hosts do not divide the parts of the batch."""
   if batch_size % (hosts * parts) or not 0 <= host < hosts:
-    raise UserError(f'batch size {batch_size} in {parts} parts cannot be divided among {hosts} hosts (host {host})')
+    raise UserError(f'batch size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (host {host})')
   examples = step * batch_size + np.arange(batch_size).reshape(parts, hosts, -1)
   return examples[:, host].reshape(-1)
 
