@@ -166,6 +166,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     for text in texts:
       metrics.text(step, text['prompt'], text['text'])
 
+  def say(text):
+    if main:
+      tqdm.tqdm.write(text, file=sys.stderr)
+
   # ---- Bad steps: stop, skip or rewind -------------------------------------------------------------------------------
   def describe_bad(number, values):
     if values['train/finite']:
@@ -205,7 +209,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       if on_bad_step == 'stop' or bad_steps > config.faults.max_bad_steps:
         limit = f'config.faults.max_bad_steps = {config.faults.max_bad_steps} is reached. '
         stop_for(number, batch, values, '' if on_bad_step == 'stop' else limit)
-      bar.write(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {config.faults.max_bad_steps})')
+      say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {config.faults.max_bad_steps})')
       if on_bad_step == 'rewind':
         return False
     bar.set_postfix_str(f'loss {values["train/loss"]:.3f}')
@@ -258,7 +262,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
         if stopping:
           saved.wait()
       if stopping:
-        bar.write(f'stopped at step {step}, which is saved; the same command goes on')
+        say(f'stopped at step {step}, which is saved; the same command goes on')
         sys.exit(0)
     stop.polled(False)
 
