@@ -38,13 +38,17 @@ def start(log: pathlib.Path, *arguments: object, **environment: str) -> subproce
                             stderr=file)
 
 
+def free_port() -> int:
+  """A port of this machine that nothing listens on."""
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]
+
+
 def start_many(count: int, folder: pathlib.Path, *arguments: object, **environment: str) -> list[subprocess.Popen]:
   """The processes of one run on this machine, each with one device; process I prints into `folder/log.I`."""
   folder.mkdir(parents=True, exist_ok=True)
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    port = s.getsockname()[1]
-  options = f'--coordinator=127.0.0.1:{port}', f'--num-processes={count}'
+  options = f'--coordinator=127.0.0.1:{free_port()}', f'--num-processes={count}'
   return [start(folder / f'log.{i}', *arguments, *options, f'--process-id={i}', **environment) for i in range(count)]
 
 
