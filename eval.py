@@ -12,18 +12,17 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import base
 from data import chat, tools
 from data import tasks as tasks_lib
-from data import tokenizer as tokenizer_lib
 from data.loader import Loader
 from data.mixture import Mixture
-from lm import checkpoint, files, metrics, pretrained, quantize, sample, sharding
 from lm import config as config_lib
+from lm import files, metrics, pretrained, quantize, sample, sharding
 from lm.errors import UserError, run
 from lm.evals import perplexity
 from lm.evals import tasks as scoring
 from lm.steps import pretrain
 
 
-def make_generate(config: FrozenConfigDict, tokenizer: Any, *, temperature: float, max_new_tokens: int,
+def make_generate(config: FrozenConfigDict, chat_format: chat.Format, *, temperature: float, max_new_tokens: int,
                   max_len: int) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
   """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator answered.
 
@@ -32,19 +31,18 @@ def make_generate(config: FrozenConfigDict, tokenizer: Any, *, temperature: floa
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
-  sampling = sample.Sampling(temperature, banned_ids=chat.banned_ids(tokenizer))
-  stop, pause = [chat.token_id(tokenizer, chat.END)], [chat.token_id(tokenizer, chat.TAGS['python'][1])]
+  sampling = sample.Sampling(temperature, banned_ids=chat_format.banned_ids)
 
   def generate(params, prompts, key):
     return sample.generate(
-      config, params, prompts, key=key, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=stop, capacity=max_len,
-      tool=lambda ids: chat.answer_call(tokenizer, ids, tools.calculate), pause_ids=pause)
+      config, params, prompts, key=key, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=chat_format.stops,
+      capacity=max_len, tool=lambda ids: chat_format.answer_call(ids, tools.calculate), pause_ids=chat_format.call_ids)
 
   return generate
 
 
-def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence[Any], examples: int, batch_size: int,
-                seed: int) -> tuple[dict[str, dict], list[dict]]:
+def score_tasks(generate: Callable, params: Any, chat_format: chat.Format, tasks: Sequence[Any], examples: int,
+                batch_size: int, seed: int) -> tuple[dict[str, dict], list[dict]]:
   """Accuracy on the test problems of each task, and `format`: the share of all replies that keep the format.
 
   Returns:
@@ -53,16 +51,16 @@ def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence
   scores, samples, formats, keys = {}, [], [], []
   for t, task in enumerate(tasks):
     problems = [task.problem(i, 'test') for i in range(examples)]
-    prompts = [chat.render_prompt(tokenizer, p['messages']) for p in problems]
+    prompts = [chat_format.render_prompt(p['messages']) for p in problems]
     key = jax.random.fold_in(jax.random.key(seed), t)
 
     def grade(problem, completion, task=task):
-      reply = chat.parse(tokenizer, completion.tokens)
+      reply = chat_format.parse(completion.tokens)
       formats.append(chat.grade_format(reply))
       value = task.grade(problem, reply)
       if sum(s['task'] == task.name for s in samples) < 4:
         samples.append({'task': task.name, 'prompt': problem['messages'][-1]['content'],
-                        'reply': tokenizer.decode(completion.tokens), 'grade': value})
+                        'reply': chat_format.tokenizer.decode(completion.tokens), 'grade': value})
       return value
 
     grades = scoring.score(problems, prompts, lambda rows, key=key: generate(params, rows, key), grade, batch_size)
@@ -72,14 +70,14 @@ def score_tasks(generate: Callable, params: Any, tokenizer: Any, tasks: Sequence
   return scores | {'format': scoring.summary(formats, keys)}, samples
 
 
-def continue_texts(config: FrozenConfigDict, params: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int,
-                   seed: int) -> list[dict]:
+def continue_texts(config: FrozenConfigDict, params: Any, chat_format: chat.Format, prompts: Sequence[str],
+                   max_new_tokens: int, seed: int) -> list[dict]:
   """What a base model goes on with after each text, drawn at temperature 0.8: [{prompt, text}]."""
-  bos = chat.token_id(tokenizer, chat.BOS)
-  rows = [[bos, *tokenizer.encode(p)] for p in prompts]
+  start, tokenizer = chat_format.document_start, chat_format.tokenizer
+  rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
   out = sample.generate(config, params, rows, key=jax.random.key(seed), sampling=sample.Sampling(0.8),
-                        max_new_tokens=max_new_tokens, stop_ids=[bos], capacity=longest)
+                        max_new_tokens=max_new_tokens, stop_ids=[start], capacity=longest)
   return [{'prompt': p, 'text': tokenizer.decode(c.tokens)} for p, c in zip(prompts, out, strict=True)]
 
 
@@ -96,21 +94,25 @@ def make_tasks(config: ConfigDict, names: str) -> list[Any]:
   return tasks_lib.make(config_lib.names(names), seed=config.data.task_seed, documents=config.data.documents or None)
 
 
-def open_loader(config: ConfigDict, tokenizer: Any, manifest: str, *, train: bool) -> Loader:
+def open_loader(config: ConfigDict, chat_format: chat.Format, manifest: str, *, train: bool) -> Loader:
   """Batches of a manifest for training (shuffled, endless) or for evaluation (each token once, in order).
 
   Raises:
-    UserError: the tokens were made with another tokenizer.
+    UserError: the tokens were made with another tokenizer, or conversations in another format.
   """
   loader = Loader(manifest, seq_len=config.seq_len, batch_size=config.batch_size if train else config.eval.batch_size,
                   seed=config.seed, layout='packed' if config.stage == 'sft' else 'windows', shuffle=train,
                   pad_last=not train)
-  if loader.manifest['tokenizer']['fingerprint'] != tokenizer.fingerprint:
+  made_with, talks = loader.manifest['tokenizer']['fingerprint'], loader.manifest['kind'] == 'conversations'
+  same = {chat_format.tokenizer.fingerprint} | ({chat_format.plain_fingerprint} if not talks else set())
+  if made_with not in same:
     raise UserError(f'{manifest} was made with another tokenizer than the model\'s')
+  if talks and loader.manifest['chat_format'] != chat_format.fingerprint:
+    raise UserError(f'{manifest} holds conversations in another chat format than the model\'s (config.data.chat_format)')
   return loader
 
 
-def open_mixture(config: ConfigDict, tokenizer: Any, manifests: str) -> Loader | Mixture:
+def open_mixture(config: ConfigDict, chat_format: chat.Format, manifests: str) -> Loader | Mixture:
   """Training batches of one manifest, or of several, between commas, in the shares of `config.data.weights`.
 
   Raises:
@@ -120,7 +122,7 @@ def open_mixture(config: ConfigDict, tokenizer: Any, manifests: str) -> Loader |
   if (len(names) > 1) != bool(config.data.weights):
     raise UserError(f'config.data.weights is {config.data.weights!r} and config.data.train names {len(names)} manifests; '
                     'several need weights, one has none')
-  loaders = [open_loader(config, tokenizer, name, train=True) for name in names]
+  loaders = [open_loader(config, chat_format, name, train=True) for name in names]
   if len(loaders) == 1:
     return loaders[0]
   return Mixture(loaders, config.data.weights, batch_size=config.batch_size, seed=config.seed)
@@ -135,13 +137,13 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     model = pretrained.load(path, config.model, base.get_config().model, mesh)
-    tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
+    chat_format = chat.load(model.tokenizer)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.names(config.checkpoint.allow_mismatch)
-    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint}, allow)
+    model.check_tokenizer(chat_format.tokenizer.fingerprint, allow)
     params = quantize.quantize(quantization, model.params, model.axes)
     if config.data.val:
-      loader = open_loader(config, tokenizer, config.data.val, train=False)
+      loader = open_loader(config, chat_format, config.data.val, train=False)
       losses = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))
 
       def total(params):
@@ -152,20 +154,20 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
       if quantization != 'none':
         report['perplexity_change'] = math.expm1((nats - total(model.params)[0]) / weight)
     if config.eval.prompts:
-      report['continuations'] = continue_texts(model.config, params, tokenizer, config.eval.prompts,
+      report['continuations'] = continue_texts(model.config, params, chat_format, config.eval.prompts,
                                                config.eval.max_new_tokens, config.seed)
     if config.eval.tasks:
       tasks = make_tasks(config, config.eval.tasks)
-      generate = make_generate(model.config, tokenizer, temperature=0.0,
+      generate = make_generate(model.config, chat_format, temperature=0.0,
                                max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
       report['scores'], report['samples'] = score_tasks(
-        generate, params, tokenizer, tasks, config.eval.examples, config.eval.batch_size, config.seed)
+        generate, params, chat_format, tasks, config.eval.examples, config.eval.batch_size, config.seed)
   return report
 
 
 def main() -> None:
   config_lib.define_flags()
-  flags.DEFINE_string('checkpoint', None, 'step, run or recipe folder')
+  flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder')
   flags.DEFINE_enum('quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights')
   flags.DEFINE_string('out', 'report.json', 'where the report goes')
   config = config_lib.parse(sys.argv)

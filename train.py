@@ -43,7 +43,6 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   import eval as evaluation
   from configs import base
   from data import baselines, chat, prepare
-  from data import tokenizer as tokenizer_lib
   from lm import checkpoint, distributed, faults, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
   from lm.steps import diagnose
@@ -76,31 +75,36 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   start = None
   if config.init_from:
     start = pretrained.load(config.init_from, config.model, base.get_config().model, mesh)
-    model_config = start.config
-  tokenizer = tokenizer_lib.load(start.tokenizer if start else config.data.tokenizer, chat.SPECIAL_TOKENS)
+  chat_format = chat.load(start.tokenizer if start else config.data.tokenizer, config.data.chat_format,
+                          extend=not start or config.stage != 'pretrain', tools=config.data.tools)
+  tokenizer = chat_format.tokenizer
   if start:
-    checkpoint.check_provenance(start.provenance, {'tokenizer': tokenizer.fingerprint}, allow)
+    start.check_tokenizer(chat_format.plain_fingerprint, allow)
+    start = pretrained.grow(start, tokenizer.vocab_size, mesh)
+    model_config = start.config
   else:
     model_config = model.sized(config.model, tokenizer.vocab_size)
   if config.seq_len > model_config.max_len:
     raise UserError(f'config.seq_len is {config.seq_len}; the model reads at most max_len = {model_config.max_len} tokens')
   if main:
-    tokenizer.save(workdir / 'tokenizer')
+    chat_format.save(workdir / 'tokenizer')
 
   # ---- Data: batch(step) is a pure function of (manifest, seed, step, batch size) --------------------------------
   test_tasks = evaluation.make_tasks(config, config.eval.tasks)
+  if test_tasks or config.stage != 'pretrain':
+    _ = chat_format.layout  # that there is none is said now, not when it is needed
   loader = val = None
   if config.stage == 'rl':
     data_fingerprint = files.digest([config.data.task_seed, config.data.tasks])
   else:
     with distributed.main_first('data'):
-      train_manifest, val_manifest = prepare.manifests(config, tokenizer, workdir / 'data')
-    loader = evaluation.open_mixture(config, tokenizer, train_manifest)
-    val = val_manifest and evaluation.open_loader(config, tokenizer, val_manifest, train=False)
+      train_manifest, val_manifest = prepare.manifests(config, chat_format, workdir / 'data')
+    loader = evaluation.open_mixture(config, chat_format, train_manifest)
+    val = val_manifest and evaluation.open_loader(config, chat_format, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
 
   # ---- The program: the jitted step, shapes and shardings --------------------------------------------------------
-  banned = chat.banned_ids(tokenizer) if config.stage == 'rl' else ()
+  banned = chat_format.banned_ids if config.stage == 'rl' else ()
   prog = program.make(config, model_config, mesh, banned)
 
   if dry:
@@ -127,7 +131,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   # ---- Where the batches come from -------------------------------------------------------------------------------
   if config.stage == 'rl':
     reference = start.params if start else prog.fresh(jax.random.key(config.seed))['params']
-    rollouts = make_rollouts(config, model_config, tokenizer, reference, mesh)
+    rollouts = make_rollouts(config, model_config, chat_format, reference, mesh)
 
     def next_batch(step):
       return rollouts(jumps.batch(step), state['params'])
@@ -161,7 +165,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
 
   @clock.part('eval')
   def continuations(step):
-    texts = evaluation.continue_texts(model_config, state['params'], tokenizer, config.eval.prompts,
+    texts = evaluation.continue_texts(model_config, state['params'], chat_format, config.eval.prompts,
                                       config.eval.max_new_tokens, config.seed) if config.eval.prompts else []
     for text in texts:
       metrics.text(step, text['prompt'], text['text'])
@@ -269,11 +273,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     # ---- Finish: what the run came to ----------------------------------------------------------------------------
     result = {'provenance': provenance, 'steps': config.steps, 'left_out': jumps.all} | scores
     if test_tasks:
-      generate = evaluation.make_generate(model_config, tokenizer, temperature=0.0,
+      generate = evaluation.make_generate(model_config, chat_format, temperature=0.0,
                                           max_len=config.seq_len, max_new_tokens=config.eval.max_new_tokens)
       with clock.part('eval'):
         result['scores'], result['samples'] = evaluation.score_tasks(
-          generate, state['params'], tokenizer, test_tasks, config.eval.examples, config.eval.batch_size, config.seed)
+          generate, state['params'], chat_format, test_tasks, config.eval.examples, config.eval.batch_size, config.seed)
     if main and config.stage == 'pretrain':
       result['samples'] = evaluation.first_and_last_samples(workdir)  # the texts that it went on with, rather than replies
       result['pretrain'] = {'tokens': config.steps * config.batch_size * config.seq_len}
@@ -291,7 +295,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     multihost_utils.sync_global_devices('report')  # what others may take for the loss of process 0 is its writing
 
 
-def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, reference_params: Any, mesh: Any) -> Callable:
+def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, reference_params: Any, mesh: Any) -> Callable:
   """Builds `next_batch(step, params)` for stage rl: questions, sampled answers, grades, advantages.
 
   The questions of a step depend on the step alone, its draws on (config.seed, step): a resumed run asks the same.
@@ -308,9 +312,9 @@ def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, referen
     raise UserError("config.data.tasks is ''; stage rl needs tasks to practise")
   if config.batch_size % rl.group_size:
     raise UserError(f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}')
-  generate = evaluation.make_generate(model_config, tokenizer, temperature=rl.temperature,
+  generate = evaluation.make_generate(model_config, chat_format, temperature=rl.temperature,
                                       max_new_tokens=rl.max_new_tokens, max_len=config.seq_len)
-  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, chat.banned_ids(tokenizer)))
+  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, chat_format.banned_ids))
   questions = config.batch_size // rl.group_size
   # Copied: what the run started from may share its memory with what the step is given to overwrite.
   reference_params = jax.tree.map(lambda x: x.copy(), reference_params) if rl.kl else None
@@ -318,11 +322,11 @@ def make_rollouts(config: ConfigDict, model_config: Any, tokenizer: Any, referen
   def next_batch(step, params):
     asked = [(tasks[i % len(tasks)], i // len(tasks)) for i in range(step * questions, (step + 1) * questions)]
     problems = [task.problem(i, 'train') for task, i in asked]
-    prompts = [chat.render_prompt(tokenizer, p['messages']) for p in problems]
+    prompts = [chat_format.render_prompt(p['messages']) for p in problems]
     key = jax.random.fold_in(jax.random.key(config.seed), step)
 
     def grade(q, completion):
-      reply = chat.parse(tokenizer, completion.tokens)
+      reply = chat_format.parse(completion.tokens)
       right = asked[q][0].grade(problems[q], reply)
       return rollout.Grade(right + rl.format_reward * chat.grade_format(reply), right >= 0.5)
 

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.stage = 'pretrain'  # which step trains: pretrain | sft | rl
   c.seed = 0  # of initialisation, data order and sampling
-  c.init_from = ''  # a checkpoint to take parameters from (ours: a run, step or recipe folder); '' starts from scratch
+  c.init_from = ''  # a checkpoint to take parameters from: a run, step, recipe or Hugging Face folder; '' starts from scratch
   c.steps = 1000  # updates
   c.batch_size = 32  # rows in one update over all devices (rl: prompts x rl.group_size)
   c.microbatches = 1  # one update's rows are processed in this many parts, their gradients added
@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
 
   c.data = ConfigDict()
   c.data.tokenizer = 'bytes'  # see data/tokenizer.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
+  c.data.chat_format = 'auto'  # auto (the tokenizer folder's template, else deepdive) | deepdive | chatml | llama3 | X.jinja
+  c.data.tools = True  # sft, rl: add the tags of tool calls and thoughts to a tokenizer that lacks them (deepdive: always)
   c.data.train = ''  # token shards (manifest.json, or several between commas), or text or JSONL files (globs) to tokenize
   c.data.weights = ''  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents

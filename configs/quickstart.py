@@ -20,6 +20,7 @@ def get_config(arg=None):
   c.clean.extractor = 'resiliparse'
   c.clean.languages.en = 0.3
   c.clean.passage_lines = 3
+  c.clean.words = 'whitespace'  # reference pages are a third punctuation
   c.clean.gopher_repetition.update(
     max_line_share=None, max_paragraph_share=None, max_line_char_share=0.3, max_paragraph_char_share=0.3,
     max_top_ngram_char_share=(0.4, 0.36, 0.32), max_duplicate_ngram_char_share=())

@@ -1,4 +1,6 @@
-"""Speed and accuracy of the stages before training: python -m data.bench tokenizer|language|duplicates [options]
+"""Speed and accuracy of the stages before training: python -m data.bench COMMAND [options]
+
+Commands: tokenizer, language, extract, clean, duplicates, loader.
 
 Prints one JSON object a line. What is compared runs by turns on the same texts, in the same process, and the ratio is the
 median over the rounds, so that a load which comes and goes meets both.
@@ -23,7 +25,7 @@ import tiktoken
 from datatrove.data import Document
 from datatrove.io import DataFolder
 
-from data import tokenize, train_tokenizer
+from data import chat, tokenize, train_tokenizer
 from data import tokenizer as tokenizers
 from data.tokenizers import bpe
 from data.tokenizers.base import valid
@@ -178,6 +180,36 @@ def datatrove_duplicates(pages: Iterable[Document], folder: str) -> None:
 DUPLICATE_STEPS = {'ours': our_duplicates, 'datatrove': datatrove_duplicates}
 
 
+def loader(args: argparse.Namespace) -> Iterator[dict]:
+  """Tokens a second of the loader on all cores, read ahead as in training.
+
+  The text is the standard library of Python, in bytes.
+  """
+  from data import loader as loaders
+
+  with tempfile.TemporaryDirectory() as folder:
+    stdlib = sysconfig.get_path('stdlib')
+    tokenize.tokenize(f'{stdlib}/*.py', folder, tokenizers.load('bytes', chat.SPECIAL_TOKENS), held_out=0, progress=False)
+    for length in map(int, args.seq_lens.split(',')):
+      for layout in loaders.LAYOUTS:
+        rows = args.batch_tokens // length
+        opened = loaders.Loader(f'{folder}/train/manifest.json', seq_len=length, batch_size=rows, seed=0, layout=layout)
+        speeds = []
+        for turn in range(args.rounds + 1):
+          start = time.perf_counter()
+          for _ in opened.iterate(turn * args.steps, (turn + 1) * args.steps):
+            pass
+          speeds.append(args.steps * rows * length / (time.perf_counter() - start))
+        figures = {'tokens_per_s': statistics.median(speeds[1:]), 'cores': os.cpu_count(), 'rounds': args.rounds}
+        yield {'bench': 'loader', 'layout': layout, 'seq_len': length, 'batch_size': rows, 'tokens': opened.tokens, **figures}
+
+
+def _web():
+  from data.web import bench  # what it imports takes seconds
+
+  return bench
+
+
 def by_turns(
   systems: dict[str, Callable[[list[str]], object]],
   texts: list[str],
@@ -240,6 +272,24 @@ def main() -> None:
   command.add_argument('--beside', type=int, default=2000, help='pages given to both')
   command.add_argument('--rounds', type=int, default=3)
   command.add_argument('--sizes', default='10000,20000,50000,100000,200000', help='pages given to ours alone')
+  command = commands.add_parser('extract', help='extraction of text from HTML: pages a second, and 4-grams found')
+  command.set_defaults(run=lambda args: _web().extract(args))
+  command.add_argument('--pages', help='folder with ground-truth.json and html/ID.html.gz; none: pages are made up')
+  command.add_argument('--count', type=int, default=100, help='of pages made up')
+  command.add_argument('--beside', help='another Python whose trafilatura is measured too, with precision favoured')
+  command.add_argument('--rounds', type=int, default=3)
+  command = commands.add_parser('clean', help="the whole cleaning beside datatrove's blocks for FineWeb: pages a second")
+  command.set_defaults(run=lambda args: _web().clean(args))
+  command.add_argument('--input', help='WARC files, as of data.web; none: pages are made up')
+  command.add_argument('--count', type=int, default=200, help='of pages made up')
+  command.add_argument('--extractor', default='trafilatura_fast', help='ours; theirs is trafilatura with precision favoured')
+  command.add_argument('--rounds', type=int, default=3)
+  command = commands.add_parser('loader', help=loader.__doc__.split('\n')[0])
+  command.set_defaults(run=loader)
+  command.add_argument('--seq-lens', default='256,1024', help='tokens of a row, between commas')
+  command.add_argument('--batch-tokens', type=int, default=1 << 18, help='of a batch')
+  command.add_argument('--steps', type=int, default=100)
+  command.add_argument('--rounds', type=int, default=3)
   args = parser.parse_args()
   for figures in args.run(args):
     print(json.dumps(figures), flush=True)

@@ -74,6 +74,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.inspect', description='Shows what token shards hold.')
   parser.add_argument('manifest', help='manifest.json of token shards')
   parser.add_argument('--tokenizer', help=f'to show text: {tokenizers.SPEC}')
+  parser.add_argument('--chat-format', default='auto', help='that conversations were tokenized with')
   parser.add_argument('--documents', type=int, default=5, help='how many documents to list')
   parser.add_argument('--first', type=int, default=0, help='number of the first of them')
   parser.add_argument('--step', type=int, help='show the batch of this step')
@@ -86,9 +87,11 @@ def main() -> None:
   print(summary(manifest))
   if not args.tokenizer:
     return
-  tokenizer = tokenizers.load(args.tokenizer, chat.SPECIAL_TOKENS)
-  if tokenizer.fingerprint != manifest['tokenizer']['fingerprint']:
-    raise UserError(f'{args.tokenizer} is not the tokenizer of {args.manifest}: fingerprint {tokenizer.fingerprint}')
+  variants = ({'extend': False}, {'extend': True}, {'extend': True, 'tools': False})
+  loaded = (chat.load(args.tokenizer, args.chat_format, **options).tokenizer for options in variants)
+  tokenizer = next((t for t in loaded if t.fingerprint == manifest['tokenizer']['fingerprint']), None)
+  if tokenizer is None:
+    raise UserError(f'{args.tokenizer} is not the tokenizer of {args.manifest}')
   print(documents(args.manifest, tokenizer, args.documents, args.first))
   if args.step is not None:
     options = {'seq_len': args.seq_len, 'batch_size': args.batch_size, 'seed': args.seed, 'layout': args.layout}

@@ -84,6 +84,7 @@ class Loader:
     self._stream = shards.Stream(self._folder, self.manifest)
     has_mask = self.manifest['kind'] == 'conversations'
     self._mask = shards.Stream(self._folder, self.manifest, mask=True) if has_mask else None
+    self._starts = shards.document_index(self._folder, self.manifest)[:, 0] if has_mask else None
     if self._packed:
       self._documents, self._row_ends = self._pack()
       self.rows = len(self._row_ends)
@@ -116,7 +117,7 @@ class Loader:
     row_spans = [self._spans(row) for row in self._order(examples)]
     tokens, length = self._read(self._stream, row_spans)
     valid = np.arange(1, self._width) < length[:, None]
-    starts = tokens == self.manifest['document_start']
+    starts = self._document_starts(tokens, row_spans)
     weights = valid if self._mask is None else self._read(self._mask, row_spans)[0][:, 1:] * valid
     if self._packed:
       weights = weights * ~starts[:, 1:]
@@ -172,6 +173,19 @@ class Loader:
         values[i, length[i] : length[i] + len(part)] = part
         length[i] += len(part)
     return values, length
+
+  def _document_starts(self, tokens: np.ndarray, row_spans: list[list[tuple[int, int]]]) -> np.ndarray:
+    """bool [rows, seq_len + 1]: where documents begin. No token of its own begins a conversation: the index says."""
+    if self._starts is None:
+      return tokens == self.manifest['document_start']
+    starts = np.zeros(tokens.shape, bool)
+    for i, row in enumerate(row_spans):
+      at = 0
+      for start, stop in row:
+        first, last = np.searchsorted(self._starts, [start, stop])
+        starts[i, self._starts[first:last] - start + at] = True
+        at += stop - start
+    return starts
 
   def _pack(self) -> tuple[np.ndarray, np.ndarray]:
     """Spans int64 [documents, 2] in the order of rows, and the end of each row in them."""

@@ -3,18 +3,17 @@
 import pathlib
 from typing import Any
 
-from data import conversations, tasks, tokenize
-from data.tokenizer import Tokenizer
+from data import chat, conversations, tasks, tokenize
 from lm import files
 from lm.errors import UserError
 
 
-def manifests(config: Any, tokenizer: Tokenizer, folder: files.Path) -> tuple[str, str | None]:
+def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tuple[str, str | None]:
   """Paths of the training manifest and of the held-out one (None if there is none).
 
   Args:
     config: of a pretrain or sft run; `config.data` says what to read.
-    tokenizer: with the special tokens of data/chat.py.
+    chat_format: the tokenizer, and how it writes conversations.
     folder: where shards go that have to be made; complete ones found there are used.
 
   Raises:
@@ -33,6 +32,6 @@ def manifests(config: Any, tokenizer: Tokenizer, folder: files.Path) -> tuple[st
       weights = conversations.weighted(data.tasks)
       made_by = tasks.make(weights, seed=data.task_seed, documents=data.documents or None)
       conversations.write(source, made_by, examples=data.examples, seed=config.seed, weights=weights)
-  tokenize.tokenize(source, folder, tokenizer, held_out=0.0 if data.val else data.held_out)
+  tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out)
   val = data.val or str(folder / 'val' / 'manifest.json')
   return str(folder / 'train' / 'manifest.json'), val if data.val or data.held_out else None

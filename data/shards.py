@@ -3,12 +3,13 @@
 A folder holds manifest.json and, for each shard,
 
     tokens-00007.array_record     the ids, little-endian; a record holds RECORD_TOKENS of them, the last what is left
-    mask-00007.array_record       conversations only: uint8, 1 where a token is to be learned (data.chat.render)
+    mask-00007.array_record       conversations only: uint8, 1 where a token is to be learned (data.chat)
     documents-00007.npy           int64 [documents, 2]: where each starts in the shard; offset in it of its first token
                                   to be learned (its length if none)
 
-The stream is the shards' tokens one after the other. Every document begins with the id `document_start`, which occurs
-nowhere else.
+The stream is the shards' tokens one after the other. A document of text begins with the id `document_start`, which occurs
+nowhere else; where a conversation begins only documents-*.npy tells. `chat_format` is a digest of how conversations were
+written.
 """
 
 import functools
@@ -23,7 +24,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from lm import files
 from lm.errors import UserError
 
-VERSION = 1
+VERSION = 2
 RECORD_TOKENS = 4096
 OPEN_READERS = 256
 VERIFY_BYTES = 256 << 20

@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 from data import chat, train_tokenizer
 from data import crawl as crawl_lib
 from data import tokenize as tokenize_lib
-from data import tokenizer as tokenizer_lib
 from data.web import clean as clean_lib
 
 
@@ -34,5 +33,5 @@ def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
   """clean/documents.jsonl into token shards, tokens/train and tokens/val."""
-  trained = tokenizer_lib.load(str(workdir / 'tokenizer' / 'tokenizer.json'), chat.SPECIAL_TOKENS)
+  trained = chat.load(str(workdir / 'tokenizer' / 'tokenizer.json'))
   tokenize_lib.tokenize(workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out)

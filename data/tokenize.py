@@ -121,7 +121,7 @@ def threshold(places: Iterable[float], held_out: float) -> float:
 def tokenize(
   inputs: Inputs,
   out_dir: files.Path,
-  tokenizer: tokenizers.Tokenizer,
+  chat_format: chat.Format,
   *,
   held_out: float = 0.05,
   workers: int = 1,
@@ -133,7 +133,7 @@ def tokenize(
   Args:
     inputs: glob patterns of the input files (see `find` and the module's first lines).
     out_dir: folder of the two.
-    tokenizer: with chat.SPECIAL_TOKENS.
+    chat_format: a tokenizer, and how it writes conversations.
     held_out: share of the clusters to hold out; at least one cluster is, unless 0.
     workers: processes.
     shard_bytes: input bytes that make one shard.
@@ -149,7 +149,7 @@ def tokenize(
     raise UserError(f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} positive')
   paths, out = find(inputs), pathlib.Path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
-  head = _head(paths, tokenizer, held_out, shard_bytes)
+  head = _head(paths, chat_format, held_out, shard_bytes)
   if done := _complete(out, splits, head):
     return done
   work = out / '.tokenize'
@@ -158,7 +158,7 @@ def tokenize(
     files.write_json(work / 'plan.json', head)
 
   parts = dict(enumerate(_group(spans(paths, shard_bytes), shard_bytes)))
-  write = functools.partial(_write_part, tokenizer=tokenizer, kind=head['kind'], dtype=head['dtype'], work=work)
+  write = functools.partial(_write_part, chat_format=chat_format, kind=head['kind'], dtype=head['dtype'], work=work)
   records = _run(functools.partial(write, below=held_out), parts, workers, progress)
   if not any(shard for record in records for shard in record['shards'].values()):
     raise UserError(f'all documents of {_names(paths)} are empty')
@@ -178,17 +178,24 @@ def tokenize(
   return manifests
 
 
-def _head(paths: list[str], tokenizer: tokenizers.Tokenizer, held_out: float, shard_bytes: int) -> dict:
-  """What decides the bytes of the shards; the first fields of each manifest."""
+def holds_conversations(paths: list[str]) -> bool:
+  """Whether the first document of files is a conversation. Raises UserError if there is no document."""
   first = next(documents(spans(paths, 1 << 62)), None)
   if first is None:
     raise UserError(f'no document in {_names(paths)}')
-  return {
+  return 'messages' in first
+
+
+def _head(paths: list[str], chat_format: chat.Format, held_out: float, shard_bytes: int) -> dict:
+  """What decides the bytes of the shards; the first fields of each manifest."""
+  tokenizer = chat_format.tokenizer
+  kind = {'kind': 'text', 'document_start': chat_format.document_start}
+  if holds_conversations(paths):
+    kind = {'kind': 'conversations', 'chat_format': chat_format.fingerprint}
+  return kind | {
     'version': shards.VERSION,
-    'kind': 'conversations' if 'messages' in first else 'text',
     'dtype': 'uint16' if tokenizer.vocab_size <= 2**16 else 'uint32',
     'record_tokens': shards.RECORD_TOKENS,
-    'document_start': chat.token_id(tokenizer, chat.BOS),
     'tokenizer': {'fingerprint': tokenizer.fingerprint, 'vocab_size': tokenizer.vocab_size},
     'source': {
       'files': len(paths),
@@ -259,22 +266,23 @@ def _record_path(work: pathlib.Path, index: int) -> pathlib.Path:
   return work / 'parts' / f'{index:05d}.json'
 
 
-def _write_part(index: int, part: list[Span], *, tokenizer, kind: str, dtype: str, work: pathlib.Path, below: float):
+def _write_part(index: int, part: list[Span], *, chat_format, kind: str, dtype: str, work: pathlib.Path, below: float):
   """Tokenizes a part into one shard a split, unless its record says that it is done; returns the record."""
   path = _record_path(work, index)
   if path.exists():
     return files.read_json(path)
-  bos, lengths = chat.token_id(tokenizer, chat.BOS), tokenizer.byte_lengths()
+  tokenizer, start = chat_format.tokenizer, chat_format.document_start
+  lengths = tokenizer.byte_lengths()
   builders = {split: shards.Builder(dtype) for split in SPLITS}
   least = 1.0
   for document in documents(part):
     if ('messages' in document) != (kind == 'conversations'):
       raise UserError(f'the first document is of kind {kind!r}; {document.get("id")!r} near {part[0].path} is not')
     if kind == 'conversations':
-      ids, mask = chat.render(tokenizer, document)
+      ids, mask = chat_format.render(document)
       size = int(lengths[ids].sum())
     elif document['text']:
-      ids, mask = [bos, *tokenizer.encode(document['text'])], None
+      ids, mask = [start, *tokenizer.encode(document['text'])], None
       size = len(valid(document['text']).encode())
     else:
       continue  # an empty text has nothing to predict
@@ -290,14 +298,17 @@ def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.tokenize', description='Documents to token shards.')
   parser.add_argument('--input', required=True, help='glob patterns of JSONL or text files, between commas')
   parser.add_argument('--tokenizer', required=True, help=tokenizers.SPEC)
+  parser.add_argument('--chat-format', default='auto', help='of conversations: as config.data.chat_format')
+  parser.add_argument('--no-tools', action='store_true', help='of conversations: as config.data.tools=False')
   parser.add_argument('--out', required=True, help='folder for train/ and val/')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters held out')
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')
   parser.add_argument('--shard-bytes', type=int, default=64 << 20, help='input bytes that make one shard')
   args = parser.parse_args()
-  tokenizer = tokenizers.load(args.tokenizer, chat.SPECIAL_TOKENS)
+  talks = holds_conversations(find(args.input))
+  chat_format = chat.load(args.tokenizer, args.chat_format, extend=talks, tools=not args.no_tools)
   options = {'held_out': args.held_out, 'workers': args.workers, 'shard_bytes': args.shard_bytes}
-  for split, m in tokenize(args.input, args.out, tokenizer, **options).items():
+  for split, m in tokenize(args.input, args.out, chat_format, **options).items():
     sizes = f'{m["documents"]:,} documents, {m["tokens"]:,} tokens, {m["bytes"]:,} bytes, {len(m["shards"])} shards'
     print(f'{args.out}/{split}/manifest.json: {sizes}')
 

@@ -19,6 +19,7 @@ models on tensorflow-text.
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -92,8 +93,10 @@ def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
   value = files.read_json(path)
   if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
     raise UserError(f'{path} is not a tokenizers file: no field {min(lacking)!r}')
+  for token in value['added_tokens']:
+    token['special'] |= token['content'] in special_tokens
   with _named(path):
-    return bpe.from_json(value, special_tokens) or HuggingFace(path.read_text(encoding='utf-8'), special_tokens)
+    return bpe.from_json(value, special_tokens) or HuggingFace(json.dumps(value), special_tokens)
 
 
 def main() -> None:

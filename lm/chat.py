@@ -4,6 +4,7 @@ import argparse
 import codecs
 import contextlib
 import dataclasses
+import datetime
 import signal
 import sys
 import threading
@@ -16,25 +17,26 @@ from ml_collections import FrozenConfigDict
 
 from configs import base
 from data import chat, tools
-from data import tokenizer as tokenizer_lib
-from lm import checkpoint, errors, pretrained, quantize, sample, sharding
+from lm import errors, pretrained, quantize, sample, sharding
 from lm.errors import UserError
 
 FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
 DRAW = 4  # tokens drawn by one call: text appears, and Ctrl-C is heard, this often
 COMMANDS = {'/help': 'this list', '/reset': 'forget the conversation and begin anew', '/exit': 'leave (or Ctrl-D)'}
-PYTHON, OUTPUT, THINK = (chat.TAGS[kind] for kind in ('python', 'output', 'think'))
-MARKS = {PYTHON[0]: '[python: ', PYTHON[1]: '', OUTPUT[0]: ' -> ', OUTPUT[1]: ']', THINK[0]: '[think: ', THINK[1]: ']',
-         chat.END: ''}  # what is shown for a special token; others are shown by name
+MARKS = {'python': ('[python: ', ''), 'output': (' -> ', ']'), 'think': ('[think: ', ']')}  # shown for their tags
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
 
 
 class Pieces:
   """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as [python: 1+1 -> 2]."""
 
-  def __init__(self, tokenizer: Any):
-    self._tokenizer = tokenizer
-    self._names = {index: name for name, index in tokenizer.special_tokens.items()}
+  def __init__(self, chat_format: chat.Format):
+    self._tokenizer = chat_format.tokenizer
+    self._names = {index: name for name, index in self._tokenizer.special_tokens.items()}  # shown, but for these:
+    self._marks = dict.fromkeys(chat_format.stops, '')
+    for kind, marks in MARKS.items():
+      self._marks |= zip(chat_format.tag_ids(kind), marks, strict=False)
+    self._opening = {i for kind in MARKS for i in chat_format.tag_ids(kind)[:1]} | {*chat_format.call_ids}
     self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
     self._aside = False
 
@@ -46,9 +48,9 @@ class Pieces:
         yield self._utf8.decode(self._tokenizer.token_bytes(index)), self._aside
       else:
         yield self._utf8.decode(b'', final=True), self._aside
-        yield MARKS.get(name, name), True
-        if name in MARKS:
-          self._aside = name in (*PYTHON, OUTPUT[0], THINK[0])
+        yield self._marks.get(index, name), True
+        if index in self._marks:
+          self._aside = index in self._opening
 
   def end(self) -> tuple[str, bool]:
     """What is left of a character that never became whole."""
@@ -64,7 +66,7 @@ class Session:
     fed: how many tokens were read in since the start or the last reset (the others were drawn).
   """
 
-  def __init__(self, config: FrozenConfigDict, params: Any, tokenizer: Any, sampling: sample.Sampling, *,
+  def __init__(self, config: FrozenConfigDict, params: Any, chat_format: chat.Format, sampling: sample.Sampling, *,
                max_new_tokens: int, seed: int = 0, system: str = ''):
     """Starts with an empty conversation.
 
@@ -76,10 +78,9 @@ class Session:
     """
     if max_new_tokens < 1:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
-    self.config, self.params, self.tokenizer = config, params, tokenizer
-    self._sampling = dataclasses.replace(sampling, banned_ids=chat.banned_ids(tokenizer))
-    self._end, self._call = self._id(chat.END), self._id(PYTHON[1])
-    self._ends_V = sample.token_set([self._end, self._call], config.vocab_size)
+    self.config, self.params, self.chat_format = config, params, chat_format
+    self._sampling = dataclasses.replace(sampling, banned_ids=chat_format.banned_ids)
+    self._ends_V = sample.token_set([*chat_format.stops, *chat_format.call_ids], config.vocab_size)
     self._max_new_tokens, self._system, self._key = max_new_tokens, system, jax.random.key(seed)
     self.reset()
 
@@ -100,15 +101,15 @@ class Session:
       UserError: the context is full: before `text` was read, or in the middle of the reply.
     """
     self._feed(self._turn(text))
-    begin, left, pieces = len(self.ids), self._max_new_tokens, Pieces(self.tokenizer)
+    begin, left, pieces = len(self.ids), self._max_new_tokens, Pieces(self.chat_format)
     while left:
       drawn = self._draw(min(left, DRAW))
       left -= len(drawn)
       yield from pieces(drawn)
-      if drawn[-1] == self._end:
+      if drawn[-1] in self.chat_format.stops:
         return
-      if drawn[-1] == self._call:
-        result = chat.answer_call(self.tokenizer, self.ids[begin:], tools.calculate)
+      if drawn[-1] in self.chat_format.call_ids:
+        result = self.chat_format.answer_call(self.ids[begin:], tools.calculate)
         if not result:  # a tag that closes no call
           return
         self._feed(result)
@@ -117,16 +118,11 @@ class Session:
     yield f' [stopped after {self._max_new_tokens} tokens]', True
 
   def _turn(self, text: str) -> list[int]:
-    """The user's turn and the header of the reply, behind whatever the conversation still lacks."""
-    roles = [('user', text)]
-    before = []
-    if not self.ids:
-      before = [self._id(chat.BOS)]
-      roles = [('system', self._system)] * bool(self._system) + roles
-    elif self.ids[-1] != self._end:  # the last reply was cut off
-      before = [self._end]
-    turns = [chat.render_turn(self.tokenizer, {'role': role, 'content': content})[0] for role, content in roles]
-    return [*before, *(i for turn in turns for i in turn), self._id(chat.HEADERS['assistant'])]
+    """The user's turn up to where the reply begins, behind whatever the conversation still lacks."""
+    if self.ids:
+      return self.chat_format.render_next(text, stopped=self.ids[-1] in self.chat_format.stops)
+    system = [{'role': 'system', 'content': self._system}] * bool(self._system)
+    return self.chat_format.render_prompt([*system, {'role': 'user', 'content': text}])
 
   def _feed(self, ids: list[int]) -> None:
     """Reads tokens in. Raises UserError, and reads none, if they leave no room for a reply."""
@@ -151,9 +147,6 @@ class Session:
 
   def _full(self, what: str) -> UserError:
     return UserError(f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new conversation')
-
-  def _id(self, name: str) -> int:
-    return chat.token_id(self.tokenizer, name)
 
 
 @contextlib.contextmanager
@@ -220,7 +213,7 @@ def loop(session: Session) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
-  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder')
+  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder, or a Hugging Face folder')
   parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
   parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
   parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
@@ -236,10 +229,10 @@ def main() -> None:
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
-    tokenizer = tokenizer_lib.load(model.tokenizer, chat.SPECIAL_TOKENS)
-    checkpoint.check_provenance(model.provenance, {'tokenizer': tokenizer.fingerprint})
+    chat_format = chat.load(model.tokenizer, today=datetime.date.today())
+    model.check_tokenizer(chat_format.tokenizer.fingerprint)
     params = quantize.quantize(args.quantize, model.params, model.axes)
-    session = Session(model.config, params, tokenizer, sampling, max_new_tokens=args.max_new_tokens,
+    session = Session(model.config, params, chat_format, sampling, max_new_tokens=args.max_new_tokens,
                       seed=args.seed, system=args.system)
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it

@@ -10,6 +10,7 @@ that rename. So a folder named by its step is complete, and a process may be kil
 """
 
 import contextlib
+import dataclasses
 import errno
 import importlib.metadata
 import logging
@@ -19,10 +20,11 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -31,6 +33,7 @@ from jax.experimental import multihost_utils
 from lm import files
 from lm.errors import UserError
 
+_CHUNK = 2**26  # bytes
 Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
 
 
@@ -39,9 +42,10 @@ class _Handler(ocp.CompositeCheckpointHandler):
 
   provenance: Any = None
 
-  def __init__(self):
+  def __init__(self, **options):
     # No compression: float32 weights shrink by a few percent only, and it would take the cores from the training step.
-    super().__init__(**{item: ocp.PyTreeCheckpointHandler(use_compression=False) for item in ('params', 'state')})
+    items = ('params', 'state')
+    super().__init__(**{item: ocp.PyTreeCheckpointHandler(use_compression=False, **options) for item in items})
 
   def finalize(self, directory):
     super().finalize(directory)
@@ -216,19 +220,82 @@ class Checkpointer:
       raise OSError(code, text, str(self.directory)) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class ArrayType:
+  """What kind of array is stored."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  def __str__(self) -> str:
+    return f'{self.dtype}[{",".join(map(str, self.shape))}]'
+
+
+@dataclasses.dataclass(frozen=True)
+class Deferred:
+  """An array that is made when it is to be written, and dropped when it has been."""
+
+  make: Callable[[], np.ndarray]
+
+
+class _DeferredHandler(ocp.type_handlers.NumpyHandler):
+  """Writes one array after the other, as NumPy arrays are written."""
+
+  async def serialize(self, values, infos, args=None):
+    for value, info, arg in zip(values, infos, args, strict=True):
+      for written in await super().serialize([value.make()], [info], [arg]):
+        written.result()
+    return []
+
+
+def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> None:
+  """Writes a checkpoint of parameters alone, holding one of them in memory at a time.
+
+  Args:
+    path: the folder of the step, `checkpoints/STEP`; it must not exist.
+    params: a `Deferred` for each parameter.
+    provenance: as for `Checkpointer.save`.
+  """
+  arrays = ((Deferred, _DeferredHandler(deepcopy_host_arrays=False)), (jax.Array, ocp.type_handlers.ArrayHandler()))
+  handler = _Handler(type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays))
+  handler.provenance = provenance
+  # In chunks, so that a host that needs a part of an array reads a part of the file.
+  chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), params)
+  with ocp.Checkpointer(handler) as saver:
+    saver.save(pathlib.Path(path).absolute(), args=_Items(params=ocp.args.PyTreeSave(params, save_args=chunks)))
+
+
+def params_metadata(path: files.Path) -> dict[str, ArrayType]:
+  """Dtype and shape of each stored parameter by its slash-separated name. Raises as `load_params`."""
+  path = locate(path)
+  _verify(path, 'params/')
+  return _arrays(ocp.PyTreeCheckpointHandler().metadata(epath.Path(path / 'params')).tree)
+
+
+def read_params(path: files.Path, names: Collection[str]) -> dict[str, np.ndarray]:
+  """Some of the parameters as they are stored, on the host, none of the others being read. Files are not verified."""
+  handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(locate(path) / 'params')
+  wanted = jax.tree_util.tree_map_with_path(
+    lambda p, _: ocp.RestoreArgs(restore_type=np.ndarray) if _name(p) in names else ocp.PLACEHOLDER,
+    handler.metadata(directory).tree)
+  read = handler.restore(directory, args=ocp.args.PyTreeRestore(wanted, restore_args=wanted))
+  return {_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(read) if x is not ocp.PLACEHOLDER}
+
+
 def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str, Any]]:
   """Reads the parameters of a checkpoint, and where it came from; the optimizer's state is not touched.
 
   Args:
     path: anything `locate` takes.
-    abstract_params: a jax.ShapeDtypeStruct for each parameter; those without a sharding go to the first device.
+    abstract_params: a jax.ShapeDtypeStruct for each parameter; those without a sharding go to the first device. A
+      parameter that is stored in another floating-point type is cast to the one asked for.
 
   Raises:
     FileNotFoundError, UserError: as `Checkpointer.restore`.
   """
   path = locate(path)
   _verify(path, 'params/')
-  return _read(path, 'params', abstract_params), provenance(path)
+  return _read(path, 'params', abstract_params, cast=True), provenance(path)
 
 
 def provenance(path: files.Path) -> dict[str, Any]:
@@ -308,27 +375,35 @@ def _verify(path: pathlib.Path, *prefixes: str) -> None:
       raise UserError(f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)')
 
 
-def _read(path: pathlib.Path, item: str, abstract: Tree) -> Tree:
-  """Reads one tree onto the shardings of `abstract`. Raises UserError naming the first array that does not fit."""
+def _read(path: pathlib.Path, item: str, abstract: Tree, cast: bool = False) -> Tree:
+  """Reads one tree onto the shardings of `abstract`; `cast` allows of another floating-point type in the file.
+
+  Raises UserError naming the first array that does not fit.
+  """
   first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract)
   handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(path / item)
   stored, wanted = _arrays(handler.metadata(directory).tree), _arrays(abstract)
   for name in sorted(stored.keys() | wanted.keys()):
-    if stored.get(name) != wanted.get(name):
-      found, expected = (x.get(name, 'no such array') for x in (stored, wanted))
+    found, expected = stored.get(name), wanted.get(name)
+    if found == expected:
+      continue
+    floats = found and expected and all(jnp.issubdtype(x.dtype, jnp.floating) for x in (found, expected))
+    if not (cast and floats and found.shape == expected.shape):
+      found, expected = ('no such array' if x is None else str(x) for x in (found, expected))
       raise UserError(f'checkpoint {path}: {item}/{name} is {found}, but the model has {expected}')
   restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
   return handler.restore(directory, args=ocp.args.PyTreeRestore(abstract, restore_args=restore_args))
 
 
-def _arrays(tree: Tree) -> dict[str, str]:
-  """'dtype[shape]' of each array of a tree, by its slash-separated name."""
+def _arrays(tree: Tree) -> dict[str, ArrayType]:
+  """Dtype and shape of each array of a tree, by its slash-separated name."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): f'{x.dtype}[{",".join(map(str, x.shape))}]'
-    for path, x in leaves
-  }
+  return {_name(path): ArrayType(np.dtype(x.dtype), tuple(x.shape)) for path, x in leaves}
+
+
+def _name(path: tuple) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def _not_orbax_traceback(record: logging.LogRecord) -> bool:

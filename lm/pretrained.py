@@ -2,18 +2,21 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, kernels, model, sharding
+from lm import checkpoint, hf, kernels, model, sharding
 from lm.errors import UserError
 from lm.files import Path
 
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention')  # fields that do not change what the weights mean
+ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Pretrained:
   params: Any
   axes: Any  # the names of each parameter's axes
   provenance: dict[str, Any]
-  run: pathlib.Path  # the folder of the run that made it
+  run: pathlib.Path  # the folder of the run that made it, or the Hugging Face folder
   step: int
+  tokenizer: str  # where its tokenizer is, as a `data.tokenizer` spec
 
-  @property
-  def tokenizer(self) -> str:
-    """Where its tokenizer is, as a `data.tokenizer` spec."""
-    return str(self.run / 'tokenizer')
+  def check_tokenizer(self, fingerprint: str, allow: Collection[str] = ()) -> None:
+    """Raises UserError if a run used another tokenizer than this. With a Hugging Face folder there is no record to compare."""
+    if 'tokenizer' in self.provenance:
+      checkpoint.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
 
 
 def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
@@ -58,20 +62,50 @@ def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
 
 
 def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
-  """Reads the parameters of a checkpoint onto a mesh.
+  """Reads the parameters of a checkpoint, or of a Hugging Face folder, onto a mesh.
 
   Args:
-    path: a step, run or recipe folder (`lm.checkpoint.locate`).
+    path: a step, run or recipe folder (`lm.checkpoint.locate`), or a folder as transformers writes it (`lm.hf`).
     execution: a `config.model` that says how to run it (and may repeat, not contradict, its architecture).
     defaults: `config.model` as configs/base.py has it.
 
   Raises:
     FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one of another architecture.
   """
+  if hf.is_folder(path):
+    source = hf.open_folder(path)
+    config = adopt(execution, defaults, hf.model_config(source, defaults).to_dict())
+    kernels.check(config, mesh.devices.flat[0].platform)
+    shapes, axes = abstract_params(config, mesh)
+    params = hf.load(source, config, shapes)
+    return Pretrained(config, params, axes, source.provenance, source.path, 0, str(source.path))
   folder = checkpoint.locate(path)
   config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
   model.check(config)
   kernels.check(config, mesh.devices.flat[0].platform)
   shapes, axes = abstract_params(config, mesh)
   params, provenance = checkpoint.load_params(folder, shapes)
-  return Pretrained(config, params, axes, provenance, folder.parent.parent, int(folder.name))
+  run = folder.parent.parent
+  return Pretrained(config, params, axes, provenance, run, int(folder.name), str(run / 'tokenizer'))
+
+
+def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:
+  """The model with rows for at least `vocab_size` tokens; as it is where it has them, used or spare.
+
+  A new row is the mean of the rows that are there, in the output matrix too: a token that was never learned then gets no
+  more than the average logit (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). The number of
+  rows becomes a multiple of ROWS, so that they still divide among devices.
+  """
+  old = start.config.vocab_size
+  if vocab_size <= old:
+    return start
+  config = FrozenConfigDict(start.config.to_dict() | {'vocab_size': -(-vocab_size // ROWS) * ROWS})
+  shapes = abstract_params(config, mesh)[0]
+
+  def extend(table_VD):
+    mean_D = jnp.mean(table_VD, axis=0, dtype=jnp.float32).astype(table_VD.dtype)
+    return jnp.concatenate([table_VD, jnp.broadcast_to(mean_D, (config.vocab_size - old, len(mean_D)))])
+
+  tables = {name: jax.jit(extend, out_shardings=shapes[name].sharding)(start.params[name])
+            for name in ('embedding', 'head') if name in start.params}
+  return dataclasses.replace(start, config=config, params={**start.params, **tables})

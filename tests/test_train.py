@@ -3,8 +3,16 @@
 import json
 import shutil
 
+import chat_templates
 import commands
+import jax
+import numpy as np
 import pytest
+
+from data import chat
+from data import tokenizer as tokenizer_lib
+from lm import checkpoint, model
+from lm import config as config_lib
 
 
 def train(config, workdir, *overrides):
@@ -147,3 +155,44 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', *arguments)
   assert (status, err.splitlines()[-1].startswith('error: corrupt checkpoint')) == (1, True)
   assert not (tmp_path / 'o.json').exists()
+
+
+@pytest.fixture
+def imported(tmp_path):
+  """A tiny model as if from elsewhere: a ChatML template with a system turn of its own, a tokenizer without our tokens."""
+  folder = tmp_path / 'imported'
+  fields = config_lib.load('configs/sft.py:smoke').model
+  tokenizer = tokenizer_lib.load('bytes', ['<|endoftext|>', '<|im_start|>', '<|im_end|>'])
+  config = model.sized(fields, tokenizer.vocab_size)
+  with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saver:
+    params = model.init_params(config, jax.random.key(0))
+    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': tokenizer.fingerprint}
+    saver.save(1, {'params': params, 'step': np.int32(1)}, provenance)
+  tokenizer.save(folder / 'tokenizer')
+  (folder / 'tokenizer' / 'chat_template.jinja').write_text(chat_templates.DEFAULT_SYSTEM)
+  return folder
+
+
+@pytest.mark.slow
+def test_a_model_from_elsewhere_is_tuned_and_talked_to_in_its_own_format(imported, tmp_path):
+  tuned = tmp_path / 'sft'
+  status, _, err = train('sft', tuned, f'--config.init_from={imported}', '--config.data.tasks=calculator,identity')
+  assert status == 0, err
+  chat_format = chat.load(str(tuned / 'tokenizer'))
+  assert chat_format.layout == chat.load(str(imported / 'tokenizer')).layout
+  assert (chat_format.tokenizer.vocab_size, len(chat_format.banned_ids)) == (259 + 6, 2)
+  assert json.loads((tuned / 'config.json').read_text())['model']['vocab_size'] == 384  # a multiple of 128
+  start = chat_format.render_prompt([{'role': 'user', 'content': 'Hi'}])
+  assert chat_format.tokenizer.decode(start) == (
+    '<|im_start|>system\nYou are Ann.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n')
+  losses = [line['train/loss'] for line in lines(tuned) if 'train/loss' in line]
+  assert losses[-1] < losses[0] - 0.5
+  for folder in (imported, tuned):
+    status, out, err = commands.run('-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=4', text='Hi\n')
+    assert status == 0 and out, err
+  status, _, err = train('rl', tmp_path / 'rl', f'--config.init_from={tuned}', '--config.steps=1')
+  assert status == 0, err
+  data = tuned / 'data' / 'train' / 'manifest.json'
+  status, _, err = train('sft', tmp_path / 'other', '--config.data.chat_format=deepdive', f'--config.init_from={tuned}',
+                         f'--config.data.train={data}')
+  assert status == 1 and 'made with another tokenizer' in err

@@ -10,7 +10,8 @@ from warcio.warcwriter import WARCWriter
 
 from configs.data import fineweb
 
-COMMAND = ('-m', 'data.web', '--config=configs/data/fineweb.py:smoke', '--config.extractor=resiliparse')
+COMMAND = ('-m', 'data.web', '--config=configs/data/fineweb.py:smoke', '--config.extractor=resiliparse',
+           '--config.words=whitespace')  # fmt: skip
 
 WORDS = """\
 miller letter boat garden clock river captain spoon bridge teacher merchant horse candle window mountain basket farmer
@@ -59,9 +60,9 @@ HTML = 'text/html; charset=utf-8'
 
 
 def settings(**changes):
-  """FineWeb's, without the block lists, that take three seconds to load."""
+  """FineWeb's, without what takes seconds to load: the block lists, trafilatura and spaCy."""
   config = fineweb.get_config()
-  config.update({'url_lists': False, 'extractor': 'resiliparse'} | changes)
+  config.update({'url_lists': False, 'extractor': 'resiliparse', 'words': 'whitespace'} | changes)
   return config
 
 

@@ -32,6 +32,10 @@ class Tokenizer:
     """Ids of a text, never of a special token. A lone surrogate counts as U+FFFD."""
     raise NotImplementedError
 
+  def encode_inside(self, text: str) -> list[int]:
+    """Ids of a text that goes on after other tokens: without the space that some tokenizers put before a first word."""
+    return self.encode(text)
+
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """`encode` of each text; all kinds but bytes use all cores."""
     return [self.encode(text) for text in texts]

@@ -39,6 +39,10 @@ class HuggingFace(Tokenizer):
     super().__init__(specials, max(vocab.values()), content)
     self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(value['decoder'])))
     self._tokens = {i: token for token, i in vocab.items()}
+    self._inside = self._tokenizer
+    if '"prepend_scheme":"first"' in (text := self._tokenizer.to_str()):
+      self._inside = tokenizers.Tokenizer.from_str(text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"'))
+      self._inside.encode_special_tokens = True
     self.refuse_forgery()
 
   def __reduce__(self):  # a pickled tokenizers.Tokenizer forgets encode_special_tokens
@@ -46,6 +50,9 @@ class HuggingFace(Tokenizer):
 
   def encode(self, text: str) -> list[int]:
     return self._tokenizer.encode(valid(text), add_special_tokens=False).ids
+
+  def encode_inside(self, text: str) -> list[int]:
+    return self._inside.encode(valid(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     encodings = self._tokenizer.encode_batch_fast([valid(t) for t in texts], add_special_tokens=False)

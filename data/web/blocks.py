@@ -157,7 +157,7 @@ class Usable(Filter):
 
 
 @functools.cache
-def _url_lists(soft_words: int) -> URLFilter:
+def url_filter(soft_words: int) -> URLFilter:
   """Loaded once a process: five million names, 800 MB."""
   lists = URLFilter(soft_words)
   lists.tldextractor = TLDExtract(cache_dir=None, suffix_list_urls=())  # the list in its wheel: no network
@@ -175,7 +175,7 @@ class UrlLists(Filter):
   def judge(self, document: Document) -> rules.Verdict:
     if not document.metadata['url']:
       return 'url_missing', 'the record has no WARC-Target-URI'
-    kept = _url_lists(self.soft_words).filter(document)
+    kept = url_filter(self.soft_words).filter(document)
     return None if kept is True else (f'url_{kept[1]}', document.metadata['url'])
 
 

@@ -13,6 +13,7 @@ from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Stage
 from data.web.extract import EXTRACTORS
 from data.web.read import warc_files
+from data.web.words import WORDS
 from lm import config as config_lib
 from lm import errors, files
 from lm.errors import UserError
@@ -39,10 +40,10 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
     blocks.Extract('extract', record, c.extractor, c.extract_seconds),
     blocks.Language('language', record, dict(c.languages)),
     *([blocks.CutPassages('passages', record, c.passage_lines, c.max_passage_share)] if c.passage_lines else []),
-    blocks.Quality('gopher_repetition', record, rules.gopher_repetition, dict(c.gopher_repetition)),
-    blocks.Quality('gopher_quality', record, rules.gopher_quality, dict(c.gopher_quality)),
+    blocks.Quality('gopher_repetition', record, rules.gopher_repetition, dict(c.gopher_repetition, words=c.words)),
+    blocks.Quality('gopher_quality', record, rules.gopher_quality, dict(c.gopher_quality, words=c.words)),
     blocks.Quality('c4', record, rules.c4, dict(c.c4), cut),
-    blocks.Quality('fineweb', record, rules.fineweb, dict(c.fineweb)),
+    blocks.Quality('fineweb', record, rules.fineweb, dict(c.fineweb, words=c.words)),
     *([blocks.Quality('quality', record, quality.check, {'min_score': c.quality.min_score})] if quality else []),
     *([blocks.Decontaminate('decontaminate', record, Items(item_globs, c.decontaminate_ngram))] if item_globs else []),
     duplicates.Signatures(work, minhash.bands, minhash.rows, minhash.ngram, bool(c.cluster_similarity)),
@@ -95,6 +96,8 @@ def clean(
     raise errors.unknown('executor', executor, EXECUTORS)
   if config.extractor not in EXTRACTORS:
     raise errors.unknown('config.extractor', config.extractor, EXTRACTORS)
+  if config.words not in WORDS:
+    raise errors.unknown('config.words', config.words, WORDS)
   if config.extract_seconds < 0:
     raise UserError(f'config.extract_seconds={config.extract_seconds:g} must be positive, or 0 for no limit')
   if tasks < 1 or workers < 1:

@@ -1,22 +1,28 @@
 """HTML to readable text."""
 
-import codecs
 import contextlib
+import logging
 import re
 import signal
 from collections.abc import Iterator
 
+from lxml import etree
+from lxml.html import HtmlElement
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding
 from resiliparse.parse.html import HTMLTree
 
 from lm import errors
 
-EXTRACTORS = ('resiliparse', 'trafilatura')
+EXTRACTORS = ('trafilatura', 'trafilatura_fast', 'resiliparse')
 # A link to a file of the server's own disk tells about the server, not about the page.
 _FILE_LINK = re.compile(rb'<a href="file:[^"]*">.*?</a>', re.S)
 _CHARSET = re.compile(r'charset="?([\w-]+)', re.I)
 _CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f]')
+_NOT_XML = bytes({*range(32), 127} - {*b'\t\n\r'})
+logging.getLogger('trafilatura').setLevel(logging.CRITICAL)  # it warns of each page without text; we put that on record
+_MISSED = 0.5  # share of resiliparse's text, and of its paragraphs, under which trafilatura's own rules missed the article
+_PARAGRAPH = 150  # characters of a line that is one, not a teaser or a comment
 
 
 class TimeLimit(BaseException):
@@ -46,39 +52,84 @@ def time_limit(seconds: float) -> Iterator[None]:
     signal.signal(signal.SIGVTALRM, before)
 
 
-def extract(body: bytes, content_type: str, extractor: str = 'resiliparse') -> tuple[str, str]:
+def extract(body: bytes, content_type: str, extractor: str) -> tuple[str, str]:
   """Returns (title, text) of an HTML page; both may be empty.
 
-  resiliparse keeps every line of the main content as it stands (indentation, tables and definition lists of reference
-  pages); trafilatura (precision on, as in FineWeb) is the stricter judge of what is an article. Raises UserError for
-  another extractor.
+  Args:
+    body: the page as sent.
+    content_type: of the HTTP header, or ''.
+    extractor:
+      trafilatura: FineWeb's, with precision favoured (Barbaresi 2021, ACL demos): its own rules, then those of readability
+        and jusText where they find much more.
+      trafilatura_fast: its own rules alone, and resiliparse's text where they find less than half of it.
+      resiliparse: every line of the main content as it stands, with the indentation, tables and definition lists of
+        reference pages.
+
+  Raises UserError for another extractor.
   """
   if extractor not in EXTRACTORS:
     raise errors.unknown('extractor', extractor, EXTRACTORS)
-  body = _FILE_LINK.sub(b'', body)
-  tree = HTMLTree.parse_from_bytes(body, _encoding(body, content_type))
-  title = ' '.join((tree.title or '').split())
+  page = _decode(_FILE_LINK.sub(b'', body), content_type).removeprefix('\ufeff')
   if extractor == 'resiliparse':
-    text = extract_plain_text(tree, main_content=True, alt_texts=False)
+    tree = HTMLTree.parse(page)
+    title, text = tree.title, _resiliparse(tree)
   else:
-    import trafilatura  # a second to import, and most runs do not
-
-    text = trafilatura.extract(body, favor_precision=True, include_comments=False, deduplicate=False) or ''
-  return title, tidy(text)
+    title, text = _trafilatura(page, extractor == 'trafilatura_fast')
+  return ' '.join((title or '').split()), tidy(text)
 
 
-def _encoding(body: bytes, content_type: str) -> str:
-  """The charset of the HTTP header, else of the page, else the likeliest one, if Python knows it."""
-  named = _CHARSET.search(content_type) or _CHARSET.search(body[:1024].decode('latin-1'))
+def _resiliparse(tree: HTMLTree) -> str:
+  return extract_plain_text(tree, main_content=True, alt_texts=False, comments=False)
+
+
+def _trafilatura(page: str, fast: bool) -> tuple[str | None, str]:
+  """Title and text. The tree is trafilatura's input without what it cuts first, which halves the time of what follows."""
+  import trafilatura  # a second to import, and not every run does
+  from trafilatura.settings import MANUALLY_CLEANED
+
+  # The class of elements by a table: lxml.html's own parser asks a function of Python's for each.
+  parser = etree.HTMLParser(encoding='utf-8', collect_ids=False, remove_comments=True, remove_pis=True)
+  parser.set_element_class_lookup(etree.ElementDefaultClassLookup(element=HtmlElement))
   try:
-    return codecs.lookup(named[1]).name if named else detect_encoding(body)
-  except LookupError:
-    return detect_encoding(body)
+    tree = etree.fromstring(page.encode('utf-8', 'replace').translate(None, _NOT_XML), parser)
+  except etree.XMLSyntaxError:  # nothing in it
+    tree = None
+  if tree is None:
+    return None, ''
+  title = tree.findtext('.//title')
+  etree.strip_elements(tree, 'head', 'script', 'style', 'noscript', with_tail=False)
+  whole = len(' '.join(tree.text_content().split())) if fast else 0
+  etree.strip_elements(tree, *set(MANUALLY_CLEANED) - {'form', 'figure', 'math'}, with_tail=False)  # it looks into these
+  text = trafilatura.extract(tree, fast=fast, favor_precision=True, include_comments=False, deduplicate=False) or ''
+  if len(text) < _MISSED * whole:  # or resiliparse cannot find so much more
+    other = _resiliparse(HTMLTree.parse(page))
+    if len(text) < _MISSED * len(other) and _in_paragraphs(text) <= _MISSED * _in_paragraphs(other):
+      text = other
+  return title, text
+
+
+def _in_paragraphs(text: str) -> int:
+  return sum(len(line) for line in text.split('\n') if len(line) >= _PARAGRAPH)
+
+
+def _decode(body: bytes, content_type: str) -> str:
+  """As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if Python knows it; else by a guess.
+
+  No text in another encoding that has bytes over 127 is UTF-8 by chance, and labels are often wrong.
+  """
+  if not body.isascii():
+    with contextlib.suppress(UnicodeDecodeError):
+      return body.decode()
+  named = _CHARSET.search(content_type) or _CHARSET.search(body[:1024].decode('latin-1'))
+  with contextlib.suppress(LookupError, UnicodeError):  # 'idna' is known too, and never replaces
+    if named:
+      return body.decode(named[1], 'replace')
+  return body.decode(detect_encoding(body), 'replace')
 
 
 def tidy(text: str) -> str:
   """Plain spaces, no trailing ones, no control characters, at most one blank line in a row."""
   text = _CONTROL.sub('', text.replace('\r\n', '\n').replace('\r', '\n').replace('\xa0', ' '))
-  text = re.sub(r' *\t[ \t]*', ' ', text)
-  text = re.sub(r'[^\S\n]+\n', '\n', text)
-  return re.sub(r'\n{3,}', '\n\n', text).strip('\n').rstrip()
+  text = re.sub(r' *\t[ \t]*', ' ', text) if '\t' in text else text
+  text = '\n'.join(map(str.rstrip, text.split('\n')))
+  return re.sub(r'\n{3,}', '\n\n', text).strip('\n')

@@ -1,13 +1,17 @@
 """Quality rules as pure functions: a text in, checks out. Defaults are the published thresholds; None makes no check.
 
-Words are what whitespace separates, and lines are non-blank, as in Rae et al. 2021 (Gopher), appendix A.1.1.
+Lines are non-blank, as in Rae et al. 2021 (Gopher), appendix A.1.1.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from datatrove.utils.text import PUNCTUATION_SET
+
+from data.web.words import split
 
 Verdict = tuple[str, str] | None  # (rule, figure) that drops a page
 
@@ -15,6 +19,8 @@ STOP_WORDS = frozenset(('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with'))
 BULLETS = ('•', '-', '*', '‣')
 ELLIPSES = ('...', '…')
 TERMINAL = tuple('.!?‽⁇⁈⁉。\uff01\uff1f؟।॥')  # marks that end a sentence
+_MARKS = ''.join(sorted(PUNCTUATION_SET))
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # of a polynomial hash
 _CITATION = re.compile(r'\[(?:\d*|edit|citation needed)\]')
 _SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+(?=\S)')
 
@@ -64,30 +70,49 @@ def _repeats(parts: list[str]) -> tuple[float, int]:
   return count / max(len(parts), 1), chars
 
 
-def top_ngram_share(words: list[str], n: int) -> float:
-  """Characters in all occurrences of the most frequent word n-gram (of the longest, in a tie), of all in words."""
-  counts = Counter(zip(*(words[i:] for i in range(n)), strict=False))
-  if not counts:
-    return 0.0
-  most = max(counts.values())
-  longest = max(sum(map(len, gram)) for gram, times in counts.items() if times == most)
-  return longest * most / sum(map(len, words)) if most > 1 else 0.0
+class Words:
+  """The words of a text as numbers, equal where the words are, and where each ends in characters without spaces."""
 
+  def __init__(self, words: Sequence[str]):
+    ids: dict[str, int] = {}
+    self.ids = np.array([ids.setdefault(word, len(ids) + 1) for word in words], np.uint64)
+    self.ends = np.cumsum([0, *map(len, words)])
 
-def duplicate_ngram_share(words: list[str], n: int) -> float:
-  """Characters in words of an n-gram that occurs more than once, each word counted once, of all in words."""
-  grams = list(zip(*(words[i:] for i in range(n)), strict=False))
-  counts, covered, chars = Counter(grams), 0, 0
-  for i, gram in enumerate(grams):
-    if counts[gram] > 1:
-      chars += sum(map(len, words[max(i, covered) : i + n]))
-      covered = i + n
-  return chars / max(sum(map(len, words)), 1)
+  def _ngrams(self, n: int) -> np.ndarray:
+    """Hashes of the n-grams in order, uint64 [count]."""
+    count = max(len(self.ids) - n + 1, 0)
+    hashes = np.zeros(count, np.uint64)
+    for i in range(n):
+      hashes = hashes * _FACTOR + self.ids[i : i + count]
+    return hashes
+
+  def top_ngram(self, n: int) -> int:
+    """Characters in all occurrences of the most frequent n-gram (the first one, in a tie), with the spaces inside."""
+    _, first, counts = np.unique(self._ngrams(n), return_index=True, return_counts=True)
+    if not len(counts):
+      return 0
+    place = first[counts == counts.max()].min()
+    return int((self.ends[place + n] - self.ends[place] + n - 1) * counts.max())
+
+  def repeated_ngrams(self, n: int) -> int:
+    """Characters in n-grams that occurred before, without spaces; none that overlaps the one counted before it."""
+    hashes = self._ngrams(n)
+    if not (np.diff(np.sort(hashes)) == 0).any():
+      return 0
+    seen, chars, free = set(), 0, 0
+    for i, value in enumerate(hashes.tolist()):
+      if i >= free and value in seen:
+        chars += int(self.ends[i + n] - self.ends[i])
+        free = i + n
+      elif i >= free:
+        seen.add(value)
+    return chars
 
 
 def gopher_repetition(
   text: str,
   *,
+  words: str = 'spacy',
   max_line_share: float | None = 0.30,
   max_paragraph_share: float | None = 0.30,
   max_line_char_share: float | None = 0.20,
@@ -99,10 +124,13 @@ def gopher_repetition(
 
   Args:
     text: a document.
+    words: how it is split, see words.split.
     max_line_share, max_paragraph_share: most lines/paragraphs that repeat an earlier one, of all.
     max_line_char_share, max_paragraph_char_share: most characters in those, of all.
     max_top_ngram_char_share: most characters in the most frequent 2-, 3- and 4-gram of words, of all; () for none.
     max_duplicate_ngram_char_share: likewise in repeated 5- to 10-grams.
+
+  N-grams are measured as in datatrove, whose figures FineWeb's thresholds judge: see Words.
   """
   for parts, kind, limit, char_limit in (
     ([p.strip() for p in re.split(r'\n\s*\n', text)], 'paragraph', max_paragraph_share, max_paragraph_char_share),
@@ -112,17 +140,19 @@ def gopher_repetition(
     yield from _at_most(f'gopher_duplicate_{kind}s', f'share of repeated {kind}s', share, limit)
     chars /= max(len(text), 1)
     yield from _at_most(f'gopher_duplicate_{kind}_chars', f'characters in repeated {kind}s', chars, char_limit)
-  words = text.split()
+  counted = Words(split(text, words))
   for n, limit in enumerate(max_top_ngram_char_share, 2):
-    yield Check(f'gopher_top_{n}gram', f'characters in the top {n}-gram', top_ngram_share(words, n), high=limit)
+    share = counted.top_ngram(n) / max(len(text), 1)
+    yield Check(f'gopher_top_{n}gram', f'characters in the top {n}-gram', share, high=limit)
   for n, limit in enumerate(max_duplicate_ngram_char_share, 5):
-    share = duplicate_ngram_share(words, n)
+    share = counted.repeated_ngrams(n) / max(len(text), 1)
     yield Check(f'gopher_duplicate_{n}grams', f'characters in repeated {n}-grams', share, high=limit)
 
 
 def gopher_quality(
   text: str,
   *,
+  words: str = 'spacy',
   min_words: int | None = 50,
   max_words: int | None = 100_000,
   min_word_length: float | None = 3,
@@ -137,6 +167,7 @@ def gopher_quality(
 
   Args:
     text: a document.
+    words: how it is split, see words.split. Marks alone do not count in the number and the mean length.
     min_words, max_words: bounds on the number of words.
     min_word_length, max_word_length: bounds on their mean length in characters.
     max_symbols_per_word: most '#', and most ellipses, for each word.
@@ -144,10 +175,11 @@ def gopher_quality(
     min_alphabetic_words: smallest share of words with a letter in them.
     min_stop_words: how many of {the, be, to, of, and, that, have, with} must occur.
   """
-  words = text.split()
-  yield from _at_least('gopher_words', 'words', len(words), max(min_words or 0, 1))
-  yield from _at_most('gopher_words', 'words', len(words), max_words)
-  mean = sum(map(len, words)) / len(words)
+  words = split(text, words)
+  solid = [len(word) for word in words if word.isalnum() or word.strip(_MARKS)]
+  yield from _at_least('gopher_words', 'words', len(solid), max(min_words or 0, 1))
+  yield from _at_most('gopher_words', 'words', len(solid), max_words)
+  mean = sum(solid) / len(solid)
   yield from _at_least('gopher_word_length', 'mean word length', mean, min_word_length)
   yield from _at_most('gopher_word_length', 'mean word length', mean, max_word_length)
   yield from _at_most('gopher_symbols', "'#' per word", text.count('#') / len(words), max_symbols_per_word)
@@ -158,7 +190,7 @@ def gopher_quality(
   yield from _at_most('gopher_bullets', 'lines that begin with a bullet', bullets, max_bullet_lines)
   ends = sum(line.endswith(ELLIPSES) for line in lines) / len(lines)
   yield from _at_most('gopher_ellipses', 'lines that end in an ellipsis', ends, max_ellipsis_lines)
-  alphabetic = sum(any(map(str.isalpha, word)) for word in words) / len(words)
+  alphabetic = sum(word.isalpha() or any(map(str.isalpha, word)) for word in words) / len(words)
   yield from _at_least('gopher_alphabetic', 'words with a letter', alphabetic, min_alphabetic_words)
   stops = STOP_WORDS & {word.strip('.,;:!?()[]"\'').lower() for word in words}
   yield from _at_least('gopher_stop_words', 'different stop words', len(stops), min_stop_words)
@@ -210,6 +242,7 @@ def c4(
 def fineweb(
   text: str,
   *,
+  words: str = 'spacy',
   min_punctuated_lines: float | None = 0.12,
   max_short_lines: float | None = 0.67,
   short_line: int = 30,
@@ -220,6 +253,7 @@ def fineweb(
 
   Args:
     text: a document.
+    words: how it is split, see words.split.
     min_punctuated_lines: smallest share of lines that end in punctuation.
     max_short_lines: largest share of lines of at most `short_line` characters.
     short_line: characters.
@@ -234,5 +268,5 @@ def fineweb(
   yield from _at_most('fineweb_short_lines', f'lines of at most {short_line} characters', short, max_short_lines)
   repeated = _repeats(lines)[1] / sum(map(len, lines))
   yield from _at_most('fineweb_duplicate_lines', 'characters in repeated lines', repeated, max_line_char_share)
-  breaks = text.count('\n') / max(len(text.split()), 1)
+  breaks = text.count('\n') / max(len(split(text, words)), 1)
   yield from _at_most('fineweb_list', 'line breaks per word', breaks, max_lines_per_word)

@@ -1,13 +1,18 @@
 """The benchmarks, on little text."""
 
+import gzip
+import importlib.metadata
 import json
 import math
 import struct
+import sys
 
 import commands
 import pytest
 
 from data import bench
+from data.web import bench as web_bench
+from data.web.extract import EXTRACTORS
 from lm.errors import UserError
 
 
@@ -62,6 +67,59 @@ def test_duplicates():
   assert beside['pages'] == 60 and beside['speed_over_datatrove'] > 0
   assert [line['pages'] for line in alone] == [50, 200]
   assert fit['exponent'] == pytest.approx(math.log(alone[1]['seconds'] / alone[0]['seconds']) / math.log(4))
+
+
+def test_extract(tmp_path):
+  status, out, err = commands.run('-m', 'data.bench', 'extract', '--count=4', '--rounds=1', f'--beside={sys.executable}')
+  assert status == 0, err
+  *ours, beside = map(json.loads, out.splitlines())
+  assert [line['extractor'] for line in ours] == list(EXTRACTORS)
+  assert beside['extractor'] == f'trafilatura {importlib.metadata.version("trafilatura")}, precision favoured'
+  for line in (*ours, beside):
+    assert line['pages'] == 4 and line['recall'] > 0.95 and line['precision'] > 0.6
+    harmonic = 2 / (1 / line['precision'] + 1 / line['recall'])
+    assert line['f1'] == pytest.approx(harmonic)
+  assert all(line['speed_over_beside'] == pytest.approx(line['pages_per_s'] / beside['pages_per_s']) for line in ours)
+
+  (tmp_path / 'html').mkdir()
+  text = 'The keeper of the harbour wrote a long letter to his daughter, and then he went out to count the boats.'
+  (tmp_path / 'html' / 'a.html.gz').write_bytes(gzip.compress(f'<html><body><p>{text}</p></body></html>'.encode()))
+  (tmp_path / 'ground-truth.json').write_text(json.dumps({'a': {'articleBody': text, 'url': 'http://h/a'}}))
+  status, out, err = commands.run('-m', 'data.bench', 'extract', f'--pages={tmp_path}', '--rounds=1')
+  assert status == 0 and [json.loads(line)['f1'] for line in out.splitlines()] == [1, 1, 1], err
+  status, _, err = commands.run('-m', 'data.bench', 'extract', f'--pages={tmp_path}/none')
+  assert status == 1 and 'none/ground-truth.json' in err
+
+
+def test_shingle_scores():
+  known = ['a b c d e f', 'one two', '']
+  found = ['a b c d x', 'one two', 'not there at all']
+  # Of page 1: abcd is common, bcde and cdef are missed, bcdx is extra; page 2 is one shingle; page 3 is one extra.
+  true, extra, missed = 1 / 4 + 1, 1 / 4 + 1, 2 / 4
+  precision, recall = true / (true + extra), true / (true + missed)
+  expected = {'f1': 2 * precision * recall / (precision + recall), 'precision': precision, 'recall': recall}
+  assert web_bench.shingle_scores(known, found) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_clean():
+  pytest.importorskip('magic', exc_type=ImportError, reason="datatrove's reader of WARC files needs libmagic")
+  status, out, err = commands.run('-m', 'data.bench', 'clean', '--count=32', '--rounds=1')
+  assert status == 0, err
+  figures, = map(json.loads, out.splitlines())
+  assert figures['pages'] == 32 and figures['speed_over_datatrove'] > 1  # a busy machine; unloaded it is over 2
+  assert figures['kept_by_both'] > 12 and figures['kept_by_ours_alone'] + figures['kept_by_datatrove_alone'] < 4
+  status, _, err = commands.run('-m', 'data.bench', 'clean', '--input=/nowhere/*.warc.gz')
+  assert status == 1 and 'no WARC file: /nowhere' in err
+
+
+def test_loader():
+  status, out, err = commands.run('-m', 'data.bench', 'loader', '--steps=4', '--batch-tokens=4096', '--rounds=1')
+  assert status == 0, err
+  lines = [json.loads(line) for line in out.splitlines()]
+  assert [(line['layout'], line['seq_len'], line['batch_size']) for line in lines] == [
+    ('windows', 256, 16), ('packed', 256, 16), ('windows', 1024, 4), ('packed', 1024, 4)]  # fmt: skip
+  assert all(line['tokens_per_s'] > 1e4 for line in lines)
 
 
 def test_by_turns():

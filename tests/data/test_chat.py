@@ -2,10 +2,11 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import chat, tokenizer
+from data import chat
 from lm.errors import UserError
 
-TOKENIZER = tokenizer.load('bytes', chat.SPECIAL_TOKENS)
+FORMAT = chat.load('bytes')
+TOKENIZER = FORMAT.tokenizer
 ID = TOKENIZER.special_tokens
 SPECIALS = set(ID.values())
 
@@ -29,7 +30,7 @@ def pieces(*items):
 
 
 def completion(*items):
-  return chat.parse(TOKENIZER, pieces(*((item, 1) for item in items))[0])
+  return FORMAT.parse(pieces(*((item, 1) for item in items))[0])
 
 
 TOOL_TALK = talk(('system', 'Be brief.'), ('user', '2+2, é?'), ('assistant', [
@@ -44,13 +45,13 @@ TOOL_PIECES = [
 
 
 def test_tokens_and_mask_are_those_written_out_by_hand():
-  assert chat.render(TOKENIZER, TOOL_TALK) == pieces(*TOOL_PIECES)
+  assert FORMAT.render(TOOL_TALK) == pieces(*TOOL_PIECES)
 
 
 def test_a_prompt_is_what_was_said_before_the_answer():
-  prompt = chat.render_prompt(TOKENIZER, TOOL_TALK['messages'][:4])
+  prompt = FORMAT.render_prompt(TOOL_TALK['messages'][:4])
   assert prompt == pieces(*TOOL_PIECES[:24])[0]
-  ids, mask = chat.render(TOKENIZER, TOOL_TALK)
+  ids, mask = FORMAT.render(TOOL_TALK)
   assert ids[:len(prompt)] == prompt and mask[len(prompt)] == 1
 
 
@@ -71,17 +72,17 @@ def contents(draw):
 
 @hypothesis.given(contents())
 def test_parse_gives_the_parts_back(parts):
-  ids, _ = chat.render(TOKENIZER, talk(('user', 'Go'), ('assistant', parts)))
-  answer = ids[len(chat.render_prompt(TOKENIZER, talk(('user', 'Go'))['messages'])):]
-  assert chat.parse(TOKENIZER, answer) == {'content': parts, 'finished': True, 'well_formed': True}
-  assert chat.parse(TOKENIZER, [*answer, ID['<|pad|>']])['well_formed']
+  ids, _ = FORMAT.render(talk(('user', 'Go'), ('assistant', parts)))
+  answer = ids[len(FORMAT.render_prompt(talk(('user', 'Go'))['messages'])):]
+  assert FORMAT.parse(answer) == {'content': parts, 'finished': True, 'well_formed': True}
+  assert FORMAT.parse([*answer, ID['<|pad|>']])['well_formed']
 
 
 @hypothesis.given(st.lists(TEXTS, min_size=3, max_size=3), TEXTS)
 def test_nothing_anybody_types_forges_a_special_token(texts, result):
   system, user, assistant = texts
   parts = [part('python', assistant), part('output', result), part('text', user)]
-  ids, mask = chat.render(TOKENIZER, talk(('system', system), ('user', user), ('assistant', parts)))
+  ids, mask = FORMAT.render(talk(('system', system), ('user', user), ('assistant', parts)))
   names = {index: name for name, index in ID.items()}
   assert [names[i] for i in ids if i in SPECIALS] == [
     '<|endoftext|>', '<|system|>', '<|end|>', '<|user|>', '<|end|>', '<|assistant|>', '<|python|>', '<|/python|>',
@@ -91,7 +92,7 @@ def test_nothing_anybody_types_forges_a_special_token(texts, result):
 
 @hypothesis.given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30))
 def test_parse_never_raises_and_says_finished_by_the_stop_token(ids):
-  reply = chat.parse(TOKENIZER, ids)
+  reply = FORMAT.parse(ids)
   assert reply['finished'] == (ID['<|end|>'] in ids)
   assert not reply['well_formed'] or reply['finished']
 
@@ -128,21 +129,21 @@ def test_the_format_grade_wants_something_said():
 def test_a_call_is_answered_with_what_the_tool_says_and_nothing_else_is():
   asked = pieces(('a', 1), ('<|python|>', 1), ('1+1', 1), ('<|/python|>', 1))[0]
   expected = pieces(('<|output|>', 0), ('got 1+1<|end|>', 0), ('<|/output|>', 0))[0]
-  answer = chat.answer_call(TOKENIZER, asked, lambda call: f'got {call}<|end|>')
+  answer = FORMAT.answer_call(asked, lambda call: f'got {call}<|end|>')
   assert len(answer) == 2 + len('got 1+1<|end|>') and not set(answer[1:-1]) & SPECIALS
   assert [answer[0], answer[-1]] == [expected[0], expected[-1]]
   for ids in ([], asked[:-1], [*asked, 65], [ID['<|/python|>']], pieces(('a', 1), ('<|/python|>', 1))[0]):
-    assert chat.answer_call(TOKENIZER, ids, str) == []
+    assert FORMAT.answer_call(ids, str) == []
 
 
 def test_too_long_a_conversation_loses_whole_exchanges_from_its_end():
-  ids, mask = chat.render(TOKENIZER, TOOL_TALK)
-  assert chat.render(TOKENIZER, TOOL_TALK, max_tokens=len(ids)) == (ids, mask)
+  ids, mask = FORMAT.render(TOOL_TALK)
+  assert FORMAT.render(TOOL_TALK, max_tokens=len(ids)) == (ids, mask)
   first = pieces(*TOOL_PIECES[:20])
-  assert chat.render(TOKENIZER, TOOL_TALK, max_tokens=len(ids) - 1) == first
-  assert chat.render(TOKENIZER, TOOL_TALK, max_tokens=len(first[0])) == first
+  assert FORMAT.render(TOOL_TALK, max_tokens=len(ids) - 1) == first
+  assert FORMAT.render(TOOL_TALK, max_tokens=len(first[0])) == first
   with pytest.raises(UserError, match=r'first exchange.*max_tokens'):
-    chat.render(TOKENIZER, TOOL_TALK, max_tokens=len(first[0]) - 1)
+    FORMAT.render(TOOL_TALK, max_tokens=len(first[0]) - 1)
 
 
 @pytest.mark.parametrize(('conversation', 'message'), [
@@ -167,11 +168,6 @@ def test_too_long_a_conversation_loses_whole_exchanges_from_its_end():
 ])
 def test_what_is_no_conversation_is_refused_by_name(conversation, message):
   with pytest.raises(UserError, match=message):
-    chat.render(TOKENIZER, conversation)
+    FORMAT.render(conversation)
   with pytest.raises(UserError, match=message):
     chat.check(conversation)
-
-
-def test_a_tokenizer_without_the_special_tokens_is_refused():
-  with pytest.raises(UserError, match=r"no special token '<\|user\|>'"):
-    chat.render(tokenizer.load('bytes', ('<|endoftext|>',)), talk(('user', 'a'), ('assistant', 'b')))

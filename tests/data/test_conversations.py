@@ -4,7 +4,7 @@ import json
 import pytest
 from commands import run
 
-from data import chat, conversations, tasks, tokenizer
+from data import chat, conversations, tasks
 from lm.errors import UserError
 
 
@@ -30,8 +30,8 @@ def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
   for task in MADE:
     mine = [row for row in written if row['task'] == task.name]
     assert mine == [task.demo(i) for i in range(len(mine))]
-  special = tokenizer.load('bytes', chat.SPECIAL_TOKENS)
-  assert all(sum(chat.render(special, row)[1]) for row in written)
+  special = chat.load('bytes')
+  assert all(sum(special.render(row)[1]) for row in written)
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_another_order(tmp_path):

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from data import chat, inspect, shards, tokenize
-from data import tokenizer as tokenizers
 from data.loader import Loader
 
-TOKENIZER = tokenizers.load('bytes', chat.SPECIAL_TOKENS)
+FORMAT = chat.load('bytes')
+TOKENIZER = FORMAT.tokenizer
 
 
 def messages(i):
@@ -20,7 +20,7 @@ def messages(i):
 def manifest(tmp_path):
   rows = [{'messages': messages(i)} for i in range(4)]
   (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', TOKENIZER, held_out=0, progress=False)
+  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', FORMAT, held_out=0, progress=False)
   return tmp_path / 'out' / 'train' / 'manifest.json'
 
 
@@ -30,7 +30,7 @@ def conversation(i):
 
 def test_documents(manifest):
   text = inspect.documents(manifest, TOKENIZER, 2, first=1)
-  size = len(chat.render(TOKENIZER, {'messages': messages(1)})[0])
+  size = len(FORMAT.render({'messages': messages(1)})[0])
   assert [line.split() for line in text.splitlines()[1:]] == [
     ['1', str(size), str(size), conversation(1)],
     ['2', str(2 * size), str(size), conversation(2)],

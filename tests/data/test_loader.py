@@ -3,6 +3,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import chat, loader, shards, tokenize
-from data import tokenizer as tokenizers
 from lm import files
 from lm.errors import UserError
 
@@ -155,22 +155,28 @@ def test_packed_rows(tmp_path, with_mask):
   assert set(counts.values()) == {5} and len(counts) == data.rows
 
 
-def test_conversations_learn_the_assistant_alone(tmp_path):
-  turns = (({'role': 'user', 'content': f'{i}?'}, {'role': 'assistant', 'content': f'{i}!'}) for i in range(9))
+@pytest.mark.parametrize('name', ['deepdive', 'chatml'])  # the second begins with no token of its own
+def test_conversations_learn_the_assistant_alone(name, tmp_path):
+  turns = ([{'role': 'user', 'content': f'{i}?'}, {'role': 'assistant', 'content': f'{i}!'}] for i in range(9))
   rows = [{'messages': turn} for turn in turns]
   (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  tokenizer = tokenizers.load('bytes', chat.SPECIAL_TOKENS)
-  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', tokenizer, held_out=0, progress=False)
+  chat_format = chat.load('bytes', name, extend=True)
+  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', chat_format, held_out=0, progress=False)
   data = loader.Loader(
-    tmp_path / 'out/train/manifest.json', seq_len=33, batch_size=2, seed=0, layout='packed', pad_last=True
+    tmp_path / 'out/train/manifest.json', seq_len=140, batch_size=2, seed=0, layout='packed', pad_last=True
   )
-  learned = []
+  learned, read = [], []
   for step in range(data.steps_per_epoch):
     batch = data.batch(step)
     for i in range(2):
       row = batch['targets'][i][batch['weights'][i] > 0]
-      learned += tokenizer.decode(row).split('<|end|>')[:-1]
+      learned += re.split(r'<\|\w*end\|>', chat_format.tokenizer.decode(row))[:-1]
+      segments = batch['segment_ids'][i]
+      read += [batch['inputs'][i][segments == n].tolist() for n in range(1, segments.max() + 1)]
+      assert all(batch['positions'][i][segments == n][0] == 0 for n in range(1, segments.max() + 1))
   assert sorted(learned) == [f'{i}!' for i in range(9)]
+  documents = [chat_format.render(row)[0] for row in rows]
+  assert len(read) == 9 and all(any(ids in (d, d[:-1]) for d in documents) for ids in read)  # a row's last target is no input
 
 
 @pytest.mark.parametrize('layout', loader.LAYOUTS)

@@ -6,7 +6,6 @@ from ml_collections import ConfigDict
 
 import eval as evaluation
 from data import chat, loader, shards, tokenize
-from data import tokenizer as tokenizers
 from data.mixture import Mixture
 from lm import files
 from lm.errors import UserError
@@ -87,14 +86,14 @@ def test_bad_weights_are_named(sources, weights, message):
 
 
 def test_a_config_names_manifests_and_their_weights(tmp_path):
-  tokenizer = tokenizers.load('bytes', chat.SPECIAL_TOKENS)
+  chat_format = chat.load('bytes')
   for name in 'ab':
     (tmp_path / f'{name}.txt').write_text(name * 400)
-    tokenize.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, tokenizer, held_out=0.0)
+    tokenize.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, chat_format, held_out=0.0)
   names = [str(tmp_path / name / 'train' / 'manifest.json') for name in 'ab']
   config = ConfigDict({'stage': 'pretrain', 'seq_len': 8, 'batch_size': 64, 'seed': 0, 'data': {'weights': '3,1'}})
   counts = np.zeros(2)
-  mixture = evaluation.open_mixture(config, tokenizer, ','.join(names))
+  mixture = evaluation.open_mixture(config, chat_format, ','.join(names))
   for step in range(20):
     tokens = mixture.batch(step)['targets']
     counts += [(tokens == ord(name)).sum() for name in 'ab']
@@ -102,4 +101,4 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
   for weights, given in (('', names), ('1', names[:1])):
     config.data.weights = weights
     with pytest.raises(UserError, match='several need weights'):
-      evaluation.open_mixture(config, tokenizer, ','.join(given))
+      evaluation.open_mixture(config, chat_format, ','.join(given))

@@ -18,7 +18,7 @@ def test_any_span_of_any_shards(tmp_path, dtype):
     builder.add(stream[end - size : end].tolist(), mask[end - size : end].tolist(), size)
     lines.append(builder.write(tmp_path, index))
   assert shards.Builder(dtype).write(tmp_path, 99) is None
-  files.write_json(tmp_path / 'manifest.json', shards.manifest({'version': 1, 'dtype': dtype}, [*lines, None]))
+  files.write_json(tmp_path / 'manifest.json', shards.manifest({'version': shards.VERSION, 'dtype': dtype}, [*lines, None]))
   manifest = shards.read_manifest(tmp_path / 'manifest.json', verify=True)
   assert manifest['tokens'] == manifest['bytes'] == len(stream) and manifest['documents'] == len(sizes)
 

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from data import chat, identity, tasks, tokenize, tokenizer
+from data import chat, identity, tasks, tokenize
 from data.tasks import base, documents, refusal
 from lm.errors import UserError
 
-TOKENIZER = tokenizer.load('bytes', chat.SPECIAL_TOKENS)
+FORMAT = chat.load('bytes')
 
 
 def str_of(index):
@@ -50,7 +50,7 @@ def made(corpus):
 
 
 def reply(*parts, finished=True):
-  """A reply as chat.parse gives it, from texts and ('python', text)-like pairs."""
+  """A reply as Format.parse gives it, from texts and ('python', text)-like pairs."""
   content = [{'type': 'text', 'text': part} if isinstance(part, str) else dict(zip(('type', 'text'), part, strict=True))
              for part in parts]
   return {'content': content, 'finished': finished, 'well_formed': finished}
@@ -58,8 +58,8 @@ def reply(*parts, finished=True):
 
 def answered(conversation):
   """The reply of a demonstration after its way through tokens."""
-  ids, _ = chat.render(TOKENIZER, conversation)
-  return chat.parse(TOKENIZER, ids[len(chat.render_prompt(TOKENIZER, conversation['messages'][:-1])):])
+  ids, _ = FORMAT.render(conversation)
+  return FORMAT.parse(ids[len(FORMAT.render_prompt(conversation['messages'][:-1])):])
 
 
 NAMES = sorted(tasks.TASKS)

@@ -14,13 +14,14 @@ from data import tokenizer as tokenizer_lib
 from lm import chat, checkpoint, pretrained, sample, sharding
 from lm.errors import UserError
 
-TOKENIZER = tokenizer_lib.load('bytes', template.SPECIAL_TOKENS)
-PYTHON, END = template.TAGS['python'], template.token_id(TOKENIZER, template.END)
+FORMAT = template.load('bytes')
+TOKENIZER = FORMAT.tokenizer
+PYTHON, (END,) = FORMAT.tag_ids('python'), FORMAT.stops
 
 
 def new_session(tiny, max_len=160, max_new_tokens=10, **options):
   config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
-  return chat.Session(config, params, TOKENIZER, sample.Sampling(0), max_new_tokens=max_new_tokens, **options)
+  return chat.Session(config, params, FORMAT, sample.Sampling(0), max_new_tokens=max_new_tokens, **options)
 
 
 def full_logits(session, forward):
@@ -50,18 +51,18 @@ def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny
   session = new_session(tiny, system='Be brief.')
   list(session.reply('Hello there, who are you?'))
   prompt = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello there, who are you?'}]
-  expected = template.render_prompt(TOKENIZER, prompt)
+  expected = FORMAT.render_prompt(prompt)
   assert session.ids[:len(expected)] == expected and session.fed == len(expected)
   assert len(session.ids) == len(expected) + 10  # the random model never stops
   first = list(session.ids)
   list(session.reply('And then?'))
-  turn = [END, *template.render_turn(TOKENIZER, {'role': 'user', 'content': 'And then?'})[0],
-          template.token_id(TOKENIZER, '<|assistant|>')]
+  names = TOKENIZER.special_tokens
+  turn = [END, names['<|user|>'], *b'And then?', END, names['<|assistant|>']]
   assert session.ids[:len(first) + len(turn)] == first + turn
   assert session.fed == len(expected) + len(turn)
   logits = np.array(forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:])
   np.testing.assert_allclose(session.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
-  logits[:, [template.token_id(TOKENIZER, tag) for tag in template.TAGS['output']]] = -np.inf  # never drawn
+  logits[:, list(FORMAT.tag_ids('output'))] = -np.inf  # never drawn
   assert session.ids[-10:] == logits[:-1].argmax(-1).tolist()
 
 
@@ -72,31 +73,31 @@ def test_a_finished_turn_gets_no_second_end(tiny, monkeypatch):
   list(session.reply('B?'))
   talk = [{'role': role, 'content': text} for role, text in
           (('user', 'A?'), ('assistant', 'Yes.'), ('user', 'B?'))]
-  assert session.ids[:-1] == template.render_prompt(TOKENIZER, talk)
+  assert session.ids[:-1] == FORMAT.render_prompt(talk)
 
 
 def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forward, monkeypatch):
   session = new_session(tiny, max_new_tokens=30)
-  call = [template.token_id(TOKENIZER, PYTHON[0]), *TOKENIZER.encode('3*4'), template.token_id(TOKENIZER, PYTHON[1])]
+  call = [PYTHON[0], *TOKENIZER.encode('3*4'), PYTHON[1]]
   script(session, monkeypatch, call, [*TOKENIZER.encode('It is 12.'), END])
   pieces = list(session.reply('3*4?'))
   assert shown(pieces) == '[python: 3*4 -> 12]It is 12.'
   assert shown(p for p in pieces if p[1]) == '[python: 3*4 -> 12]'
   content = [{'type': 'python', 'text': '3*4'}, {'type': 'output', 'text': '12'}, {'type': 'text', 'text': 'It is 12.'}]
   messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
-  assert session.ids == template.render(TOKENIZER, {'messages': messages})[0]
+  assert session.ids == FORMAT.render({'messages': messages})[0]
   np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
 
 
 def test_no_piece_ends_inside_a_character():
   data = 'né €𝄞'.encode()
-  pieces = chat.Pieces(TOKENIZER)
+  pieces = chat.Pieces(FORMAT)
   texts = [shown(pieces([byte])) for byte in data]
   assert texts == ['n', '', 'é', ' ', '', '', '€', '', '', '', '𝄞']
   assert pieces.end() == ('', False)
-  pieces = chat.Pieces(TOKENIZER)
+  pieces = chat.Pieces(FORMAT)
   assert shown(pieces(['€'.encode()[0]])) == '' and pieces.end()[0] == '\ufffd'
-  assert shown(chat.Pieces(TOKENIZER)(['€'.encode()[0], END])) == '\ufffd'
+  assert shown(chat.Pieces(FORMAT)(['€'.encode()[0], END])) == '\ufffd'
 
 
 def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
@@ -157,7 +158,7 @@ def test_piped_conversation(run_folder):
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     model = pretrained.load(run_folder, config.model, config.model, mesh)
-    session = chat.Session(model.config, model.params, TOKENIZER, sample.Sampling(0), max_new_tokens=6)
+    session = chat.Session(model.config, model.params, FORMAT, sample.Sampling(0), max_new_tokens=6)
     expected = shown(session.reply('Hi')).translate(chat.CONTROLS)
   status, out, err = chat_process(run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n')
   assert status == 0, err

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -194,6 +195,48 @@ def test_what_does_not_fit_is_named(tmp_path):
     refused('params/layer/x is no such array', lambda t: t['params']['layer'].update(x=b))
     refused('but the model has no such array', lambda t: t['params']['layer'].pop('b'))
     refused('state/opt_state/0/count is int32[]', lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])))
+
+
+def test_params_are_cast_to_another_float_and_to_nothing_else(tmp_path):
+  saved(tmp_path)
+  params = make_state(1)['params']
+  asked = {'layer': {'w': jax.ShapeDtypeStruct((8, 6), jnp.bfloat16), 'b': jax.ShapeDtypeStruct((6,), jnp.float32)}}
+  read, _ = checkpoint.load_params(tmp_path, asked)
+  assert_same(read, {'layer': {'w': params['layer']['w'].astype(jnp.bfloat16), 'b': params['layer']['b'].astype(jnp.float32)}})
+  asked['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.int32)
+  with pytest.raises(UserError, match=r'params/layer/w is float32\[8,6\], but the model has int32\[8,6\]'):
+    checkpoint.load_params(tmp_path, asked)
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:  # a run goes on in the type that it began in
+    state = abstract(make_state())
+    state['params']['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.bfloat16)
+    with pytest.raises(UserError, match=r'params/layer/w is float32\[8,6\], but the model has bfloat16\[8,6\]'):
+      checkpointer.restore(state)
+
+
+def test_params_are_written_one_by_one_and_read_by_name(tmp_path):
+  params, alive = jax.tree.map(np.asarray, make_state(3)['params']), []
+
+  def deferred(array):
+    def make():
+      made = array.copy()
+      alive.append(weakref.ref(made))
+      assert sum(ref() is not None for ref in alive) == 1  # the one before has been written and dropped
+      return made
+    return checkpoint.Deferred(make)
+
+  checkpoint.write_params(tmp_path / 'checkpoints' / '0', jax.tree.map(deferred, params), PROVENANCE)
+  assert len(alive) == 2
+  read, provenance = checkpoint.load_params(tmp_path, abstract(params, lambda _: sharding('data', shape=(2, 1))))
+  assert_same(read, params)
+  assert provenance == PROVENANCE
+  metadata = checkpoint.params_metadata(tmp_path)
+  assert {name: str(x) for name, x in metadata.items()} == {'layer/b': 'bfloat16[6]', 'layer/w': 'float32[8,6]'}
+  found = checkpoint.read_params(tmp_path, ['layer/b'])
+  assert found.keys() == {'layer/b'} and type(found['layer/b']) is np.ndarray
+  assert_same(found['layer/b'], params['layer']['b'])
+  next((tmp_path / 'checkpoints/0/params/d').iterdir()).write_bytes(b'torn')
+  with pytest.raises(UserError, match='corrupt checkpoint'):
+    checkpoint.params_metadata(tmp_path)
 
 
 def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):

@@ -22,7 +22,7 @@ from data import why
 from data.web import blocks
 from data.web.blocks import EMAIL
 from data.web.clean import clean
-from data.web.extract import extract, tidy, time_limit
+from data.web.extract import EXTRACTORS, extract, tidy, time_limit
 from data.web.language import detect
 from data.web.read import read_pages, warc_files
 from lm import files
@@ -119,13 +119,13 @@ def test_url_lists_are_datatroves(tmp_path, monkeypatch):
   lists = URLFilter(2, extra_domains=['bad.com', 'sub.good.com'], extra_urls=['http://good.com/x'], banned_words=['worst'],
                     soft_banned_words=['soft', 'softer'], use_integrated_lists=False)  # fmt: skip
   monkeypatch.setattr(blocks, 'URLFilter', lambda soft_words: lists)
-  blocks._url_lists.cache_clear()
+  blocks.url_filter.cache_clear()
   urls = {'http://www.bad.com/': 'url_domain', 'http://sub.good.com/': 'url_subdomain', 'http://good.com/x': 'url_url',
           'http://good.com/the-worst': 'url_hard_blacklisted', 'http://a.com/soft/softer': 'url_soft_blacklisted',
           'http://a.com/soft': '', 'http://good.com/': ''}  # fmt: skip
   write(tmp_path / 'a.warc', [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)], gzipped=False)
   report = clean(tmp_path, tmp_path / 'out', settings(url_lists=True))
-  blocks._url_lists.cache_clear()
+  blocks.url_filter.cache_clear()
   found = {line['url']: line['rule'] for url in urls for line in why.find(tmp_path / 'out', url)}
   assert found == urls and report['pages_out'] == 2
 
@@ -307,7 +307,7 @@ def test_reference_pages_keep_their_lines():
     b'<dl><dt><strong>f</strong>(a, b=None)</dt><dd><span>Adds&nbsp;two&nbsp;numbers.<br>\n&nbsp;<br>\n'
     b'&gt;&gt;&gt;&nbsp;f(1,&nbsp;2)<br>\n3</span></dd></dl></body></html>'
   )
-  title, text = extract(body, 'text/html')
+  title, text = extract(body, 'text/html', 'resiliparse')
   assert title == 'Pydoc: module x'
   assert text.split('\n') == ['f(a, b=None)', 'Adds two numbers.', '', '>>> f(1, 2)', '3']
   assert tidy('a\xa0b \t c\r\n\r\n\r\n\r\nd\x00  \n') == 'a b c\n\nd'
@@ -339,12 +339,38 @@ def test_no_time_limit_sets_no_signal():
     assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
-def test_charset_is_the_headers_else_the_pages_else_a_guess():
-  russian = 'Мельник нёс письмо'
+@pytest.mark.parametrize('extractor', EXTRACTORS)
+def test_charset_is_utf8_if_it_can_be_else_the_headers_else_the_pages_else_a_guess(extractor):
+  russian = 'Мельник нёс письмо через старый каменный мост, пока снег не засыпал дорогу.'
   html = f'<html><head><meta charset="koi8-r"></head><body><p>{russian}</p></body></html>'
-  assert extract(html.encode('cp1251'), 'text/html; charset=windows-1251')[1] == russian
-  assert extract(html.encode('koi8-r'), 'text/html')[1] == russian
-  assert extract(html.encode('utf-8'), 'text/html; charset=no-such')[1] == russian
+  for encoding, kind in (
+    ('cp1251', 'text/html; charset=windows-1251'),
+    ('koi8-r', 'text/html'),
+    ('utf-8', 'text/html; charset=latin-1'),
+    ('utf-8-sig', ''),
+    ('utf-16', 'text/html; charset=utf-16'),
+  ):
+    assert extract(html.encode(encoding), kind, extractor)[1] == russian
+  for encoding in ('no-such', 'idna'):
+    assert extract(html.replace('koi8-r', encoding).encode('cp1251'), '', extractor)[1] == russian
+
+
+@pytest.mark.parametrize('extractor', EXTRACTORS)
+@pytest.mark.parametrize('body', [b'', b'<!-- -->', b'\0\1', b'<html><frameset></frameset></html>'])
+def test_pages_without_text(extractor, body):
+  assert extract(body, '', extractor) == ('', '')
+
+
+def test_fast_extraction_finds_the_article_and_is_rescued_where_it_does_not():
+  around = '<nav><a href="/">Home</a> <a href="/b">Business</a></nav>{}<footer>All rights reserved.</footer>'
+  article = '\n'.join(f'{line} {line}' for line in FRENCH)
+  paragraphs = ''.join(f'<p>{line}</p>' for line in article.split('\n'))
+  title, text = extract(f'<title>Le\npont</title>{around.format(paragraphs)}'.encode(), '', 'trafilatura_fast')
+  assert (title, text) == ('Le pont', article)
+  hidden = around.format(f'<p>{FRENCH[0]}</p><fieldset>{paragraphs}</fieldset>').encode()
+  assert extract(hidden, '', 'trafilatura')[1] == FRENCH[0]
+  found = extract(hidden, '', 'trafilatura_fast')[1]
+  assert [line for line in found.split('\n') if line] == [FRENCH[0], *article.split('\n')]
 
 
 @pytest.mark.parametrize(('text', 'code'), [(' '.join(article(0)), 'en'), ('\n'.join(FRENCH), 'fr')])

@@ -2,9 +2,9 @@
 
 import inspect
 import random
-from collections import Counter
 
 import pytest
+from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate, find_top_duplicate, get_n_grams
 
 from data.web import rules
 from data.web.rules import judge
@@ -23,28 +23,17 @@ UNMARKED = 'This line has no mark at its end'
 
 def random_words(seed, letters, length):
   rng = random.Random(seed)
-  return [rng.choice(letters) * rng.randint(1, 3) for _ in range(length)]
+  return [rng.choice(letters) + 'xyz'[: rng.randint(0, 3)] for _ in range(length)]  # no two joined are another two
 
 
 @pytest.mark.parametrize('n', [2, 3, 4, 5, 7, 10])
 @pytest.mark.parametrize('letters', ['a', 'abcdefgh'])
-def test_ngram_shares_follow_the_definitions(n, letters):
+def test_ngrams_are_measured_as_by_datatrove(n, letters):
   for seed in range(20):
     words = random_words(seed, letters, 10 * seed)
-    total = sum(map(len, words))
-    grams = [' '.join(words[i : i + n]) for i in range(len(words) - n + 1)]
-    counts = Counter(grams)
-    # Characters in all occurrences of the most frequent n-gram, if it is not the only occurrence.
-    best = max(counts.values(), default=0)
-    longest = max((len(gram.replace(' ', '')) for gram, count in counts.items() if count == best), default=0)
-    assert rules.top_ngram_share(words, n) == pytest.approx(best * longest / total if best > 1 else 0)
-    # A mask over the words: those in an n-gram that occurs more than once.
-    mask = [False] * len(words)
-    for i, gram in enumerate(grams):
-      if counts[gram] > 1:
-        mask[i : i + n] = [True] * n
-    share = sum(len(word) for word, inside in zip(words, mask, strict=True) if inside) / max(total, 1)
-    assert rules.duplicate_ngram_share(words, n) == pytest.approx(share)
+    counted, grams = rules.Words(words), get_n_grams(words, n)
+    assert counted.top_ngram(n) == (find_top_duplicate(grams) if grams else 0)
+    assert counted.repeated_ngrams(n) == find_all_duplicate(words, n)
 
 
 def test_a_good_page_passes_every_rule():
@@ -103,7 +92,7 @@ def lines(unique, repeated, text='{} is a line of its own number'):
   ],
 )  # fmt: skip
 def test_gopher_repetition_thresholds(rule, kept, dropped):
-  only = set(inspect.signature(rules.gopher_repetition).parameters) - {'text'}
+  only = set(inspect.signature(rules.gopher_repetition).parameters) - {'text', 'words'}
   own = {
     'gopher_duplicate_lines': 'max_line_share',
     'gopher_duplicate_paragraphs': 'max_paragraph_share',
@@ -112,20 +101,21 @@ def test_gopher_repetition_thresholds(rule, kept, dropped):
     'gopher_top_2gram': 'max_top_ngram_char_share',
   }[rule]
   off = {name: () if 'ngram' in name else None for name in only - {own}}
+  off |= {own: (0.20,)} if 'ngram' in own else {}
   assert judge(rules.gopher_repetition(kept, **off)) is None
   assert judge(rules.gopher_repetition(dropped, **off))[0] == rule
   assert judge(rules.gopher_repetition(dropped, **off | {own: () if 'ngram' in own else None})) is None
 
 
-def test_repeated_5_to_10_grams_are_named_by_length():
-  passage = ['one', 'and', 'two', 'yet', 'three', 'or', 'four', 'nor', 'five', 'but']
-  for n in range(5, 11):
-    words = [f'{chr(97 + i % 26)}{i}' for i in range(36)] + passage[:n] + ['mid'] + passage[:n]
-    found = judge(rules.gopher_repetition(' '.join(words), max_top_ngram_char_share=()))
-    assert found[0] == 'gopher_duplicate_5grams', n
-  fourfold = (0.6, 0.56, 0.52, 0.48, 0.44, 0.4)
-  options = {'max_top_ngram_char_share': (), 'max_duplicate_ngram_char_share': fourfold}
-  assert judge(rules.gopher_repetition(' '.join(words), **options)) is None
+@pytest.mark.parametrize('n', range(5, 11))
+def test_repeated_5_to_10_grams_have_a_limit_each(n):
+  passage = ['one', 'and', 'two', 'yet', 'three', 'or', 'four', 'nor', 'five', 'but'][:n]
+  text = ' '.join([*(f'{chr(97 + i)}{i}' for i in range(12)), *passage, 'mid', *passage])
+  share = sum(map(len, passage)) / len(text)
+  for limit, rule in ((share - 0.001, f'gopher_duplicate_{n}grams'), (share + 0.001, None)):
+    limits = [limit if k == n else 1 for k in range(5, 11)]
+    found = judge(rules.gopher_repetition(text, max_top_ngram_char_share=(), max_duplicate_ngram_char_share=limits))
+    assert (found[0] if found else None) == rule
 
 
 @pytest.mark.parametrize(

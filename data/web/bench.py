@@ -1,0 +1,234 @@
+"""`python -m data.bench extract|clean`: speed and accuracy of extraction, and the whole cleaning beside datatrove's."""
+
+import argparse
+import collections
+import gzip
+import json
+import pathlib
+import pickle
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+
+import fsspec
+import loguru
+import trafilatura
+from datatrove.data import Document
+from datatrove.io import DataFolder
+from datatrove.pipeline import dedup, filters
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.extractors import Trafilatura
+from datatrove.pipeline.formatters import PIIFormatter
+from datatrove.pipeline.readers import WarcReader
+from datatrove.utils.hashing import HashConfig
+from datatrove.utils.text import split_into_words
+
+from data.web import blocks, language, pages, words
+from data.web import clean as cleaning
+from data.web import extract as extraction
+from data.web.read import read_pages, warc_files
+from lm.errors import UserError
+
+# What `--beside` runs; stands for datatrove's extractor, with the version of trafilatura that it asks for.
+_BESIDE = """
+import pickle, sys, time, trafilatura
+pages = pickle.load(sys.stdin.buffer)
+def extract(page):
+  return trafilatura.extract(page, favor_precision=True, include_comments=False, deduplicate=False) or ''
+extract(pages[0])
+start = time.process_time()
+texts = [extract(page) for page in pages]
+pickle.dump((time.process_time() - start, texts, trafilatura.__version__), sys.stdout.buffer)
+"""
+
+
+def extract(args: argparse.Namespace) -> Iterator[dict]:
+  """Pages a second of one core with each extractor, by turns, and the word 4-grams that it finds.
+
+  --pages is laid out as the article extraction benchmark of Scrapinghub: ground-truth.json, {id: {articleBody}}, and
+  html/ID.html.gz. Precision, recall and F1 are measured as there.
+  """
+  bodies, known = _pages_of(pathlib.Path(args.pages)) if args.pages else _made(args.count)
+  names = [*extraction.EXTRACTORS, *(['beside'] if args.beside else [])]
+  seconds, texts, version = collections.defaultdict(list), {}, ''
+  for name in extraction.EXTRACTORS:
+    extraction.extract(bodies[0], '', name)  # imports what it needs
+  for _ in range(args.rounds):
+    for name in names:
+      if name == 'beside':
+        done = subprocess.run([args.beside, '-W', 'ignore', '-c', _BESIDE], input=pickle.dumps(bodies), capture_output=True)
+        if done.returncode:
+          raise UserError(f'--beside={args.beside}: {done.stderr.decode(errors="replace").strip()[-300:]}')
+        took, texts[name], version = pickle.loads(done.stdout)
+      else:
+        start = time.process_time()
+        texts[name] = [extraction.extract(body, '', name)[1] for body in bodies]
+        took = time.process_time() - start
+      seconds[name].append(took)
+  for name, times in seconds.items():
+    figures = {'pages_per_s': len(bodies) / statistics.median(times), **shingle_scores(known, texts[name])}
+    if args.beside and name != 'beside':
+      figures['speed_over_beside'] = statistics.median(b / a for a, b in zip(times, seconds['beside'], strict=True))
+    label = f'trafilatura {version}, precision favoured' if name == 'beside' else name
+    yield {'bench': 'extract', 'extractor': label, 'pages': len(bodies), 'source': args.pages or 'generated', **figures}
+
+
+def _pages_of(folder: pathlib.Path) -> tuple[list[bytes], list[str]]:
+  try:
+    truth = json.loads((folder / 'ground-truth.json').read_text(encoding='utf-8'))
+    bodies = [gzip.decompress((folder / 'html' / f'{name}.html.gz').read_bytes()) for name in truth]
+  except FileNotFoundError as error:
+    raise UserError(f'--pages={folder}: no {error.filename}') from error
+  return bodies, [fields['articleBody'] for fields in truth.values()]
+
+
+def _made(count: int) -> tuple[list[bytes], list[str]]:
+  paragraphs = pages.prose()
+  made = [pages.page(paragraphs, number) for number in range(count)]
+  return [body.encode() for body, _ in made], [text for _, text in made]
+
+
+def shingle_scores(known: Iterable[str], found: Iterable[str], n: int = 4) -> dict[str, float]:
+  """Precision, recall and F1 of word n-grams, each page's true and false ones as shares, so that all pages weigh the same."""
+  true = extra = missed = 0.0
+  for pair in zip(known, found, strict=True):
+    a, b = (collections.Counter(_shingles(re.findall(r'\w+', text), n)) for text in pair)
+    common, either = (a & b).total(), max((a | b).total(), 1)
+    true, extra, missed = true + common / either, extra + (b - a).total() / either, missed + (a - b).total() / either
+  precision, recall = true / max(true + extra, 1e-9), true / max(true + missed, 1e-9)
+  return {'f1': 2 * precision * recall / max(precision + recall, 1e-9), 'precision': precision, 'recall': recall}
+
+
+def _shingles(words: list[str], n: int) -> list[tuple[str, ...]]:
+  return [tuple(words[i : i + n]) for i in range(max(len(words) - n + 1, min(len(words), 1)))]
+
+
+def clean(args: argparse.Namespace) -> Iterator[dict]:
+  """Cleaning with FineWeb's settings beside datatrove's blocks for FineWeb, on the same WARC files.
+
+  One task each, by turns, each in a process of its own, timed from the first page on: what both load before is left out.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    source = args.input
+    if not source:
+      source = f'{folder}/made.warc.gz'
+      paragraphs = pages.prose()
+      pages.write_warc(pathlib.Path(source), (pages.page(paragraphs, number)[0] for number in range(args.count)))
+    count = sum(1 for path, _ in warc_files(source) for _ in read_pages(path))
+    seconds, kept = {name: [] for name in SIDES}, {}
+    for turn in range(args.rounds):
+      for name in SIDES:
+        out = f'{folder}/{name}-{turn}'
+        done = subprocess.run([sys.executable, '-m', 'data.web.bench', name, source, out, args.extractor], capture_output=True)
+        if done.returncode:
+          raise UserError(f'{name}: {done.stderr.decode(errors="replace").strip()[-500:]}')
+        took, kept[name] = json.loads(done.stdout.splitlines()[-1])
+        seconds[name].append(took)
+  ours, theirs = (set(kept[name]) for name in SIDES)
+  yield {
+    'bench': 'clean',
+    'source': args.input or 'generated',
+    'pages': count,
+    'extractor': args.extractor,
+    'trafilatura': trafilatura.__version__,
+    **{f'{name}_pages_per_s': count / statistics.median(times) for name, times in seconds.items()},
+    'speed_over_datatrove': statistics.median(b / a for a, b in zip(*seconds.values(), strict=True)),
+    'kept_by_both': len(ours & theirs),
+    'kept_by_ours_alone': len(ours - theirs),
+    'kept_by_datatrove_alone': len(theirs - ours),
+  }
+
+
+Stages = list[tuple[list[PipelineStep], int]]  # steps, and in how many tasks
+
+
+def our_stages(paths: list[str], out: str, extractor: str) -> Stages:
+  from configs.data import fineweb
+
+  config = fineweb.get_config()
+  config.extractor = extractor
+  urls = blocks.url_filter(config.url_soft_words)
+  urls.tldextractor('loads.it')
+  words.split('loads it', config.words)
+  extraction.extract(b'<p>loads it', '', extractor)
+  stages = cleaning.pipeline(config, paths, DataFolder(out), 1, {})
+  return [(stage.steps, stage.tasks) for stage in stages if stage.name != 'report']
+
+
+class _Warc(WarcReader):
+  """Of these files, wherever they are."""
+
+  def __init__(self, paths: list[str]):
+    super().__init__('/')
+    self.paths = paths
+
+  def run(self, data=None, rank: int = 0, world_size: int = 1) -> blocks.Documents:
+    for path in self.paths:
+      yield from self.read_file(path)
+
+
+def _english(document: Document) -> bool:
+  """Stands for LanguageFilter, whose model would be downloaded."""
+  code, score = language.detect(document.text)
+  return code == 'en' and score > 0.65
+
+
+def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
+  """As in datatrove's examples/fineweb.py, with the duplicate lines of the paper; `extractor` is always its own."""
+  config = dedup.minhash.MinhashConfig(num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1'))
+  signatures, buckets, remove = (f'{out}/{name}' for name in ('signatures', 'buckets', 'remove'))
+  filtered, documents = (DataFolder(f'{out}/{name}') for name in ('filtered', 'documents'))
+  urls = blocks.url_filter(2)
+  urls.tldextractor('loads.it')
+  split_into_words('loads it')
+  first = [
+    _Warc(paths),
+    urls,
+    Trafilatura(favour_precision=True, timeout=60),
+    filters.LambdaFilter(_english),
+    filters.GopherRepetitionFilter(),
+    filters.GopherQualityFilter(),
+    filters.C4QualityFilter(filter_no_terminal_punct=False),
+    filters.FineWebQualityFilter(char_duplicates_ratio=0.1),
+    blocks.WriteLines(filtered),
+    dedup.MinhashDedupSignature(signatures, config),
+  ]
+  last = [blocks.ReadLines(filtered), dedup.MinhashDedupFilter(remove), PIIFormatter(), blocks.WriteLines(documents)]
+  return [
+    (first, 1),
+    ([dedup.MinhashDedupBuckets(signatures, buckets, config=config)], 14),
+    ([dedup.MinhashDedupCluster(buckets, remove, config)], 1),
+    (last, 1),
+  ]
+
+
+SIDES = {'ours': our_stages, 'datatrove': datatrove_stages}
+
+
+def _run(side: str, source: str, out: str, extractor: str) -> tuple[float, list[str]]:
+  """Seconds of all stages, and the URLs kept."""
+  loguru.logger.disable('datatrove')
+  language.detect('loads it')
+  stages = SIDES[side]([path for path, _ in warc_files(source)], out, extractor)
+  start = time.perf_counter()
+  for steps, tasks in stages:
+    for rank in range(tasks):
+      data = None
+      for step in steps:
+        data = step.run(data, rank, tasks)
+      collections.deque(data or (), maxlen=0)
+  seconds = time.perf_counter() - start
+  found = fsspec.open_files(f'{out}/documents*' + ('/*' if side == 'datatrove' else ''), compression='infer')
+  lines = []
+  for opened in found:
+    with opened as file:
+      lines += file
+  return seconds, [json.loads(line)['metadata']['url'] for line in lines]
+
+
+if __name__ == '__main__':
+  print(json.dumps(_run(*sys.argv[1:])))
