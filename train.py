@@ -224,6 +224,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       metrics.write(number, values | seen)
     return True
 
+  trace = list(profile or ())
+  if trace and not first < trace[0] <= trace[1] <= config.steps:
+    raise UserError(f'--profile is {trace[0]}:{trace[1]}; this start of the run does steps {first + 1} to {config.steps}')
   progress = tqdm.tqdm(total=config.steps, initial=first, desc=config.stage, unit='step', disable=not main)
   with saved, metrics, progress as bar, faults.Stop() as stop:
     # A run that was killed after its last update has logged its scores, but not reported them.
@@ -237,23 +240,25 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     clock.started()
     while step < config.steps:
       step += 1
-      if profile and step == profile[0]:
+      if len(trace) == 2 and step == trace[0]:
         jax.profiler.start_trace(workdir / 'profile')
+        trace.pop(0)
       with clock.part('input'):
         batch, count, seen = next_batch(step - 1)
-      with clock.part('step' if clock.compiled else 'compile'):
+      with clock.part('step' if clock.compiled else 'compile'), jax.profiler.StepTraceAnnotation('train', step_num=step):
         for _ in range(prog.updates):
           state, values = prog.step(state, batch, count)
       bar.update()
-      stopping, profiled = stop.asked(), profile and step == profile[1]
+      stopping, profiled = stop.asked(), trace == [step]
       saving = stopping or step == config.steps or step % config.checkpoint.every == 0
       evaluating = step == config.steps or step % config.eval.every == 0
       due, pending = [pending] if pending else [], (step, batch, values, seen)
       if saving or evaluating or profiled:
         due, pending = [*due, pending], None  # what is saved is good
+      bad = next((dispatched[0] for dispatched in due if not settle(*dispatched)), None)
       if profiled:
         jax.profiler.stop_trace()
-      bad = next((dispatched[0] for dispatched in due if not settle(*dispatched)), None)
+        trace.clear()
       if bad is not None:
         step, pending, saving, evaluating = rewind(bad), None, False, False
       if evaluating:
