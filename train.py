@@ -277,6 +277,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
 
     # ---- Finish: what the run came to ----------------------------------------------------------------------------
     result = {'provenance': provenance, 'steps': config.steps, 'left_out': jumps.all} | scores
+    result['parameters'] = sum(x.size for x in jax.tree.leaves(state['params']))
+    result['tokens'] = config.steps * config.batch_size * config.seq_len
     if test_tasks:
       generate = evaluation.make_generate(model_config, chat_format, temperature=0.0,
                                           max_len=config.seq_len, max_new_tokens=config.eval.max_new_tokens)
@@ -285,7 +287,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
           generate, state['params'], chat_format, test_tasks, config.eval.examples, config.eval.batch_size, config.seed)
     if main and config.stage == 'pretrain':
       result['samples'] = evaluation.first_and_last_samples(workdir)  # the texts that it went on with, rather than replies
-      result['pretrain'] = {'tokens': config.steps * config.batch_size * config.seq_len}
+      result['pretrain'] = {'tokens': result['tokens']}
       if val:
         result['pretrain']['val_bpb'] = scores['eval/val/bpb']
       if val and config.eval.baselines:
@@ -384,6 +386,20 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
   print(f'report: {workdir}/report.html (also .md, .json)\nchat:   python -m lm.chat --checkpoint={workdir}')
 
 
+def run_sweep(config: ConfigDict, options: flags.FlagValues) -> None:
+  """The trials of a config file, each as a run of this file."""
+  from lm import sweep
+
+  if not options.workdir:
+    raise UserError('--workdir is missing; for example --workdir=runs/sweep')
+  spec = next(re.fullmatch(r'--?config=(.*)', a)[1] for a in sys.argv[1:] if re.match(r'--?config=', a))
+  overrides = [a for a in sys.argv[1:] if re.match(r'--?config\.', a)]
+  workdir = pathlib.Path(options.workdir)
+  if options['print-commands'].value:
+    return sweep.print_commands(spec, overrides, workdir)
+  sweep.run(spec, config, overrides, workdir, parallel=options.parallel, fit=options.fit)
+
+
 def main() -> None:
   config_lib.define_flags()
   flags.DEFINE_string('workdir', None, 'where everything goes; a recipe has a place of its own when this is not given')
@@ -391,6 +407,10 @@ def main() -> None:
   flags.DEFINE_integer('num-processes', None, 'of the whole run')
   flags.DEFINE_integer('process-id', None, 'of this one, from 0')
   flags.DEFINE_integer('heartbeat-seconds', 60, 'a process silent for so long is lost, and ends the others with an error')
+  flags.DEFINE_bool('sweep', False, "run the trials of the config file's sweep()")
+  flags.DEFINE_integer('parallel', 1, 'of --sweep: trials at one time', lower_bound=1)
+  flags.DEFINE_bool('print-commands', False, 'of --sweep: print a command for each trial, and run none')
+  flags.DEFINE_bool('fit', False, 'of --sweep: fit a scaling law to the trials, and foretell the largest by it')
   flags.DEFINE_string('profile', None, 'FIRST:LAST step of which an XProf trace goes to WORKDIR/profile')
   flags.DEFINE_bool('dry', False, 'print shapes and shardings and end')
   flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
@@ -398,6 +418,8 @@ def main() -> None:
   config, options = config_lib.parse(sys.argv), flags.FLAGS
   os.environ |= {name: '1' for name, on in (('JAX_DISABLE_JIT', options.nojit), ('JAX_DEBUG_NANS', options['debug-nans'].value))
                  if on}  # read when jax is imported, by the stages of a recipe too
+  if options.sweep:
+    return run_sweep(config, options)
   if config.stage == 'recipe':
     return recipe(config, pathlib.Path(options.workdir or config.workdir))
   if not options.workdir:

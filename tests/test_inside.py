@@ -29,8 +29,8 @@ def test_a_trace_holds_the_steps_asked_for(text, tmp_path):
 
 def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path):
   eight = '--xla_force_host_platform_device_count=8'
-  status, out, err = commands.run(*tiny.arguments(text, batch_size=16, mesh__fsdp=4, mesh__data=2), f'--workdir={tmp_path}', '--dry',
-                                  XLA_FLAGS=eight)
+  fields = {'batch_size': 16, 'mesh__fsdp': 4, 'mesh__data': 2}
+  status, out, err = commands.run(*tiny.arguments(text, **fields), f'--workdir={tmp_path}', '--dry', XLA_FLAGS=eight)
   assert status == 0, err
   (kernel,) = [line.split() for line in out.splitlines() if line.startswith('state/params/layers/mlp/up/kernel')]
   assert kernel[1:4] == ['float32[1,', '32,', '64]'] and kernel[-1] == f'{32 * 64 * 4 // 4:,}' and "'fsdp'" in ' '.join(kernel)
