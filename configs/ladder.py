@@ -11,8 +11,8 @@ from configs import base
 from lm.config import variant
 
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the last is foretold
-SMOKE_WIDTHS = (8, 12, 16, 24, 32)
-TOKENS_PER_PARAMETER = 10
+SMOKE_WIDTHS = (8, 16, 24, 32, 40)
+TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 
 
 def get_config(arg=None):
@@ -20,8 +20,8 @@ def get_config(arg=None):
   c = base.get_config()
   base.smoke(c)
   c.data.train = 'lm/*.py,lm/*/*.py,data/*.py,data/*/*.py,tests/*.py,tests/*/*.py'
-  c.batch_size, c.microbatches = 16, 1
-  c.model.update(num_layers=2, num_heads=2, num_kv_heads=2, head_dim=8)
+  c.batch_size, c.microbatches = 8, 1
+  c.model.update(num_layers=2, head_dim=8)
   c.optim.update(schedule='wsd', decay=0.3, warmup=20)
   c.eval.update(every=10_000, prompts=())
   c.checkpoint.every, c.log_every = 10_000, 50
@@ -30,8 +30,8 @@ def get_config(arg=None):
 
 def sweep(add, arg=None):
   for width in SMOKE_WIDTHS if variant(arg) == 'smoke' else WIDTHS:
-    mlp, heads = 4 * width, max(1, width // 16)
+    mlp, heads = 4 * width, width // 8
     parameters = 268 * width + 2 * (4 * width * width + 3 * width * mlp)
-    steps = parameters * TOKENS_PER_PARAMETER // (16 * 128)
+    steps = parameters * TOKENS_PER_PARAMETER // (8 * 128)
     add({'model.embed_dim': width, 'model.mlp_dim': mlp, 'model.num_heads': heads, 'model.num_kv_heads': heads,
-         'model.head_dim': width // heads, 'steps': steps, 'optim.lr': round(0.08 / width**0.5, 5)}, f'width={width}')
+         'steps': steps, 'optim.lr': round(0.08 / width**0.5, 5)}, f'width={width}')
