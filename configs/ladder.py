@@ -11,7 +11,7 @@ from configs import base
 from lm.config import variant
 
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the last is foretold
-SMOKE_WIDTHS = (8, 16, 24, 32, 40)
+SMOKE_WIDTHS = (8, 16, 24, 32, 40, 48)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 
 

@@ -7,6 +7,7 @@ over parameters and tokens apart is not needed along a ladder where both grow to
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,37 +21,39 @@ COVERAGE = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-  """loss(C) = irreducible + scale * (C / unit) ** -alpha."""
+  """loss(C) = irreducible + scale * (C / unit) ** -alpha; its fields are numbers, or arrays of as many laws."""
 
-  irreducible: float
-  scale: float
-  alpha: float
+  irreducible: Any
+  scale: Any
+  alpha: Any
   unit: float  # FLOPs, the geometric mean of those fitted: there `scale` is a loss
 
-  def __call__(self, compute: np.ndarray | float) -> np.ndarray | float:
+  def __call__(self, compute: Any) -> Any:
     return self.irreducible + self.scale * (compute / self.unit) ** -self.alpha
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """The law that fits best, those of the bootstrap's draws, and the residuals that it draws from (nats)."""
+  """The law that fits best, the DRAWS laws of the bootstrap, and for each what a new run would be off by (nats)."""
 
   law: Law
-  draws: list[Law]
-  residuals: np.ndarray
+  draws: Law
+  noise: np.ndarray
 
   def interval(self, name: str) -> tuple[float, float]:
     """Of a field of the law, at COVERAGE."""
-    return _interval([getattr(law, name) for law in self.draws])
+    return _interval(getattr(self.draws, name))
 
   def predict(self, compute: float) -> tuple[float, float, float]:
     """(loss, low, high) of a new run at so much compute; the interval holds the noise of that run too."""
-    noise = np.random.default_rng(1).choice(self.residuals, len(self.draws))
-    return float(self.law(compute)), *_interval([law(compute) + e for law, e in zip(self.draws, noise, strict=True)])
+    return float(self.law(compute)), *_interval(self.draws(compute) + self.noise)
 
 
 def fit(compute: Sequence[float], loss: Sequence[float]) -> Fit:
-  """Least squares, with E and A at least 0; intervals by resampling the residuals, widened for the three parameters.
+  """Least squares, with E and A at least 0; intervals by a bootstrap of the residuals.
+
+  So few residuals do not tell the noise well: each draw first draws its size, by the chi-squared law of a variance that
+  was estimated from so many runs less three parameters. With constant noise that makes Student's intervals.
 
   Args:
     compute: FLOPs of each run.
@@ -63,12 +66,11 @@ def fit(compute: Sequence[float], loss: Sequence[float]) -> Fit:
   if len(np.unique(compute)) < 4:
     raise UserError(f'{len(np.unique(compute))} sizes are too few to fit a law of three parameters to; give at least 4')
   law = _least_squares(compute, loss)
-  fitted = law(compute)
-  residuals = (loss - fitted) * np.sqrt(len(loss) / (len(loss) - 3))
-  residuals = np.concatenate([residuals, -residuals])
-  rng = np.random.default_rng(0)
-  draws = [_least_squares(compute, fitted + rng.choice(residuals, len(loss))) for _ in range(DRAWS)]
-  return Fit(law, draws, residuals)
+  rng, freedom = np.random.default_rng(0), len(loss) - 3
+  residuals = (loss - law(compute)) * np.sqrt(len(loss) / freedom)
+  size = np.sqrt(freedom / rng.chisquare(freedom, DRAWS))[:, None]
+  drawn = size * rng.choice(np.concatenate([residuals, -residuals]), (DRAWS, len(loss) + 1))
+  return Fit(law, _least_squares(compute, law(compute) + drawn[:, 1:]), drawn[:, 0])
 
 
 def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
@@ -81,7 +83,7 @@ def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
   (compute, loss), (target, measured) = zip(*points[:-1], strict=True), points[-1]
   found = fit(compute, loss)
   predicted, low, high = found.predict(target)
-  law = {name: {'value': getattr(found.law, name), 'interval': found.interval(name)}
+  law = {name: {'value': float(getattr(found.law, name)), 'interval': found.interval(name)}
          for name in ('irreducible', 'scale', 'alpha')}
   result = {'law': law | {'unit': found.law.unit}, 'coverage': COVERAGE, 'points': points[:-1],
             'next': {'compute': target, 'predicted': predicted, 'interval': (low, high), 'measured': measured,
@@ -102,20 +104,24 @@ def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
 
 
 def _least_squares(compute: np.ndarray, loss: np.ndarray) -> Law:
-  """For each alpha of a grid the best E and A are known in closed form; the best of all is taken."""
+  """The law of losses [..., runs]: for each alpha of a grid the best E and A are known in closed form; the best is taken."""
   unit = float(np.exp(np.log(compute).mean()))
   x = (compute / unit) ** -ALPHAS[:, None]  # [alphas, runs]
-  mean, centred = x.mean(axis=1, keepdims=True), x - x.mean(axis=1, keepdims=True)
-  scale = np.maximum((centred * loss).sum(axis=1) / (centred**2).sum(axis=1), 0)
-  irreducible = loss.mean() - scale * mean[:, 0]
+  centred = x - x.mean(axis=1, keepdims=True)
+  scale = np.maximum(loss @ centred.T / (centred**2).sum(axis=1), 0)  # [..., alphas]
+  irreducible = loss.mean(axis=-1, keepdims=True) - scale * x.mean(axis=1)
   bent = irreducible < 0  # then it is 0
-  scale = np.where(bent, (x * loss).sum(axis=1) / (x**2).sum(axis=1), scale)
+  scale = np.where(bent, loss @ x.T / (x**2).sum(axis=1), scale)
   irreducible = np.where(bent, 0, irreducible)
-  error = ((loss - irreducible[:, None] - scale[:, None] * x) ** 2).sum(axis=1)
-  best = int(np.argmin(error))
-  return Law(float(irreducible[best]), float(scale[best]), float(ALPHAS[best]), unit)
+  error = ((loss[..., None, :] - irreducible[..., None] - scale[..., None] * x) ** 2).sum(axis=-1)
+  best = error.argmin(axis=-1)
+
+  def pick(values):
+    return np.take_along_axis(values, best[..., None], axis=-1)[..., 0]
+
+  return Law(pick(irreducible), pick(scale), ALPHAS[best], unit)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def _interval(values: np.ndarray) -> tuple[float, float]:
   low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
   return float(low), float(high)

@@ -39,7 +39,7 @@ def test_trials_are_listed_and_checked(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='1 of them twice'):
     sweep.trials(str(write(config, '1e-3')))
   config.write_text(config.read_text().replace('optim.lr', 'optim.lrr'))
-  with pytest.raises(UserError, match="did you mean 'config.optim.lr'"):
+  with pytest.raises(UserError, match=r"did you mean 'config\.optim\.lr'"):
     sweep.trials(str(config))
   with pytest.raises(UserError, match="needs a name of letters"):
     sweep.trials(str(write(config, '"a,b"')))
@@ -61,13 +61,13 @@ def test_commands_for_a_scheduler(tmp_path):
 def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
   config, work = write(tmp_path / 'c.py', '1e30'), tmp_path / 'work'
   options = [a for a in tiny.arguments('lm/*.py', steps=8, data__held_out=0.05) if not a.startswith('--config=')]
-  command = [*options, f'--workdir={work}', '--sweep', '--parallel=2']
-  status, _, err = commands.run(*command, f'--config={config}')
+  command = [*options[1:], f'--workdir={work}', '--sweep', '--parallel=2']
+  status, _, err = commands.run('train.py', f'--config={config}', *command)
   assert status == 1 and '1 of 2 trials failed: lr=1e+30: error: step' in err.splitlines()[-1]
   assert [row['name'] for row in files.read_json(work / 'sweep.json')['trials']] == ['lr=0.001']
   report = work / 'trials' / 'lr=0.001' / 'report.json'
   before = report.stat().st_mtime_ns
-  status, out, err = commands.run(*command, f'--config={write(config)}')
+  status, out, err = commands.run('train.py', f'--config={write(config)}', *command)
   assert status == 0, err
   assert '2 trials, 1 complete' in out and report.stat().st_mtime_ns == before
   table = files.read_json(work / 'sweep.json')
@@ -76,7 +76,7 @@ def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
   best, worst = (work / 'sweep.md').read_text().splitlines()[2:]
   assert best.endswith(f'| {min(values.values()):.4f} |') and worst.endswith(f'| {max(values.values()):.4f} |')
   assert (work / 'sweep.png').exists()
-  status, _, err = commands.run(*command, f'--config={config}', '--config.seed=3')
+  status, _, err = commands.run('train.py', f'--config={config}', *command, '--config.seed=3')
   assert status == 1 and 'is of a trial whose config.seed is 0, here it is 3' in err.splitlines()[-1]
 
 
@@ -87,6 +87,6 @@ def test_the_smoke_ladder_foretells_its_largest_size(tmp_path):
   assert status == 0, err
   report = files.read_json(tmp_path / 'ladder.json')
   losses = [loss for _, loss in report['points']] + [report['next']['measured']]
-  assert losses == sorted(losses, reverse=True) and len(losses) == 5
+  assert losses == sorted(losses, reverse=True) and len(losses) == 6
   low, high = report['next']['interval']
   assert low < report['next']['predicted'] < high < losses[0] and 'foretold' in (tmp_path / 'ladder.md').read_text()
