@@ -1,6 +1,6 @@
-"""Speed and accuracy of the stages before training: python -m data.bench COMMAND [options]
+"""Speed and accuracy of the stages before training: python -m data.bench [COMMAND [options]]
 
-Commands: tokenizer, language, extract, clean, duplicates, loader.
+Commands: extract, clean, language, duplicates, tokenizer, loader; all of them in turn where none is given.
 
 Prints one JSON object a line. What is compared runs by turns on the same texts, in the same process, and the ratio is the
 median over the rounds, so that a load which comes and goes meets both.
@@ -189,7 +189,7 @@ def loader(args: argparse.Namespace) -> Iterator[dict]:
 
   with tempfile.TemporaryDirectory() as folder:
     stdlib = sysconfig.get_path('stdlib')
-    tokenize.tokenize(f'{stdlib}/*.py', folder, tokenizers.load('bytes', chat.SPECIAL_TOKENS), held_out=0, progress=False)
+    tokenize.tokenize(f'{stdlib}/*.py', folder, chat.load('bytes', extend=True), held_out=0, progress=False)
     for length in map(int, args.seq_lens.split(',')):
       for layout in loaders.LAYOUTS:
         rows = args.batch_tokens // length
@@ -254,9 +254,12 @@ def read_texts(inputs: str | None, megabytes: float) -> list[str]:
   return texts
 
 
+ALL = ('extract', 'clean', 'language', 'duplicates', 'tokenizer', 'loader')
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.bench', description='Speed and accuracy of the stages before training.')
-  commands = parser.add_subparsers(dest='command', required=True)
+  commands = parser.add_subparsers(dest='command')
   command = commands.add_parser('tokenizer', help=tokenizer.__doc__)
   command.set_defaults(run=tokenizer)
   command.add_argument('--tokenizer', help=f'{tokenizers.SPEC}; several between commas; none: one trained on the texts')
@@ -291,8 +294,10 @@ def main() -> None:
   command.add_argument('--steps', type=int, default=100)
   command.add_argument('--rounds', type=int, default=3)
   args = parser.parse_args()
-  for figures in args.run(args):
-    print(json.dumps(figures), flush=True)
+  for name in [args.command] if args.command else ALL:
+    chosen = args if args.command else parser.parse_args([name])
+    for figures in chosen.run(chosen):
+      print(json.dumps(figures), flush=True)
 
 
 if __name__ == '__main__':

@@ -91,7 +91,7 @@ class Attention(nn.Module):
       cache = cache.replace(k_LBSKH=write(cache.k_LBSKH, k_BTKH), v_LBSKH=write(cache.v_LBSKH, v_BTKH))
       k_BTKH, v_BTKH = cache.k_LBSKH[layer], cache.v_LBSKH[layer]
     scale = c.attention_scale or H**-0.5
-    if cache is None and c.attention != 'reference':
+    if cache is None and c.attention != 'reference' and not self.is_initializing():
       run = functools.partial(kernels.attend, c.attention, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, scale, c.attention_softcap)
       branches = [functools.partial(run, c.window if name == 'window' else 0) for name in layer_kinds(c)]
       out_BTNH = jax.lax.switch(kind, branches) if len(branches) > 1 else branches[0]()

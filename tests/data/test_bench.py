@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import sys
+from unittest import mock
 
 import commands
 import pytest
@@ -120,6 +121,16 @@ def test_loader():
   assert [(line['layout'], line['seq_len'], line['batch_size']) for line in lines] == [
     ('windows', 256, 16), ('packed', 256, 16), ('windows', 1024, 4), ('packed', 1024, 4)]  # fmt: skip
   assert all(line['tokens_per_s'] > 1e4 for line in lines)
+
+
+def test_without_a_command_all_run(monkeypatch, capsys):
+  ran = []
+  for name in bench.ALL:
+    owner = web_bench if name in ('extract', 'clean') else bench
+    monkeypatch.setattr(owner, name, mock.Mock(__doc__=name, side_effect=lambda args, n=name: ran.append(n) or [{'bench': n}]))
+  monkeypatch.setattr(sys, 'argv', ['data.bench'])
+  bench.main()
+  assert ran == list(bench.ALL) == [json.loads(line)['bench'] for line in capsys.readouterr().out.splitlines()]
 
 
 def test_by_turns():

@@ -12,7 +12,7 @@ from lm import pretrained, sharding
 def test_a_grown_vocabulary_leaves_old_logits_and_gives_new_tokens_their_mean(tiny, forward, tied):
   config, params = tiny(tie_embeddings=tied)
   mesh = sharding.make_mesh(base.get_config().mesh)
-  start = pretrained.Pretrained(config, params, None, {}, None, 3)
+  start = pretrained.Pretrained(config, params, None, {}, None, 3, '')
   assert pretrained.grow(start, config.vocab_size, mesh) is start
   assert pretrained.grow(start, config.vocab_size - 1, mesh) is start  # a spare row
   with jax.set_mesh(mesh):

@@ -1,0 +1,76 @@
+"""Kernels of accelerators, run step by step on a CPU, against the reference, gradients included."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from configs import base
+from lm import attention, kernels, sharding
+from lm.errors import UserError
+
+B, T, N, K, H = 2, 256, 4, 2, 128
+
+
+def inputs(rows=B):
+  rng = np.random.default_rng(0)
+  q, k, v, dout = (rng.normal(size=(rows, T, heads, H)).astype(np.float32) for heads in (N, K, K, N))
+  segments = np.sort(rng.integers(1, 4, size=(rows, T)), axis=1).astype(np.int32)
+  return q, k, v, dout, segments
+
+
+def reference(q, k, v, segments, scale, cap, window):
+  distance = np.arange(T)[:, None] - np.arange(T)[None]
+  mask = (distance >= 0) & (segments[:, :, None] == segments[:, None, :])
+  return attention.attend(q, k, v, mask & (distance < window) if window else mask, scale, cap)
+
+
+def both(function, dout, *arrays):
+  """Output and gradients."""
+  return jax.jit(jax.value_and_grad(lambda *x: jnp.vdot(function(*x), dout), argnums=(0, 1, 2)))(*arrays)
+
+
+def splash(q, k, v, segments, scale, cap, window):
+  return kernels.attend('splash', q, k, v, segments, scale, cap, window, interpret=True)
+
+
+@pytest.mark.parametrize(('cap', 'window'), [(0.0, 0), (2.0, 50)])
+def test_splash_is_the_reference(cap, window):
+  q, k, v, dout, segments = inputs()
+  options = segments, 0.11, cap, window
+  got, expected = (both(lambda *x, f=f: f(*x, *options), dout, q, k, v) for f in (splash, reference))
+  chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=2e-4)
+
+
+def test_splash_over_a_mesh_is_the_reference():
+  q, k, v, dout, segments = inputs(4)
+  mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | {'fsdp': 2, 'context': 2, 'tensor': 2}))
+  options = segments, 0.11, 0.0, 0
+  expected = both(lambda *x: reference(*x, *options), dout, q, k, v)
+  with jax.set_mesh(mesh):
+    got = both(lambda *x: splash(*x, *options), dout, q, k, v)
+  chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), rtol=1e-3, atol=2e-4)
+
+
+def config(**fields):
+  return FrozenConfigDict(base.get_config().model.to_dict() | fields)
+
+
+@pytest.mark.parametrize(('fields', 'platform', 'message'), [
+  ({'attention': 'flash'}, 'tpu', "config.model.attention 'flash'"),
+  ({'attention': 'splash'}, 'cpu', "config.model.attention is 'splash', which runs on tpu only; the devices are cpu"),
+  ({'attention': 'cudnn'}, 'tpu', 'which runs on gpu only'),
+  ({'attention': 'cudnn', 'attention_softcap': 2.0}, 'gpu', 'which has no attention_softcap')])
+def test_what_is_not_available_is_refused(fields, platform, message):
+  with pytest.raises(UserError) as error:
+    kernels.check(config(**fields), platform)
+  assert message in str(error.value)
+  kernels.check(config(), platform)
+
+
+def test_rows_that_splash_cannot_cut_are_refused():
+  q, k, v, _, segments = (x[:, :100] for x in inputs())
+  with pytest.raises(UserError, match='needs a multiple of 128 queries on each device; a row of 100 tokens'):
+    kernels.attend('splash', q, k, v, segments, 1.0, 0.0, 0)
