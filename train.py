@@ -52,7 +52,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
   rows = config.batch_size // config.microbatches
   allow = config_lib.names(config.checkpoint.allow_mismatch)
-  on_bad_step, spike = config.faults.on_bad_step, config.faults.spike
+  on_bad_step, spike, max_bad_steps = config.faults.on_bad_step, config.faults.spike, config.faults.max_bad_steps
   if on_bad_step not in faults.ON_BAD_STEP:
     raise unknown('config.faults.on_bad_step', on_bad_step, faults.ON_BAD_STEP)
   if spike and (spike <= 1 or config.stage == 'rl'):
@@ -210,10 +210,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     clock.first_step()
     bad_steps = len(jumps.all) + 1 if on_bad_step == 'rewind' else values['train/bad_steps']
     if values['train/bad']:
-      if on_bad_step == 'stop' or bad_steps > config.faults.max_bad_steps:
-        limit = f'config.faults.max_bad_steps = {config.faults.max_bad_steps} is reached. '
+      if on_bad_step == 'stop' or bad_steps > max_bad_steps:
+        limit = f'config.faults.max_bad_steps = {max_bad_steps} is reached. '
         stop_for(number, batch, values, '' if on_bad_step == 'stop' else limit)
-      say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {config.faults.max_bad_steps})')
+      say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {max_bad_steps})')
       if on_bad_step == 'rewind':
         return False
     bar.set_postfix_str(f'loss {values["train/loss"]:.3f}')

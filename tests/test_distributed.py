@@ -101,6 +101,20 @@ def test_several_processes_train_as_one_and_each_reads_its_rows(tmp_path, count,
   assert reports[0]['pretrain'] == pytest.approx(reports[1]['pretrain'], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
+  command = 'train.py', '--config=configs/rl.py:smoke'
+  status, _, err = commands.run(*command, f'--workdir={tmp_path / "one"}')
+  assert status == 0, err
+  processes = commands.start_many(2, tmp_path, *command, f'--workdir={tmp_path / "two"}')
+  assert commands.end(processes) == [0, 0], (tmp_path / 'log.0').read_text()
+  one, two = (tiny.lines(tmp_path / name) for name in ('one', 'two'))
+  assert len(one) == len(two) and one[0]['train/weight'] > 0
+  assert one[0] == pytest.approx(two[0], rel=1e-3)  # later draws may turn on a rounding
+  scores = [json.loads((tmp_path / name / 'report.json').read_text())['scores'] for name in ('one', 'two')]
+  assert scores[0].keys() == scores[1].keys() and scores[1]['arithmetic']['n'] == 8
+
+
 # In each process: the last checkpoint of a run onto this run's own mesh, and the digest of all bits of the state.
 RESTORE = """
 import hashlib, sys, pathlib
