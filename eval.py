@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json"""
 
 import math
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +15,9 @@ from data import chat, tools
 from data import tasks as tasks_lib
 from data.loader import Loader
 from data.mixture import Mixture
+from data.tokenizers import gguf as gguf_tokenizer
 from lm import config as config_lib
-from lm import files, metrics, pretrained, quantize, sample, sharding
+from lm import files, gguf, metrics, pretrained, quantize, sample, sharding
 from lm.errors import UserError, run
 from lm.evals import perplexity
 from lm.evals import tasks as scoring
@@ -91,7 +93,16 @@ def first_and_last_samples(workdir: files.Path) -> dict[str, list[dict]]:
 
 def make_tasks(config: ConfigDict, names: str) -> list[Any]:
   """The tasks of a comma-separated field of this config."""
-  return tasks_lib.make(config_lib.names(names), seed=config.data.task_seed, documents=config.data.documents or None)
+  data = config.data
+  return tasks_lib.make(config_lib.names(names), seed=data.task_seed, documents=data.documents, gsm8k=data.gsm8k,
+                        gsm8k_test=data.gsm8k_test)
+
+
+def find_model(path: str) -> str | pathlib.Path:
+  """Where a checkpoint is; one that a Python package carries (`lm.gguf.MODELS`) is imported when first named."""
+  if path not in gguf.MODELS:
+    return path
+  return gguf.installed(path, base.get_config().model, gguf_tokenizer.convert, chat.fingerprint)
 
 
 def open_loader(config: ConfigDict, chat_format: chat.Format, manifest: str, *, train: bool) -> Loader:
@@ -136,7 +147,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
   """
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
-    model = pretrained.load(path, config.model, base.get_config().model, mesh)
+    model = pretrained.load(find_model(path), config.model, base.get_config().model, mesh)
     chat_format = chat.load(model.tokenizer)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.names(config.checkpoint.allow_mismatch)
@@ -167,7 +178,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
 
 def main() -> None:
   config_lib.define_flags()
-  flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder')
+  flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder, or smollm2')
   flags.DEFINE_enum('quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights')
   flags.DEFINE_string('out', 'report.json', 'where the report goes')
   config = config_lib.parse(sys.argv)

@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   # ---- Model and tokenizer: those of init_from, or new -----------------------------------------------------------
   start = None
   if config.init_from:
-    start = pretrained.load(config.init_from, config.model, base.get_config().model, mesh)
+    start = pretrained.load(evaluation.find_model(config.init_from), config.model, base.get_config().model, mesh)
   chat_format = chat.load(start.tokenizer if start else config.data.tokenizer, config.data.chat_format,
                           extend=not start or config.stage != 'pretrain', tools=config.data.tools)
   tokenizer = chat_format.tokenizer

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.stage = 'pretrain'  # which step trains: pretrain | sft | rl
   c.seed = 0  # of initialisation, data order and sampling
-  c.init_from = ''  # a checkpoint to take parameters from: a run, step, recipe or Hugging Face folder; '' starts from scratch
+  c.init_from = ''  # to take parameters from: a run, step, recipe or Hugging Face folder; smollm2; '' starts from scratch
   c.steps = 1000  # updates
   c.batch_size = 32  # rows in one update over all devices (rl: prompts x rl.group_size)
   c.microbatches = 1  # one update's rows are processed in this many parts, their gradients added
@@ -35,6 +35,8 @@ def get_config() -> ConfigDict:
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
   c.data.documents = ''  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from
+  c.data.gsm8k = ''  # word problems (files or globs of JSONL with question and answer, as GSM8K's) of the task gsm8k
+  c.data.gsm8k_test = ''  # likewise, for its test problems; '': one in eight of data.gsm8k
   c.data.tasks = ''  # NAME[:WEIGHT],...: what rl practises, or what sft makes demonstrations of when data.train is ''
   c.data.task_seed = 0  # of the problems' generators; one number for sft, rl and evaluation keeps test problems unseen
   c.data.examples = 10_000  # sft: demonstrations to make at start when data.train is ''

@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
+import os
 import pathlib
 import re
 from collections.abc import Callable
@@ -74,6 +75,11 @@ def load(
   if source is None and not set(templates.SPECIAL_TOKENS['deepdive']) - tokenizer.special_tokens.keys():
     source = templates.NAMED['deepdive']
   return Format(tokenizer, start, source, variables, tags, plain.fingerprint, today)
+
+
+def fingerprint(folder: files.Path) -> str:
+  """Of the tokenizer in a folder: what a checkpoint of its model records."""
+  return load(os.fspath(folder)).tokenizer.fingerprint
 
 
 @dataclasses.dataclass(frozen=True)

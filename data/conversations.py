@@ -133,7 +133,8 @@ def weighted(names: str) -> dict[str, float]:
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.conversations', description=__doc__.split('\n')[0])
   parser.add_argument('--tasks', default='', help=f'comma-separated NAME or NAME:WEIGHT of {", ".join(tasks.TASKS)}')
-  parser.add_argument('--documents', help='JSONL of cleaned documents, for tasks about them')
+  parser.add_argument('--documents', default='', help='JSONL of cleaned documents, for tasks about them')
+  parser.add_argument('--gsm8k', default='', help='JSONL of word problems (question, answer), for the task gsm8k')
   parser.add_argument('--examples', type=int, default=10_000, help='conversations that the tasks make together')
   parser.add_argument('--split', choices=SPLITS, default='train', help='of the problems that are demonstrated')
   parser.add_argument('--input', action='append', default=[], help='JSONL of conversations to add; may be repeated')
@@ -141,7 +142,7 @@ def main() -> None:
   parser.add_argument('--out', required=True, help='the JSONL to write')
   args = parser.parse_args()
   weights = weighted(args.tasks)
-  made_by = tasks.make(weights, seed=args.seed, documents=args.documents)
+  made_by = tasks.make(weights, seed=args.seed, documents=args.documents, gsm8k=args.gsm8k)
   counts = write(args.out, made_by, examples=args.examples, seed=args.seed, split=args.split, weights=weights,
                  inputs=args.input)
   for name, count in counts.items():

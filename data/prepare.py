@@ -30,7 +30,8 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
     source = str(folder / 'conversations.jsonl')
     if not pathlib.Path(source).exists():
       weights = conversations.weighted(data.tasks)
-      made_by = tasks.make(weights, seed=data.task_seed, documents=data.documents or None)
+      made_by = tasks.make(weights, seed=data.task_seed, documents=data.documents, gsm8k=data.gsm8k,
+                           gsm8k_test=data.gsm8k_test)
       conversations.write(source, made_by, examples=data.examples, seed=config.seed, weights=weights)
   tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out)
   val = data.val or str(folder / 'val' / 'manifest.json')

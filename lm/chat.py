@@ -1,4 +1,4 @@
-"""Chat with a checkpoint in the terminal: python -m lm.chat --checkpoint=runs/quickstart"""
+"""Chat in the terminal: python -m lm.chat --checkpoint=runs/quickstart, or --model=smollm2"""
 
 import argparse
 import codecs
@@ -17,7 +17,8 @@ from ml_collections import FrozenConfigDict
 
 from configs import base
 from data import chat, tools
-from lm import errors, pretrained, quantize, sample, sharding
+from data.tokenizers import gguf as gguf_tokenizer
+from lm import errors, gguf, pretrained, quantize, sample, sharding
 from lm.errors import UserError
 
 FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
@@ -213,7 +214,9 @@ def loop(session: Session) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
-  parser.add_argument('--checkpoint', required=True, help='a step, run or recipe folder, or a Hugging Face folder')
+  which = parser.add_mutually_exclusive_group(required=True)
+  which.add_argument('--checkpoint', help='a step, run or recipe folder, or a Hugging Face folder')
+  which.add_argument('--model', choices=gguf.MODELS, help='one that a Python package carries')
   parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
   parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
   parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
@@ -228,7 +231,8 @@ def main() -> None:
   config = base.get_config()
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
-    model = pretrained.load(args.checkpoint, config.model, config.model, mesh)
+    path = args.checkpoint or gguf.installed(args.model, config.model, gguf_tokenizer.convert, chat.fingerprint)
+    model = pretrained.load(path, config.model, config.model, mesh)
     chat_format = chat.load(model.tokenizer, today=datetime.date.today())
     model.check_tokenizer(chat_format.tokenizer.fingerprint)
     params = quantize.quantize(args.quantize, model.params, model.axes)

@@ -1,7 +1,8 @@
 """Weights in and out: a Hugging Face folder into a checkpoint of ours, and back.
 
-    python -m lm.hf import SRC DST     DST is then a run's folder, for --config.init_from, eval.py and lm.chat
-    python -m lm.hf export SRC DST     SRC: a step, run or recipe folder, whether imported or trained here
+    python -m lm.hf import SRC DST         DST is then a run's folder, for --config.init_from, eval.py and lm.chat
+    python -m lm.hf import gguf FILE DST   likewise of a GGUF file (lm/gguf.py)
+    python -m lm.hf export SRC DST         SRC: a step, run or recipe folder, whether imported or trained here
 
 What each family's fields and tensors are called stands in lm/families.py. Weights are read from safetensors files alone
 (a pickle can run code), tensor by tensor, and keep their dtype: exporting what was imported gives the same bytes.
@@ -489,23 +490,34 @@ def _by_layer(name: str) -> list[Any]:
 def main() -> None:
   from configs import base
   from data import chat
+  from data.tokenizers import gguf as gguf_tokenizer
+  from lm import gguf
 
   parser = argparse.ArgumentParser(prog='python -m lm.hf', description='Imports and exports open weights.')
   commands = parser.add_subparsers(dest='command', required=True)
-  import_parser = commands.add_parser('import', help='a Hugging Face folder into a run\'s folder')
+  import_parser = commands.add_parser('import', help='a Hugging Face folder or a GGUF file into a run\'s folder',
+                                      usage='%(prog)s [-h] [--ignore FIELD,...] SRC DST | gguf FILE DST')
   export_parser = commands.add_parser('export', help='a checkpoint into a Hugging Face folder')
+  import_parser.add_argument('src', nargs='+', metavar='SRC', help='a folder, or `gguf` and a file')
+  export_parser.add_argument('src', metavar='SRC')
   for command in (import_parser, export_parser):
-    command.add_argument('src', metavar='SRC')
     command.add_argument('dst', metavar='DST', help='a folder that does not exist')
   import_parser.add_argument('--ignore', default='', metavar='FIELD,...',
-                             help='fields of config.json that we do not know and that do not change what the model computes')
+                             help='fields of config.json, or keys of metadata, that we do not know and that do not change '
+                                  'what the model computes')
   export_parser.add_argument('--max-shard-gb', type=float, default=MAX_SHARD / 1e9, metavar='GB',
                              help='largest file of weights (default 5)')
   args = parser.parse_args()
   if args.command == 'import':
-    config = import_model(open_folder(args.src), args.dst, base.get_config().model,
-                          lambda folder: chat.load(str(folder)).tokenizer.fingerprint,
-                          config_lib.names(args.ignore))
+    ignore = config_lib.names(args.ignore)
+    match args.src:
+      case ['gguf', file]:
+        source, ignore = gguf.open_file(file, gguf_tokenizer.convert, ignore), ()
+      case [folder]:
+        source = open_folder(folder)
+      case _:
+        import_parser.error('what to import is one folder, or `gguf` and one file')
+    config = import_model(source, args.dst, base.get_config().model, chat.fingerprint, ignore)
     print(f'wrote {args.dst}: {config.num_layers} layers, {config.param_dtype}, contexts of {config.max_len} tokens')
   else:
     folder = checkpoint.locate(args.src).parent.parent / 'tokenizer'

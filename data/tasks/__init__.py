@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data.tasks import documents as documents_lib
+from data.tasks import gsm8k as gsm8k_lib
 from data.tasks.base import Task
+from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
 from data.tasks.identity import Identity
 from data.tasks.numbers import Arithmetic, Calculator, Comparison
 from data.tasks.reading import Docs, Reading
@@ -16,39 +18,46 @@ from lm.files import Path
 
 TASKS: dict[str, type[Task]] = {
   task.name: task
-  for task in (Arithmetic, Calculator, Comparison, Counting, Docs, Identity, Reading, Refusal, Spelling)}
+  for task in (
+    Arithmetic, Calculator, Comparison, Counting, Docs, Gsm8k, Gsm8kCalculator, Identity, Reading, Refusal, Spelling)}
 
 
-def make(names: Iterable[str], *, seed: int, documents: Path | None = None, held_out: float = 0.05,
-         knobs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Task]:
+def make(names: Iterable[str], *, seed: int, documents: Path = '', held_out: float = 0.05, gsm8k: str = '',
+         gsm8k_test: str = '', knobs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Task]:
   """Tasks by name.
 
   Args:
     names: of TASKS.
     seed: of every problem; the train and the test split are the same whatever the seed.
-    documents: the JSONL file of cleaned documents, for the tasks that read them.
+    documents: the JSONL file of cleaned documents, for the tasks that read them; '': there is none.
     held_out: share of the documents held out from training, as `data.tokenize` was given it: what `reading` is tested on.
+    gsm8k, gsm8k_test: files of word problems (`data.tasks.gsm8k.read`); without the second, some of the first are for tests.
     knobs: task name to fields of that task to set, as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
-    UserError: for a name or knob that does not exist, and where a task needs documents and none are given.
+    UserError: for a name or knob that does not exist, and where a task needs files and none are given.
   """
   names, knobs = list(names), dict(knobs or {})
   for name in (*names, *knobs):
     if name not in TASKS:
       raise unknown('task', name, TASKS)
-  read = None
+  given_files = {'documents': documents, 'gsm8k': gsm8k}
+  readers = {'documents': lambda: documents_lib.read(documents, held_out=held_out),
+             'gsm8k': lambda: gsm8k_lib.read(gsm8k, gsm8k_test or None)}
+  read: dict[str, Any] = {}
   tasks = []
   for name in names:
     cls, given = TASKS[name], dict(knobs.get(name, {}))
-    allowed = [f.name for f in dataclasses.fields(cls) if f.name not in ('seed', 'documents')]
+    allowed = [f.name for f in dataclasses.fields(cls)][2 if cls.reads else 1:]
     for knob in given:
       if knob not in allowed:
         raise unknown(f'knob of task {name!r}', knob, allowed)
-    if cls.reads_documents:
-      if documents is None:
-        raise UserError(f'task {name!r} is about documents: give the JSONL file of cleaned documents')
-      read = read or documents_lib.read(documents, held_out=held_out)
-      given['documents'] = read
-    tasks.append(cls(seed=seed, **given))
+    contents = []
+    if cls.reads:
+      if not given_files[cls.reads]:
+        raise UserError(f'task {name!r} is made from files, and {cls.reads} names none')
+      if cls.reads not in read:
+        read[cls.reads] = readers[cls.reads]()
+      contents = [read[cls.reads]]
+    tasks.append(cls(seed, *contents, **given))
   return tasks

@@ -30,7 +30,7 @@ class Task:
 
   seed: int
   name: ClassVar[str]
-  reads_documents: ClassVar[bool] = False  # if so, the first argument after the seed is a `documents.Documents`
+  reads: ClassVar[str] = ''  # the argument of `tasks.make` that names the files whose content is the first after the seed
 
   def problem(self, index: int, split: str) -> dict:
     """The problem `index` (>= 0) of 'train' or 'test': always the same."""
@@ -74,7 +74,16 @@ def ask(text: str) -> list[dict]:
   return [{'role': 'user', 'content': text}]
 
 
+def numbers(text: str) -> list[decimal.Decimal]:
+  """The numbers written in a text: '10', '10.', '10.0', '$1,000' and '5%' mean what people mean."""
+  return [decimal.Decimal(n.replace(',', '')) for n in _NUMBER.findall(text.replace('\N{MINUS SIGN}', '-'))]
+
+
 def last_number(text: str) -> decimal.Decimal | None:
-  """The last number written in a text, None if there is none: '10', '10.', '10.0' and '1,000' mean what people mean."""
-  numbers = _NUMBER.findall(text.replace('\N{MINUS SIGN}', '-'))
-  return decimal.Decimal(numbers[-1].replace(',', '')) if numbers else None
+  """The last of a text's numbers, None if it has none."""
+  return next(reversed(numbers(text)), None)
+
+
+def first_number(text: str) -> decimal.Decimal | None:
+  """The first of a text's numbers, None if it has none."""
+  return next(iter(numbers(text)), None)

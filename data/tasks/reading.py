@@ -21,7 +21,7 @@ class Docs(Task):
 
   documents: Documents
   name: ClassVar[str] = 'docs'
-  reads_documents: ClassVar[bool] = True
+  reads: ClassVar[str] = 'documents'
   questions: ClassVar[tuple[str, ...]] = (
     'Which module has the function {name}?', 'In which module is {name}?', 'Where do I find the function {name}?',
     'What module is {name} in?',
@@ -53,7 +53,7 @@ class Reading(Task):
   documents: Documents
   max_entries: int = 3  # functions described in a passage
   name: ClassVar[str] = 'reading'
-  reads_documents: ClassVar[bool] = True
+  reads: ClassVar[str] = 'documents'
   questions: ClassVar[tuple[str, ...]] = (
     'Which function does this: {summary}', 'Which of these is it: {summary}', 'Find the function: {summary}',
     'What is the name of this function: {summary}',

@@ -40,7 +40,7 @@ class Refusal(Task):
 
   documents: Documents
   name: ClassVar[str] = 'refusal'
-  reads_documents: ClassVar[bool] = True
+  reads: ClassVar[str] = 'documents'
 
   def __post_init__(self) -> None:
     functions = {entry.name for entry in (*self.documents.train, *self.documents.test) if len(entry.name) > 3}

@@ -1,0 +1,25 @@
+"""Reinforcement learning of the fine-tuned SmolLM2 on word problems and arithmetic.
+
+"""
+
+from configs import base
+from lm.config import variant
+
+
+def get_config(arg=None):
+  c = base.get_config()
+  c.stage = 'rl'
+  c.init_from = 'runs/smollm2_sft'
+  c.data.tasks = 'arithmetic,gsm8k_calculator'
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 40, 32, 4, 320
+  c.rl.update(group_size=8, max_new_tokens=128)
+  c.optim.update(lr=1e-5, warmup=2, schedule='constant', weight_decay=0.0)
+  c.eval.update(batch_size=8, tasks='gsm8k_calculator,arithmetic,calculator', examples=100, max_new_tokens=192)
+  c.checkpoint.every, c.log_every = 20, 1
+  if variant(arg) == 'smoke':
+    c.init_from, c.data.tasks = 'smollm2', 'arithmetic'
+    c.steps, c.batch_size, c.microbatches, c.seq_len = 2, 8, 2, 128
+    c.rl.update(group_size=4, max_new_tokens=16)
+    c.eval.update(batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)
+    c.optim.warmup, c.checkpoint.every = 1, 2
+  return c

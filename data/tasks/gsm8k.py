@@ -1,0 +1,130 @@
+"""Word problems from files in GSM8K's format (Cobbe et al. 2021, arXiv 2110.14168).
+
+A line is {"question": str, "answer": str}. The answer is worked out over some lines and ends with `#### NUMBER`; `<<48/2=24>>`
+before a number is the calculator's call that gave it.
+"""
+
+import dataclasses
+import decimal
+import functools
+import glob
+import json
+import pathlib
+import random
+import re
+from typing import ClassVar
+
+from data import chat
+from data.tasks.base import Task, ask, first_number, held_out, last_number
+from data.tools import calculate
+from lm.errors import UserError
+
+_CALL = re.compile(r'<<([^<>=]*)=([^<>=]*)>>')
+_MARK = '####'
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+  """(question, answer) of each problem, in the order of the files."""
+
+  train: tuple[tuple[str, str], ...]
+  test: tuple[tuple[str, str], ...]
+
+
+def read(paths: str, test_paths: str | None = None) -> Problems:
+  """Reads files, given as paths or globs between commas.
+
+  Args:
+    test_paths: those of the test split; None: one in eight of the questions in `paths`, by hash.
+
+  Raises:
+    FileNotFoundError, UserError: there is no such file, or naming the line that is not as described.
+  """
+  lines = _lines(paths)
+  if test_paths:
+    test = _lines(test_paths)
+    asked = {question for question, _ in test}
+  else:
+    asked = {question for question, _ in lines if held_out(f'gsm8k/{question}')}
+    test = [line for line in lines if line[0] in asked]
+  return Problems(tuple(line for line in lines if line[0] not in asked), tuple(test))
+
+
+def _lines(paths: str) -> list[tuple[str, str]]:
+  found = []
+  for pattern in paths.split(','):
+    matches = sorted(glob.glob(pattern))
+    if not matches:
+      raise FileNotFoundError(f'no file {pattern}')
+    for path in matches:
+      for number, line in enumerate(pathlib.Path(path).read_text(encoding='utf-8').splitlines(), 1):
+        try:
+          value = json.loads(line)
+          question, answer = value['question'], value['answer']
+          good = isinstance(question, str) and isinstance(answer, str) and _marked(answer) is not None
+        except (ValueError, KeyError, TypeError):
+          good = False
+        if not good:
+          raise UserError(f'{path}:{number}: not {{"question": text, "answer": text that ends with #### and a number}}: '
+                          f'{line:.80}')
+        found.append((question.strip(), answer.strip()))
+  return found
+
+
+def _marked(text: str) -> decimal.Decimal | None:
+  """The number behind the last ####, None if there is none."""
+  _, mark, said = text.rpartition(_MARK)
+  return first_number(said) if mark else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gsm8k(Task):
+  """Word problems; the answer is a number, behind #### or else the last of the reply.
+
+  Demonstrations are the file's answers without the calls. Test problems come in the order of the file, each once.
+  """
+
+  problems: Problems
+  name: ClassVar[str] = 'gsm8k'
+  reads: ClassVar[str] = 'gsm8k'
+
+  def problem(self, index: int, split: str) -> dict:
+    lines = getattr(self.problems, split)
+    if not lines:
+      raise UserError(f'task {self.name!r}: its files have no problems of the {split} split')
+    if split == 'test' and index >= len(lines):
+      raise UserError(f'task {self.name!r} has {len(lines)} test problems; asked for is number {index + 1}')
+    question, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
+    return {'task': self.name, 'messages': ask(question), 'key': question, 'answer': str(_marked(answer)), 'worked': answer}
+
+  @functools.cached_property
+  def _order(self) -> list[int]:
+    order = list(range(len(self.problems.train)))
+    self.rng('order').shuffle(order)
+    return order
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    return _CALL.sub('', problem['worked'])
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    text = chat.text(reply['content'])
+    said = _marked(text)
+    return float((last_number(text) if said is None else said) == decimal.Decimal(problem['answer']))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gsm8kCalculator(Gsm8k):
+  """The same problems; demonstrations ask the calculator where the files do."""
+
+  name: ClassVar[str] = 'gsm8k_calculator'
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    parts, done = [], 0
+    for match in _CALL.finditer(problem['worked']):
+      expression = match[1].strip()
+      if last_number(result := calculate(expression)) == last_number(match[2]):
+        text = _CALL.sub('', problem['worked'][done : match.start()])
+        parts += [{'type': 'text', 'text': text}] * bool(text)
+        parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]
+        done = match.end()
+    return [*parts, {'type': 'text', 'text': _CALL.sub('', problem['worked'][done:])}]
