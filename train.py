@@ -6,6 +6,8 @@ such runs and of the data stages before them, each in a process of its own (`lm.
 
 import os
 import pathlib
+import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,22 +17,33 @@ from ml_collections import ConfigDict
 
 from lm import config as config_lib
 from lm import files, host, report, stages
+from lm import metrics as metrics_lib
 from lm.errors import UserError, run, unknown
 
 # A recipe's parent and its data stages import this file too and have no use for jax: `train` imports what it needs.
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """One training run, from wherever `workdir` stands to its last step and its report."""
+def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int] | None = None, dry: bool = False) -> None:
+  """One training run, from wherever `workdir` stands to its last step and its report.
+
+  Args:
+    profile: first and last step of which to write an XProf trace into `workdir/profile`.
+    dry: ends before anything is allocated, having printed what would be.
+
+  Raises SystemExit(0) when it was told to stop, by SIGTERM or SIGINT, and has saved its work.
+  """
   host.keep_freed_memory()
+  clock = metrics_lib.Clock()
+  import itertools
+
   import jax
   import tqdm
+  from jax.experimental import multihost_utils
 
   import eval as evaluation
   from configs import base
   from data import baselines, chat, prepare
-  from lm import checkpoint, model, pretrained, program, rollout, sharding
-  from lm import metrics as metrics_lib
+  from lm import checkpoint, distributed, faults, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
   from lm.steps import diagnose
 
@@ -39,14 +52,23 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
   rows = config.batch_size // config.microbatches
   allow = config_lib.names(config.checkpoint.allow_mismatch)
+  on_bad_step, spike, max_bad_steps = config.faults.on_bad_step, config.faults.spike, config.faults.max_bad_steps
+  if on_bad_step not in faults.ON_BAD_STEP:
+    raise unknown('config.faults.on_bad_step', on_bad_step, faults.ON_BAD_STEP)
+  if spike and (spike <= 1 or config.stage == 'rl'):
+    raise UserError(f'config.faults.spike is {spike}; allowed: 0, or above 1 where losses are positive (not in stage rl)')
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the second start of a run compiles nothing
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path.home() / '.cache' / 'deepdive' / 'jax'))
+  if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
   # ---- Devices and mesh ------------------------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   sharding.check_length(mesh, config.seq_len)
+  share = sharding.batch_share(mesh)  # which rows of every batch this process reads
+  main = distributed.is_main()
   sharding.check_rows(mesh, {'batch_size / microbatches': rows, 'eval.batch_size': config.eval.batch_size})
 
   # ---- Model and tokenizer: those of init_from, or new -----------------------------------------------------------
@@ -64,7 +86,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     model_config = model.sized(config.model, tokenizer.vocab_size)
   if config.seq_len > model_config.max_len:
     raise UserError(f'config.seq_len is {config.seq_len}; the model reads at most max_len = {model_config.max_len} tokens')
-  chat_format.save(workdir / 'tokenizer')
+  if main:
+    chat_format.save(workdir / 'tokenizer')
 
   # ---- Data: batch(step) is a pure function of (manifest, seed, step, batch size) --------------------------------
   test_tasks = evaluation.make_tasks(config, config.eval.tasks)
@@ -74,7 +97,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   if config.stage == 'rl':
     data_fingerprint = files.digest([config.data.task_seed, config.data.tasks])
   else:
-    train_manifest, val_manifest = prepare.manifests(config, chat_format, workdir / 'data')
+    with distributed.main_first('data'):
+      train_manifest, val_manifest = prepare.manifests(config, chat_format, workdir / 'data')
     loader = evaluation.open_mixture(config, chat_format, train_manifest)
     val = val_manifest and evaluation.open_loader(config, chat_format, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
@@ -83,42 +107,55 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
   banned = chat_format.banned_ids if config.stage == 'rl' else ()
   prog = program.make(config, model_config, mesh, banned)
 
+  if dry:
+    return print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
+
   # ---- Restore or init: own checkpoint > init_from > scratch -----------------------------------------------------
   saved = checkpoint.Checkpointer(workdir / 'checkpoints', keep_last=config.checkpoint.keep_last,
                                   keep_every=config.checkpoint.keep_every or None)
   provenance = {'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
                 'code': checkpoint.code_version(), 'data': data_fingerprint, 'tokenizer': tokenizer.fingerprint,
                 'init_from': start.provenance if start else None}
-  first = saved.latest() or 0
-  if first:
+  jumps = faults.Jumps(workdir / 'jumps.json')
+  found = saved.sound()
+  first = found or 0
+  if found is not None:
     checkpoint.check_provenance(saved.provenance(first), provenance, allow)
     state = saved.restore(prog.state, first)
-  elif start:
-    state = prog.start(start.params)
   else:
-    state = prog.fresh(jax.random.key(config.seed))
-  files.write_json(workdir / 'config.json', provenance['config'])
+    jumps.clear()
+    state = prog.start(start.params) if start else prog.fresh(jax.random.key(config.seed))
+  if main:
+    files.write_json(workdir / 'config.json', provenance['config'])
 
   # ---- Where the batches come from -------------------------------------------------------------------------------
   if config.stage == 'rl':
     reference = start.params if start else prog.fresh(jax.random.key(config.seed))['params']
-    next_batch = make_rollouts(config, model_config, chat_format, reference, mesh)
-  else:
-    stream = loader.iterate(first, config.steps)
+    rollouts = make_rollouts(config, model_config, chat_format, reference, mesh)
 
-    def next_batch(step, _):
-      batch = {name: x.reshape(config.microbatches, rows, -1) for name, x in next(stream).items()}
-      epoch = {'data/epoch': loader.epoch(step + 1)}
+    def next_batch(step):
+      return rollouts(jumps.batch(step), state['params'])
+  else:
+
+    def read(start, *whose):  # the batches of all updates from `start` on
+      return itertools.chain.from_iterable(loader.iterate(*span, *whose) for span in jumps.ranges(start, config.steps))
+
+    stream = read(first, *share, config.microbatches)
+
+    def next_batch(step):
+      batch = {name: x.reshape(config.microbatches, -1, x.shape[-1]) for name, x in next(stream).items()}
+      epoch = {'data/epoch': loader.epoch(jumps.batch(step) + 1)}
       return sharding.put_batch(batch, mesh), config.microbatches, epoch
 
   # ---- Evaluators ------------------------------------------------------------------------------------------------
-  metrics = metrics_lib.Metrics(workdir, first or None)
+  metrics = metrics_lib.Metrics(workdir, found, active=main)
   losses = perplexity.make_evaluate(prog.loss_fn)
 
+  @clock.part('eval')
   def evaluate(step, log=True):
     if not val:
       return {}
-    nats, weight = losses(state['params'], (sharding.put_batch(b, mesh) for b in val.iterate(0, val.steps_per_epoch)))
+    nats, weight = losses(state['params'], (sharding.put_batch(b, mesh) for b in val.iterate(0, val.steps_per_epoch, *share)))
     scores = {'eval/val/loss': nats / weight}
     if config.stage == 'pretrain':
       scores['eval/val/bpb'] = perplexity.bits_per_byte(nats, val.bytes)
@@ -126,78 +163,143 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
       metrics.write(step, scores)
     return scores
 
+  @clock.part('eval')
   def continuations(step):
     texts = evaluation.continue_texts(model_config, state['params'], chat_format, config.eval.prompts,
                                       config.eval.max_new_tokens, config.seed) if config.eval.prompts else []
     for text in texts:
       metrics.text(step, text['prompt'], text['text'])
 
-  # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ---------------------------------
-  clock = metrics_lib.Clock()
+  def say(text):
+    if main:
+      tqdm.tqdm.write(text, file=sys.stderr)
 
-  def settle(number, batch, values, seen):
-    """Waits for a dispatched step and logs it; a loss that is not finite ends the run."""
-    values = {name: float(value) for name, value in jax.device_get(values).items()}
+  # ---- Bad steps: stop, skip or rewind -------------------------------------------------------------------------------
+  def describe_bad(number, values):
+    if values['train/finite']:
+      return f'step {number}: loss {values["train/loss"]:.4g} is {values["train/spike"]:.3g} times the median of the last ones'
+    return f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}'
+
+  def stop_for(number, batch, values, reason):
+    where = ''
     if not values['train/finite']:
-      where = diagnose.first_non_finite(model_config, prog.loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
-      saved.wait()
-      raise UserError(f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}; first not '
-                      f'finite: {where}. Nothing was updated; the last good checkpoint is {saved.latest()}')
+      place = diagnose.first_non_finite(model_config, prog.loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
+      where = f'; first not finite: {place}'
+    saved.wait()
+    raise UserError(f'{describe_bad(number, values)}{where}. {reason}Nothing was updated; the last good checkpoint is '
+                    f'{saved.latest()}')
+
+  def rewind(number):
+    """Goes back to the last checkpoint and leaves out the batches that were read since; returns its step."""
+    nonlocal state, stream
+    saved.wait()
+    back, state = saved.sound(), None
+    jumps.add(back, number - back)
+    state = saved.restore(prog.state, back)
+    stream = config.stage != 'rl' and read(back, *share, config.microbatches)
+    metrics.rewind(back)
+    metrics.write(back, {'faults/rewinds': len(jumps.all), 'faults/batches_left_out': jumps.batch(config.steps) - config.steps})
+    bar.update(back - bar.n)
+    return back
+
+  # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ---------------------------------
+  def settle(number, batch, values, seen):
+    """Waits for a dispatched step and logs it; False: it was bad, and the run is to go back."""
+    with clock.part('step'):
+      values = {name: float(value) for name, value in jax.device_get(values).items()}
+    clock.first_step()
+    bad_steps = len(jumps.all) + 1 if on_bad_step == 'rewind' else values['train/bad_steps']
+    if values['train/bad']:
+      if on_bad_step == 'stop' or bad_steps > max_bad_steps:
+        limit = f'config.faults.max_bad_steps = {max_bad_steps} is reached. '
+        stop_for(number, batch, values, '' if on_bad_step == 'stop' else limit)
+      say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {max_bad_steps})')
+      if on_bad_step == 'rewind':
+        return False
     bar.set_postfix_str(f'loss {values["train/loss"]:.3f}')
     clock.update(batch['inputs'].size)
     if number % config.log_every == 0 or number == config.steps:
       metrics.write(number, values | seen | clock.read())
+    elif values['train/bad']:
+      metrics.write(number, values | seen)
+    return True
 
-  with saved, metrics, tqdm.tqdm(total=config.steps, initial=first, desc=config.stage, unit='step') as bar:
+  trace = list(profile or ())
+  if trace and not first < trace[0] <= trace[1] <= config.steps:
+    raise UserError(f'--profile is {trace[0]}:{trace[1]}; this start of the run does steps {first + 1} to {config.steps}')
+  progress = tqdm.tqdm(total=config.steps, initial=first, desc=config.stage, unit='step', disable=not main)
+  with saved, metrics, progress as bar, faults.Stop() as stop:
     # A run that was killed after its last update has logged its scores, but not reported them.
-    scores = evaluate(first, log=not first) if first in (0, config.steps) else {}
-    if not first:
+    scores = evaluate(first, log=found is None) if found is None or first == config.steps else {}
+    if found is None:
       continuations(0)
-    pending = None
-    clock.restart()
-    for step in range(first + 1, config.steps + 1):
-      with clock.waiting():
-        batch, count, seen = next_batch(step - 1, state['params'])
-      for _ in range(prog.updates):
-        state, values = prog.step(state, batch, count)
-      if pending:
-        settle(*pending)
-      pending = step, batch, values, seen
+      if on_bad_step == 'rewind':
+        saved.save(0, state, provenance)  # there is always something to go back to
+    step, pending = first, None
+    stop.polled(True)
+    clock.started()
+    while step < config.steps:
+      step += 1
+      if len(trace) == 2 and step == trace[0]:
+        jax.profiler.start_trace(workdir / 'profile')
+        trace.pop(0)
+      with clock.part('input'):
+        batch, count, seen = next_batch(step - 1)
+      with clock.part('step' if clock.compiled else 'compile'), jax.profiler.StepTraceAnnotation('train', step_num=step):
+        for _ in range(prog.updates):
+          state, values = prog.step(state, batch, count)
       bar.update()
-      saving = step == config.steps or step % config.checkpoint.every == 0
+      stopping, profiled = stop.asked(), trace == [step]
+      saving = stopping or step == config.steps or step % config.checkpoint.every == 0
       evaluating = step == config.steps or step % config.eval.every == 0
-      if saving or evaluating:
-        settle(*pending)  # what is saved is finite
-        pending = None
+      due, pending = [pending] if pending else [], (step, batch, values, seen)
+      if saving or evaluating or profiled:
+        due, pending = [*due, pending], None  # what is saved is good
+      bad = next((dispatched[0] for dispatched in due if not settle(*dispatched)), None)
+      if profiled:
+        jax.profiler.stop_trace()
+        trace.clear()
+      if bad is not None:
+        step, pending, saving, evaluating = rewind(bad), None, False, False
       if evaluating:
         scores = evaluate(step)
       if step == config.steps:
         continuations(step)
-      if saving:
-        saved.save(step, state, provenance)
-      if saving or evaluating:
-        clock.restart()
+      with clock.part('save'):
+        if saving:
+          saved.save(step, state, provenance)
+        if stopping:
+          saved.wait()
+      if stopping:
+        say(f'stopped at step {step}, which is saved; the same command goes on')
+        sys.exit(0)
+    stop.polled(False)
 
     # ---- Finish: what the run came to ----------------------------------------------------------------------------
-    result = {'provenance': provenance, 'steps': config.steps} | scores
-    if config.stage == 'pretrain':
-      result['samples'] = evaluation.first_and_last_samples(workdir)
-      result['pretrain'] = {'tokens': config.steps * config.batch_size * config.seq_len}
-      if val:
-        result['pretrain']['val_bpb'] = scores['eval/val/bpb']
-      if val and config.eval.baselines:
-        consumed, held_out = loader.iterate(0, config.steps), val.iterate(0, val.steps_per_epoch)
-        result['pretrain'] |= baselines.compare(consumed, held_out, val_manifest, tokenizer)
-    if config.stage == 'rl':
-      result['rl'] = rollout.first_and_last(metrics_lib.read(workdir))
+    result = {'provenance': provenance, 'steps': config.steps, 'left_out': jumps.all} | scores
+    result['parameters'] = sum(x.size for x in jax.tree.leaves(state['params']))
+    result['tokens'] = config.steps * config.batch_size * config.seq_len
     if test_tasks:
       generate = evaluation.make_generate(model_config, chat_format, temperature=0.0,
                                           max_len=config.seq_len, max_new_tokens=config.eval.max_new_tokens)
-      scores, replies = evaluation.score_tasks(generate, state['params'], chat_format, test_tasks, config.eval.examples,
-                                               config.eval.batch_size, config.seed)
-      result['scores'] = scores
-      result.setdefault('samples', replies)  # of a pretraining run they are the texts that it went on with
-  files.write_json(workdir / 'report.json', result)
+      with clock.part('eval'):
+        result['scores'], result['samples'] = evaluation.score_tasks(
+          generate, state['params'], chat_format, test_tasks, config.eval.examples, config.eval.batch_size, config.seed)
+    if main and config.stage == 'pretrain':
+      result['samples'] = evaluation.first_and_last_samples(workdir)  # the texts that it went on with, rather than replies
+      result['pretrain'] = {'tokens': result['tokens']}
+      if val:
+        result['pretrain']['val_bpb'] = scores['eval/val/bpb']
+      if val and config.eval.baselines:
+        held_out = val.iterate(0, val.steps_per_epoch)
+        with clock.part('eval'):
+          result['pretrain'] |= baselines.compare(read(0), held_out, val_manifest, tokenizer)
+    if main and config.stage == 'rl':
+      result['rl'] = rollout.first_and_last(metrics_lib.read(workdir))
+  if main:
+    files.write_json(workdir / 'report.json', result | clock.goodput())
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('report')  # what others may take for the loss of process 0 is its writing
 
 
 def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, reference_params: Any, mesh: Any) -> Callable:
@@ -206,11 +308,10 @@ def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, refer
   The questions of a step depend on the step alone, its draws on (config.seed, step): a resumed run asks the same.
   """
   import jax
-  import numpy as np
 
   import eval as evaluation
   from data import chat
-  from lm import rollout, sharding
+  from lm import distributed, rollout, sharding
   from lm.steps import rl as rl_step
 
   rl, tasks = config.rl, evaluation.make_tasks(config, config.data.tasks)
@@ -238,11 +339,19 @@ def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, refer
 
     batch, seen = rollout.collect(lambda rows: generate(params, rows, key), prompts, grade, rl)
     if rl.kl:
-      batch['reference_log_probs'] = np.asarray(score(reference_params, batch['inputs'], batch['targets'])[0])
+      batch['reference_log_probs'] = distributed.fetch(score(reference_params, batch['inputs'], batch['targets'])[0])
     batch, count = rollout.split(batch, config.batch_size // config.microbatches)
-    return sharding.put_batch(batch, mesh), count, seen
+    return sharding.put_batch(sharding.own_rows(batch, mesh), mesh), count, seen
 
   return next_batch
+
+
+def train_stage(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """`train` as a stage of a recipe: one that was told to stop is not complete."""
+  try:
+    train(config, workdir)
+  except SystemExit:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -255,9 +364,9 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
     'clean': (data_stages.clean, config.clean, 'clean/report.json'),
     'tokenizer': (data_stages.tokenizer, config.tokenizer, 'tokenizer/tokenizer.json'),
     'tokenize': (data_stages.tokenize, config.tokenizer, 'tokens/train/manifest.json'),
-    'pretrain': (train, config.pretrain, 'pretrain/report.json'),
-    'sft': (train, config.sft, 'sft/report.json'),
-    'rl': (train, config.rl, 'rl/report.json'),
+    'pretrain': (train_stage, config.pretrain, 'pretrain/report.json'),
+    'sft': (train_stage, config.sft, 'sft/report.json'),
+    'rl': (train_stage, config.rl, 'rl/report.json'),
     'report': (report.write_report, None, 'report.json'),
   }
   todo, fingerprint = [], ''
@@ -267,7 +376,7 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
     function, part, output = known[name]
     settings = config_lib.as_json(part) if part else {}
     fingerprint = files.digest([name, settings, fingerprint])
-    if function is train:
+    if function is train_stage:
       files.write_json(workdir / 'final.json', {'run': name})
       args = (config_lib.place(part, workdir), workdir / name)
     else:
@@ -277,19 +386,55 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
   print(f'report: {workdir}/report.html (also .md, .json)\nchat:   python -m lm.chat --checkpoint={workdir}')
 
 
+def run_sweep(config: ConfigDict, options: flags.FlagValues) -> None:
+  """The trials of a config file, each as a run of this file."""
+  from lm import sweep
+
+  if not options.workdir:
+    raise UserError('--workdir is missing; for example --workdir=runs/sweep')
+  spec = next(re.fullmatch(r'--?config=(.*)', a)[1] for a in sys.argv[1:] if re.match(r'--?config=', a))
+  overrides = [a for a in sys.argv[1:] if re.match(r'--?config\.', a)]
+  workdir = pathlib.Path(options.workdir)
+  if options['print-commands'].value:
+    return sweep.print_commands(spec, overrides, workdir)
+  sweep.run(spec, config, overrides, workdir, parallel=options.parallel, fit=options.fit)
+
+
 def main() -> None:
   config_lib.define_flags()
   flags.DEFINE_string('workdir', None, 'where everything goes; a recipe has a place of its own when this is not given')
-  config = config_lib.parse(sys.argv)
-  workdir = flags.FLAGS.workdir
+  flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where a run of several processes is not found by itself')
+  flags.DEFINE_integer('num-processes', None, 'of the whole run')
+  flags.DEFINE_integer('process-id', None, 'of this one, from 0')
+  flags.DEFINE_integer('heartbeat-seconds', 60, 'a process silent for so long is lost, and ends the others with an error')
+  flags.DEFINE_bool('sweep', False, "run the trials of the config file's sweep()")
+  flags.DEFINE_integer('parallel', 1, 'of --sweep: trials at one time', lower_bound=1)
+  flags.DEFINE_bool('print-commands', False, 'of --sweep: print a command for each trial, and run none')
+  flags.DEFINE_bool('fit', False, 'of --sweep: fit a scaling law to the trials, and foretell the largest by it')
+  flags.DEFINE_string('profile', None, 'FIRST:LAST step of which an XProf trace goes to WORKDIR/profile')
+  flags.DEFINE_bool('dry', False, 'print shapes and shardings and end')
+  flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
+  flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that first yields a NaN')
+  config, options = config_lib.parse(sys.argv), flags.FLAGS
+  os.environ |= {name: '1' for name, on in (('JAX_DISABLE_JIT', options.nojit), ('JAX_DEBUG_NANS', options['debug-nans'].value))
+                 if on}  # read when jax is imported, by the stages of a recipe too
+  if options.sweep:
+    return run_sweep(config, options)
   if config.stage == 'recipe':
-    recipe(config, pathlib.Path(workdir or config.workdir))
-  elif not workdir:
+    return recipe(config, pathlib.Path(options.workdir or config.workdir))
+  if not options.workdir:
     raise UserError('--workdir is missing; for example --workdir=runs/pretrain')
-  elif config.stage not in ('pretrain', 'sft', 'rl'):
+  if config.stage not in ('pretrain', 'sft', 'rl'):
     raise unknown('config.stage', config.stage, ('pretrain', 'sft', 'rl', 'recipe'))
-  else:
-    train(config, pathlib.Path(workdir))
+  profile = options.profile and re.fullmatch(r'(\d+):(\d+)', options.profile)
+  if options.profile and not (profile and 0 < int(profile[1]) <= int(profile[2])):
+    raise UserError(f'--profile is {options.profile!r}; FIRST:LAST is wanted, steps from 1')
+  host.keep_freed_memory()
+  from lm import distributed
+
+  distributed.initialize(options.coordinator, options['num-processes'].value, options['process-id'].value,
+                         options['heartbeat-seconds'].value)
+  train(config, pathlib.Path(options.workdir), profile=profile and (int(profile[1]), int(profile[2])), dry=options.dry)
 
 
 if __name__ == '__main__':

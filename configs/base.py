@@ -117,6 +117,12 @@ def get_config() -> ConfigDict:
   c.checkpoint.keep_every = 0  # also keep those at multiples of this step; 0: none
   c.checkpoint.allow_mismatch = ''  # any of config,data,tokenizer,code: what may differ from the checkpoint's on resume
 
+  c.faults = ConfigDict()
+  c.faults.on_bad_step = 'stop'  # loss or gradient not finite, or a spike: stop | skip (no update) | rewind (to the last
+  # checkpoint, and leave out the batches read since)
+  c.faults.spike = 0.0  # a loss above this many times the median of the last 64 is a spike; 0: none is
+  c.faults.max_bad_steps = 20  # skipped or rewound in the whole run; one more stops it
+
   c.log_every = 10  # updates
   c.eval = ConfigDict()
   c.eval.every = 250  # updates between evaluations of bits per byte; always done at the start and the end

@@ -2,6 +2,7 @@
 
 Command:   python train.py --config=configs/gpt2_124m.py --workdir=runs/gpt2_124m
            --config.data.tokenizer=gpt2.tiktoken:gpt2:specials.json --config.data.train=MANIFEST --config.data.val=MANIFEST
+           With --sweep: its learning rates, one after the other (--parallel=N, or --print-commands for a scheduler).
            A vocabulary of 50,257 ids, end of text included, as GPT-2's.
 Hardware:  one TPU v5e chip or one GPU; any number that divides the microbatches' 16 rows goes faster.
 Result:    a validation loss near 3.28 nats, as llm.c reports (94 minutes on 8 A100).
@@ -22,3 +23,9 @@ def get_config(arg=None):
   if variant(arg) == 'smoke':
     base.smoke(c)
   return c
+
+
+def sweep(add, arg=None):
+  rates = (3e-3, 1e-2, 3e-2) if variant(arg) == 'smoke' else (3e-4, 6e-4, 1.2e-3, 2.4e-3)
+  for lr in rates:
+    add({'optim.lr': lr})

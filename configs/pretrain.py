@@ -3,7 +3,7 @@
 Command:   python train.py --config=configs/pretrain.py --workdir=runs/pretrain --config.data.train='texts/*.txt'
 Hardware:  GPT-2 124M as here: one TPU v5e chip or one GPU.
 Result:    with 10B tokens of FineWeb a validation loss near 3.28 nats (llm.c, discussion 481).
-:smoke     this repository's own source, as bytes, a two-layer model: 30 seconds on two cores, 3.2 -> 2.3 bits per byte.
+:smoke     this repository's own source, as bytes, a two-layer model: 30 seconds on two cores, 8.0 -> 5.0 bits per byte.
 """
 
 from configs import base

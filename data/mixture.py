@@ -45,12 +45,12 @@ class Mixture:
       self._given.append(self._count(phase - 1, (self._steps[phase] - self._steps[phase - 1]) * batch_size))
     self.fingerprint = files.digest([[source.fingerprint for source in self._sources], self._steps, shares])
 
-  def batch(self, step: int, host: int = 0, hosts: int = 1) -> dict[str, np.ndarray]:
+  def batch(self, step: int, host: int = 0, hosts: int = 1, parts: int = 1) -> dict[str, np.ndarray]:
     """As `Loader.batch`."""
     if step < 0:
       raise IndexError(f'step {step} is below 0')
     phase = bisect.bisect_right(self._steps, step) - 1
-    places = share(step, self._batch_size, host, hosts) - self._steps[phase] * self._batch_size
+    places = share(step, self._batch_size, host, hosts, parts) - self._steps[phase] * self._batch_size
     source, example = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
     for block in np.unique(places // self.BLOCK).tolist():
       mine = places // self.BLOCK == block
@@ -63,9 +63,9 @@ class Mixture:
     back = np.argsort(np.concatenate([np.flatnonzero(source == i) for i in used]))
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
-  def iterate(self, start: int, stop: int, host: int = 0, hosts: int = 1) -> Iterator[dict[str, np.ndarray]]:
+  def iterate(self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1) -> Iterator[dict[str, np.ndarray]]:
     """As `Loader.iterate`."""
-    return read_ahead(lambda step: self.batch(step, host, hosts), start, stop)
+    return read_ahead(lambda step: self.batch(step, host, hosts, parts), start, stop)
 
   def epoch(self, steps: int) -> float:
     """How often this many steps go through the source that is gone through most."""

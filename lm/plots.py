@@ -69,6 +69,31 @@ def bars(groups: Sequence[str], bars: Mapping[str, Sequence[tuple[float, float, 
     return figure
 
 
+def points(x: Sequence[float | str], y: Sequence[float], ylabel: str, xlabel: str = '', *, line: Series | None = None,
+           interval: tuple[float, float, float] | None = None) -> Figure:
+  """A dot for each run. Numbers on the x axis are on a logarithmic scale.
+
+  Args:
+    line: a law through them.
+    interval: (x, low, high) of what it foretells.
+  """
+  with matplotlib.rc_context(RC):
+    figure = Figure(figsize=(6.4, 4.0))
+    ax = figure.subplots()
+    ax.plot(x, y, 'o', color=PALETTE[0])
+    if line:
+      ax.plot(*line, color=PALETTE[1], linewidth=1.3)
+    if interval:
+      ax.vlines(interval[0], *interval[1:], color=PALETTE[2], linewidth=5, alpha=0.5)
+    if isinstance(x[0], str):
+      ax.tick_params(axis='x', rotation=25)
+    elif min(x) > 0:
+      ax.set_xscale('log')
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return figure
+
+
 def svg(figure: Figure) -> str:
   """The figure as an <svg> element for an HTML page, without background, in the page's text colour."""
   with matplotlib.rc_context(RC):

@@ -23,7 +23,7 @@ class Program:
 
   loss_fn: common.LossFn
   step: Callable  # jitted: (state, batch, count) -> (state, metrics); the state is donated
-  state: Any  # shapes of {params, opt_state, step}
+  state: Any  # shapes of {params, opt_state, ...}, see common.init_state
   batch: dict[str, jax.ShapeDtypeStruct]  # [microbatches, rows, seq_len]
   start: Callable  # jitted: params -> state, laid out as `state`
   fresh: Callable  # jitted: key -> state, laid out as `state`
@@ -57,7 +57,8 @@ def make(config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh, banned_
 
   # Metrics are everywhere, the new state lies as the old: a second step finds what the first was compiled for.
   metrics = NamedSharding(mesh, PartitionSpec())
-  step = jax.jit(common.make_train_step(loss_fn, tx, schedule), donate_argnums=0, out_shardings=(shardings, metrics))
+  step = jax.jit(common.make_train_step(loss_fn, tx, schedule, config.faults.spike), donate_argnums=0,
+                 out_shardings=(shardings, metrics))
   return Program(loss_fn, step, state, _batch(config, mesh), jax.jit(init_state, out_shardings=shardings),
                  jax.jit(fresh, out_shardings=shardings), inner)
 

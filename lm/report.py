@@ -127,8 +127,7 @@ def _pictures(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, P
   pictures = {}
   for name, (caption, figure) in drawn.items():
     path = f'report_plots/{name}.png'
-    with files.atomic_path(workdir / path) as temporary:
-      temporary.write_bytes(plots.png(figure))
+    files.write_bytes(workdir / path, plots.png(figure))
     pictures[name] = Picture(caption, plots.svg(figure), path)
   return pictures
 

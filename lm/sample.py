@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from ml_collections import FrozenConfigDict
 
+from lm import distributed
 from lm.errors import UserError
 from lm.model import Cache, Transformer, init_cache, unembed
 
@@ -189,8 +190,7 @@ def generate(config: FrozenConfigDict, params: Any, prompts: Sequence[Sequence[i
     tokens_BT, num_B = pad_tokens(pending, 32)
     state = prefill(config, params, state, tokens_BT, num_B)
     state, out = decode(config, sampling, max_new_tokens, params, state, budget_B, ends_V, keys_B)
-    drawn = jax.device_get(out)
-    lengths_B = np.array(state.cache.length_B)
+    drawn, lengths_B = distributed.fetch((out, state.cache.length_B))
     pending = [[] for _ in prompts]
     for i, c in enumerate(completions):
       n = int(drawn.count_B[i])

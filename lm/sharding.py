@@ -1,5 +1,6 @@
 """Which mesh axis each named axis of an array is split over."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -134,11 +135,46 @@ def check_length(mesh: Mesh, length: int) -> None:
     raise UserError(f'config.seq_len is {length}, which config.mesh.context = {mesh.shape["context"]} does not divide')
 
 
+@functools.cache
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """(index, count): this process holds part `index` of the `count` equal parts that batches are cut into along their rows.
+
+  Processes whose devices hold the same rows (the mesh splits something else between them) have the same index.
+  Raises UserError where the parts of two processes overlap.
+  """
+  ways = math.prod(mesh.shape[axis] for axis in BATCH)
+  rows: dict[int, set[int]] = {}
+  for device, (index,) in NamedSharding(mesh, spec(('batch',))).devices_indices_map((ways,)).items():
+    rows.setdefault(device.process_index, set()).update(range(*index.indices(ways)))
+  parts = sorted({tuple(sorted(held)) for held in rows.values()})
+  if [row for part in parts for row in part] != list(range(ways)) or len({len(part) for part in parts}) > 1:
+    raise UserError(f'config.mesh = {dict(mesh.shape)} gives processes unequal or overlapping rows of a batch: {parts}')
+  return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+
+
+def own_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
+  """This process's rows of a batch [M, B, T] that all processes hold whole."""
+  index, count = batch_share(mesh)
+  return {name: np.split(x, count, axis=1)[index] for name, x in batch.items()}
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's rows [..., B, T] as global arrays split over the batch axes of the mesh."""
+  """This process's rows (see `batch_share`), [..., B, T] of full length, as global arrays laid out over the mesh."""
 
   def put(x):
     axes = (None,) * (x.ndim - 2) + ('batch', 'length') if x.ndim > 1 else ('batch',) * x.ndim
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, spec(axes)), x)
+    shape = [size * batch_share(mesh)[1] if axis == 'batch' else size for axis, size in zip(axes, x.shape, strict=True)]
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, spec(axes)), x, tuple(shape))
 
   return jax.tree.map(put, batch)
+
+
+def describe(tree: Any, mesh: Mesh) -> str:
+  """Name, type, shape, partition and bytes per device of every array of a tree of abstract arrays with shardings."""
+  lines, total = [], 0
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    lines.append(f'{name:64} {x.dtype.name + str(list(x.shape)):28} {x.sharding.spec!s:44} {size:16,}')
+    total += size
+  return '\n'.join([f'mesh {dict(mesh.shape)}; bytes per device at the right', *lines, f'{total:,} bytes per device in all'])

@@ -22,7 +22,7 @@ def train(config, workdir, *overrides):
 def lines(run):
   """The metrics of a run, without what depends on the clock."""
   read = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-  return [{name: value for name, value in line.items() if not name.startswith('perf/')} for line in read]
+  return [{name: value for name, value in line.items() if not name.startswith(('perf/', 'goodput/'))} for line in read]
 
 
 @pytest.fixture(scope='module')
@@ -52,6 +52,11 @@ def test_time_is_told_apart(pretrained):
   for line in timed:
     assert 0 < line['perf/input_s'] < line['perf/step_s']
     assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
+    parts = [value for name, value in line.items() if name.startswith('goodput/')]
+    assert len(parts) == 6 and min(parts) >= 0 and 0.5 < sum(parts) <= 1
+  assert [line['step'] for line in timed if 'perf/first_step_s' in line] == [5]
+  report = json.loads((pretrained / 'report.json').read_text())
+  assert 0 < report['goodput/step'] < 1
 
 
 def test_last_checkpoint_is_of_the_last_update(pretrained):

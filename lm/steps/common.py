@@ -1,4 +1,4 @@
-"""What the train steps share: adding up microbatches, the one division, the update, and the refusal of non-finite ones."""
+"""What the train steps share: adding up microbatches, the one division, the update, and the refusal of bad ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-State = dict[str, Any]  # params, opt_state, step
+State = dict[str, Any]
 LossFn = Callable[[Any, dict], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+RECENT = 64  # losses whose median a spike is told by ...
+FEWEST = 8  # ... once there are this many
 
 
 def init_state(params: Any, tx: optax.GradientTransformation) -> State:
-  """The state before the first update."""
-  return {'params': params, 'opt_state': tx.init(params), 'step': jnp.zeros((), jnp.int32)}
+  """The state before the first update.
+
+  Its counters: `step` of all steps, `updates` of those that moved the parameters, `bad` of those that were refused;
+  `losses` holds the last RECENT losses that were accepted, as a ring.
+  """
+  count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731  one each: they are donated
+  return {'params': params, 'opt_state': tx.init(params), 'step': count(), 'updates': count(), 'bad': count(),
+          'losses': jnp.zeros(RECENT, jnp.float32)}
 
 
 def accumulate(loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int) -> tuple[Any, jax.Array, jax.Array, dict]:
@@ -36,33 +44,49 @@ def accumulate(loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int
     0, count, lambda i, sums: jax.tree.map(jnp.add, sums, one(jax.tree.map(lambda x: x[i], batch))), zeros)
 
 
-def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule: optax.Schedule) -> Callable:
+def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule: optax.Schedule,
+                    spike: float = 0.0) -> Callable:
   """Builds `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
 
   Args:
     loss_fn: (params, microbatch) -> (loss sum, weight, {metric: sum}); everything is divided by the summed weight here.
     tx: the optimizer.
     schedule: learning rate by update, for the log.
+    spike: a loss above this many times the median of the last ones is bad; 0: none is. For losses above 0.
 
-  The batch's leaves are [M, rows, ...]; `count` of the M microbatches are used. A loss or gradient that is not finite
-  leaves the parameters and the optimizer as they were and sets the metric `train/finite` to 0.
+  The batch's leaves are [M, rows, ...]; `count` of the M microbatches are used. A step is bad when its loss or gradient is
+  not finite (`train/finite` is 0) or its loss a spike (`train/spike` is its ratio to the median): it leaves the parameters
+  and the optimizer as they were, sets the metric `train/bad` to 1 and adds to `train/bad_steps`.
   """
 
   def step(state, batch, count):
     grads, loss, weight, sums = accumulate(loss_fn, state['params'], batch, count)
     inverse = 1.0 / jnp.maximum(weight, 1.0)
     grads = jax.tree.map(lambda g: g * inverse.astype(g.dtype), grads)
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    mean, norm = loss * inverse, optax.tree.norm(grads)
+    finite, watched = jnp.isfinite(loss) & jnp.isfinite(norm), {}
+    bad = ~finite
+    if spike:
+      watched['train/spike'] = mean / _median(state['losses'], state['updates'])
+      bad |= (state['updates'] >= FEWEST) & (watched['train/spike'] > spike)
     updates, opt_state = tx.update(grads, state['opt_state'], state['params'])
-    params = optax.apply_updates(state['params'], updates)
-    new = {'params': params, 'opt_state': opt_state}
-    old = {name: state[name] for name in new}
-    moves = finite & (weight > 0)
+    moves = ~bad & (weight > 0)
+    old = {name: state[name] for name in ('params', 'opt_state', 'updates', 'losses')}
+    new = {'params': optax.apply_updates(state['params'], updates), 'opt_state': opt_state, 'updates': state['updates'] + 1,
+           'losses': state['losses'].at[state['updates'] % RECENT].set(mean)}
     new = jax.tree.map(lambda a, b: jnp.where(moves, a, b), new, old)
-    metrics = {'train/loss': loss * inverse, 'train/weight': weight, 'train/finite': finite.astype(jnp.float32),
-               'opt/grad_norm': norm, 'opt/lr': jnp.asarray(schedule(state['step']), jnp.float32)}
-    metrics |= {name: value * inverse for name, value in sums.items()}
-    return new | {'step': state['step'] + 1}, metrics
+    counters = {'step': state['step'] + 1, 'bad': state['bad'] + bad.astype(jnp.int32)}
+    metrics = {'train/loss': mean, 'train/weight': weight, 'train/finite': finite.astype(jnp.float32),
+               'train/bad': bad.astype(jnp.float32), 'train/bad_steps': counters['bad'].astype(jnp.float32),
+               'opt/grad_norm': norm, 'opt/lr': jnp.asarray(schedule(state['updates']), jnp.float32)}
+    metrics |= watched | {name: value * inverse for name, value in sums.items()}
+    return new | counters, metrics
 
   return step
+
+
+def _median(losses: jax.Array, count: jax.Array) -> jax.Array:
+  """The (lower) median of the first `count` values, at least one, of a ring."""
+  count = jnp.clip(count, 1, losses.size)
+  used = jnp.arange(losses.size) < count
+  return jnp.sort(jnp.where(used, losses, jnp.finfo(losses.dtype).max))[(count - 1) // 2]

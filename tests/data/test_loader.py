@@ -189,6 +189,10 @@ def test_hosts_share_the_global_batch(text, layout, pad_last):
       parts = [make().batch(step, host, hosts) for host in range(hosts)]
       assert all(len(part['inputs']) == 8 // hosts for part in parts)
       assert equal(joined(parts), data.batch(step))
+  for part in range(2):  # a host's share of each of two microbatches
+    shares = [make().batch(1, host, 2, parts=2) for host in range(2)]
+    mine = [{name: np.split(x, 2)[part] for name, x in share.items()} for share in shares]
+    assert equal(joined(mine), {name: np.split(x, 2)[part] for name, x in data.batch(1).items()})
   for host, hosts in ((0, 3), (2, 2), (-1, 2)):
     with pytest.raises(UserError, match='batch size 8 cannot be divided'):
       data.batch(0, host, hosts)

@@ -105,18 +105,53 @@ def test_peak_memory_counts_what_was_freed():
   assert 5e6 < a < 200e6 and 300e6 < b - a < 330e6
 
 
-def test_clock_tells_waiting_from_the_rest(monkeypatch):
+def test_clock_tells_the_parts_of_a_run_apart(monkeypatch):
   now = [0.0]
   monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+
+  def spend(seconds):
+    now[0] += seconds
+
   clock = metrics.Clock()
-  now[0] += 100  # an evaluation
-  clock.restart()
+  spend(10)
+  with clock.part('eval'):
+    spend(5)
+  clock.started()
+  with clock.part('compile'):
+    spend(20)
+  clock.first_step()
   for _ in range(2):
-    with clock.waiting():
-      now[0] += 1
-    now[0] += 4
+    with clock.part('input'):
+      spend(1)
+    with clock.part('step'):
+      spend(3)
+    spend(1)
     clock.update(50)
-  assert clock.read() == {'perf/step_s': 5, 'perf/input_s': 1, 'perf/tokens_per_s': 10}
-  now[0] += 3
+    clock.first_step()
+  first = clock.read()
+  assert {name: value for name, value in first.items() if name.startswith('perf/')} == {
+    'perf/step_s': 5, 'perf/input_s': 1, 'perf/tokens_per_s': 10, 'perf/first_step_s': 20}
+  shares = {name.partition('/')[2]: value * 45 for name, value in first.items() if name.startswith('goodput/')}
+  assert shares == pytest.approx({'start': 10, 'eval': 5, 'compile': 20, 'input': 2, 'step': 6, 'save': 0})
+  spend(3)
+  with clock.part('step'), clock.part('save'):
+    spend(10)
   clock.update(6)
-  assert clock.read() == {'perf/step_s': 3, 'perf/input_s': 0, 'perf/tokens_per_s': 2}
+  second = clock.read()
+  assert {name: value for name, value in second.items() if name.startswith('perf/')} == {
+    'perf/step_s': 3, 'perf/input_s': 0, 'perf/tokens_per_s': 2}
+  assert second['goodput/save'] == 10 / 58 and second['goodput/step'] == pytest.approx(6 / 58)
+
+
+def test_only_an_active_writer_writes_and_a_rewind_takes_lines_back(tmp_path):
+  with metrics.Metrics(tmp_path / 'other', active=False) as m:
+    m.write(1, {'a': 1})
+    m.text(1, 'a', 'b')
+    m.rewind(0)
+  assert not (tmp_path / 'other').exists()
+  with metrics.Metrics(tmp_path) as m:
+    for step in range(4):
+      m.write(step, {'a': step})
+    m.rewind(1)
+    m.write(2, {'a': 20})
+  assert [line['a'] for line in metrics.read(tmp_path)] == [0, 1, 20]

@@ -209,6 +209,8 @@ def test_two_runs_never_share_a_folder(script, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f'{tmp_path} is already in use by pid {process.pid}$'):
       stages.run_stages(tmp_path, [])
     os.kill(pids[0], signal.SIGSTOP)  # cannot notice that its parent is gone
+    while pathlib.Path(f'/proc/{pids[0]}/stat').read_text().rpartition(') ')[2][0] != 'T':
+      time.sleep(0.01)
     process.kill()
     process.wait()
     with pytest.raises(UserError, match='already in use'):

@@ -1,0 +1,37 @@
+"""A ladder of sizes, the scaling law loss(C) = E + A C^-alpha fitted to all but the largest, and how well it foretells that.
+
+Command:   python train.py --config=configs/ladder.py --workdir=runs/ladder --sweep --fit [--parallel=2]
+           [--config.data.train=MANIFEST --config.data.val=MANIFEST]; without them this repository's own source, as bytes.
+Hardware:  two CPU cores.
+Result:    runs/ladder/ladder.md: the law with 90 % intervals, the largest size's loss foretold and measured.
+Time:      about five minutes. :smoke has smaller sizes, about a minute.
+"""
+
+from configs import base
+from lm.config import variant
+
+WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the last is foretold
+SMOKE_WIDTHS = (8, 16, 24, 32, 40, 48)
+TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
+
+
+def get_config(arg=None):
+  variant(arg)
+  c = base.get_config()
+  base.smoke(c)
+  c.data.train = 'lm/*.py,lm/*/*.py,data/*.py,data/*/*.py,tests/*.py,tests/*/*.py'
+  c.batch_size, c.microbatches = 8, 1
+  c.model.update(num_layers=2, head_dim=8)
+  c.optim.update(schedule='wsd', decay=0.3, warmup=20)
+  c.eval.update(every=10_000, prompts=())
+  c.checkpoint.every, c.log_every = 10_000, 50
+  return c
+
+
+def sweep(add, arg=None):
+  for width in SMOKE_WIDTHS if variant(arg) == 'smoke' else WIDTHS:
+    mlp, heads = 4 * width, width // 8
+    parameters = 268 * width + 2 * (4 * width * width + 3 * width * mlp)
+    steps = parameters * TOKENS_PER_PARAMETER // (8 * 128)
+    add({'model.embed_dim': width, 'model.mlp_dim': mlp, 'model.num_heads': heads, 'model.num_kv_heads': heads,
+         'steps': steps, 'optim.lr': round(0.08 / width**0.5, 5)}, f'width={width}')
