@@ -10,7 +10,8 @@ from lm import bench
 SHAPE = ('--layers=1', '--width=16', '--heads=2', '--vocab=32', '--seq-len=8', '--batch=2', '--chunk=8', '--steps=3')
 
 
-@pytest.mark.parametrize('options', [(), ('--optimizer=muon', '--scan-layers', '--remat=full', '--dtype=bfloat16')])
+@pytest.mark.parametrize('options', [
+  (), pytest.param(('--optimizer=muon', '--scan-layers', '--remat=full', '--dtype=bfloat16'), marks=pytest.mark.slow)])
 def test_prints_one_line_of_json_that_adds_up(options):
   status, out, err = commands.run('-m', 'lm.bench', 'train', '--json', *SHAPE, *options)
   assert status == 0, err
@@ -25,6 +26,7 @@ def test_prints_one_line_of_json_that_adds_up(options):
   assert result['last_loss'] < result['first_loss'] == pytest.approx(3.47, abs=0.1)  # log 32
 
 
+@pytest.mark.slow
 def test_a_missing_peer_is_named():
   status, _, err = commands.run('-m', 'lm.bench', 'train', *SHAPE, '--beside=transformers',
                                 f'--beside-python={commands.sys.executable}')

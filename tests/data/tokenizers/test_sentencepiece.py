@@ -89,6 +89,7 @@ def test_sentencepiece_errors(tmp_path, monkeypatch):
     ours.load(path)
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_for_sentencepiece_only(tmp_path):
   (tmp_path / 'x.model').write_bytes(sentencepiece_model())
   code = 'import sys; from data import tokenizer; tokenizer.load({!r}).encode("a"); print("tensorflow" in sys.modules)'
