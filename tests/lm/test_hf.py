@@ -82,7 +82,8 @@ def test_logits_are_those_of_transformers(name, scan):
 QUICK = ('gpt2', 'llama3', 'gemma3', 'mixtral')  # together they have whatever changes how a cache is read
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name not in QUICK else []) for name in FAMILIES])
+@pytest.mark.parametrize('name', [
+  *QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in QUICK)])
 def test_cached_decoding_is_that_of_transformers(name):
   expected, loaded = golden(name), load(GOLDEN / name, scan_layers=False)
   tokens, lengths = expected['tokens'], expected['lengths']
