@@ -66,7 +66,7 @@ def test_hosts_and_restarts_change_nothing(sources):
     for name, values in expected[3].items():
       np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
   assert make().batch(10**9)['inputs'].shape == (BATCH, SEQ_LEN)  # at once
-  with pytest.raises(UserError, match='cannot be divided among 3'):
+  with pytest.raises(UserError, match='cannot be divided into 1 parts and among 3 hosts'):
     make().batch(0, 0, 3)
 
 
