@@ -1,0 +1,304 @@
+"""What a compiled program does, counted from the text of its HLO: floating-point operations and collectives.
+
+XLA's own `cost_analysis` counts the body of a loop once; here it counts as often as it runs. The text is that of
+`jax.stages.Compiled.as_text()`: one device's program, with the collectives that were put in to spread it.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lm.errors import UserError
+
+COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'collective-permute', 'all-to-all')
+BITS = {'pred': 8, 'c64': 64, 'c128': 128}  # of the types whose names do not end in their number of bits
+_HEAD = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*-> .*\{$')
+_LINE = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (.*)$')
+_ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]')
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One line: `name = shapes opcode(operands), attributes`."""
+
+  name: str
+  shapes: tuple[tuple[str, tuple[int, ...]], ...]  # (type, dimensions) of the result, or of the parts of a tuple
+  opcode: str
+  operands: tuple[str, ...]
+  arguments: str  # the text between the parentheses
+  attributes: str
+  root: bool
+
+  def attribute(self, name: str) -> str | None:
+    """The value of `name=value`, without the % of a computation."""
+    found = re.search(rf'[, ]{name}=%?([\w.<>\->]+|\{{[^}}]*\}})', self.attributes)
+    return found and found[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """Calls of a kernel that XLA does not see into."""
+
+  name: str
+  count: int
+  operands: tuple[tuple[str, tuple[int, ...]], ...]  # (type, dimensions)
+
+
+@dataclasses.dataclass
+class Cost:
+  """What one device does in one run of the program."""
+
+  flops: float = 0.0  # of matrix products: 2 for each multiply-add; those of kernels are not among them
+  kernels: list[Kernel] = dataclasses.field(default_factory=list)
+  counts: Counter = dataclasses.field(default_factory=Counter)  # (mesh axes, kind) -> collectives run
+  bytes: Counter = dataclasses.field(default_factory=Counter)  # (mesh axes, kind) -> bytes that the device sends
+
+  def collectives(self) -> dict[str, dict[str, dict[str, float]]]:
+    """{mesh axes: {kind: {count, bytes}}}; several axes are joined by +."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for (axes, kind), count in sorted(self.counts.items()):
+      table.setdefault(axes, {})[kind] = {'count': count, 'bytes': self.bytes[axes, kind]}
+    return table
+
+
+def cost(text: str, mesh: dict[str, int], trips: int = 1) -> Cost:
+  """Counts what the program in `text` does on one device.
+
+  Bytes sent are those of a ring of n devices: an all-gather sends its input n - 1 times, a reduce-scatter and an all-to-all
+  (n - 1) / n of theirs, an all-reduce twice that, a permutation its input. Of the branches of a conditional the one with
+  the most operations counts.
+
+  Args:
+    text: the program.
+    mesh: size of each axis of the mesh, outermost first; devices are numbered along it.
+    trips: of a loop whose number of turns is an argument of the program.
+
+  Raises:
+    UserError: text that this does not understand.
+  """
+  return _Counter(_parse(text), mesh, trips).cost
+
+
+class _Counter:
+  """Walks the program from its entry on."""
+
+  def __init__(self, program: tuple[dict[str, dict[str, Instruction]], str], mesh: dict[str, int], trips: int):
+    self._computations, entry = program
+    self._mesh, self._trips = mesh, trips
+    self.cost = Cost()
+    self._walk(entry, 1, self.cost, set())
+
+  def _walk(self, name, times, cost, seen):
+    """Adds what `times` runs of a computation come to; `seen`: the collectives that were met around it.
+
+    The start, the end and what is fused in between of an asynchronous collective all hold it, on the same channel.
+    """
+    body = self._computations[name]
+    for x in body.values():
+      kind = x.opcode.removesuffix('-start')
+      if x.opcode == 'while':
+        self._walk(x.attribute('body'), times * self._turns(x, body), cost, set())
+      elif x.opcode == 'conditional':
+        self._branch(x, times, cost, seen)
+      elif x.opcode == 'fusion' and 'all-reduce-scatter' in x.attribute('calls'):
+        inside = self._computations[x.attribute('calls')]
+        one = next(i for i in inside.values() if i.opcode.startswith('all-reduce'))
+        self._collective(one, 'reduce-scatter', inside, times, cost, seen)
+      elif x.opcode in ('fusion', 'call', 'async-start'):
+        self._walk(x.attribute('calls') or x.attribute('to_apply'), times, cost, seen)
+      elif x.opcode == 'convolution':
+        cost.flops += times * _convolution(x, *(_shape(body, name) for name in x.operands))
+      elif x.opcode == 'dot':
+        summed = [int(i) for i in _numbers(x.attribute('lhs_contracting_dims'))]
+        lhs = _shape(body, x.operands[0])
+        cost.flops += times * 2 * math.prod(x.shapes[0][1]) * math.prod(lhs[i] for i in summed)
+      elif kind in COLLECTIVES:
+        self._collective(x, kind, body, times, cost, seen)
+      elif x.opcode == 'custom-call' and 'custom_call_target="tpu_custom_call"' in x.attributes:
+        operands = tuple(shape for name in x.operands for shape in body[name].shapes)
+        cost.kernels.append(Kernel(re.sub(r'[.\d]+$', '', x.name), times, operands))
+
+  def _branch(self, x, times, cost, seen):
+    names = x.attribute('branch_computations') or f'{x.attribute("true_computation")},{x.attribute("false_computation")}'
+    costs = []
+    for name in re.findall(r'[\w.-]+', names):
+      costs.append(Cost())
+      self._walk(name, times, costs[-1], seen)
+    most = max(costs, key=lambda c: (c.flops, sum(k.count for k in c.kernels), sum(c.bytes.values())))
+    cost.flops += most.flops
+    cost.kernels += most.kernels
+    cost.counts.update(most.counts)
+    cost.bytes.update(most.bytes)
+
+  def _turns(self, x, body):
+    """How often a loop runs: its induction variable counts from a constant, by one, up to another or to an argument."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', x.attributes):
+      return int(known[1])
+    condition = self._computations[x.attribute('condition')]
+    root = next(i for i in condition.values() if i.root)
+    arguments = list(root.operands)
+    if root.opcode == 'fusion':
+      inside = self._computations[root.attribute('calls')]
+      places = {i.name: int(i.arguments) for i in inside.values() if i.opcode == 'parameter'}
+      root = next(i for i in inside.values() if i.root)
+      arguments = [arguments[places[name]] if name in places else inside[name] for name in root.operands]
+    if root.opcode != 'compare' or root.attribute('direction') != 'LT':
+      raise UserError(f'HLO: the condition of {x.name} is {root.opcode}, not one number below another')
+    index, bound = (condition[a] if isinstance(a, str) else a for a in arguments)
+    first = _element(body, x.operands[0], int(index.attribute('index')))
+    if bound.opcode != 'constant' or first.opcode != 'constant':
+      return self._trips
+    return int(bound.arguments) - int(first.arguments)
+
+  def _collective(self, x, kind, body, times, cost, seen):
+    channel = x.attribute('channel_id') or x.name
+    if channel in seen:
+      return
+    seen.add(channel)
+    operands = x.operands[:1] if kind == 'collective-permute' else x.operands
+    size = sum(_bytes(shape) for name in operands for shape in body[name].shapes)
+    if kind == 'collective-permute':
+      pairs = np.array(_numbers(re.search(r'source_target_pairs=(\{\{.*?\}\})', x.attributes)[1])).reshape(-1, 2)
+      moved = pairs[pairs[:, 0] != pairs[:, 1]]
+      axes, sent = self._axes(moved), size * len(moved) / math.prod(self._mesh.values())
+    else:
+      groups = _groups(x.attributes, math.prod(self._mesh.values()))
+      axes, n = self._axes(groups), groups.shape[1]
+      sent = size * {'all-gather': n - 1, 'all-reduce': 2 * (n - 1) / n}.get(kind, (n - 1) / n)
+    if axes:
+      cost.counts[axes, kind] += times
+      cost.bytes[axes, kind] += times * sent
+
+  def _axes(self, groups: np.ndarray) -> str:
+    """The mesh axes along which devices of the same group differ, joined by +."""
+    places = np.stack(np.unravel_index(groups, tuple(self._mesh.values())))
+    varies = (places != places[:, :, :1]).any((1, 2))
+    return '+'.join(axis for axis, differs in zip(self._mesh, varies, strict=True) if differs)
+
+
+def _groups(attributes: str, devices: int) -> np.ndarray:
+  """The devices of each group, [groups, devices of one], from any of the forms in which XLA writes them.
+
+  `{{0,1},{2,3}}`; `[2,2]<=[2,2]T(1,0)`, which is iota, reshaped, transposed, reshaped; `mesh['a'=2,'b'=2] {'b'}`, the groups
+  along the axes named of a mesh of iota, or of `device_ids=([2,2]T(1,0))`. All devices are one group: `{}`.
+  """
+  text = attributes.partition('replica_groups=')[2]
+  if found := re.match(r"mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([\w',]+)\}", text):
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
+    along = re.findall(r"'(\w+)'", found[3])
+    ids = _iota(found[2] or f'[{math.prod(axes.values())}]').reshape(tuple(axes.values()))
+    return np.moveaxis(ids, [list(axes).index(name) for name in along], range(-len(along), 0)).reshape(
+      -1, math.prod(axes[name] for name in along))
+  if found := re.match(r'\[([\d,]+)\]<=(\[[\d,]+\]\S*?)(?:, |$)', text):
+    return _iota(found[2]).reshape(_numbers(found[1]))
+  if found := re.match(r'\{\{[\d,{}]+\}\}', text):
+    return np.array([_numbers(group) for group in re.findall(r'[\d,]+', found[0].replace('},{', ' '))])
+  if text.startswith('{}'):
+    return np.arange(devices)[None]
+  raise UserError(f'HLO: replica groups of a form that is not known: {text[:200]}')
+
+
+def _iota(text: str) -> np.ndarray:
+  """0, 1, 2, ... in the shape and order that `[4,2]T(1,0)` says."""
+  shape, _, order = text.partition('T')
+  ids = np.arange(math.prod(_numbers(shape))).reshape(_numbers(shape))
+  return ids.transpose(_numbers(order)) if order else ids
+
+
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in re.findall(r'\d+', text)]
+
+
+def _element(body, name, index):
+  """The instruction behind element `index` of a tuple, through copies."""
+  x = body[name]
+  while x.opcode in ('copy', 'tuple', 'bitcast', 'opt-barrier'):
+    x = body[x.operands[index if x.opcode == 'tuple' else 0]]
+    if x.opcode == 'constant':
+      break
+  return x
+
+
+def _shape(body, name) -> tuple[int, ...]:
+  return body[name].shapes[0][1]
+
+
+def _bytes(shape) -> int:
+  kind, dimensions = shape
+  bits = BITS.get(kind) or int(re.match(r'[a-z]+(\d+)', kind)[1])
+  return math.prod(dimensions) * bits // 8
+
+
+def _convolution(x: Instruction, lhs: Sequence[int], rhs: Sequence[int]) -> float:
+  """Operations of a convolution, which is what TPUs turn matrix products into. Products with padding are not done."""
+  left, right, out = re.match(r'(\w+)_(\w+)->(\w+)', x.attribute('dim_labels')).groups()
+  window = dict(re.findall(r'(\w+)=([\dx_-]+)', re.search(r'window=\{(.*?)\}', x.attributes)[1])) if 'window=' in (
+    x.attributes) else {}
+  pairs = 1
+  for i, axis in enumerate(sorted(set(left) - {'b', 'f'})):
+
+    def get(name, default, i=i):
+      return [int(n) for n in window[name].split('x')[i].split('_')] if name in window else default
+
+    size, result, kernel = lhs[left.index(axis)], x.shapes[0][1][out.index(axis)], rhs[right.index(axis)]
+    (stride,), (low, *_), (spread,), (apart,) = get('stride', [1]), get('pad', [0]), get('lhs_dilate', [1]), get('rhs_dilate', [1])
+    pairs *= _valid(size, result, kernel, stride, low, spread, apart)
+  batch, features = x.shapes[0][1][out.index('b')], x.shapes[0][1][out.index('f')]
+  return 2.0 * batch * features * rhs[right.index('i')] * pairs
+
+
+@functools.cache
+def _valid(size, result, kernel, stride, low, spread, apart) -> int:
+  """Pairs of an output position and a kernel position that meet an input and not padding."""
+  at = np.arange(result)[:, None] * stride + np.arange(kernel) * apart - low
+  return int(((at >= 0) & (at % spread == 0) & (at // spread < size)).sum())
+
+
+def _parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+  """({computation: {name: instruction}}, name of the entry)."""
+  text = re.sub(r'/\*.*?\*/', '', text)
+  computations: dict[str, dict[str, Instruction]] = {}
+  entry, body = None, None
+  for line in text.splitlines():
+    if head := _HEAD.match(line):
+      body = computations.setdefault(head[1], {})
+      entry = head[1] if line.startswith('ENTRY') else entry
+    elif body is not None and (found := _LINE.match(line)):
+      x = _instruction(found[2], found[3], bool(found[1]))
+      body[x.name] = x
+  if entry is None:
+    raise UserError('HLO: no ENTRY computation')
+  return computations, entry
+
+
+def _instruction(name: str, text: str, root: bool) -> Instruction:
+  if text.startswith('('):
+    end = _close(text, 0)
+  else:
+    end = re.match(r'\S+', text).end()
+  shapes = tuple((kind, tuple(_numbers(sizes))) for kind, sizes in _ARRAY.findall(text[:end]))
+  opcode = re.match(r' ([\w-]+)\(', text[end:])
+  start = end + opcode.end() - 1
+  stop = _close(text, start)
+  arguments = text[start + 1:stop - 1]
+  operands = tuple(re.findall(r'%([\w.-]+)', arguments))
+  return Instruction(name, shapes, opcode[1], operands, arguments, text[stop:], root)
+
+
+def _close(text: str, start: int) -> int:
+  """Behind the parenthesis that closes the one at `start`."""
+  depth = itertools.accumulate({'(': 1, ')': -1}.get(c, 0) for c in text[start:])
+  return start + next(i for i, d in enumerate(depth) if not d) + 1
+
+
+def walk(text: str) -> Iterator[tuple[str, Instruction]]:
+  """Each instruction of a program with the computation that it is in."""
+  for name, body in _parse(text)[0].items():
+    for x in body.values():
+      yield name, x
