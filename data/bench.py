@@ -2,12 +2,12 @@
 
 Commands: extract, clean, language, duplicates, tokenizer, loader; all of them in turn where none is given.
 
-Prints one JSON object a line. What is compared runs by turns on the same texts, in the same process, and the ratio is the
-median over the rounds, so that a load which comes and goes meets both.
+Prints one JSON object a line. What is compared runs by turns on the same texts (data/timing.py).
 """
 
 import argparse
 import collections
+import functools
 import gettext
 import json
 import os
@@ -25,7 +25,7 @@ import tiktoken
 from datatrove.data import Document
 from datatrove.io import DataFolder
 
-from data import chat, tokenize, train_tokenizer
+from data import chat, timing, tokenize, train_tokenizer
 from data import tokenizer as tokenizers
 from data.tokenizers import bpe
 from data.tokenizers.base import valid
@@ -52,7 +52,7 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
       'tokenizer': spec if args.tokenizer else 'trained on these texts',
       'vocab_size': ours.vocab_size,
       'texts': len(texts),
-      **by_turns(systems, texts, args.rounds),
+      **encoding_speeds(systems, texts, args.rounds),
     }
 
 
@@ -102,14 +102,11 @@ def duplicates(args: argparse.Namespace) -> Iterator[dict]:
   """
   loguru.logger.disable('datatrove')
   pages = list(random_pages(args.beside))
-  seconds = {name: [] for name in DUPLICATE_STEPS}
-  for _ in range(args.rounds):
-    for name, steps in DUPLICATE_STEPS.items():
-      seconds[name].append(timed(steps, pages))
-  ours, theirs = seconds.values()
-  ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+  systems = {name: functools.partial(timed, steps, pages) for name, steps in DUPLICATE_STEPS.items()}
+  seconds = timing.by_turns(systems, args.rounds)
   speeds = {f'{name}_pages_per_s': len(pages) / statistics.median(times) for name, times in seconds.items()}
-  yield {'bench': 'duplicates', 'pages': len(pages), 'rounds': args.rounds, **speeds, 'speed_over_datatrove': ratio}
+  figures = {**speeds, 'speed_over_datatrove': timing.speedup(*seconds.values())}
+  yield {'bench': 'duplicates', 'pages': len(pages), 'rounds': args.rounds, **figures}
   sizes = [int(size) for size in args.sizes.split(',')]
   took = []
   for size in sizes:
@@ -210,7 +207,7 @@ def _web():
   return bench
 
 
-def by_turns(
+def encoding_speeds(
   systems: dict[str, Callable[[list[str]], object]],
   texts: list[str],
   rounds: int,
@@ -218,19 +215,20 @@ def by_turns(
 ) -> dict:
   """Megabytes a second of each system (median over rounds); of the first beside the second, the ratio and if they agree."""
   size = sum(len(text.encode()) for text in texts)
-  seconds, results = {name: [] for name in systems}, {}
-  for _ in range(rounds + 1):
-    for name, system in systems.items():
-      start = clock()
-      results[name] = system(texts)
-      seconds[name].append(clock() - start)
+  results = {}
+
+  def timed(name):
+    start = clock()
+    results[name] = systems[name](texts)
+    return clock() - start
+
+  seconds = timing.by_turns({name: functools.partial(timed, name) for name in systems}, rounds + 1)
   seconds = {name: times[1:] for name, times in seconds.items()}  # the first round warms up
   speeds = {f'{name}_mb_per_s': size / statistics.median(times) / 1e6 for name, times in seconds.items()}
   figures = {'bytes': size, 'cores': os.cpu_count(), 'rounds': rounds, **speeds}
   if len(systems) > 1:
     (a, mine), (b, theirs) = seconds.items()
-    ratio = statistics.median(y / x for x, y in zip(mine, theirs, strict=True))
-    figures |= {f'speed_over_{b}': ratio, f'same_as_{b}': results[a] == results[b]}
+    figures |= {f'speed_over_{b}': timing.speedup(mine, theirs), f'same_as_{b}': results[a] == results[b]}
   return figures
 
 

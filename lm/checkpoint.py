@@ -32,6 +32,7 @@ from jax.experimental import multihost_utils
 
 from lm import files
 from lm.errors import UserError
+from lm.sharding import leaf_name
 
 _CHUNK = 2**26  # bytes
 Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
@@ -276,10 +277,10 @@ def read_params(path: files.Path, names: Collection[str]) -> dict[str, np.ndarra
   """Some of the parameters as they are stored, on the host, none of the others being read. Files are not verified."""
   handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(locate(path) / 'params')
   wanted = jax.tree_util.tree_map_with_path(
-    lambda p, _: ocp.RestoreArgs(restore_type=np.ndarray) if _name(p) in names else ocp.PLACEHOLDER,
+    lambda p, _: ocp.RestoreArgs(restore_type=np.ndarray) if leaf_name(p) in names else ocp.PLACEHOLDER,
     handler.metadata(directory).tree)
   read = handler.restore(directory, args=ocp.args.PyTreeRestore(wanted, restore_args=wanted))
-  return {_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(read) if x is not ocp.PLACEHOLDER}
+  return {leaf_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(read) if x is not ocp.PLACEHOLDER}
 
 
 def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str, Any]]:
@@ -399,11 +400,7 @@ def _read(path: pathlib.Path, item: str, abstract: Tree, cast: bool = False) -> 
 def _arrays(tree: Tree) -> dict[str, ArrayType]:
   """Dtype and shape of each array of a tree, by its slash-separated name."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {_name(path): ArrayType(np.dtype(x.dtype), tuple(x.shape)) for path, x in leaves}
-
-
-def _name(path: tuple) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator='/')
+  return {leaf_name(path): ArrayType(np.dtype(x.dtype), tuple(x.shape)) for path, x in leaves}
 
 
 def _not_orbax_traceback(record: logging.LogRecord) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lm.errors import UserError, unknown
+from lm.layers import layer_types
 
 Fields = dict[str, Any]
 
@@ -240,7 +241,7 @@ class Windows:
     return {'layer_types': types, 'window': window}
 
   def write(self, ours: Fields) -> Fields:
-    types = spread(ours)
+    types = layer_types(ours)
     windowed = 'window' in types
     hf = {'sliding_window': ours['window'] if windowed else None}
     if self.switch:
@@ -271,7 +272,7 @@ class NoPositions:
     return {'layer_types': ['full' if r else 'nope' for r in rotated[:layers]]}
 
   def write(self, ours: Fields) -> Fields:
-    return {'no_rope_layers': [int(kind != 'nope') for kind in spread(ours)], 'use_sliding_window': False}
+    return {'no_rope_layers': [int(kind != 'nope') for kind in layer_types(ours)], 'use_sliding_window': False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,16 +324,10 @@ def num_layers(hf: Fields) -> int:
   return need(hf, 'num_hidden_layers', int)
 
 
-def spread(ours: Fields) -> list[str]:
-  """The type of every layer."""
-  types = ours['layer_types']
-  return [types[i % len(types)] for i in range(ours['num_layers'])]
-
-
 def canonical(config: Mapping[str, Any]) -> Fields:
   """The architecture of a config.model, the same for all configs that compute the same: what has no effect is plain."""
   c = {field: config[field] for field in ARCHITECTURE}
-  types = tuple(spread(c))
+  types = tuple(layer_types(c))
   period = next(n for n in range(1, len(types) + 1) if all(t == types[i % n] for i, t in enumerate(types)))
   c['layer_types'] = types[:period]
   dull = []

@@ -28,7 +28,7 @@ import numpy as np
 import safetensors
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, errors, families, files, model
+from lm import checkpoint, errors, families, files, model, sharding
 from lm import config as config_lib
 from lm.errors import UserError
 from lm.families import Family, Tensor
@@ -209,7 +209,7 @@ def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
   """Where each parameter of a model is stored, by its slash-separated name."""
   abstract = nn.unbox(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
   leaves = jax.tree_util.tree_leaves_with_path(abstract)
-  named = {jax.tree_util.keystr(path, simple=True, separator='/'): x.shape for path, x in leaves}
+  named = {sharding.leaf_name(path): x.shape for path, x in leaves}
   return {name: Layout(family.tensors[name], shape) for name, shape in named.items()}
 
 
@@ -294,7 +294,7 @@ def load(source: Source, config: FrozenConfigDict, abstract_params: Any) -> Any:
   layout = open_params(source, config)
 
   def one(path, x):
-    at = layout[jax.tree_util.keystr(path, simple=True, separator='/')]
+    at = layout[sharding.leaf_name(path)]
     parts: dict[str, np.ndarray] = {}  # devices may hold the same
 
     def read(index):

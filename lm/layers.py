@@ -1,6 +1,8 @@
 """What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes: see lm/model.py."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +20,24 @@ ACTIVATIONS = {
 }
 GATED = ('swiglu', 'geglu')
 NORMS = ('rmsnorm', 'layernorm')
+
+
+def layer_types(config: Mapping[str, Any]) -> list[str]:
+  """The type of every layer of a config.model, whose `layer_types` are repeated."""
+  types = config['layer_types']
+  return [types[i % len(types)] for i in range(config['num_layers'])]
+
+
+def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+  """Positions of the (input, output) axes of a parameter with these axis names that is a matrix, one in each layer or expert.
+
+  None for vectors and for the table of positions.
+  """
+  if 'positions' in names or 'embed' not in names:  # the bias of a query has two axes, heads and head_dim: no matrix
+    return None
+  axes = tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
+  split = 1 if names[axes[0]] == 'embed' else len(axes) - 1  # embed is all of the input or all of the output
+  return (axes[:split], axes[split:]) if len(axes) > 1 else None
 
 
 class Norm(nn.Module):

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lm import kernels, rope
 from lm.attention import attend, softcap
 from lm.errors import UserError, unknown
-from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, residual_std
+from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, layer_types, residual_std
 from lm.sharding import constrain
 
 POSITIONS = ('rope', 'learned')
@@ -55,7 +55,7 @@ def init_cache(config: FrozenConfigDict, batch_size: int, capacity: int) -> Cach
 
 def layer_kinds(config: FrozenConfigDict) -> list[str]:
   """The types of layer that a model has, each once."""
-  return [kind for kind in LAYER_TYPES if kind in config.layer_types[:config.num_layers]]
+  return [kind for kind in LAYER_TYPES if kind in layer_types(config)]
 
 
 class Attention(nn.Module):
@@ -132,8 +132,8 @@ class Block(nn.Module):
     out_BTD, cache = attention(before('attention', x_BTD), tables, mask_BTS, segment_ids_BT, positions_BT, cache, layer, kind)
     x_BTD = x_BTD + after('attention', out_BTD)
     normed_BTD = before('mlp', x_BTD)
-    real_BT = (segment_ids_BT > 0).astype(jnp.float32)
     if c.num_experts:
+      real_BT = (segment_ids_BT > 0).astype(jnp.float32)
       out_BTD = Experts(c, name='mlp')(normed_BTD, real_BT, whole_rows=cache is not None)
     else:
       out_BTD = Mlp(c, name='mlp')(normed_BTD)
@@ -202,7 +202,7 @@ class Transformer(nn.Module):
     kinds = layer_kinds(c)
     tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
     masks = [mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds]
-    kind_L = jnp.asarray([kinds.index(c.layer_types[i % len(c.layer_types)]) for i in range(c.num_layers)], jnp.int32)
+    kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
 
     block = Block
     if c.remat != 'none':

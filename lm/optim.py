@@ -9,6 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from lm.errors import UserError, unknown
+from lm.layers import matrix_sides
 
 OPTIMIZERS = ('adamw', 'muon')
 SCHEDULES = ('cosine', 'wsd', 'constant')
@@ -38,16 +39,9 @@ def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule
   return optax.join_schedules([ramp, after], [warmup])
 
 
-def matrix_axes(names: tuple[str, ...]) -> tuple[int, ...]:
-  """Positions of the axes that make a parameter a matrix (two or more of them) rather than a vector or a table."""
-  if 'positions' in names or 'embed' not in names:  # the bias of a query has two axes, heads and head_dim: no matrix
-    return ()
-  return tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
-
-
 def decay_mask(axes: Any) -> Any:
   """True for the parameters that weight decay applies to: matrices, told by their axis names."""
-  return jax.tree.map(lambda names: len(matrix_axes(names)) > 1, axes, is_leaf=_is_names)
+  return jax.tree.map(lambda names: matrix_sides(names) is not None, axes, is_leaf=_is_names)
 
 
 def muon_dimensions(axes: Any) -> Any:
@@ -57,11 +51,8 @@ def muon_dimensions(axes: Any) -> Any:
   """
 
   def one(names):
-    matrix = matrix_axes(names)
-    if names[0] != 'layers' or len(matrix) < 2:
-      return None
-    split = 1 if names[matrix[0]] == 'embed' else len(matrix) - 1  # embed is all of the input or all of the output
-    return optax.contrib.MuonDimensionNumbers(matrix[:split], matrix[split:])
+    sides = matrix_sides(names) if names[0] == 'layers' else None
+    return sides and optax.contrib.MuonDimensionNumbers(*sides)
 
   return jax.tree.map(one, axes, is_leaf=_is_names)
 

@@ -74,19 +74,20 @@ def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) ->
   """
   if hf.is_folder(path):
     source = hf.open_folder(path)
-    config = adopt(execution, defaults, hf.model_config(source, defaults).to_dict())
-    kernels.check(config, mesh.devices.flat[0].platform)
-    shapes, axes = abstract_params(config, mesh)
-    params = hf.load(source, config, shapes)
-    return Pretrained(config, params, axes, source.provenance, source.path, 0, str(source.path))
-  folder = checkpoint.locate(path)
-  config = adopt(execution, defaults, checkpoint.provenance(folder)['config']['model'])
+    stored, run, step, tokenizer = hf.model_config(source, defaults).to_dict(), source.path, 0, source.path
+  else:
+    source = checkpoint.locate(path)
+    stored, run, step = checkpoint.provenance(source)['config']['model'], source.parent.parent, int(source.name)
+    tokenizer = run / 'tokenizer'
+  config = adopt(execution, defaults, stored)
   model.check(config)
   kernels.check(config, mesh.devices.flat[0].platform)
   shapes, axes = abstract_params(config, mesh)
-  params, provenance = checkpoint.load_params(folder, shapes)
-  run = folder.parent.parent
-  return Pretrained(config, params, axes, provenance, run, int(folder.name), str(run / 'tokenizer'))
+  if isinstance(source, hf.Source):
+    params, provenance = hf.load(source, config, shapes), source.provenance
+  else:
+    params, provenance = checkpoint.load_params(source, shapes)
+  return Pretrained(config, params, axes, provenance, run, step, str(tokenizer))
 
 
 def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:

@@ -1,6 +1,6 @@
 """The program of a training run: its step over a mesh, with the shapes and shardings of what goes in and out.
 
-`train.py` runs it, `lm.aot` compiles it for a topology that is not there: it is the same.
+It can be run, or compiled for devices that are not there: nothing here needs arrays.
 """
 
 import dataclasses

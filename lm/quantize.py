@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lm.layers import matrix_sides
+
 QUANTIZATIONS = ('none', 'int8')
 
 
@@ -26,8 +28,7 @@ def int8(params: Any, axes: Any) -> Any:
   names, kernel = axes['kernel'], params['kernel']
   if 'router' in names:
     return params
-  matrix = [i for i, name in enumerate(names) if name not in ('layers', 'expert')]
-  summed = matrix[:1] if names[matrix[0]] == 'embed' else matrix[:-1]  # embed is all of the input or all of the output
+  summed, _ = matrix_sides(names)
   scale = jnp.maximum(jnp.abs(kernel).max(summed, keepdims=True).astype(jnp.float32) / 127, jnp.finfo(jnp.float32).tiny)
   values = jnp.round(kernel.astype(jnp.float32) / scale).astype(jnp.int8)
   return params | {'kernel': values, 'kernel_scale': jnp.squeeze(scale, summed)}

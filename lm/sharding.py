@@ -76,6 +76,11 @@ def axis_names(boxed: Any) -> Any:
   return jax.tree.map(lambda box: box.names, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
 
 
+def leaf_name(path: tuple) -> str:
+  """The slash-separated name of a leaf, given its path in a tree (`jax.tree_util`)."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def param_shardings(boxed: Any, mesh: Mesh) -> Any:
   """A NamedSharding for each boxed (abstract) parameter.
 
@@ -87,7 +92,7 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
   total = sum(x.size for x in jax.tree.leaves(nn.unbox(boxed)))
 
   def one(path, box):
-    where = f'parameter {jax.tree_util.keystr(path, simple=True, separator="/")}'
+    where = f'parameter {leaf_name(path)}'
     for name, size in zip(box.names, box.value.shape, strict=True):
       mesh_axis = RULES[name]
       if mesh_axis is not None and size % mesh.shape[mesh_axis]:
@@ -174,7 +179,6 @@ def describe(tree: Any, mesh: Mesh) -> str:
   lines, total = [], 0
   for path, x in jax.tree_util.tree_leaves_with_path(tree):
     size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    lines.append(f'{name:64} {x.dtype.name + str(list(x.shape)):28} {x.sharding.spec!s:44} {size:16,}')
+    lines.append(f'{leaf_name(path):64} {x.dtype.name + str(list(x.shape)):28} {x.sharding.spec!s:44} {size:16,}')
     total += size
   return '\n'.join([f'mesh {dict(mesh.shape)}; bytes per device at the right', *lines, f'{total:,} bytes per device in all'])

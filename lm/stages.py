@@ -67,7 +67,7 @@ def run_stages(workdir: files.Path, stages: Sequence[Stage]) -> None:
       message if it raised a UserError or an OSError; else its traceback is on stderr).
   """
   workdir = pathlib.Path(workdir)
-  with files.locked(workdir, LOCK_SECONDS) as fd, _ended_by_sigterm():
+  with files.locked(workdir, LOCK_SECONDS) as fd, ended_by_sigterm():
     for stage in stages:
       _check(workdir, stage)
     for i, stage in enumerate(stages, 1):
@@ -202,7 +202,7 @@ def _inherit(duplicate) -> _Lock:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
   """Inside, SIGTERM ends this process in order."""
   previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   try:

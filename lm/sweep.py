@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lm import config as config_lib
-from lm import files, plots, scaling
+from lm import files, plots, scaling, stages
 from lm.errors import UserError
 
 POLL_SECONDS = 0.2
@@ -113,11 +112,11 @@ def _complete(workdir: pathlib.Path, trial: Trial, config: ConfigDict) -> bool:
   return True
 
 
+@stages.ended_by_sigterm()
 def _run_all(workdir: pathlib.Path, waiting: list[tuple[Trial, list[str]]], parallel: int) -> dict[str, str]:
   """Runs all, so many at a time; returns the last line of those that failed, by name. Told to stop, it has them stop."""
   running: list[tuple[Trial, subprocess.Popen]] = []
   failed, waiting = {}, list(waiting)
-  previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   try:
     while waiting or running:
       while waiting and len(running) < parallel:
@@ -137,7 +136,6 @@ def _run_all(workdir: pathlib.Path, waiting: list[tuple[Trial, list[str]]], para
       process.terminate()
     for _, process in running:
       process.wait()
-    signal.signal(signal.SIGTERM, previous)
   return failed
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import functools
 import gzip
 import json
 import pathlib
@@ -27,6 +28,7 @@ from datatrove.pipeline.readers import WarcReader
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import split_into_words
 
+from data import timing
 from data.web import blocks, language, pages, words
 from data.web import clean as cleaning
 from data.web import extract as extraction
@@ -54,25 +56,27 @@ def extract(args: argparse.Namespace) -> Iterator[dict]:
   """
   bodies, known = _pages_of(pathlib.Path(args.pages)) if args.pages else _made(args.count)
   names = [*extraction.EXTRACTORS, *(['beside'] if args.beside else [])]
-  seconds, texts, version = collections.defaultdict(list), {}, ''
+  texts, version = {}, ''
   for name in extraction.EXTRACTORS:
     extraction.extract(bodies[0], '', name)  # imports what it needs
-  for _ in range(args.rounds):
-    for name in names:
-      if name == 'beside':
-        done = subprocess.run([args.beside, '-W', 'ignore', '-c', _BESIDE], input=pickle.dumps(bodies), capture_output=True)
-        if done.returncode:
-          raise UserError(f'--beside={args.beside}: {done.stderr.decode(errors="replace").strip()[-300:]}')
-        took, texts[name], version = pickle.loads(done.stdout)
-      else:
-        start = time.process_time()
-        texts[name] = [extraction.extract(body, '', name)[1] for body in bodies]
-        took = time.process_time() - start
-      seconds[name].append(took)
+
+  def timed(name):
+    nonlocal version
+    if name == 'beside':
+      done = subprocess.run([args.beside, '-W', 'ignore', '-c', _BESIDE], input=pickle.dumps(bodies), capture_output=True)
+      if done.returncode:
+        raise UserError(f'--beside={args.beside}: {done.stderr.decode(errors="replace").strip()[-300:]}')
+      took, texts[name], version = pickle.loads(done.stdout)
+      return took
+    start = time.process_time()
+    texts[name] = [extraction.extract(body, '', name)[1] for body in bodies]
+    return time.process_time() - start
+
+  seconds = timing.by_turns({name: functools.partial(timed, name) for name in names}, args.rounds)
   for name, times in seconds.items():
     figures = {'pages_per_s': len(bodies) / statistics.median(times), **shingle_scores(known, texts[name])}
     if args.beside and name != 'beside':
-      figures['speed_over_beside'] = statistics.median(b / a for a, b in zip(times, seconds['beside'], strict=True))
+      figures['speed_over_beside'] = timing.speedup(times, seconds['beside'])
     label = f'trafilatura {version}, precision favoured' if name == 'beside' else name
     yield {'bench': 'extract', 'extractor': label, 'pages': len(bodies), 'source': args.pages or 'generated', **figures}
 
@@ -119,15 +123,17 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
       paragraphs = pages.prose()
       pages.write_warc(pathlib.Path(source), (pages.page(paragraphs, number)[0] for number in range(args.count)))
     count = sum(1 for path, _ in warc_files(source) for _ in read_pages(path))
-    seconds, kept = {name: [] for name in SIDES}, {}
-    for turn in range(args.rounds):
-      for name in SIDES:
-        out = f'{folder}/{name}-{turn}'
+    kept = {}
+
+    def timed(name):
+      with tempfile.TemporaryDirectory() as out:
         done = subprocess.run([sys.executable, '-m', 'data.web.bench', name, source, out, args.extractor], capture_output=True)
-        if done.returncode:
-          raise UserError(f'{name}: {done.stderr.decode(errors="replace").strip()[-500:]}')
-        took, kept[name] = json.loads(done.stdout.splitlines()[-1])
-        seconds[name].append(took)
+      if done.returncode:
+        raise UserError(f'{name}: {done.stderr.decode(errors="replace").strip()[-500:]}')
+      took, kept[name] = json.loads(done.stdout.splitlines()[-1])
+      return took
+
+    seconds = timing.by_turns({name: functools.partial(timed, name) for name in SIDES}, args.rounds)
   ours, theirs = (set(kept[name]) for name in SIDES)
   yield {
     'bench': 'clean',
@@ -136,7 +142,7 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
     'extractor': args.extractor,
     'trafilatura': trafilatura.__version__,
     **{f'{name}_pages_per_s': count / statistics.median(times) for name, times in seconds.items()},
-    'speed_over_datatrove': statistics.median(b / a for a, b in zip(*seconds.values(), strict=True)),
+    'speed_over_datatrove': timing.speedup(*seconds.values()),
     'kept_by_both': len(ours & theirs),
     'kept_by_ours_alone': len(ours - theirs),
     'kept_by_datatrove_alone': len(theirs - ours),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from lm import distributed
+from lm import distributed, sharding
 from lm.model import Transformer
 from lm.steps.common import LossFn
 
@@ -17,7 +17,7 @@ from lm.steps.common import LossFn
 def _bad_places(tree: Any) -> Iterator[tuple[float, str]]:
   """(order in the forward pass, name) of every parameter of every layer that is not finite."""
   for path, x in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    name = sharding.leaf_name(path)
     bad = distributed.fetch(~jnp.isfinite(x))
     if name.startswith('layers/'):
       yield from ((float(i), f'{name}, layer {i}') for i in np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1)))

@@ -135,7 +135,7 @@ def test_without_a_command_all_run(monkeypatch, capsys):
 
 def test_by_turns():
   times = iter([0, 9, 9, 18, 0, 1, 1, 3, 3, 4, 4, 6])  # the round that warms up, then two of 1 s beside 2 s
-  figures = bench.by_turns({'ours': list, 'theirs': sorted}, ['é' * 500_000], rounds=2, clock=lambda: next(times))
+  figures = bench.encoding_speeds({'ours': list, 'theirs': sorted}, ['é' * 500_000], rounds=2, clock=lambda: next(times))
   assert figures['ours_mb_per_s'] == 1 and figures['theirs_mb_per_s'] == 0.5
   assert figures['speed_over_theirs'] == 2 and figures['same_as_theirs']
 

@@ -8,6 +8,7 @@ from ml_collections import FrozenConfigDict
 from configs import base
 from lm import families, hf
 from lm.errors import UserError
+from lm.layers import layer_types
 from lm.pretrained import EXECUTION
 
 # config.json of published models, the fields that decide what they compute, in the form of transformers 4.
@@ -160,7 +161,7 @@ def test_forms_of_config_json(config, changes, same):
 
 def test_windows_begin_above_max_window_layers():
   ours = read(QWEN2_5_05B, use_sliding_window=True, max_window_layers=8)
-  assert families.spread(ours) == ['full'] * 8 + ['window'] * 16 and ours['window'] == 32768
+  assert layer_types(ours) == ['full'] * 8 + ['window'] * 16 and ours['window'] == 32768
 
 
 @pytest.mark.parametrize('config, changes, message', [
