@@ -1,24 +1,345 @@
-"""What a training step takes, by formula."""
+"""What a training step takes, by formula, before anything is compiled: python -m lm.budget --config=FILE --topology=v5e:16x16
+
+Per chip: bytes of memory by what holds them, floating-point operations, bytes sent by mesh axis, and from the chip's published
+figures the shortest and the longest time that the step can take at their full use. `train.py` prints it, `lm.aot` sets it
+beside what the compiler says. --json prints one line of JSON; its keys are those of `lm.aot` where it has the same, and
+
+  memory                        {what holds it: bytes} at the peak; the sum is peak_bytes
+  phases                        {part of the step: bytes held at its peak}
+  seconds                       {compute, hbm, ici, dcn}: each by itself, with nothing else in its way
+  step_seconds                  [all of them at once, one after the other]
+  mfu                           [with the longer step, with the shorter]: model FLOPs a second over the chip's peak
+  notes                         what the formula leaves out of this config
+
+Model FLOPs are PaLM's (arXiv 2204.02311, appendix B): 6 for each parameter of a matrix and token, the head included and the
+tables not, and 12 L T N H for attention, the causal half that is masked included. Recomputation does not count; in
+`hlo_flops`, what the chip executes, it does, and blocks of attention that a kernel skips do not.
+
+Memory: the state and the batch are exact. The rest is what XLA keeps under the scan over layers: the layers' weights once in
+the type of the products, the inputs that the backward pass of each layer needs, gradients of all layers, and the working set
+of one: its activations and their gradients, and its weights gathered from all shards. lm/aot.py's tests compare.
+
+Chips: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x: "System architecture" of each; half of the bidirectional ICI
+bandwidth is sent), nvidia.com's data sheets of A100 and H100 SXM (dense bfloat16, NVLink one way).
+"""
 
 import dataclasses
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm import config as config_lib
+from lm import errors
+from lm.errors import UserError, unknown
+
+# No jax at the top: lm/bench.py's workers may live where there is none.
+
+GIB = 2**30
+LANES = 128  # of a TPU: the kernel keeps a query's logarithm once in each
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
   """The published figures of an accelerator."""
 
+  kind: str  # how jax calls the device
   flops: float  # a second, dense bfloat16
-  hbm_bytes: float
+  hbm_bytes: int
   hbm_bandwidth: float  # bytes a second
-  ici_bandwidth: float  # bytes a second that it sends to its neighbours over all its links
-  dcn_bandwidth: float  # bytes a second that it sends to other slices or hosts, its share of its host's
+  ici_bandwidth: float  # bytes a second that it sends to its neighbours, over all its links
+  dcn_bandwidth: float  # bytes a second that it sends out of its slice or host; 0: not published
 
-GIB = 2**30
+
 CHIPS = {
-  'v4': Chip(275e12, 32 * GIB, 1228e9, 300e9, 6.25e9),
-  'v5e': Chip(197e12, 16 * GIB, 819e9, 200e9, 3.125e9),
-  'v5p': Chip(459e12, 95 * GIB, 2765e9, 600e9, 6.25e9),
-  'v6e': Chip(918e12, 32 * GIB, 1638e9, 400e9, 12.5e9),
-  'tpu7x': Chip(2307e12, 192 * GIB, 7380e9, 600e9, 12.5e9),
+  'v4': Chip('TPU v4', 275e12, 32 * GIB, 1200e9, 300e9, 6.25e9),
+  'v5e': Chip('TPU v5 lite', 197e12, 16 * GIB, 819e9, 200e9, 3.125e9),
+  'v5p': Chip('TPU v5', 459e12, 95 * GIB, 2765e9, 600e9, 6.25e9),
+  'v6e': Chip('TPU v6 lite', 918e12, 32 * GIB, 1638e9, 400e9, 12.5e9),
+  # A chip is two devices; these are one's.
+  'tpu7x': Chip('TPU7x', 2307e12 / 2, 96 * GIB, 7380e9 / 2, 600e9 / 2, 12.5e9 / 2),
+  'a100': Chip('NVIDIA A100', 312e12, 80 * GIB, 2039e9, 300e9, 0.0),
+  'h100': Chip('NVIDIA H100', 989e12, 80 * GIB, 3350e9, 450e9, 0.0),
 }
-TPUS = ('v4', 'v5e', 'v5p', 'v6e', 'tpu7x')
+
+
+def chip_of(device_kind: str) -> str | None:
+  """The name among CHIPS of what jax calls `device_kind`, or None."""
+  exact = [name for name, chip in CHIPS.items() if chip.kind == device_kind]
+  near = [name for name, chip in CHIPS.items() if chip.kind.startswith('NVIDIA') and device_kind.startswith(chip.kind)]
+  return next(iter(exact + near), None)
+
+
+# ---- Operations --------------------------------------------------------------------------------------------------------
+
+
+def flops_per_token(c: Mapping[str, Any], params: int, seq_len: int) -> float:
+  """Model FLOPs, forward and backward, for each token (see above).
+
+  Args:
+    c: config.model.
+    params: of the whole model.
+  """
+  tables = c['vocab_size'] * c['embed_dim'] * (not c['tie_embeddings'])
+  tables += c['max_len'] * c['embed_dim'] * (c['position'] == 'learned')
+  idle = c['num_layers'] * max(0, c['num_experts'] - c['experts_per_token']) * _matrices(c) * c['embed_dim'] * c['mlp_dim']
+  keys = sum(min(seq_len, c['window']) if kind == 'window' else seq_len for kind in _layer_types(c))
+  return 6 * (params - tables - idle) + 12 * keys * c['num_heads'] * c['head_dim']
+
+
+def _matrices(c) -> int:
+  """Of a feed-forward block."""
+  return 3 if c['activation'] in ('swiglu', 'geglu') else 2
+
+
+def _layer_types(c) -> list[str]:
+  return [c['layer_types'][i % len(c['layer_types'])] for i in range(c['num_layers'])]
+
+
+def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
+  """The share of all pairs of a query and a key of a row that attention computes, mean over the layers.
+
+  Splash skips blocks of 512 that are masked (lm/kernels.py), the reference the keys behind each quarter of the queries
+  (lm/attention.py); of cuDNN half is assumed.
+  """
+  if c['attention'] == 'cudnn':
+    return 0.5
+  if c['attention'] == 'reference':
+    from lm.attention import CAUSAL_BLOCKS
+
+    size = max(64, -(-seq_len // CAUSAL_BLOCKS))
+    return sum((min(a + size, seq_len) - a) * min(a + size, seq_len) for a in range(0, seq_len, size)) / seq_len**2
+  from lm.kernels import BLOCK
+
+  block = next(size for size in range(min(BLOCK, seq_len), 0, -1) if seq_len % size == 0 and size % LANES == 0)
+  blocks = seq_len // block
+  shares = []
+  for kind in _layer_types(c):
+    back = blocks if kind != 'window' else -(-(c['window'] - 1) // block) + 1  # blocks of keys that one of queries sees
+    shares.append(sum(min(i + 1, back) for i in range(blocks)) / blocks**2)
+  return sum(shares) / len(shares)
+
+
+# Matrix products of attention: forward, of the recomputation, backward.
+PRODUCTS = {'reference': (2, 1, 5), 'splash': (2, 2, 7), 'cudnn': (2, 2, 5)}
+KERNELS = {'splash_mha_fwd': 2, 'splash_mha_dkv': 4, 'splash_mha_dq': 3}
+
+
+def kernel_flops(c: Mapping[str, Any], kernels: list[Any]) -> float:
+  """Operations of the calls of Splash's kernels in a compiled program (`lm.hlo.Kernel`). Raises UserError on another's."""
+  total = 0.0
+  for kernel in kernels:
+    name = next((name for name in KERNELS if kernel.name.startswith(name)), None)
+    if name is None:
+      raise unknown('kernel', kernel.name, KERNELS)
+    (B, N, T, H), (_, _, S, _) = [shape for _, shape in kernel.operands if len(shape) == 4 and shape[-1] == c['head_dim']][:2]
+    total += kernel.count * KERNELS[name] * 2 * B * N * T * S * H * attention_share(c, S)
+  return total
+
+
+# ---- The whole ---------------------------------------------------------------------------------------------------------
+
+
+class Budget:
+  """The formulas, for one config on one mesh. All of one chip, and of one update unless said otherwise."""
+
+  def __init__(self, config: ConfigDict, c: FrozenConfigDict, mesh: Mapping[str, int], state: Any, batch: Any):
+    """Args: `c`: the model's config; `state` and `batch`: their shapes with shardings (`lm.program.Program`)."""
+    import jax
+
+    from lm.sharding import BATCH
+
+    def held(tree):
+      return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    self.config, self.c, self.mesh = config, c, mesh
+    self.params = sum(x.size for x in jax.tree.leaves(state['params']))
+    self.state_bytes, self.batch_bytes = held(state), held(batch)
+    self.gradient_bytes = held(state['params'])
+    self.layer_gradient_bytes = held(state['params']['layers'])
+    self.head_gradient_bytes = held(state['params']['embedding' if c.tie_embeddings else 'head'])
+    self.item = 2 if c.dtype == 'bfloat16' else 4
+    self.param_item = 2 if c.param_dtype == 'bfloat16' else 4
+    self.ways = math.prod(mesh[axis] for axis in BATCH)
+    self.rows = config.batch_size // config.microbatches  # of a microbatch, on all chips
+    self.tokens = self.rows * config.seq_len / (self.ways * mesh['context'])  # of a microbatch, on one
+    self.recomputes = c.remat != 'none'
+    heads, kv = c.num_heads * c.head_dim / mesh['tensor'], c.num_kv_heads * c.head_dim / mesh['tensor']
+    self.D, self.NH, self.KH = c.embed_dim, heads, kv
+    self.F = c.mlp_dim / mesh['tensor']
+    self.V = c.vocab_size / mesh['tensor']
+    # Rows that a layer's feed-forward block computes, and holds, for each token: experts of a group hold all its tokens.
+    self.choices = c.experts_per_token if c.num_experts else 1
+    self.spread = self.choices * (mesh['expert'] if c.num_experts else 1)
+    self.chunks = config.loss.vocab_blocks or -(-config.seq_len // max(1, config.loss.chunk // self.rows))
+
+  def products(self) -> list[tuple[float, float, float]]:
+    """(rows for each token, inputs, outputs) of the matrix products of a layer, the last one last."""
+    D, F, r = self.D, self.F, self.choices
+    up = [(r, D, F)] * (_matrices(self.c) - 1)
+    router = [(1, D, self.c.num_experts)] if self.c.num_experts else []
+    return [(1, D, self.NH), (1, D, self.KH), (1, D, self.KH), (1, self.NH, D), *router, *up, (r, F, D)]
+
+  def layer_bytes(self) -> float:
+    """Matrices of one layer, whole over the shards of fsdp, in the type of the products."""
+    experts = self.c.num_experts / self.mesh['expert'] / self.choices if self.c.num_experts else 1
+    return self.item * sum(m * n * (experts * r if (m == self.F or n == self.F) else 1) for r, m, n in self.products())
+
+  def hlo_flops(self) -> float:
+    c, L, t = self.c, self.c.num_layers, self.tokens
+    forward = [2 * t * r * m * n for r, m, n in self.products()]
+    last = forward[-1] if c.norm_position == 'pre' and not c.num_experts else 0  # nothing needs its output again
+    times = 3 * sum(forward) + (sum(forward) - last if c.remat == 'full' else 0)
+    first, again, backward = PRODUCTS[c.attention]
+    products = first + backward + (again if self.recomputes else 0)
+    attention = products * 2 * t * self.config.seq_len * self.NH * attention_share(c, self.config.seq_len)
+    twice = bool(self.config.loss.vocab_blocks) or self.config.stage == 'rl'
+    head = (8 if twice else 6) * t * self.D * self.V
+    return self.config.microbatches * (L * (times + attention) + head)
+
+  def model_flops(self) -> float:
+    tokens = self.config.batch_size * self.config.seq_len / math.prod(self.mesh.values())
+    return tokens * flops_per_token(self.c, self.params, self.config.seq_len)
+
+  # -- Memory
+
+  def saved_bytes(self) -> float:
+    """What a layer keeps of each token for the backward pass."""
+    D, NH, KH, F, gated = self.D, self.NH, self.KH, self.F * self.spread, _matrices(self.c) - 1
+    if self.c.remat == 'full':
+      return self.item * D
+    if self.c.remat == 'dots':  # x, q, k, v, o, and what comes up
+      return self.item * (2 * D + NH + 2 * KH + gated * F)
+    # x, its norm, q, k, v, attention's output as it is and as o reads it, x after it, its norm; gate, act, up, their product
+    return self.item * (4 * D + 3 * NH + 2 * KH + 2 * gated * F)
+
+  def working(self) -> dict[str, float]:
+    """Of the layer that is in its backward pass."""
+    c, t, item = self.c, self.tokens, self.item
+    gated = _matrices(c) - 1
+    terms = {'residual stream and its gradient': 4 * item * t * self.D,
+             'feed-forward and its gradient': 2 * gated * item * t * self.F * self.spread}
+    if c.num_experts:
+      terms['tokens by expert'] = 2 * item * t * self.D * self.spread
+    if self.recomputes:
+      terms['queries, keys, values, output'] = item * t * (2 * self.NH + 2 * self.KH)
+    if c.attention == 'splash':
+      terms['logarithms of attention'] = 4 * LANES * t * self.NH / c.head_dim
+    if c.attention == 'reference':
+      blocks = max(1, min(4, self.config.seq_len // 64))
+      terms['scores of attention'] = 4 * t / blocks * self.config.seq_len * self.NH / c.head_dim * 2
+    if self.mesh['fsdp'] > 1:
+      terms['gathered weights'] = self.layer_bytes()
+    return terms
+
+  def memory(self) -> dict[str, dict[str, float]]:
+    """{part of the step: {what holds it: bytes}}."""
+    c, t, L, fsdp = self.c, self.tokens, self.c.num_layers, self.mesh['fsdp']
+    always = {'state': self.state_bytes, 'batch': self.batch_bytes}
+    if self.config.microbatches > 1:
+      always['sums of gradients'] = self.gradient_bytes
+    kept = always | {'saved for the backward pass': L * t * self.saved_bytes()}
+    if self.item != self.param_item:
+      kept['weights as bfloat16'] = L * self.layer_bytes() / fsdp
+    if c.attention == 'reference':
+      kept['mask'] = t * self.config.seq_len
+    head = self.D * self.V
+    if self.config.loss.vocab_blocks:
+      logits = 4 * t * self.V / self.chunks
+      loss = {'logits': 2 * logits, 'gradient of the head': 4 * head / fsdp, 'head': self.item * head / fsdp,
+              'hidden states and their gradient': (self.item + 4) * t * self.D}
+    else:
+      logits = 4 * t * self.V / self.chunks
+      split = math.prod(size for axis, size in self.mesh.items() if axis != 'tensor') > 1
+      loss = {'logits': 1.5 * logits, 'gradient of the head': 4 * head / fsdp + 4 * head * (split and fsdp > 1),
+              'head': self.item * head / fsdp + self.item * head * (fsdp > 1),
+              'hidden states and their gradient': 2 * self.item * t * self.D}
+    backward = {'gradients': self.layer_gradient_bytes + self.head_gradient_bytes}
+    return {'loss': kept | loss, 'backward pass': kept | backward | self.working(),
+            'update': always | {'gradients': self.gradient_bytes}}
+
+  # -- Traffic
+
+  def collectives(self) -> Counter:
+    """(mesh axes, kind) -> bytes sent by a chip, counted as lm/hlo.py does. Small ones (norms, sums) are left out."""
+    c, t, L, mesh, item = self.c, self.tokens, self.c.num_layers, self.mesh, self.item
+    sent: Counter = Counter()
+    f, x, k, e = mesh['fsdp'], mesh['tensor'], mesh['context'], mesh['expert']
+    layer, head, table = self.layer_bytes(), self.D * self.V, self.D * self.V
+    stream = t * self.D * item
+    twice = bool(self.config.loss.vocab_blocks)
+    if f > 1:
+      head_times = 2 if twice else self.chunks
+      sent['fsdp', 'all-gather'] += (f - 1) / f * (2 * L * layer + head_times * item * head)
+      sent['fsdp', 'reduce-scatter'] += L * layer + (1 if twice else self.chunks) * 4 * head * (f - 1) / f
+      sent['fsdp', 'all-to-all'] += (f - 1) / f * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
+    whole = [axis for axis in ('dcn', 'data', 'context') if mesh[axis] > 1]
+    if whole:
+      m = math.prod(mesh[axis] for axis in whole)
+      tables = table if not c.tie_embeddings else 0
+      sent['+'.join(whole), 'all-reduce'] += 2 * (m - 1) / m / f * (L * layer + 4 * (head + tables))
+    if x > 1:
+      times = 4 + (c.remat == 'full')
+      sent['tensor', 'all-reduce'] += 2 * (x - 1) / x * (L * times * stream + stream + 4 * t * self.D)
+    if k > 1:
+      keys = item * t * 2 * self.KH * (k - 1)
+      sent['context', 'all-gather'] += L * keys * (1 + self.recomputes)
+      sent['context', 'reduce-scatter'] += L * keys
+    if e > 1 and c.num_experts:
+      sent['expert', 'all-gather'] += (e - 1) * L * stream * (2 + self.recomputes)
+      sent['expert', 'reduce-scatter'] += (e - 1) * L * stream * (2 + self.recomputes)
+    return Counter({key: value * self.config.microbatches for key, value in sent.items()})
+
+  def hbm_traffic(self) -> float:
+    """Bytes read and written where each product reads its inputs and writes its output once, and nothing else moves."""
+    c, t = self.c, self.tokens
+    passes = 3 + (c.remat == 'full')
+    layer = sum(self.item * (t * r * (m + n)) for r, m, n in self.products()) + self.layer_bytes()
+    head = (4 if self.config.loss.vocab_blocks else 3) * (4 * t * self.V + self.item * self.D * self.V * self.chunks)
+    return self.config.microbatches * (c.num_layers * passes * layer + head) + 2 * self.state_bytes
+
+  def result(self, chip_name: str | None) -> dict[str, Any]:
+    """The keys of the docstring above; of an unknown chip (None) no times."""
+    phases = self.memory()
+    peak = max(phases, key=lambda name: sum(phases[name].values()))
+    sent = self.collectives()
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for (axes, kind), size in sorted(sent.items()):
+      table.setdefault(axes, {})[kind] = {'bytes': size}
+    chips = math.prod(self.mesh.values())
+    result = {
+      'chip': chip_name, 'chips': chips, 'mesh': dict(self.mesh), 'parameters': self.params,
+      'argument_bytes': self.state_bytes + self.batch_bytes, 'peak_bytes': sum(phases[peak].values()),
+      'tokens_per_chip': self.config.batch_size * self.config.seq_len / chips,
+      'model_flops': self.model_flops(), 'hlo_flops': self.hlo_flops(),
+      'collective_bytes': sum(sent.values()), 'collectives': table, 'memory': phases[peak],
+      'phases': {name: sum(terms.values()) for name, terms in phases.items()}, 'notes': self.notes()}
+    result['temporary_bytes'] = result['peak_bytes'] - result['argument_bytes']
+    if chip_name:
+      chip = CHIPS[chip_name]
+      slow = sum(size for (axes, _), size in sent.items() if 'dcn' in axes)
+      seconds = {'compute': result['hlo_flops'] / chip.flops, 'hbm': self.hbm_traffic() / chip.hbm_bandwidth,
+                 'ici': (result['collective_bytes'] - slow) / chip.ici_bandwidth}
+      if slow and chip.dcn_bandwidth:
+        seconds['dcn'] = slow / chip.dcn_bandwidth
+      result |= {'hbm_bytes': chip.hbm_bytes, 'fits': result['peak_bytes'] <= chip.hbm_bytes, 'seconds': seconds}
+      result['step_seconds'] = [max(seconds.values()), sum(seconds.values())]
+      result['mfu'] = sorted(result['model_flops'] / chip.flops / s for s in result['step_seconds'])
+    return result
+
+  def notes(self) -> list[str]:
+    notes = []
+    if self.config.optim.name == 'muon':
+      notes.append("Muon's own products and gathers are left out")
+    if self.c.num_experts:
+      notes.append('experts are taken to be chosen evenly')
+    if not self.c.scan_layers:
+      notes.append('layers are taken to be scanned: unrolled, more of them may be gathered at one time')
+    if self.config.stage == 'rl':
+      notes.append('rollouts and their scores are left out')
+    return notes
