@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   import eval as evaluation
   from configs import base
   from data import baselines, chat, prepare
-  from lm import checkpoint, distributed, faults, model, pretrained, program, rollout, sharding
+  from lm import budget, checkpoint, distributed, faults, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
   from lm.steps import diagnose
 
@@ -107,8 +107,14 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   banned = chat_format.banned_ids if config.stage == 'rl' else ()
   prog = program.make(config, model_config, mesh, banned)
 
+  # ---- Budget: what an update should take ------------------------------------------------------------------------
+  device = jax.local_devices()[0]
+  predicted = budget.predict(config, model_config, mesh, prog, budget.chip_of(device.device_kind))
   if dry:
-    return print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
+    print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
+    return print(budget.describe(predicted))
+  if main:
+    print(budget.summary(predicted), file=sys.stderr)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -----------------------------------------------------
   saved = checkpoint.Checkpointer(workdir / 'checkpoints', keep_last=config.checkpoint.keep_last,
@@ -219,7 +225,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     bar.set_postfix_str(f'loss {values["train/loss"]:.3f}')
     clock.update(batch['inputs'].size)
     if number % config.log_every == 0 or number == config.steps:
-      metrics.write(number, values | seen | clock.read())
+      timing = clock.read()
+      held = device.memory_stats()  # None where the backend does not count
+      metrics.write(number, values | seen | timing | budget.measured(
+        predicted, timing['perf/step_s'], prog.updates, held and held.get('peak_bytes_in_use')))
     elif values['train/bad']:
       metrics.write(number, values | seen)
     return True
@@ -412,7 +421,7 @@ def main() -> None:
   flags.DEFINE_bool('print-commands', False, 'of --sweep: print a command for each trial, and run none')
   flags.DEFINE_bool('fit', False, 'of --sweep: fit a scaling law to the trials, and foretell the largest by it')
   flags.DEFINE_string('profile', None, 'FIRST:LAST step of which an XProf trace goes to WORKDIR/profile')
-  flags.DEFINE_bool('dry', False, 'print shapes and shardings and end')
+  flags.DEFINE_bool('dry', False, 'print shapes, shardings and budget and end')
   flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
   flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that first yields a NaN')
   config, options = config_lib.parse(sys.argv), flags.FLAGS

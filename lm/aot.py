@@ -1,123 +1,170 @@
 """Compiles the step that train.py runs for a TPU that is not there: python -m lm.aot --config=FILE --topology=v5e:16x16
 
-Runs on any CPU host; needs libtpu, which the extra `tpu` brings. Nothing is allocated. Config fields are set as for train.py.
---json prints one line of JSON with these keys; what is not said to be of all chips is of one:
+Runs on any CPU host with libtpu, which the extra `tpu` brings; nothing is allocated. Config fields are set as for train.py.
+It prints what the compiler says beside what lm/budget.py predicts. --json prints one line of JSON; all is of one chip:
 
-  config, topology, chip, chips, mesh, compile_seconds
-  hbm_bytes                       of the chip, by its data sheet
-  argument_bytes                  parameters, optimizer state and batch
-  temporary_bytes                 all else that the step allocates
-  peak_bytes                      the most that is allocated at one time, the program itself included
-  tokens_per_chip                 in one update
-  model_flops                     see lm/budget.py
-  hlo_flops                       matrix products of the compiled program, each as often as it runs, and kernels by formula
-  collective_bytes                sent, see lm/hlo.py
-  collectives                     {mesh axes: {kind: {count, bytes}}}
+  topology, chip, chips, mesh, tokens_per_chip, hbm_bytes (by the data sheet), model_flops (by formula)
+  compile_seconds    without any cache
+  argument_bytes     parameters, optimizer state and batch
+  peak_bytes         the most that is held at one time
+  temporary_bytes    what of that is no argument
+  hlo_flops          matrix products of the compiled program, as often as they run, and of attention's kernels by formula
+  collectives        {mesh axes: {kind: {count, bytes}}}, see lm/hlo.py
+  collective_bytes   the sum of those bytes
+  predicted          the keys of lm/budget.py
 
---save=FILE keeps the executable, for a host with such a TPU:
+A step that does not fit is an error. --save=FILE keeps the executable, for a host with such a TPU:
 
   from jax.experimental import serialize_executable
   step = serialize_executable.deserialize_and_load(*pickle.loads(pathlib.Path('FILE').read_bytes()))
+
+--table compiles the rows of the README's table, one after the other, and prints it.
 """
 
 import json
 import os
 import pathlib
 import pickle
+import subprocess
 import sys
 import time
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from lm import budget, errors, files
 from lm import config as config_lib
-from lm import errors, files
 from lm.errors import UserError, unknown
 
-# No jax at the top: the environment is set before it starts.
+# No jax at the top: it reads the environment when it starts.
 ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
                'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+TABLE = (  # config, topology and what else is on the command line
+  ('configs/gpt2_124m.py', 'v5e:2x4'),
+  ('configs/llama3_8b.py', 'v5e:16x16'),
+)
 
 
 def devices(topology: str, slices: int = 1) -> list[Any]:
-  """The devices of a topology such as 'v5e:16x16', the name of a chip and the chips along each side of a slice.
-
-  Raises UserError where libtpu is missing, or knows no such topology.
-  """
+  """The devices of `slices` TPU slices such as 'v5e:16x16'. Raises UserError where libtpu is missing or knows no such."""
   import jax
   from jax.experimental import topologies
 
-  from lm import budget
-
-  chip, _, sides = topology.partition(':')
+  chip, _ = budget.parse_topology(topology, slices)
   if chip not in budget.TPUS:
-    raise unknown('chip in --topology', chip, budget.TPUS)
-  options = {'num_slices': slices}
+    raise unknown('TPU in --topology', chip, budget.TPUS)
+  options: dict[str, Any] = {'num_slices': slices}
   if chip == 'v4':
     options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU
-  if set(sides.split('x')) == {'1'}:
+  if set(topology.partition(':')[2].split('x')) == {'1'}:
     options['chips_per_host_bounds'] = (1, 1, 1)
   try:
+    import libtpu  # noqa: F401
+  except ModuleNotFoundError as error:
+    raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it") from error
+  try:
     return list(topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices)
-  except (RuntimeError, jax.errors.JaxRuntimeError) as error:
-    if 'libtpu' in str(error) or 'ALREADY' in str(error):
-      raise UserError(f"libtpu cannot be loaded ({error}); `pip install -e '.[tpu]'` brings it") from error
-    raise UserError(f'--topology is {topology!r}: {error}') from error
+  except jax.errors.JaxRuntimeError as error:
+    raise UserError(f'--topology={topology}: {error}') from error
 
 
-def compile_step(config: ConfigDict, topology: str, slices: int = 1) -> tuple[Any, dict[str, Any]]:
-  """(the compiled step, what it takes): the keys are those of the docstring above.
+def compile_step(config: ConfigDict, model_config: FrozenConfigDict, topology: str,
+                 slices: int = 1) -> tuple[Any, dict[str, Any]]:
+  """(the compiled step, the keys of the docstring above).
 
-  Raises UserError where the step does not fit, or the config is at fault.
+  Raises UserError where the step does not fit, or for the reasons that train.py has.
   """
   import jax
 
-  from lm import budget, hlo, model, program, sharding
+  from lm import hlo, program, sharding
 
   mesh = sharding.make_mesh(config.mesh, devices(topology, slices))
-  if not config.model.vocab_size:
-    raise UserError('config.model.vocab_size is 0, the tokenizer\'s, which is not read here; for example 50257')
-  model_config = model.sized(config.model, config.model.vocab_size)
   sharding.check_length(mesh, config.seq_len)
   sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
   jax.config.update('jax_enable_compilation_cache', False)
   with jax.set_mesh(mesh):
     prog = program.make(config, model_config, mesh)
+    lowered = prog.step.lower(prog.state, prog.batch, config.microbatches)
     start = time.perf_counter()
     try:
-      compiled = prog.step.lower(prog.state, prog.batch, config.microbatches).compile()
+      compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      raise UserError(f'{topology}: the step does not fit: {str(error).split("Largest")[0]}') from error
+      raise UserError(f'the step does not fit {topology}: {str(error).partition("Largest program allocations")[0]}') from error
     seconds = time.perf_counter() - start
-  chip = budget.CHIPS[topology.partition(':')[0]]
+  predicted = budget.predict(config, model_config, mesh, prog, budget.parse_topology(topology, slices)[0])
   memory = compiled.memory_analysis()
   cost = hlo.cost(compiled.as_text(), dict(mesh.shape), config.microbatches)
+  same = ('chip', 'chips', 'mesh', 'tokens_per_chip', 'hbm_bytes', 'model_flops')
   return compiled, {
-    'topology': topology, 'chips': mesh.size, 'mesh': dict(mesh.shape), 'compile_seconds': seconds,
-    'hbm_bytes': chip.hbm_bytes, 'argument_bytes': memory.argument_size_in_bytes,
-    'temporary_bytes': memory.temp_size_in_bytes, 'peak_bytes': memory.peak_memory_in_bytes,
-    'hlo_flops': cost.flops, 'collective_bytes': sum(cost.bytes.values()), 'collectives': cost.collectives()}
+    'topology': topology, **{name: predicted[name] for name in same}, 'compile_seconds': seconds,
+    'argument_bytes': memory.argument_size_in_bytes, 'peak_bytes': memory.peak_memory_in_bytes,
+    'temporary_bytes': memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
+    'hlo_flops': cost.flops + budget.kernel_flops(model_config, cost.kernels),
+    'collective_bytes': sum(cost.bytes.values()), 'collectives': cost.collectives(), 'predicted': predicted}
+
+
+def describe(result: dict[str, Any]) -> str:
+  """The compiler's figures beside the predicted ones, as a table."""
+  predicted, size = result['predicted'], budget.size
+  lines = [budget.describe(predicted), '', f'compiled for {result["topology"]} in {result["compile_seconds"]:.1f} s; a chip:']
+  for name, key, unit in (('state and batch', 'argument_bytes', 'B'), ('all else', 'temporary_bytes', 'B'),
+                          ('all, at the peak', 'peak_bytes', 'B'), ('operations carried out', 'hlo_flops', 'FLOP'),
+                          ('sent', 'collective_bytes', 'B')):
+    off = f'predicted {size(predicted[key])}{unit}, {predicted[key] / result[key] - 1:+.1%}' if result[key] else ''
+    lines.append(f'  {name:42} {size(result[key]):>10}{unit} {off}'.rstrip())
+  for axes, kinds in result['collectives'].items():
+    for kind, sent in kinds.items():
+      lines.append(f'  sent along {axes + ": " + kind:31} {size(sent["bytes"]):>10}B in {sent["count"]:,}')
+  return '\n'.join(lines)
+
+
+def table_row(name: str, result: dict[str, Any]) -> str:
+  """A line of the README's table."""
+  predicted = result['predicted']
+  mesh = ' '.join(f'{axis} {n}' for axis, n in result['mesh'].items() if n > 1)
+  sent = ', '.join(f'{axes} {sum(kind["bytes"] for kind in kinds.values()) / 1e9:.2f}'
+                   for axes, kinds in result['collectives'].items())
+  low, high = predicted['mfu']
+  return (f'| {name} | {result["topology"]} | {mesh} | {result["tokens_per_chip"]:,.0f} | {result["peak_bytes"] / 1e9:.2f} of '
+          f'{result["hbm_bytes"] / 1e9:.1f} | {predicted["peak_bytes"] / 1e9:.2f} | {low:.0%} to {high:.0%} | {sent} |')
+
+
+HEADER = ('| config | topology | mesh | tokens a chip | HBM, GB | predicted | predicted MFU | sent by a chip, GB |\n'
+          '|---|---|---|---|---|---|---|---|')
+
+
+def print_table() -> None:
+  """Compiles each row in a process of its own, as its command line says."""
+  print(HEADER, flush=True)
+  for config, topology, *others in TABLE:
+    done = subprocess.run([sys.executable, '-m', 'lm.aot', f'--config={config}', f'--topology={topology}', *others, '--json'],
+                          stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+      raise UserError(f'{config} on {topology} cannot be compiled (see above)')
+    print(table_row(pathlib.Path(config).stem, json.loads(done.stdout)), flush=True)
 
 
 def main() -> None:
   config_lib.define_flags()
   flags.DEFINE_string('topology', None, 'chip and sides of a slice, for example v5e:16x16')
-  flags.DEFINE_integer('slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)')
+  flags.DEFINE_integer('slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)', lower_bound=1)
   flags.DEFINE_bool('json', False, 'print one line of JSON')
   flags.DEFINE_string('save', None, 'file to keep the executable in')
+  if sys.argv[1:] == ['--table']:
+    return print_table()
   config, options = config_lib.parse(sys.argv), flags.FLAGS
   if not options.topology:
     raise UserError('--topology is missing; for example --topology=v5e:16x16')
   os.environ |= ENVIRONMENT
-  compiled, result = compile_step(config, options.topology, options.slices)
+  compiled, result = compile_step(config, budget.sized_model(config), options.topology, options.slices)
   if options.save:
     from jax.experimental import serialize_executable
 
-    files.write_bytes(pathlib.Path(options.save), pickle.dumps(serialize_executable.serialize(compiled)))
-  print(json.dumps(result) if options.json else json.dumps(result, indent=1))
+    files.write_bytes(options.save, pickle.dumps(serialize_executable.serialize(compiled)))
+  print(json.dumps(result) if options.json else describe(result))
 
 
 if __name__ == '__main__':

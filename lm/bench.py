@@ -25,13 +25,17 @@ from lm.errors import UserError
 # No jax at the top: a worker that runs torch has no use for it and may live where it is not installed.
 
 
-def model_flops_per_token(params: int, embeddings: int, vocab: int, width: int, layers: int, seq_len: int) -> float:
-  """Floating-point operations of the model, forward and backward, per token (PaLM, arXiv 2204.02311, appendix B).
+def model_config(args: argparse.Namespace) -> Any:
+  """The `config.model` that is timed."""
+  from configs import base
 
-  6 N for the matrices, of which the output head is one and the embedding and position tables are none, and 12 L T D for
-  the attention scores and sums, the causal half that is masked included. What is recomputed does not count.
-  """
-  return 6 * (params - embeddings + vocab * width) + 12 * layers * seq_len * width
+  c = base.get_config().model
+  c.update(
+    num_layers=args.layers, embed_dim=args.width, num_heads=args.heads, num_kv_heads=args.heads,
+    head_dim=args.width // args.heads, mlp_dim=4 * args.width, vocab_size=args.vocab, max_len=args.seq_len,
+    activation='gelu', norm='layernorm', position='learned', attention_bias='all', mlp_bias=True,
+    dtype=args.dtype, remat=args.remat, scan_layers=args.scan_layers)
+  return c
 
 
 def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
@@ -47,14 +51,9 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
   from lm.steps import common, pretrain
 
   c = base.get_config()
-  c.model.update(
-    num_layers=args.layers, embed_dim=args.width, num_heads=args.heads, num_kv_heads=args.heads,
-    head_dim=args.width // args.heads, mlp_dim=4 * args.width, vocab_size=args.vocab, max_len=args.seq_len,
-    activation='gelu', norm='layernorm', position='learned', attention_bias='all', mlp_bias=True,
-    dtype=args.dtype, remat=args.remat, scan_layers=args.scan_layers)
   c.optim.update(name=args.optimizer, schedule='constant', warmup=0)
   c.loss.chunk = args.chunk
-  config = FrozenConfigDict(c.model)
+  config = FrozenConfigDict(model_config(args))
   model.check(config)
   boxed = model.init(config, jax.random.key(0))
   params = nn.unbox(boxed)
@@ -73,10 +72,8 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
     state, metrics = step(state, batch, 1)
     return float(jax.block_until_ready(metrics)['train/loss'])
 
-  embeddings = params['embedding'].size + params['position_table'].size
-  return update, {
-    'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
-    'params': sum(x.size for x in jax.tree.leaves(params)), 'embeddings': embeddings}
+  return update, {'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
+                  'params': sum(x.size for x in jax.tree.leaves(params))}
 
 
 def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
@@ -108,8 +105,7 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
     return loss.item()
 
   return update, {'system': f'{args.system} {transformers.__version__} on torch {torch.__version__}',
-                  'params': sum(p.numel() for p in net.parameters()),
-                  'embeddings': net.transformer.wte.weight.numel() + net.transformer.wpe.weight.numel()}
+                  'params': sum(p.numel() for p in net.parameters())}
 
 
 SYSTEMS = {'deepdive': build_ours, 'transformers': build_transformers, 'transformers-tuned': build_transformers}
@@ -151,14 +147,15 @@ class Worker:
 
   def result(self, args: argparse.Namespace) -> dict[str, Any]:
     """What it came to; ends it."""
+    from lm import budget
+
     self._process.stdin.close()
     self._process.wait()
     first, *rest = self.seen
     seconds = [s['seconds'] for s in rest]
     middle = statistics.median(seconds)
     tokens_per_s = args.batch * args.seq_len / middle
-    flops = model_flops_per_token(
-      first['params'], first['embeddings'], args.vocab, args.width, args.layers, args.seq_len)
+    flops = budget.flops_per_token(model_config(args), first['params'], args.seq_len)
     return {'system': first['system'], 'tokens_per_s': tokens_per_s, 'model_flops_per_s': tokens_per_s * flops,
             'first_step_s': first['seconds'], 'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
             'step_s': {'median': middle, 'min': min(seconds), 'max': max(seconds)}, 'params': first['params'],

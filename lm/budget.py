@@ -26,6 +26,7 @@ bandwidth is sent), nvidia.com's data sheets of A100 and H100 SXM (dense bfloat1
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -66,6 +67,9 @@ CHIPS = {
   'a100': Chip('NVIDIA A100', 312e12, 80 * GIB, 2039e9, 300e9, 0.0),
   'h100': Chip('NVIDIA H100', 989e12, 80 * GIB, 3350e9, 450e9, 0.0),
 }
+
+
+TPUS = tuple(name for name, chip in CHIPS.items() if chip.kind.startswith('TPU'))
 
 
 def chip_of(device_kind: str) -> str | None:
@@ -146,10 +150,15 @@ def kernel_flops(c: Mapping[str, Any], kernels: list[Any]) -> float:
 
 
 class Budget:
-  """The formulas, for one config on one mesh. All of one chip, and of one update unless said otherwise."""
+  """The formulas, for one config on one mesh. All of one chip, and of one update unless said otherwise.
+
+  Args:
+    c: the model's config.
+    mesh: size of each axis.
+    state, batch: their shapes with shardings (`lm.program.Program`).
+  """
 
   def __init__(self, config: ConfigDict, c: FrozenConfigDict, mesh: Mapping[str, int], state: Any, batch: Any):
-    """Args: `c`: the model's config; `state` and `batch`: their shapes with shardings (`lm.program.Program`)."""
     import jax
 
     from lm.sharding import BATCH
@@ -197,6 +206,8 @@ class Budget:
     times = 3 * sum(forward) + (sum(forward) - last if c.remat == 'full' else 0)
     first, again, backward = PRODUCTS[c.attention]
     products = first + backward + (again if self.recomputes else 0)
+    if c.attention == 'reference' and not c.scan_layers and not self.recomputes:
+      products -= 1  # XLA sees that both passes compute the same scores
     attention = products * 2 * t * self.config.seq_len * self.NH * attention_share(c, self.config.seq_len)
     twice = bool(self.config.loss.vocab_blocks) or self.config.stage == 'rl'
     head = (8 if twice else 6) * t * self.D * self.V
@@ -228,7 +239,7 @@ class Budget:
       terms['tokens by expert'] = 2 * item * t * self.D * self.spread
     if self.recomputes:
       terms['queries, keys, values, output'] = item * t * (2 * self.NH + 2 * self.KH)
-    if c.attention == 'splash':
+    if c.attention == 'splash' and self.recomputes:
       terms['logarithms of attention'] = 4 * LANES * t * self.NH / c.head_dim
     if c.attention == 'reference':
       blocks = max(1, min(4, self.config.seq_len // 64))
@@ -274,10 +285,11 @@ class Budget:
     stream = t * self.D * item
     twice = bool(self.config.loss.vocab_blocks)
     if f > 1:
-      head_times = 2 if twice else self.chunks
-      sent['fsdp', 'all-gather'] += (f - 1) / f * (2 * L * layer + head_times * item * head)
-      sent['fsdp', 'reduce-scatter'] += L * layer + (1 if twice else self.chunks) * 4 * head * (f - 1) / f
-      sent['fsdp', 'all-to-all'] += (f - 1) / f * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
+      # A product whose result is scattered over more than two is done in a ring, which sends one part more.
+      part, scattered = (f - 1) / f, 1 if f > 2 else (f - 1) / f
+      sent['fsdp', 'all-gather'] += part * (2 * L * layer + (2 if twice else self.chunks) * item * head)
+      sent['fsdp', 'reduce-scatter'] += scattered * L * layer + 4 * head * (scattered if twice else part * self.chunks)
+      sent['fsdp', 'all-to-all'] += part * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
     whole = [axis for axis in ('dcn', 'data', 'context') if mesh[axis] > 1]
     if whole:
       m = math.prod(mesh[axis] for axis in whole)
@@ -304,7 +316,7 @@ class Budget:
     return self.config.microbatches * (c.num_layers * passes * layer + head) + 2 * self.state_bytes
 
   def result(self, chip_name: str | None) -> dict[str, Any]:
-    """The keys of the docstring above; of an unknown chip (None) no times."""
+    """The keys of the docstring above; those that need a chip's figures are None where it is not known."""
     phases = self.memory()
     peak = max(phases, key=lambda name: sum(phases[name].values()))
     sent = self.collectives()
@@ -314,11 +326,12 @@ class Budget:
     chips = math.prod(self.mesh.values())
     result = {
       'chip': chip_name, 'chips': chips, 'mesh': dict(self.mesh), 'parameters': self.params,
-      'argument_bytes': self.state_bytes + self.batch_bytes, 'peak_bytes': sum(phases[peak].values()),
       'tokens_per_chip': self.config.batch_size * self.config.seq_len / chips,
-      'model_flops': self.model_flops(), 'hlo_flops': self.hlo_flops(),
-      'collective_bytes': sum(sent.values()), 'collectives': table, 'memory': phases[peak],
-      'phases': {name: sum(terms.values()) for name, terms in phases.items()}, 'notes': self.notes()}
+      'argument_bytes': self.state_bytes + self.batch_bytes, 'peak_bytes': sum(phases[peak].values()),
+      'memory': phases[peak], 'phases': {name: sum(terms.values()) for name, terms in phases.items()},
+      'model_flops': self.model_flops(), 'hlo_flops': self.hlo_flops(), 'collective_bytes': sum(sent.values()),
+      'collectives': table, 'notes': self.notes(),
+      **dict.fromkeys(('hbm_bytes', 'fits', 'seconds', 'step_seconds', 'mfu'))}
     result['temporary_bytes'] = result['peak_bytes'] - result['argument_bytes']
     if chip_name:
       chip = CHIPS[chip_name]
@@ -327,8 +340,8 @@ class Budget:
                  'ici': (result['collective_bytes'] - slow) / chip.ici_bandwidth}
       if slow and chip.dcn_bandwidth:
         seconds['dcn'] = slow / chip.dcn_bandwidth
-      result |= {'hbm_bytes': chip.hbm_bytes, 'fits': result['peak_bytes'] <= chip.hbm_bytes, 'seconds': seconds}
-      result['step_seconds'] = [max(seconds.values()), sum(seconds.values())]
+      result |= {'hbm_bytes': chip.hbm_bytes, 'fits': result['peak_bytes'] <= chip.hbm_bytes, 'seconds': seconds,
+                 'step_seconds': [max(seconds.values()), sum(seconds.values())]}
       result['mfu'] = sorted(result['model_flops'] / chip.flops / s for s in result['step_seconds'])
     return result
 
@@ -343,3 +356,139 @@ class Budget:
     if self.config.stage == 'rl':
       notes.append('rollouts and their scores are left out')
     return notes
+
+
+def predict(config: ConfigDict, model_config: FrozenConfigDict, mesh: Any, prog: Any, chip: str | None) -> dict[str, Any]:
+  """The keys of the docstring above for a program (`lm.program.make`) on its mesh, of jax or abstract."""
+  return Budget(config, model_config, dict(mesh.shape), prog.state, prog.batch).result(chip)
+
+
+def measured(result: dict[str, Any], step_s: float, updates: int, peak_bytes: int | None) -> dict[str, float]:
+  """Metrics of what `updates` updates in `step_s` seconds came to, beside what was predicted.
+
+  perf/model_flops_per_s of a chip, perf/mfu, perf/predicted_step_s (the shorter), perf/peak_bytes and
+  perf/predicted_peak_bytes; those that the chip or its runtime do not tell are left out.
+
+  Args:
+    peak_bytes: the most that the device has held; None: it does not say.
+  """
+  speed = updates * result['model_flops'] / step_s
+  values = {'perf/model_flops_per_s': speed, 'perf/predicted_peak_bytes': result['peak_bytes']}
+  if result['chip']:
+    values['perf/mfu'] = speed / CHIPS[result['chip']].flops
+    values['perf/predicted_step_s'] = updates * result['step_seconds'][0]
+  if peak_bytes is not None:
+    values['perf/peak_bytes'] = peak_bytes
+  return values
+
+
+# ---- The front end -----------------------------------------------------------------------------------------------------
+
+
+def size(x: float) -> str:
+  """Bytes or operations as people read them: 1.23 G."""
+  for power, prefix in ((15, 'P'), (12, 'T'), (9, 'G'), (6, 'M'), (3, 'k')):
+    if abs(x) >= 10**power:
+      return f'{x / 10**power:.3g} {prefix}'
+  return f'{x:.3g} '
+
+
+def summary(result: dict[str, Any]) -> str:
+  """Two lines."""
+  of = f' of {size(result["hbm_bytes"])}B' if result['chip'] else ''
+  text = (f'budget of a chip: {size(result["peak_bytes"])}B{of} at the peak, {size(result["hlo_flops"])}FLOP an update '
+          f'({size(result["model_flops"])}FLOP the model\'s), {size(result["collective_bytes"])}B sent')
+  if result['chip']:
+    low, high = result['step_seconds']
+    text += f'\n{result["chip"]}: {low:.3g} to {high:.3g} s an update, MFU {result["mfu"][0]:.0%} to {result["mfu"][1]:.0%}'
+  return text
+
+
+def describe(result: dict[str, Any]) -> str:
+  """The whole, as a table."""
+  mesh = ' '.join(f'{axis}={n}' for axis, n in result['mesh'].items() if n > 1) or 'one device'
+  lines = [f'{result["chips"]} x {result["chip"] or "a chip that is not known"}, {mesh}, {result["parameters"]:,} parameters; '
+           f'of one chip, an update of {result["tokens_per_chip"]:,.0f} tokens:']
+
+  def row(name, value, unit, note=''):
+    lines.append(f'  {name:42} {size(value):>10}{unit} {note}'.rstrip())
+
+  for name, held in result['memory'].items():
+    row(name, held, 'B')
+  phase = max(result['phases'], key=result['phases'].get)
+  of = ''
+  if result['chip']:
+    of = f' {result["peak_bytes"] / result["hbm_bytes"]:.0%} of {size(result["hbm_bytes"])}B' + (
+      '' if result['fits'] else ': DOES NOT FIT')
+  others = ', '.join(f'{name} {size(held)}B' for name, held in result['phases'].items() if name != phase)
+  row(f'all, at the peak ({phase})', result['peak_bytes'], 'B', f'{of}; {others}')
+  row('operations of the model', result['model_flops'], 'FLOP')
+  row('operations carried out', result['hlo_flops'], 'FLOP')
+  for axes, kinds in result['collectives'].items():
+    for kind, sent in kinds.items():
+      row(f'sent along {axes}: {kind}', sent['bytes'], 'B')
+  if result['chip']:
+    for name, seconds in result['seconds'].items():
+      row(f'time of {name}', seconds, 's')
+    low, high = result['step_seconds']
+    lines.append(f'  an update takes {low:.3g} s (all at once) to {high:.3g} s (one after the other): '
+                 f'MFU {result["mfu"][1]:.1%} to {result["mfu"][0]:.1%}')
+  return '\n'.join([*lines, *(f'  note: {note}' for note in result['notes'])])
+
+
+def parse_topology(text: str, slices: int) -> tuple[str, int]:
+  """(chip, devices) of 'v5e:16x16' or 'h100:8'. Raises UserError, with what is known."""
+  chip, _, sides = text.partition(':')
+  if chip not in CHIPS:
+    raise unknown('chip in --topology', chip, CHIPS)
+  if not re.fullmatch(r'\d+(x\d+)*', sides):
+    raise UserError(f'--topology is {text!r}; the chip and the sides of a slice are wanted, for example v5e:16x16')
+  return chip, math.prod(map(int, sides.split('x'))) * slices * (2 if chip == 'tpu7x' else 1)
+
+
+def sized_model(config: ConfigDict) -> FrozenConfigDict:
+  """The model of a config, with its tokenizer's vocabulary where it has none of its own.
+
+  Raises UserError where it cannot be told without reading a checkpoint, or train.py would refuse it.
+  """
+  from data import chat
+  from lm import model
+
+  if config.init_from:
+    raise UserError(f'config.init_from is {config.init_from!r}, a model that is not read here: set it to nothing '
+                    '(--config.init_from=) and config.model to its shape')
+  if config.stage not in ('pretrain', 'sft', 'rl'):
+    raise unknown('config.stage', config.stage, ('pretrain', 'sft', 'rl'))
+  if config.batch_size % config.microbatches:
+    raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
+  vocabulary = config.model.vocab_size or chat.load(
+    config.data.tokenizer, config.data.chat_format, extend=True, tools=config.data.tools).tokenizer.vocab_size
+  return model.sized(config.model, vocabulary)
+
+
+def main() -> None:
+  config_lib.define_flags()
+  flags.DEFINE_string('topology', None, 'chip and sides of a slice, such as v5e:16x16 or h100:8; default: these devices')
+  flags.DEFINE_integer('slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)', lower_bound=1)
+  flags.DEFINE_bool('json', False, 'print one line of JSON')
+  config, options = config_lib.parse(sys.argv), flags.FLAGS
+  import jax
+  from jax.sharding import AbstractMesh, AxisType
+
+  from lm import program, sharding
+
+  if options.topology:
+    chip, devices = parse_topology(options.topology, options.slices)
+  else:
+    chip, devices = chip_of(jax.devices()[0].device_kind), jax.device_count()
+  mesh = AbstractMesh(tuple(sharding.mesh_sizes(config.mesh, devices)), sharding.AXES,
+                      axis_types=(AxisType.Auto,) * len(sharding.AXES))
+  model_config = sized_model(config)
+  sharding.check_length(mesh, config.seq_len)
+  sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
+  result = predict(config, model_config, mesh, program.make(config, model_config, mesh), chip)
+  print(json.dumps(result) if options.json else describe(result))
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -6,11 +6,10 @@ XLA's own `cost_analysis` counts the body of a loop once; here it counts as ofte
 
 import dataclasses
 import functools
-import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +19,8 @@ COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'collective-permute
 BITS = {'pred': 8, 'c64': 64, 'c128': 128}  # of the types whose names do not end in their number of bits
 _HEAD = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*-> .*\{$')
 _LINE = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (.*)$')
+# Of what goes on and what ends an asynchronous collective on a TPU, which name it again.
+_CONTINUED = re.compile(r'"async_collective_fusion_config":\{"flag_start":"\d')
 _ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]')
 
 
@@ -92,26 +93,23 @@ class _Counter:
     self._computations, entry = program
     self._mesh, self._trips = mesh, trips
     self.cost = Cost()
-    self._walk(entry, 1, self.cost, set())
+    self._walk(entry, 1, self.cost)
 
-  def _walk(self, name, times, cost, seen):
-    """Adds what `times` runs of a computation come to; `seen`: the collectives that were met around it.
-
-    The start, the end and what is fused in between of an asynchronous collective all hold it, on the same channel.
-    """
+  def _walk(self, name, times, cost):
+    """Adds what `times` runs of a computation come to."""
     body = self._computations[name]
     for x in body.values():
       kind = x.opcode.removesuffix('-start')
       if x.opcode == 'while':
-        self._walk(x.attribute('body'), times * self._turns(x, body), cost, set())
+        self._walk(x.attribute('body'), times * self._turns(x, body), cost)
       elif x.opcode == 'conditional':
-        self._branch(x, times, cost, seen)
+        self._branch(x, times, cost)
       elif x.opcode == 'fusion' and 'all-reduce-scatter' in x.attribute('calls'):
         inside = self._computations[x.attribute('calls')]
         one = next(i for i in inside.values() if i.opcode.startswith('all-reduce'))
-        self._collective(one, 'reduce-scatter', inside, times, cost, seen)
+        self._collective(one, 'reduce-scatter', inside, times, cost)
       elif x.opcode in ('fusion', 'call', 'async-start'):
-        self._walk(x.attribute('calls') or x.attribute('to_apply'), times, cost, seen)
+        self._walk(x.attribute('calls') or x.attribute('to_apply'), times, cost)
       elif x.opcode == 'convolution':
         cost.flops += times * _convolution(x, *(_shape(body, name) for name in x.operands))
       elif x.opcode == 'dot':
@@ -119,17 +117,17 @@ class _Counter:
         lhs = _shape(body, x.operands[0])
         cost.flops += times * 2 * math.prod(x.shapes[0][1]) * math.prod(lhs[i] for i in summed)
       elif kind in COLLECTIVES:
-        self._collective(x, kind, body, times, cost, seen)
+        self._collective(x, kind, body, times, cost)
       elif x.opcode == 'custom-call' and 'custom_call_target="tpu_custom_call"' in x.attributes:
         operands = tuple(shape for name in x.operands for shape in body[name].shapes)
         cost.kernels.append(Kernel(re.sub(r'[.\d]+$', '', x.name), times, operands))
 
-  def _branch(self, x, times, cost, seen):
+  def _branch(self, x, times, cost):
     names = x.attribute('branch_computations') or f'{x.attribute("true_computation")},{x.attribute("false_computation")}'
     costs = []
     for name in re.findall(r'[\w.-]+', names):
       costs.append(Cost())
-      self._walk(name, times, costs[-1], seen)
+      self._walk(name, times, costs[-1])
     most = max(costs, key=lambda c: (c.flops, sum(k.count for k in c.kernels), sum(c.bytes.values())))
     cost.flops += most.flops
     cost.kernels += most.kernels
@@ -137,30 +135,32 @@ class _Counter:
     cost.bytes.update(most.bytes)
 
   def _turns(self, x, body):
-    """How often a loop runs: its induction variable counts from a constant, by one, up to another or to an argument."""
+    """How often a loop runs: its counter goes by one from a constant to another, or to an argument of the program."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', x.attributes):
       return int(known[1])
     condition = self._computations[x.attribute('condition')]
     root = next(i for i in condition.values() if i.root)
-    arguments = list(root.operands)
-    if root.opcode == 'fusion':
+    counter, bound = root.operands[0], root.operands[-1]
+    if root.opcode == 'fusion':  # of the comparison alone
       inside = self._computations[root.attribute('calls')]
-      places = {i.name: int(i.arguments) for i in inside.values() if i.opcode == 'parameter'}
-      root = next(i for i in inside.values() if i.root)
-      arguments = [arguments[places[name]] if name in places else inside[name] for name in root.operands]
+      root, given = next(i for i in inside.values() if i.root), root.operands
+      counter, bound = (given[int(inside[name].arguments)] for name in root.operands)
     if root.opcode != 'compare' or root.attribute('direction') != 'LT':
-      raise UserError(f'HLO: the condition of {x.name} is {root.opcode}, not one number below another')
-    index, bound = (condition[a] if isinstance(a, str) else a for a in arguments)
-    first = _element(body, x.operands[0], int(index.attribute('index')))
-    if bound.opcode != 'constant' or first.opcode != 'constant':
+      raise UserError(f'HLO: the condition of {x.name} is {root.opcode}, not whether one number is below another')
+    if condition[bound].opcode != 'constant':
       return self._trips
-    return int(bound.arguments) - int(first.arguments)
+    first = body[x.operands[0]]
+    if first.opcode == 'tuple':
+      first = body[first.operands[int(condition[counter].attribute('index'))]]
+    while first.opcode in ('copy', 'bitcast'):
+      first = body[first.operands[0]]
+    if first.opcode != 'constant':
+      raise UserError(f'HLO: {x.name} counts from {first.opcode} {first.name}, which is no constant')
+    return int(condition[bound].arguments) - int(first.arguments)
 
-  def _collective(self, x, kind, body, times, cost, seen):
-    channel = x.attribute('channel_id') or x.name
-    if channel in seen:
+  def _collective(self, x, kind, body, times, cost):
+    if _CONTINUED.search(x.attributes):
       return
-    seen.add(channel)
     operands = x.operands[:1] if kind == 'collective-permute' else x.operands
     size = sum(_bytes(shape) for name in operands for shape in body[name].shapes)
     if kind == 'collective-permute':
@@ -215,16 +215,6 @@ def _numbers(text: str) -> list[int]:
   return [int(n) for n in re.findall(r'\d+', text)]
 
 
-def _element(body, name, index):
-  """The instruction behind element `index` of a tuple, through copies."""
-  x = body[name]
-  while x.opcode in ('copy', 'tuple', 'bitcast', 'opt-barrier'):
-    x = body[x.operands[index if x.opcode == 'tuple' else 0]]
-    if x.opcode == 'constant':
-      break
-  return x
-
-
 def _shape(body, name) -> tuple[int, ...]:
   return body[name].shapes[0][1]
 
@@ -238,25 +228,22 @@ def _bytes(shape) -> int:
 def _convolution(x: Instruction, lhs: Sequence[int], rhs: Sequence[int]) -> float:
   """Operations of a convolution, which is what TPUs turn matrix products into. Products with padding are not done."""
   left, right, out = re.match(r'(\w+)_(\w+)->(\w+)', x.attribute('dim_labels')).groups()
-  window = dict(re.findall(r'(\w+)=([\dx_-]+)', re.search(r'window=\{(.*?)\}', x.attributes)[1])) if 'window=' in (
-    x.attributes) else {}
-  pairs = 1
+  window = dict(re.findall(r'(\w+)=([\dx_-]+)', x.attribute('window') or ''))
+  result, pairs = x.shapes[0][1], 1
   for i, axis in enumerate(sorted(set(left) - {'b', 'f'})):
 
-    def get(name, default, i=i):
-      return [int(n) for n in window[name].split('x')[i].split('_')] if name in window else default
+    def setting(name, default, i=i):
+      return int(window[name].split('x')[i].split('_')[0]) if name in window else default
 
-    size, result, kernel = lhs[left.index(axis)], x.shapes[0][1][out.index(axis)], rhs[right.index(axis)]
-    (stride,), (low, *_), (spread,), (apart,) = get('stride', [1]), get('pad', [0]), get('lhs_dilate', [1]), get('rhs_dilate', [1])
-    pairs *= _valid(size, result, kernel, stride, low, spread, apart)
-  batch, features = x.shapes[0][1][out.index('b')], x.shapes[0][1][out.index('f')]
-  return 2.0 * batch * features * rhs[right.index('i')] * pairs
+    pairs *= _valid(lhs[left.index(axis)], result[out.index(axis)], rhs[right.index(axis)], setting('stride', 1),
+                    setting('pad', 0), setting('lhs_dilate', 1), setting('rhs_dilate', 1))
+  return 2.0 * result[out.index('b')] * result[out.index('f')] * rhs[right.index('i')] * pairs
 
 
 @functools.cache
-def _valid(size, result, kernel, stride, low, spread, apart) -> int:
+def _valid(size, result, kernel, stride, pad, spread, apart) -> int:
   """Pairs of an output position and a kernel position that meet an input and not padding."""
-  at = np.arange(result)[:, None] * stride + np.arange(kernel) * apart - low
+  at = np.arange(result)[:, None] * stride + np.arange(kernel) * apart - pad
   return int(((at >= 0) & (at % spread == 0) & (at // spread < size)).sum())
 
 
@@ -278,27 +265,20 @@ def _parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
 
 
 def _instruction(name: str, text: str, root: bool) -> Instruction:
-  if text.startswith('('):
-    end = _close(text, 0)
-  else:
-    end = re.match(r'\S+', text).end()
+  end = _close(text, 0) if text.startswith('(') else text.index(' ')
   shapes = tuple((kind, tuple(_numbers(sizes))) for kind, sizes in _ARRAY.findall(text[:end]))
   opcode = re.match(r' ([\w-]+)\(', text[end:])
   start = end + opcode.end() - 1
   stop = _close(text, start)
   arguments = text[start + 1:stop - 1]
-  operands = tuple(re.findall(r'%([\w.-]+)', arguments))
-  return Instruction(name, shapes, opcode[1], operands, arguments, text[stop:], root)
+  return Instruction(name, shapes, opcode[1], tuple(re.findall(r'%([\w.-]+)', arguments)), arguments, text[stop:], root)
 
 
 def _close(text: str, start: int) -> int:
   """Behind the parenthesis that closes the one at `start`."""
-  depth = itertools.accumulate({'(': 1, ')': -1}.get(c, 0) for c in text[start:])
-  return start + next(i for i, d in enumerate(depth) if not d) + 1
-
-
-def walk(text: str) -> Iterator[tuple[str, Instruction]]:
-  """Each instruction of a program with the computation that it is in."""
-  for name, body in _parse(text)[0].items():
-    for x in body.values():
-      yield name, x
+  depth = 0
+  for found in re.finditer(r'[()]', text[start:]):
+    depth += 1 if found[0] == '(' else -1
+    if not depth:
+      return start + found.end()
+  raise UserError(f'HLO: a parenthesis is not closed: {text[:200]}')

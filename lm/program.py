@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm import kernels, model, optim, pretrained, sharding
@@ -30,17 +30,20 @@ class Program:
   updates: int  # on each batch
 
 
-def make(config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh, banned_ids: Sequence[int] = ()) -> Program:
+def make(config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh | AbstractMesh,
+         banned_ids: Sequence[int] = ()) -> Program:
   """Builds the program of `config.stage`; nothing is compiled and no array is made yet.
 
   Args:
     model_config: the model's.
+    mesh: an abstract one will do for the shapes (lm/budget.py).
     banned_ids: of stage rl: tokens that the sampler never draws.
 
   Raises:
     UserError: an axis that the mesh does not divide, a large parameter that it does not split, an unknown name.
   """
-  kernels.check(model_config, mesh.devices.flat[0].platform)
+  if isinstance(mesh, Mesh):
+    kernels.check(model_config, mesh.devices.flat[0].platform)
   params_shape, axes = pretrained.abstract_params(model_config, mesh)
   inner = config.rl.inner_updates if config.stage == 'rl' else 1
   tx, schedule = optim.make(config.optim, config.steps * inner, axes)

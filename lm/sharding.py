@@ -34,6 +34,19 @@ RULES = {
 LARGE = 0.02  # of all parameters: one of this size that is not split is a mistake where parameters are
 
 
+def mesh_sizes(config: ConfigDict, devices: int) -> list[int]:
+  """The size of each of AXES. Raises UserError when `config.mesh` does not multiply to that many devices."""
+  sizes = [getattr(config, axis) for axis in AXES]
+  known = math.prod(s for s in sizes if s != -1)
+  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+    raise UserError(f'config.mesh is {dict(zip(AXES, sizes, strict=True))}; sizes are at least 1, or -1 for one of them')
+  if -1 in sizes and devices % known == 0:
+    sizes[sizes.index(-1)] = devices // known
+  if -1 in sizes or math.prod(sizes) != devices:
+    raise UserError(f'config.mesh is {dict(zip(AXES, sizes, strict=True))}, which does not fit {devices} devices')
+  return sizes
+
+
 def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
   """The mesh of `config.mesh` over all devices. Raises UserError when the sizes do not multiply to their number.
 
@@ -41,14 +54,7 @@ def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Me
   the mesh are neighbours on the chip's network where that is possible.
   """
   devices = jax.devices() if devices is None else devices
-  sizes = [getattr(config, axis) for axis in AXES]
-  known = math.prod(s for s in sizes if s != -1)
-  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-    raise UserError(f'config.mesh is {dict(zip(AXES, sizes, strict=True))}; sizes are at least 1, or -1 for one of them')
-  if -1 in sizes and len(devices) % known == 0:
-    sizes[sizes.index(-1)] = len(devices) // known
-  if -1 in sizes or math.prod(sizes) != len(devices):
-    raise UserError(f'config.mesh is {dict(zip(AXES, sizes, strict=True))}, which does not fit {len(devices)} devices')
+  sizes = mesh_sizes(config, len(devices))
   if devices[0].platform != 'tpu':
     grid = np.asarray(devices).reshape(sizes)
   elif sizes[0] > 1:

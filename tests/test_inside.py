@@ -35,6 +35,7 @@ def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path
   (kernel,) = [line.split() for line in out.splitlines() if line.startswith('state/params/layers/mlp/up/kernel')]
   assert kernel[1:4] == ['float32[1,', '32,', '64]'] and kernel[-1] == f'{32 * 64 * 4 // 4:,}' and "'fsdp'" in ' '.join(kernel)
   assert 'batch/inputs' in out and "'fsdp': 4" in out.splitlines()[0]
+  assert 'data=2 fsdp=4' in out and 'all, at the peak' in out and 'sent along fsdp: all-gather' in out
   assert not (tmp_path / 'checkpoints').exists() and not (tmp_path / 'metrics.jsonl').exists()
 
 
