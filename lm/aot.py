@@ -21,6 +21,7 @@ A step that does not fit is an error. --save=FILE keeps the executable, for a ho
 --table compiles the rows of the README's table, one after the other, and prints it.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -46,6 +47,10 @@ TABLE = (  # config, topology and what else is on the command line
 )
 
 
+def has_libtpu() -> bool:
+  return importlib.util.find_spec('libtpu') is not None
+
+
 def devices(topology: str, slices: int = 1) -> list[Any]:
   """The devices of `slices` TPU slices such as 'v5e:16x16'. Raises UserError where libtpu is missing or knows no such."""
   import jax
@@ -59,10 +64,8 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
     options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU
   if set(topology.partition(':')[2].split('x')) == {'1'}:
     options['chips_per_host_bounds'] = (1, 1, 1)
-  try:
-    import libtpu  # noqa: F401
-  except ModuleNotFoundError as error:
-    raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it") from error
+  if not has_libtpu():
+    raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it")
   try:
     return list(topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices)
   except jax.errors.JaxRuntimeError as error:

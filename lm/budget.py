@@ -281,7 +281,7 @@ class Budget:
     c, t, L, mesh, item = self.c, self.tokens, self.c.num_layers, self.mesh, self.item
     sent: Counter = Counter()
     f, x, k, e = mesh['fsdp'], mesh['tensor'], mesh['context'], mesh['expert']
-    layer, head, table = self.layer_bytes(), self.D * self.V, self.D * self.V
+    layer, head = self.layer_bytes(), self.D * self.V
     stream = t * self.D * item
     twice = bool(self.config.loss.vocab_blocks)
     if f > 1:
@@ -293,8 +293,8 @@ class Budget:
     whole = [axis for axis in ('dcn', 'data', 'context') if mesh[axis] > 1]
     if whole:
       m = math.prod(mesh[axis] for axis in whole)
-      tables = table if not c.tie_embeddings else 0
-      sent['+'.join(whole), 'all-reduce'] += 2 * (m - 1) / m / f * (L * layer + 4 * (head + tables))
+      tables = head + self.D * (self.V + c.max_len * (c.position == 'learned'))  # a tied one is both, each with its gradient
+      sent['+'.join(whole), 'all-reduce'] += 2 * (m - 1) / m / f * (L * layer + 4 * tables)
     if x > 1:
       times = 4 + (c.remat == 'full')
       sent['tensor', 'all-reduce'] += 2 * (x - 1) / x * (L * times * stream + stream + 4 * t * self.D)

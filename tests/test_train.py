@@ -52,6 +52,7 @@ def test_time_is_told_apart(pretrained):
   for line in timed:
     assert 0 < line['perf/input_s'] < line['perf/step_s']
     assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
+    assert line['perf/model_flops_per_s'] > 1e6 < line['perf/predicted_peak_bytes']
     parts = [value for name, value in line.items() if name.startswith('goodput/')]
     assert len(parts) == 6 and min(parts) >= 0 and 0.5 < sum(parts) <= 1
   assert [line['step'] for line in timed if 'perf/first_step_s' in line] == [5]
