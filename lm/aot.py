@@ -105,7 +105,7 @@ def compile_step(config: ConfigDict, model_config: FrozenConfigDict, topology: s
     'topology': topology, **{name: predicted[name] for name in same}, 'compile_seconds': seconds,
     'argument_bytes': memory.argument_size_in_bytes, 'peak_bytes': memory.peak_memory_in_bytes,
     'temporary_bytes': memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
-    'hlo_flops': cost.flops + budget.kernel_flops(model_config, cost.kernels),
+    'hlo_flops': cost.flops + budget.kernel_flops(model_config, mesh.shape, cost.kernels),
     'collective_bytes': sum(cost.bytes.values()), 'collectives': cost.collectives(), 'predicted': predicted}
 
 

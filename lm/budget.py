@@ -131,18 +131,27 @@ def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
 
 # Matrix products of attention: forward, of the recomputation, backward.
 PRODUCTS = {'reference': (2, 1, 5), 'splash': (2, 2, 7), 'cudnn': (2, 2, 5)}
-KERNELS = {'splash_mha_fwd': 2, 'splash_mha_dkv': 4, 'splash_mha_dq': 3}
+KERNELS = {'splash_mha_fwd': 2, 'splash_mha_dkv': 4, 'splash_mha_dq': 3, 'ragged-dot-none': 1, 'ragged-dot-metadata': 0}
 
 
-def kernel_flops(c: Mapping[str, Any], kernels: list[Any]) -> float:
-  """Operations of the calls of Splash's kernels in a compiled program (`lm.hlo.Kernel`). Raises UserError on another's."""
+def kernel_flops(c: Mapping[str, Any], mesh: Mapping[str, int], kernels: list[Any]) -> float:
+  """Operations of the calls of kernels in a compiled program (`lm.hlo.Kernel`): Splash's, and XLA's for experts.
+
+  Raises UserError on another's.
+  """
   total = 0.0
   for kernel in kernels:
     name = next((name for name in KERNELS if kernel.name.startswith(name)), None)
     if name is None:
       raise unknown('kernel', kernel.name, KERNELS)
-    (B, N, T, H), (_, _, S, _) = [shape for _, shape in kernel.operands if len(shape) == 4 and shape[-1] == c['head_dim']][:2]
-    total += kernel.count * KERNELS[name] * 2 * B * N * T * S * H * attention_share(c, S)
+    shapes = [shape for _, shape in kernel.operands]
+    if name.startswith('splash'):
+      (B, N, T, H), (_, _, S, _) = [shape for shape in shapes if len(shape) == 4][:2]
+      pairs = B * N * T * S * H * attention_share(c, S)
+    else:  # rows of all choices, of which each device along `expert` takes its part
+      pairs = sum(math.prod(rows) * c['embed_dim'] * c['mlp_dim'] / mesh['tensor'] / rows[1] / mesh['expert']
+                  for rows in shapes if len(rows) == 2)
+    total += kernel.count * KERNELS[name] * 2 * pairs
   return total
 
 
@@ -185,32 +194,34 @@ class Budget:
     # Rows that a layer's feed-forward block computes, and holds, for each token: experts of a group hold all its tokens.
     self.choices = c.experts_per_token if c.num_experts else 1
     self.spread = self.choices * (mesh['expert'] if c.num_experts else 1)
-    self.chunks = config.loss.vocab_blocks or -(-config.seq_len // max(1, config.loss.chunk // self.rows))
+    self.blocks = config.loss.vocab_blocks if config.stage != 'rl' else 0  # the loss is cut into these, or else into chunks
+    self.chunks = self.blocks or -(-config.seq_len // max(1, config.loss.chunk // self.rows))
 
-  def products(self) -> list[tuple[float, float, float]]:
-    """(rows for each token, inputs, outputs) of the matrix products of a layer, the last one last."""
-    D, F, r = self.D, self.F, self.choices
-    up = [(r, D, F)] * (_matrices(self.c) - 1)
-    router = [(1, D, self.c.num_experts)] if self.c.num_experts else []
-    return [(1, D, self.NH), (1, D, self.KH), (1, D, self.KH), (1, self.NH, D), *router, *up, (r, F, D)]
+  def products(self) -> list[tuple[float, float, bool]]:
+    """(inputs, outputs, whether there is one for each expert) of the matrix products of a layer, the last one last."""
+    D, F, routed = self.D, self.F, self.c.num_experts > 0
+    router = [(D, self.c.num_experts, False)] if routed else []
+    up = [(D, F, routed)] * (_matrices(self.c) - 1)
+    return [(D, self.NH, False), (D, self.KH, False), (D, self.KH, False), (self.NH, D, False), *router, *up, (F, D, routed)]
 
   def layer_bytes(self) -> float:
     """Matrices of one layer, whole over the shards of fsdp, in the type of the products."""
-    experts = self.c.num_experts / self.mesh['expert'] / self.choices if self.c.num_experts else 1
-    return self.item * sum(m * n * (experts * r if (m == self.F or n == self.F) else 1) for r, m, n in self.products())
+    experts = self.c.num_experts / self.mesh['expert']
+    return self.item * sum(m * n * (experts if routed else 1) for m, n, routed in self.products())
 
   def hlo_flops(self) -> float:
     c, L, t = self.c, self.c.num_layers, self.tokens
-    forward = [2 * t * r * m * n for r, m, n in self.products()]
+    forward = [2 * t * m * n * (self.choices if routed else 1) for m, n, routed in self.products()]
     last = forward[-1] if c.norm_position == 'pre' and not c.num_experts else 0  # nothing needs its output again
     times = 3 * sum(forward) + (sum(forward) - last if c.remat == 'full' else 0)
+    if c.num_experts:  # XLA forms the gradient of each expert's matrices from the rows of all
+      times += (c.num_experts - 1) * sum(forward[-_matrices(c):])
     first, again, backward = PRODUCTS[c.attention]
     products = first + backward + (again if self.recomputes else 0)
     if c.attention == 'reference' and not c.scan_layers and not self.recomputes:
       products -= 1  # XLA sees that both passes compute the same scores
     attention = products * 2 * t * self.config.seq_len * self.NH * attention_share(c, self.config.seq_len)
-    twice = bool(self.config.loss.vocab_blocks) or self.config.stage == 'rl'
-    head = (8 if twice else 6) * t * self.D * self.V
+    head = (8 if self.blocks or self.config.stage == 'rl' else 6) * t * self.D * self.V
     return self.config.microbatches * (L * (times + attention) + head)
 
   def model_flops(self) -> float:
@@ -260,16 +271,10 @@ class Budget:
     if c.attention == 'reference':
       kept['mask'] = t * self.config.seq_len
     head = self.D * self.V
-    if self.config.loss.vocab_blocks:
-      logits = 4 * t * self.V / self.chunks
-      loss = {'logits': 2 * logits, 'gradient of the head': 4 * head / fsdp, 'head': self.item * head / fsdp,
-              'hidden states and their gradient': (self.item + 4) * t * self.D}
-    else:
-      logits = 4 * t * self.V / self.chunks
-      split = math.prod(size for axis, size in self.mesh.items() if axis != 'tensor') > 1
-      loss = {'logits': 1.5 * logits, 'gradient of the head': 4 * head / fsdp + 4 * head * (split and fsdp > 1),
-              'head': self.item * head / fsdp + self.item * head * (fsdp > 1),
-              'hidden states and their gradient': 2 * self.item * t * self.D}
+    loss = {'logits': 4 * t * self.V / self.chunks * (2 if self.blocks else 1.5),  # and in the type of the products
+            'gradient of the head': 4 * head / fsdp * (1 if self.blocks or fsdp == 1 else 1 + fsdp),
+            'head': self.item * head / fsdp * (1 if self.blocks or fsdp == 1 else 1 + fsdp),
+            'hidden states and their gradient': (self.item + (4 if self.blocks else self.item)) * t * self.D}
     backward = {'gradients': self.layer_gradient_bytes + self.head_gradient_bytes}
     return {'loss': kept | loss, 'backward pass': kept | backward | self.working(),
             'update': always | {'gradients': self.gradient_bytes}}
@@ -283,18 +288,20 @@ class Budget:
     f, x, k, e = mesh['fsdp'], mesh['tensor'], mesh['context'], mesh['expert']
     layer, head = self.layer_bytes(), self.D * self.V
     stream = t * self.D * item
-    twice = bool(self.config.loss.vocab_blocks)
     if f > 1:
       # A product whose result is scattered over more than two is done in a ring, which sends one part more.
       part, scattered = (f - 1) / f, 1 if f > 2 else (f - 1) / f
-      sent['fsdp', 'all-gather'] += part * (2 * L * layer + (2 if twice else self.chunks) * item * head)
-      sent['fsdp', 'reduce-scatter'] += scattered * L * layer + 4 * head * (scattered if twice else part * self.chunks)
+      sent['fsdp', 'all-gather'] += part * (2 * L * layer + (2 if self.blocks else self.chunks) * item * head)
+      sent['fsdp', 'reduce-scatter'] += scattered * L * layer + 4 * head * (scattered if self.blocks else part * self.chunks)
       sent['fsdp', 'all-to-all'] += part * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
-    whole = [axis for axis in ('dcn', 'data', 'context') if mesh[axis] > 1]
-    if whole:
-      m = math.prod(mesh[axis] for axis in whole)
-      tables = head + self.D * (self.V + c.max_len * (c.position == 'learned'))  # a tied one is both, each with its gradient
-      sent['+'.join(whole), 'all-reduce'] += 2 * (m - 1) / m / f * (L * layer + 4 * tables)
+    experts = c.num_experts / e * _matrices(c) * self.D * self.F * item
+    tables = head + self.D * (self.V + c.max_len * (c.position == 'learned'))  # a tied one is both, each with its gradient
+    for axes, size in ((('dcn', 'data', 'context'), L * experts),
+                       (('dcn', 'data', 'expert', 'context'), L * (layer - experts) + 4 * tables)):
+      axes = [axis for axis in axes if mesh[axis] > 1]
+      if axes and size:
+        m = math.prod(mesh[axis] for axis in axes)
+        sent['+'.join(axes), 'all-reduce'] += 2 * (m - 1) / m / f * size
     if x > 1:
       times = 4 + (c.remat == 'full')
       sent['tensor', 'all-reduce'] += 2 * (x - 1) / x * (L * times * stream + stream + 4 * t * self.D)
@@ -304,15 +311,16 @@ class Budget:
       sent['context', 'reduce-scatter'] += L * keys
     if e > 1 and c.num_experts:
       sent['expert', 'all-gather'] += (e - 1) * L * stream * (2 + self.recomputes)
-      sent['expert', 'reduce-scatter'] += (e - 1) * L * stream * (2 + self.recomputes)
+      sent['expert', 'reduce-scatter'] += (e - 1) * L * stream * 2
     return Counter({key: value * self.config.microbatches for key, value in sent.items()})
 
   def hbm_traffic(self) -> float:
     """Bytes read and written where each product reads its inputs and writes its output once, and nothing else moves."""
     c, t = self.c, self.tokens
     passes = 3 + (c.remat == 'full')
-    layer = sum(self.item * (t * r * (m + n)) for r, m, n in self.products()) + self.layer_bytes()
-    head = (4 if self.config.loss.vocab_blocks else 3) * (4 * t * self.V + self.item * self.D * self.V * self.chunks)
+    layer = self.layer_bytes() + sum(
+      self.item * t * (m + n) * (self.choices if routed else 1) for m, n, routed in self.products())
+    head = (4 if self.blocks else 3) * (4 * t * self.V + self.item * self.D * self.V * self.chunks)
     return self.config.microbatches * (c.num_layers * passes * layer + head) + 2 * self.state_bytes
 
   def result(self, chip_name: str | None) -> dict[str, Any]:
@@ -350,7 +358,9 @@ class Budget:
     if self.config.optim.name == 'muon':
       notes.append("Muon's own products and gathers are left out")
     if self.c.num_experts:
-      notes.append('experts are taken to be chosen evenly')
+      notes.append('experts are taken to be chosen evenly; XLA forms the gradient of each from the tokens of all')
+    if self.mesh['context'] > 1 and not self.blocks:
+      notes.append('what the compiler does to cut rows that are spread along context into chunks is left out')
     if not self.c.scan_layers:
       notes.append('layers are taken to be scanned: unrolled, more of them may be gathered at one time')
     if self.config.stage == 'rl':
