@@ -43,7 +43,6 @@ ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HO
                'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
 TABLE = (  # config, topology and what else is on the command line
   ('configs/gpt2_124m.py', 'v5e:2x4'),
-  ('configs/llama3_8b.py', 'v5e:16x16'),
 )
 
 

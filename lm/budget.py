@@ -42,7 +42,7 @@ from lm.errors import UserError, unknown
 # No jax at the top: lm/bench.py's workers may live where there is none.
 
 GIB = 2**30
-LANES = 128  # of a TPU: the kernel keeps a query's logarithm once in each
+LANES = 128  # of a TPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +194,7 @@ class Budget:
     # Rows that a layer's feed-forward block computes, and holds, for each token: experts of a group hold all its tokens.
     self.choices = c.experts_per_token if c.num_experts else 1
     self.spread = self.choices * (mesh['expert'] if c.num_experts else 1)
+    self.narrow = mesh['fsdp'] > 1 and c.embed_dim // mesh['fsdp'] % LANES > 0
     self.blocks = config.loss.vocab_blocks if config.stage != 'rl' else 0  # the loss is cut into these, or else into chunks
     self.chunks = self.blocks or -(-config.seq_len // max(1, config.loss.chunk // self.rows))
 
@@ -250,7 +251,7 @@ class Budget:
       terms['tokens by expert'] = 2 * item * t * self.D * self.spread
     if self.recomputes:
       terms['queries, keys, values, output'] = item * t * (2 * self.NH + 2 * self.KH)
-    if c.attention == 'splash' and self.recomputes:
+    if c.attention == 'splash' and self.recomputes:  # the kernel writes each once in every lane
       terms['logarithms of attention'] = 4 * LANES * t * self.NH / c.head_dim
     if c.attention == 'reference':
       blocks = max(1, min(4, self.config.seq_len // 64))
@@ -289,10 +290,15 @@ class Budget:
     layer, head = self.layer_bytes(), self.D * self.V
     stream = t * self.D * item
     if f > 1:
-      # A product whose result is scattered over more than two is done in a ring, which sends one part more.
-      part, scattered = (f - 1) / f, 1 if f > 2 else (f - 1) / f
-      sent['fsdp', 'all-gather'] += part * (2 * L * layer + (2 if self.blocks else self.chunks) * item * head)
-      sent['fsdp', 'reduce-scatter'] += scattered * L * layer + 4 * head * (scattered if self.blocks else part * self.chunks)
+      part, passes = (f - 1) / f, 2 if self.blocks else self.chunks
+      sent['fsdp', 'all-gather'] += part * 2 * L * layer
+      if self.narrow:
+        sent['fsdp', 'all-reduce'] += 2 * part * (L * layer + 4 * head + passes * item * head)
+      else:
+        # A product whose result is scattered over more than two is done in a ring, which sends one part more.
+        scattered = 1 if f > 2 else part
+        sent['fsdp', 'all-gather'] += part * passes * item * head
+        sent['fsdp', 'reduce-scatter'] += scattered * L * layer + 4 * head * (scattered if self.blocks else part * passes)
       sent['fsdp', 'all-to-all'] += part * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
     experts = c.num_experts / e * _matrices(c) * self.D * self.F * item
     tables = head + self.D * (self.V + c.max_len * (c.position == 'learned'))  # a tied one is both, each with its gradient
@@ -359,6 +365,9 @@ class Budget:
       notes.append("Muon's own products and gathers are left out")
     if self.c.num_experts:
       notes.append('experts are taken to be chosen evenly; XLA forms the gradient of each from the tokens of all')
+    if self.narrow:
+      notes.append(f'shards of embed_dim are {self.c.embed_dim // self.mesh["fsdp"]} wide, no multiple of {LANES}: XLA adds up '
+                   'gradients whole instead of scattering them, and may pad products')
     if self.mesh['context'] > 1 and not self.blocks:
       notes.append('what the compiler does to cut rows that are spread along context into chunks is left out')
     if not self.c.scan_layers:
