@@ -144,13 +144,13 @@ def kernel_flops(c: Mapping[str, Any], mesh: Mapping[str, int], kernels: list[An
     name = next((name for name in KERNELS if kernel.name.startswith(name)), None)
     if name is None:
       raise unknown('kernel', kernel.name, KERNELS)
-    shapes = [shape for _, shape in kernel.operands]
+    floats = [shape for kind, shape in kernel.operands if kind in ('bf16', 'f32')]
     if name.startswith('splash'):
-      (B, N, T, H), (_, _, S, _) = [shape for shape in shapes if len(shape) == 4][:2]
-      pairs = B * N * T * S * H * attention_share(c, S)
+      queries, (*_, keys, _) = floats[:2]  # [B, N, T, H], [B, K, S, H], without B where it is 1
+      pairs = math.prod(queries) * keys * attention_share(c, keys)
     else:  # rows of all choices, of which each device along `expert` takes its part
       pairs = sum(math.prod(rows) * c['embed_dim'] * c['mlp_dim'] / mesh['tensor'] / rows[1] / mesh['expert']
-                  for rows in shapes if len(rows) == 2)
+                  for rows in floats if len(rows) == 2)
     total += kernel.count * KERNELS[name] * 2 * pairs
   return total
 
@@ -302,12 +302,13 @@ class Budget:
       sent['fsdp', 'all-to-all'] += part * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
     experts = c.num_experts / e * _matrices(c) * self.D * self.F * item
     tables = head + self.D * (self.V + c.max_len * (c.position == 'learned'))  # a tied one is both, each with its gradient
-    for axes, size in ((('dcn', 'data', 'context'), L * experts),
-                       (('dcn', 'data', 'expert', 'context'), L * (layer - experts) + 4 * tables)):
+    for axes, size in ((('data', 'context'), L * experts), (('data', 'expert', 'context'), L * (layer - experts) + 4 * tables)):
       axes = [axis for axis in axes if mesh[axis] > 1]
+      m = math.prod(mesh[axis] for axis in axes)
       if axes and size:
-        m = math.prod(mesh[axis] for axis in axes)
         sent['+'.join(axes), 'all-reduce'] += 2 * (m - 1) / m / f * size
+      if mesh['dcn'] > 1 and size:  # first within a slice, then each chip its part of the sum
+        sent['dcn', 'all-reduce'] += 2 * (mesh['dcn'] - 1) / mesh['dcn'] / f / m * size
     if x > 1:
       times = 4 + (c.remat == 'full')
       sent['tensor', 'all-reduce'] += 2 * (x - 1) / x * (L * times * stream + stream + 4 * t * self.D)
@@ -349,7 +350,7 @@ class Budget:
     result['temporary_bytes'] = result['peak_bytes'] - result['argument_bytes']
     if chip_name:
       chip = CHIPS[chip_name]
-      slow = sum(size for (axes, _), size in sent.items() if 'dcn' in axes)
+      slow = sent['dcn', 'all-reduce']
       seconds = {'compute': result['hlo_flops'] / chip.flops, 'hbm': self.hbm_traffic() / chip.hbm_bandwidth,
                  'ici': (result['collective_bytes'] - slow) / chip.ici_bandwidth}
       if slow and chip.dcn_bandwidth:
@@ -473,11 +474,11 @@ def sized_model(config: ConfigDict) -> FrozenConfigDict:
   from data import chat
   from lm import model
 
+  if config.stage not in ('pretrain', 'sft', 'rl'):
+    raise unknown('config.stage', config.stage, ('pretrain', 'sft', 'rl'))
   if config.init_from:
     raise UserError(f'config.init_from is {config.init_from!r}, a model that is not read here: set it to nothing '
                     '(--config.init_from=) and config.model to its shape')
-  if config.stage not in ('pretrain', 'sft', 'rl'):
-    raise unknown('config.stage', config.stage, ('pretrain', 'sft', 'rl'))
   if config.batch_size % config.microbatches:
     raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
   vocabulary = config.model.vocab_size or chat.load(
@@ -496,13 +497,13 @@ def main() -> None:
 
   from lm import program, sharding
 
+  model_config = sized_model(config)
   if options.topology:
     chip, devices = parse_topology(options.topology, options.slices)
   else:
     chip, devices = chip_of(jax.devices()[0].device_kind), jax.device_count()
   mesh = AbstractMesh(tuple(sharding.mesh_sizes(config.mesh, devices)), sharding.AXES,
                       axis_types=(AxisType.Auto,) * len(sharding.AXES))
-  model_config = sized_model(config)
   sharding.check_length(mesh, config.seq_len)
   sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
   result = predict(config, model_config, mesh, program.make(config, model_config, mesh), chip)

@@ -35,8 +35,9 @@ def test_the_formula_is_within_a_tenth_of_the_compiler(topology, fields, tmp_pat
   for name in ('argument_bytes', 'peak_bytes', 'hlo_flops', 'collective_bytes'):
     assert result['predicted'][name] == pytest.approx(result[name], rel=0.1), name
   assert result['predicted'].keys() >= result.keys() - {'topology', 'compile_seconds', 'predicted'}
-  assert {axes for axes, kinds in result['collectives'].items() if sum(kind['bytes'] for kind in kinds.values()) > 1e7} == (
-    result['predicted']['collectives'].keys())
+  for axes, kinds in result['predicted']['collectives'].items():
+    sent = (sum(kind['bytes'] for kind in told.values()) for told in (kinds, result['collectives'][axes]))
+    assert next(sent) == pytest.approx(next(sent), rel=0.2), axes
   assert result['compile_seconds'] > 1 and result['peak_bytes'] < result['hbm_bytes'] == 16 * 2**30
   assert [path.name for path in tmp_path.iterdir()] == ['step']
   executable, arguments, _ = pickle.loads((tmp_path / 'step').read_bytes())
