@@ -12,7 +12,7 @@ from configs.data import fineweb
 
 # The model of the :smoke variants: for bytes, on a CPU.
 TINY = {'vocab_size': 0, 'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192,
-        'max_len': 256, 'dtype': 'float32', 'remat': 'none', 'attention': 'reference'}
+        'max_len': 256, 'dtype': 'float32', 'remat': 'none', 'attention': 'reference', 'mlp_blocks': 1}
 
 
 def get_config() -> ConfigDict:
@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
   c.model.norm_position = 'pre'  # pre | post (what a block adds is normed, not what it reads) | both
   c.model.norm_offset = False  # norms multiply by 1 + scale
   c.model.mlp_bias = False
+  c.model.mlp_blocks = 1  # parts of the feed-forward block that are computed one after the other: less memory for more
   c.model.num_experts = 0  # routed feed-forward blocks of width mlp_dim in each layer; 0: one, dense
   c.model.experts_per_token = 2
   c.model.normalize_experts = True  # the weights of a token's experts add up to 1
@@ -151,6 +152,7 @@ def smoke(c: ConfigDict) -> None:
   c.data.train, c.data.tokenizer = 'lm/*.py,data/*.py', 'bytes'
   c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
   c.model.update(TINY)
+  c.loss.vocab_blocks = 0
   c.mesh.update(data=-1, fsdp=1)
   c.optim.update(lr=1e-2, warmup=5)
   c.eval.update(every=10, batch_size=8, prompts=('def main',), max_new_tokens=32)

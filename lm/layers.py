@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
+from lm.errors import UserError
 from lm.sharding import BATCH
 
 ACTIVATIONS = {
@@ -82,37 +83,28 @@ class Linear(nn.Module):
   bias: bool = False
   std: float = 0.02
 
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def setup(self):
     c, n = self.config, self.contract
     init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
-    w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
-    y = jnp.tensordot(x, w.astype(x.dtype), axes=n)
-    if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/quantize.py)
-      scale = self.get_variable('params', 'kernel_scale')
-      y = (y.astype(jnp.float32) * jnp.expand_dims(scale, range(y.ndim - scale.ndim))).astype(x.dtype)
+    self.w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
     if self.bias:
       init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
-      b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
-      y = y + jnp.expand_dims(b.astype(x.dtype), range(y.ndim - b.ndim))
-    return y
+      self.b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
+    if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/quantize.py)
+      self.scale = self.get_variable('params', 'kernel_scale')
 
-
-class ExpertKernel(nn.Module):
-  """A matrix for each expert, [E, *shape]."""
-
-  config: FrozenConfigDict
-  shape: tuple[int, int]
-  axes: tuple[str, str]
-  std: float
-
-  @nn.compact
-  def __call__(self) -> jax.Array:
-    init = nn.with_logical_partitioning(nn.initializers.normal(self.std), ('expert', *self.axes))
-    w = self.param('kernel', init, (self.config.num_experts, *self.shape), jnp.dtype(self.config.param_dtype))
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = jnp.tensordot(x, self.w.astype(x.dtype), axes=self.contract)
     if self.has_variable('params', 'kernel_scale'):
-      w = w.astype(jnp.float32) * self.get_variable('params', 'kernel_scale')[:, None]
-    return w.astype(jnp.dtype(self.config.dtype))
+      y = (y.astype(jnp.float32) * jnp.expand_dims(self.scale, range(y.ndim - self.scale.ndim))).astype(x.dtype)
+    return y + jnp.expand_dims(self.b.astype(x.dtype), range(y.ndim - self.b.ndim)) if self.bias else y
+
+  def weights(self) -> list[jax.Array]:
+    """The weight, and the bias if it has one, in the type of activations: for products that are done elsewhere."""
+    w = self.w
+    if self.has_variable('params', 'kernel_scale'):
+      w = w.astype(jnp.float32) * jnp.expand_dims(self.scale, matrix_sides(self.axes)[0])
+    return [x.astype(jnp.dtype(self.config.dtype)) for x in (w, *([self.b] if self.bias else []))]
 
 
 def residual_std(config: FrozenConfigDict) -> float:
@@ -121,21 +113,53 @@ def residual_std(config: FrozenConfigDict) -> float:
 
 
 class Mlp(nn.Module):
-  """Feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2)."""
+  """Feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2).
+
+  It can be computed in blocks of hidden values, one after the other: the values, the weights that are gathered for them
+  and the gradients that are summed over devices are then there for one block at a time, forward and backward.
+  """
 
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+  def __call__(self, x_BTD: jax.Array, blocks: int = 1) -> jax.Array:
     c = self.config
     D, F = c.embed_dim, c.mlp_dim
-    act = jax.checkpoint(ACTIVATIONS[c.activation])  # the backward pass keeps what it reads alone
+    act = ACTIVATIONS[c.activation]
 
     def up(name):
-      return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)(x_BTD)
+      return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)
 
-    h_BTF = act(up('gate')) * up('up') if c.activation in GATED else act(up('up'))
-    return Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')(h_BTF)
+    ups = [up(name) for name in (('gate', 'up') if c.activation in GATED else ('up',))]
+    down = Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')
+
+    def hidden(first, *second):
+      return jax.checkpoint(act)(first) * second[0] if second else jax.checkpoint(act)(first)  # keeps what act reads alone
+
+    if blocks == 1:
+      return down(hidden(*(linear(x_BTD) for linear in ups)))
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def add(y_BTD, block):
+      ups, down_FD = block
+      h_BTF = hidden(*(x_BTD @ w + jnp.expand_dims(sum(b), (0, 1)) if b else x_BTD @ w for w, *b in ups))
+      return y_BTD + (h_BTF @ down_FD).astype(jnp.float32), None
+
+    down_FD, *bias = down.weights()
+    parts = [[_cut(w, blocks, w.ndim - 1) for w in linear.weights()] for linear in ups], _cut(down_FD, blocks, 0)
+    y_BTD = jax.lax.scan(add, jnp.zeros(x_BTD.shape, jnp.float32), parts)[0].astype(x_BTD.dtype)
+    return y_BTD + jnp.expand_dims(bias[0], (0, 1)) if bias else y_BTD
+
+
+def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
+  """[n, ...]: `w` cut into n along an axis that is split over the mesh axis tensor, which splits each part alike."""
+  mesh = jax.sharding.get_abstract_mesh()
+  ways = 1 if mesh.empty else mesh.shape['tensor']
+  before, size, after = w.shape[:axis], w.shape[axis], w.shape[axis + 1:]
+  if size % (ways * n):
+    raise UserError(f'config.model.mlp_blocks is {n}; times config.mesh.tensor = {ways} it must divide mlp_dim, {size}')
+  parts = jnp.moveaxis(w.reshape(*before, ways, n, size // (ways * n), *after), axis + 1, 0)
+  return parts.reshape(n, *before, size // n, *after)
 
 
 class Experts(nn.Module):
@@ -164,9 +188,13 @@ class Experts(nn.Module):
     self.sow('losses', 'balance', balance(p_BTE, expert_BTA, real_BT))
 
     up, down = ((D, F), ('embed', 'mlp'), c.init_std), ((F, D), ('mlp', 'embed'), residual_std(c))
-    kernels = {'up': ExpertKernel(c, *up, name='up')(), 'down': ExpertKernel(c, *down, name='down')()}
+
+    def kernel(name, shape, axes, std):
+      return Linear(c, (E, *shape), ('expert', *axes), std=std, name=name).weights()[0]
+
+    kernels = {'up': kernel('up', *up), 'down': kernel('down', *down)}
     if c.activation in GATED:
-      kernels['gate'] = ExpertKernel(c, *up, name='gate')()
+      kernels['gate'] = kernel('gate', *up)
     mesh = jax.sharding.get_abstract_mesh()
     run = functools.partial(dispatch, c.activation)
     if mesh.size > 1 and not self.is_initializing():

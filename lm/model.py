@@ -136,7 +136,7 @@ class Block(nn.Module):
       real_BT = (segment_ids_BT > 0).astype(jnp.float32)
       out_BTD = Experts(c, name='mlp')(normed_BTD, real_BT, whole_rows=cache is not None)
     else:
-      out_BTD = Mlp(c, name='mlp')(normed_BTD)
+      out_BTD = Mlp(c, name='mlp')(normed_BTD, blocks=1 if cache is not None else c.mlp_blocks)
     x_BTD = x_BTD + after('mlp', out_BTD)
     self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # read by lm/steps/diagnose only
     return (x_BTD, cache), None
@@ -260,6 +260,8 @@ def check(config: FrozenConfigDict) -> None:
   require(not c.num_experts or 1 <= c.experts_per_token <= c.num_experts, 'experts_per_token',
           f'it must be from 1 to num_experts, {c.num_experts}')
   require(not (c.num_experts and c.mlp_bias), 'mlp_bias', 'experts have no biases')
+  require(c.mlp_blocks >= 1, 'mlp_blocks', 'it must be at least 1')
+  require(c.mlp_blocks == 1 or not c.num_experts, 'mlp_blocks', 'experts are computed at once')
 
 
 def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:

@@ -15,7 +15,8 @@ from lm import checkpoint, hf, kernels, model, sharding
 from lm.errors import UserError
 from lm.files import Path
 
-EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention')  # fields that do not change what the weights mean
+# The fields that do not change what the weights mean.
+EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
 ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
@@ -45,7 +46,7 @@ def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> F
       was set (differs from `defaults`) to something else than is stored.
   """
   stored = FrozenConfigDict(stored).as_configdict()  # with tuples for JSON's lists
-  if lacking := [field for field in defaults if field not in stored]:
+  if lacking := [field for field in defaults if field not in stored and field not in EXECUTION]:
     raise UserError(f'the checkpoint has no config.model.{lacking[0]}: another version of deepdive wrote it')
   for field, value in stored.items():
     if field not in EXECUTION and config[field] not in (value, defaults[field]):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 
-from lm import model
+from lm import layers, model
 from lm.errors import UserError
 
 TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
@@ -173,6 +173,25 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
   assert 1e-4 < error.max() < 0.05  # it is not float32 in disguise, and not far off
 
 
+@pytest.mark.parametrize('fields', [{}, {'activation': 'gelu', 'mlp_bias': True}])
+def test_blocks_of_the_feed_forward_layer_are_the_whole(tiny, fields):
+  config, params = tiny(**fields)
+  mlp = jax.tree.map(lambda x: x[0], params['layers']['mlp'])
+  x_BTD = np.random.default_rng(0).normal(size=(2, 5, config.embed_dim)).astype(np.float32)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def run(blocks):
+    def loss(mlp, x_BTD):
+      y_BTD = layers.Mlp(config).apply({'params': mlp}, x_BTD, blocks=blocks)
+      return jnp.square(y_BTD).sum(), y_BTD
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(mlp, x_BTD)
+
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), run(4), run(1))
+  with pytest.raises(UserError, match=r'config\.model\.mlp_blocks is 5; times config\.mesh\.tensor = 1 it must divide .* 24'):
+    run(5)
+
+
 @pytest.mark.parametrize('fields, message', [
   ({'activation': 'gelo'}, "config.model.activation 'gelo' (did you mean 'gelu'?)"),
   ({'norm': 'batchnorm'}, 'config.model.norm'),
@@ -189,6 +208,8 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
   ({'rope_scaling': 'llama3'}, 'config.model.rope_original_len is 0'),
   ({'num_experts': 4, 'experts_per_token': 5}, 'config.model.experts_per_token is 5'),
   ({'num_experts': 4, 'mlp_bias': True}, 'config.model.mlp_bias is True'),
+  ({'num_experts': 4, 'mlp_blocks': 2}, 'config.model.mlp_blocks is 2'),
+  ({'mlp_blocks': 0}, 'config.model.mlp_blocks is 0'),
 ])
 def test_check_names_the_field(tiny, fields, message):
   with pytest.raises(UserError) as error:

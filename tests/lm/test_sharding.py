@@ -46,7 +46,7 @@ def batch(stage):
 def train(name, stage='pretrain', experts=0, **axes):
   """State and metrics after two updates, as train.py makes them; the parameters start from the same NumPy arrays."""
   mesh = mesh_of(jax.devices()[:1] if not axes else None, **axes)
-  model_fields = {'num_experts': experts} if experts else {}
+  model_fields = {'num_experts': experts} if experts else {'mlp_blocks': 3 if axes else 1}
   config, settings = model_config(**model_fields), base.get_config()
   settings.update(stage=stage, batch_size=ROWS, seq_len=LENGTH)
   settings.optim.update(name=name, schedule='constant', warmup=0, lr=0.01, eps=1e-3)
