@@ -72,8 +72,8 @@ def cost(text: str, mesh: dict[str, int], trips: int = 1) -> Cost:
   """Counts what the program in `text` does on one device.
 
   Bytes sent are those of a ring of n devices: an all-gather sends its input n - 1 times, a reduce-scatter and an all-to-all
-  (n - 1) / n of theirs, an all-reduce twice that, a permutation its input. Of the branches of a conditional the one with
-  the most operations counts.
+  (n - 1) / n of theirs, an all-reduce twice that, a permutation its input. What a chip gives its host to send to other
+  slices is counted under 'dcn' as it is. Of the branches of a conditional the one with the most operations counts.
 
   Args:
     text: the program.
@@ -118,6 +118,9 @@ class _Counter:
         cost.flops += times * 2 * math.prod(x.shapes[0][1]) * math.prod(lhs[i] for i in summed)
       elif kind in COLLECTIVES:
         self._collective(x, kind, body, times, cost)
+      elif x.opcode == 'send' and 'xla_megascale_runtime' in x.attributes:
+        cost.counts['dcn', 'send'] += times
+        cost.bytes['dcn', 'send'] += times * sum(map(_bytes, body[x.operands[0]].shapes))
       elif x.opcode == 'custom-call' and 'custom_call_target="tpu_custom_call"' in x.attributes:
         operands = tuple(shape for name in x.operands for shape in body[name].shapes)
         cost.kernels.append(Kernel(re.sub(r'[.\d]+$', '', x.name), times, operands))

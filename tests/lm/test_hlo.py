@@ -115,6 +115,8 @@ ENTRY %main (a: f32[64], b: f32[8,8], i: s32[]) -> f32[8,8] {
   %s = f32[16]{0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
   %p = (f32[8,8], f32[8,8], u32[]) collective-permute-start(%b), channel_id=2, source_target_pairs={{0,4},{1,5},{2,2}}
   %q = f32[8,8]{1,0} collective-permute-done(%p)
+  %f = token[] after-all()
+  %h = (f32[8,8], u32[], token[]) send(%b, %f), is_host_transfer=true, frontend_attributes={h="xla_megascale_runtime"}
   %k = (f32[8,8]{1,0}, f32[8]{0}) custom-call(%b, %a), custom_call_target="tpu_custom_call", frontend_attributes={x={
 "y":"z"
 }}
@@ -124,6 +126,7 @@ ENTRY %main (a: f32[64], b: f32[8,8], i: s32[]) -> f32[8,8] {
   assert cost.flops == 2 * 2 * 8**3
   assert cost.kernels == [hlo.Kernel('k', 1, (('f32', (8, 8)), ('f32', (64,))))]
   assert cost.collectives() == {'data': {'collective-permute': {'count': 1, 'bytes': 8 * 8 * 4 * 2 / 8}},
+                                'dcn': {'send': {'count': 1, 'bytes': 8 * 8 * 4}},
                                 'fsdp': {'reduce-scatter': {'count': 1, 'bytes': 64 * 4 * 3 / 4}}}
 
 
