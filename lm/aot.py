@@ -8,6 +8,7 @@ It prints what the compiler says beside what lm/budget.py predicts. --json print
   argument_bytes     parameters, optimizer state and batch
   peak_bytes         the most that is held at one time
   temporary_bytes    what of that is no argument
+  temp_size_bytes    XLA's statistic of that name, which counts some of them twice; to compare with what others report
   hlo_flops          matrix products of the compiled program, as often as they run, and of attention's kernels by formula
   collectives        {mesh axes: {kind: {count, bytes}}}, see lm/hlo.py
   collective_bytes   the sum of those bytes
@@ -61,7 +62,10 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
   options: dict[str, Any] = {'num_slices': slices}
   if chip == 'v4':
     options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU
-  if set(topology.partition(':')[2].split('x')) == {'1'}:
+  sides = [int(side) for side in topology.partition(':')[2].split('x')]
+  full = 4 if len(sides) == 3 else 16  # a slice that spans so many chips, or a multiple, closes to a ring on this side
+  options['wrap'] = tuple(side % full == 0 for side in [*sides, 1][:3])
+  if set(sides) == {1}:
     options['chips_per_host_bounds'] = (1, 1, 1)
   if not has_libtpu():
     raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it")
@@ -104,6 +108,7 @@ def compile_step(config: ConfigDict, model_config: FrozenConfigDict, topology: s
     'topology': topology, **{name: predicted[name] for name in same}, 'compile_seconds': seconds,
     'argument_bytes': memory.argument_size_in_bytes, 'peak_bytes': memory.peak_memory_in_bytes,
     'temporary_bytes': memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
+    'temp_size_bytes': memory.temp_size_in_bytes,
     'hlo_flops': cost.flops + budget.kernel_flops(model_config, mesh.shape, cost.kernels),
     'collective_bytes': sum(cost.bytes.values()), 'collectives': cost.collectives(), 'predicted': predicted}
 

@@ -92,17 +92,13 @@ def flops_per_token(c: Mapping[str, Any], params: int, seq_len: int) -> float:
   tables = c['vocab_size'] * c['embed_dim'] * (not c['tie_embeddings'])
   tables += c['max_len'] * c['embed_dim'] * (c['position'] == 'learned')
   idle = c['num_layers'] * max(0, c['num_experts'] - c['experts_per_token']) * _matrices(c) * c['embed_dim'] * c['mlp_dim']
-  keys = sum(min(seq_len, c['window']) if kind == 'window' else seq_len for kind in _layer_types(c))
+  keys = sum(min(seq_len, c['window']) if kind == 'window' else seq_len for kind in config_lib.layer_types(c))
   return 6 * (params - tables - idle) + 12 * keys * c['num_heads'] * c['head_dim']
 
 
 def _matrices(c) -> int:
   """Of a feed-forward block."""
   return 3 if c['activation'] in ('swiglu', 'geglu') else 2
-
-
-def _layer_types(c) -> list[str]:
-  return [c['layer_types'][i % len(c['layer_types'])] for i in range(c['num_layers'])]
 
 
 def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
@@ -123,7 +119,7 @@ def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
   block = next(size for size in range(min(BLOCK, seq_len), 0, -1) if seq_len % size == 0 and size % LANES == 0)
   blocks = seq_len // block
   shares = []
-  for kind in _layer_types(c):
+  for kind in config_lib.layer_types(c):
     back = blocks if kind != 'window' else -(-(c['window'] - 1) // block) + 1  # blocks of keys that one of queries sees
     shares.append(sum(min(i + 1, back) for i in range(blocks)) / blocks**2)
   return sum(shares) / len(shares)
@@ -205,10 +201,13 @@ class Budget:
     up = [(D, F, routed)] * (_matrices(self.c) - 1)
     return [(D, self.NH, False), (D, self.KH, False), (D, self.KH, False), (self.NH, D, False), *router, *up, (F, D, routed)]
 
-  def layer_bytes(self) -> float:
-    """Matrices of one layer, whole over the shards of fsdp, in the type of the products."""
+  def layer_bytes(self, mlp_blocks: int = 1) -> float:
+    """Matrices of one layer, whole over the shards of fsdp, in the type of the products; of one of so many blocks' alone."""
     experts = self.c.num_experts / self.mesh['expert']
-    return self.item * sum(m * n * (experts if routed else 1) for m, n, routed in self.products())
+    products = self.products()
+    attention, mlp = products[:-_matrices(self.c)], products[-_matrices(self.c):]
+    return self.item * sum(m * n * (experts if routed else 1) / parts
+                           for some, parts in ((attention, 1), (mlp, mlp_blocks)) for m, n, routed in some)
 
   def hlo_flops(self) -> float:
     c, L, t = self.c, self.c.num_layers, self.tokens
@@ -246,7 +245,7 @@ class Budget:
     c, t, item = self.c, self.tokens, self.item
     gated = _matrices(c) - 1
     terms = {'residual stream and its gradient': 4 * item * t * self.D,
-             'feed-forward and its gradient': 2 * gated * item * t * self.F * self.spread}
+             'feed-forward and its gradient': 2 * gated * item * t * self.F * self.spread / c.mlp_blocks}
     if c.num_experts:
       terms['tokens by expert'] = 2 * item * t * self.D * self.spread
     if self.recomputes:
@@ -257,7 +256,7 @@ class Budget:
       blocks = max(1, min(4, self.config.seq_len // 64))
       terms['scores of attention'] = 4 * t / blocks * self.config.seq_len * self.NH / c.head_dim * 2
     if self.mesh['fsdp'] > 1:
-      terms['gathered weights'] = self.layer_bytes()
+      terms['gathered weights'] = self.layer_bytes(c.mlp_blocks)
     return terms
 
   def memory(self) -> dict[str, dict[str, float]]:

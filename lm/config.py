@@ -4,7 +4,7 @@ import inspect
 import json
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
@@ -92,6 +92,12 @@ def place(config: ConfigDict, workdir: Any) -> ConfigDict:
     elif isinstance(value, str):
       placed[field] = value.replace('{workdir}', str(workdir))
   return placed
+
+
+def layer_types(model: Mapping[str, Any]) -> list[str]:
+  """The type of every layer of a config.model, whose `layer_types` are repeated."""
+  types = model['layer_types']
+  return [types[i % len(types)] for i in range(model['num_layers'])]
 
 
 def as_json(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from lm.config import layer_types
 from lm.errors import UserError, unknown
-from lm.layers import layer_types
 
 Fields = dict[str, Any]
 

@@ -138,7 +138,7 @@ class _Counter:
     cost.bytes.update(most.bytes)
 
   def _turns(self, x, body):
-    """How often a loop runs: its counter goes by one from a constant to another, or to an argument of the program."""
+    """How often a loop runs: its counter goes by a constant from one to another, or to an argument of the program."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', x.attributes):
       return int(known[1])
     condition = self._computations[x.attribute('condition')]
@@ -152,14 +152,29 @@ class _Counter:
       raise UserError(f'HLO: the condition of {x.name} is {root.opcode}, not whether one number is below another')
     if condition[bound].opcode != 'constant':
       return self._trips
-    first = body[x.operands[0]]
-    if first.opcode == 'tuple':
-      first = body[first.operands[int(condition[counter].attribute('index'))]]
-    while first.opcode in ('copy', 'bitcast'):
-      first = body[first.operands[0]]
-    if first.opcode != 'constant':
-      raise UserError(f'HLO: {x.name} counts from {first.opcode} {first.name}, which is no constant')
-    return int(condition[bound].arguments) - int(first.arguments)
+    place = int(condition[counter].attribute('index')) if condition[counter].opcode == 'get-tuple-element' else None
+    first = self._part(body, body[x.operands[0]], place)
+    inside = self._computations[x.attribute('body')]
+    last = self._part(inside, next(i for i in inside.values() if i.root), place)
+    added = [inside[name] for name in last.operands]
+    if last.opcode == 'fusion':  # of the addition alone
+      computation = self._computations[last.attribute('calls')]
+      last = next(i for i in computation.values() if i.root)
+      of = {f'{i}': given for i, given in enumerate(added)}
+      added = [of[i.arguments] if i.opcode == 'parameter' else i for i in (computation[name] for name in last.operands)]
+    steps = [int(i.arguments) for i in added if i.opcode == 'constant']
+    if first.opcode != 'constant' or last.opcode != 'add' or len(steps) != 1:
+      raise UserError(f'HLO: {x.name} counts from {first.opcode} {first.name} by {last.opcode} {last.name}, not from a '
+                      'constant by a constant')
+    return -(-(int(condition[bound].arguments) - int(first.arguments)) // steps[0])
+
+  def _part(self, computation, x, place):
+    """The instruction that part `place` of a tuple comes from, or `x` itself is a copy of."""
+    if x.opcode == 'tuple':
+      x = computation[x.operands[place]]
+    while x.opcode in ('copy', 'bitcast'):
+      x = computation[x.operands[0]]
+    return x
 
   def _collective(self, x, kind, body, times, cost):
     if _CONTINUED.search(x.attributes):

@@ -1,8 +1,6 @@
 """What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes: see lm/model.py."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,12 +19,6 @@ ACTIVATIONS = {
 }
 GATED = ('swiglu', 'geglu')
 NORMS = ('rmsnorm', 'layernorm')
-
-
-def layer_types(config: Mapping[str, Any]) -> list[str]:
-  """The type of every layer of a config.model, whose `layer_types` are repeated."""
-  types = config['layer_types']
-  return [types[i % len(types)] for i in range(config['num_layers'])]
 
 
 def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm import kernels, rope
 from lm.attention import attend, softcap
+from lm.config import layer_types
 from lm.errors import UserError, unknown
-from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, layer_types, residual_std
+from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, residual_std
 from lm.sharding import constrain
 
 POSITIONS = ('rope', 'learned')

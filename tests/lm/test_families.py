@@ -7,8 +7,8 @@ from ml_collections import FrozenConfigDict
 
 from configs import base
 from lm import families, hf
+from lm.config import layer_types
 from lm.errors import UserError
-from lm.layers import layer_types
 from lm.pretrained import EXECUTION
 
 # config.json of published models, the fields that decide what they compute, in the form of transformers 4.

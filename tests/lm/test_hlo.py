@@ -20,7 +20,10 @@ LOOP = """HloModule jit_step, is_scheduled=true
   %x = bf16[8,16]{1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
   %w = bf16[16,16]{1,0} fusion(%x), kind=kOutput, calls=%gathered
   %y = bf16[8,16]{1,0} convolution(%x, %w), dim_labels=bf_io->bf, metadata={op_name="a(b" stack_frame_id=1}
-  ROOT %t = (s32[]{:T(128)}, bf16[8,16]{1,0}, f32[16]{0}) tuple(%p, %y, %p)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %step = s32[]{:T(128)} constant(1)
+  %next = s32[]{:T(128)} add(%i, %step)
+  ROOT %t = (s32[]{:T(128)}, bf16[8,16]{1,0}, f32[16]{0}) tuple(%next, %y, %p)
 }
 
 %condition (p: (s32[], bf16[8,16], f32[16])) -> pred[] {
@@ -57,6 +60,8 @@ def test_a_loop_counts_as_often_as_it_turns():
   cost = hlo.cost(text(), MESH)
   assert cost.flops == 5 * 2 * 8 * 16 * 16
   assert cost.collectives() == {'data': {'all-gather': {'count': 5, 'bytes': 5 * 8 * 16 * 2}}}  # the other goes on with it
+  assert hlo.cost(text().replace('%step = s32[]{:T(128)} constant(1)', '%step = s32[]{:T(128)} constant(2)'), MESH).flops == (
+    3 * 2 * 8 * 16 * 16)  # 2, 4, 6
   cost = hlo.cost(text('get-tuple-element(%p), index=0'), MESH, trips=3)
   assert cost.flops == 3 * 2 * 8 * 16 * 16
 
@@ -132,7 +137,8 @@ ENTRY %main (a: f32[64], b: f32[8,8], i: s32[]) -> f32[8,8] {
 
 @pytest.mark.parametrize('program, message', [
   (text(groups='[2,4]='), 'replica groups of a form that is not known'), (text('constant(7)').replace('LT', 'GT'), 'condition'),
-  ('HloModule x', 'no ENTRY'), (text().replace('%first = s32[] constant(2)', '%first = s32[] negate(%w)'), 'no constant')])
+  ('HloModule x', 'no ENTRY'), (text().replace('%first = s32[] constant(2)', '%first = s32[] negate(%w)'), 'from a constant'),
+  (text().replace('add(%i, %step)', 'multiply(%i, %step)'), 'by multiply next, not from a constant')])
 def test_what_is_not_understood_is_an_error(program, message):
   with pytest.raises(UserError, match=message):
     hlo.cost(program, MESH)
