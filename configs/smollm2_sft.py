@@ -12,14 +12,16 @@ def get_config(arg=None):
   c = base.get_config()
   c.stage = 'sft'
   c.init_from = 'smollm2'
-  c.data.tasks, c.data.examples = 'gsm8k_calculator:2,arithmetic,calculator', 1200
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 60, 6, 2, 320
-  c.optim.update(lr=3e-4, warmup=10, weight_decay=0.0)
-  c.eval.update(every=30, batch_size=8, tasks='gsm8k_calculator,arithmetic,calculator', examples=64, max_new_tokens=192)
-  c.checkpoint.every, c.log_every = 20, 5
+  c.data.tasks, c.data.examples, c.data.held_out = 'gsm8k_calculator:2,arithmetic,calculator', 1000, 0.03
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 50, 6, 3, 384
+  c.model.scan_layers = False
+  c.optim.update(lr=3e-4, warmup=5, weight_decay=0.0)
+  c.eval.update(every=25, batch_size=16, tasks='gsm8k_calculator,arithmetic,calculator', examples=96, max_new_tokens=192)
+  c.checkpoint.every, c.log_every = 25, 5
   if variant(arg) == 'smoke':
     c.data.tasks, c.data.examples = 'arithmetic,calculator', 60
     c.steps, c.batch_size, c.microbatches, c.seq_len = 3, 4, 1, 128
+    c.model.scan_layers = True
     c.eval.update(every=3, batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)
     c.optim.warmup, c.checkpoint.every, c.log_every = 1, 3, 1
   return c
