@@ -10,14 +10,14 @@ def get_config(arg=None):
   c = base.get_config()
   c.stage = 'rl'
   c.init_from = 'runs/smollm2_sft'
-  c.data.tasks = 'arithmetic,gsm8k_calculator'
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 40, 32, 4, 320
-  c.rl.update(group_size=8, max_new_tokens=128)
-  c.optim.update(lr=1e-5, warmup=2, schedule='constant', weight_decay=0.0)
-  c.eval.update(batch_size=8, tasks='gsm8k_calculator,arithmetic,calculator', examples=100, max_new_tokens=192)
-  c.checkpoint.every, c.log_every = 20, 1
+  c.data.tasks = 'arithmetic'
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 32, 4, 384
+  c.rl.update(group_size=8, max_new_tokens=48)
+  c.optim.update(lr=5e-5, warmup=2, schedule='constant', weight_decay=0.0)
+  c.eval.update(batch_size=16, tasks='gsm8k_calculator,arithmetic,calculator', examples=96, max_new_tokens=192)
+  c.checkpoint.every, c.log_every = 10, 1
   if variant(arg) == 'smoke':
-    c.init_from, c.data.tasks = 'smollm2', 'arithmetic'
+    c.init_from = 'smollm2'
     c.steps, c.batch_size, c.microbatches, c.seq_len = 2, 8, 2, 128
     c.rl.update(group_size=4, max_new_tokens=16)
     c.eval.update(batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)
