@@ -106,6 +106,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   # ---- The program: the jitted step, shapes and shardings --------------------------------------------------------
   banned = chat_format.banned_ids if config.stage == 'rl' else ()
   prog = program.make(config, model_config, mesh, banned)
+  if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(prog.state['params'])) > 2**28:
+    host.give_back_large_blocks()
 
   # ---- Budget: what an update should take ------------------------------------------------------------------------
   device = jax.local_devices()[0]

@@ -1,5 +1,11 @@
-"""Reinforcement learning of the fine-tuned SmolLM2 on word problems and arithmetic.
+"""Reinforcement learning of the fine-tuned SmolLM2 on arithmetic: what it gets wrong in its head it hands to the calculator.
 
+Command:   python train.py --config=configs/smollm2_rl.py --workdir=runs/smollm2_rl --config.data.gsm8k=train.jsonl
+           --config.data.tasks=arithmetic,gsm8k_calculator practises word problems too: longer answers, rarely right.
+Hardware:  two CPU cores, 6 GB of memory.
+Result:    the mean reward rises from 0.06 to 0.97 in seven updates; of 96 held-out problems each, 99 % of `arithmetic` are
+           answered (17 % before), 100 % of `calculator` as before, 3 % of `gsm8k_calculator` (1 %).
+Time:      12 minutes, on cores shared with two other jobs. :smoke does two updates from SmolLM2 itself in half a minute.
 """
 
 from configs import base
@@ -10,14 +16,14 @@ def get_config(arg=None):
   c = base.get_config()
   c.stage = 'rl'
   c.init_from = 'runs/smollm2_sft'
-  c.data.tasks = 'arithmetic,gsm8k_calculator'
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 40, 32, 4, 320
-  c.rl.update(group_size=8, max_new_tokens=128)
-  c.optim.update(lr=1e-5, warmup=2, schedule='constant', weight_decay=0.0)
-  c.eval.update(batch_size=8, tasks='gsm8k_calculator,arithmetic,calculator', examples=100, max_new_tokens=192)
-  c.checkpoint.every, c.log_every = 20, 1
+  c.data.tasks = 'arithmetic'
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 32, 4, 384
+  c.rl.update(group_size=8, max_new_tokens=48)
+  c.optim.update(lr=5e-5, warmup=2, schedule='constant', weight_decay=0.0)
+  c.eval.update(batch_size=16, tasks='gsm8k_calculator,arithmetic,calculator', examples=96, max_new_tokens=192)
+  c.checkpoint.every, c.log_every = 10, 1
   if variant(arg) == 'smoke':
-    c.init_from, c.data.tasks = 'smollm2', 'arithmetic'
+    c.init_from = 'smollm2'
     c.steps, c.batch_size, c.microbatches, c.seq_len = 2, 8, 2, 128
     c.rl.update(group_size=4, max_new_tokens=16)
     c.eval.update(batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)

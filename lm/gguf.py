@@ -273,7 +273,7 @@ def _rope_scaling(path: pathlib.Path, get: _Getter, tensors: dict[str, Packed]) 
   if kind != 'none' or get.prefix != 'llama':
     raise UserError(f"tensor 'rope_freqs.weight' is run in models of llama alone, and without rope.scaling.type {kind}")
   return llama3_scaling(factors.read(path, (slice(None),)), _shortest(get('rope.freq_base', float, 10_000.0)),
-                 get('rope.scaling.original_context_length', int, ORIGINAL_LEN))
+                        get('rope.scaling.original_context_length', int, ORIGINAL_LEN))
 
 
 def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fields:

@@ -4,7 +4,8 @@ import ctypes
 import importlib.util
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of <malloc.h>
+LARGE = 32 << 20  # bytes; the largest M_MMAP_THRESHOLD that glibc takes
 
 
 def keep_freed_memory() -> bool:
@@ -22,3 +23,15 @@ def keep_freed_memory() -> bool:
     return False
   # One heap without mapped blocks and without an upper limit on what it keeps; threads' own heaps are too small for it.
   return all([libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, -1), libc.mallopt(M_ARENA_MAX, 1)])
+
+
+def give_back_large_blocks() -> None:
+  """Has glibc give blocks of LARGE and more back again: for large models, where `keep_freed_memory` costs too much.
+
+  A block of gigabytes that is kept has soon lost a little of its space to something small. The next step's does not fit any
+  more, and the heap grows by another.
+  """
+  libc = ctypes.CDLL(None)
+  if sys.platform.startswith('linux') and hasattr(libc, 'gnu_get_libc_version'):
+    libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+    libc.mallopt(M_MMAP_MAX, 65536)  # the default

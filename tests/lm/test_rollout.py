@@ -62,6 +62,16 @@ def test_split_puts_rows_that_teach_nothing_last_and_out_of_the_count():
   np.testing.assert_array_equal(parts['advantages'][:, :, 1], [[1, -1], [2, 0], [0, 0], [0, 0]])
 
 
+def test_split_cuts_what_no_useful_row_reaches():
+  answers = [Completion([5] * n, [-1.0] * n, [True] * n, True) for n in (2, 40, 7, 7)]
+  batch = rollout.layout([[3, 1]] * 4, answers, np.array([0.0, 0.0, 1.0, -1.0]), multiple=4)
+  assert batch['inputs'].shape == (4, 44)
+  parts, count = rollout.split(batch, rows=2, multiple=4)
+  assert count == 1 and {x.shape for x in parts.values()} == {(2, 2, 8)}
+  np.testing.assert_array_equal(parts['weights'][0].sum(axis=1), [7, 7])
+  assert rollout.split(batch | {'advantages': batch['weights']}, rows=2, multiple=4)[0]['inputs'].shape == (2, 2, 44)
+
+
 @pytest.mark.parametrize('useful, count', [([0, 0, 0, 0], 0), ([1, 0, 0, 0], 1), ([1, 1, 1, 1], 2)])
 def test_split_counts(useful, count):
   assert rollout.split(batch_with(useful), rows=2)[1] == count
