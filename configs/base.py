@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
   c.data.documents = ''  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from
   c.data.gsm8k = ''  # word problems (files or globs of JSONL with question and answer, as GSM8K's) of the task gsm8k
   c.data.gsm8k_test = ''  # likewise, for its test problems; '': one in eight of data.gsm8k
-  c.data.tasks = ''  # NAME[:WEIGHT],...: what rl practises, or what sft makes demonstrations of when data.train is ''
+  c.data.tasks = ''  # NAME,...: what rl practises, in turn; NAME[:WEIGHT],...: what sft shows, where data.train is ''
   c.data.task_seed = 0  # of the problems' generators; one number for sft, rl and evaluation keeps test problems unseen
   c.data.examples = 10_000  # sft: demonstrations to make at start when data.train is ''
 

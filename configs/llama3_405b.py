@@ -1,7 +1,7 @@
 """Llama 3 405B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at another size.
 
 Command:   as configs/llama3_8b.py
-Hardware:  a TPU v5p slice of 1,024 chips or more.
+Hardware:  a TPU v5p slice of 1,024 chips or more, a batch of 128 rows or more.
 Result:    with the published data and compute, the published model; here the shape and the recipe.
 :smoke     a tiny Llama on this repository's source, as bytes: 30 seconds on two cores.
 """
@@ -12,7 +12,8 @@ from lm.config import variant
 
 def get_config(arg=None):
   c = llama3_8b.get_config()
-  c.model.update(num_layers=126, embed_dim=16_384, num_heads=128, mlp_dim=53_248)
+  c.model.update(num_layers=126, embed_dim=16_384, num_heads=128, mlp_dim=53_248, mlp_blocks=1)  # each would be summed
+  c.mesh.tensor = 8
   c.optim.lr = 8e-5
   if variant(arg) == 'smoke':
     base.smoke(c)

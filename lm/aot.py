@@ -43,7 +43,14 @@ from lm.errors import UserError, unknown
 ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
                'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
 TABLE = (  # config, topology and what else is on the command line
+  ('configs/gpt2_124m.py', 'v5e:1x1'),
   ('configs/gpt2_124m.py', 'v5e:2x4'),
+  *(('configs/llama3_8b.py', topology, f'--config.batch_size={rows}', '--config.microbatches=1', *mesh)
+    for topology, rows, *mesh in (
+      ('v5e:4x4', 16), ('v5e:8x8', 64, '--config.mesh.fsdp=16', '--config.mesh.data=4'),
+      ('v5e:16x16', 256, '--config.mesh.fsdp=16', '--config.mesh.data=16'), ('v5e:8x8', 64), ('v5e:16x16', 256))),
+  ('configs/llama3_70b.py', 'v5p:4x4x8', '--config.batch_size=128', '--config.microbatches=1'),
+  ('configs/llama3_405b.py', 'v5p:8x8x16', '--config.batch_size=128', '--config.microbatches=1'),
 )
 
 

@@ -290,14 +290,15 @@ class Budget:
     stream = t * self.D * item
     if f > 1:
       part, passes = (f - 1) / f, 2 if self.blocks else self.chunks
+      head_gradient = head * (item if self.blocks else 4)
       sent['fsdp', 'all-gather'] += part * 2 * L * layer
       if self.narrow:
-        sent['fsdp', 'all-reduce'] += 2 * part * (L * layer + 4 * head + passes * item * head)
+        sent['fsdp', 'all-reduce'] += 2 * part * (L * layer + head_gradient + passes * item * head)
       else:
         # A product whose result is scattered over more than two is done in a ring, which sends one part more.
         scattered = 1 if f > 2 else part
         sent['fsdp', 'all-gather'] += part * passes * item * head
-        sent['fsdp', 'reduce-scatter'] += scattered * L * layer + 4 * head * (scattered if self.blocks else part * passes)
+        sent['fsdp', 'reduce-scatter'] += scattered * L * layer + head_gradient * (scattered if self.blocks else part * passes)
       sent['fsdp', 'all-to-all'] += part * t * self.D * (item + 4)  # of the embedding: tokens of all, a part of D
     experts = c.num_experts / e * _matrices(c) * self.D * self.F * item
     tables = head + self.D * (self.V + c.max_len * (c.position == 'learned'))  # a tied one is both, each with its gradient
@@ -309,7 +310,8 @@ class Budget:
       if mesh['dcn'] > 1 and size:  # first within a slice, then each chip its part of the sum
         sent['dcn', 'all-reduce'] += 2 * (mesh['dcn'] - 1) / mesh['dcn'] / f / m * size
     if x > 1:
-      times = 4 + (c.remat == 'full')
+      # The output of attention, and again; gradients of what both parts read; the output of each block, and their sum.
+      times = 3 + (c.remat == 'full') + c.mlp_blocks + (c.mlp_blocks > 1)
       sent['tensor', 'all-reduce'] += 2 * (x - 1) / x * (L * times * stream + stream + 4 * t * self.D)
     if k > 1:
       keys = item * t * 2 * self.KH * (k - 1)

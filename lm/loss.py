@@ -156,7 +156,7 @@ def _by_vocabulary_backward(n, z_loss, cap, residuals, g):
     dlogits_BTW -= jnp.where(hit_BTW, g * weights_BT[..., None], 0.0)
     dlogits_BTW = _gradient(dlogits_BTW, jnp.where(logits_BTW > -jnp.inf, logits_BTW, 0.0), cap, x_BTD.dtype)
     dx_BTD += jnp.einsum('btw,wd->btd', dlogits_BTW, block_WD, preferred_element_type=jnp.float32)
-    dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD, preferred_element_type=jnp.float32)
+    dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD)  # whole, so it can be summed over devices as it is
     return dx_BTD, dblock_WD.astype(head_VD.dtype)
 
   blocks = _blocks(head_VD.astype(x_BTD.dtype), n)
