@@ -1,6 +1,7 @@
 """What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes: see lm/model.py."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from lm.errors import UserError
-from lm.sharding import BATCH
+from lm.sharding import BATCH, RULES, spec
 
 ACTIVATIONS = {
   'swiglu': nn.silu,
@@ -31,6 +32,32 @@ def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ..
   axes = tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
   split = 1 if names[axes[0]] == 'embed' else len(axes) - 1  # embed is all of the input or all of the output
   return (axes[:split], axes[split:]) if len(axes) > 1 else None
+
+
+def lookup(table_VD: jax.Array, ids_BT: jax.Array, axes: tuple[str, str], dtype: jnp.dtype) -> jax.Array:
+  """The rows of a table with these named axes, [B, T, D], over the mesh.
+
+  A device looks up its columns for all rows of its neighbours along fsdp, and gets the other columns of its own from them:
+  only rows travel. Left to itself, the compiler may sum the whole table's gradient on every device.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  B, T = ids_BT.shape
+  if mesh.empty or mesh.size == 1 or B % math.prod(mesh.shape[axis] for axis in BATCH) or T % mesh.shape['context']:
+    return table_VD[ids_BT].astype(dtype)
+  split = RULES[axes[0]]  # the mesh axis that the rows of the table are split over, or None
+
+  def local(table_VD, ids_BT):
+    table_VD = jax.lax.pcast(table_VD, tuple({*BATCH, 'context'} - {'fsdp'}), to='varying')
+    ids_NBT = jax.lax.all_gather(ids_BT, 'fsdp')
+    if split:
+      ids_NBT -= jax.lax.axis_index(split) * len(table_VD)
+    here_NBT = (ids_NBT >= 0) & (ids_NBT < len(table_VD))
+    x_NBTD = jnp.where(here_NBT[..., None], table_VD[jnp.where(here_NBT, ids_NBT, 0)], 0).astype(dtype)
+    x_BTD = jax.lax.all_to_all(x_NBTD, 'fsdp', 0, 3, tiled=True)[0]
+    return jax.lax.psum(x_BTD, split) if split else x_BTD
+
+  rows = PartitionSpec(BATCH, 'context')
+  return jax.shard_map(local, in_specs=(spec(axes), rows), out_specs=rows)(table_VD, ids_BT)
 
 
 class Norm(nn.Module):

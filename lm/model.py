@@ -18,7 +18,7 @@ from lm import kernels, rope
 from lm.attention import attend, softcap
 from lm.config import layer_types
 from lm.errors import UserError, unknown
-from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, residual_std
+from lm.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.sharding import constrain
 
 POSITIONS = ('rope', 'learned')
@@ -193,11 +193,11 @@ class Transformer(nn.Module):
     if segment_ids_BT is None:
       segment_ids_BT = jnp.ones((B, T), jnp.int32)
 
-    x_BTD = self.embedding[tokens_BT].astype(jnp.dtype(c.dtype))
+    x_BTD = lookup(self.embedding, tokens_BT, ('vocab', 'embed'), jnp.dtype(c.dtype))
     if c.scale_embeddings:
       x_BTD = x_BTD * jnp.asarray(c.embed_dim**0.5, x_BTD.dtype)
     if c.position == 'learned':
-      x_BTD = x_BTD + self.position_table[positions_BT].astype(x_BTD.dtype)
+      x_BTD = x_BTD + lookup(self.position_table, positions_BT, ('positions', 'embed'), x_BTD.dtype)
 
     # One rotation and one mask for each type of layer that there is; the layers pick theirs by number.
     kinds = layer_kinds(c)
