@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
   c.model.param_dtype = 'float32'
   c.model.dtype = 'float32'  # of activations and matrix products; softmax, norms and logits stay float32
   c.model.scan_layers = True  # loop over one compiled layer (fast compile) or unroll all (fast on CPU); same parameters
-  c.model.attention = 'reference'  # of whole rows: reference | splash (TPU) | cudnn (GPU)
+  c.model.attention = 'reference'  # of whole rows: reference | ring (over mesh.context) | splash (TPU) | cudnn (GPU)
   c.model.remat = 'none'  # what the backward pass recomputes: none | full | dots (matrix products are kept)
 
   c.loss = ConfigDict()

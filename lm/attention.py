@@ -30,14 +30,23 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: ja
   Returns:
     out_BTNH in the dtype of the queries.
   """
+  T = q_BTNH.shape[1]
+  size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
+  return heads_last(_attend(*heads_first(q_BTNH * scale, k_BSKH, v_BSKH), mask_BTS, size, cap))
+
+
+def heads_first(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(q_BKGTH, k_BKSH, v_BKSH): the products are then batches of plain matrices, which CPUs multiply much faster."""
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
-  # Heads go before positions: the products are then batches of plain matrices, which CPUs multiply much faster.
-  q_BKGTH = (q_BTNH * scale).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
-  k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
-  size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
-  out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap)
-  return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+  q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+  return q_BKGTH, k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
+
+
+def heads_last(out_BKGTH: jax.Array) -> jax.Array:
+  """out_BTNH."""
+  B, K, G, T, H = out_BKGTH.shape
+  return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H)
 
 
 def _blocks(T, S, size):
@@ -47,7 +56,8 @@ def _blocks(T, S, size):
   return [(slice(a, min(a + size, T)), slice(0, min(a + size, T))) for a in range(0, T, size)]
 
 
-def _scores(q_BKGTH, k_BKSH, mask_BTS, cap):
+def scores(q_BKGTH: jax.Array, k_BKSH: jax.Array, mask_BTS: jax.Array, cap: float) -> jax.Array:
+  """Scores of scaled queries, [B, K, G, T, S] in float32; the lowest finite number where masked."""
   scores_BKGTS = softcap(jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32), cap)
   return jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
 
@@ -55,7 +65,7 @@ def _scores(q_BKGTH, k_BKSH, mask_BTS, cap):
 def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
   outs, logs = [], []
   for t, s in _blocks(*mask_BTS.shape[1:], size):
-    scores_BKGTS = _scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s], cap)
+    scores_BKGTS = scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s], cap)
     top_BKGT1 = scores_BKGTS.max(-1, keepdims=True)
     weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
     sum_BKGT1 = weights_BKGTS.sum(-1, keepdims=True)
@@ -67,23 +77,40 @@ def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
   return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1)
 
 
+def mean_gradient(out_BKGTH: jax.Array, dout_BKGTH: jax.Array) -> jax.Array:
+  """Each query's mean of the gradients of its weights, weighted by them, [B, K, G, T, 1] in float32."""
+  return jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), -1, keepdims=True)
+
+
+def gradients(q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array, cap: float,
+              log_BKGT1: jax.Array, mean_BKGT1: jax.Array, dout_BKGTH: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What queries with some of their keys add to the gradients of scaled queries, keys and values, in float32.
+
+  Args:
+    log_BKGT1: logarithm of each query's sum of exponentials, over all its keys.
+    mean_BKGT1: `mean_gradient`.
+  """
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores_BKGTS = scores(q_BKGTH, k_BKSH, mask_BTS, cap)
+  weights_BKGTS = jnp.exp(scores_BKGTS - log_BKGT1)
+  dweights_BKGTS = product('BKGTH,BKSH->BKGTS', dout_BKGTH, v_BKSH)
+  dscores_BKGTS = weights_BKGTS * (dweights_BKGTS - mean_BKGT1)
+  if cap:
+    dscores_BKGTS *= jnp.where(mask_BTS[:, None, None], 1 - jnp.square(scores_BKGTS / cap), 0)
+  dscores_BKGTS = dscores_BKGTS.astype(q_BKGTH.dtype)
+  return (product('BKGTS,BKSH->BKGTH', dscores_BKGTS, k_BKSH), product('BKGTS,BKGTH->BKSH', dscores_BKGTS, q_BKGTH),
+          product('BKGTS,BKGTH->BKSH', weights_BKGTS.astype(dout_BKGTH.dtype), dout_BKGTH))
+
+
 def _backward(size, cap, kept, dout_BKGTH):
   q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1 = kept
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  mean_BKGT1 = jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), -1, keepdims=True)
+  mean_BKGT1 = mean_gradient(out_BKGTH, dout_BKGTH)
   dqs, dk_BKSH, dv_BKSH = [], jnp.zeros(k_BKSH.shape, jnp.float32), jnp.zeros(v_BKSH.shape, jnp.float32)
   for t, s in _blocks(*mask_BTS.shape[1:], size):
-    q, k, v, dout = q_BKGTH[:, :, :, t], k_BKSH[:, :, s], v_BKSH[:, :, s], dout_BKGTH[:, :, :, t]
-    scores_BKGTS = _scores(q, k, mask_BTS[:, t, s], cap)
-    weights_BKGTS = jnp.exp(scores_BKGTS - log_BKGT1[:, :, :, t])
-    dweights_BKGTS = product('BKGTH,BKSH->BKGTS', dout, v)
-    dscores_BKGTS = weights_BKGTS * (dweights_BKGTS - mean_BKGT1[:, :, :, t])
-    if cap:
-      dscores_BKGTS *= jnp.where(mask_BTS[:, None, None, t, s], 1 - jnp.square(scores_BKGTS / cap), 0)
-    dscores_BKGTS = dscores_BKGTS.astype(q.dtype)
-    dqs.append(product('BKGTS,BKSH->BKGTH', dscores_BKGTS, k).astype(q.dtype))
-    dk_BKSH = dk_BKSH.at[:, :, s].add(product('BKGTS,BKGTH->BKSH', dscores_BKGTS, q))
-    dv_BKSH = dv_BKSH.at[:, :, s].add(product('BKGTS,BKGTH->BKSH', weights_BKGTS.astype(dout.dtype), dout))
+    q, log, mean, dout = (x[:, :, :, t] for x in (q_BKGTH, log_BKGT1, mean_BKGT1, dout_BKGTH))
+    dq, dk, dv = gradients(q, k_BKSH[:, :, s], v_BKSH[:, :, s], mask_BTS[:, t, s], cap, log, mean, dout)
+    dqs.append(dq.astype(q.dtype))
+    dk_BKSH, dv_BKSH = dk_BKSH.at[:, :, s].add(dk), dv_BKSH.at[:, :, s].add(dv)
   return jnp.concatenate(dqs, 3), dk_BKSH.astype(k_BKSH.dtype), dv_BKSH.astype(v_BKSH.dtype), None
 
 

@@ -1,6 +1,7 @@
-"""Attention by the kernels of accelerators, for whole rows: Splash on TPUs, cuDNN on GPUs. Axes are named in lm/model.py.
+"""Attention of whole rows: by the kernels of accelerators, Splash on TPUs and cuDNN on GPUs, or by lm/ring.py.
 
-`config.model.attention` chooses; nothing falls back. The reference for both, and what decodes, is lm/attention.py.
+`config.model.attention` chooses; nothing falls back. The reference for all, and what decodes, is lm/attention.py. Axes are
+named in lm/model.py.
 """
 
 import functools
@@ -10,10 +11,11 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import FrozenConfigDict
 
+from lm import ring
 from lm.errors import UserError, unknown
 from lm.sharding import BATCH
 
-PLATFORMS = {'reference': None, 'splash': 'tpu', 'cudnn': 'gpu'}  # what each kind of attention runs on; None: anything
+PLATFORMS = {'reference': None, 'ring': None, 'splash': 'tpu', 'cudnn': 'gpu'}  # what each attention runs on; None: anything
 LANES = 128  # of a TPU: blocks are multiples of it
 BLOCK = 512  # queries and keys of a block, at most
 
@@ -25,7 +27,7 @@ def check(config: FrozenConfigDict, platform: str) -> None:
   needed = PLATFORMS[config.attention]
   if needed not in (None, platform):
     raise UserError(f"config.model.attention is {config.attention!r}, which runs on {needed} only; the devices are {platform} "
-                    "('reference' runs on all)")
+                    "('reference' and 'ring' run on all)")
   if config.attention == 'cudnn' and config.attention_softcap:
     raise UserError("config.model.attention is 'cudnn', which has no attention_softcap")
 
@@ -35,11 +37,13 @@ def attend(name: str, q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, s
   """Causal attention inside the documents of each row, [B, T, N, H].
 
   Args:
-    name: 'splash' or 'cudnn'.
+    name: 'splash', 'cudnn' or 'ring'.
     scale, cap: as for `lm.attention.attend`.
     window: tokens that a query sees, its own included; 0: all before it.
     interpret: run Splash's kernel step by step, on any platform: for tests.
   """
+  if name == 'ring':
+    return ring.attend(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, scale, cap, window)
   if name == 'cudnn':
     mask_B1TT = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
     return jax.nn.dot_product_attention(q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TT, scale=scale, is_causal=True,

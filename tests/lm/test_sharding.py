@@ -43,11 +43,11 @@ def batch(stage):
 
 
 @functools.cache
-def train(name, stage='pretrain', experts=0, **axes):
+def train(name, stage='pretrain', experts=0, attention='reference', **axes):
   """State and metrics after two updates, as train.py makes them; the parameters start from the same NumPy arrays."""
   mesh = mesh_of(jax.devices()[:1] if not axes else None, **axes)
   model_fields = {'num_experts': experts} if experts else {'mlp_blocks': 3 if axes else 1}
-  config, settings = model_config(**model_fields), base.get_config()
+  config, settings = model_config(attention=attention, **model_fields), base.get_config()
   settings.update(stage=stage, batch_size=ROWS, seq_len=LENGTH)
   settings.optim.update(name=name, schedule='constant', warmup=0, lr=0.01, eps=1e-3)
   settings.loss.vocab_blocks = 3 if axes else 0
@@ -89,6 +89,7 @@ def case(name, stage, experts, axes, slow):
 @pytest.mark.parametrize('name, stage, experts, axes', [
   *(case('adamw', 'pretrain', 0, axes, slow) for slow, many in ((False, EIGHT), (True, SLOW)) for axes in many),
   *(case('adamw', 'pretrain', 4, axes, slow) for slow, many in ((False, ROUTED), (True, SLOW_ROUTED)) for axes in many),
+  case('adamw', 'pretrain', 0, {'fsdp': 2, 'context': 2, 'tensor': 2, 'attention': 'ring'}, True),
   *(case('adamw', stage, 0, {'fsdp': 2, 'context': 2, 'tensor': 2}, True) for stage in ('sft', 'rl')),
   *(case('adamw', stage, 4, {'fsdp': 2, 'expert': 2, 'tensor': 2}, True) for stage in ('sft', 'rl')),
   case('muon', 'pretrain', 0, {'data': 2, 'fsdp': 2, 'tensor': 2}, True)])
