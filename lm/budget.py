@@ -101,11 +101,11 @@ def _matrices(c) -> int:
   return 3 if c['activation'] in ('swiglu', 'geglu') else 2
 
 
-def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
-  """The share of all pairs of a query and a key of a row that attention computes, mean over the layers.
+def attention_share(c: Mapping[str, Any], seq_len: int, context: int) -> float:
+  """The share of all pairs of its queries and a key of their row that a device computes in attention, mean over the layers.
 
   Splash skips blocks of 512 that are masked (lm/kernels.py), the reference the keys behind each quarter of the queries
-  (lm/attention.py); of cuDNN half is assumed.
+  (lm/attention.py); of cuDNN half is assumed. In a ring it is that of the last device along `context`, which has the most.
   """
   if c['attention'] == 'cudnn':
     return 0.5
@@ -114,6 +114,8 @@ def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
 
     size = max(64, -(-seq_len // CAUSAL_BLOCKS))
     return sum((min(a + size, seq_len) - a) * min(a + size, seq_len) for a in range(0, seq_len, size)) / seq_len**2
+  if c['attention'] == 'ring':
+    return sum(ring_stops(c, seq_len, context)) / context / c['num_layers']
   from lm.kernels import BLOCK
 
   block = next(size for size in range(min(BLOCK, seq_len), 0, -1) if seq_len % size == 0 and size % LANES == 0)
@@ -125,8 +127,15 @@ def attention_share(c: Mapping[str, Any], seq_len: int) -> float:
   return sum(shares) / len(shares)
 
 
+def ring_stops(c: Mapping[str, Any], seq_len: int, context: int) -> list[int]:
+  """Of each layer, on how many devices keys are read (lm/ring.py)."""
+  from lm import ring
+
+  return [ring.stops(context, seq_len // context, c['window'] if kind == 'window' else 0) for kind in config_lib.layer_types(c)]
+
+
 # Matrix products of attention: forward, of the recomputation, backward.
-PRODUCTS = {'reference': (2, 1, 5), 'splash': (2, 2, 7), 'cudnn': (2, 2, 5)}
+PRODUCTS = {'reference': (2, 1, 5), 'splash': (2, 2, 7), 'cudnn': (2, 2, 5), 'ring': (2, 2, 5)}
 KERNELS = {'splash_mha_fwd': 2, 'splash_mha_dkv': 4, 'splash_mha_dq': 3, 'ragged-dot-none': 1, 'ragged-dot-metadata': 0}
 
 
@@ -143,7 +152,7 @@ def kernel_flops(c: Mapping[str, Any], mesh: Mapping[str, int], kernels: list[An
     floats = [shape for kind, shape in kernel.operands if kind in ('bf16', 'f32')]
     if name.startswith('splash'):
       queries, (*_, keys, _) = floats[:2]  # [B, N, T, H], [B, K, S, H], without B where it is 1
-      pairs = math.prod(queries) * keys * attention_share(c, keys)
+      pairs = math.prod(queries) * keys * attention_share(c, keys, mesh['context'])
     else:  # rows of all choices, of which each device along `expert` takes its part
       pairs = sum(math.prod(rows) * c['embed_dim'] * c['mlp_dim'] / mesh['tensor'] / rows[1] / mesh['expert']
                   for rows in floats if len(rows) == 2)
@@ -220,7 +229,8 @@ class Budget:
     products = first + backward + (again if self.recomputes else 0)
     if c.attention == 'reference' and not c.scan_layers and not self.recomputes:
       products -= 1  # XLA sees that both passes compute the same scores
-    attention = products * 2 * t * self.config.seq_len * self.NH * attention_share(c, self.config.seq_len)
+    share = attention_share(c, self.config.seq_len, self.mesh['context'])
+    attention = products * 2 * t * self.config.seq_len * self.NH * share
     head = (8 if self.blocks or self.config.stage == 'rl' else 6) * t * self.D * self.V
     return self.config.microbatches * (L * (times + attention) + head)
 
@@ -255,6 +265,12 @@ class Budget:
     if c.attention == 'reference':
       blocks = max(1, min(4, self.config.seq_len // 64))
       terms['scores of attention'] = 4 * t / blocks * self.config.seq_len * self.NH / c.head_dim * 2
+    if c.attention == 'ring':
+      from lm import ring
+
+      block = ring.block(self.config.seq_len // self.mesh['context'])
+      terms['scores of attention'] = 4 * t * block * self.NH / c.head_dim * 2
+      terms['keys that travel, and sums of gradients'] = t * (item * 2 * self.KH + 4 * (self.NH + 2 * self.KH))
     if self.mesh['fsdp'] > 1:
       terms['gathered weights'] = self.layer_bytes(c.mlp_blocks)
     return terms
@@ -313,7 +329,11 @@ class Budget:
       # The output of attention, and again; gradients of what both parts read; the output of each block, and their sum.
       times = 3 + (c.remat == 'full') + c.mlp_blocks + (c.mlp_blocks > 1)
       sent['tensor', 'all-reduce'] += 2 * (x - 1) / x * (L * times * stream + stream + 4 * t * self.D)
-    if k > 1:
+    if k > 1 and c.attention == 'ring':
+      for stops in ring_stops(c, self.config.seq_len, k):  # with the documents of the keys, and home again
+        sent['context', 'collective-permute'] += (stops - 1) * t * (item * 2 * self.KH + 4) * (2 + self.recomputes)
+        sent['context', 'collective-permute'] += stops * t * 4 * 2 * self.KH * (stops > 1)
+    elif k > 1:
       keys = item * t * 2 * self.KH * (k - 1)
       sent['context', 'all-gather'] += L * keys * (1 + self.recomputes)
       sent['context', 'reduce-scatter'] += L * keys

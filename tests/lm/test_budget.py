@@ -62,6 +62,20 @@ def test_operations_are_those_that_xla_counts(fields, others):
     assert result['hlo_flops'] == pytest.approx(compiled.cost_analysis()['flops'], rel=0.1)
 
 
+def test_a_ring_sends_and_computes_what_the_compiled_step_does():
+  fields = {'attention': 'ring', 'layer_types': ('window',), 'window': 34, 'remat': 'full'}  # three of four devices read keys
+  config = settings(fields, {'data': 1, 'fsdp': 2, 'context': 4})
+  config.loss.vocab_blocks = 4
+  mesh = sharding.make_mesh(config.mesh)
+  prog, result = predict(config, mesh=mesh)
+  with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):
+    compiled = prog.step.lower(prog.state, prog.batch, 1).compile()
+  cost = hlo.cost(compiled.as_text(), result['mesh'], 1)
+  assert cost.flops == result['hlo_flops']
+  sent, predicted = (told['context']['collective-permute']['bytes'] for told in (cost.collectives(), result['collectives']))
+  assert sent == pytest.approx(predicted, rel=2e-3) and 'all-gather' not in cost.collectives()['context']
+
+
 @pytest.mark.parametrize('mesh', [{'data': 1, 'fsdp': 4, 'tensor': 2}, {'data': 8}])
 def test_arguments_are_those_of_the_compiled_step(mesh):
   config = settings({'num_layers': 1, 'scan_layers': True}, mesh)
