@@ -68,6 +68,8 @@ def _travel(step: Callable[..., Any], keys: Any, moving: Any, staying: Any, ids_
 
   `moving` has blocks as the keys do, goes where they go, and is home at the end.
   """
+  # Without this JAX takes the masks, which are the same in all layers, out of their loop and keeps those of all blocks.
+  keys, ids_BT = jax.lax.optimization_barrier((keys, ids_BT))
   T, S, last = ids_BT.shape[1], keys[2].shape[2], stops(parts, ids_BT.shape[1], window) - 1
   here = jax.lax.axis_index('context') if parts > 1 else 0
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 
 import chex
 import jax
@@ -92,7 +93,8 @@ def test_the_backward_pass_keeps_no_scores():
   assert max(x.size for x in jax.tree.leaves(backward)) <= arrays[0].size < B * N * T * T
 
 
-def test_a_model_with_layers_of_two_kinds():
+def test_a_model_with_layers_of_two_kinds(monkeypatch):
+  monkeypatch.setattr(ring, 'BLOCK', 4)
   fields = {'vocab_size': 24, 'num_layers': 2, 'embed_dim': 16, 'num_heads': N, 'num_kv_heads': K, 'head_dim': 4, 'mlp_dim': 24,
             'layer_types': ('window', 'full'), 'window': 9, 'remat': 'full', 'init_std': 0.3}
   *_, segments = inputs()
@@ -107,9 +109,12 @@ def test_a_model_with_layers_of_two_kinds():
 
     params = model.init_params(config, jax.random.key(0))
     with on(axes):
-      return jax.device_get(jax.jit(jax.value_and_grad(loss))(params))
+      compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
+      return jax.device_get(compiled(params)), compiled.as_text()
 
-  chex.assert_trees_all_close(run('ring', {'fsdp': 2, 'context': 4}), run('reference', {}), rtol=2e-4, atol=1e-4)
+  got, text = run('ring', {'fsdp': 2, 'context': 4})
+  chex.assert_trees_all_close(got, run('reference', {})[0], rtol=2e-4, atol=1e-4)
+  assert not re.search(r'pred\[(\d+,){5}', text)  # masks of several blocks or stops, kept for all layers
 
 
 def test_a_row_that_the_mesh_does_not_divide_is_refused():
