@@ -68,9 +68,9 @@ def _travel(step: Callable[..., Any], keys: Any, moving: Any, staying: Any, ids_
 
   `moving` has blocks as the keys do, goes where they go, and is home at the end.
   """
-  # Without this JAX takes the masks, which are the same in all layers, out of their loop and keeps those of all blocks.
-  keys, ids_BT = jax.lax.optimization_barrier((keys, ids_BT))
   T, S, last = ids_BT.shape[1], keys[2].shape[2], stops(parts, ids_BT.shape[1], window) - 1
+  # Without this JAX takes the masks, which are the same in all layers, out of their loop and keeps those of all blocks.
+  keys, ids_BT, starts = jax.lax.optimization_barrier((keys, ids_BT, jnp.arange(0, T, S)))
   here = jax.lax.axis_index('context') if parts > 1 else 0
 
   def send(x, by):
@@ -86,7 +86,7 @@ def _travel(step: Callable[..., Any], keys: Any, moving: Any, staying: Any, ids_
       return step(keys, moving, staying, mask_BTS & (distance_1TS < window) if window else mask_BTS)[::-1]
 
     def all_blocks():
-      return jax.lax.scan(one, staying, (jnp.arange(0, T, S), keys, moving))[::-1]
+      return jax.lax.scan(one, staying, (starts, keys, moving))[::-1]
 
     # Keys that have come past the end of the row are later than all queries here.
     return jax.lax.cond(here >= stop, all_blocks, lambda: (moving, staying))

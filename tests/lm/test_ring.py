@@ -93,10 +93,11 @@ def test_the_backward_pass_keeps_no_scores():
   assert max(x.size for x in jax.tree.leaves(backward)) <= arrays[0].size < B * N * T * T
 
 
-def test_a_model_with_layers_of_two_kinds(monkeypatch):
+@pytest.mark.parametrize('kinds', [('window', 'full'), ('full',)])
+def test_a_model_is_that_of_the_reference_and_keeps_no_masks(kinds, monkeypatch):
   monkeypatch.setattr(ring, 'BLOCK', 4)
   fields = {'vocab_size': 24, 'num_layers': 2, 'embed_dim': 16, 'num_heads': N, 'num_kv_heads': K, 'head_dim': 4, 'mlp_dim': 24,
-            'layer_types': ('window', 'full'), 'window': 9, 'remat': 'full', 'init_std': 0.3}
+            'layer_types': kinds, 'window': 9, 'remat': 'full', 'init_std': 0.3}
   *_, segments = inputs()
   tokens = np.random.default_rng(0).integers(24, size=(B, T))
 
