@@ -3,8 +3,9 @@
 Command:   python train.py --config=configs/ladder.py --workdir=runs/ladder --sweep --fit [--parallel=2]
            [--config.data.train=MANIFEST --config.data.val=MANIFEST]; without them this repository's own source, as bytes.
 Hardware:  two CPU cores.
-Result:    runs/ladder/ladder.md: the law with 90 % intervals, the largest size's loss foretold and measured.
-Time:      about five minutes. :smoke has smaller sizes, about a minute.
+Result:    runs/ladder/ladder.md: the law with 90 % intervals, the largest size's loss foretold and measured: 1.15 nats a byte
+           [0.96, 1.56] and 1.24 when last run, of this repository's source.
+Time:      nine minutes, beside other jobs. :smoke has smaller sizes, about a minute.
 """
 
 from configs import base

@@ -138,9 +138,9 @@ def describe(result: dict[str, Any]) -> str:
 def table_row(name: str, result: dict[str, Any]) -> str:
   """A line of the README's table."""
   predicted = result['predicted']
-  mesh = ' '.join(f'{axis} {n}' for axis, n in result['mesh'].items() if n > 1)
-  sent = ', '.join(f'{axes} {sum(kind["bytes"] for kind in kinds.values()) / 1e9:.2f}'
-                   for axes, kinds in result['collectives'].items())
+  mesh = ' '.join(f'{axis} {n}' for axis, n in result['mesh'].items() if n > 1) or 'one chip'
+  sent = {axes: sum(kind['bytes'] for kind in kinds.values()) / 1e9 for axes, kinds in result['collectives'].items()}
+  sent = ', '.join(f'{axes} {size:.2f}' for axes, size in sent.items() if size >= 0.005) or 'nothing'
   low, high = predicted['mfu']
   return (f'| {name} | {result["topology"]} | {mesh} | {result["tokens_per_chip"]:,.0f} | {result["peak_bytes"] / 1e9:.2f} of '
           f'{result["hbm_bytes"] / 1e9:.1f} | {predicted["peak_bytes"] / 1e9:.2f} | {low:.0%} to {high:.0%} | {sent} |')

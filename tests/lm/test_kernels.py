@@ -54,6 +54,20 @@ def test_splash_over_a_mesh_is_the_reference():
   chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize('window', [0, 50])
+def test_what_is_asked_of_cudnn_is_the_reference(window, monkeypatch):
+  """As XLA computes it: the kernel itself needs a GPU."""
+  def by_xla(*arrays, implementation, attention=jax.nn.dot_product_attention, **options):
+    assert implementation == 'cudnn'
+    return attention(*arrays, implementation='xla', **options)
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', by_xla)
+  q, k, v, dout, segments = inputs()
+  options = segments, 0.11, 0.0, window
+  got = both(lambda *x: kernels.attend('cudnn', *x, *options), dout, q, k, v)
+  chex.assert_trees_all_close(got, both(lambda *x: reference(*x, *options), dout, q, k, v), rtol=1e-3, atol=2e-4)
+
+
 def config(**fields):
   return FrozenConfigDict(base.get_config().model.to_dict() | fields)
 
