@@ -16,10 +16,8 @@ def keep_freed_memory() -> bool:
   plugins for accelerators are installed, whose temporary buffers are elsewhere, or where the C library is another one.
   """
   accelerated = any(importlib.util.find_spec(name) for name in ('libtpu', 'jax_plugins'))
-  if accelerated or not sys.platform.startswith('linux'):
-    return False
-  libc = ctypes.CDLL(None)
-  if not hasattr(libc, 'gnu_get_libc_version'):
+  libc = None if accelerated else _glibc()
+  if libc is None:
     return False
   # One heap without mapped blocks and without an upper limit on what it keeps; threads' own heaps are too small for it.
   return all([libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, -1), libc.mallopt(M_ARENA_MAX, 1)])
@@ -31,7 +29,12 @@ def give_back_large_blocks() -> None:
   A block of gigabytes that is kept has soon lost a little of its space to something small. The next step's does not fit any
   more, and the heap grows by another.
   """
-  libc = ctypes.CDLL(None)
-  if sys.platform.startswith('linux') and hasattr(libc, 'gnu_get_libc_version'):
+  if libc := _glibc():
     libc.mallopt(M_MMAP_THRESHOLD, LARGE)
     libc.mallopt(M_MMAP_MAX, 65536)  # the default
+
+
+def _glibc() -> ctypes.CDLL | None:
+  """The C library, if it is glibc."""
+  libc = ctypes.CDLL(None) if sys.platform.startswith('linux') else None
+  return libc if hasattr(libc, 'gnu_get_libc_version') else None

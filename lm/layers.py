@@ -1,7 +1,6 @@
 """What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes: see lm/model.py."""
 
 import functools
-import math
 
 import flax.linen as nn
 import jax
@@ -10,7 +9,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from lm.errors import UserError
-from lm.sharding import BATCH, RULES, spec
+from lm.sharding import BATCH, RULES, batch_ways, spec
 
 ACTIVATIONS = {
   'swiglu': nn.silu,
@@ -42,7 +41,7 @@ def lookup(table_VD: jax.Array, ids_BT: jax.Array, axes: tuple[str, str], dtype:
   """
   mesh = jax.sharding.get_abstract_mesh()
   B, T = ids_BT.shape
-  if mesh.empty or mesh.size == 1 or B % math.prod(mesh.shape[axis] for axis in BATCH) or T % mesh.shape['context']:
+  if mesh.empty or mesh.size == 1 or B % batch_ways(mesh) or T % mesh.shape['context']:
     return table_VD[ids_BT].astype(dtype)
   split = RULES[axes[0]]  # the mesh axis that the rows of the table are split over, or None
 

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from lm.sample import Completion, pad_tokens
 from lm.steps.rl import advantages
 
+MULTIPLE = 32  # tokens, of the length of a batch's rows: few lengths, so few compilations
+
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
@@ -21,7 +23,7 @@ class Grade:
 
 
 def layout(prompts: Sequence[list[int]], completions: Sequence[Completion], advantages_B: np.ndarray,
-           multiple: int = 32) -> dict[str, np.ndarray]:
+           multiple: int = MULTIPLE) -> dict[str, np.ndarray]:
   """Rows of prompt + completion as the arrays [B, T] of `lm.steps.rl.make_loss`, padded at the end to a multiple of T."""
   rows = [[*p, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
   tokens_BS, _ = pad_tokens(rows, multiple)
@@ -35,7 +37,7 @@ def layout(prompts: Sequence[list[int]], completions: Sequence[Completion], adva
   return batch | {'weights': weights_BT, 'old_log_probs': old_BT, 'advantages': np.where(weights_BT > 0, wide_BT, 0)}
 
 
-def split(batch: dict[str, np.ndarray], rows: int, multiple: int = 32) -> tuple[dict[str, np.ndarray], int]:
+def split(batch: dict[str, np.ndarray], rows: int, multiple: int = MULTIPLE) -> tuple[dict[str, np.ndarray], int]:
   """Rows that carry an advantage first, in microbatches of `rows`: ({name: [M, rows, T]}, how many M hold any).
 
   Answers of a group whose rewards are all equal teach nothing: they go last, their microbatches are not computed, and T, a

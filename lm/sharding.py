@@ -132,9 +132,14 @@ def abstract_state(init_state: Callable[[Any], Any], params: Any, mesh: Mesh) ->
   return jax.tree_util.tree_map_with_path(one, jax.eval_shape(init_state, params))
 
 
+def batch_ways(mesh: Mesh) -> int:
+  """Into how many parts the mesh cuts the rows of a batch."""
+  return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
 def check_rows(mesh: Mesh, sizes: dict[str, int]) -> None:
   """Raises UserError naming the first batch size that the batch axes of the mesh do not divide."""
-  ways = math.prod(mesh.shape[axis] for axis in BATCH)
+  ways = batch_ways(mesh)
   for name, rows in sizes.items():
     if rows % ways:
       raise UserError(f'config.{name} is {rows}; config.mesh splits batches {ways} ways, so it must be a multiple of that')
@@ -153,7 +158,7 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
   Processes whose devices hold the same rows (the mesh splits something else between them) have the same index.
   Raises UserError where the parts of two processes overlap.
   """
-  ways = math.prod(mesh.shape[axis] for axis in BATCH)
+  ways = batch_ways(mesh)
   rows: dict[int, set[int]] = {}
   for device, (index,) in NamedSharding(mesh, spec(('batch',))).devices_indices_map((ways,)).items():
     rows.setdefault(device.process_index, set()).update(range(*index.indices(ways)))

@@ -105,7 +105,6 @@ def test_microbatches_cost_traffic_and_save_memory():
 def test_times_are_bounds():
   config = load('configs/llama3_8b.py')
   config.update(batch_size=256, microbatches=1)
-  config.model.attention, config.loss.vocab_blocks = 'splash', 16
   result = predict(config, devices=256, chip='v5e')[1]
   assert result['step_seconds'] == [max(result['seconds'].values()), sum(result['seconds'].values())]
   assert 0.4 < result['mfu'][0] < result['mfu'][1] < 1
