@@ -416,10 +416,10 @@ def test_commands(tmp_path):
     assert (tmp_path / 'again' / path.name).read_bytes() == path.read_bytes(), path.name
   for i, start in enumerate((out, tmp_path / 'imported')):
     ok('train.py', '--config=configs/sft.py:smoke', f'--workdir={tmp_path / str(i)}', f'--config.init_from={start}', *few)
+    ok('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={start}', f'--out={tmp_path / "report.json"}')
+    ok('-m', 'lm.chat', f'--checkpoint={start}', '--max-new-tokens=4', text='hello\n')
     ok('-m', 'lm.hf', 'export', tmp_path / str(i), tmp_path / f'trained{i}', '--max-shard-gb=0.0001')
     assert (tmp_path / f'trained{i}' / 'model.safetensors.index.json').exists()
-  ok('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={out}', f'--out={tmp_path / "report.json"}')
-  ok('-m', 'lm.chat', f'--checkpoint={out}', '--max-new-tokens=4', text='hello\n')
   weights = [load(tmp_path / f'trained{i}').params for i in range(2)]
   jax.tree.map(np.testing.assert_array_equal, *weights)
   status, _, stderr = commands.run('-m', 'lm.hf', 'import', out, tmp_path / 'imported')
