@@ -17,7 +17,7 @@ from data.loader import Loader
 from data.mixture import Mixture
 from data.tokenizers import gguf as gguf_tokenizer
 from lm import config as config_lib
-from lm import files, gguf, metrics, pretrained, quantize, sample, sharding
+from lm import files, gguf, keys, metrics, pretrained, quantize, sample, sharding
 from lm.errors import UserError, run
 from lm.evals import perplexity
 from lm.evals import tasks as scoring
@@ -33,7 +33,7 @@ def make_generate(config: FrozenConfigDict, chat_format: chat.Format, *, tempera
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
-  sampling = sample.Sampling(temperature, banned_ids=chat_format.banned_ids)
+  sampling = sample.Sampling(temperature, banned_ids=chat_format.banned_ids(config.vocab_size))
 
   def generate(params, prompts, key):
     return sample.generate(
@@ -44,19 +44,26 @@ def make_generate(config: FrozenConfigDict, chat_format: chat.Format, *, tempera
 
 
 def score_tasks(generate: Callable, params: Any, chat_format: chat.Format, tasks: Sequence[Any], examples: int,
-                batch_size: int, seed: int) -> tuple[dict[str, dict], list[dict]]:
-  """Accuracy on the test problems of each task, and `format`: the share of all replies that keep the format.
+                batch_size: int, seed: int, max_len: int) -> tuple[dict[str, dict], list[dict]]:
+  """Accuracy on the test problems of each task, and `format`: the share of all problems whose reply keeps the format.
+
+  A prompt of `max_len` tokens or more leaves no room for a reply: it counts as wrong, and `too_long` says how many did.
 
   Returns:
-    (scores, samples): {task: {accuracy, low, high, n}} and a few {task, prompt, reply, grade}.
+    (scores, samples): {task: {accuracy, low, high, n, too_long}} and a few {task, prompt, reply, grade}.
   """
-  scores, samples, formats, keys = {}, [], [], []
+  scores, samples, formats, asked = {}, [], [], []
   for t, task in enumerate(tasks):
     problems = [task.problem(i, 'test') for i in range(examples)]
     prompts = [chat_format.render_prompt(p['messages']) for p in problems]
-    key = jax.random.fold_in(jax.random.key(seed), t)
+
+    def draw(rows, batch, t=t):
+      return generate(params, rows, keys.derive(seed, 'evaluation', t, batch))
 
     def grade(problem, completion, task=task):
+      if completion is None:
+        formats.append(0.0)
+        return 0.0
       reply = chat_format.parse(completion.tokens)
       formats.append(chat.grade_format(reply))
       value = task.grade(problem, reply)
@@ -65,11 +72,11 @@ def score_tasks(generate: Callable, params: Any, chat_format: chat.Format, tasks
                         'reply': chat_format.tokenizer.decode(completion.tokens), 'grade': value})
       return value
 
-    grades = scoring.score(problems, prompts, lambda rows, key=key: generate(params, rows, key), grade, batch_size)
-    asked = [(task.name, p['key']) for p in problems]
-    scores[task.name] = scoring.summary(grades, asked)
-    keys += asked
-  return scores | {'format': scoring.summary(formats, keys)}, samples
+    grades = scoring.score(problems, prompts, draw, grade, batch_size, max_len)
+    names = [(task.name, p['key']) for p in problems]
+    scores[task.name] = scoring.summary(grades, names) | {'too_long': sum(len(p) >= max_len for p in prompts)}
+    asked += names
+  return scores | {'format': scoring.summary(formats, asked)}, samples
 
 
 def continue_texts(config: FrozenConfigDict, params: Any, chat_format: chat.Format, prompts: Sequence[str],
@@ -78,7 +85,8 @@ def continue_texts(config: FrozenConfigDict, params: Any, chat_format: chat.Form
   start, tokenizer = chat_format.document_start, chat_format.tokenizer
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
-  out = sample.generate(config, params, rows, key=jax.random.key(seed), sampling=sample.Sampling(0.8),
+  sampling = sample.Sampling(0.8, banned_ids=chat_format.banned_ids(config.vocab_size))
+  out = sample.generate(config, params, rows, key=keys.derive(seed, 'continuations'), sampling=sampling,
                         max_new_tokens=max_new_tokens, stop_ids=[start], capacity=longest)
   return [{'prompt': p, 'text': tokenizer.decode(c.tokens)} for p, c in zip(prompts, out, strict=True)]
 
@@ -172,7 +180,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
       generate = make_generate(model.config, chat_format, temperature=0.0,
                                max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
       report['scores'], report['samples'] = score_tasks(
-        generate, params, chat_format, tasks, config.eval.examples, config.eval.batch_size, config.seed)
+        generate, params, chat_format, tasks, config.eval.examples, config.eval.batch_size, config.seed, config.seq_len)
   return report
 
 

@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   import eval as evaluation
   from configs import base
   from data import baselines, chat, prepare
-  from lm import budget, checkpoint, distributed, faults, model, pretrained, program, rollout, sharding
+  from lm import budget, checkpoint, distributed, faults, keys, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
   from lm.steps import diagnose
 
@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     data_fingerprint = loader.fingerprint
 
   # ---- The program: the jitted step, shapes and shardings --------------------------------------------------------
-  banned = chat_format.banned_ids if config.stage == 'rl' else ()
+  banned = chat_format.banned_ids(model_config.vocab_size) if config.stage == 'rl' else ()
   prog = program.make(config, model_config, mesh, banned)
   if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(prog.state['params'])) > 2**28:
     host.give_back_large_blocks()
@@ -132,13 +132,13 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     state = saved.restore(prog.state, first)
   else:
     jumps.clear()
-    state = prog.start(start.params) if start else prog.fresh(jax.random.key(config.seed))
+    state = prog.start(start.params) if start else prog.fresh(keys.derive(config.seed, 'initialization'))
   if main:
     files.write_json(workdir / 'config.json', provenance['config'])
 
   # ---- Where the batches come from -------------------------------------------------------------------------------
   if config.stage == 'rl':
-    reference = start.params if start else prog.fresh(jax.random.key(config.seed))['params']
+    reference = start.params if start else prog.fresh(keys.derive(config.seed, 'initialization'))['params']
     rollouts = make_rollouts(config, model_config, chat_format, reference, mesh)
 
     def next_batch(step):
@@ -295,7 +295,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
                                           max_len=config.seq_len, max_new_tokens=config.eval.max_new_tokens)
       with clock.part('eval'):
         result['scores'], result['samples'] = evaluation.score_tasks(
-          generate, state['params'], chat_format, test_tasks, config.eval.examples, config.eval.batch_size, config.seed)
+          generate, state['params'], chat_format, test_tasks, config.eval.examples, config.eval.batch_size, config.seed,
+          config.seq_len)
     if main and config.stage == 'pretrain':
       result['samples'] = evaluation.first_and_last_samples(workdir)  # the texts that it went on with, rather than replies
       result['pretrain'] = {'tokens': result['tokens']}
@@ -322,7 +323,7 @@ def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, refer
 
   import eval as evaluation
   from data import chat
-  from lm import distributed, rollout, sharding
+  from lm import distributed, keys, rollout, sharding
   from lm.steps import rl as rl_step
 
   rl, tasks = config.rl, evaluation.make_tasks(config, config.data.tasks)
@@ -332,7 +333,8 @@ def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, refer
     raise UserError(f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}')
   generate = evaluation.make_generate(model_config, chat_format, temperature=rl.temperature,
                                       max_new_tokens=rl.max_new_tokens, max_len=config.seq_len)
-  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature, chat_format.banned_ids))
+  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature,
+                                       chat_format.banned_ids(model_config.vocab_size)))
   questions = config.batch_size // rl.group_size
   # Copied: what the run started from may share its memory with what the step is given to overwrite.
   reference_params = jax.tree.map(lambda x: x.copy(), reference_params) if rl.kl else None
@@ -341,7 +343,7 @@ def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, refer
     asked = [(tasks[i % len(tasks)], i // len(tasks)) for i in range(step * questions, (step + 1) * questions)]
     problems = [task.problem(i, 'train') for task, i in asked]
     prompts = [chat_format.render_prompt(p['messages']) for p in problems]
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    key = keys.derive(config.seed, 'rollouts', step)
 
     def grade(q, completion):
       reply = chat_format.parse(completion.tokens)

@@ -135,10 +135,9 @@ class Format:
     """The tokens that end an answer: mostly one, but some templates close the last turn with another."""
     return tuple(dict.fromkeys(self._around[where][0] for where in ('end', 'follow')))
 
-  @property
-  def banned_ids(self) -> tuple[int, ...]:
-    """Tokens that only a tool may put into a reply: the tags of its result."""
-    return self.tag_ids('output')
+  def banned_ids(self, vocab_size: int) -> tuple[int, ...]:
+    """Ids that a model of `vocab_size` rows must not draw: the tags of a tool's result, and rows that are no token."""
+    return (*self.tag_ids('output'), *range(self.tokenizer.vocab_size, vocab_size))
 
   @property
   def call_ids(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from ml_collections import FrozenConfigDict
 from configs import base
 from data import chat, tools
 from data.tokenizers import gguf as gguf_tokenizer
-from lm import errors, gguf, pretrained, quantize, sample, sharding
+from lm import errors, gguf, keys, pretrained, quantize, sample, sharding
 from lm.errors import UserError
 
 FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
@@ -73,16 +73,16 @@ class Session:
 
     Args:
       config: the model's; its max_len is how many tokens a conversation may have.
-      sampling: its banned_ids are set here: the tags of tool results are never drawn.
+      sampling: its banned_ids are set here: tags of tool results, and ids that are no token, are never drawn.
       max_new_tokens: longest reply, tool results not counted; at least 1.
       system: text of a system turn, '' for none.
     """
     if max_new_tokens < 1:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
-    self._sampling = dataclasses.replace(sampling, banned_ids=chat_format.banned_ids)
+    self._sampling = dataclasses.replace(sampling, banned_ids=chat_format.banned_ids(config.vocab_size))
     self._ends_V = sample.token_set([*chat_format.stops, *chat_format.call_ids], config.vocab_size)
-    self._max_new_tokens, self._system, self._key = max_new_tokens, system, jax.random.key(seed)
+    self._max_new_tokens, self._system, self._key = max_new_tokens, system, keys.derive(seed, 'chat')
     self.reset()
 
   def reset(self) -> None:

@@ -7,15 +7,26 @@ from lm.evals.intervals import effective_size, wilson
 from lm.sample import Completion
 
 
-def score(problems: Sequence[Any], prompts: Sequence[list[int]], generate: Callable[[list[list[int]]], list[Completion]],
-          grade: Callable[[Any, Completion], float], batch_size: int) -> list[float]:
-  """Grades one completion of each prompt; the last batch is filled up with repeats that do not count."""
-  grades = []
-  for first in range(0, len(prompts), batch_size):
-    rows = [prompts[min(first + i, len(prompts) - 1)] for i in range(batch_size)]
-    real = problems[first:first + batch_size]
-    grades += [grade(p, c) for p, c in zip(real, generate(rows), strict=False)]
-  return grades
+def score(problems: Sequence[Any], prompts: Sequence[list[int]],
+          generate: Callable[[list[list[int]], int], list[Completion]],
+          grade: Callable[[Any, Completion | None], float], batch_size: int, max_len: int) -> list[float]:
+  """Returns the grade of one completion of each prompt.
+
+  Args:
+    generate: continues `batch_size` prompts; its second argument is the index of the batch. The last batch is filled up
+      with repeats that do not count.
+    grade: (problem, completion) -> grade. The completion is None where the prompt leaves no room for one.
+    max_len: tokens of prompt and completion together.
+  """
+  completions: list[Completion | None] = [None] * len(prompts)
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < max_len]
+  for batch, first in enumerate(range(0, len(fitting), batch_size)):
+    places = fitting[first:first + batch_size]
+    rows = [prompts[i] for i in places]
+    rows += rows[-1:] * (batch_size - len(rows))
+    for i, completion in zip(places, generate(rows, batch), strict=False):
+      completions[i] = completion
+  return [grade(problem, completion) for problem, completion in zip(problems, completions, strict=True)]
 
 
 def summary(grades: Sequence[float], keys: Sequence[Hashable]) -> dict[str, float]:

@@ -131,7 +131,8 @@ def test_tags_are_added_to_a_model_that_lacks_them(tmp_path):
   talk = {'messages': messages(['Hello', parts])}
   with pytest.raises(UserError, match=r"no special tokens for parts of type 'think'; config\.data\.tools=True"):
     own.render(talk)
-  assert (own.banned_ids, own.call_ids) == ((), ())
+  assert (own.banned_ids(SIZE), own.call_ids) == ((), ())
+  assert own.banned_ids(SIZE + 2) == (SIZE, SIZE + 1)
   assert chat.load(folder, extend=True, tools=False).tokenizer.vocab_size == own.tokenizer.vocab_size == SIZE
   more = chat.load(folder, extend=True)
   ids, mask = more.render(talk)

@@ -89,6 +89,16 @@ def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forwa
   np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
 
 
+def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
+  size = TOKENIZER.vocab_size
+  config, params = tiny(vocab_size=size + 100, max_len=160, tie_embeddings=False)
+  head = np.array(params['head'])
+  head[size:] *= 100  # by far the likeliest, if they could be drawn
+  session = chat.Session(config, {**params, 'head': head}, FORMAT, sample.Sampling(1.0), max_new_tokens=20)
+  list(session.reply('Hello'))
+  assert session.fed < len(session.ids) and max(session.ids) < size
+
+
 def test_no_piece_ends_inside_a_character():
   data = 'né €𝄞'.encode()
   pieces = chat.Pieces(FORMAT)

@@ -13,7 +13,8 @@ from lm.sample import Completion
 def test_score_fills_the_last_batch_up_without_counting_it():
   prompts, sizes, graded = [[1], [2], [3], [4], [5]], [], []
 
-  def generate(rows):
+  def generate(rows, batch):
+    assert batch == len(sizes)
     sizes.append(len(rows))
     return [Completion([10 * row[0]], [0.0], [True], True) for row in rows]
 
@@ -21,7 +22,7 @@ def test_score_fills_the_last_batch_up_without_counting_it():
     graded.append((problem, completion.tokens[0]))
     return float(completion.tokens[0] > 20)
 
-  grades = tasks.score('abcde', prompts, generate, grade, batch_size=3)
+  grades = tasks.score('abcde', prompts, generate, grade, batch_size=3, max_len=2)
   assert sizes == [3, 3]  # one shape, one compilation
   assert graded == [('a', 10), ('b', 20), ('c', 30), ('d', 40), ('e', 50)]
   assert grades == [0, 0, 1, 1, 1]

@@ -1,0 +1,64 @@
+"""What eval.py joins: tasks, the chat format and the sampler, without a model."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+import eval as evaluation
+from configs import base
+from data import chat, tasks
+from lm import keys, model
+from lm.sample import Completion
+
+
+def counting_generate(chat_format, seen):
+  """A `generate` that answers 'no' to everything and notes its prompts and keys."""
+  stop = chat_format.stops[0]
+
+  def generate(params, prompts, key):
+    seen.append((list(map(len, prompts)), tuple(jax.random.key_data(key).tolist())))
+    ids = [*chat_format.tokenizer.encode('no'), stop]
+    return [Completion(list(ids), [0.0] * len(ids), [True] * len(ids), True) for _ in prompts]
+
+  return generate
+
+
+def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
+  chat_format, seen = chat.load('bytes'), []
+  asked = tasks.make(['arithmetic', 'comparison'], seed=0)
+  scores, _ = evaluation.score_tasks(counting_generate(chat_format, seen), None, chat_format, asked, 5, 2, 0, 10**6)
+  assert len(seen) == len({key for _, key in seen}) == 2 * 3
+  assert scores['arithmetic']['n'] == 5 and scores['format']['n'] == 10
+
+
+def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
+  chat_format, seen = chat.load('bytes'), []
+  asked = tasks.make(['arithmetic'], seed=0)
+  lengths = [len(chat_format.render_prompt(asked[0].problem(i, 'test')['messages'])) for i in range(20)]
+  limit = int(np.median(lengths))
+  short = sum(n < limit for n in lengths)
+  assert 0 < short < 20
+  scores, samples = evaluation.score_tasks(
+    counting_generate(chat_format, seen), None, chat_format, asked, 20, 4, 0, limit)
+  assert all(n < limit for rows, _ in seen for n in rows) and len(seen) == -(-short // 4)
+  assert (scores['arithmetic']['n'], scores['arithmetic']['too_long']) == (20, 20 - short)
+  assert scores['format']['accuracy'] == short / 20 and len(samples) == 4
+  none = evaluation.score_tasks(counting_generate(chat_format, seen), None, chat_format, asked, 20, 4, 0, 1)[0]
+  assert (none['arithmetic']['accuracy'], none['arithmetic']['too_long']) == (0, 20)
+
+
+@pytest.mark.parametrize('temperature', [0.0, 1.0])
+def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
+  chat_format = chat.load('bytes')
+  size = chat_format.tokenizer.vocab_size
+  fields = base.TINY | {'vocab_size': size + 100, 'num_layers': 1, 'tie_embeddings': False}
+  config = FrozenConfigDict(base.get_config().model.to_dict() | fields)
+  params = model.init_params(config, keys.derive(0, 'initialization'))
+  params['head'] = params['head'].at[size:].multiply(1e3)  # by far the likeliest, if they could be drawn
+  generate = evaluation.make_generate(config, chat_format, temperature=temperature, max_new_tokens=16, max_len=64)
+  rows = [chat_format.render_prompt([{'role': 'user', 'content': text}]) for text in ('Hi', 'Hello')]
+  drawn = [c.tokens for c in generate(params, rows, keys.derive(0, 'evaluation'))]
+  assert all(drawn) and max(map(max, drawn)) < size
+  [text] = evaluation.continue_texts(config, params, chat_format, ['Hi'], 16, 0)
+  assert text['text']
