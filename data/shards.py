@@ -97,7 +97,7 @@ def read_manifest(path: files.Path, verify: bool | None = None) -> dict:
     raise UserError(f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)')
   described = [part for shard in value['shards'] for part in (shard, shard['index'], shard.get('mask')) if part]
   for part in described:
-    file = pathlib.Path(path).parent / part['file']
+    file = files.within(pathlib.Path(path).parent, part['file'], path)
     if not file.exists():
       raise UserError(f'shard file {file} is missing')
     if file.stat().st_size != part['size']:

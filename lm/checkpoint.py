@@ -53,7 +53,8 @@ class _Handler(ocp.CompositeCheckpointHandler):
     directory = pathlib.Path(directory)
     files.write_json(directory / 'provenance.json', self.provenance)
     written = sorted(p for p in directory.rglob('*') if p.is_file())
-    files.write_json(directory / 'digest.json', {p.relative_to(directory).as_posix(): files.sha256(p) for p in written})
+    names = [p.relative_to(directory).as_posix() for p in written]
+    files.write_json(directory / 'digest.json', dict(zip(names, files.sha256_all(written), strict=True)))
 
 
 @ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
@@ -327,7 +328,10 @@ def locate(path: files.Path) -> pathlib.Path:
   """
   given = path = pathlib.Path(path).absolute()
   if (path / 'final.json').is_file():
-    path = path / files.read_json(path / 'final.json')['run']
+    final = files.read_json(path / 'final.json')
+    if not isinstance(final, dict) or 'run' not in final:
+      raise UserError(f'{path / "final.json"} does not name a run: it should be {{"run": NAME}}')
+    path = files.within(path, final['run'], path / 'final.json')
   if (path / 'checkpoints').is_dir():
     path = path / 'checkpoints'
   if (path / 'digest.json').is_file():
@@ -368,11 +372,15 @@ def _verify(path: pathlib.Path, *prefixes: str) -> None:
   if not (path / 'digest.json').is_file():
     raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
   digests = files.read_json(path / 'digest.json')
-  names = [name for name in sorted(digests) if name.startswith(prefixes)]
-  for name in names[jax.process_index() :: jax.process_count()]:
-    if not (path / name).is_file():
+  if not isinstance(digests, dict):
+    raise UserError(f'corrupt checkpoint {path}: digest.json is not a JSON object')
+  names = [name for name in sorted(digests) if name.startswith(prefixes)][jax.process_index() :: jax.process_count()]
+  paths = [files.within(path, name, path / 'digest.json') for name in names]
+  for name, file in zip(names, paths, strict=True):
+    if not file.is_file():
       raise UserError(f'corrupt checkpoint {path}: {name} is missing')
-    if files.sha256(path / name) != digests[name]:
+  for name, found in zip(names, files.sha256_all(paths), strict=True):
+    if found != digests[name]:
       raise UserError(f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)')
 
 

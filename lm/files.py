@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written under a temporary name, flushed, then renamed. No jax here."""
 
+import concurrent.futures
 import contextlib
 import fcntl
 import gzip
@@ -10,12 +11,13 @@ import pathlib
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lm.errors import UserError
 
 Path = str | os.PathLike
+HASH_THREADS = 8  # files hashed at one time; hashing lets go of Python's lock
 
 
 @contextlib.contextmanager
@@ -35,18 +37,39 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[pathlib.Path]:
-  """Yields an empty temporary folder; it replaces `path` if the block ends well, else it is removed."""
+  """Yields an empty temporary folder; it replaces `path` if the block ends well, else it is removed.
+
+  The old folder is moved aside, not removed, until the new one is in its place; the next call puts back one that a kill
+  between the two left aside.
+  """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary, aside = path.with_name(f'.{path.name}.tmp'), path.with_name(f'.{path.name}.old')
+  if aside.exists() and not path.exists():
+    os.replace(aside, path)
+  shutil.rmtree(aside, ignore_errors=True)
   shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
   temporary.mkdir()
   try:
     yield temporary
-    shutil.rmtree(path, ignore_errors=True)
+    for written in [*temporary.rglob('*'), temporary]:
+      _sync(written)
+    if path.exists():
+      os.replace(path, aside)
     os.replace(temporary, path)
+    _sync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: pathlib.Path) -> None:
+  """Waits until a file, or the list of names in a folder, is on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -108,10 +131,28 @@ def read_json(path: Path) -> Any:
     raise UserError(f'{path} is not valid JSON: {error}') from error
 
 
+def within(folder: pathlib.Path, name: object, source: Path) -> pathlib.Path:
+  """The path of a file in `folder` that the file `source` names.
+
+  A symbolic link that lies in the folder is followed, as Hugging Face's cache consists of them. Raises UserError if the
+  name is not a relative path that stays inside the folder: `source` may come from anybody.
+  """
+  parts = pathlib.PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
+  if not parts or parts[0] == '/' or '..' in parts:
+    raise UserError(f'{source} names the file {name!r}; allowed: names of files inside {folder}')
+  return folder / name
+
+
 def sha256(path: Path) -> str:
   """Hex SHA-256 of a file's bytes."""
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def sha256_all(paths: Sequence[Path]) -> list[str]:
+  """`sha256` of several files, HASH_THREADS at one time."""
+  with concurrent.futures.ThreadPoolExecutor(HASH_THREADS) as threads:
+    return list(threads.map(sha256, paths))
 
 
 def digest(value: Any) -> str:

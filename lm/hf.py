@@ -121,7 +121,8 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
     index = files.read_json(path / SHARDED)
     if not isinstance(index, dict) or not isinstance(index.get('weight_map'), dict):
       raise UserError(f'{path / SHARDED} has no object "weight_map"')
-    return [path / name for name in sorted(set(index['weight_map'].values()))]
+    weights = index['weight_map'].values()
+    return sorted({files.within(path, name, path / SHARDED) for name in weights})
   pickles = sorted(p.name for p in path.iterdir() if p.suffix in ('.bin', '.pt', '.pth', '.ckpt'))
   hint = f'; {pickles[0]} is a pickle, which can run code and is not read: convert it to safetensors' if pickles else ''
   raise UserError(f'{path} has neither {SINGLE} nor {SHARDED}{hint}')
@@ -210,6 +211,8 @@ def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
   abstract = nn.unbox(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
   leaves = jax.tree_util.tree_leaves_with_path(abstract)
   named = {sharding.leaf_name(path): x.shape for path, x in leaves}
+  if unknown := sorted(named.keys() - family.tensors):
+    raise UserError(f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/families.py)')
   return {name: Layout(family.tensors[name], shape) for name, shape in named.items()}
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from data import shards
 from lm import files
+from lm.errors import UserError
 
 
 @pytest.mark.parametrize('dtype', ['uint16', 'uint32'])
@@ -29,3 +30,18 @@ def test_any_span_of_any_shards(tmp_path, dtype):
     parts = shards.Stream(tmp_path, manifest, mask=is_mask).read(spans)
     for (start, stop), part in zip(spans, parts, strict=True):
       np.testing.assert_array_equal(part, expected[start:stop])
+
+
+@pytest.mark.parametrize('part', ['tokens', 'index', 'mask'])
+def test_a_manifest_that_names_files_outside_its_folder_is_refused(tmp_path, part):
+  (tmp_path / 'run').mkdir()
+  builder = shards.Builder('uint16')
+  builder.add([1, 2], [0, 1], 2)
+  line = builder.write(tmp_path / 'run', 0)
+  described = line if part == 'tokens' else line[part]
+  (tmp_path / 'run' / described['file']).rename(tmp_path / 'outside')
+  described['file'] = '../outside'
+  path = tmp_path / 'run' / 'manifest.json'
+  files.write_json(path, shards.manifest({'version': shards.VERSION, 'dtype': 'uint16'}, [line]))
+  with pytest.raises(UserError, match=r"run/manifest\.json names the file '\.\./outside'"):
+    shards.read_manifest(path)

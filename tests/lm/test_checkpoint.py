@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -91,15 +92,34 @@ def test_state_may_be_donated_while_it_is_being_written(tmp_path):
 
 
 def test_saving_happens_in_the_background(tmp_path, monkeypatch):
-  write = files.write_json
-  monkeypatch.setattr(files, 'write_json', lambda *a: (time.sleep(0.7), write(*a)))
+  write, go_on, waited = files.write_json, threading.Event(), []
+  monkeypatch.setattr(files, 'write_json', lambda *a: (waited.append(go_on.wait(60)), write(*a)))
   with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
-    start = time.monotonic()
-    checkpointer.save(1, make_state(1), PROVENANCE)
-    assert time.monotonic() - start < 0.6
+    checkpointer.save(1, make_state(1), PROVENANCE)  # returns while the writing is held up
     assert checkpointer.steps() == []  # not complete, so not listed
+    go_on.set()
     checkpointer.wait()
     assert checkpointer.steps() == [1]
+  assert waited and all(waited)  # a save in the foreground would have waited in vain
+
+
+@pytest.mark.parametrize('content', [
+  {'../outside': ''}, {'params/../../outside': ''}, {'/outside': ''}, ['params/x']])
+def test_a_digest_that_names_files_elsewhere_is_refused(tmp_path, content):
+  step = saved(tmp_path / 'checkpoints') / '1'
+  files.write_json(step / 'digest.json', content)
+  with pytest.raises(UserError, match=r'digest\.json'):
+    checkpoint._verify(step, '')
+  with pytest.raises(UserError, match=r'digest\.json'):
+    checkpoint._verify(step, 'params/', '../', '/')
+
+
+@pytest.mark.parametrize('content', [{'run': '../elsewhere'}, {'run': '/elsewhere'}, {'run': 3}, {}, []])
+def test_a_recipe_whose_last_run_lies_elsewhere_is_refused(tmp_path, content):
+  saved(tmp_path / 'elsewhere' / 'checkpoints')
+  files.write_json(tmp_path / 'recipe' / 'final.json', content)
+  with pytest.raises(UserError, match=r'final\.json'):
+    checkpoint.locate(tmp_path / 'recipe')
 
 
 def test_keeps_the_last_and_every_nth(tmp_path):

@@ -64,6 +64,46 @@ with files.{kind}(sys.argv[1]) as t:
   assert kind == 'atomic_path' or os.listdir(path) == ['x']
 
 
+def test_a_folder_is_on_the_disk_before_the_old_one_is_touched(tmp_path, monkeypatch):
+  """A kill at any call to the operating system leaves the old folder or the new one."""
+  path = tmp_path / 'd'
+  with files.atomic_dir(path) as temporary:
+    (temporary / 'x').write_text('old')
+  synced, sync = [], os.fsync
+
+  class Killed(BaseException):
+    pass
+
+  def replace(source, target, real=os.replace):
+    if target == path:
+      assert {'y', 'z', '.d.tmp'} <= set(synced)
+      raise Killed
+    real(source, target)
+
+  def fsync(descriptor):
+    synced.append(os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}')))
+    sync(descriptor)
+
+  monkeypatch.setattr(os, 'fsync', fsync)
+  monkeypatch.setattr(os, 'replace', replace)
+  with pytest.raises(Killed), files.atomic_dir(path) as temporary:
+    (temporary / 'y').write_text('new')
+    (temporary / 'sub').mkdir()
+    (temporary / 'sub' / 'z').write_text('new')
+  monkeypatch.undo()
+  with pytest.raises(RuntimeError), files.atomic_dir(path):
+    assert (path / 'x').read_text() == 'old'
+    raise RuntimeError
+  assert (path / 'x').read_text() == 'old' and os.listdir(tmp_path) == ['d']
+
+
+@pytest.mark.parametrize('name', ['../x', '/etc/passwd', 'a/../../x', '', '.', '..', 'a\0b', 3, None, ['x']])
+def test_a_file_that_a_file_names_lies_inside_its_folder(tmp_path, name):
+  assert files.within(tmp_path, 'a/b.bin', 'index.json') == tmp_path / 'a' / 'b.bin'
+  with pytest.raises(UserError, match=r'index\.json names the file '):
+    files.within(tmp_path, name, 'index.json')
+
+
 def test_json_round_trip_and_errors_that_name_the_file(tmp_path):
   path = tmp_path / 'a.json'
   files.write_json(path, {'b': [1, 2.5, None], 'a': 'é'})
@@ -80,6 +120,7 @@ def test_json_round_trip_and_errors_that_name_the_file(tmp_path):
 
 def test_digests(tmp_path):
   (tmp_path / 'a').write_bytes(b'abc')
+  assert files.sha256_all([tmp_path / 'a'] * 20) == [files.sha256(tmp_path / 'a')] * 20
   # FIPS 180-2, appendix B.1.
   assert files.sha256(tmp_path / 'a') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
   assert files.digest({'b': 1, 'a': [2]}) == hashlib.sha256(b'{"a": [2], "b": 1}').hexdigest()

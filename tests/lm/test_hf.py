@@ -18,7 +18,7 @@ import transformers
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import checkpoint, hf, model, pretrained, sample, sharding
+from lm import checkpoint, families, hf, model, pretrained, sample, sharding
 from lm.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
@@ -321,6 +321,38 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
     load(unknown)
   with pytest.raises(UserError, match=r'num_layers is 5, but the checkpoint of config.init_from has 2'):
     load(GOLDEN / 'llama', num_layers=5)
+
+
+@pytest.mark.parametrize('entry', [
+  '../outside.safetensors', '{tmp_path}/outside.safetensors', 'a/../../outside.safetensors', 7])
+def test_an_index_that_names_files_outside_its_folder_is_refused(entry, tmp_path):
+  folder = shard(copy('llama', tmp_path / 'model'))
+  index = json.loads((folder / hf.SHARDED).read_text())
+  entry = entry.format(tmp_path=tmp_path) if isinstance(entry, str) else entry
+  shutil.move(folder / 'model-00002-of-00003.safetensors', tmp_path / 'outside.safetensors')
+  where = {name: entry if '00002' in file else file for name, file in index['weight_map'].items()}
+  (folder / hf.SHARDED).write_text(json.dumps({'weight_map': where}))
+  with pytest.raises(UserError) as error:
+    load(folder)
+  assert str(folder / hf.SHARDED) in str(error.value) and repr(entry) in str(error.value)
+
+
+def test_links_of_the_hubs_cache_are_followed(tmp_path):
+  folder, blobs = shard(copy('llama', tmp_path / 'snapshots' / 'main')), tmp_path / 'blobs'
+  blobs.mkdir()
+  for i, path in enumerate(sorted(folder.iterdir())):
+    shutil.move(path, blobs / str(i))
+    path.symlink_to(f'../../blobs/{i}')
+  np.testing.assert_allclose(logits(load(folder), 'llama'), logits(load(GOLDEN / 'llama'), 'llama'))
+
+
+def test_a_parameter_that_a_family_has_no_tensor_for_is_named():
+  family = families.of(hf.open_folder(GOLDEN / 'llama').config)
+  tensors = {name: x for name, x in family.tensors.items() if name != 'layers/attention/q/kernel'}
+  lacking = dataclasses.replace(family, tensors=tensors)
+  config = hf.model_config(hf.open_folder(GOLDEN / 'llama'), execution())
+  with pytest.raises(UserError, match=r"parameter 'layers/attention/q/kernel' has no tensor in LlamaForCausalLM"):
+    hf.layouts(lacking, config)
 
 
 def test_import_refuses_what_it_cannot_finish(tmp_path):
