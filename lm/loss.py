@@ -39,12 +39,16 @@ def _gradient(dlogits_BTV, logits_BTV, cap, dtype):
 
 
 def cross_entropy(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array, chunk: int,
-                  z_loss: float = 0.0, cap: float = 0.0, vocab_blocks: int = 0) -> jax.Array:
-  """Weighted sum of next-token cross entropies in nats, never holding all logits at once.
+                  z_loss: float = 0.0, cap: float = 0.0,
+                  vocab_blocks: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Weighted sums over the tokens, never holding all logits at once: (total, nats, log_z_squared).
 
-  Differentiable in `x_BTD` and `head_VD` (first order). It is cut along the tokens: then the gradient is formed in the
-  forward pass, while the logits are at hand, and the head is held whole. Or along the vocabulary: then the logits are
-  computed again in the backward pass, and no device holds more than one block of a head that is spread over devices.
+  `nats` is the next-token cross entropy alone and `log_z_squared` that of log(Z)^2: both are for the log and have no
+  gradient. `total` is nats + z_loss * log_z_squared, differentiable in `x_BTD` and `head_VD` (first order).
+
+  It is cut along the tokens: then the gradient is formed in the forward pass, while the logits are at hand, and the head
+  is held whole. Or along the vocabulary: then the logits are computed again in the backward pass, and no device holds
+  more than one block of a head that is spread over devices.
 
   Args:
     x_BTD: final hidden states.
@@ -57,51 +61,63 @@ def cross_entropy(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, w
     vocab_blocks: parts that the vocabulary is cut into, instead of the tokens; 0: none.
   """
   if vocab_blocks:
-    return _by_vocabulary(x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap)
-  return _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap)
+    total, *parts = _by_vocabulary(x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap)
+  else:
+    total, *parts = _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap)
+  return total, *jax.lax.stop_gradient(parts)
 
 
-def _chunk_nll(x_BTD, head_VD, targets_BT, weights_BT, z_loss, cap):
-  """Summed loss of a chunk, and what its gradient needs."""
+def _sums(weights_BT, log_z_BT, target_BT, z_loss):
+  """(total, nats, log_z_squared) of tokens whose log(Z) and target's logit are given."""
+  nats, squared = jnp.sum(weights_BT * (log_z_BT - target_BT)), jnp.sum(weights_BT * jnp.square(log_z_BT))
+  return nats + z_loss * squared, nats, squared
+
+
+def _chunk_sums(x_BTD, head_VD, targets_BT, weights_BT, z_loss, cap):
+  """The sums of a chunk, and what its gradient needs."""
   logits_BTV = _logits(x_BTD, head_VD, cap)
   log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
   target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
-  return jnp.sum(weights_BT * (log_z_BT - target_BT + z_loss * jnp.square(log_z_BT))), logits_BTV, log_z_BT
+  return _sums(weights_BT, log_z_BT, target_BT, z_loss), logits_BTV, log_z_BT
+
+
+def _zeros():
+  return (jnp.zeros((), jnp.float32),) * 3
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
-  def body(total, args):
-    return total + _chunk_nll(args[0], head, *args[1:], z_loss, cap)[0], None
+  def body(sums, args):
+    return jax.tree.map(jnp.add, sums, _chunk_sums(args[0], head, *args[1:], z_loss, cap)[0]), None
 
   head = head_VD.astype(x_BTD.dtype)
   xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
-  return jax.lax.scan(body, jnp.zeros((), jnp.float32), xs)[0]
+  return jax.lax.scan(body, _zeros(), xs)[0]
 
 
 def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
   head = head_VD.astype(x_BTD.dtype)
 
   def body(carry, args):
-    total, dhead_VD = carry
+    sums, dhead_VD = carry
     x, targets, weights = args
-    part, logits, log_z = _chunk_nll(x, head, targets, weights, z_loss, cap)
+    part, logits, log_z = _chunk_sums(x, head, targets, weights, z_loss, cap)
     scale = weights * (1 + 2 * z_loss * log_z)
     hit = targets[..., None] == jnp.arange(head.shape[0])[None, None]
     dlogits = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(hit, weights[..., None], 0.0)
     dlogits = _gradient(dlogits, logits, cap, x.dtype)
     dx = jnp.einsum('btv,vd->btd', dlogits, head)
     dhead_VD += jnp.einsum('btv,btd->vd', dlogits, x, preferred_element_type=jnp.float32)
-    return (total + part, dhead_VD), dx
+    return (jax.tree.map(jnp.add, sums, part), dhead_VD), dx
 
   xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
-  start = (jnp.zeros((), jnp.float32), jnp.zeros(head_VD.shape, jnp.float32))
-  (total, dhead_VD), dx = jax.lax.scan(body, start, xs)
-  return total, (_joined(dx, x_BTD.shape[1]), dhead_VD.astype(head_VD.dtype))
+  start = _zeros(), jnp.zeros(head_VD.shape, jnp.float32)
+  (sums, dhead_VD), dx = jax.lax.scan(body, start, xs)
+  return sums, (_joined(dx, x_BTD.shape[1]), dhead_VD.astype(head_VD.dtype))
 
 
-def _by_tokens_backward(chunk, z_loss, cap, residuals, g):
-  dx_BTD, dhead_VD = residuals
+def _by_tokens_backward(chunk, z_loss, cap, residuals, cotangents):
+  (dx_BTD, dhead_VD), (g, *_) = residuals, cotangents  # the other sums have no gradient
   return g.astype(dx_BTD.dtype) * dx_BTD, g.astype(dhead_VD.dtype) * dhead_VD, None, None
 
 
@@ -141,12 +157,11 @@ def _by_vocabulary_forward(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, ca
   blocks = _blocks(head_VD.astype(x_BTD.dtype), n)
   (top_BT, sum_BT, target_BT), _ = jax.lax.scan(body, start, (blocks, jnp.arange(n)))
   log_z_BT = top_BT + jnp.log(sum_BT)
-  total = jnp.sum(weights_BT * (log_z_BT - target_BT + z_loss * jnp.square(log_z_BT)))
-  return total, (x_BTD, head_VD, targets_BT, weights_BT, log_z_BT)
+  return _sums(weights_BT, log_z_BT, target_BT, z_loss), (x_BTD, head_VD, targets_BT, weights_BT, log_z_BT)
 
 
-def _by_vocabulary_backward(n, z_loss, cap, residuals, g):
-  x_BTD, head_VD, targets_BT, weights_BT, log_z_BT = residuals
+def _by_vocabulary_backward(n, z_loss, cap, residuals, cotangents):
+  (x_BTD, head_VD, targets_BT, weights_BT, log_z_BT), (g, *_) = residuals, cotangents
   scale_BT = g * weights_BT * (1 + 2 * z_loss * log_z_BT)
 
   def body(dx_BTD, args):

@@ -1,5 +1,6 @@
 """Loss on held-out tokens."""
 
+import collections
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,13 +9,20 @@ import jax
 
 from lm.steps.common import LossFn
 
+AHEAD = 2  # batches that wait on the devices while the next one is read
+
 
 def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[float, float]]:
-  """Builds `evaluate(params, batches) -> (nats, weight)`: summed loss and summed weight of all batches [B, T]."""
-  sums = jax.jit(lambda params, batch: loss_fn(params, batch)[:2])
+  """Builds `evaluate(params, batches) -> (nats, weight)`: sums over all batches [B, T] of the loss, no regulariser inside."""
+  sums = jax.jit(lambda params, batch: loss_fn(params, batch)[2]['train/loss'])
 
   def evaluate(params, batches):
-    parts = jax.device_get([sums(params, batch) for batch in batches])  # dispatched ahead, fetched once
+    dispatched, parts = collections.deque(), []
+    for batch in batches:
+      dispatched.append(sums(params, batch))
+      if len(dispatched) > AHEAD:
+        parts.append(jax.device_get(dispatched.popleft()))
+    parts += jax.device_get(list(dispatched))
     return math.fsum(float(nats) for nats, _ in parts), math.fsum(float(weight) for _, weight in parts)
 
   return evaluate

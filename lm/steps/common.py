@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import optax
 
 State = dict[str, Any]
-LossFn = Callable[[Any, dict], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+SumAndWeight = tuple[jax.Array, jax.Array]
+# (params, microbatch) -> (objective, its weight, metrics). All are sums. The objective is what is minimized, regularisers
+# included; `train/loss` among the metrics is the loss alone. Nothing is divided before microbatches are added up.
+LossFn = Callable[[Any, dict], tuple[jax.Array, jax.Array, dict[str, SumAndWeight]]]
 RECENT = 64  # losses whose median a spike is told by ...
 FEWEST = 8  # ... once there are this many
 
@@ -25,15 +28,15 @@ def init_state(params: Any, tx: optax.GradientTransformation) -> State:
 
 
 def accumulate(loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int) -> tuple[Any, jax.Array, jax.Array, dict]:
-  """Gradients, loss, weight and metrics, each summed over the first `count` of the M microbatches on axis 0 of `batch`."""
+  """Gradients, objective, weight and metrics, each summed over the first `count` of the M microbatches on axis 0 of `batch`."""
 
   def one(microbatch):
-    def total(params):
-      loss, weight, metrics = loss_fn(params, microbatch)
-      return loss, (weight, metrics)
+    def objective(params):
+      total, weight, metrics = loss_fn(params, microbatch)
+      return total, (weight, metrics)
 
-    (loss, (weight, metrics)), grads = jax.value_and_grad(total, has_aux=True)(params)
-    return grads, loss, weight, metrics
+    (total, (weight, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    return grads, total, weight, metrics
 
   size = jax.tree.leaves(batch)[0].shape[0]
   first = jax.tree.map(lambda x: x[0], batch)
@@ -49,40 +52,45 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule:
   """Builds `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
 
   Args:
-    loss_fn: (params, microbatch) -> (loss sum, weight, {metric: sum}); everything is divided by the summed weight here.
+    loss_fn: what is minimized, and its metrics; each is divided by its own summed weight here (0 where that is 0).
     tx: the optimizer.
     schedule: learning rate by update, for the log.
-    spike: a loss above this many times the median of the last ones is bad; 0: none is. For losses above 0.
+    spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For losses above 0.
 
-  The batch's leaves are [M, rows, ...]; `count` of the M microbatches are used. A step is bad when its loss or gradient is
+  The batch's leaves are [M, rows, ...]; `count` of the M microbatches are used. A step is bad when its objective or gradient is
   not finite (`train/finite` is 0) or its loss a spike (`train/spike` is its ratio to the median): it leaves the parameters
   and the optimizer as they were, sets the metric `train/bad` to 1 and adds to `train/bad_steps`.
   """
 
   def step(state, batch, count):
-    grads, loss, weight, sums = accumulate(loss_fn, state['params'], batch, count)
-    inverse = 1.0 / jnp.maximum(weight, 1.0)
+    grads, total, weight, sums = accumulate(loss_fn, state['params'], batch, count)
+    inverse = _inverse(weight)
     grads = jax.tree.map(lambda g: g * inverse.astype(g.dtype), grads)
-    mean, norm = loss * inverse, optax.tree.norm(grads)
-    finite, watched = jnp.isfinite(loss) & jnp.isfinite(norm), {}
+    means = {name: value * _inverse(own) for name, (value, own) in sums.items()}
+    norm = optax.tree.norm(grads)
+    finite, watched = jnp.isfinite(total) & jnp.isfinite(norm), {}
     bad = ~finite
     if spike:
-      watched['train/spike'] = mean / _median(state['losses'], state['updates'])
+      watched['train/spike'] = means['train/loss'] / _median(state['losses'], state['updates'])
       bad |= (state['updates'] >= FEWEST) & (watched['train/spike'] > spike)
     updates, opt_state = tx.update(grads, state['opt_state'], state['params'])
     moves = ~bad & (weight > 0)
     old = {name: state[name] for name in ('params', 'opt_state', 'updates', 'losses')}
     new = {'params': optax.apply_updates(state['params'], updates), 'opt_state': opt_state, 'updates': state['updates'] + 1,
-           'losses': state['losses'].at[state['updates'] % RECENT].set(mean)}
+           'losses': state['losses'].at[state['updates'] % RECENT].set(means['train/loss'])}
     new = jax.tree.map(lambda a, b: jnp.where(moves, a, b), new, old)
     counters = {'step': state['step'] + 1, 'bad': state['bad'] + bad.astype(jnp.int32)}
-    metrics = {'train/loss': mean, 'train/weight': weight, 'train/finite': finite.astype(jnp.float32),
+    metrics = {'train/total': total * inverse, 'train/weight': weight, 'train/finite': finite.astype(jnp.float32),
                'train/bad': bad.astype(jnp.float32), 'train/bad_steps': counters['bad'].astype(jnp.float32),
                'opt/grad_norm': norm, 'opt/lr': jnp.asarray(schedule(state['updates']), jnp.float32)}
-    metrics |= watched | {name: value * inverse for name, value in sums.items()}
-    return new | counters, metrics
+    return new | counters, means | metrics | watched
 
   return step
+
+
+def _inverse(weight: jax.Array) -> jax.Array:
+  """1 / weight, and 0 where there is no weight to divide by."""
+  return jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
 
 
 def _median(losses: jax.Array, count: jax.Array) -> jax.Array:

@@ -65,8 +65,9 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: Confi
     ratio_BT = jnp.exp(gap_BT)
     clipped_BT = jnp.clip(ratio_BT, 1 - clip_low, 1 + clip_high)
     gain_BT = jnp.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
-    total = -jnp.sum(mask_BT * gain_BT)
+    total, weight = -jnp.sum(mask_BT * gain_BT), mask_BT.sum()
     metrics = {
+      'train/loss': total,
       'rl/entropy': jnp.sum(mask_BT * entropy_BT),
       'rl/clip_share': jnp.sum(jnp.where(ratio_BT * advantages_BT > gain_BT, mask_BT, 0.0)),
       'rl/sampler_gap': jnp.sum(mask_BT * jnp.abs(gap_BT)),
@@ -76,6 +77,6 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: Confi
       total += kl_weight * 0.5 * jnp.sum(jnp.square(away_BT))
       estimate_BT = jnp.exp(-away_BT) - 1 + away_BT
       metrics['rl/kl'] = jax.lax.stop_gradient(jnp.sum(estimate_BT))
-    return total, mask_BT.sum(), metrics
+    return total, weight, {name: (value, weight) for name, value in metrics.items()}
 
   return loss_fn

@@ -19,6 +19,6 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn
   def loss_fn(params, batch):
     total, weight, metrics = base(params, batch)
     context = jnp.sum((batch['segment_ids'] > 0).astype(jnp.float32))
-    return total, weight, metrics | {'sft/context_per_token': context}
+    return total, weight, metrics | {'sft/context_per_token': (context, weight)}
 
   return loss_fn

@@ -40,8 +40,16 @@ def test_cross_entropy_and_its_gradients(chunk, vocab_blocks, z_loss, cap):
   x, head, targets, weights = inputs()
   value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss, cap)
   args = (targets, weights, chunk, z_loss, cap, vocab_blocks)
-  np.testing.assert_allclose(loss.cross_entropy(x, head, *args), value, rtol=1e-5)
-  got, grads = jax.value_and_grad(lambda x, head: 3.0 * loss.cross_entropy(x, head, *args), argnums=(0, 1))(x, head)
+  total, nats, log_z_squared = loss.cross_entropy(x, head, *args)
+  plain = numpy_cross_entropy(x, head, targets, weights, 0.0, cap)[0]
+  np.testing.assert_allclose((total, nats), (value, plain), rtol=1e-5)
+  squares = numpy_cross_entropy(x, head, targets, weights, 1.0, cap)[0] - plain
+  np.testing.assert_allclose(log_z_squared, squares, rtol=1e-5)
+
+  def thrice(x, head):
+    return 3.0 * loss.cross_entropy(x, head, *args)[0]
+
+  got, grads = jax.value_and_grad(thrice, argnums=(0, 1))(x, head)
   np.testing.assert_allclose(got, 3 * value, rtol=1e-5)  # 3: what comes in from above is passed on
   np.testing.assert_allclose(grads[0], 3 * dx, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(grads[1], 3 * dhead, rtol=1e-4, atol=1e-5)
@@ -50,7 +58,11 @@ def test_cross_entropy_and_its_gradients(chunk, vocab_blocks, z_loss, cap):
 @pytest.mark.parametrize('vocab_blocks', [0, 4])
 def test_cross_entropy_stays_finite_at_huge_logits(vocab_blocks):
   x, head, targets, weights = inputs()
-  value, grad = jax.value_and_grad(loss.cross_entropy)(1e4 * x, head, targets, weights, 8, vocab_blocks=vocab_blocks)
+
+  def total(x):
+    return loss.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
+
+  value, grad = jax.value_and_grad(total)(1e4 * x)
   assert np.isfinite(value) and np.isfinite(grad).all()
 
 
@@ -58,8 +70,11 @@ def test_cross_entropy_stays_finite_at_huge_logits(vocab_blocks):
 def test_bfloat16_states_give_float32_sums(vocab_blocks):
   x, head, targets, weights = inputs()
   low = jnp.asarray(x, jnp.bfloat16)
-  function = functools.partial(loss.cross_entropy, chunk=8, vocab_blocks=vocab_blocks)
-  value, (dx, dhead) = jax.value_and_grad(function, argnums=(0, 1))(low, head, targets, weights)
+
+  def total(x, head):
+    return loss.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
+
+  value, (dx, dhead) = jax.value_and_grad(total, argnums=(0, 1))(low, head)
   assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
   np.testing.assert_allclose(value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02)
 
@@ -111,9 +126,9 @@ def test_never_holds_all_logits(function):
 
   def total(x, head):
     if function == 'cross_entropy':
-      return loss.cross_entropy(x, head, targets, weights, chunk)
+      return loss.cross_entropy(x, head, targets, weights, chunk)[0]
     if function == 'by vocabulary':
-      return loss.cross_entropy(x, head, targets, weights, chunk, vocab_blocks=16)
+      return loss.cross_entropy(x, head, targets, weights, chunk, vocab_blocks=16)[0]
     return loss.token_log_probs(x, head, targets, chunk)[0].sum()
 
   compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(x, head).compile()

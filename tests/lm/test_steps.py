@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from lm import layers, model, rollout, sample
+from lm.evals import perplexity
 from lm.steps import common, diagnose, pretrain, rl, sft
 
 VOCAB, STOP = 23, 2
@@ -91,14 +92,46 @@ def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out
     return jax.jit(lambda params, parts: common.accumulate(loss_fn, params, parts, len(parts['inputs'])))(params, parts)
 
   grads, total, weight, sums = balance_of(0.5, parts(batch, 1))
-  assert total == pytest.approx(float(balance_of(0.0, parts(batch, 1))[1] + 0.5 * sums['train/expert_balance']), rel=1e-5)
-  assert 1 < sums['train/expert_balance'] / weight < 2  # 1: evenly; E / A = 2: always the same
+  assert total == pytest.approx(float(balance_of(0.0, parts(batch, 1))[1] + 0.5 * sums['train/expert_balance'][0]), rel=1e-5)
+  assert 1 < sums['train/expert_balance'][0] / weight < 2  # 1: evenly; E / A = 2: always the same
   close(balance_of(0.5, parts(batch, 4)), (grads, total, weight, sums))
   batch['inputs'][1, 5:] += 1  # what stands in the padding
   other = balance_of(0.5, parts(batch, 1))
-  assert other[3]['train/expert_balance'] == pytest.approx(float(sums['train/expert_balance']), rel=1e-6)
+  assert other[3]['train/expert_balance'][0] == pytest.approx(float(sums['train/expert_balance'][0]), rel=1e-6)
   plain = balance_of(0.0, parts(batch, 1))[0]['layers']['mlp']['router']['kernel']
   assert np.abs(other[0]['layers']['mlp']['router']['kernel'] - plain).max() > 1e-3  # its gradient comes through the scan
+
+
+@pytest.mark.parametrize('vocab_blocks', [0, 3])
+@pytest.mark.parametrize('stage', [pretrain, sft])
+def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
+  config, params = tiny(num_experts=4, experts_per_token=2, tie_embeddings=False)
+  settings = ConfigDict(CHUNK.to_dict() | {'z_loss': 0.1, 'balance': 0.5, 'vocab_blocks': vocab_blocks})
+  loss_fn, batch, tx = stage.make_loss(config, settings), make_batch(), optax.sgd(0.5)
+  weight = batch['weights'].sum()
+  nats = -(batch['weights'] * plain_log_probs(config, params, batch)).sum()
+  hidden, _ = model.Transformer(config).apply({'params': params}, batch['inputs'])
+  log_z = np.log(np.exp(np.asarray(hidden, np.float64) @ params['head'].T).sum(-1))
+  _, seen = jitted(loss_fn, tx)(common.init_state(params, tx), parts(batch, 2), 2)
+  assert seen['train/loss'] == pytest.approx(float(nats / weight), rel=1e-5)
+  assert seen['train/z_loss'] == pytest.approx((batch['weights'] * log_z**2).sum() / weight, rel=1e-5)
+  assert seen['train/expert_balance'] > 1
+  expected = seen['train/loss'] + 0.1 * seen['train/z_loss'] + 0.5 * seen['train/expert_balance']
+  assert seen['train/total'] == pytest.approx(float(expected), rel=1e-5)
+  assert perplexity.make_evaluate(loss_fn)(params, [batch]) == pytest.approx((float(nats), weight), rel=1e-5)
+
+
+def test_each_metric_has_a_weight_of_its_own():
+  def loss_fn(params, batch):
+    count = batch['x'].size
+    return params.sum() * 0, jnp.float32(8), {'train/loss': (batch['x'].sum(), jnp.float32(count)),
+                                               'other': (batch['x'].sum(), batch['x'][0, 0]), 'none': (jnp.float32(0),) * 2}
+
+  tx = optax.sgd(0.5)
+  batch = {'x': jnp.arange(1.0, 13.0).reshape(2, 2, 3)}
+  _, seen = jitted(loss_fn, tx)(common.init_state(jnp.zeros(1), tx), batch, 2)
+  assert seen['train/loss'] == pytest.approx(78 / 12) and seen['other'] == pytest.approx(78 / (1 + 7))
+  assert seen['none'] == 0 and seen['train/weight'] == 16
 
 
 @pytest.mark.parametrize('what', ['not finite', 'no weight'])
@@ -186,12 +219,14 @@ def test_policy_loss_and_its_gradient(tiny):
     lambda params: (lambda total, *rest: (total, rest))(*loss_fn(params, batch)), has_aux=True))(params)
   assert got == pytest.approx(value, rel=1e-4) and weight == mask.sum()
   close(grads, pull(slope.astype(np.float32))[0], tolerance=1e-4)
-  assert metrics['rl/clip_share'] == (mask * ~inside).sum() > 0
-  assert metrics['rl/sampler_gap'] == pytest.approx((mask * np.abs(off)).sum(), rel=1e-4)
+  assert all(own == weight for _, own in metrics.values())
+  assert metrics['train/loss'][0] == pytest.approx(-(mask * gain).sum(), rel=1e-4)  # the pull to the reference apart
+  assert metrics['rl/clip_share'][0] == (mask * ~inside).sum() > 0
+  assert metrics['rl/sampler_gap'][0] == pytest.approx((mask * np.abs(off)).sum(), rel=1e-4)
   # KL(policy || reference) is the mean under the policy of r - 1 - log r, r = reference / policy.
   r = np.exp(log_p - away - log_p)
-  assert metrics['rl/kl'] == pytest.approx((mask * (r - 1 - np.log(r))).sum(), rel=1e-3)
-  assert metrics['rl/kl'] != pytest.approx((mask * (1 / r - 1 + np.log(r))).sum(), rel=1e-2)  # nor the other way round
+  assert metrics['rl/kl'][0] == pytest.approx((mask * (r - 1 - np.log(r))).sum(), rel=1e-3)
+  assert metrics['rl/kl'][0] != pytest.approx((mask * (1 / r - 1 + np.log(r))).sum(), rel=1e-2)  # nor the other way round
 
 
 def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
@@ -222,8 +257,8 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   drawn = batch['weights'] > 0
   np.testing.assert_allclose(log_p[drawn], batch['old_log_probs'][drawn], rtol=1e-4, atol=1e-4)
   _, weight, metrics = rl.make_loss(config, CHUNK, settings, (4, 5))(params, batch)
-  assert metrics['rl/sampler_gap'] / weight < 1e-5 and metrics['rl/clip_share'] == 0
-  assert metrics['rl/entropy'] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
+  assert metrics['rl/sampler_gap'][0] / weight < 1e-5 and metrics['rl/clip_share'][0] == 0
+  assert metrics['rl/entropy'][0] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
   cold, _ = rl.make_score(config, CHUNK, 0.6, (4, 5))(params, batch['inputs'], batch['targets'])
   assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05  # the temperature is part of the policy
 
