@@ -188,10 +188,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       return f'step {number}: loss {values["train/loss"]:.4g} is {values["train/spike"]:.3g} times the median of the last ones'
     return f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}'
 
-  def stop_for(number, batch, values, reason):
+  def stop_for(number, batch, count, values, reason):
     where = ''
     if not values['train/finite']:
-      place = diagnose.first_non_finite(model_config, prog.loss_fn, state['params'], {k: v[0] for k, v in batch.items()})
+      place = diagnose.first_non_finite(model_config, prog.loss_fn, state['params'], batch, count)
       where = f'; first not finite: {place}'
     saved.wait()
     raise UserError(f'{describe_bad(number, values)}{where}. {reason}Nothing was updated; the last good checkpoint is '
@@ -211,7 +211,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     return back
 
   # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ---------------------------------
-  def settle(number, batch, values, seen):
+  def settle(number, batch, count, values, seen):
     """Waits for a dispatched step and logs it; False: it was bad, and the run is to go back."""
     with clock.part('step'):
       values = {name: float(value) for name, value in jax.device_get(values).items()}
@@ -220,7 +220,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     if values['train/bad']:
       if on_bad_step == 'stop' or bad_steps > max_bad_steps:
         limit = f'config.faults.max_bad_steps = {max_bad_steps} is reached. '
-        stop_for(number, batch, values, '' if on_bad_step == 'stop' else limit)
+        stop_for(number, batch, count, values, '' if on_bad_step == 'stop' else limit)
       say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {max_bad_steps})')
       if on_bad_step == 'rewind':
         return False
@@ -263,7 +263,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       stopping, profiled = stop.asked(), trace == [step]
       saving = stopping or step == config.steps or step % config.checkpoint.every == 0
       evaluating = step == config.steps or step % config.eval.every == 0
-      due, pending = [pending] if pending else [], (step, batch, values, seen)
+      due, pending = [pending] if pending else [], (step, batch, count, values, seen)
       if saving or evaluating or profiled:
         due, pending = [*due, pending], None  # what is saved is good
       bad = next((dispatched[0] for dispatched in due if not settle(*dispatched)), None)

@@ -121,8 +121,9 @@ def test_int8_weights_change_the_perplexity_by_less_than_a_percent(pretrained, t
 def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   status, _, err = train('pretrain', tmp_path / 'run', '--config.model.init_std=1e30')
   assert status == 1
-  assert err.splitlines()[-1].startswith('error: step 1: loss ')
-  assert 'gradient norm nan; first not finite: gradient of layers/mlp_norm/scale, layer 1' in err.splitlines()[-1]
+  said = err.splitlines()[-1]
+  assert said.startswith('error: step 1: loss ')
+  assert 'gradient norm nan; first not finite: gradient of layers/mlp_norm/scale, layer 1, in microbatch 0' in said
   assert not [p for p in (tmp_path / 'run' / 'checkpoints').iterdir()]
 
 

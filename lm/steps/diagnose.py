@@ -25,18 +25,32 @@ def _bad_places(tree: Any) -> Iterator[tuple[float, str]]:
       yield (-1.0 if name in ('embedding', 'position_table') else math.inf), name
 
 
-def first_non_finite(config: FrozenConfigDict, loss_fn: LossFn, params: Any, microbatch: dict) -> str:
-  """Names the first place, in the order of computation, that is not finite: a parameter, a layer's output, the loss, a
-  gradient (of the last layers first, as the backward pass meets them)."""
+def first_non_finite(config: FrozenConfigDict, loss_fn: LossFn, params: Any, batch: dict, count: int) -> str:
+  """Names the first place that is not finite: a parameter, or the first place in a microbatch in the order of computation,
+  which is a layer's output, the loss, or a gradient (of the last layers first, as the backward pass meets them).
+
+  Args:
+    batch: leaves [M, rows, ...], of which the first `count` microbatches were used, as by `lm.steps.common.accumulate`.
+  """
   if places := sorted(_bad_places(params)):
     return f'parameter {places[0][1]}'
-  _, seen = Transformer(config).apply({'params': params}, microbatch['inputs'], mutable=['finite'])
-  finite_L = distributed.fetch(jax.tree.leaves(seen)[0]).reshape(-1)
-  if not finite_L.all():
-    return f'output of layer {int(np.argmin(finite_L))}'
-  loss, grads = jax.value_and_grad(lambda p: loss_fn(p, microbatch)[0])(params)
-  if not np.isfinite(distributed.fetch(loss)):
-    return 'the loss, after finite layers'
-  if places := sorted(_bad_places(grads)):
-    return f'gradient of {places[-1][1]}'
-  return 'nothing in this microbatch taken alone'
+
+  @jax.jit
+  def layers(params, microbatch):
+    """Whether the output of each layer is finite, [L]."""
+    packing = {f'{name}_BT': microbatch[name] for name in ('positions', 'segment_ids') if name in microbatch}
+    _, seen = Transformer(config).apply({'params': params}, microbatch['inputs'], **packing, mutable=['finite'])
+    return jax.tree.leaves(seen)[0].reshape(-1)
+
+  gradients = jax.jit(jax.value_and_grad(lambda params, microbatch: loss_fn(params, microbatch)[0]))
+  for i in range(count):
+    microbatch = {name: x[i] for name, x in batch.items()}
+    finite_L = distributed.fetch(layers(params, microbatch))
+    if not finite_L.all():
+      return f'output of layer {int(np.argmin(finite_L))}, in microbatch {i}'
+    loss, grads = gradients(params, microbatch)
+    if not np.isfinite(distributed.fetch(loss)):
+      return f'the loss, after finite layers, in microbatch {i}'
+    if places := sorted(_bad_places(grads)):
+      return f'gradient of {places[-1][1]}, in microbatch {i}'
+  return 'nothing in any microbatch taken alone'

@@ -57,7 +57,8 @@ def run(losses, spike, schedule=lambda updates: updates.astype(jnp.float32)):
   tx = optax.sgd(1.0)
 
   def loss_fn(params, batch):
-    return params['x'] - jax.lax.stop_gradient(params['x']) + batch['loss'], jnp.float32(1), {'train/loss': (batch['loss'], jnp.float32(1))}
+    one = jnp.float32(1)
+    return params['x'] - jax.lax.stop_gradient(params['x']) + batch['loss'], one, {'train/loss': (batch['loss'], one)}
 
   step = jax.jit(common.make_train_step(loss_fn, tx, schedule, spike))
   state, seen = common.init_state({'x': jnp.float32(0)}, tx), []

@@ -166,8 +166,8 @@ def test_diagnosis_names_the_place(tiny):
   config, params = tiny()
   batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
 
-  def where(params, loss_fn=loss_fn, batch=batch):
-    return diagnose.first_non_finite(config, loss_fn, params, batch)
+  def where(params, batch=batch):
+    return diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1)
 
   assert where(params).startswith('nothing')
   assert where(changed(params, 'layers/mlp/down/kernel', at(1, np.inf))) == 'parameter layers/mlp/down/kernel, layer 1'
@@ -176,8 +176,45 @@ def test_diagnosis_names_the_place(tiny):
     huge = changed(params, 'layers/mlp/down/kernel', lambda x, i=layer: x * np.where(np.arange(2) == i, 1e38, 1)
                    .astype(np.float32)[:, None, None])
     huge = changed(huge, 'layers/mlp/up/kernel', lambda x: x * 100)
-    assert where(huge) == f'output of layer {layer}'
-  assert where(params, batch=batch | {'weights': batch['weights'] * np.nan}) == 'the loss, after finite layers'
+    assert where(huge) == f'output of layer {layer}, in microbatch 0'
+  assert where(params, batch=batch | {'weights': batch['weights'] * np.nan}) == 'the loss, after finite layers, in microbatch 0'
+
+
+def test_diagnosis_looks_at_each_microbatch_that_was_used(tiny):
+  config, params = tiny()
+  batch, loss_fn = parts(make_batch(), 4), pretrain.make_loss(config, CHUNK)
+  batch['weights'] = batch['weights'] * np.float32([1, 1, np.nan, 1])[:, None, None]
+  assert diagnose.first_non_finite(config, loss_fn, params, batch, 4) == 'the loss, after finite layers, in microbatch 2'
+  assert diagnose.first_non_finite(config, loss_fn, params, batch, 2).startswith('nothing')
+
+
+def test_diagnosis_reads_the_positions_of_the_batch(tiny):
+  config, params = tiny(position='learned', norm='layernorm', max_len=8)
+  batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
+  huge = changed(changed(params, 'position_table', at(7, 3e38)), 'embedding', at(0, 3e38))  # only their sum is not finite
+  batch['inputs'] = np.maximum(batch['inputs'], 1)
+  batch['inputs'][:, 3], batch['positions'][:, 3:] = 0, 7
+  place = diagnose.first_non_finite(config, loss_fn, huge, parts(batch, 1), 1)
+  assert place == 'output of layer 0, in microbatch 0'
+
+
+def test_diagnosis_reads_the_documents_of_the_batch(tiny):
+  """Where each token is a document of its own no two values are added, whose sum would not be finite."""
+  config, params = tiny(attention_bias='all')
+  batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
+  for name, change in (('q/kernel', 0), ('q/bias', 0), ('o/kernel', 1e-30)):
+    params = changed(params, f'layers/attention/{name}', lambda x, change=change: x * np.float32(change))
+  params = changed(params, 'layers/attention/v/bias', lambda x: np.full_like(x, 2e38))
+  assert diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1).startswith('output of layer 0')
+  batch['segment_ids'] += np.arange(8, dtype=np.int32)
+  assert 'output' not in diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1)
+
+
+def test_diagnosis_of_sampled_answers(tiny):
+  config, params, settings, batch, _, _ = rl_case(tiny)
+  batch, loss_fn = parts(batch, 2), rl.make_loss(config, CHUNK, settings)
+  batch['advantages'] = batch['advantages'] * np.float32([1, np.inf])[:, None, None]
+  assert diagnose.first_non_finite(config, loss_fn, params, batch, 2) == 'the loss, after finite layers, in microbatch 1'
 
 
 def test_diagnosis_follows_the_backward_pass_from_its_end(tiny):
@@ -186,7 +223,8 @@ def test_diagnosis_follows_the_backward_pass_from_its_end(tiny):
   def loss_fn(params, _):  # d sqrt(0 x) / dx is inf * 0: of both layers, and of the embedding that they got it from
     return sum(jnp.sqrt(0 * x).sum() for x in (params['layers']['mlp']['down']['kernel'], params['embedding'])), 1.0, {}
 
-  assert diagnose.first_non_finite(config, loss_fn, params, make_batch()) == 'gradient of layers/mlp/down/kernel, layer 1'
+  place = diagnose.first_non_finite(config, loss_fn, params, parts(make_batch(), 2), 2)
+  assert place == 'gradient of layers/mlp/down/kernel, layer 1, in microbatch 0'
 
 
 def rl_case(tiny):
