@@ -18,7 +18,6 @@ import datetime
 import functools
 import itertools
 import os
-import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +51,7 @@ def load(
   Raises:
     FileNotFoundError, UserError: as data.tokenizer.load; an unknown name.
   """
-  path = pathlib.Path(spec)
+  path = files.as_path(spec)
   folder = path if path.is_dir() else path.parent if path.name in ('tokenizer.json', 'tokenizer.model') else None
   plain, source, variables = tokenizers.load(spec), templates.find(name, folder), templates.variables(folder)
   candidates = (BOS, variables.get('bos_token'), variables.get('eos_token'))
@@ -157,9 +156,9 @@ class Format:
     """Writes the tokenizer's file and, if there is one, the chat template, as transformers reads them too."""
     self.tokenizer.save(folder)
     config = {'tokenizer_class': 'PreTrainedTokenizerFast'} | self.variables
-    files.write_json(pathlib.Path(folder) / 'tokenizer_config.json', config)
+    files.write_json(files.as_path(folder) / 'tokenizer_config.json', config)
     if self.source:
-      files.write_text(pathlib.Path(folder) / 'chat_template.jinja', self.source)
+      files.write_text(files.as_path(folder) / 'chat_template.jinja', self.source)
 
   def render(self, conversation: dict, max_tokens: int | None = None) -> tuple[list[int], list[int]]:
     """Tokens of a conversation to learn from, and which of them are to be learned.

@@ -188,7 +188,7 @@ def find(name: str, folder: pathlib.Path | None) -> str | None:
   if name in NAMED:
     return NAMED[name]
   if name.endswith('.jinja'):
-    return pathlib.Path(name).read_text(encoding='utf-8')
+    return files.as_path(name).read_text(encoding='utf-8')
   if name != 'auto':
     raise errors.unknown('chat format', name, ('auto', *NAMED, 'PATH.jinja'))
   if folder and (folder / 'chat_template.jinja').exists():

@@ -54,7 +54,7 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
     return BPE(None, bpe.BYTES, special_tokens)
   if ranks := re.fullmatch(r'(.*?\.tiktoken)(?::([^:]*))?(?::(.*))?', spec):
     return _load_ranks(*ranks.groups(''), special_tokens)
-  path = pathlib.Path(spec)
+  path = files.as_path(spec)
   if path.is_dir():
     path = next((p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None)
     if path is None:

@@ -8,7 +8,7 @@ Both files give identical ids and load as the same tokenizer (data/tokenizer.py)
 
 import argparse
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 
 import tokenizers
@@ -86,21 +86,16 @@ def train(
   if texts:
     total = sum(len(valid(text).encode()) for text in texts)
     report |= {'held_out_bytes': total, 'bytes_per_token': total / sum(map(len, tokenizer.encode_batch(texts)))}
-  out = pathlib.Path(out)
-  with files.atomic_dir(_folder(out)) as folder:
+  out = files.as_path(out)
+  alone = out.suffix in SUFFIXES
+  with tempfile.TemporaryDirectory() if alone else files.atomic_dir(out, last='report.json') as folder:
+    folder = pathlib.Path(folder)
     tokenizer.save(folder)
     bpe.write_ranks(folder / 'tokenizer.tiktoken', ranks)
     files.write_json(folder / 'report.json', report)
-  if out.suffix in SUFFIXES:
-    for suffix in SUFFIXES:
-      (_folder(out) / f'tokenizer{suffix}').rename(out.with_suffix(suffix))
-    shutil.rmtree(_folder(out))
+    for suffix in SUFFIXES if alone else ():
+      files.write_bytes(out.with_suffix(suffix), (folder / f'tokenizer{suffix}').read_bytes())
   return report
-
-
-def _folder(out: pathlib.Path) -> pathlib.Path:
-  """Where the files of a training are written: `out`, or a folder beside the files that it names."""
-  return out.with_name(f'.{out.stem}.new') if out.suffix in SUFFIXES else out
 
 
 def train_files(

@@ -5,8 +5,10 @@ On disk, `checkpoints/STEP/`:
     state/            everything else of the train state: the optimizer's state and the step
     provenance.json   config, code version, data and tokenizer fingerprints: whatever JSON the trainer gave
     digest.json       sha256 of every file above
-Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done; the digest is written just before
-that rename. So a folder named by its step is complete, and a process may be killed at any moment.
+On a disk Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done; the digest is written just
+before that rename. So a folder named by its step is complete, and a process may be killed at any moment. A bucket renames
+nothing: there the digest is the last of a checkpoint's files to be written and the first to be removed, and what has none
+is no checkpoint.
 """
 
 import contextlib
@@ -30,11 +32,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from lm import files
+from lm import buckets, files, orbax_s3
 from lm.errors import UserError
 from lm.sharding import leaf_name
 
 _CHUNK = 2**26  # bytes
+orbax_s3.install()
+AnyPath = pathlib.Path | epath.Path
 Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
 
 
@@ -43,18 +47,18 @@ class _Handler(ocp.CompositeCheckpointHandler):
 
   provenance: Any = None
 
-  def __init__(self, **options):
+  def __init__(self, atomicity: ocp.options.AtomicityOptions, **options):
     # No compression: float32 weights shrink by a few percent only, and it would take the cores from the training step.
     items = ('params', 'state')
-    super().__init__(**{item: ocp.PyTreeCheckpointHandler(use_compression=False, **options) for item in items})
+    super().__init__(composite_options=ocp.CompositeOptions(atomicity_options=atomicity),
+                     **{item: ocp.PyTreeCheckpointHandler(use_compression=False, **options) for item in items})
 
   def finalize(self, directory):
     super().finalize(directory)
-    directory = pathlib.Path(directory)
     files.write_json(directory / 'provenance.json', self.provenance)
-    written = sorted(p for p in directory.rglob('*') if p.is_file())
-    names = [p.relative_to(directory).as_posix() for p in written]
-    files.write_json(directory / 'digest.json', dict(zip(names, files.sha256_all(written), strict=True)))
+    names = list(files.sizes(directory))
+    digests = files.sha256_all([directory / name for name in names])
+    files.write_json(directory / 'digest.json', dict(zip(names, digests, strict=True)))
 
 
 @ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
@@ -74,12 +78,13 @@ class Checkpointer:
   def __init__(self, directory: files.Path, *, keep_last: int, keep_every: int | None = None):
     if keep_last < 1 or (keep_every is not None and keep_every < 1):
       raise UserError(f'keep_last is {keep_last} and keep_every {keep_every}; at least 1 is wanted')
-    self.directory = pathlib.Path(directory).absolute()
+    self.directory = files.absolute(directory)
     self._keep_last, self._keep_every = keep_last, keep_every
-    self.directory.mkdir(parents=True, exist_ok=True)
+    files.make_dir(self.directory)
     self._clean()
-    self._handler = _Handler()
-    self._saver = ocp.AsyncCheckpointer(self._handler)
+    atomicity = _atomicity(self.directory)
+    self._handler = _Handler(atomicity)
+    self._saver = ocp.AsyncCheckpointer(self._handler, atomicity_options=atomicity)
     self._saving: int | None = None
     self._verified: int | None = None
     # Orbax prints a traceback for a failed background save and raises it too, from `wait`: once is enough.
@@ -102,7 +107,8 @@ class Checkpointer:
     self._saving = step
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     with self._disk_errors():
-      if shutil.disk_usage(self.directory).free < needed:  # found before anything is written, rather than half-way
+      # Found before anything is written, rather than half-way.
+      if not buckets.is_url(self.directory) and shutil.disk_usage(self.directory).free < needed:
         raise OSError(errno.ENOSPC, f'{needed:,} bytes are needed')
     rest = {name: tree for name, tree in state.items() if name != 'params'}
     items = _Items(params=ocp.args.PyTreeSave(state['params']), state=ocp.args.PyTreeSave(rest))
@@ -117,9 +123,7 @@ class Checkpointer:
     steps = self.steps()
     for step in steps[: -self._keep_last]:
       if (self._keep_every is None or step % self._keep_every) and jax.process_index() == 0:
-        # Renamed first, so that a kill half-way leaves no folder that looks complete.
-        (self.directory / str(step)).rename(self.directory / f'.{step}.tmp')
-        shutil.rmtree(self.directory / f'.{step}.tmp')
+        _remove(self.directory / str(step))
 
   def steps(self) -> list[int]:
     """The steps of the complete checkpoints, ascending."""
@@ -158,8 +162,7 @@ class Checkpointer:
       logging.warning('checkpoint %s is corrupt (%s): set aside as %s, going on from step %d',
                       self.directory / str(step), error or 'see the other processes', aside.name, self._verified)
       if jax.process_index() == 0:
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.directory / str(step)).rename(aside)
+        files.replace_dir(self.directory / str(step), aside, last='digest.json')
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('corrupt checkpoints set aside')
     return self._verified
@@ -202,8 +205,8 @@ class Checkpointer:
   def _clean(self) -> None:
     """Removes what a killed or failed save or removal left behind."""
     if jax.process_index() == 0:
-      for path in [*self.directory.glob('*.orbax-checkpoint-tmp*'), *self.directory.glob('.*.tmp')]:
-        shutil.rmtree(path, ignore_errors=True)
+      for path in _unfinished(self.directory):
+        files.remove(path)
 
   @contextlib.contextmanager
   def _disk_errors(self) -> Iterator[None]:
@@ -214,12 +217,13 @@ class Checkpointer:
       # TensorStore reports the operating system's errors as ValueErrors that carry the code in their text.
       found = re.search(r"os_error_code='(\d+)'", str(error))
       code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-      if code is None:
+      if code is None and not buckets.is_url(self.directory):
         raise
       time.sleep(1)  # for the writes of other arrays that are under way to fail too, lest they make the folder anew
       self._clean()
-      text = f'{os.strerror(code)}: checkpoint {self._saving} is not saved, the last good one is {self.latest()}'
-      raise OSError(code, text, str(self.directory)) from error
+      what = ' '.join(str(error).split()) if code is None else os.strerror(code)
+      text = f'{what}: checkpoint {self._saving} is not saved, the last good one is {self.latest()}'
+      raise OSError(code or errno.EIO, text, str(self.directory)) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,12 +263,13 @@ def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> 
     provenance: as for `Checkpointer.save`.
   """
   arrays = ((Deferred, _DeferredHandler(deepcopy_host_arrays=False)), (jax.Array, ocp.type_handlers.ArrayHandler()))
-  handler = _Handler(type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays))
+  atomicity = _atomicity(path)
+  handler = _Handler(atomicity, type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays))
   handler.provenance = provenance
   # In chunks, so that a host that needs a part of an array reads a part of the file.
   chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), params)
-  with ocp.Checkpointer(handler) as saver:
-    saver.save(pathlib.Path(path).absolute(), args=_Items(params=ocp.args.PyTreeSave(params, save_args=chunks)))
+  with ocp.Checkpointer(handler, atomicity_options=atomicity) as saver:
+    saver.save(files.absolute(path), args=_Items(params=ocp.args.PyTreeSave(params, save_args=chunks)))
 
 
 def params_metadata(path: files.Path) -> dict[str, ArrayType]:
@@ -320,13 +325,13 @@ def check_provenance(stored: dict[str, Any], expected: dict[str, Any], allow: Co
       raise UserError(f'{field} of the checkpoint is {was!r}, here it is {now!r}; allow {name!r} to go on anyway')
 
 
-def locate(path: files.Path) -> pathlib.Path:
+def locate(path: files.Path) -> AnyPath:
   """The folder of one checkpoint, given that folder, a `checkpoints` folder, a run's folder or a recipe's folder.
 
   The last complete step is taken; a recipe's `final.json` ({"run": NAME}) names the run that holds its final model.
   Raises FileNotFoundError naming the path when there is no complete checkpoint.
   """
-  given = path = pathlib.Path(path).absolute()
+  given = path = files.absolute(path)
   if (path / 'final.json').is_file():
     final = files.read_json(path / 'final.json')
     if not isinstance(final, dict) or 'run' not in final:
@@ -354,12 +359,38 @@ def code_version() -> str:
   return 'deepdive-lm ' + importlib.metadata.version('deepdive-lm')
 
 
-def _folders(directory: pathlib.Path) -> list[int]:
-  return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
+def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
+  """How Orbax makes a folder appear: by renaming it, or where nothing is renamed by a file that it writes last."""
+  mode = ocp.options.AtomicityMode
+  return ocp.options.AtomicityOptions(mode=mode.COMMIT_FILE if buckets.is_url(directory) else mode.AUTO)
 
 
-def _steps(directory: pathlib.Path) -> list[int]:
-  return sorted(step for step in _folders(directory) if (directory / str(step) / 'digest.json').is_file())
+def _numbered(directory: AnyPath) -> list[int]:
+  """The steps that have a folder, complete or not."""
+  return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()] if directory.is_dir() else []
+
+
+def _steps(directory: AnyPath) -> list[int]:
+  return sorted(step for step in _numbered(directory) if (directory / str(step) / 'digest.json').is_file())
+
+
+def _folders(directory: AnyPath) -> list[int]:
+  """The steps that should be complete: on a disk all that have a folder, even if the digest is lost."""
+  return _steps(directory) if buckets.is_url(directory) else _numbered(directory)
+
+
+def _unfinished(directory: AnyPath) -> list[AnyPath]:
+  """What a killed save or removal left behind."""
+  if buckets.is_url(directory):
+    return [directory / str(step) for step in set(_numbered(directory)).difference(_steps(directory))]
+  return [*directory.glob('*.orbax-checkpoint-tmp*'), *directory.glob('.*.tmp')]
+
+
+def _remove(folder: AnyPath) -> None:
+  """Removes a checkpoint so that a kill half-way leaves nothing that looks complete."""
+  if not buckets.is_url(folder):
+    folder = folder.rename(folder.with_name(f'.{folder.name}.tmp'))
+  files.remove(folder, first='digest.json')
 
 
 def _any_process(value: bool) -> bool:
@@ -367,7 +398,7 @@ def _any_process(value: bool) -> bool:
   return bool(multihost_utils.process_allgather(np.array(value)).any()) if jax.process_count() > 1 else value
 
 
-def _verify(path: pathlib.Path, *prefixes: str) -> None:
+def _verify(path: AnyPath, *prefixes: str) -> None:
   """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads its share of them."""
   if not (path / 'digest.json').is_file():
     raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
@@ -384,7 +415,7 @@ def _verify(path: pathlib.Path, *prefixes: str) -> None:
       raise UserError(f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)')
 
 
-def _read(path: pathlib.Path, item: str, abstract: Tree, cast: bool = False) -> Tree:
+def _read(path: AnyPath, item: str, abstract: Tree, cast: bool = False) -> Tree:
   """Reads one tree onto the shardings of `abstract`; `cast` allows of another floating-point type in the file.
 
   Raises UserError naming the first array that does not fit.

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import pathlib
 import signal
 import sys
 
@@ -68,7 +67,7 @@ class Jumps:
   """
 
   def __init__(self, path: files.Path):
-    self._path = pathlib.Path(path)
+    self._path = files.as_path(path)
     self.all: list[dict[str, int]] = files.read_json(self._path) if self._path.exists() else []
 
   def add(self, step: int, batches: int) -> None:

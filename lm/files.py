@@ -1,4 +1,7 @@
-"""Files that are either whole or absent: written under a temporary name, flushed, then renamed. No jax here."""
+"""Files that are either whole or absent, on a disk (written under a temporary name, flushed, renamed) or in a bucket.
+
+`as_path` takes what the user gave, and the result has pathlib's methods wherever it lies. No jax here.
+"""
 
 import concurrent.futures
 import contextlib
@@ -8,21 +11,82 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lm import buckets
 from lm.errors import UserError
+
+if TYPE_CHECKING:
+  from etils import epath
 
 Path = str | os.PathLike
 HASH_THREADS = 8  # files hashed at one time; hashing lets go of Python's lock
 
 
+def as_path(value: Path) -> 'pathlib.Path | epath.Path':
+  """The path of a local file or folder, or of a URL `gs://BUCKET/NAME` or `s3://BUCKET/NAME`: both have pathlib's methods.
+
+  Raises UserError for a URL of another kind, and for a bucket that cannot be reached (`lm.buckets.path`).
+  """
+  text = os.fspath(value)
+  if buckets.is_url(text):
+    return buckets.path(text)
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
+    raise UserError(f'{text} cannot be opened; allowed: a local path, gs://BUCKET/NAME, s3://BUCKET/NAME')
+  return pathlib.Path(text)
+
+
+def absolute(value: Path) -> 'pathlib.Path | epath.Path':
+  """`as_path`, independent of the working directory."""
+  found = as_path(value)
+  return found if buckets.is_url(found) else found.absolute()
+
+
+def make_dir(folder: 'pathlib.Path | epath.Path') -> None:
+  """Makes a folder and those above it where they are missing; a bucket has none, and is never made."""
+  if not buckets.is_url(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def size(file: Path) -> int:
+  """Bytes of a file."""
+  file = as_path(file)
+  return file.stat().length if buckets.is_url(file) else file.stat().st_size
+
+
+def sizes(folder: Path) -> dict[str, int]:
+  """Bytes of each file below a folder, at any depth, by its name relative to the folder, sorted."""
+  folder = as_path(folder)
+  if buckets.is_url(folder):
+    return dict(sorted(buckets.sizes(folder).items()))
+  return {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+def remove(folder: Path, first: str = '') -> None:
+  """Removes a folder, if it is there, and in it the file `first`, which makes it complete, before the others."""
+  folder = as_path(folder)
+  if buckets.is_url(folder):
+    return buckets.remove(folder, first)
+  if first:
+    (folder / first).unlink(missing_ok=True)
+  shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[pathlib.Path]:
-  """Yields a temporary file name beside `path`; renames it to `path` if the block ends well, else removes it."""
+  """Yields the name of a temporary local file; it becomes the file `path` if the block ends well, else it is removed."""
+  if buckets.is_url(path):
+    target = as_path(path)
+    with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
+      yield pathlib.Path(folder) / target.name
+      buckets.upload(pathlib.Path(folder) / target.name, target)
+    return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -36,12 +100,18 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def atomic_dir(path: Path) -> Iterator[pathlib.Path]:
-  """Yields an empty temporary folder; it replaces `path` if the block ends well, else it is removed.
+def atomic_dir(path: Path, last: str = '') -> Iterator[pathlib.Path]:
+  """Yields an empty temporary local folder; it replaces `path` if the block ends well, else it is removed.
 
   The old folder is moved aside, not removed, until the new one is in its place; the next call puts back one that a kill
-  between the two left aside.
+  between the two left aside. In a bucket, where nothing is renamed, the file called `last` says that the others are there: of
+  the old folder it is removed first, of the new one it is written last.
   """
+  if buckets.is_url(path):
+    with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
+      yield pathlib.Path(folder)
+      upload(pathlib.Path(folder), path, last)
+    return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary, aside = path.with_name(f'.{path.name}.tmp'), path.with_name(f'.{path.name}.old')
@@ -72,13 +142,35 @@ def _sync(path: pathlib.Path) -> None:
     os.close(descriptor)
 
 
+def replace_dir(source: Path, target: Path, last: str) -> None:
+  """Moves a folder in the place of another, which is removed; `last`: as in `atomic_dir`. `source` may not be in `target`."""
+  source, target = as_path(source), as_path(target)
+  if buckets.is_url(target):
+    return buckets.move(source, target, last)
+  shutil.rmtree(target, ignore_errors=True)
+  os.replace(source, target)
+
+
+def upload(source: pathlib.Path, target: Path, last: str) -> None:
+  """Puts the files below a local folder in the place of a bucket's folder, the one called `last` at the end."""
+  target = as_path(target)
+  buckets.remove(target, first=last)
+  for name in sorted(sizes(source), key=lambda name: (name == last, name)):
+    buckets.upload(source / name, target / name)
+
+
 @contextlib.contextmanager
-def locked(folder: Path, seconds: float = 0.0) -> Iterator[int]:
+def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
   """Holds a folder, made if need be, against other processes that do; yields the file descriptor that the lock is on.
 
-  The lock goes with the process, however it ends, and with the processes that it has given the descriptor to. Raises
-  UserError that names its holder if that one does not end within `seconds`.
+  The lock goes with the process, however it ends, and with the processes that it has given the descriptor to. A bucket has
+  no locks (None is yielded): what two processes write there at one time, the last one has written.
+
+  Raises UserError that names the holder if that one does not end within `seconds`.
   """
+  if buckets.is_url(folder):
+    yield None
+    return
   os.makedirs(folder, exist_ok=True)
   with open(pathlib.Path(folder) / '.lock', 'a+', encoding='utf-8') as file:
     deadline = time.monotonic() + seconds
@@ -108,12 +200,14 @@ def unpacking(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
   """Writes `path` whole or not at all (UTF-8)."""
-  with atomic_path(path) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+  write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
   """Writes `path` whole or not at all."""
+  if buckets.is_url(path):
+    as_path(path).write_bytes(content)
+    return
   with atomic_path(path) as temporary:
     temporary.write_bytes(content)
 
@@ -126,7 +220,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
   """Reads a JSON file. Raises FileNotFoundError, or UserError that names the file when it is not JSON."""
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    return json.loads(as_path(path).read_text(encoding='utf-8'))
   except ValueError as error:
     raise UserError(f'{path} is not valid JSON: {error}') from error
 
@@ -145,7 +239,8 @@ def within(folder: pathlib.Path, name: object, source: Path) -> pathlib.Path:
 
 def sha256(path: Path) -> str:
   """Hex SHA-256 of a file's bytes."""
-  with open(path, 'rb') as f:
+  path = as_path(path)
+  with buckets.reader(path) if buckets.is_url(path) else open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 

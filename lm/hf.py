@@ -339,7 +339,7 @@ def import_model(source: Source, path: files.Path, defaults: ConfigDict, fingerp
   layout = open_params(source, config)
   types = {DTYPES[source.tensors[next(x.names())].dtype].name for x in layout.values()}
   config = FrozenConfigDict(config.to_dict() | {'param_dtype': types.pop() if len(types) == 1 else 'float32'})
-  with files.atomic_dir(path) as folder:
+  with files.atomic_dir(path, last='checkpoints/0/digest.json') as folder:
     (folder / 'tokenizer').mkdir()
     for name, content in source.tokenizer.items():
       (folder / 'tokenizer' / name).write_bytes(content)
@@ -410,7 +410,7 @@ def export_model(path: files.Path, out: files.Path, *, vocab_size: int, tokens: 
             for group in groups.values() for tensor in layout[group[0]].names()}
   tokenizer = {'tokenizer_config.json': b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n'}  # where there is none
   tokenizer |= tokenizer_files(path.parent.parent / 'tokenizer')
-  with files.atomic_dir(out) as folder:
+  with files.atomic_dir(out, last='config.json') as folder:
     files.write_json(folder / 'config.json', hf)
     for name, content in tokenizer.items():
       (folder / name).write_bytes(content)

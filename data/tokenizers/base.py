@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -58,7 +57,7 @@ class Tokenizer:
 
   def save(self, folder: files.Path) -> None:
     """Writes the tokenizer's file into a folder: `load(folder)` then gives the same ids and the same fingerprint."""
-    files.write_text(pathlib.Path(folder) / 'tokenizer.json', self._json())
+    files.write_text(files.as_path(folder) / 'tokenizer.json', self._json())
 
   def _json(self) -> str:
     raise NotImplementedError

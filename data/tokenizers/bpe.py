@@ -6,7 +6,6 @@ import concurrent.futures
 import itertools
 import json
 import os
-import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -142,7 +141,7 @@ class BPE(Tokenizer):
 def read_ranks(path: files.Path) -> dict[bytes, int]:
   """Reads a tiktoken rank file: lines of a token's bytes in base64, a space, and its id."""
   ranks = {}
-  for number, line in enumerate(pathlib.Path(path).read_bytes().splitlines(), 1):
+  for number, line in enumerate(files.as_path(path).read_bytes().splitlines(), 1):
     try:
       token, rank = line.split()
       ranks[base64.b64decode(token, validate=True)] = int(rank)

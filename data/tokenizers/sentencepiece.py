@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,8 +72,7 @@ class SentencePiece(Tokenizer):
     return b''.join(join(run) if name else join(run).removeprefix(self._prefix) for name, run in runs)
 
   def save(self, folder: files.Path) -> None:
-    with files.atomic_path(pathlib.Path(folder) / 'tokenizer.model') as temporary:
-      temporary.write_bytes(self._model)
+    files.write_bytes(files.as_path(folder) / 'tokenizer.model', self._model)
 
 
 # The kinds of pieces, and what of a .model file we read, by the names and numbers of sentencepiece_model.proto: of each
