@@ -101,9 +101,7 @@ def first_and_last_samples(workdir: files.Path) -> dict[str, list[dict]]:
 
 def make_tasks(config: ConfigDict, names: str) -> list[Any]:
   """The tasks of a comma-separated field of this config."""
-  data = config.data
-  return tasks_lib.make(config_lib.names(names), seed=data.task_seed, documents=data.documents, gsm8k=data.gsm8k,
-                        gsm8k_test=data.gsm8k_test)
+  return tasks_lib.make(config_lib.names(names), **tasks_lib.options(config.data))
 
 
 def find_model(path: str) -> str | pathlib.Path:

@@ -42,7 +42,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
 
   import eval as evaluation
   from configs import base
-  from data import baselines, chat, prepare
+  from data import baselines, chat, prepare, tasks
   from lm import budget, checkpoint, distributed, faults, keys, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
   from lm.steps import diagnose
@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     _ = chat_format.layout  # that there is none is said now, not when it is needed
   loader = val = None
   if config.stage == 'rl':
-    data_fingerprint = files.digest([config.data.task_seed, config.data.tasks])
+    data_fingerprint = tasks.fingerprint(config_lib.names(config.data.tasks), **tasks.options(config.data))
   else:
     with distributed.main_first('data'):
       train_manifest, val_manifest = prepare.manifests(config, chat_format, workdir / 'data')

@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
   c.data.train = ''  # token shards (manifest.json, or several between commas), or text or JSONL files (globs) to tokenize
   c.data.weights = ''  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
-  c.data.held_out = 0.05  # share of documents held out when text is tokenized at start
+  c.data.held_out = 0.05  # share of documents held out when text is tokenized at start; for data.documents: as it was
   c.data.documents = ''  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from
   c.data.gsm8k = ''  # word problems (files or globs of JSONL with question and answer, as GSM8K's) of the task gsm8k
   c.data.gsm8k_test = ''  # likewise, for its test problems; '': one in eight of data.gsm8k
@@ -188,5 +188,6 @@ def get_recipe() -> ConfigDict:
   c.pretrain.data.train, c.pretrain.data.val = '{workdir}/tokens/train/manifest.json', '{workdir}/tokens/val/manifest.json'
   for stage in (c.pretrain, c.sft, c.rl):
     stage.data.documents = '{workdir}/clean/documents.jsonl'
+    stage.data.held_out = c.tokenizer.get_ref('held_out')  # one number for the whole recipe
   c.sft.init_from, c.rl.init_from = '{workdir}/pretrain', '{workdir}/sft'
   return c

@@ -25,7 +25,7 @@ import tiktoken
 from datatrove.data import Document
 from datatrove.io import DataFolder
 
-from data import chat, timing, tokenize, train_tokenizer
+from data import chat, jsonl, sources, timing, tokenize, train_tokenizer
 from data import tokenizer as tokenizers
 from data.tokenizers import bpe
 from data.tokenizers.base import valid
@@ -235,7 +235,7 @@ def encoding_speeds(
 def read_texts(inputs: str | None, megabytes: float) -> list[str]:
   """Documents up to a size: of `inputs`, or the source files of Python's standard library, which all have."""
   if inputs:
-    documents = tokenize.documents(tokenize.spans(tokenize.find(inputs), 1 << 40))
+    documents = tokenize.documents(tokenize.spans(sources.find(inputs), 1 << 40), jsonl.Skipped())
   else:
     paths = sorted(pathlib.Path(sysconfig.get_path('stdlib')).glob('*.py'))
     documents = ({'text': path.read_text(encoding='utf-8')} for path in paths)

@@ -11,10 +11,11 @@ import json
 import pathlib
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import tqdm
 
-from data import chat, tasks
+from data import chat, jsonl, tasks
 from data.tasks.base import SPLITS, Task
 from lm import errors, files
 from lm.errors import UserError
@@ -37,7 +38,7 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, seed: int
     Conversations written, by task name; those of an input file go by its stem.
 
   Raises:
-    UserError: for weights that share out nothing, a malformed input, or where there is nothing to write.
+    UserError: for weights that share out nothing, an input without a conversation, or where there is nothing to write.
   """
   by_name = {task.name: task for task in made_by}
   order = [name for name, count in _shares(by_name, examples, weights or {}).items() for _ in range(count)]
@@ -48,39 +49,31 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, seed: int
       out.write(json.dumps(by_name[name].demo(counts[name], split), ensure_ascii=False) + '\n')
       counts[name] += 1
     for source in inputs:
-      name = pathlib.Path(source).stem
-      for conversation in tqdm.tqdm(read(source), name, unit='conversation'):
+      name, skipped, before = pathlib.Path(source).stem, jsonl.Skipped(), counts.total()
+      for conversation in tqdm.tqdm(read(source, skipped), name, unit='conversation'):
         out.write(json.dumps({**conversation, 'task': name}, ensure_ascii=False) + '\n')
         counts[name] += 1
+      if counts.total() == before:
+        raise skipped.nothing_left(f'no conversations in {source}')
+      skipped.report()
     if not counts:
       raise UserError(f'no conversations to write to {path}: no tasks and no rows in the inputs')
   return dict(counts)
 
 
-def read(path: files.Path) -> Iterator[dict]:
+def read(path: files.Path, skipped: jsonl.Skipped) -> Iterator[dict]:
   """Conversations of a JSONL file, one {"messages": [...]} a row.
 
   Rows are {"messages": [{"role", "content"}, ...]} (ours, UltraChat-200k) or {"id", "data": [user, assistant, ...]}
-  (UltraChat, Ding et al. 2023); other fields are left out, and so is a last question without an answer.
-
-  Raises:
-    UserError: naming the file, the line and the field at fault.
+  (UltraChat, Ding et al. 2023); other fields are left out, and so is a last question without an answer. A row that is
+  neither is added to `skipped`, with its line and the field at fault.
   """
-  with open(path, encoding='utf-8') as lines:
-    for number, line in enumerate(lines, 1):
-      try:
-        yield _conversation(line)
-      except UserError as error:
-        raise UserError(f'{path}, line {number}: {error}') from error
+  return jsonl.read(path, _conversation, skipped)
 
 
-def _conversation(line: str) -> dict:
-  try:
-    row = json.loads(line)
-  except ValueError as error:
-    raise UserError(f'not JSON: {error}') from error
+def _conversation(row: Any) -> dict:
   if not isinstance(row, dict) or len({'messages', 'data'} & row.keys()) != 1:
-    raise UserError(f'a row has "messages" or "data"; found {line.strip()[:80]!r}')
+    raise UserError(f'a row has "messages" or "data"; found {json.dumps(row):.80}')
   messages = from_ultrachat(row['data']) if 'data' in row else row['messages']
   if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
     messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
@@ -134,6 +127,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.conversations', description=__doc__.split('\n')[0])
   parser.add_argument('--tasks', default='', help=f'comma-separated NAME or NAME:WEIGHT of {", ".join(tasks.TASKS)}')
   parser.add_argument('--documents', default='', help='JSONL of cleaned documents, for tasks about them')
+  parser.add_argument('--held-out', type=float, default=0.05, help='share of the documents that data.tokenize held out')
   parser.add_argument('--gsm8k', default='', help='JSONL of word problems (question, answer), for the task gsm8k')
   parser.add_argument('--examples', type=int, default=10_000, help='conversations that the tasks make together')
   parser.add_argument('--split', choices=SPLITS, default='train', help='of the problems that are demonstrated')
@@ -142,7 +136,7 @@ def main() -> None:
   parser.add_argument('--out', required=True, help='the JSONL to write')
   args = parser.parse_args()
   weights = weighted(args.tasks)
-  made_by = tasks.make(weights, seed=args.seed, documents=args.documents, gsm8k=args.gsm8k)
+  made_by = tasks.make(weights, seed=args.seed, documents=args.documents, held_out=args.held_out, gsm8k=args.gsm8k)
   counts = write(args.out, made_by, examples=args.examples, seed=args.seed, split=args.split, weights=weights,
                  inputs=args.input)
   for name, count in counts.items():

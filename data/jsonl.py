@@ -23,7 +23,9 @@ from lm import files
 from lm.errors import UserError
 
 T = TypeVar('T')
-MAX_ROW_BYTES = 64 << 20  # of one line: a longer one is skipped, so that a file without line ends does not fill the memory
+MAX_ROW_BYTES = (
+  64 << 20
+)  # of one line: a longer one is skipped, so that a file without line ends does not fill the memory
 KEPT = 100  # rows of which `Skipped` keeps place and cause; the others are only counted
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile)
 _SURROGATE = re.compile(rb'\\u[dD][89a-fA-F]')
@@ -50,7 +52,9 @@ class Skipped:
     """'2 rows skipped; the first: FILE, line 3: not JSON: ...', or '' if there are none."""
     if not self.count:
       return ''
-    return f'{self.count:,} row{"s" * (self.count > 1)} skipped; the first: {": ".join(self.rows[0])}'
+    return (
+      f'{self.count:,} row{"s" * (self.count > 1)} skipped; the first: {": ".join(self.rows[0])}'
+    )
 
   def report(self) -> None:
     """Prints the summary to stderr if anything was left out."""
@@ -62,8 +66,14 @@ class Skipped:
     return UserError(f'{what}: {self}' if self.count else what)
 
 
-def read(path: files.Path, parse: Callable[[Any], T], skipped: Skipped, *, start: int = 0,
-         stop: int | None = None) -> Iterator[T]:
+def read(
+  path: files.Path,
+  parse: Callable[[Any], T],
+  skipped: Skipped,
+  *,
+  start: int = 0,
+  stop: int | None = None,
+) -> Iterator[T]:
   """Yields `parse(row)` for each row of a JSON Lines file, empty lines apart; what cannot be used goes to `skipped`.
 
   A lone surrogate (half of a UTF-16 pair, which no encoding of text can hold) becomes U+FFFD.
@@ -83,13 +93,15 @@ def read(path: files.Path, parse: Callable[[Any], T], skipped: Skipped, *, start
       skipped.add(place(), error)
 
 
-def whole(path: files.Path) -> bytes:
-  """The bytes of a file, unpacked. Raises UserError if it is cut off or damaged."""
+def text(path: files.Path) -> str:
+  """The content of a text file, unpacked. Raises UserError if it is damaged or no UTF-8."""
   try:
     with fsspec.open(str(path), 'rb', compression='infer') as file:
-      return file.read()
+      return file.read().decode()
+  except UnicodeDecodeError as error:
+    raise UserError(f'not UTF-8: {error}') from error
   except (*_DAMAGED, OSError) as error:
-    raise UserError(f'{path} {_damage(str(path), error)}') from error
+    raise UserError(_damage(str(path), error)) from error
 
 
 def without_lone_surrogates(text: str) -> str:
@@ -97,7 +109,9 @@ def without_lone_surrogates(text: str) -> str:
   return _LONE.sub('\N{REPLACEMENT CHARACTER}', text)
 
 
-def _lines(path: str, skipped: Skipped, start: int, stop: int | None) -> Iterator[tuple[Callable[[], str], bytes]]:
+def _lines(
+  path: str, skipped: Skipped, start: int, stop: int | None
+) -> Iterator[tuple[Callable[[], str], bytes]]:
   """(a function that tells its place, content) of each line that begins in bytes [start, stop) and is not blank."""
   number = 0
   with fsspec.open(path, 'rb', compression='infer') as file:
@@ -110,14 +124,16 @@ def _lines(path: str, skipped: Skipped, start: int, stop: int | None) -> Iterato
     try:
       while (stop is None or at < stop) and (line := file.readline(MAX_ROW_BYTES)):
         number += 1
-        size = len(line) + (_rest_of_line(file) if len(line) == MAX_ROW_BYTES and not line.endswith(b'\n') else 0)
+        size = len(line) + (
+          _rest_of_line(file) if len(line) == MAX_ROW_BYTES and not line.endswith(b'\n') else 0
+        )
         at += size
         if size > MAX_ROW_BYTES:
           skipped.add(place(number), f'longer than {MAX_ROW_BYTES:,} bytes')
         elif line.strip():
           yield functools.partial(place, number), line
     except (*_DAMAGED, OSError) as error:
-      skipped.add(place(number + 1), f'the rest of the file is not read: it {_damage(path, error)}')
+      skipped.add(place(number + 1), f'the rest of the file is not read: {_damage(path, error)}')
 
 
 def _rest_of_line(file: BinaryIO) -> int:
@@ -144,7 +160,7 @@ def _damage(path: str, error: Exception) -> str:
   """What is wrong with the content of a file. Raises `error` again if that is not what it says."""
   if isinstance(error, OSError) and (error.errno is not None or infer_compression(path) is None):
     raise error
-  return f'is cut off or damaged: {error}'
+  return f'cut off or damaged: {error}'
 
 
 def _decoded(line: bytes) -> str:

@@ -52,7 +52,7 @@ class Loader:
     layout: str = 'windows',
     shuffle: bool = True,
     pad_last: bool = False,
-    verify: bool | None = None,
+    verify: bool = True,
   ):
     """Opens a manifest.
 
@@ -75,6 +75,8 @@ class Loader:
     if seq_len < 1 or batch_size < 1:
       raise UserError(f'seq_len is {seq_len} and batch_size {batch_size}; both must be at least 1')
     self.manifest = shards.read_manifest(manifest, verify)
+    if not self.manifest['shards']:
+      raise UserError(f'{manifest} holds no documents')
     self.fingerprint = files.digest(self.manifest)
     self.tokens, self.bytes = self.manifest['tokens'], self.manifest['bytes']
     self.dropped_tokens = 0

@@ -28,11 +28,23 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
     if config.stage != 'sft' or not data.tasks:
       raise UserError("config.data.train is '': give a manifest.json or text files (or, for sft, config.data.tasks)")
     source = str(folder / 'conversations.jsonl')
-    if not pathlib.Path(source).exists():
-      weights = conversations.weighted(data.tasks)
-      made_by = tasks.make(weights, seed=data.task_seed, documents=data.documents, gsm8k=data.gsm8k,
-                           gsm8k_test=data.gsm8k_test)
-      conversations.write(source, made_by, examples=data.examples, seed=config.seed, weights=weights)
-  tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out)
-  val = data.val or str(folder / 'val' / 'manifest.json')
-  return str(folder / 'train' / 'manifest.json'), val if data.val or data.held_out else None
+    _demonstrate(config, pathlib.Path(source))
+  made = tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out)
+  val = str(folder / 'val' / 'manifest.json') if 'val' in made and made['val']['documents'] else None
+  return str(folder / 'train' / 'manifest.json'), data.val or val
+
+
+def _demonstrate(config: Any, path: pathlib.Path) -> None:
+  """Writes the conversations that the tasks of a config make, unless they were made from the same before.
+
+  What they were made from stands beside them, in NAME.json, and is written after them: a killed run makes them again.
+  """
+  data, origin = config.data, path.with_suffix('.json')
+  weights, options = conversations.weighted(data.tasks), tasks.options(config.data)
+  made_from = {'weights': weights, 'examples': data.examples, 'seed': config.seed,
+               'tasks': tasks.fingerprint(weights, **options)}
+  if path.exists() and origin.exists() and files.read_json(origin) == made_from:
+    return
+  origin.unlink(missing_ok=True)
+  conversations.write(path, tasks.make(weights, **options), examples=data.examples, seed=config.seed, weights=weights)
+  files.write_json(origin, made_from)

@@ -2,124 +2,104 @@
 
     python -m data.tokenize --input='clean/*.jsonl' --tokenizer=SPEC --out=DIR [--held-out=0.05 --workers=N]
 
-Input files: *.jsonl and *.jsonl.gz with a document a line, {"text": ..., "id": ..., "metadata": {"cluster": ...}}, or a
-conversation a line, {"messages": [...]}; any other file is one document of plain text.
+Input files are paths, URLs (s3://, gs://) or globs. Those named *.jsonl, or *.jsonl.gz and the like, have a document a line,
+{"text": ..., "id": ..., "metadata": {"cluster": ...}}, or a conversation a line, {"messages": [...]}; any other file is one
+document of plain text. What cannot be used is skipped, counted, and listed with its cause in OUT/skipped.jsonl.
 
-A document is held out by the hash of its near-duplicate cluster (else of its id), so that copies stay on one side.
-The input is cut into parts of `shard_bytes` whatever the number of workers, and a part makes one shard of each split.
-The work is done in OUT/.tokenize and moved when complete: a killed run goes on where it was, and the bytes depend
-neither on that nor on the number of workers.
+Which documents are held out is decided by data/split.py. The input is cut into parts of `shard_bytes` whatever the number of
+workers, and a part makes one shard of each split. The work is done in OUT/.tokenize and moved when complete: a killed run goes
+on where it was, and the bytes depend neither on that nor on the number of workers. OUT is locked meanwhile.
 """
 
 import argparse
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
-import glob
-import gzip
-import hashlib
 import itertools
 import json
 import math
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import tqdm
 
-from data import chat, shards
+from data import chat, jsonl, shards, sources, split
 from data import tokenizer as tokenizers
 from data.tokenizers.base import valid
 from lm import errors, files, processes
 from lm.errors import UserError
 
+T = TypeVar('T')
 SPLITS = ('train', 'val')
-Inputs = files.Path | Sequence[files.Path]
 
 
 class Span(NamedTuple):
-  """Bytes [start, stop) of a JSONL file, or a whole file of text or gzip; `name`: its path below the common folder."""
+  """A part of a file: the rows that begin in bytes [start, stop) of a JSONL file, or a whole file (`stop` is None).
+
+  Attributes:
+    path: local path or URL.
+    name: its path below the folder that all input files share.
+    start, stop: see above.
+    size: bytes on disk.
+  """
 
   path: str
   name: str
   start: int
-  stop: int
+  stop: int | None
+  size: int
 
 
-def find(inputs: Inputs) -> list[str]:
-  """The files that glob patterns (a sequence, or one string of them between commas) match, sorted, each once.
-
-  Raises FileNotFoundError for a pattern that matches none.
-  """
-  patterns = inputs.split(',') if isinstance(inputs, str) else inputs
-  found = set()
-  for pattern in [patterns] if isinstance(patterns, os.PathLike) else patterns:
-    matches = [p for p in glob.glob(os.fspath(pattern), recursive=True) if os.path.isfile(p)]
-    if not matches:
-      raise FileNotFoundError(f'no input file matches {os.fspath(pattern)!r}')
-    found.update(matches)
-  return sorted(found)
-
-
-def spans(paths: Sequence[str], size: int) -> list[Span]:
+def spans(found: Sequence[sources.File], size: int) -> list[Span]:
   """The files in order, in spans of at most about `size` bytes where the format allows a cut."""
-  root = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
+  places = ['/' + file.path.split('://')[-1].lstrip('/') for file in found]
+  root = os.path.commonpath([os.path.dirname(place) for place in places])
   result = []
-  for path in paths:
-    total, name = os.path.getsize(path), os.path.relpath(path, root)
-    count = math.ceil(total / size) if path.endswith('.jsonl') else 1
-    cuts = [total * i // count for i in range(count + 1)] if count else []
-    result += [Span(path, name, a, b) for a, b in itertools.pairwise(cuts)]
+  for file, place in zip(found, places, strict=True):
+    name = os.path.relpath(place, root)
+    if not file.path.endswith('.jsonl'):
+      result.append(Span(file.path, name, 0, None, file.size))
+    elif count := math.ceil(file.size / size):
+      cuts = [file.size * i // count for i in range(count + 1)]
+      result += [Span(file.path, name, a, b, b - a) for a, b in itertools.pairwise(cuts)]
   return result
 
 
-def documents(all_spans: Iterable[Span]) -> Iterator[dict]:
-  """The documents of spans; of JSONL, those whose line begins in one. Raises UserError naming file and place."""
+def check_document(row: Any) -> dict:
+  """Returns a row that is a document or a conversation. Raises UserError that says what is wrong with another."""
+  if not isinstance(row, dict) or not (isinstance(row.get('text'), str) or 'messages' in row):
+    raise UserError('neither a document with "text" nor a conversation with "messages"')
+  if not isinstance(row.get('metadata') or {}, dict):
+    raise UserError(f'metadata must be an object; found {row["metadata"]!r:.80}')
+  return row
+
+
+def documents(all_spans: Iterable[Span], skipped: jsonl.Skipped, parse: Callable[[dict], T] = check_document) -> Iterator[T]:
+  """Yields `parse(document)` for the documents of spans; what cannot be used is added to `skipped`.
+
+  Args:
+    all_spans: see `spans`.
+    skipped: where rows and files go that are no documents, or for which `parse` raises UserError.
+    parse: makes what is wanted of a document.
+  """
   for span in all_spans:
-    if span.path.endswith(('.jsonl', '.jsonl.gz')):
-      yield from _lines(span)
+    if '.jsonl' in pathlib.PurePosixPath(span.path).suffixes[-2:]:
+      yield from jsonl.read(span.path, lambda row: parse(check_document(row)), skipped, start=span.start, stop=span.stop)
       continue
     try:
-      yield {'id': span.name, 'text': pathlib.Path(span.path).read_bytes().decode()}
-    except UnicodeDecodeError as error:
-      raise UserError(f'{span.path} is not UTF-8 text: {error}') from error
-
-
-def _lines(span: Span) -> Iterator[dict]:
-  packed = span.path.endswith('.gz')
-  with files.unpacking(span.path), gzip.open(span.path) if packed else open(span.path, 'rb') as f:
-    f.seek(max(span.start - 1, 0))
-    at = f.tell() + len(f.readline() if span.start else b'')
-    for line in f:
-      if at >= span.stop and not packed:
-        return
-      where, at = f'{span.path} at byte {at}', at + len(line)
-      if not line.strip():
-        continue
-      try:
-        document = json.loads(line)
-      except ValueError as error:
-        raise UserError(f'{where}: not JSON: {error}') from error
-      if not isinstance(document, dict) or not (isinstance(document.get('text'), str) or 'messages' in document):
-        raise UserError(f'{where}: neither a document with "text" nor a conversation with "messages"')
-      yield document
-
-
-def place(document: dict) -> float:
-  """A hash in [0, 1), equal for all documents of a cluster: held out are those below the held-out share."""
-  key = (document.get('metadata') or {}).get('cluster') or document.get('id') or json.dumps(document, sort_keys=True)
-  return int.from_bytes(hashlib.sha256(str(key).encode(errors='replace')).digest()[:8], 'big') / 2**64
-
-
-def threshold(places: Iterable[float], held_out: float) -> float:
-  """Below which place a document is held out: `held_out`, or so that the least is if that were none at all."""
-  return max(held_out, math.nextafter(min(places), 1)) if held_out else 0.0
+      yield parse({'id': span.name, 'text': jsonl.text(span.path)})
+    except UserError as error:
+      skipped.add(span.path, error)
 
 
 def tokenize(
-  inputs: Inputs,
+  inputs: sources.Inputs,
   out_dir: files.Path,
   chat_format: chat.Format,
   *,
@@ -131,10 +111,10 @@ def tokenize(
   """Writes out_dir/train and out_dir/val (no val when `held_out` is 0); does nothing if they are there already.
 
   Args:
-    inputs: glob patterns of the input files (see `find` and the module's first lines).
+    inputs: paths, URLs or globs of the input files (see the module's first lines).
     out_dir: folder of the two.
     chat_format: a tokenizer, and how it writes conversations.
-    held_out: share of the clusters to hold out; at least one cluster is, unless 0.
+    held_out: share of the clusters to hold out (see data/split.py); of a single cluster nothing is, and val is empty.
     workers: processes.
     shard_bytes: input bytes that make one shard.
     progress: whether to show a bar.
@@ -143,54 +123,78 @@ def tokenize(
     {split: manifest}.
 
   Raises:
-    UserError: no document, a broken one, or none left for a split; FileNotFoundError: no file.
+    UserError: no document that can be used, or another process writes to `out_dir`; FileNotFoundError: no file.
   """
   if not 0 <= held_out < 1 or workers < 1 or shard_bytes < 1:
     raise UserError(f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} positive')
-  paths, out = find(inputs), pathlib.Path(out_dir)
+  found, out = sources.find(inputs), pathlib.Path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
-  head = _head(paths, chat_format, held_out, shard_bytes)
+  head = _head(found, chat_format, held_out, shard_bytes)
   if done := _complete(out, splits, head):
     return done
-  work = out / '.tokenize'
-  if not (work / 'plan.json').exists() or files.read_json(work / 'plan.json') != head:
-    shutil.rmtree(work, ignore_errors=True)
-    files.write_json(work / 'plan.json', head)
-
-  parts = dict(enumerate(_group(spans(paths, shard_bytes), shard_bytes)))
-  write = functools.partial(_write_part, chat_format=chat_format, kind=head['kind'], dtype=head['dtype'], work=work)
-  records = _run(functools.partial(write, below=held_out), parts, workers, progress)
-  if not any(shard for record in records for shard in record['shards'].values()):
-    raise UserError(f'all documents of {_names(paths)} are empty')
-  least = [record['least'] for record in records]
-  if (below := threshold(least, held_out)) > held_out:  # none was held out: hold out the cluster with the least place
-    for i in parts:
-      if least[i] == min(least):
-        _record_path(work, i).unlink()
-    records = _run(functools.partial(write, below=below), parts, workers, progress)
-
-  manifests = {s: shards.manifest(head | {'split': s}, [r['shards'][s] for r in records]) for s in splits}
-  if not manifests['train']['documents']:
-    raise UserError(f'all documents of {_names(paths)} are of one cluster, which is held out; give more, or held_out=0')
-  for split, manifest in manifests.items():
-    _move(work, out, split, manifest)
-  shutil.rmtree(work)
+  with files.locked(out):
+    if done := _complete(out, splits, head):  # by the process that held the lock
+      return done
+    work = out / '.tokenize'
+    if not (work / 'plan.json').exists() or files.read_json(work / 'plan.json') != head:
+      shutil.rmtree(work, ignore_errors=True)
+      files.write_json(work / 'plan.json', head)
+    parts = dict(enumerate(_group(spans(found, shard_bytes), shard_bytes)))
+    write = functools.partial(_write_part, chat_format=chat_format, kind=head['kind'], dtype=head['dtype'], work=work)
+    records = _records(write, parts, work, held_out, workers, progress)
+    skipped = jsonl.Skipped()
+    for record in records:
+      skipped.extend(jsonl.Skipped(**record['skipped']))
+    if not any(shard for record in records for shard in record['shards'].values()):
+      raise skipped.nothing_left(f'all documents of {sources.names(found)} are empty')
+    manifests = {name: shards.manifest(head | {'split': name, 'skipped': skipped.count}, [r['shards'][name] for r in records])
+                 for name in splits}
+    _write_skipped(out / 'skipped.jsonl', skipped)
+    for name, manifest in manifests.items():
+      _move(work, out, name, manifest)
+    shutil.rmtree(work)
+  skipped.report()
+  if held_out and not manifests['val']['documents']:
+    print(f'all documents of {sources.names(found)} are of one cluster: nothing is held out', file=sys.stderr)
   return manifests
 
 
-def holds_conversations(paths: list[str]) -> bool:
+def _records(write: Callable, parts: dict[int, list[Span]], work: pathlib.Path, held_out: float, workers: int,
+             progress: bool) -> list[dict]:
+  """The record of each part. Parts of which documents change sides are written again, once all split hashes are known."""
+  records = _run(functools.partial(write, below=held_out), parts, workers, progress)
+  hashes = [value for record in records if record['hashes'] for value in record['hashes']]
+  if not hashes or (below := split.cutoff(hashes, held_out)) == held_out:
+    return records
+  low, high = sorted((below, held_out))
+  for i, record in enumerate(records):
+    if record['hashes'] and record['hashes'][0] < high and record['hashes'][1] >= low:
+      _record_path(work, i).unlink()
+  return _run(functools.partial(write, below=below), parts, workers, progress)
+
+
+def _write_skipped(path: pathlib.Path, skipped: jsonl.Skipped) -> None:
+  """Writes place and cause of what was skipped, a JSON object a line; no file if that is nothing."""
+  path.unlink(missing_ok=True)
+  if skipped.count:
+    rows = ({'place': place, 'cause': cause} for place, cause in skipped.rows)
+    files.write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def holds_conversations(found: Sequence[sources.File]) -> bool:
   """Whether the first document of files is a conversation. Raises UserError if there is no document."""
-  first = next(documents(spans(paths, 1 << 62)), None)
+  skipped = jsonl.Skipped()
+  first = next(documents(spans(found, 1 << 62), skipped), None)
   if first is None:
-    raise UserError(f'no document in {_names(paths)}')
+    raise skipped.nothing_left(f'no document in {sources.names(found)}')
   return 'messages' in first
 
 
-def _head(paths: list[str], chat_format: chat.Format, held_out: float, shard_bytes: int) -> dict:
+def _head(found: Sequence[sources.File], chat_format: chat.Format, held_out: float, shard_bytes: int) -> dict:
   """What decides the bytes of the shards; the first fields of each manifest."""
   tokenizer = chat_format.tokenizer
   kind = {'kind': 'text', 'document_start': chat_format.document_start}
-  if holds_conversations(paths):
+  if holds_conversations(found):
     kind = {'kind': 'conversations', 'chat_format': chat_format.fingerprint}
   return kind | {
     'version': shards.VERSION,
@@ -198,9 +202,9 @@ def _head(paths: list[str], chat_format: chat.Format, held_out: float, shard_byt
     'record_tokens': shards.RECORD_TOKENS,
     'tokenizer': {'fingerprint': tokenizer.fingerprint, 'vocab_size': tokenizer.vocab_size},
     'source': {
-      'files': len(paths),
-      'bytes': sum(map(os.path.getsize, paths)),
-      'sha256': files.digest([files.sha256(path) for path in paths]),
+      'files': len(found),
+      'bytes': sum(file.size for file in found),
+      'sha256': files.digest([sources.sha256(file) for file in found]),
       'held_out': held_out,
       'shard_bytes': shard_bytes,
     },
@@ -209,27 +213,23 @@ def _head(paths: list[str], chat_format: chat.Format, held_out: float, shard_byt
 
 def _complete(out: pathlib.Path, splits: Sequence[str], head: dict) -> dict[str, dict] | None:
   """The manifests if they are those of `head` and their files are whole."""
-  paths = {split: out / split / 'manifest.json' for split in splits}
+  paths = {name: out / name / 'manifest.json' for name in splits}
   if not all(path.exists() and files.read_json(path).items() >= head.items() for path in paths.values()):
     return None
-  return {split: shards.read_manifest(path) for split, path in paths.items()}
+  return {name: shards.read_manifest(path) for name, path in paths.items()}
 
 
-def _move(work: pathlib.Path, out: pathlib.Path, split: str, manifest: dict) -> None:
+def _move(work: pathlib.Path, out: pathlib.Path, name: str, manifest: dict) -> None:
   """Puts a finished split in its place, unless that is done."""
-  target = out / split
+  target = out / name
   if (target / 'manifest.json').exists() and files.read_json(target / 'manifest.json') == manifest:
     return
-  files.write_json(work / split / 'manifest.json', manifest)
-  for stray in (work / split).glob('.*.tmp'):  # of a killed run
+  files.write_json(work / name / 'manifest.json', manifest)
+  for stray in (work / name).glob('.*.tmp'):  # of a killed run
     stray.unlink()
   if target.exists():
-    os.replace(target, work / f'old-{split}')
-  os.replace(work / split, target)
-
-
-def _names(paths: Sequence[str]) -> str:
-  return ', '.join(paths[:3]) + (f' and {len(paths) - 3} more' if len(paths) > 3 else '')
+    os.replace(target, work / f'old-{name}')
+  os.replace(work / name, target)
 
 
 def _group(all_spans: Iterable[Span], size: int) -> list[list[Span]]:
@@ -240,13 +240,13 @@ def _group(all_spans: Iterable[Span], size: int) -> list[list[Span]]:
       groups.append([])
       filled = 0
     groups[-1].append(span)
-    filled += span.stop - span.start
+    filled += span.size
   return groups
 
 
 def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: bool) -> list[dict]:
   """The record of each part, in order; writes those that are missing."""
-  size = {i: sum(span.stop - span.start for span in part) for i, part in parts.items()}
+  size = {i: sum(span.size for span in part) for i, part in parts.items()}
   bar = tqdm.tqdm(desc='tokenize', total=sum(size.values()), unit='B', unit_scale=True, disable=not progress)
   records = {}
   with bar, contextlib.ExitStack() as stack:
@@ -271,32 +271,37 @@ def _write_part(index: int, part: list[Span], *, chat_format, kind: str, dtype: 
   path = _record_path(work, index)
   if path.exists():
     return files.read_json(path)
-  tokenizer, start = chat_format.tokenizer, chat_format.document_start
-  lengths = tokenizer.byte_lengths()
-  builders = {split: shards.Builder(dtype) for split in SPLITS}
-  least = 1.0
-  for document in documents(part):
-    if ('messages' in document) != (kind == 'conversations'):
-      raise UserError(f'the first document is of kind {kind!r}; {document.get("id")!r} near {part[0].path} is not')
-    if kind == 'conversations':
-      ids, mask = chat_format.render(document)
-      size = int(lengths[ids].sum())
-    elif document['text']:
-      ids, mask = [start, *tokenizer.encode(document['text'])], None
-      size = len(valid(document['text']).encode())
-    else:
-      continue  # an empty text has nothing to predict
-    at = place(document)
-    least = min(least, at)
-    builders['val' if at < below else 'train'].add(ids, mask, size)
-  record = {'least': least, 'shards': {split: b.write(work / split, index) for split, b in builders.items()}}
+  lengths = chat_format.tokenizer.byte_lengths()
+  encode = functools.partial(_encode, chat_format=chat_format, kind=kind, lengths=lengths)
+  builders, skipped, hashes = {name: shards.Builder(dtype) for name in SPLITS}, jsonl.Skipped(), []
+  for split_hash, *encoded in documents(part, skipped, encode):
+    if encoded[0]:
+      hashes = [min([*hashes[:1], split_hash]), max([*hashes[1:], split_hash])]
+      builders['val' if split_hash < below else 'train'].add(*encoded)
+  record = {'hashes': hashes, 'skipped': dataclasses.asdict(skipped),
+            'shards': {name: b.write(work / name, index) for name, b in builders.items()}}
   files.write_json(path, record)
   return record
 
 
+def _encode(document: dict, *, chat_format: chat.Format, kind: str, lengths: np.ndarray) -> tuple:
+  """(split hash, ids, mask, bytes) of a document; no ids if its text is empty.
+
+  Raises UserError with the cause if it cannot be used.
+  """
+  if ('messages' in document) != (kind == 'conversations'):
+    raise UserError(f'the first document is of kind {kind!r}; this is a {"document" if "text" in document else "conversation"}')
+  if kind == 'conversations':
+    ids, mask = chat_format.render(document)
+    return split.split_hash(document), ids, mask, int(lengths[ids].sum())
+  text = document['text']
+  ids = [chat_format.document_start, *chat_format.tokenizer.encode(text)] if text else []
+  return split.split_hash(document), ids, None, len(valid(text).encode())
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.tokenize', description='Documents to token shards.')
-  parser.add_argument('--input', required=True, help='glob patterns of JSONL or text files, between commas')
+  parser.add_argument('--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas')
   parser.add_argument('--tokenizer', required=True, help=tokenizers.SPEC)
   parser.add_argument('--chat-format', default='auto', help='of conversations: as config.data.chat_format')
   parser.add_argument('--no-tools', action='store_true', help='of conversations: as config.data.tools=False')
@@ -305,12 +310,12 @@ def main() -> None:
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')
   parser.add_argument('--shard-bytes', type=int, default=64 << 20, help='input bytes that make one shard')
   args = parser.parse_args()
-  talks = holds_conversations(find(args.input))
+  talks = holds_conversations(sources.find(args.input))
   chat_format = chat.load(args.tokenizer, args.chat_format, extend=talks, tools=not args.no_tools)
   options = {'held_out': args.held_out, 'workers': args.workers, 'shard_bytes': args.shard_bytes}
-  for split, m in tokenize(args.input, args.out, chat_format, **options).items():
+  for name, m in tokenize(args.input, args.out, chat_format, **options).items():
     sizes = f'{m["documents"]:,} documents, {m["tokens"]:,} tokens, {m["bytes"]:,} bytes, {len(m["shards"])} shards'
-    print(f'{args.out}/{split}/manifest.json: {sizes}')
+    print(f'{args.out}/{name}/manifest.json: {sizes}')
 
 
 if __name__ == '__main__':

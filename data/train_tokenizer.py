@@ -9,13 +9,13 @@ Both files give identical ids and load as the same tokenizer (data/tokenizer.py)
 import argparse
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
 import tqdm
 from tokenizers import models, pre_tokenizers, trainers
 
-from data import chat, tokenize
+from data import chat, jsonl, sources, split, tokenize
 from data.tokenizers import bpe
 from data.tokenizers.base import valid
 from lm import errors, files
@@ -99,30 +99,41 @@ def train(
 
 
 def train_files(
-  inputs: tokenize.Inputs, vocab_size: int, out: files.Path, *, held_out: float = 0.05, pattern: str = 'deepdive'
+  inputs: sources.Inputs, vocab_size: int, out: files.Path, *, held_out: float = 0.05, pattern: str = 'deepdive'
 ) -> dict:
   """`train` on the documents of files, measured on those that data.tokenize holds out of them."""
-  spans = tokenize.spans(tokenize.find(inputs), 1 << 40)
-  places = [tokenize.place(d) for d in tokenize.documents(spans)]
-  if not places:
-    raise UserError(f'no document in {", ".join(s.path for s in spans[:3])}')
-  threshold, aside = tokenize.threshold(places, held_out), []
+  found = sources.find(inputs)
+  spans, skipped = tokenize.spans(found, 1 << 40), jsonl.Skipped()
+  hashes = [split_hash for split_hash, _ in _texts(spans, skipped)]
+  if not hashes:
+    raise skipped.nothing_left(f'no document in {sources.names(found)}')
+  skipped.report()
+  cutoff, aside = split.cutoff(hashes, held_out), []
 
   def texts():
-    for document, place in zip(tokenize.documents(spans), places, strict=True):
-      if 'text' not in document:
-        raise UserError(f'document {document.get("id")!r} has no "text"; a tokenizer learns from text')
-      if place < threshold:
-        aside.append(document['text'])
+    for split_hash, text in _texts(spans, jsonl.Skipped()):
+      if split_hash < cutoff:
+        aside.append(text)
       else:
-        yield document['text']
+        yield text
 
   return train(texts(), vocab_size, chat.SPECIAL_TOKENS, out, held_out=aside, pattern=pattern)
 
 
+def _texts(spans: Sequence[tokenize.Span], skipped: jsonl.Skipped) -> Iterator[tuple[float, str]]:
+  """Yields (split hash, text) of the documents that data.tokenize makes shards of."""
+
+  def parse(document):
+    if 'text' not in document:
+      raise UserError('no "text"; a tokenizer learns from text')
+    return split.split_hash(document), document['text']
+
+  return ((split_hash, text) for split_hash, text in tokenize.documents(spans, skipped, parse) if text)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.')
-  parser.add_argument('--input', required=True, help='glob patterns of JSONL or text files, between commas')
+  parser.add_argument('--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas')
   parser.add_argument('--vocab-size', type=int, default=4096, help='ids before those of the special tokens')
   parser.add_argument('--out', required=True, help='folder to write, or FILE.json or FILE.tiktoken to write both')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on')

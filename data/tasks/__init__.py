@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from data import sources
 from data.tasks import documents as documents_lib
 from data.tasks import gsm8k as gsm8k_lib
 from data.tasks.base import Task
@@ -13,6 +16,7 @@ from data.tasks.numbers import Arithmetic, Calculator, Comparison
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
 from data.tasks.words import Counting, Spelling
+from lm import files
 from lm.errors import UserError, unknown
 from lm.files import Path
 
@@ -61,3 +65,29 @@ def make(names: Iterable[str], *, seed: int, documents: Path = '', held_out: flo
       contents = [read[cls.reads]]
     tasks.append(cls(seed, *contents, **given))
   return tasks
+
+
+def options(data: ConfigDict) -> dict[str, Any]:
+  """The arguments of `make` and `fingerprint` that `config.data` gives."""
+  return {'seed': data.task_seed, 'documents': data.documents, 'held_out': data.held_out, 'gsm8k': data.gsm8k,
+          'gsm8k_test': data.gsm8k_test}
+
+
+def fingerprint(names: Iterable[str], *, seed: int, documents: Path = '', held_out: float, gsm8k: str = '',
+                gsm8k_test: str = '') -> str:
+  """SHA-256 (hex) of what decides the problems of tasks: their names, the seed, and the content of the files they read.
+
+  Args: as of `make`.
+  """
+  names = list(names)
+  read = {TASKS[name].reads for name in names if name in TASKS}
+  made_from = {'names': names, 'seed': seed}
+  if 'documents' in read:
+    made_from |= {'documents': _digests(documents), 'held_out': held_out}
+  if 'gsm8k' in read:
+    made_from |= {'gsm8k': _digests(gsm8k), 'gsm8k_test': _digests(gsm8k_test)}
+  return files.digest(made_from)
+
+
+def _digests(inputs: Path) -> list[str]:
+  return [sources.sha256(file) for file in sources.find(inputs)] if inputs else []

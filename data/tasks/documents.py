@@ -3,13 +3,14 @@
 import collections
 import dataclasses
 import itertools
-import json
 import pathlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from data.tokenize import place, threshold
+from data import jsonl, split
+from data.tokenize import check_document
 from lm.errors import UserError
 from lm.files import Path
 
@@ -50,39 +51,60 @@ def read(path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: 
     max_words: of a summary.
     num_words: how many of the commonest words are kept.
 
+  A row that is no such document is skipped, and said to be.
+
   Raises:
-    FileNotFoundError, or UserError naming the file and line that is no document, or the file if it describes nothing.
+    OSError: the file cannot be read. UserError: it holds no documents, or they describe nothing.
   """
+  skipped = jsonl.Skipped()
+  pages = list(jsonl.read(path, _parse, skipped))
+  if not pages:
+    raise skipped.nothing_left(f'{path}: no documents')
+  skipped.report()
+  cutoff = split.cutoff([page.split_hash for page in pages], held_out)
   modules, counts, names = set(), collections.Counter(), set()
   modules_of = collections.defaultdict(set)
-  entries = {False: {}, True: {}}  # by split, (name, summary) to the first module that has it
-  documents = list(_documents(path))
-  if not documents:
-    raise UserError(f'{path}: no documents')
-  places = [place(document) for document in documents]
-  limit = threshold(places, held_out)
-  for document, where in zip(documents, places, strict=True):
-    identifiers = re.findall(r'[A-Za-z_][A-Za-z0-9_]*', document['text'])
+  entries = {False: {}, True: {}}  # by whether it is held out: (name, summary) to the first module that has it
+  for page in pages:
+    identifiers = re.findall(r'[A-Za-z_][A-Za-z0-9_]*', page.text)
     names.update(word.lower() for word in identifiers)
     counts.update(word for word in identifiers if re.fullmatch(r'[a-z]{3,8}', word))
-    module = module_of(document['metadata']['url'])
-    if module is None:
+    if page.module is None:
       continue
-    modules.add(module)
-    held = where < limit
+    modules.add(page.module)
+    held = page.split_hash < cutoff
     found = entries[held]
-    for name, summary in extract(document['text']):
+    for name, summary in extract(page.text):
       if not held:
-        modules_of[name].add(module)
+        modules_of[name].add(page.module)
       if len(summary.split()) <= max_words:
-        found[name, summary] = min(module, found.get((name, summary), module))
-  train, test = (tuple(sorted(Entry(module, *pair) for pair, module in entries[split].items() if pair not in other))
-                 for split, other in ((False, {}), (True, entries[False])))
+        found[name, summary] = min(page.module, found.get((name, summary), page.module))
+  train, test = (tuple(sorted(Entry(module, *pair) for pair, module in entries[held].items() if pair not in other))
+                 for held, other in ((False, {}), (True, entries[False])))
   if not train:
     raise UserError(f'{path}: found no descriptions of functions in its {len(modules)} modules')
   words = sorted(counts, key=lambda word: (-counts[word], word))[:num_words]
   homes = {name: tuple(sorted(found)) for name, found in sorted(modules_of.items())}
   return Documents(tuple(sorted(modules)), train, test, homes, tuple(words), frozenset(names | {m.lower() for m in modules}))
+
+
+class _Page(NamedTuple):
+  split_hash: float
+  module: str | None
+  text: str
+
+
+def _parse(row: Any) -> _Page:
+  """The page of a row. Raises UserError if it is no document."""
+  if not isinstance(row, dict) or not isinstance(row.get('text'), str):
+    raise UserError(f'a document has a "text"; found {row!r:.80}')
+  metadata = check_document(row).get('metadata')
+  if not isinstance(metadata, dict) or 'cluster' not in metadata or not isinstance(metadata.get('url'), str):
+    raise UserError(f'metadata must have "url" and "cluster"; found {metadata!r:.80}')
+  try:
+    return _Page(split.split_hash(row), module_of(metadata['url']), row['text'])
+  except ValueError as error:
+    raise UserError(f'metadata.url is {metadata["url"]!r:.80}: {error}') from error
 
 
 def extract(text: str) -> Iterator[tuple[str, str]]:
@@ -101,19 +123,3 @@ def module_of(url: str) -> str | None:
   if stem == name or stem in ('index', 'topics', 'keywords') or not _MODULE.match(stem):
     return None
   return stem
-
-
-def _documents(path: Path) -> Iterator[dict]:
-  with open(path, encoding='utf-8') as lines:
-    for number, line in enumerate(lines, 1):
-      where = f'{path}, line {number}'
-      try:
-        document = json.loads(line)
-      except ValueError as error:
-        raise UserError(f'{where}: not JSON: {error}') from error
-      if not isinstance(document, dict) or not isinstance(document.get('text'), str):
-        raise UserError(f'{where}: a document has a "text"; found {line[:80]!r}')
-      metadata = document.get('metadata')
-      if not isinstance(metadata, dict) or not {'url', 'cluster'} <= metadata.keys():
-        raise UserError(f'{where}: metadata must have "url" and "cluster"; found {metadata!r:.80}')
-      yield document

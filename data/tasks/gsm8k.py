@@ -7,14 +7,11 @@ before a number is the calculator's call that gave it.
 import dataclasses
 import decimal
 import functools
-import glob
-import json
-import pathlib
 import random
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from data import chat
+from data import chat, jsonl, sources
 from data.tasks.base import Task, ask, first_number, held_out, last_number
 from data.tools import calculate
 from lm.errors import UserError
@@ -32,43 +29,39 @@ class Problems:
 
 
 def read(paths: str, test_paths: str | None = None) -> Problems:
-  """Reads files, given as paths or globs between commas.
+  """Reads files, given as paths, URLs or globs between commas. A line that is not as described is skipped, and said to be.
 
   Args:
     test_paths: those of the test split; None: one in eight of the questions in `paths`, by hash.
 
   Raises:
-    FileNotFoundError, UserError: there is no such file, or naming the line that is not as described.
+    FileNotFoundError: there is no such file. UserError: none of its lines is as described.
   """
-  lines = _lines(paths)
+  rows = _rows(paths)
   if test_paths:
-    test = _lines(test_paths)
+    test = _rows(test_paths)
     asked = {question for question, _ in test}
   else:
-    asked = {question for question, _ in lines if held_out(f'gsm8k/{question}')}
-    test = [line for line in lines if line[0] in asked]
-  return Problems(tuple(line for line in lines if line[0] not in asked), tuple(test))
+    asked = {question for question, _ in rows if held_out(f'gsm8k/{question}')}
+    test = [row for row in rows if row[0] in asked]
+  return Problems(tuple(row for row in rows if row[0] not in asked), tuple(test))
 
 
-def _lines(paths: str) -> list[tuple[str, str]]:
-  found = []
-  for pattern in paths.split(','):
-    matches = sorted(glob.glob(pattern))
-    if not matches:
-      raise FileNotFoundError(f'no file {pattern}')
-    for path in matches:
-      for number, line in enumerate(pathlib.Path(path).read_text(encoding='utf-8').splitlines(), 1):
-        try:
-          value = json.loads(line)
-          question, answer = value['question'], value['answer']
-          good = isinstance(question, str) and isinstance(answer, str) and _marked(answer) is not None
-        except (ValueError, KeyError, TypeError):
-          good = False
-        if not good:
-          raise UserError(f'{path}:{number}: not {{"question": text, "answer": text that ends with #### and a number}}: '
-                          f'{line:.80}')
-        found.append((question.strip(), answer.strip()))
+def _rows(inputs: str) -> list[tuple[str, str]]:
+  skipped = jsonl.Skipped()
+  found = [row for file in sources.find(inputs) for row in jsonl.read(file.path, _parse, skipped)]
+  if not found:
+    raise skipped.nothing_left(f'no word problems in {inputs}')
+  skipped.report()
   return found
+
+
+def _parse(row: Any) -> tuple[str, str]:
+  """(question, answer) of a row. Raises UserError if it is no word problem."""
+  question, answer = (row.get(name) if isinstance(row, dict) else None for name in ('question', 'answer'))
+  if not isinstance(question, str) or not isinstance(answer, str) or _marked(answer) is None:
+    raise UserError(f'not {{"question": text, "answer": text that ends with #### and a number}}: {row!r:.80}')
+  return question.strip(), answer.strip()
 
 
 def _marked(text: str) -> decimal.Decimal | None:

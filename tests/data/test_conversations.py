@@ -1,10 +1,11 @@
 import collections
 import json
+import re
 
 import pytest
 from commands import run
 
-from data import chat, conversations, tasks
+from data import chat, conversations, jsonl, tasks
 from lm.errors import UserError
 
 
@@ -62,17 +63,20 @@ def test_public_formats_are_read(tmp_path):
                   {'role': 'assistant', 'content': 'Hi.'}]},
     {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]},
   ]
-  assert list(conversations.read(source)) == expected
+  assert list(conversations.read(source, jsonl.Skipped())) == expected
   counts = conversations.write(tmp_path / 'out', MADE, examples=2, seed=0, inputs=[source])
   assert counts == {'arithmetic': 1, 'identity': 1, 'chat': 3}
   assert rows(tmp_path / 'out')[2:] == [{**row, 'task': 'chat'} for row in expected]
-  assert list(conversations.read(tmp_path / 'out'))[2:] == expected  # what is written can be read again
+  assert list(conversations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected  # what is written can be read again
 
 
 @pytest.mark.parametrize(('row', 'message'), [
   ('{"data": ["a", "b"', 'not JSON'),
   ([], '"messages" or "data"'),
   ({'id': 'x'}, '"messages" or "data"'),
+  ('null', '"messages" or "data"'),
+  ('{"data": ["a", "' + '[' * 9 + '", ' + '[' * 100_000, 'nested too deep'),
+  ({'data': ['\ud800 ', 7]}, r'data\[1\] must be text'),
   ({'data': 'hello'}, 'data must be a list'),
   ({'data': ['a', None]}, r'data\[1\] must be text'),
   ({'data': ['a', '']}, r'messages\[1\].content is empty'),
@@ -82,10 +86,17 @@ def test_public_formats_are_read(tmp_path):
   ({'messages': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'b'}]}, r"messages\[1\].role 'bot'"),
   ({'messages': [{'role': 'user', 'value': 'a'}]}, r'messages\[0\]'),
 ])
-def test_malformed_rows_are_refused_by_file_line_and_field_and_nothing_is_written(tmp_path, row, message):
-  source, out = lines(tmp_path / 'chat.jsonl', ULTRACHAT, row), tmp_path / 'out.jsonl'
+def test_malformed_rows_are_skipped_by_file_line_and_field(tmp_path, row, message, capsys):
+  source, out = lines(tmp_path / 'chat.jsonl', ULTRACHAT, row, ULTRACHAT_200K), tmp_path / 'out.jsonl'
+  assert conversations.write(out, MADE, examples=3, seed=0, inputs=[source])['chat'] == 2
+  assert len(rows(out)) == 5
+  assert re.search(rf'1 row skipped; the first: .*chat\.jsonl, line 2: .*{message}', capsys.readouterr().err)
+
+
+def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_path):
+  source, out = lines(tmp_path / 'chat.jsonl', [], {}), tmp_path / 'out.jsonl'
   out.write_text('what was there')
-  with pytest.raises(UserError, match=rf'chat\.jsonl, line 2: .*{message}'):
+  with pytest.raises(UserError, match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: a row'):
     conversations.write(out, MADE, examples=3, seed=0, inputs=[source])
   assert out.read_text() == 'what was there'
   assert {path.name for path in tmp_path.iterdir()} == {'chat.jsonl', 'out.jsonl'}

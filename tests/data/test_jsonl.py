@@ -27,17 +27,26 @@ def read(path, **options):
 GOOD = b'{"text": "good"}\n'
 
 
-@pytest.mark.parametrize(('line', 'cause'), [
-  (b'{"text": "cut', 'not JSON'), (b'null', 'a row has a "text"'), (b'[]', 'a row has'), (b'{"text": null}', 'a row has'),
-  (b'{"other": 1}', 'a row has'), (b'\xff\xfe\x00', 'not UTF-8'), (b'[' * 200_000, 'nested too deep'),
-  (b'{"text": ' + b'1' * 5000 + b'}', 'not JSON'), (b'\x00\x00', 'not JSON'),
-])
+@pytest.mark.parametrize(
+  ('line', 'cause'),
+  [
+    (b'{"text": "cut', 'not JSON'),
+    (b'null', 'a row has a "text"'),
+    (b'[]', 'a row has'),
+    (b'{"text": null}', 'a row has'),
+    (b'{"other": 1}', 'a row has'),
+    (b'\xff\xfe\x00', 'not UTF-8'),
+    (b'[' * 200_000, 'nested too deep'),
+    (b'{"text": ' + b'1' * 5000 + b'}', 'not JSON'),
+    (b'\x00\x00', 'not JSON'),
+  ],
+)
 def test_a_bad_row_is_skipped_with_its_line_and_cause(tmp_path, line, cause):
   path = tmp_path / 'rows.jsonl'
   path.write_bytes(GOOD + b'\n' + line + b'\n' + GOOD)
   texts, skipped = read(path)
   assert texts == ['good', 'good'] and skipped.count == 1
-  (place, why), = skipped.rows
+  ((place, why),) = skipped.rows
   assert place == f'{path}, line 3' and cause in why
   assert str(skipped).startswith(f'1 row skipped; the first: {path}, line 3: ')
 
@@ -60,12 +69,16 @@ def test_a_row_that_is_too_long_is_skipped_without_being_held(tmp_path, monkeypa
     assert [place for place, _ in skipped.rows] == [f'{path}, line {n}' for n in [*skipped_rows, 4]]
 
 
-@pytest.mark.parametrize(('suffix', 'pack'), [('.gz', gzip.compress), ('.bz2', bz2.compress), ('.xz', lzma.compress)])
+@pytest.mark.parametrize(
+  ('suffix', 'pack'), [('.gz', gzip.compress), ('.bz2', bz2.compress), ('.xz', lzma.compress)]
+)
 def test_packed_files_are_read_and_damaged_ones_as_far_as_they_go(tmp_path, suffix, pack):
   path = tmp_path / f'rows.jsonl{suffix}'
   path.write_bytes(pack(GOOD * 3))
   assert read(path) == (['good'] * 3, jsonl.Skipped())
-  rows = b''.join(json.dumps({'text': f'{i} {hash(str(i))}'}).encode() + b'\n' for i in range(50_000))
+  rows = b''.join(
+    json.dumps({'text': f'{i} {hash(str(i))}'}).encode() + b'\n' for i in range(50_000)
+  )
   path.write_bytes(pack(rows)[:-200])
   texts, skipped = read(path)
   assert skipped.count == 1 and 'cut off or damaged' in skipped.rows[0][1]

@@ -1,7 +1,9 @@
+import hashlib
+
 import numpy as np
 import pytest
 
-from data import shards
+from data import shards, sources
 from lm import files
 from lm.errors import UserError
 
@@ -30,6 +32,47 @@ def test_any_span_of_any_shards(tmp_path, dtype):
     parts = shards.Stream(tmp_path, manifest, mask=is_mask).read(spans)
     for (start, stop), part in zip(spans, parts, strict=True):
       np.testing.assert_array_equal(part, expected[start:stop])
+
+
+@pytest.fixture
+def large(tmp_path):
+  """A manifest whose files have more than 256 MiB together: most of them a hole that takes no room on the disk."""
+  builder = shards.Builder('uint16')
+  builder.add([1, 2, 3], None, 3)
+  line = builder.write(tmp_path, 0)
+  path = tmp_path / line['file']
+  with open(path, 'r+b') as file:
+    file.truncate(300 << 20)
+  line |= {'size': 300 << 20, 'sha256': files.sha256(path)}
+  files.write_json(tmp_path / 'manifest.json', shards.manifest({'version': shards.VERSION, 'dtype': 'uint16'}, [line]))
+  return tmp_path / 'manifest.json', path
+
+
+def test_a_flipped_byte_in_a_large_file_is_found(large, tmp_path, monkeypatch):
+  monkeypatch.setattr(sources, 'CACHE', tmp_path / 'cache')
+  manifest, path = large
+  shards.read_manifest(manifest)
+  with open(path, 'r+b') as file:
+    file.seek(200 << 20)
+    file.write(b'\x01')
+  with pytest.raises(UserError, match=f'{path.name} is damaged: its SHA-256'):
+    shards.read_manifest(manifest)
+  shards.read_manifest(manifest, verify=False)
+
+
+def test_a_large_file_is_hashed_once(large, tmp_path, monkeypatch):
+  monkeypatch.setattr(sources, 'CACHE', tmp_path / 'cache')
+  monkeypatch.setattr(sources, 'SETTLED_SECONDS', -1e9)  # as if it had been written long ago
+  manifest, path = large
+  shards.read_manifest(manifest)
+  plain = hashlib.file_digest
+
+  def file_digest(file, name):
+    assert file.name != str(path), 'hashed again'
+    return plain(file, name)
+
+  monkeypatch.setattr(sources.hashlib, 'file_digest', file_digest)
+  shards.read_manifest(manifest)
 
 
 @pytest.mark.parametrize('part', ['tokens', 'index', 'mask'])

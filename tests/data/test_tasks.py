@@ -2,14 +2,23 @@ import dataclasses
 import decimal
 import json
 import os
+import pathlib
+import pickle
 import re
 import subprocess
 import sys
 
+import fsspec
+import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader
 
-from data import chat, identity, tasks, tokenize
+import eval as evaluation
+from configs import base as base_config
+from data import chat, conversations, identity, tasks, tokenize
+from data.split import split_hash
 from data.tasks import base, documents, refusal
+from lm import config as config_lib
 from lm.errors import UserError
 
 FORMAT = chat.load('bytes')
@@ -336,15 +345,28 @@ def test_functions_that_train_documents_describe_alike_are_not_tested(corpus):
   assert 'same' in read.words and not {'at', 'Return', 'undescribed'} & set(read.words)
 
 
-@pytest.mark.parametrize(('line', 'message'), [
-  ('{', 'line 2: not JSON'), ('[]', r'line 2: a document has a "text"'), ('{"text": 1}', 'line 2'),
-  ('{"text": "a"}', 'line 2: metadata'), ('{"text": "a", "metadata": {"url": "x"}}', 'line 2.*cluster'),
+@pytest.mark.parametrize(('line', 'cause'), [
+  ('{', 'not JSON'), ('[]', 'a document has a "text"'), ('{"text": 1}', 'a document has a "text"'),
+  ('{"text": "a"}', 'metadata must have "url" and "cluster"'), ('{"text": "a", "metadata": {"url": "x"}}', '"cluster"'),
+  ('{"text": "a", "metadata": {"url": 1, "cluster": "c"}}', '"url"'), ('[' * 100_000, 'nested too deep'),
+  ('{"text": "a", "metadata": {"url": "http://[", "cluster": "c"}}', 'url'),
 ])
-def test_what_is_no_document_is_refused_by_file_and_line(tmp_path, line, message):
+def test_what_is_no_document_is_skipped_by_file_and_line(corpus, tmp_path, line, cause, capsys):
+  rows = corpus.read_text().splitlines()
   path = tmp_path / 'documents.jsonl'
-  path.write_text('{"text": "a", "metadata": {"url": "x", "cluster": "y"}}\n' + line + '\n')
-  with pytest.raises(UserError, match=rf'documents\.jsonl, {message}'):
-    tasks.make(['docs'], seed=0, documents=path)
+  path.write_text('\n'.join([rows[0], line, *rows[1:]]))
+  assert documents.read(path) == documents.read(corpus)
+  said = capsys.readouterr().err
+  assert f'1 row skipped; the first: {path}, line 2: ' in said and cause in said
+  path.write_text(line)
+  with pytest.raises(UserError, match=rf'documents\.jsonl: no documents: 1 row skipped.*{cause}'):
+    documents.read(path)
+
+
+def test_documents_are_read_from_a_bucket(corpus):
+  with fsspec.open('memory://tasks/documents.jsonl.gz', 'wb', compression='gzip') as file:
+    file.write(corpus.read_bytes())
+  assert documents.read('memory://tasks/documents.jsonl.gz') == documents.read(corpus)
 
 
 def test_documents_that_describe_nothing_are_refused(tmp_path):
@@ -359,13 +381,73 @@ def test_documents_that_describe_nothing_are_refused(tmp_path):
 
 def test_held_out_documents_are_those_of_the_token_shards(corpus):
   held_out = {document['metadata']['url'].split('/')[-1].removesuffix('.html')
-              for document in map(json.loads, corpus.read_text().splitlines()) if tokenize.place(document) < 0.3}
+              for document in map(json.loads, corpus.read_text().splitlines()) if split_hash(document) < 0.3}
   read = documents.read(corpus, held_out=0.3)
   assert {entry.module for entry in read.test} == held_out and 5 < len(held_out) < 30
   assert not held_out & {entry.module for entry in read.train}
   with pytest.raises(UserError, match=r"'reading'.*hold out more"):
     tasks.make(['reading'], seed=0, documents=corpus, held_out=0.0)
   assert tasks.make(['spelling'], seed=0, documents=corpus, held_out=0.0)
+
+
+def documents_in(problems):
+  """The made-up pages that passages are from."""
+  return {re.search('mod[0-9]+', problem['messages'][0]['content'])[0] for problem in problems}
+
+
+@pytest.mark.parametrize('share', [0.01, 0.4])
+def test_reading_is_tested_on_pages_that_token_shards_hold_out(corpus, tmp_path, share):
+  """By the config that evaluation and training take, and by the share that the shards were really made with."""
+  tokenize.tokenize(corpus, tmp_path, FORMAT, held_out=share, progress=False)
+  tokens = np.concatenate([np.frombuffer(record, '<u2') for record in ArrayRecordReader(
+    str(tmp_path / 'val' / 'tokens-00000.array_record')).read_all()])
+  held_out = set(re.findall('Help on module (mod[0-9]+)', bytes(tokens[tokens < 256].astype(np.uint8)).decode()))
+  config = base_config.get_config()
+  config.data.documents, config.data.held_out = str(corpus), share
+  task, = evaluation.make_tasks(config, 'reading')
+  assert documents_in(task.problem(i, 'test') for i in range(300)) == held_out
+
+
+def test_a_recipe_tells_its_tasks_what_its_tokenizer_stage_held_out():
+  recipe = base_config.get_recipe()
+  recipe.tokenizer.held_out = 0.25
+  placed = config_lib.place(recipe, 'runs/x')
+  assert [placed[stage].data.held_out for stage in ('tokenizer', 'pretrain', 'sft', 'rl') if stage != 'tokenizer'] == [0.25] * 3
+  assert pickle.loads(pickle.dumps(placed.sft)).data.held_out == 0.25
+
+
+def test_the_command_that_writes_conversations_takes_the_share(corpus, tmp_path, monkeypatch):
+  command = ['conversations', '--tasks=reading', f'--documents={corpus}', '--examples=40', '--split=test']
+  for share in ('0.1', '0.4'):
+    monkeypatch.setattr(sys, 'argv', [*command, f'--held-out={share}', f'--out={tmp_path / share}'])
+    conversations.main()
+    rows = [json.loads(line) for line in (tmp_path / share).read_text().splitlines()]
+    held_out = {entry.module for entry in documents.read(corpus, held_out=float(share)).test}
+    assert rows and documents_in(rows) <= held_out
+
+
+def test_what_tasks_are_made_from_has_a_fingerprint_of_its_content(corpus, word_problems, tmp_path):
+  """Paths do not matter, content does: of what the named tasks read."""
+  documents_copy, problems_copy = tmp_path / 'd.jsonl', tmp_path / 'p.jsonl'
+  documents_copy.write_bytes(corpus.read_bytes())
+  problems_copy.write_bytes(pathlib.Path(word_problems).read_bytes())
+
+  def fingerprint(names='docs,gsm8k', **changes):
+    options = {'seed': 0, 'documents': str(documents_copy), 'held_out': 0.05, 'gsm8k': str(problems_copy), 'gsm8k_test': ''}
+    return tasks.fingerprint(names.split(','), **options | changes)
+
+  first = fingerprint()
+  assert fingerprint(documents=str(corpus), gsm8k=word_problems) == first
+  others = [fingerprint(seed=1), fingerprint(held_out=0.1), fingerprint('docs'), fingerprint(gsm8k_test=word_problems)]
+  arithmetic = fingerprint('arithmetic')
+  with open(documents_copy, 'a') as file:
+    file.write('\n')
+  others.append(fingerprint())
+  with open(problems_copy, 'a') as file:
+    file.write('\n')
+  others.append(fingerprint())
+  assert len({first, *others}) == 1 + len(others)
+  assert fingerprint('arithmetic') == arithmetic  # it reads none of them
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -431,10 +513,13 @@ def test_files_are_globs_between_commas(tmp_path):
 
 @pytest.mark.parametrize('line', [{'question': 'a'}, {'question': 'a', 'answer': '3'}, {'question': 1, 'answer': '#### 3'}, 7,
                                   {'question': 'a', 'answer': '#### x'}])
-def test_lines_that_are_not_word_problems_are_named(line, tmp_path):
-  path = write_lines(tmp_path / 'x.jsonl', word_problem(0), line)
-  with pytest.raises(UserError, match=r'x\.jsonl:2: not .*question'):
-    tasks.make(['gsm8k'], seed=0, gsm8k=path)
+def test_lines_that_are_not_word_problems_are_skipped_and_named(line, tmp_path, capsys):
+  path = write_lines(tmp_path / 'x.jsonl', word_problem(0), line, word_problem(1))
+  task, = tasks.make(['gsm8k'], seed=0, gsm8k=path, gsm8k_test=write_problems(tmp_path / 'test.jsonl', [5]))
+  assert {task.problem(i, 'train')['key'] for i in range(2)} == {word_problem(i)['question'] for i in range(2)}
+  assert f'1 row skipped; the first: {path}, line 2: not ' in capsys.readouterr().err
+  with pytest.raises(UserError, match=r'no word problems in .*y\.jsonl: 1 row skipped; .*y\.jsonl, line 1: not .*question'):
+    tasks.make(['gsm8k'], seed=0, gsm8k=write_lines(tmp_path / 'y.jsonl', line))
 
 
 def test_word_problems_need_files(tmp_path):

@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 import os
 import pathlib
@@ -8,11 +9,14 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data import chat, tokenize
+from data import chat, jsonl, sources, tokenize
+from data.split import split_hash
+from lm import files
 from lm.errors import UserError
 
 FORMAT = chat.load('bytes')
@@ -74,7 +78,7 @@ def read(folder, key=None):
 
 def tree(folder):
   """Every file below a folder and its content."""
-  return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+  return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file() and p.name != '.lock'}
 
 
 def run(inputs, out, **options):
@@ -110,7 +114,8 @@ def test_cuts_lose_and_repeat_no_line(tmp_path):
   rows = [{'text': 'x' * n} for n in (1, 1, 1, 30, 5, 5, 100, 2)]
   path = write_lines(tmp_path / 'a.jsonl', rows)
   for size in range(1, path.stat().st_size + 2):
-    assert list(tokenize.documents(tokenize.spans([str(path)], size))) == rows
+    skipped = jsonl.Skipped()
+    assert list(tokenize.documents(tokenize.spans(sources.find(path), size), skipped)) == rows and not skipped.count
 
 
 def test_the_split_depends_on_the_cluster_alone(tmp_path):
@@ -229,27 +234,96 @@ def test_text_files_and_gzip(tmp_path):
   assert manifest['documents'] == 4
 
 
-def test_one_cluster_is_always_held_out(tmp_path):
+def test_one_cluster_at_least_is_held_out_and_one_is_not(tmp_path):
   for n in (2, 5):
     rows = make_documents(n)
-    run(write_lines(tmp_path / 'a.jsonl', rows), tmp_path / str(n), held_out=1e-9, shard_bytes=50)
-    least = min(rows, key=tokenize.place)
-    assert bytes(read(tmp_path / str(n) / 'val')[0][1:].astype(np.uint8)).decode() == least['text']
-    assert read(tmp_path / str(n) / 'train')[1]['documents'] == n - 1
-  with pytest.raises(UserError, match='of one cluster'):
-    run(write_lines(tmp_path / 'a.jsonl', rows[:1]), tmp_path / 'one')
-  assert not (tmp_path / 'one' / 'train').exists()
+    ordered = sorted(rows, key=split_hash)
+    for held_out, expected in ((1e-9, ordered[:1]), (1 - 1e-9, ordered[:-1])):
+      out = tmp_path / f'{n}-{held_out}'
+      run(write_lines(tmp_path / 'a.jsonl', rows), out, held_out=held_out, shard_bytes=50)
+      values = read(out / 'val')[0]
+      texts = [bytes(part[1:].astype(np.uint8)).decode() for part in np.split(values, np.flatnonzero(values == BOS)[1:])]
+      assert sorted(texts) == sorted(row['text'] for row in expected)
+      assert read(out / 'train')[1]['documents'] == n - len(expected)
 
 
-def test_bad_input(tmp_path):
+@pytest.mark.parametrize('below', [False, True])
+def test_a_single_cluster_is_trained_on_and_nothing_is_held_out(tmp_path, capsys, below):
+  names = (f'c{i}' for i in itertools.count())
+  cluster = next(name for name in names if (split_hash({'metadata': {'cluster': name}}) < 0.05) == below)
+  rows = [{'text': text, 'metadata': {'cluster': cluster}} for text in ('one', 'two')]
+  manifests = run(write_lines(tmp_path / 'a.jsonl', rows), tmp_path / 'out', shard_bytes=10)
+  assert {split: manifest['documents'] for split, manifest in manifests.items()} == {'train': 2, 'val': 0}
+  assert 'nothing is held out' in capsys.readouterr().err
+  assert run(tmp_path / 'a.jsonl', tmp_path / 'out', shard_bytes=10) == manifests  # it is complete
+
+
+def test_a_single_text_file_gives_shards_by_command(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(REPOSITORY)
+  monkeypatch.setattr(sys, 'argv', ['tokenize', '--input=README.md', '--tokenizer=bytes', f'--out={tmp_path}'])
+  tokenize.main()
+  assert read(tmp_path / 'train')[1]['documents'] == 1
+  said = capsys.readouterr()
+  assert 'nothing is held out' in said.err and '1 documents' in said.out
+
+
+BAD_ROWS = [b'{"text": \n', b'{"text": 3}\n', b'null\n', b'{"other": "x"}\n', b'\xff\xfe\n', b'[' * 100_000 + b'\n',
+            b'{"text": "x", "metadata": [1]}\n', b'{"messages": [{"role": "user", "content": "x"}]}\n']
+
+
+def test_bad_rows_are_skipped_and_listed_and_the_others_are_tokenized(tmp_path, capsys):
+  rows = make_documents(60)
+  run(write_lines(tmp_path / 'good.jsonl', rows), tmp_path / 'whole', held_out=0)
+  lines = [json.dumps(row).encode() + b'\n' for row in rows]
+  lines[7:7], lines[30:30] = BAD_ROWS[:4], BAD_ROWS[4:]
+  (tmp_path / 'a.jsonl').write_bytes(b''.join(lines))
+  for workers in (1, 2):
+    out = tmp_path / f'out{workers}'
+    capsys.readouterr()
+    manifest = run(tmp_path / 'a.jsonl', out, held_out=0, shard_bytes=2000, workers=workers)['train']
+    assert read(out / 'train')[0].tolist() == read(tmp_path / 'whole' / 'train')[0].tolist()
+    assert manifest['skipped'] == 8 and f'8 rows skipped; the first: {tmp_path}/a.jsonl, line 8: ' in capsys.readouterr().err
+    listed = [json.loads(line) for line in (out / 'skipped.jsonl').read_text().splitlines()]
+    assert [row['place'] for row in listed] == [f'{tmp_path}/a.jsonl, line {n}' for n in (8, 9, 10, 11, 31, 32, 33, 34)]
+    causes = ('not JSON', '"text"', '"text"', '"text"', 'not UTF-8', 'too deep', 'metadata', 'conversation')
+    assert all(cause in row['cause'] for cause, row in zip(causes, listed, strict=True))
+
+
+def test_lone_surrogates_are_no_obstacle(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"text": "a\\ud800b", "id": "\\udfff"}\n{"text": "c"}\n')
+  run(tmp_path / 'a.jsonl', tmp_path / 'out', held_out=0)
+  values, manifest = read(tmp_path / 'out' / 'train')
+  assert manifest['documents'] == 2 and bytes(values[1:6].astype(np.uint8)).decode() == 'a\N{REPLACEMENT CHARACTER}b'
+
+
+def test_conversations_that_cannot_be_rendered_are_skipped_by_line(tmp_path):
+  rows = make_conversations(5)
+  bad = {'messages': [{'role': 'cook', 'content': 'x'}]}
+  write_lines(tmp_path / 'a.jsonl', [*rows[:2], bad, *rows[2:], {'text': 'a document'}])
+  manifest = run(tmp_path / 'a.jsonl', tmp_path / 'out', held_out=0)['train']
+  assert manifest['documents'] == 5 and manifest['skipped'] == 2
+  listed = [json.loads(line) for line in (tmp_path / 'out' / 'skipped.jsonl').read_text().splitlines()]
+  assert listed[0]['place'].endswith('a.jsonl, line 3') and "'cook'" in listed[0]['cause']
+
+
+def test_files_that_are_damaged_are_read_as_far_as_they_go(tmp_path):
+  whole = ''.join(json.dumps({'text': f'{i} {random.Random(i).random()}'}) + '\n' for i in range(5000)).encode()
+  (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(whole)[:-1000])
+  (tmp_path / 'b.txt').write_bytes(b'\xff\xfe')
+  (tmp_path / 'c.txt').write_text('good')
+  manifest = run(f'{tmp_path}/*', tmp_path / 'out', held_out=0)['train']
+  assert manifest['skipped'] == 2 and 2000 < manifest['documents'] < 5000
+  listed = (tmp_path / 'out' / 'skipped.jsonl').read_text()
+  assert 'a.jsonl.gz, line' in listed and 'cut off or damaged' in listed and 'b.txt' in listed and 'not UTF-8' in listed
+
+
+def test_no_row_that_can_be_used_is_an_error_with_the_first_cause(tmp_path):
   out = tmp_path / 'out'
   cases = {
     '': 'no document in .*a.jsonl',
     '{"text": ""}\n': 'all documents of .*a.jsonl are empty',
-    '{"text": "x"}\n{"text": \n': 'a.jsonl at byte 14: not JSON',
-    '{"text": 3}\n': 'a.jsonl at byte 0: neither a document',
-    '{"text": "x"}\n{"messages": []}\n': "first document is of kind 'text'",
-    '{"messages": [{"role": "cook", "content": "x"}]}\n': 'cook',
+    '{"text": \n': r'no document in .*a.jsonl: 1 row skipped; the first: .*a\.jsonl, line 1: not JSON',
+    '{"messages": [{"role": "cook", "content": "x"}]}\n': r'a\.jsonl, line 1: .*cook',
   }
   for content, message in cases.items():
     (tmp_path / 'a.jsonl').write_text(content)
@@ -257,11 +331,8 @@ def test_bad_input(tmp_path):
       run(tmp_path / 'a.jsonl', out)
     assert not list(out.glob('[a-z]*'))
   (tmp_path / 'bad.txt').write_bytes(b'\xff\xfe')
-  with pytest.raises(UserError, match=r'bad\.txt is not UTF-8'):
+  with pytest.raises(UserError, match=r'bad\.txt: not UTF-8'):
     run(tmp_path / 'bad.txt', out)
-  (tmp_path / 'cut.jsonl.gz').write_bytes(gzip.compress(b'{"text": "x"}\n')[:-1])
-  with pytest.raises(UserError, match=r'cut\.jsonl\.gz is cut off or damaged'):
-    run(tmp_path / 'cut.jsonl.gz', out)
   with pytest.raises(FileNotFoundError, match=r"matches '.*absent"):
     run(tmp_path / 'absent*.jsonl', out)
   write_lines(tmp_path / 'a.jsonl', make_documents(3))
@@ -269,9 +340,51 @@ def test_bad_input(tmp_path):
     run(tmp_path / 'a.jsonl', out, held_out=1.5)
 
 
-def test_a_worker_that_fails_ends_the_run_at_once(tmp_path):
-  rows = make_documents(400)
-  write_lines(tmp_path / 'a.jsonl', [*rows[:5], {'text': 1}, *rows[5:]])
-  with pytest.raises(UserError, match=r'a\.jsonl at byte \d+: neither'):
+def test_a_worker_that_fails_ends_the_run_at_once(tmp_path, monkeypatch):
+  write_lines(tmp_path / 'a.jsonl', make_documents(400))
+  with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+    patch.setattr(tokenize, '_records', lambda *_: 1 / 0)
+    run(tmp_path / 'a.jsonl', tmp_path / 'out', shard_bytes=1000)
+  (tmp_path / 'out' / '.tokenize' / 'train').write_text('a file where a folder is to be')
+  with pytest.raises(OSError, match='train'):
     run(tmp_path / 'a.jsonl', tmp_path / 'out', workers=2, shard_bytes=1000)
-  assert len(list((tmp_path / 'out' / '.tokenize' / 'parts').glob('*'))) < 100
+  assert not list((tmp_path / 'out').glob('[a-z]*'))
+
+
+@pytest.mark.parametrize('suffix', ['.jsonl', '.jsonl.gz'])
+def test_input_in_a_bucket_gives_the_same_shards(tmp_path, suffix):
+  rows = make_documents(80)
+  for i, name in enumerate(('00000', '00001')):
+    content = ''.join(json.dumps(row) + '\n' for row in rows[40 * i : 40 * i + 40])
+    (tmp_path / 'in').mkdir(exist_ok=True)
+    local, url = tmp_path / 'in' / f'{name}{suffix}', f'memory://tokenize/in/{name}{suffix}'
+    for path in (local, url):
+      with fsspec.open(str(path), 'wb', compression='infer') as file:
+        file.write(content.encode())
+  for inputs, out in ((f'{tmp_path}/in/*{suffix}', 'local'), (f'memory://tokenize/in/*{suffix}', 'bucket')):
+    run(inputs, tmp_path / out, shard_bytes=2000)
+  for split in ('train', 'val'):
+    assert (read(tmp_path / 'local' / split)[0] == read(tmp_path / 'bucket' / split)[0]).all()
+
+
+def test_a_second_run_on_one_folder_is_refused(tmp_path):
+  source = write_lines(tmp_path / 'a.jsonl', make_documents(100))
+  with files.locked(tmp_path / 'out'), pytest.raises(UserError, match='already in use'):
+    run(source, tmp_path / 'out')
+  first = run(source, tmp_path / 'out')
+  with files.locked(tmp_path / 'out'):
+    assert run(source, tmp_path / 'out') == first  # what is complete is only read
+
+
+def test_input_that_has_not_changed_is_not_hashed_again(tmp_path, monkeypatch):
+  source = write_lines(tmp_path / 'a.jsonl', make_documents(100))
+  os.utime(source, (1, 1))
+  monkeypatch.setattr(sources, 'CACHE', tmp_path / 'cache')
+  monkeypatch.setattr(sources, 'REMEMBER_BYTES', 1)
+  monkeypatch.setattr(sources, 'SETTLED_SECONDS', -1)
+  read_paths, plain = [], sources.hashlib.file_digest
+  monkeypatch.setattr(sources.hashlib, 'file_digest', lambda file, name: read_paths.append(file.name) or plain(file, name))
+  first = run(source, tmp_path / 'out')
+  assert read_paths.count(str(source)) == 1
+  assert run(source, tmp_path / 'out') == first
+  assert read_paths.count(str(source)) == 1
