@@ -213,13 +213,25 @@ class Experts(nn.Module):
     kernels = {'up': kernel('up', *up), 'down': kernel('down', *down)}
     if c.activation in GATED:
       kernels['gate'] = kernel('gate', *up)
-    mesh = jax.sharding.get_abstract_mesh()
-    run = functools.partial(dispatch, c.activation)
-    if mesh.size > 1 and not self.is_initializing():
-      token, place = PartitionSpec(BATCH, None if whole_rows else 'context'), PartitionSpec('expert', None, 'tensor')
-      places = {name: PartitionSpec('expert', 'tensor') if name == 'down' else place for name in kernels}
-      run = jax.shard_map(functools.partial(run, spread=True), in_specs=(token, token, token, places), out_specs=token)
-    return run(x_BTD, weight_BTA, expert_BTA, kernels)
+    run = dispatch
+    if jax.sharding.get_abstract_mesh().size > 1 and not self.is_initializing():
+      run = functools.partial(_dispatch_over_mesh, whole_rows=whole_rows)
+    return run(c.activation, x_BTD, weight_BTA, expert_BTA, kernels)
+
+
+def _dispatch_over_mesh(activation: str, x_BTD: jax.Array, weight_BTA: jax.Array, expert_BTA: jax.Array,
+                        kernels: dict[str, jax.Array], whole_rows: bool) -> jax.Array:
+  """`dispatch` with the tokens and the kernels spread over the mesh.
+
+  Where the mesh does not divide the rows or their length, as in decoding, tokens of weight 0 are added for the time.
+  """
+  mesh, (B, T) = jax.sharding.get_abstract_mesh(), x_BTD.shape[:2]
+  missing = (0, -B % batch_ways(mesh)), (0, 0 if whole_rows else -T % mesh.shape['context']), (0, 0)
+  token, place = PartitionSpec(BATCH, None if whole_rows else 'context'), PartitionSpec('expert', None, 'tensor')
+  places = {name: PartitionSpec('expert', 'tensor') if name == 'down' else place for name in kernels}
+  run = jax.shard_map(functools.partial(dispatch, activation, spread=True), in_specs=(token, token, token, places),
+                      out_specs=token)
+  return run(*(jnp.pad(x, missing) for x in (x_BTD, weight_BTA, expert_BTA)), kernels)[:B, :T]
 
 
 def dispatch(activation: str, x_BTD: jax.Array, weight_BTA: jax.Array, expert_BTA: jax.Array,

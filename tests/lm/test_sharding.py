@@ -181,3 +181,31 @@ def test_every_axis_of_every_parameter_has_a_rule():
     shapes = jax.tree.leaves(nn.unbox(boxed))
     for axes, x in zip(names, shapes, strict=True):
       assert len(axes) == x.ndim and set(axes) <= set(sharding.RULES)
+
+@functools.cache
+def reading(experts, rows=3, length=7):
+  """A compiled reader of whole rows, and of rows of unequal length into a cache; what it reads; the results on one device."""
+  config = model_config(num_experts=experts)
+  tokens = np.random.default_rng(0).integers(config.vocab_size, size=(rows, length), dtype=np.int32)
+
+  @jax.jit
+  def read(params, tokens):
+    whole, _ = model.Transformer(config).apply({'params': params}, tokens)
+    empty, num_B = model.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
+    cached, cache = model.Transformer(config).apply({'params': params}, tokens, cache=empty, num_tokens_B=num_B)
+    return whole, cached, cache.k_LBSKH
+
+  return read, tokens, jax.device_get(read(start(experts), tokens))
+
+
+@pytest.mark.parametrize('experts, axes', [
+  (4, {'data': 8}), (4, {'fsdp': 2, 'expert': 4}), (4, {'expert': 2, 'context': 2, 'tensor': 2}),
+  (0, {'fsdp': 2, 'context': 2, 'tensor': 2})], ids=str)
+def test_rows_that_a_mesh_does_not_divide_are_read_as_by_one_device(experts, axes):
+  read, tokens, expected = reading(experts)
+  mesh = mesh_of(**axes)
+  shapes, _ = abstract_params(model_config(num_experts=experts), mesh)
+  with jax.set_mesh(mesh):
+    got = read(jax.device_put(start(experts), jax.tree.map(lambda x: x.sharding, shapes)), tokens)
+  for a, b in zip(got, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
