@@ -156,7 +156,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
     model = pretrained.load(find_model(path), config.model, base.get_config().model, mesh)
     chat_format = chat.load(model.tokenizer)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
-    allow = config_lib.names(config.checkpoint.allow_mismatch)
+    allow = config_lib.allowed_mismatches(config)
     model.check_tokenizer(chat_format.tokenizer.fingerprint, allow)
     params = quantize.quantize(quantization, model.params, model.axes)
     if config.data.val:

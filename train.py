@@ -51,7 +51,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   if config.batch_size % config.microbatches:
     raise UserError(f'config.microbatches is {config.microbatches}; it must divide batch_size, {config.batch_size}')
   rows = config.batch_size // config.microbatches
-  allow = config_lib.names(config.checkpoint.allow_mismatch)
+  allow = config_lib.allowed_mismatches(config)
   on_bad_step, spike, max_bad_steps = config.faults.on_bad_step, config.faults.spike, config.faults.max_bad_steps
   if on_bad_step not in faults.ON_BAD_STEP:
     raise unknown('config.faults.on_bad_step', on_bad_step, faults.ON_BAD_STEP)
@@ -128,7 +128,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   found = saved.sound()
   first = found or 0
   if found is not None:
-    checkpoint.check_provenance(saved.provenance(first), provenance, allow)
+    stored = saved.provenance(first)
+    stored['config'] = config_lib.complete(stored['config'], base.get_config())
+    checkpoint.check_provenance(stored, provenance, allow, base.FREE_ON_RESUME)
     state = saved.restore(prog.state, first)
   else:
     jumps.clear()

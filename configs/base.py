@@ -9,10 +9,22 @@ stages with a training config for each training stage. Nothing here imports jax.
 from ml_collections import ConfigDict
 
 from configs.data import fineweb
+from lm.config import Tracked
 
 # The model of the :smoke variants: for bytes, on a CPU.
 TINY = {'vocab_size': 0, 'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16, 'mlp_dim': 192,
         'max_len': 256, 'dtype': 'float32', 'remat': 'none', 'attention': 'reference', 'mlp_blocks': 1}
+
+# Fields, and parts, that may differ when a run goes on from its checkpoint. They say what is recorded
+# and measured beside training, or where and in which order the same numbers are computed: batches,
+# parameters and the optimizer's state do not depend on them, except that sums of floating-point numbers
+# may be rounded otherwise. All other fields are compared.
+FREE_ON_RESUME = (
+  'log_every', 'checkpoint', 'eval',  # recorded and measured
+  'mesh', 'microbatches',  # rows are summed over devices and microbatches before anything is divided
+  'loss.chunk', 'loss.vocab_blocks', 'model.mlp_blocks',  # the same sums in parts
+  'model.attention', 'model.scan_layers', 'model.remat',  # the same function, compiled otherwise
+)  # fmt: skip
 
 
 def get_config() -> ConfigDict:
@@ -116,7 +128,8 @@ def get_config() -> ConfigDict:
   c.checkpoint.every = 500  # updates; one is always written after the last update
   c.checkpoint.keep_last = 2
   c.checkpoint.keep_every = 0  # also keep those at multiples of this step; 0: none
-  c.checkpoint.allow_mismatch = ''  # any of config,data,tokenizer,code: what may differ from the checkpoint's on resume
+  c.checkpoint.allow_mismatch = ''  # NAME,...: what may differ from the checkpoint on resume: fields or
+  # parts of the config (optim.lr, optim; data and init_from with what they name), config, code, tokenizer
 
   c.faults = ConfigDict()
   c.faults.on_bad_step = 'stop'  # loss or gradient not finite, or a spike: stop | skip (no update) | rewind (to the last
@@ -144,6 +157,7 @@ def get_config() -> ConfigDict:
   c.rl.clip_high = 0.28
   c.rl.kl = 0.0  # weight of the KL divergence to the starting model
   c.rl.format_reward = 0.0  # added to the grade when the reply is well-formed and ended by its stop token
+  c.model = Tracked(c.model)  # remembers what is set from here on: a checkpoint's model has to agree
   return c
 
 

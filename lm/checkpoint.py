@@ -33,6 +33,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from lm import buckets, files, orbax_s3
+from lm import config as config_lib
 from lm.errors import UserError
 from lm.sharding import leaf_name
 
@@ -312,17 +313,32 @@ def provenance(path: files.Path) -> dict[str, Any]:
   return files.read_json(path / 'provenance.json')
 
 
-def check_provenance(stored: dict[str, Any], expected: dict[str, Any], allow: Collection[str] = ()) -> None:
-  """Raises UserError if a key of `expected` is stored with another value, unless its name is in `allow`.
+def check_provenance(stored: dict[str, Any], expected: dict[str, Any],
+                     allow: Collection[str] = (), free: Collection[str] = ()) -> None:
+  """Raises UserError if a checkpoint came from something else than `expected`.
 
-  For a nested value (the config) the message names the first field that differs; `allow` takes top-level names.
+  The message has the first difference, and the override that would allow all of them.
+
+  Args:
+    stored: the checkpoint's provenance.
+    expected: that of the run which is to go on from it, or a part of it.
+    allow: what may differ because the user says so (`config.allowed_mismatches`): keys of `expected`,
+      and fields or parts of its config.
+    free: fields and parts of the config that may differ anyway.
   """
-  for name, value in expected.items():
-    found = files.difference(stored.get(name), value)
-    if found and name not in allow:
-      field, was, now = found
-      field = f'{name}.{field}' if field else name
-      raise UserError(f'{field} of the checkpoint is {was!r}, here it is {now!r}; allow {name!r} to go on anyway')
+  differing: dict[str, str] = {}
+  for key, value in expected.items():
+    for field, was, now in files.differences(stored.get(key), value):
+      name = field if key == 'config' else key
+      passed = key == 'config' and config_lib.covers(free, name)
+      if not (passed or key in allow or config_lib.covers(allow, name)):
+        whole = f'{key}.{field}' if field else key
+        differing.setdefault(name, f'{whole} of the checkpoint is {was!r}, here it is {now!r}')
+  if differing:
+    first, *more = differing.values()
+    also = f' (and {len(more)} more differ)' if more else ''
+    override = f'config.checkpoint.allow_mismatch={",".join(differing)}'
+    raise UserError(f'{first}{also}; {override} goes on anyway')
 
 
 def locate(path: files.Path) -> AnyPath:

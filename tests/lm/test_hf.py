@@ -172,7 +172,7 @@ def shard(folder):
 def test_the_round_trip_gives_the_same_bytes(name, tmp_path):
   source = copy(name, tmp_path / 'source')
   import_(source, tmp_path / 'run')
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', vocab_size=VOCAB, tokens={'eos_token_id': 5})
+  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={'eos_token_id': 5})
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(p.name for p in source.iterdir())
   for path in source.iterdir():
     if path.name == 'config.json':
@@ -207,7 +207,7 @@ def test_weights_keep_their_type_and_are_cast_for_a_run(tmp_path):
   config = import_(source, tmp_path / 'run')
   assert config.param_dtype == 'bfloat16'
   assert {x.dtype for x in checkpoint.params_metadata(tmp_path / 'run').values()} == {np.dtype(ml_dtypes.bfloat16)}
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', vocab_size=VOCAB, tokens={})
+  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={})
   assert (tmp_path / 'out/model.safetensors').read_bytes() == (source / 'model.safetensors').read_bytes()
   assert json.loads((tmp_path / 'out/config.json').read_text())['dtype'] == 'bfloat16'
   for path in (tmp_path / 'run', source):
@@ -222,7 +222,7 @@ def test_shards_are_read_and_written(tmp_path):
   source = shard(copy('gemma3', tmp_path / 'source'))
   import_(source, tmp_path / 'run')
   np.testing.assert_allclose(logits(load(tmp_path / 'run'), 'gemma3'), golden('gemma3')['logits'], rtol=0, atol=1e-4)
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', vocab_size=VOCAB, tokens={}, max_shard_bytes=40_000)
+  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={}, max_shard_bytes=40_000)
   index = json.loads((tmp_path / 'out/model.safetensors.index.json').read_text())
   files = sorted(set(index['weight_map'].values()))
   assert len(files) == 3 and files[0] == 'model-00001-of-00003.safetensors'
@@ -366,7 +366,7 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
     import_(source, tmp_path / 'run')
   import_(source, tmp_path / 'run', ignore=['mood'])
   with pytest.raises(UserError, match='there exists; nothing is overwritten'):
-    hf.export_model(tmp_path / 'run', tmp_path / 'there', vocab_size=VOCAB, tokens={})
+    hf.export_model(tmp_path / 'run', tmp_path / 'there', execution(), vocab_size=VOCAB, tokens={})
   assert sorted(p.name for p in tmp_path.iterdir()) == ['run', 'source', 'there']
 
 
@@ -388,7 +388,7 @@ def save_run(folder, config, params, init_from=None):
     'activation': 'gelu'}, 'GPT2LMHeadModel')])
 def test_what_was_trained_from_scratch_is_exported(tiny, forward, fields, architecture, tmp_path):
   config, params = tiny(**fields)
-  hf.export_model(save_run(tmp_path / 'run', config, params), tmp_path / 'out', vocab_size=config.vocab_size,
+  hf.export_model(save_run(tmp_path / 'run', config, params), tmp_path / 'out', execution(), vocab_size=config.vocab_size,
                   tokens={'eos_token_id': 7})
   written = json.loads((tmp_path / 'out/config.json').read_text())
   assert (written['architectures'], written['eos_token_id']) == ([architecture], 7)
@@ -404,25 +404,25 @@ def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path
   grown = np.concatenate([start.params['embedding'], np.ones((27, 32), np.float32)])
   config = FrozenConfigDict(start.config.to_dict() | {'vocab_size': 128})
   run = save_run(tmp_path / 'run', config, start.params | {'embedding': grown}, init_from=start.provenance)
-  hf.export_model(run, tmp_path / 'out', vocab_size=104, tokens={'eos_token_id': 103})
+  hf.export_model(run, tmp_path / 'out', execution(), vocab_size=104, tokens={'eos_token_id': 103})
   written = json.loads((tmp_path / 'out/config.json').read_text())
   original = json.loads((tmp_path / 'source/config.json').read_text())
   assert written == original | {'vocab_size': 104, 'eos_token_id': 103}
   np.testing.assert_array_equal(load(tmp_path / 'out').params['embedding'], grown[:104])
-  hf.export_model(run, tmp_path / 'fewer', vocab_size=90, tokens={})  # spare rows that it came with are its own
+  hf.export_model(run, tmp_path / 'fewer', execution(), vocab_size=90, tokens={})  # spare rows that it came with are its own
   assert load(tmp_path / 'fewer').config.vocab_size == VOCAB
 
 
 def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   config, params = tiny(activation='relu2')
   with pytest.raises(UserError, match=r"config.model.activation is 'relu2'"):
-    hf.export_model(save_run(tmp_path / 'run', config, params), tmp_path / 'out', vocab_size=23, tokens={})
+    hf.export_model(save_run(tmp_path / 'run', config, params), tmp_path / 'out', execution(), vocab_size=23, tokens={})
   assert not (tmp_path / 'out').exists()
 
 
 def test_exported_tokenizers_are_read_by_transformers(tmp_path):
   import_(copy('llama', tmp_path / 'source'), tmp_path / 'run')
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', vocab_size=VOCAB, tokens={})
+  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={})
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')
   assert theirs.encode('AB', add_special_tokens=False) == tokenizer().encode('AB').ids
   assert theirs.eos_token == '<e>' and theirs.chat_template == '{{ messages }}'
@@ -483,7 +483,7 @@ before = peak()
 if sys.argv[1] == 'import':
   hf.import_model(hf.open_folder(sys.argv[2]), sys.argv[3], base.get_config().model, lambda folder: '')
 else:
-  hf.export_model(sys.argv[2], sys.argv[3], vocab_size=1, tokens={})
+  hf.export_model(sys.argv[2], sys.argv[3], base.get_config().model, vocab_size=1, tokens={})
 print(peak() - before)
 '''
   size = sum(x.nbytes for x in tensors.values())

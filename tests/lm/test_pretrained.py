@@ -1,11 +1,90 @@
-"""Models from checkpoints: what becomes of one whose tokenizer gets more tokens."""
+"""Models from checkpoints: whose choice each field is, and what becomes of one whose tokenizer gets more tokens."""
+
+import copy
+import pickle
 
 import jax
 import numpy as np
 import pytest
 
 from configs import base
+from lm import config as config_lib
 from lm import pretrained, sharding
+from lm.errors import UserError
+
+STORED = {
+  'num_layers': 3,
+  'rope_theta': 500_000.0,
+  'max_len': 64,
+  'layer_types': ['full', 'window'],
+  'window': 8,
+}
+
+
+def adopt(stored=STORED, **chosen):
+  config, defaults = base.get_config(), base.get_config().model
+  config.model.update(chosen)
+  config = config_lib.place(
+    pickle.loads(pickle.dumps(config)), 'runs/x'
+  )  # as a stage of a recipe gets it
+  return pretrained.adopt(config.model, defaults, config_lib.as_json(defaults) | stored)
+
+
+def test_what_is_not_chosen_is_the_checkpoints():
+  adopted = adopt(dtype='bfloat16')
+  assert (adopted.num_layers, adopted.rope_theta, adopted.layer_types) == (
+    3,
+    500_000.0,
+    ('full', 'window'),
+  )
+  assert adopted.dtype == 'bfloat16'
+
+
+@pytest.mark.parametrize(
+  'field, value', [('num_layers', 12), ('window', 0), ('layer_types', ('full',)), ('window', 4)]
+)
+def test_an_architecture_that_is_chosen_otherwise_is_refused_whatever_the_default(field, value):
+  with pytest.raises(
+    UserError, match=rf'config\.model\.{field} is .*, but the checkpoint of config\.init_from has'
+  ):
+    adopt(**{field: value})
+  assert adopt(num_layers=3, window=8, layer_types=('full', 'window'), vocab_size=0).num_layers == 3
+
+
+def test_the_context_is_chosen_on_purpose():
+  longer = {
+    'max_len': 1024,
+    'rope_theta': 10_000.0,
+    'rope_scaling': 'llama3',
+    'rope_factor': 2.0,
+    'rope_original_len': 64,
+  }
+  assert {field: adopt(**longer)[field] for field in longer} == longer  # the first two are defaults
+  learned = STORED | {'position': 'learned'}
+  with pytest.raises(
+    UserError, match=r'max_len is 1024, .* has 64, and its positions are a learned table'
+  ):
+    adopt(learned, max_len=1024)
+
+
+def test_fields_that_are_not_stored_were_added_later():
+  defaults = base.get_config().model
+  stored = config_lib.as_json(defaults)
+  del stored['rope_theta_window'], stored['mlp_blocks']
+  assert pretrained.adopt(defaults, defaults, stored) == pretrained.adopt(
+    defaults, defaults, config_lib.as_json(defaults)
+  )
+  with pytest.raises(
+    UserError, match=r'config\.model\.of_tomorrow, which this version of deepdive does not know'
+  ):
+    pretrained.adopt(defaults, defaults, stored | {'of_tomorrow': 1})
+
+
+def test_copies_of_a_config_know_what_was_chosen():
+  config = base.get_config().model
+  assert config.chosen == frozenset()
+  config.num_layers, config['window'] = config.num_layers, config.window
+  assert copy.deepcopy(config).chosen == {'num_layers', 'window'}
 
 
 @pytest.mark.parametrize('tied', [True, False])
@@ -23,5 +102,7 @@ def test_a_grown_vocabulary_leaves_old_logits_and_gives_new_tokens_their_mean(ti
   tokens = np.arange(config.vocab_size, dtype=np.int32)[None]
   old, new = forward(config, params, tokens), forward(grown.config, grown.params, tokens)
   np.testing.assert_allclose(new[..., : config.vocab_size], old, atol=1e-5)
-  np.testing.assert_allclose(new[..., config.vocab_size :], np.repeat(old.mean(-1, keepdims=True), 105, -1), atol=1e-5)
+  np.testing.assert_allclose(
+    new[..., config.vocab_size :], np.repeat(old.mean(-1, keepdims=True), 105, -1), atol=1e-5
+  )
   np.testing.assert_allclose(grown.params['embedding'][-1], params['embedding'].mean(0), atol=1e-6)

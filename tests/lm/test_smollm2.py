@@ -53,7 +53,7 @@ def test_greedy_answers_are_those_of_transformers(run, tmp_path):
     loaded = pretrained.load(run, config.model, config.model, mesh)
     ours = sample.generate(loaded.config, loaded.params, prompts, key=jax.random.key(0), sampling=sample.Sampling(0.0),
                            max_new_tokens=64, stop_ids=chat_format.stops, capacity=192)
-  hf.export_model(run, tmp_path / 'hf', vocab_size=chat_format.tokenizer.vocab_size, tokens={})
+  hf.export_model(run, tmp_path / 'hf', base.get_config().model, vocab_size=chat_format.tokenizer.vocab_size, tokens={})
   reader = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
   theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf', dtype=torch.float32).eval()
   answered = 0

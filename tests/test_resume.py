@@ -1,0 +1,185 @@
+"""What may change when a run goes on from its checkpoint, and when another begins from it."""
+
+import json
+import shutil
+
+import commands
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from configs import base
+from lm import checkpoint, files
+from lm import config as config_lib
+from lm.errors import UserError
+from lm.pretrained import EXECUTION
+
+
+def start(run, text, **fields):
+  short = {'steps': 4, 'checkpoint.every': 2, 'optim.warmup': 1}
+  return commands.run(*tiny.arguments(text, **short | fields), f'--workdir={run}')
+
+
+@pytest.fixture(scope='module')
+def text(tmp_path_factory):
+  return tiny.write_text(tmp_path_factory.mktemp('text') / 'text.txt')
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, text):
+  """A run of four updates with a checkpoint after the second."""
+  run = tmp_path_factory.mktemp('whole') / 'run'
+  status, _, err = start(run, text)
+  assert status == 0, err
+  return run
+
+
+@pytest.fixture
+def halfway(whole, tmp_path):
+  """A copy of the run that was killed after its second update."""
+  run = tmp_path / 'run'
+  shutil.copytree(whole, run)
+  shutil.rmtree(run / 'checkpoints' / '4')
+  (run / 'report.json').unlink()
+  return run
+
+
+def test_fields_that_change_no_number_may_change(halfway, whole, text):
+  changed = {
+    'log_every': 3,
+    'checkpoint.every': 1,
+    'checkpoint.keep_last': 1,
+    'eval.every': 1,
+    'eval.batch_size': 4,
+    'mesh.data': 1,
+    'mesh.fsdp': -1,
+  }
+  status, _, err = start(halfway, text, **changed)
+  assert status == 0, err
+  assert tiny.parameters(halfway) == tiny.parameters(whole)
+
+
+@pytest.mark.slow
+def test_microbatches_may_change_and_only_round_otherwise(halfway, whole, text):
+  status, _, err = start(halfway, text, microbatches=4, loss__chunk=64)
+  assert status == 0, err
+  ours, theirs = (json.loads((run / 'report.json').read_text()) for run in (halfway, whole))
+  assert tiny.lines(halfway)[-1]['train/loss'] == pytest.approx(
+    tiny.lines(whole)[-1]['train/loss'], rel=1e-5
+  )
+  assert ours['tokens'] == theirs['tokens']
+
+
+def test_another_field_may_change_by_its_name(halfway, text):
+  lr = {'optim.lr': 0.02, 'optim.b1': 0.8}
+  status, _, err = start(halfway, text, **lr)
+  assert (status, err.splitlines()[-1]) == (
+    1,
+    (
+      'error: config.optim.b1 of the checkpoint is 0.9, here it is 0.8 (and 1 more differ); '
+      'config.checkpoint.allow_mismatch=optim.b1,optim.lr goes on anyway'
+    ),
+  )
+  status, _, err = start(halfway, text, **lr, checkpoint__allow_mismatch='optim.lrr')
+  assert status == 1 and "did you mean 'config.optim.lr'?" in err.splitlines()[-1]
+  status, _, err = start(halfway, text, **lr, checkpoint__allow_mismatch='optim.lr,optim.b1')
+  assert status == 0, err
+  assert checkpoint.provenance(halfway)['config']['optim']['lr'] == 0.02
+
+
+def test_other_data_may_be_gone_on_with_by_name(halfway, tmp_path):
+  other = tiny.write_text(tmp_path / 'other.txt', noise=3)
+  status, _, err = start(halfway, other)
+  assert status == 1 and err.splitlines()[-1].endswith(
+    'allow_mismatch=data.train,data goes on anyway'
+  )
+  status, _, err = start(halfway, other, checkpoint__allow_mismatch='data')
+  assert status == 0, err
+
+
+@pytest.mark.slow
+def test_a_checkpoint_without_a_field_that_was_added_later_is_gone_on_with(halfway, whole, text):
+  step = halfway / 'checkpoints' / '2'
+  stored = files.read_json(step / 'provenance.json')
+  del stored['config']['faults']['spike'], stored['config']['model']['rope_theta_window']
+  files.write_json(step / 'provenance.json', stored)
+  digests = files.read_json(step / 'digest.json')
+  files.write_json(
+    step / 'digest.json', digests | {'provenance.json': files.sha256(step / 'provenance.json')}
+  )
+  status, _, err = start(halfway, text)
+  assert status == 0, err
+  assert tiny.parameters(halfway) == tiny.parameters(whole)
+
+
+def test_a_run_is_continued_at_twice_the_context(whole, text, tmp_path):
+  context = {'init_from': whole, 'seq_len': 512}
+  status, _, err = start(tmp_path / 'a', text, **context)
+  assert (
+    status == 1
+    and 'config.seq_len is 512; the model reads at most max_len = 256' in err.splitlines()[-1]
+  )
+  longer = {'model.max_len': 512, 'model.rope_scaling': 'linear', 'model.rope_factor': 2.0}
+  status, _, err = start(tmp_path / 'b', text, **context, **longer)
+  assert status == 0, err
+  model = json.loads((tmp_path / 'b' / 'config.json').read_text())['model']
+  assert (model['max_len'], model['rope_scaling'], model['rope_factor'], model['num_layers']) == (
+    512,
+    'linear',
+    2.0,
+    1,
+  )
+  assert checkpoint.provenance(tmp_path / 'b')['config']['model'] == model
+
+
+def test_a_field_that_is_set_to_its_default_is_not_ignored(whole, text, tmp_path):
+  default = base.get_config().model.num_layers
+  status, _, err = start(tmp_path / 'run', text, init_from=whole, model__num_layers=default)
+  message = f'config.model.num_layers is {default}, but the checkpoint of config.init_from has 1'
+  assert status == 1 and message in err.splitlines()[-1]
+
+
+def test_every_field_is_compared_on_resume_or_free():
+  """A new field has to be put into one class: FREE_ON_RESUME if it changes no number, else this."""
+  config = base.get_config()
+  compared = {
+    'stage',
+    'seed',
+    'init_from',
+    'steps',
+    'batch_size',
+    'seq_len',
+    'data',
+    'optim',
+    'faults',
+    'rl',
+    'loss.balance',
+    'loss.z_loss',
+    'model.dtype',
+    'model.param_dtype',
+    *(f'model.{field}' for field in config.model if field not in EXECUTION),
+  }
+  for field in leaves(config):
+    assert config_lib.covers(base.FREE_ON_RESUME, field) != config_lib.covers(compared, field), (
+      field
+    )
+  for name in (*base.FREE_ON_RESUME, *compared):
+    config_lib.check_field(config, name)
+
+
+def leaves(config, prefix=''):
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from leaves(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name
+
+
+def test_names_that_allow_are_checked():
+  config = base.get_config()
+  config.checkpoint.allow_mismatch = 'optim.lr, data,code'
+  assert config_lib.allowed_mismatches(config) == ('optim.lr', 'data', 'code')
+  for wrong, near in (('tokeniser', 'tokenizer'), ('optim.lrr', 'optim.lr'), ('optm.lr', 'optim')):
+    config.checkpoint.allow_mismatch = wrong
+    with pytest.raises(UserError, match=f"did you mean '(config.)?{near}'"):
+      config_lib.allowed_mismatches(config)
