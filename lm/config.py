@@ -13,14 +13,15 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from lm.errors import UserError, unknown
 
-PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from')  # what a checkpoint records of where it came from
+# What a checkpoint records of where it came from.
+PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from')
 
 
 class Tracked(ConfigDict):
-  """A part of a config that knows which of its fields were set after it was made, if only to the value they had.
+  """A part of a config that remembers which of its fields were set, if only to the values they had.
 
   Attributes:
-    chosen: their names: what a config file and the command line set, once configs/base.py has made it.
+    chosen: the names of those that a config file or the command line set, after configs/base.py.
   """
 
   def __init__(self, *args: Any, **options: Any):
@@ -131,7 +132,7 @@ def covers(names: Collection[str], field: str) -> bool:
 
 
 def complete(stored: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
-  """A stored config with the fields that it lacks, which were added later: their defaults mean "as before"."""
+  """Returns a stored config with the fields that it lacks; defaults of later fields mean "as before"."""
   whole = as_json(defaults) | stored
   for name, part in defaults.items():
     if isinstance(part, ConfigDict):

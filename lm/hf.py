@@ -368,14 +368,14 @@ def origin(provenance: Mapping[str, Any] | None) -> dict[str, Any] | None:
   return None
 
 
-def export_model(path: files.Path, out: files.Path, defaults: ConfigDict, *, vocab_size: int, tokens: Mapping[str, int],
-                 max_shard_bytes: int = MAX_SHARD) -> None:
+def export_model(path: files.Path, out: files.Path, defaults: ConfigDict, *, vocab_size: int,
+                 tokens: Mapping[str, int], max_shard_bytes: int = MAX_SHARD) -> None:
   """Writes a checkpoint as a folder that transformers reads: config, weights (in their dtype), tokenizer.
 
   Args:
     path: anything `lm.checkpoint.locate` takes.
     out: a folder that does not exist.
-    defaults: config.model as configs/base.py has it, for the fields that were added after the checkpoint was written.
+    defaults: config.model as configs/base.py has it, for fields that the checkpoint does not have yet.
     vocab_size: the tokenizer's. Rows of the vocabulary that a training run here added beyond it are left out; an imported
       model's are all its own.
     tokens: `bos_token_id` and the like, for the config.json of a model that was trained here.
@@ -529,8 +529,8 @@ def main() -> None:
     chat_format = chat.load(str(folder))
     stop = chat_format.stops[0] if chat_format.source else chat_format.document_start
     tokens = {'bos_token_id': chat_format.document_start, 'eos_token_id': stop}
-    export_model(args.src, args.dst, base.get_config().model, vocab_size=chat_format.tokenizer.vocab_size, tokens=tokens,
-                 max_shard_bytes=int(args.max_shard_gb * 1e9))
+    export_model(args.src, args.dst, base.get_config().model,
+                 vocab_size=chat_format.tokenizer.vocab_size, tokens=tokens, max_shard_bytes=int(args.max_shard_gb * 1e9))
     print(f'wrote {args.dst}')
 
 

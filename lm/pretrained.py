@@ -19,9 +19,10 @@ from lm.files import Path
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
-# Those that may be set to something else than the checkpoint has, to go on at another context length; rotary positions only.
-CONTEXT = ('max_len', 'rope_theta', 'rope_theta_window', 'rope_scaling', 'rope_factor', 'rope_low_freq_factor',
-           'rope_high_freq_factor', 'rope_original_len')
+# Those that may be set to something else than the checkpoint has, to go on at another context length:
+# of models with rotary positions, whose weights fit any.
+CONTEXT = ('max_len', 'rope_theta', 'rope_theta_window', 'rope_scaling', 'rope_factor',
+           'rope_low_freq_factor', 'rope_high_freq_factor', 'rope_original_len')
 ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
@@ -44,16 +45,18 @@ class Pretrained:
 
 
 def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
-  """The architecture `stored` with a checkpoint, run as `config` says, at the context length that it chooses.
+  """The architecture `stored` with a checkpoint, run as `config` says, at the context it chooses.
 
   A field that the checkpoint lacks was added later, and gets its default, which means "as before".
 
   Raises:
-    UserError: a field is stored that we do not know, or `config` chooses another value for one that the weights decide.
+    UserError: a field is stored that we do not know, or `config` chooses another value for one that
+      the weights decide.
   """
   if more := sorted(stored.keys() - defaults.keys()):
-    raise UserError(f'the checkpoint has config.model.{more[0]}, which this version of deepdive does not know')
-  adopted = FrozenConfigDict(config_lib.complete(stored, defaults)).to_dict()  # with tuples for JSON's lists
+    raise UserError(f'the checkpoint has config.model.{more[0]}, which this version does not know')
+  stored = FrozenConfigDict(config_lib.complete(stored, defaults))  # with tuples for JSON's lists
+  adopted = stored.to_dict()
   for field in sorted(config.chosen - set(EXECUTION)):
     value, found = config[field], adopted[field]
     if value == found or (field == 'vocab_size' and not value):  # 0: the tokenizer's
@@ -62,7 +65,8 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
       adopted[field] = value
       continue
     why = ', and its positions are a learned table' if field in CONTEXT else ''
-    raise UserError(f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has {found!r}{why}')
+    raise UserError(f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has '
+                    f'{found!r}{why}')
   return FrozenConfigDict(adopted | {field: config[field] for field in EXECUTION})
 
 

@@ -172,7 +172,8 @@ def shard(folder):
 def test_the_round_trip_gives_the_same_bytes(name, tmp_path):
   source = copy(name, tmp_path / 'source')
   import_(source, tmp_path / 'run')
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={'eos_token_id': 5})
+  hf.export_model(
+    tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={'eos_token_id': 5})
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(p.name for p in source.iterdir())
   for path in source.iterdir():
     if path.name == 'config.json':

@@ -62,7 +62,8 @@ def test_logits(theirs, folder, scan):
 
 def test_export_gives_transformers_the_same_model(theirs, folder, tmp_path):
   hf.import_model(hf.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: '')
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', base.get_config().model, vocab_size=1, tokens={}, max_shard_bytes=30_000)
+  hf.export_model(tmp_path / 'run', tmp_path / 'out', base.get_config().model, vocab_size=1, tokens={},
+                  max_shard_bytes=30_000)
   back = from_pretrained(tmp_path / 'out')
   assert type(back) is type(theirs)
   np.testing.assert_array_equal(make_golden.logits(back), make_golden.logits(theirs))
@@ -87,7 +88,8 @@ def test_what_is_trained_here_runs_in_transformers(tiny, forward, layers, tmp_pa
   config, params = tiny(attention_bias='qkv', num_layers=layers)
   with checkpoint.Checkpointer(tmp_path / 'run/checkpoints', keep_last=1) as saver:
     saver.save(1, {'params': params, 'step': np.int32(1)}, {'config': {'model': json.loads(config.to_json())}})
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', base.get_config().model, vocab_size=config.vocab_size, tokens={'eos_token_id': 3})
+  hf.export_model(tmp_path / 'run', tmp_path / 'out', base.get_config().model,
+                  vocab_size=config.vocab_size, tokens={'eos_token_id': 3})
   theirs = from_pretrained(tmp_path / 'out')
   tokens = np.random.default_rng(0).integers(config.vocab_size, size=(2, 9))
   with torch.no_grad():

@@ -75,7 +75,7 @@ def test_fields_that_are_not_stored_were_added_later():
     defaults, defaults, config_lib.as_json(defaults)
   )
   with pytest.raises(
-    UserError, match=r'config\.model\.of_tomorrow, which this version of deepdive does not know'
+    UserError, match=r'config\.model\.of_tomorrow, which this version does not know'
   ):
     pretrained.adopt(defaults, defaults, stored | {'of_tomorrow': 1})
 
