@@ -100,6 +100,7 @@ class Linear(nn.Module):
   contract: int = 1  # how many trailing axes of x and leading axes of the weight are summed over
   bias: bool = False
   std: float = 0.02
+  precision: jax.lax.Precision | None = None  # None: the device's default, by which TPUs round float32 factors to bfloat16
 
   def setup(self):
     c, n = self.config, self.contract
@@ -112,7 +113,7 @@ class Linear(nn.Module):
       self.scale = self.get_variable('params', 'kernel_scale')
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = jnp.tensordot(x, self.w.astype(x.dtype), axes=self.contract)
+    y = jnp.tensordot(x, self.w.astype(x.dtype), axes=self.contract, precision=self.precision)
     if self.has_variable('params', 'kernel_scale'):
       y = (y.astype(jnp.float32) * jnp.expand_dims(self.scale, range(y.ndim - self.scale.ndim))).astype(x.dtype)
     return y + jnp.expand_dims(self.b.astype(x.dtype), range(y.ndim - self.b.ndim)) if self.bias else y
@@ -183,7 +184,7 @@ def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
 class Experts(nn.Module):
   """Routed feed-forward blocks: each token goes to its `experts_per_token` likeliest experts, none is dropped.
 
-  Router and softmax are float32.
+  Router and softmax are float32, at full precision on every device.
   """
 
   config: FrozenConfigDict
@@ -198,7 +199,7 @@ class Experts(nn.Module):
     """
     c = self.config
     D, E, F = c.embed_dim, c.num_experts, c.mlp_dim
-    router = Linear(c, (D, E), ('embed', 'router'), std=c.init_std, name='router')
+    router = Linear(c, (D, E), ('embed', 'router'), std=c.init_std, precision=jax.lax.Precision.HIGHEST, name='router')
     p_BTE = jax.nn.softmax(router(x_BTD.astype(jnp.float32)))
     weight_BTA, expert_BTA = jax.lax.top_k(p_BTE, c.experts_per_token)
     if c.normalize_experts:

@@ -4,6 +4,7 @@ import functools
 
 import chex
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -171,6 +172,26 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
   assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
   error = np.abs(logits - forward(exact, params, TOKENS)) / np.abs(logits).max()
   assert 1e-4 < error.max() < 0.05  # it is not float32 in disguise, and not far off
+
+
+def products(jaxpr):
+  """Every matrix product of a program, those of inner programs included."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      yield equation
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from products(inner)
+
+
+def test_routers_are_float32_where_products_are_bfloat16_by_default(tiny):
+  """TPUs multiply float32 as bfloat16 unless the highest precision is asked for."""
+  config, params = tiny(num_experts=5, dtype='bfloat16')
+  program = jax.make_jaxpr(lambda params: model.Transformer(config).apply({'params': params}, TOKENS))(params)
+  routers = [p for p in products(program.jaxpr) if p.outvars[0].aval.shape == (*TOKENS.shape, 5)]
+  assert routers
+  for product in routers:
+    assert product.invars[0].aval.dtype == product.invars[1].aval.dtype == jnp.float32
+    assert product.params['precision'] == (jax.lax.Precision.HIGHEST,) * 2
 
 
 @pytest.mark.parametrize('fields', [{}, {'activation': 'gelu', 'mlp_bias': True}])
