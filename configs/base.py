@@ -112,7 +112,7 @@ def get_config() -> ConfigDict:
   c.optim.weight_decay = 0.1  # on matrices only: never on norms, biases or the position table
   c.optim.clip = 1.0  # largest global gradient norm; 0 is no limit
   c.optim.schedule = 'cosine'  # cosine | wsd (warm-up, stable, linear decay) | constant
-  c.optim.warmup = 100  # updates from 0 to the peak
+  c.optim.warmup = 100  # updates of linear warm-up, the first at peak / (warmup + 1); cut to steps - 1
   c.optim.decay = 0.2  # wsd: share of all updates in the final decay
   c.optim.final_lr = 0.0  # end of the schedule, as a share of the peak
 

@@ -18,12 +18,16 @@ SCHEDULES = ('cosine', 'wsd', 'constant')
 def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule:
   """Learning rate by update: linear warm-up to `peak`, then cosine decay, or stable then linear decay (WSD), or constant.
 
+  A warm-up is cut to steps - 1 updates, so that the last update of the shortest run has the peak.
+
   Raises:
-    UserError: an unknown schedule, or a warm-up as long as the whole run.
+    UserError: an unknown schedule, a warm-up below 0, or no steps.
   """
-  warmup, final = config.warmup, config.final_lr * peak
-  if warmup >= steps:
-    raise UserError(f'config.optim.warmup is {warmup} updates; it must be below the run\'s {steps}')
+  if steps < 1:
+    raise UserError(f'config.steps is {steps}; it must be at least 1')
+  if config.warmup < 0:
+    raise UserError(f'config.optim.warmup is {config.warmup} updates; it must be at least 0')
+  warmup, final = min(config.warmup, steps - 1), config.final_lr * peak
   if config.schedule == 'cosine':
     after = optax.cosine_decay_schedule(peak, steps - warmup, config.final_lr)
   elif config.schedule == 'wsd':

@@ -15,7 +15,7 @@ from data.web import train_classifier
 from data.web.blocks import Quality
 from data.web.clean import pipeline
 from data.web.executors import ray_options, slurm_options
-from lm import metrics, model
+from lm import metrics, model, optim
 from lm.config import load
 
 RECORD = """
@@ -115,6 +115,21 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
       assert inspect.signature(step.rule).parameters.keys() == {'text', *step.thresholds}
 
 
+CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'base')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
+  """A first look at any config is --config.steps=2: no field of its schedule may refuse that."""
+  monkeypatch.chdir(ROOT)
+  config = load(f'configs/{name}.py')
+  stages = [config[stage] for stage in ('pretrain', 'sft', 'rl')] if config.stage == 'recipe' else [config]
+  for settings in stages:
+    for steps in (1, 2):
+      schedule = optim.make_schedule(settings.optim, settings.optim.lr, steps)
+      assert float(schedule(steps - 1)) == pytest.approx(settings.optim.lr)
+
+
 PUBLISHED = {  # parameters
   'gpt2_124m': 124_439_808, 'gpt2_350m': 354_823_168, 'gpt2_774m': 774_030_080, 'gpt2_1558m': 1_557_611_200,
   'llama3_8b': 8_030_261_248, 'llama3_70b': 70_553_706_496, 'llama3_405b': 405_853_388_800,
@@ -140,7 +155,7 @@ def test_a_shape_trains_in_miniature(name, tmp_path):
   assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'base'))
+@pytest.mark.parametrize('name', CONFIGS)
 def test_a_config_adds_no_field(name, monkeypatch):
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')

@@ -57,9 +57,18 @@ def test_warmup_stable_decay():
   assert float(schedule(100)) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_warmup_as_long_as_the_run_is_refused():
-  with pytest.raises(UserError, match=r'config\.optim\.warmup is 100'):
-    optim.make_schedule(config(warmup=100), 1.0, 100)
+@pytest.mark.parametrize('schedule', optim.SCHEDULES)
+@pytest.mark.parametrize('steps', [1, 2, 5, 101])
+def test_a_warmup_longer_than_the_run_reaches_the_peak_with_its_last_update(schedule, steps):
+  rate = optim.make_schedule(config(schedule=schedule, warmup=100), 2.0, steps)
+  assert [float(rate(step)) for step in range(steps)] == pytest.approx([2 * (i + 1) / steps for i in range(steps)])
+
+
+def test_a_warmup_below_0_and_a_run_without_steps_are_refused():
+  with pytest.raises(UserError, match=r'config\.steps is 0'):
+    optim.make_schedule(config(), 1.0, 0)
+  with pytest.raises(UserError, match=r'config\.optim\.warmup is -1'):
+    optim.make_schedule(config(warmup=-1), 1.0, 100)
 
 
 def test_unknown_names_are_refused():
