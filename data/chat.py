@@ -53,7 +53,8 @@ def load(
   """
   path = files.as_path(spec)
   folder = path if path.is_dir() else path.parent if path.name in ('tokenizer.json', 'tokenizer.model') else None
-  plain, source, variables = tokenizers.load(spec), templates.find(name, folder), templates.variables(folder)
+  plain, variables = tokenizers.load(spec), templates.variables(folder)
+  source, where = templates.find(name, folder)
   candidates = (BOS, variables.get('bos_token'), variables.get('eos_token'))
   start = next((token for token in candidates if token in plain.special_tokens), BOS)
   names = {template: n for n, template in templates.NAMED.items()}
@@ -72,8 +73,8 @@ def load(
     if set(wanted) - plain.special_tokens.keys():
       tokenizer = tokenizers.load(spec, wanted)
   if source is None and not set(templates.SPECIAL_TOKENS['deepdive']) - tokenizer.special_tokens.keys():
-    source = templates.NAMED['deepdive']
-  return Format(tokenizer, start, source, variables, tags, plain.fingerprint, today)
+    source, where = templates.NAMED['deepdive'], 'deepdive'
+  return Format(tokenizer, start, source, where, variables, tags, plain.fingerprint, today)
 
 
 def fingerprint(folder: files.Path) -> str:
@@ -89,6 +90,7 @@ class Format:
     tokenizer: with the special tokens.
     start: name of the special token that begins a document: <|endoftext|>, or else the model's bos_token or eos_token.
     source: the Jinja chat template; None: there is none, as of a base model.
+    where: the file that the template stands in, or its name in templates.NAMED; for errors.
     variables: the special tokens that the template may name.
     tags: names of the opening and closing tag of each kind of part; what the tokenizer lacks cannot be rendered.
     plain_fingerprint: the tokenizer's before special tokens were added. Other text has the same ids with either.
@@ -98,6 +100,7 @@ class Format:
   tokenizer: Any
   start: str
   source: str | None
+  where: str
   variables: dict[str, str]
   tags: dict[str, tuple[str, str]]
   plain_fingerprint: str
@@ -112,7 +115,7 @@ class Format:
     try:
       layout = templates.derive(self.source, self.variables, self.today)
     except UserError as error:
-      raise UserError(f'{error}; {hint}') from error
+      raise UserError(f'{self.where}: {error}; {hint}') from error
     for stop in (layout.follow, layout.end):
       if not isinstance(next(iter(self._pieces(stop)), None), int):
         raise UserError(f'no special token of the tokenizer stops an answer: the chat template goes on with {stop!r}; {hint}')

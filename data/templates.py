@@ -6,13 +6,23 @@ the template, which may hold dates, a default system turn or a name for the assi
 that the strings give what the template gives. So no model's format has to be known here.
 
     [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead ANSWER ... trail end
+
+A template is somebody else's program. Jinja's sandbox bounds what it can reach, but not its time and
+memory: two nested loops, a list doubled sixty times (`[x, x]`) or `9**(9**9)` would never end. So it runs
+in a process of its own, which the operating system ends at a limit.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jinja2
@@ -44,6 +54,10 @@ SPECIAL_TOKENS = {
   'llama3': ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
 }
 DAY = datetime.date(2025, 1, 1)  # "today" of templates that tell the date: data must not depend on the day it is made
+CPU_SECONDS = 5  # of processor time for all that is rendered; published templates take 0.2
+WALL_SECONDS = 300  # for the same, on a machine that is busy with other things
+MEMORY_BYTES = 2**30  # address space of its process, Python included
+MAX_CHARS = 100_000  # of a template, and of a conversation that it renders
 VARIABLES = ('bos_token', 'eos_token', 'unk_token', 'pad_token', 'sep_token', 'cls_token', 'mask_token')
 
 
@@ -86,18 +100,84 @@ def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -
     today: the date that it may tell.
 
   Raises:
-    UserError: the template is broken, or does more than put constant text around what is said.
+    UserError: the template is broken, takes more time or memory than the limits of this module, or does
+      more than put constant text around what is said.
   """
+  if len(source) > MAX_CHARS:
+    raise UserError(f'the chat template is {len(source):,} characters long; allowed: {MAX_CHARS:,}')
+  return _derive_apart(source, tuple(sorted(variables.items())), today, CPU_SECONDS)
+
+
+@functools.lru_cache(maxsize=64)
+def _derive_apart(source: str, variables: tuple[tuple[str, str], ...], today: datetime.date,
+                  cpu_seconds: int) -> Layout:
+  """`derive` in a process of its own."""
+  request = json.dumps([source, dict(variables), today.isoformat(), cpu_seconds])
+  command = [sys.executable, '-c', 'from data import templates; templates.answer()']
   try:
-    template = _environment(today).from_string(source)
-    return _derive(template, variables)
-  except (jinja2.TemplateError, TypeError) as error:
-    raise UserError(f'the chat template fails: {error}') from error
+    done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], input=request, text=True,
+                          capture_output=True, timeout=WALL_SECONDS, check=False)
+  except subprocess.TimeoutExpired as error:
+    raise UserError(f'the chat template takes more than {WALL_SECONDS} s') from error
+  if -done.returncode in (signal.SIGKILL, signal.SIGXCPU):
+    raise UserError(f'the chat template takes more than {cpu_seconds} s of processor time')
+  if done.returncode < 0:
+    raise UserError(f'the chat template crashes Python: {signal.Signals(-done.returncode).name}')
+  if done.returncode:
+    raise RuntimeError(f'reading a chat template failed:\n{done.stderr}')
+  answer = json.loads(done.stdout)
+  if 'error' in answer:
+    raise UserError(answer['error'])
+  return Layout(**answer['layout'] | {'stripped': tuple(answer['layout']['stripped'])})
+
+
+def answer() -> None:
+  """Answers a request of `_derive_apart` on standard input by {layout} or {error}, within limits that it sets."""
+  source, variables, today, cpu_seconds = json.load(sys.stdin)
+  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+  with contextlib.suppress(ValueError):  # macOS has no such limit
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+  try:
+    with _failures_told():
+      template = _environment(datetime.date.fromisoformat(today)).from_string(source)
+    result = {'layout': dataclasses.asdict(_derive(template, variables))}
+  except UserError as error:
+    result = {'error': str(error)}
+  except MemoryError:
+    result = {'error': f'the chat template needs more than {MEMORY_BYTES >> 20} MB of memory'}
+  except _TooLong:
+    result = {'error': f'the chat template writes more than {MAX_CHARS:,} characters'}
+  json.dump(result, sys.stdout)
+
+
+class _TooLong(Exception):
+  """A rendered conversation exceeds MAX_CHARS."""
+
+
+@contextlib.contextmanager
+def _failures_told() -> Iterator[None]:
+  """Turns whatever a template raises into a UserError, but for what exceeds a limit."""
+  try:
+    yield
+  except (MemoryError, _TooLong):
+    raise
+  except Exception as error:  # the template is somebody else's program
+    what = str(error)[:500] or type(error).__name__
+    raise UserError(f'the chat template fails: {what}') from error
 
 
 def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   def render(messages, prompt=True):
-    return template.render(messages=messages, add_generation_prompt=prompt, tools=None, documents=None, **variables)
+    given = {'messages': messages, 'add_generation_prompt': prompt, 'tools': None, 'documents': None}
+    parts, length = [], 0
+    with _failures_told():
+      for part in template.generate(given | variables):
+        length += len(part)
+        if length > MAX_CHARS:
+          raise _TooLong
+        parts.append(part)
+    return ''.join(parts)
 
   system, *said = (f'Probe{i}text' for i in range(6))
   talk = _talk(said)
@@ -117,7 +197,7 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
     before, question, _ = _cut(render(_talk(said[:1], system)), [system, said[0]])
     layout = dataclasses.replace(layout, system=before, question=question)
     _prove(layout, render, [_talk(said[:n], system) for n in (1, 3, 5)])
-  except (jinja2.TemplateError, TypeError, UserError):  # it refuses a system turn, or moves it about with the conversation
+  except UserError:  # it refuses a system turn, or moves it about with the conversation
     layout = dataclasses.replace(layout, system=None, question='')
   spaced = _talk([f'\t{text}\t' for text in said], layout.system and f'\t{system}\t')
   rendered = render(spaced)
@@ -178,34 +258,56 @@ def _environment(today: datetime.date) -> jinja2.Environment:
   return environment
 
 
-def find(name: str, folder: pathlib.Path | None) -> str | None:
-  """The text of a template; None for 'auto' where the folder has none.
+def find(name: str, folder: pathlib.Path | None) -> tuple[str | None, str]:
+  """The text of a template, and where it stands: a file, or one of NAMED. The text is None if 'auto' finds none.
 
   Args:
     name: 'auto' (the folder's own), one of NAMED, or the path of a .jinja file.
     folder: of a tokenizer; holds chat_template.jinja, or tokenizer_config.json with a chat_template. None: there is none.
   """
   if name in NAMED:
-    return NAMED[name]
+    return NAMED[name], name
   if name.endswith('.jinja'):
-    return files.as_path(name).read_text(encoding='utf-8')
+    return _read(files.as_path(name)), name
   if name != 'auto':
     raise errors.unknown('chat format', name, ('auto', *NAMED, 'PATH.jinja'))
   if folder and (folder / 'chat_template.jinja').exists():
-    return (folder / 'chat_template.jinja').read_text(encoding='utf-8')
+    return _read(folder / 'chat_template.jinja'), str(folder / 'chat_template.jinja')
+  where = str(folder / 'tokenizer_config.json') if folder else ''
   found = _config(folder).get('chat_template')
   if isinstance(found, list):  # several by name
-    found = {template['name']: template['template'] for template in found}.get('default')
-  return found
+    named = [x for x in found if isinstance(x, dict) and x.get('name') == 'default']
+    found = named[0].get('template') if named else None
+  if not isinstance(found, str | None):
+    allowed = 'a text, or a list with one named "default"'
+    raise UserError(f'{where}: chat_template is {found!r:.80}; allowed: {allowed}')
+  return found, where
+
+
+def _read(path: Any) -> str:
+  """The text of a template's file. Raises UserError, which names it, where it is none."""
+  if (size := files.size(path)) > 4 * MAX_CHARS:
+    raise UserError(f'{path} has {size:,} bytes; a chat template may have {MAX_CHARS:,} characters')
+  try:
+    return path.read_text(encoding='utf-8')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path} is not UTF-8 text: {error}') from error
 
 
 def variables(folder: pathlib.Path | None) -> dict[str, str]:
   """The special tokens that a tokenizer's folder gives a role: {'bos_token': '<s>', ...}."""
   found = {name: value for name, value in _config(folder).items() if name in VARIABLES and value}
-  return {name: value if isinstance(value, str) else value['content'] for name, value in found.items()}
+  for name, value in found.items():
+    found[name] = value.get('content') if isinstance(value, dict) else value
+    if not isinstance(found[name], str):
+      raise UserError(f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a text')
+  return found
 
 
 def _config(folder: pathlib.Path | None) -> dict:
   if folder is None or not (folder / 'tokenizer_config.json').exists():
     return {}
-  return files.read_json(folder / 'tokenizer_config.json')
+  config = files.read_json(folder / 'tokenizer_config.json')
+  if not isinstance(config, dict):
+    raise UserError(f'{folder / "tokenizer_config.json"} is not a JSON object')
+  return config

@@ -190,3 +190,10 @@ def test_a_template_without_a_stop_token_is_refused_when_it_is_needed(tmp_path):
   ours = chat.load(str(make(tmp_path, DEFAULT_SYSTEM, ['<|endoftext|>'])))
   with pytest.raises(UserError, match=r"no special token.*stops an answer.*<\|im_end\|>.*config\.data\.chat_format"):
     ours.render_prompt(messages(['a']))
+
+
+def test_a_template_that_fails_is_named(tmp_path):
+  endless = '{% for i in range(10**12) %}{% endfor %}'
+  ours = chat.load(str(make(tmp_path, endless, ['<|endoftext|>'])))
+  with pytest.raises(UserError, match=rf'^{tmp_path}/tokenizer_config\.json: the chat template fails: Range'):
+    ours.render_prompt(messages(['a']))

@@ -1,5 +1,6 @@
 """Layouts of chat templates."""
 
+import concurrent.futures
 import dataclasses
 import datetime
 import json
@@ -63,18 +64,92 @@ def test_templates_that_cannot_be_followed_are_refused(source, message):
     templates.derive(source, VARIABLES)
 
 
+# Programs that would take for ever, or more memory than there is, or fail.
+SIXTY_TIMES = '{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = NEXT %}{% endfor %}'
+HOSTILE = {
+  'nested loops': '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}',
+  'filters that loop': '{% for i in range(99999) %}{{ range(99999) | sum and "" }}{% endfor %}',
+  'recursive loop': '{% for i in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}',
+  'doubling macro': '{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}',
+  'endless macro': '{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}',
+  'a long range': '{% for i in range(10**12) %}{% endfor %}',
+  'repetition': '{{ "x" * 10**9 }}',
+  'repetition of lists': '{{ ([0] * 10**10) | length }}',
+  'padding': '{{ "x".center(10**10) }}',
+  'format': '{{ "%01000000000d" % 1 }}',
+  'format filter': '{{ "{:>10000000000}".format(1) }}',
+  'indentation': '{{ "x" | indent(10**10, first=True) }}',
+  'bytes': '{{ (1).to_bytes(10**10, "big") | length }}',
+  'doubling text': SIXTY_TIMES.replace('START', '"x"').replace('NEXT', 'ns.x ~ ns.x'),
+  'doubling lists': SIXTY_TIMES.replace('START', '[0]').replace('NEXT', '[ns.x, ns.x]') + '{{ ns.x }}',
+  'huge integers': '{{ 9**(9**9) }}',
+  'huge products': SIXTY_TIMES.replace('START', '7').replace('NEXT', 'ns.x * ns.x'),
+  'regular expressions': '{% for i in range(9999) %}{{ (messages[0].content * 9999) | urlize and "" }}{% endfor %}',
+  'a flood of text': '{% for i in range(9999) %}{{ "x" * 1000 }}{% endfor %}',
+  'a flood within a macro': '{% macro m() %}' + 'y{{ "x" * 10**8 }}' * 20 + '{% endmacro %}{{ m() }}',
+  'a long error': '{{ raise_exception("x" * 10**8) }}',
+  'deep nesting': '{{ ' + '(' * 20_000 + '1' + ')' * 20_000 + ' }}',
+  'deep conditions': '{% if 1 %}' * 5_000 + '{% endif %}' * 5_000,
+  'a long template': 'x' * 10**6,
+  'other errors': '{{ 1 / 0 }}',
+  'missing keys': '{{ {}["a"]["b"] }}',
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_a_hostile_template_is_bounded_in_any_thread(name, monkeypatch):
+  monkeypatch.setattr(templates, 'CPU_SECONDS', 1)
+  source = HOSTILE[name] + templates.NAMED['chatml']
+  with concurrent.futures.ThreadPoolExecutor(1) as thread, pytest.raises(UserError) as error:
+    thread.submit(templates.derive, source, {}).result()
+  assert str(error.value).startswith('the chat template ')
+  assert len(str(error.value)) < 1000
+
+
+def test_a_template_that_is_too_much_with_a_system_turn_alone_is_refused(monkeypatch):
+  monkeypatch.setattr(templates, 'CPU_SECONDS', 1)
+  for waste in ('{{ "x" * 10**10 }}', HOSTILE['nested loops'], HOSTILE['a flood of text']):
+    only = '{% if messages[0].role == "system" %}' + waste + '{% endif %}'
+    with pytest.raises(UserError, match=r'needs more than|takes more than|writes more than'):
+      templates.derive(only + templates.NAMED['chatml'], {})
+
+
+def test_a_fault_of_ours_is_not_taken_for_the_templates(monkeypatch):
+  monkeypatch.setattr(templates.json, 'dumps', lambda value: '["not a request"]')
+  with pytest.raises(RuntimeError, match=r'not enough values to unpack'):
+    templates.derive('not cached', {})
+
+
+def test_files_that_hold_no_template_are_named(tmp_path):
+  for content in (3, {'a': 1}, [{'name': 'default', 'template': 5}]):
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'chat_template': content}))
+    with pytest.raises(UserError, match=r'tokenizer_config\.json: chat_template is'):
+      templates.find('auto', tmp_path)
+  for content in (3, {'a': 1}, ['<s>']):
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'bos_token': content}))
+    with pytest.raises(UserError, match=r'tokenizer_config\.json: bos_token is'):
+      templates.variables(tmp_path)
+  (tmp_path / 'chat_template.jinja').write_bytes(b'\xff')
+  with pytest.raises(UserError, match=r'chat_template\.jinja is not UTF-8'):
+    templates.find('auto', tmp_path)
+  (tmp_path / 'chat_template.jinja').write_bytes(b'x' * 10**6)
+  with pytest.raises(UserError, match=r'chat_template\.jinja has 1,000,000 bytes'):
+    templates.find('auto', tmp_path)
+
+
 def test_where_a_template_is_found(tmp_path):
-  assert templates.find('auto', None) is None and templates.find('auto', tmp_path) is None
+  assert templates.find('auto', None) == (None, '') and templates.find('auto', tmp_path)[0] is None
   config = {'bos_token': {'content': '<s>', 'lstrip': False}, 'eos_token': '</s>', 'pad_token': None, 'chat_template': 'one'}
   (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
-  assert templates.find('auto', tmp_path) == 'one'
+  assert templates.find('auto', tmp_path) == ('one', str(tmp_path / 'tokenizer_config.json'))
   assert templates.variables(tmp_path) == VARIABLES and templates.variables(None) == {}
   named = [{'name': 'tool_use', 'template': 'no'}, {'name': 'default', 'template': 'two'}]
   (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config | {'chat_template': named}))
-  assert templates.find('auto', tmp_path) == 'two'
+  assert templates.find('auto', tmp_path) == ('two', str(tmp_path / 'tokenizer_config.json'))
   (tmp_path / 'chat_template.jinja').write_text('three')
-  assert templates.find('auto', tmp_path) == 'three'
-  assert templates.find(str(tmp_path / 'chat_template.jinja'), None) == 'three'
-  assert templates.find('chatml', tmp_path) == templates.NAMED['chatml']
+  path = str(tmp_path / 'chat_template.jinja')
+  assert templates.find('auto', tmp_path) == ('three', path)
+  assert templates.find(path, None) == ('three', path)
+  assert templates.find('chatml', tmp_path) == (templates.NAMED['chatml'], 'chatml')
   with pytest.raises(UserError, match=r"unknown chat format 'chatlm' \(did you mean 'chatml'"):
     templates.find('chatlm', tmp_path)
