@@ -187,7 +187,7 @@ def main() -> None:
   flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder, or smollm2')
   flags.DEFINE_enum('quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights')
   flags.DEFINE_string('out', 'report.json', 'where the report goes')
-  config = config_lib.parse(sys.argv)
+  config = config_lib.parse(sys.argv, __doc__)
   if not flags.FLAGS.checkpoint:
     raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
   report = evaluate(config, flags.FLAGS.checkpoint, flags.FLAGS.quantize)

@@ -430,7 +430,7 @@ def main() -> None:
   flags.DEFINE_bool('dry', False, 'print shapes, shardings and budget and end')
   flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
   flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that first yields a NaN')
-  config, options = config_lib.parse(sys.argv), flags.FLAGS
+  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   os.environ |= {name: '1' for name, on in (('JAX_DISABLE_JIT', options.nojit), ('JAX_DEBUG_NANS', options['debug-nans'].value))
                  if on}  # read when jax is imported, by the stages of a recipe too
   if options.sweep:

@@ -132,7 +132,7 @@ def main() -> None:
   parser.add_argument('--examples', type=int, default=10_000, help='conversations that the tasks make together')
   parser.add_argument('--split', choices=SPLITS, default='train', help='of the problems that are demonstrated')
   parser.add_argument('--input', action='append', default=[], help='JSONL of conversations to add; may be repeated')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seed', type=int, default=0, help='of the problems and their order (0)')
   parser.add_argument('--out', required=True, help='the JSONL to write')
   args = parser.parse_args()
   weights = weighted(args.tasks)

@@ -167,9 +167,10 @@ def main() -> None:
   flags.DEFINE_integer('slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)', lower_bound=1)
   flags.DEFINE_bool('json', False, 'print one line of JSON')
   flags.DEFINE_string('save', None, 'file to keep the executable in')
+  flags.DEFINE_bool('table', False, "print README's table, and take no other flag")
   if sys.argv[1:] == ['--table']:
     return print_table()
-  config, options = config_lib.parse(sys.argv), flags.FLAGS
+  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   if not options.topology:
     raise UserError('--topology is missing; for example --topology=v5e:16x16')
   os.environ |= ENVIRONMENT

@@ -181,14 +181,15 @@ def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m lm.bench', description='Times the training step on random tokens.')
-  parser.add_argument('command', choices=['train'])
+  parser.add_argument('command', choices=['train'], help='the step to time')
   parser.add_argument('--json', action='store_true', help='print one line of JSON')
   for name, default in (('layers', 6), ('width', 384), ('heads', 6), ('vocab', 4096), ('seq-len', 256), ('batch', 16),
                         ('chunk', 1024), ('steps', 10)):
     parser.add_argument(f'--{name}', type=int, default=default, help=f'default {default}')
-  parser.add_argument('--optimizer', choices=['adamw', 'muon'], default='adamw')
+  parser.add_argument('--optimizer', choices=['adamw', 'muon'], default='adamw', help='default adamw')
   parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='of activations')
-  parser.add_argument('--remat', choices=['none', 'full', 'dots'], default='none')
+  parser.add_argument('--remat', choices=['none', 'full', 'dots'], default='none',
+                      help='what the backward pass recomputes (default none)')
   parser.add_argument('--scan-layers', action='store_true', help='one compiled layer looped over, not all unrolled')
   parser.add_argument('--beside', choices=['transformers', 'transformers-tuned'], help='time this too, by turns')
   parser.add_argument('--beside-python', default=sys.executable, help='an interpreter that has it')

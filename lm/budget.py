@@ -512,7 +512,7 @@ def main() -> None:
   flags.DEFINE_string('topology', None, 'chip and sides of a slice, such as v5e:16x16 or h100:8; default: these devices')
   flags.DEFINE_integer('slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)', lower_bound=1)
   flags.DEFINE_bool('json', False, 'print one line of JSON')
-  config, options = config_lib.parse(sys.argv), flags.FLAGS
+  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   import jax
   from jax.sharding import AbstractMesh, AxisType
 

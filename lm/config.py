@@ -5,6 +5,8 @@ import inspect
 import json
 import re
 import runpy
+import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -44,15 +46,23 @@ class Tracked(ConfigDict):
 
 def define_flags() -> None:
   """Defines --config, to be called once by each front end that takes one."""
-  config_flags.DEFINE_config_file('config', None, 'config file, with :VARIANT if it has variants', lock_config=True)
+  help_text = 'FILE, or FILE:VARIANT where it has variants, such as configs/pretrain.py:smoke'
+  config_flags.DEFINE_config_file('config', None, help_text, lock_config=True)
 
 
-def parse(argv: list[str]) -> ConfigDict:
+def parse(argv: list[str], about: str) -> ConfigDict:
   """Parses all absl flags; returns the config of --config with the --config.FIELD=VALUE overrides applied.
 
+  Args:
+    about: what the command does, printed by --help in front of its flags.
+
   Raises:
+    SystemExit: --help was given.
     UserError: no or unreadable config file, unknown flag or field (with the nearest name), a value of the wrong type.
   """
+  if {'--help', '-help', '-h'} & set(argv[1:]):
+    print(_help(about))
+    sys.exit()
   given = dict(re.fullmatch(r'--?(config[\w.]*)=?(.*)', a).groups() for a in argv[1:] if re.match(r'--?config\b', a))
   if not given.get('config'):
     raise UserError('--config=FILE is missing; for example --config=configs/quickstart.py')
@@ -66,6 +76,18 @@ def parse(argv: list[str]) -> ConfigDict:
   if rest[1:]:
     raise UserError(f'unexpected argument {rest[1]!r}; options have the form --name=value')
   return flags.FLAGS.config
+
+
+def _help(about: str) -> str:
+  """The flags of this command; those that absl has for itself are left out."""
+  own = [flag for module, all_flags in flags.FLAGS.flags_by_module_dict().items() if not module.startswith('absl.')
+         for flag in all_flags]
+  lines = [about.strip(), '', 'Flags (--config.FIELD=VALUE sets a field; those of training are in configs/base.py, of cleaning in configs/data):']
+  for flag in own:
+    name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
+    default = f' (default: {flag.default})' if flag.default not in (None, False) else ''
+    lines.append(textwrap.fill(f'{flag.help}{default}', 100, initial_indent=f'  {name:24} ', subsequent_indent=' ' * 27))
+  return '\n'.join(lines)
 
 
 def load(spec: str) -> ConfigDict:

@@ -19,7 +19,7 @@ def main() -> None:
   flags.DEFINE_string('executor', 'local', ' | '.join(EXECUTORS))
   flags.DEFINE_integer('tasks', 1, 'parts that the WARC files are spread over, each with a file of documents')
   flags.DEFINE_integer('workers', 1, 'tasks at one time')
-  config, given = config_lib.parse(sys.argv), flags.FLAGS
+  config, given = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   for name in ('input', 'out'):
     if not given[name].value:
       raise UserError(f'--{name} is missing')

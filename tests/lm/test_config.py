@@ -14,7 +14,7 @@ PROGRAM = """
 import sys
 from lm import config, errors
 config.define_flags()
-errors.run(lambda: print(config.parse(sys.argv).to_json()))
+errors.run(lambda: print(config.parse(sys.argv, '').to_json()))
 """
 CONFIG = """
 from configs import base
