@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import random
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,22 +44,26 @@ def make_generate(config: FrozenConfigDict, chat_format: chat.Format, *, tempera
   return generate
 
 
-def score_tasks(generate: Callable, params: Any, chat_format: chat.Format, tasks: Sequence[Any], examples: int,
-                batch_size: int, seed: int, max_len: int) -> tuple[dict[str, dict], list[dict]]:
+def score_tasks(config: ConfigDict, generate: Callable, params: Any, chat_format: chat.Format,
+                tasks: Sequence[Any]) -> tuple[dict[str, dict], list[dict]]:
   """Accuracy on the test problems of each task, and `format`: the share of all problems whose reply keeps the format.
 
-  A prompt of `max_len` tokens or more leaves no room for a reply: it counts as wrong, and `too_long` says how many did.
+  A prompt of `config.seq_len` tokens or more leaves no room for a reply: it counts as wrong, and `too_long` says how many
+  did.
 
   Returns:
-    (scores, samples): {task: {accuracy, low, high, n, too_long}} and a few {task, prompt, reply, grade}.
+    (scores, samples): {task: {accuracy, low, high, n, too_long}}, and those of `score_turns`; a few
+    {task, prompt, reply, grade}.
   """
+  if config.eval.turns < 1:
+    raise UserError(f'config.eval.turns is {config.eval.turns}; it must be at least 1')
   scores, samples, formats, asked = {}, [], [], []
   for t, task in enumerate(tasks):
-    problems = [task.problem(i, 'test') for i in range(examples)]
+    problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
     prompts = [chat_format.render_prompt(p['messages']) for p in problems]
 
     def draw(rows, batch, t=t):
-      return generate(params, rows, keys.derive(seed, 'evaluation', t, batch))
+      return generate(params, rows, keys.derive(config.seed, 'evaluation', t, batch))
 
     def grade(problem, completion, task=task):
       if completion is None:
@@ -72,11 +77,61 @@ def score_tasks(generate: Callable, params: Any, chat_format: chat.Format, tasks
                         'reply': chat_format.tokenizer.decode(completion.tokens), 'grade': value})
       return value
 
-    grades = scoring.score(problems, prompts, draw, grade, batch_size, max_len)
+    grades = scoring.score(problems, prompts, draw, grade, config.eval.batch_size, config.seq_len)
     names = [(task.name, p['key']) for p in problems]
-    scores[task.name] = scoring.summary(grades, names) | {'too_long': sum(len(p) >= max_len for p in prompts)}
+    too_long = sum(len(p) >= config.seq_len for p in prompts)
+    scores[task.name] = scoring.summary(grades, names) | {'too_long': too_long}
     asked += names
-  return scores | {'format': scoring.summary(formats, asked)}, samples
+  scores['format'] = scoring.summary(formats, asked)
+  if config.eval.turns > 1:
+    turns, more = score_turns(config, generate, params, chat_format, tasks)
+    scores, samples = scores | turns, samples + more
+  return scores, samples
+
+
+def score_turns(config: ConfigDict, generate: Callable, params: Any, chat_format: chat.Format,
+                tasks: Sequence[Any]) -> tuple[dict[str, dict], list[dict]]:
+  """Accuracy on the first, second, ... question of conversations, after the model's own replies.
+
+  Every turn asks the same test problems, equally many of each task, in another order: the turns
+  differ only in what was said before. The tokens are those of `lm.chat`.
+
+  Returns:
+    (scores, samples) as `score_tasks`: {'turn_1': {...}, ...}, and a few last questions, their
+    prompt being the whole conversation.
+  """
+  each = math.ceil(config.eval.examples / len(tasks))
+  problems = [(task, task.problem(i, 'test')) for task in tasks for i in range(each)]
+  random.Random(config.seed).shuffle(problems)
+  scores, talks = {}, [[] for _ in problems]  # the tokens of each conversation
+  for turn in range(config.eval.turns):
+    asked = [problems[(i + turn) % len(problems)] for i in range(len(problems))]
+    for talk, (_, problem) in zip(talks, asked, strict=True):
+      if talk:
+        question, stopped = problem['messages'][-1]['content'], talk[-1] in chat_format.stops
+        talk += chat_format.render_next(question, stopped)
+      else:
+        talk += chat_format.render_prompt(problem['messages'])
+    replies = []
+
+    def draw(rows, batch, turn=turn):
+      return generate(params, rows, keys.derive(config.seed, 'evaluation', len(tasks) + turn, batch))
+
+    def grade(asked, completion, replies=replies):
+      task, problem = asked
+      replies.append(completion.tokens if completion else [])
+      return task.grade(problem, chat_format.parse(replies[-1]))
+
+    name, decode = f'turn_{turn + 1}', chat_format.tokenizer.decode
+    grades = scoring.score(asked, talks, draw, grade, config.eval.batch_size, config.seq_len)
+    too_long = sum(len(talk) >= config.seq_len for talk in talks)
+    names = [(task.name, problem['key']) for task, problem in asked]
+    scores[name] = scoring.summary(grades, names) | {'too_long': too_long}
+    samples = [{'task': name, 'prompt': decode(talk), 'reply': decode(reply), 'grade': value}
+               for talk, reply, value in zip(talks[:4], replies, grades, strict=False)]
+    for talk, reply in zip(talks, replies, strict=True):
+      talk += reply
+  return scores, samples
 
 
 def continue_texts(config: FrozenConfigDict, params: Any, chat_format: chat.Format, prompts: Sequence[str],
@@ -177,8 +232,8 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
       tasks = make_tasks(config, config.eval.tasks)
       generate = make_generate(model.config, chat_format, temperature=0.0,
                                max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
-      report['scores'], report['samples'] = score_tasks(
-        generate, params, chat_format, tasks, config.eval.examples, config.eval.batch_size, config.seed, config.seq_len)
+      report['scores'], report['samples'] = score_tasks(config, generate, params, chat_format,
+                                                        tasks)
   return report
 
 

@@ -297,8 +297,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
                                           max_len=config.seq_len, max_new_tokens=config.eval.max_new_tokens)
       with clock.part('eval'):
         result['scores'], result['samples'] = evaluation.score_tasks(
-          generate, state['params'], chat_format, test_tasks, config.eval.examples, config.eval.batch_size, config.seed,
-          config.seq_len)
+          config, generate, state['params'], chat_format, test_tasks)
     if main and config.stage == 'pretrain':
       result['samples'] = evaluation.first_and_last_samples(workdir)  # the texts that it went on with, rather than replies
       result['pretrain'] = {'tokens': result['tokens']}

@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
   c.data.tasks = ''  # NAME,...: what rl practises, in turn; NAME[:WEIGHT],...: what sft shows, where data.train is ''
   c.data.task_seed = 0  # of the problems' generators; one number for sft, rl and evaluation keeps test problems unseen
   c.data.examples = 10_000  # sft: demonstrations to make at start when data.train is ''
+  c.data.turns = 3  # sft: most questions in one conversation of these; 1, 2, ... are equally likely
 
   c.model = ConfigDict()
   c.model.vocab_size = 0  # 0: the tokenizer's
@@ -143,6 +144,7 @@ def get_config() -> ConfigDict:
   c.eval.batch_size = 32  # rows
   c.eval.tasks = ''  # NAME,... from data/tasks, scored at the end on their test problems
   c.eval.examples = 200  # problems per task
+  c.eval.turns = 1  # questions in a conversation; each turn is scored too if there are 2 or more
   c.eval.max_new_tokens = 64  # longest reply
   c.eval.prompts = ()  # texts continued at the start and at the end of pretraining, for the eye
   c.eval.baselines = False  # at the end, estimate unigram, bigram, gzip and xz on what the network was trained on

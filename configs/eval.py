@@ -1,4 +1,5 @@
-"""Evaluation of a checkpoint: bits per byte of a text, task scores with 95 % intervals, continuations.
+"""Evaluation of a checkpoint: bits per byte of a text, scores with 95 % intervals of tasks and of the
+turns of conversations, continuations.
 
 Command:   python eval.py --config=configs/eval.py --checkpoint=runs/quickstart --out=report.json
            --config.data.val=runs/quickstart/tokens/val/manifest.json adds bits per byte
@@ -14,8 +15,8 @@ from lm.config import variant
 def get_config(arg=None):
   c = base.get_config()
   c.seq_len = 256
-  c.eval.tasks = 'arithmetic,calculator,identity'
+  c.eval.tasks, c.eval.turns = 'arithmetic,calculator,identity', 3
   c.eval.prompts = ('The function returns',)
   if variant(arg) == 'smoke':
-    c.eval.update(batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=8)
+    c.eval.update(batch_size=8, tasks='arithmetic', examples=8, turns=2, max_new_tokens=8)
   return c

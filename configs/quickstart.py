@@ -37,7 +37,7 @@ def get_config(arg=None):
                        max_len=512, scan_layers=False)
     stage.loss.chunk = 1024
     stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=300, batch_size=50,
-                      max_new_tokens=40)
+                      turns=3, max_new_tokens=40)
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 

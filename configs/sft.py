@@ -24,6 +24,7 @@ def get_config(arg=None):
     c.steps, c.batch_size, c.seq_len = 20, 8, 128
     c.model.update(base.TINY)
     c.optim.update(name='muon', schedule='wsd', lr=1e-2, warmup=5)
-    c.eval.update(every=10, batch_size=8, tasks='identity,arithmetic', examples=8, max_new_tokens=24)
+    c.eval.update(every=10, batch_size=8, tasks='identity,arithmetic', examples=8, turns=2,
+                  max_new_tokens=24)
     c.checkpoint.every, c.log_every = 10, 5
   return c

@@ -17,6 +17,7 @@ def get_config(arg=None):
   c.stage = 'sft'
   c.init_from = 'smollm2'
   c.data.tasks, c.data.examples, c.data.held_out = 'gsm8k_calculator:2,arithmetic,calculator', 1000, 0.03
+  c.data.turns = 1  # what the results above were measured with
   c.steps, c.batch_size, c.microbatches, c.seq_len = 40, 6, 6, 384
   c.optim.update(lr=1e-3, warmup=4, schedule='wsd', decay=0.4, weight_decay=0.0)
   c.eval.update(every=20, batch_size=16, tasks='gsm8k_calculator,arithmetic,calculator', examples=96, max_new_tokens=192)

@@ -168,14 +168,15 @@ class Format:
 
     Args:
       conversation: an optional system turn, then user and assistant by turns; the last turn is the assistant's.
-      max_tokens: if given, whole exchanges (a question and its answer) are left out from the end until it fits.
+      max_tokens: if given, whole exchanges (a question and its answer) are left out from the end
+        until it fits; the first is kept, whatever its length.
 
     Returns:
       (ids, mask), equally long. mask[i] is 1 where token i is the assistant's own: text, thoughts, tool calls and the
       token that stops it; 0 on headers, on what others said and on tool results.
 
     Raises:
-      UserError: naming the message that is not as described, or that not even one exchange fits `max_tokens`.
+      UserError: naming the message that is not as described.
     """
     messages = _checked(conversation, last='assistant')
     (stop, *before), (final, *after) = self._around['follow'], self._around['end']
@@ -186,14 +187,12 @@ class Format:
       tokens, learned = self._encode([*items, *self._question(question), *self._answer(answer)], inside=bool(ids))
       ids += tokens
       mask += learned
-      if max_tokens is not None and len(ids) + len(end) > max_tokens:
+      if kept and max_tokens is not None and len(ids) + len(end) > max_tokens:
         break
       kept = len(ids)
       ids.append(stop)
       mask.append(1)
       items = _unlearned(before)
-    if not kept:
-      raise UserError(f'the first exchange of the conversation is longer than max_tokens={max_tokens}')
     return [*ids[:kept], *end], [*mask[:kept], 1, *[0] * (len(end) - 1)]
 
   def render_prompt(self, messages: list[dict]) -> list[int]:

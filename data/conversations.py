@@ -2,7 +2,8 @@
 
   python -m data.conversations --tasks=identity,arithmetic:3 --documents=FILE --examples=N --seed=S --out=FILE.jsonl
 
-Each line of the result is {"messages": [...], "task": name}; `data.chat` says what a message is.
+Each line of the result is {"messages": [...], "task": "NAME,..."}, a name for each question, or the
+name of the file that the conversation is from; `data.chat` says what a message is.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import collections
 import json
 import pathlib
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tqdm
@@ -21,33 +22,44 @@ from lm import errors, files
 from lm.errors import UserError
 
 
-def write(path: files.Path, made_by: Iterable[Task], *, examples: int, seed: int, split: str = 'train',
-          weights: Mapping[str, float] | None = None, inputs: Iterable[files.Path] = ()) -> dict[str, int]:
+def write(path: files.Path, made_by: Iterable[Task], *, examples: int, turns: int, seed: int,
+          split: str = 'train', weights: Mapping[str, float] | None = None,
+          inputs: Iterable[files.Path] = ()) -> dict[str, int]:
   """Writes conversations, whole or not at all.
 
   Args:
     path: the JSONL file.
     made_by: the tasks that demonstrate; a task's demonstrations 0, 1, ... are used, in an order mixed by `seed`.
-    examples: how many conversations the tasks make together, shared out by weight.
-    seed: of the order.
+    examples: how many demonstrations the tasks make together, shared out by weight.
+    turns: most questions in one conversation, at least 1. Demonstrations that follow one another in
+      the mixed order are joined, 1 to `turns` of them, each number equally likely.
+    seed: of the order, and of how many questions each conversation has.
     split: of the problems demonstrated; 'test' for a file to validate on.
     weights: relative share by task name; 1 where a task is not named.
     inputs: files of conversations to copy after those.
 
   Returns:
-    Conversations written, by task name; those of an input file go by its stem.
+    Demonstrations written, by task name; the conversations of an input file go by its stem.
 
   Raises:
-    UserError: for weights that share out nothing, an input without a conversation, or where there is nothing to write.
+    UserError: for weights that share out nothing, no turns, an input without a conversation, or
+      where there is nothing to write.
   """
   by_name = {task.name: task for task in made_by}
   order = [name for name, count in _shares(by_name, examples, weights or {}).items() for _ in range(count)]
-  random.Random(seed).shuffle(order)
-  counts = collections.Counter()
+  if turns < 1:
+    raise UserError(f'most questions in a conversation is {turns}; it must be at least 1')
+  rng = random.Random(seed)
+  rng.shuffle(order)
+  groups, counts = list(_groups(order, turns, rng)), collections.Counter()
   with files.atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as out:
-    for name in tqdm.tqdm(order, 'conversations', unit='conversation', disable=not order):
-      out.write(json.dumps(by_name[name].demo(counts[name], split), ensure_ascii=False) + '\n')
-      counts[name] += 1
+    for names in tqdm.tqdm(groups, 'conversations', unit='conversation', disable=not groups):
+      messages = []
+      for name in names:
+        messages += by_name[name].demo(counts[name], split)['messages']
+        counts[name] += 1
+      conversation = {'messages': messages, 'task': ','.join(names)}
+      out.write(json.dumps(conversation, ensure_ascii=False) + '\n')
     for source in inputs:
       name, skipped, before = pathlib.Path(source).stem, jsonl.Skipped(), counts.total()
       for conversation in tqdm.tqdm(read(source, skipped), name, unit='conversation'):
@@ -91,6 +103,15 @@ def from_ultrachat(turns: list[str]) -> list[dict]:
   return [{'role': ('user', 'assistant')[i % 2], 'content': turn} for i, turn in enumerate(turns)]
 
 
+def _groups(items: Sequence[str], most: int, rng: random.Random) -> Iterator[Sequence[str]]:
+  """Items in order in groups of 1 to `most`, equally likely; the last has what is left."""
+  start = 0
+  while start < len(items):
+    stop = start + rng.randint(1, most)
+    yield items[start:stop]
+    start = stop
+
+
 def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -> dict[str, int]:
   """Splits `examples` by weight; the counts are exact to one and sum to `examples` (largest remainders)."""
   names = list(names)
@@ -129,7 +150,8 @@ def main() -> None:
   parser.add_argument('--documents', default='', help='JSONL of cleaned documents, for tasks about them')
   parser.add_argument('--held-out', type=float, default=0.05, help='share of the documents that data.tokenize held out')
   parser.add_argument('--gsm8k', default='', help='JSONL of word problems (question, answer), for the task gsm8k')
-  parser.add_argument('--examples', type=int, default=10_000, help='conversations that the tasks make together')
+  parser.add_argument('--examples', type=int, default=10_000, help='demonstrations of the tasks')
+  parser.add_argument('--turns', type=int, default=3, help='most questions in one conversation')
   parser.add_argument('--split', choices=SPLITS, default='train', help='of the problems that are demonstrated')
   parser.add_argument('--input', action='append', default=[], help='JSONL of conversations to add; may be repeated')
   parser.add_argument('--seed', type=int, default=0, help='of the problems and their order (0)')
@@ -137,8 +159,8 @@ def main() -> None:
   args = parser.parse_args()
   weights = weighted(args.tasks)
   made_by = tasks.make(weights, seed=args.seed, documents=args.documents, held_out=args.held_out, gsm8k=args.gsm8k)
-  counts = write(args.out, made_by, examples=args.examples, seed=args.seed, split=args.split, weights=weights,
-                 inputs=args.input)
+  counts = write(args.out, made_by, examples=args.examples, turns=args.turns, seed=args.seed,
+                 split=args.split, weights=weights, inputs=args.input)
   for name, count in counts.items():
     print(f'{name}: {count}')
 

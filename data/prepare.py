@@ -29,7 +29,9 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
       raise UserError("config.data.train is '': give a manifest.json or text files (or, for sft, config.data.tasks)")
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, pathlib.Path(source))
-  made = tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out)
+  max_tokens = config.seq_len + 1 if config.stage == 'sft' else None  # what a row holds
+  made = tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out,
+                           max_tokens=max_tokens)
   val = str(folder / 'val' / 'manifest.json') if 'val' in made and made['val']['documents'] else None
   return str(folder / 'train' / 'manifest.json'), data.val or val
 
@@ -41,10 +43,11 @@ def _demonstrate(config: Any, path: pathlib.Path) -> None:
   """
   data, origin = config.data, path.with_suffix('.json')
   weights, options = conversations.weighted(data.tasks), tasks.options(config.data)
-  made_from = {'weights': weights, 'examples': data.examples, 'seed': config.seed,
-               'tasks': tasks.fingerprint(weights, **options)}
+  made_from = {'weights': weights, 'examples': data.examples, 'turns': data.turns,
+               'seed': config.seed, 'tasks': tasks.fingerprint(weights, **options)}
   if path.exists() and origin.exists() and files.read_json(origin) == made_from:
     return
   origin.unlink(missing_ok=True)
-  conversations.write(path, tasks.make(weights, **options), examples=data.examples, seed=config.seed, weights=weights)
+  conversations.write(path, tasks.make(weights, **options), examples=data.examples, turns=data.turns,
+                      seed=config.seed, weights=weights)
   files.write_json(origin, made_from)

@@ -104,6 +104,7 @@ def tokenize(
   chat_format: chat.Format,
   *,
   held_out: float = 0.05,
+  max_tokens: int | None = None,
   workers: int = 1,
   shard_bytes: int = 64 << 20,
   progress: bool = True,
@@ -115,6 +116,7 @@ def tokenize(
     out_dir: folder of the two.
     chat_format: a tokenizer, and how it writes conversations.
     held_out: share of the clusters to hold out (see data/split.py); of a single cluster nothing is, and val is empty.
+    max_tokens: of a conversation; a longer one loses whole exchanges (see `chat.Format.render`).
     workers: processes.
     shard_bytes: input bytes that make one shard.
     progress: whether to show a bar.
@@ -129,7 +131,7 @@ def tokenize(
     raise UserError(f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} positive')
   found, out = sources.find(inputs), pathlib.Path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
-  head = _head(found, chat_format, held_out, shard_bytes)
+  head = _head(found, chat_format, held_out, shard_bytes, max_tokens)
   if done := _complete(out, splits, head):
     return done
   with files.locked(out):
@@ -140,7 +142,8 @@ def tokenize(
       shutil.rmtree(work, ignore_errors=True)
       files.write_json(work / 'plan.json', head)
     parts = dict(enumerate(_group(spans(found, shard_bytes), shard_bytes)))
-    write = functools.partial(_write_part, chat_format=chat_format, kind=head['kind'], dtype=head['dtype'], work=work)
+    write = functools.partial(_write_part, chat_format=chat_format, max_tokens=max_tokens,
+                              kind=head['kind'], dtype=head['dtype'], work=work)
     records = _records(write, parts, work, held_out, workers, progress)
     skipped = jsonl.Skipped()
     for record in records:
@@ -190,12 +193,14 @@ def holds_conversations(found: Sequence[sources.File]) -> bool:
   return 'messages' in first
 
 
-def _head(found: Sequence[sources.File], chat_format: chat.Format, held_out: float, shard_bytes: int) -> dict:
+def _head(found: Sequence[sources.File], chat_format: chat.Format, held_out: float, shard_bytes: int,
+          max_tokens: int | None) -> dict:
   """What decides the bytes of the shards; the first fields of each manifest."""
   tokenizer = chat_format.tokenizer
   kind = {'kind': 'text', 'document_start': chat_format.document_start}
   if holds_conversations(found):
-    kind = {'kind': 'conversations', 'chat_format': chat_format.fingerprint}
+    kind = {'kind': 'conversations', 'chat_format': chat_format.fingerprint,
+            'max_tokens': max_tokens}
   return kind | {
     'version': shards.VERSION,
     'dtype': 'uint16' if tokenizer.vocab_size <= 2**16 else 'uint32',
@@ -266,13 +271,15 @@ def _record_path(work: pathlib.Path, index: int) -> pathlib.Path:
   return work / 'parts' / f'{index:05d}.json'
 
 
-def _write_part(index: int, part: list[Span], *, chat_format, kind: str, dtype: str, work: pathlib.Path, below: float):
+def _write_part(index: int, part: list[Span], *, chat_format, max_tokens: int | None, kind: str,
+                dtype: str, work: pathlib.Path, below: float):
   """Tokenizes a part into one shard a split, unless its record says that it is done; returns the record."""
   path = _record_path(work, index)
   if path.exists():
     return files.read_json(path)
   lengths = chat_format.tokenizer.byte_lengths()
-  encode = functools.partial(_encode, chat_format=chat_format, kind=kind, lengths=lengths)
+  encode = functools.partial(_encode, chat_format=chat_format, max_tokens=max_tokens, kind=kind,
+                             lengths=lengths)
   builders, skipped, hashes = {name: shards.Builder(dtype) for name in SPLITS}, jsonl.Skipped(), []
   for split_hash, *encoded in documents(part, skipped, encode):
     if encoded[0]:
@@ -284,7 +291,8 @@ def _write_part(index: int, part: list[Span], *, chat_format, kind: str, dtype: 
   return record
 
 
-def _encode(document: dict, *, chat_format: chat.Format, kind: str, lengths: np.ndarray) -> tuple:
+def _encode(document: dict, *, chat_format: chat.Format, max_tokens: int | None, kind: str,
+            lengths: np.ndarray) -> tuple:
   """(split hash, ids, mask, bytes) of a document; no ids if its text is empty.
 
   Raises UserError with the cause if it cannot be used.
@@ -292,7 +300,7 @@ def _encode(document: dict, *, chat_format: chat.Format, kind: str, lengths: np.
   if ('messages' in document) != (kind == 'conversations'):
     raise UserError(f'the first document is of kind {kind!r}; this is a {"document" if "text" in document else "conversation"}')
   if kind == 'conversations':
-    ids, mask = chat_format.render(document)
+    ids, mask = chat_format.render(document, max_tokens)
     return split.split_hash(document), ids, mask, int(lengths[ids].sum())
   text = document['text']
   ids = [chat_format.document_start, *chat_format.tokenizer.encode(text)] if text else []

@@ -24,10 +24,18 @@ def counting_generate(chat_format, seen):
   return generate
 
 
+def settings(examples, batch_size, seq_len):
+  config = base.get_config()
+  config.seq_len = seq_len
+  config.eval.update(examples=examples, batch_size=batch_size)
+  return config
+
+
 def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
   chat_format, seen = chat.load('bytes'), []
   asked = tasks.make(['arithmetic', 'comparison'], seed=0)
-  scores, _ = evaluation.score_tasks(counting_generate(chat_format, seen), None, chat_format, asked, 5, 2, 0, 10**6)
+  scores, _ = evaluation.score_tasks(settings(5, 2, 10**6), counting_generate(chat_format, seen), None,
+                                     chat_format, asked)
   assert len(seen) == len({key for _, key in seen}) == 2 * 3
   assert scores['arithmetic']['n'] == 5 and scores['format']['n'] == 10
 
@@ -39,12 +47,12 @@ def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
   limit = int(np.median(lengths))
   short = sum(n < limit for n in lengths)
   assert 0 < short < 20
-  scores, samples = evaluation.score_tasks(
-    counting_generate(chat_format, seen), None, chat_format, asked, 20, 4, 0, limit)
+  generate = counting_generate(chat_format, seen)
+  scores, samples = evaluation.score_tasks(settings(20, 4, limit), generate, None, chat_format, asked)
   assert all(n < limit for rows, _ in seen for n in rows) and len(seen) == -(-short // 4)
   assert (scores['arithmetic']['n'], scores['arithmetic']['too_long']) == (20, 20 - short)
   assert scores['format']['accuracy'] == short / 20 and len(samples) == 4
-  none = evaluation.score_tasks(counting_generate(chat_format, seen), None, chat_format, asked, 20, 4, 0, 1)[0]
+  none, _ = evaluation.score_tasks(settings(20, 4, 1), generate, None, chat_format, asked)
   assert (none['arithmetic']['accuracy'], none['arithmetic']['too_long']) == (0, 20)
 
 

@@ -1,11 +1,14 @@
 import collections
+import itertools
 import json
+import pathlib
 import re
 
 import pytest
 from commands import run
 
-from data import chat, conversations, jsonl, tasks
+from data import chat, conversations, jsonl, prepare, shards, tasks
+from lm.config import load
 from lm.errors import UserError
 
 
@@ -23,7 +26,7 @@ MADE = tasks.make(['arithmetic', 'identity'], seed=1)
 
 def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
   out = tmp_path / 'c.jsonl'
-  counts = conversations.write(out, MADE, examples=101, seed=5, weights={'identity': 3})
+  counts = conversations.write(out, MADE, examples=101, turns=1, seed=5, weights={'identity': 3})
   written = rows(out)
   assert counts == collections.Counter(row['task'] for row in written) == {'arithmetic': 25, 'identity': 76}
   first = [row['task'] for row in written[:40]]
@@ -38,12 +41,58 @@ def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
 def test_the_same_seed_writes_the_same_bytes_and_another_another_order(tmp_path):
   a, b, c = (tmp_path / name for name in 'abc')
   for path, seed in ((a, 5), (b, 5), (c, 6)):
-    conversations.write(path, MADE, examples=50, seed=seed)
+    conversations.write(path, MADE, examples=50, turns=3, seed=seed)
   assert a.read_bytes() == b.read_bytes() != c.read_bytes()
 
 
+def test_demonstrations_are_joined_into_conversations_of_one_to_so_many_questions(tmp_path):
+  for turns in (1, 3):
+    conversations.write(tmp_path / f'{turns}', MADE, examples=600, turns=turns, seed=5)
+  single, joined = rows(tmp_path / '1'), rows(tmp_path / '3')
+  messages = [[message for row in part for message in row['messages']] for part in (single, joined)]
+  assert messages[0] == messages[1]
+  assert ','.join(row['task'] for row in joined) == ','.join(row['task'] for row in single)
+  counts = collections.Counter(len(row['messages']) // 2 for row in joined[:-1])
+  assert counts.keys() == {1, 2, 3} and min(counts.values()) > 70  # 100 of each are expected
+  pairs = collections.Counter(row['task'] for row in joined if row['task'].count(',') == 1)
+  assert len(pairs) == 4 and min(pairs.values()) > 10  # a question does not tell what the next will be
+
+
+def test_every_answer_of_a_conversation_is_learned_and_nothing_else(tmp_path):
+  made_by, special = tasks.make(['calculator', 'identity'], seed=1), chat.load('bytes')
+  conversations.write(tmp_path / 'c', made_by, examples=60, turns=4, seed=0)
+  for row in rows(tmp_path / 'c'):
+    ids, mask = special.render(row)
+    learned = special.tokenizer.decode([i for i, own in zip(ids, mask, strict=True) if own])
+    expected = ''
+    for message in row['messages'][1::2]:
+      if isinstance(message['content'], str):
+        expected += f'{message["content"]}<|end|>'
+      else:
+        asked, _, said = (part['text'] for part in message['content'])
+        expected += f'<|python|>{asked}<|/python|>{said}<|end|>'
+    assert learned == expected
+
+
+def test_what_training_reads_are_whole_turns_that_fit_a_row(tmp_path):
+  config = load('configs/sft.py:smoke')
+  config.data.examples, config.data.turns, config.seq_len = 80, 4, 100
+  special = chat.load('bytes', extend=True)
+  train, _ = prepare.manifests(config, special, tmp_path)
+  folder = pathlib.Path(train).parent
+  manifest = shards.read_manifest(train)
+  starts = [*shards.document_index(folder, manifest)[:, 0], manifest['tokens']]
+  talks = list(shards.Stream(folder, manifest).read(itertools.pairwise(starts)))
+  user = special.tokenizer.special_tokens['<|user|>']
+  assert all(talk[-1] in special.stops for talk in talks)
+  assert all(len(talk) <= 101 or list(talk).count(user) == 1 for talk in talks)
+  made = rows(tmp_path / 'conversations.jsonl')
+  assert max(len(special.render(row)[0]) for row in made) > 150  # there was something to cut
+  assert max(list(talk).count(user) for talk in talks) > 1
+
+
 def test_a_file_to_validate_on_has_problems_of_the_test_split(tmp_path):
-  conversations.write(tmp_path / 'c', MADE[:1], examples=20, seed=0, split='test')
+  conversations.write(tmp_path / 'c', MADE[:1], examples=20, turns=1, seed=0, split='test')
   expected = {json.dumps(MADE[0].problem(i, 'test')['messages']) for i in range(20)}
   assert {json.dumps(row['messages'][:-1]) for row in rows(tmp_path / 'c')} == expected
 
@@ -64,7 +113,7 @@ def test_public_formats_are_read(tmp_path):
     {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]},
   ]
   assert list(conversations.read(source, jsonl.Skipped())) == expected
-  counts = conversations.write(tmp_path / 'out', MADE, examples=2, seed=0, inputs=[source])
+  counts = conversations.write(tmp_path / 'out', MADE, examples=2, turns=1, seed=0, inputs=[source])
   assert counts == {'arithmetic': 1, 'identity': 1, 'chat': 3}
   assert rows(tmp_path / 'out')[2:] == [{**row, 'task': 'chat'} for row in expected]
   assert list(conversations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected  # what is written can be read again
@@ -88,7 +137,7 @@ def test_public_formats_are_read(tmp_path):
 ])
 def test_malformed_rows_are_skipped_by_file_line_and_field(tmp_path, row, message, capsys):
   source, out = lines(tmp_path / 'chat.jsonl', ULTRACHAT, row, ULTRACHAT_200K), tmp_path / 'out.jsonl'
-  assert conversations.write(out, MADE, examples=3, seed=0, inputs=[source])['chat'] == 2
+  assert conversations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])['chat'] == 2
   assert len(rows(out)) == 5
   assert re.search(rf'1 row skipped; the first: .*chat\.jsonl, line 2: .*{message}', capsys.readouterr().err)
 
@@ -97,7 +146,7 @@ def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_pa
   source, out = lines(tmp_path / 'chat.jsonl', [], {}), tmp_path / 'out.jsonl'
   out.write_text('what was there')
   with pytest.raises(UserError, match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: a row'):
-    conversations.write(out, MADE, examples=3, seed=0, inputs=[source])
+    conversations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])
   assert out.read_text() == 'what was there'
   assert {path.name for path in tmp_path.iterdir()} == {'chat.jsonl', 'out.jsonl'}
 
@@ -109,19 +158,20 @@ def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_pa
   ({'examples': 3, 'weights': {'identity': 0, 'arithmetic': 0}}, 'sum to 0'),
   ({'examples': -3}, 'cannot share out -3'),
   ({'examples': 0}, 'no conversations to write'),
+  ({'examples': 3, 'turns': 0}, 'most questions in a conversation is 0'),
 ])
 def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
   with pytest.raises(UserError, match=message):
-    conversations.write(tmp_path / 'c', MADE, seed=0, **arguments)
+    conversations.write(tmp_path / 'c', MADE, **{'turns': 1, 'seed': 0} | arguments)
   assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
   out = tmp_path / 'c.jsonl'
-  status, written, _ = run('-m', 'data.conversations', '--tasks=identity:3,comparison', '--examples=8', '--seed=1',
-                           f'--out={out}')
+  status, written, _ = run('-m', 'data.conversations', '--tasks=identity:3,comparison', '--examples=8',
+                           '--turns=2', '--seed=1', f'--out={out}')
   assert status == 0 and sorted(written.splitlines()) == ['comparison: 2', 'identity: 6']
-  assert len(rows(out)) == 8
+  assert 4 <= len(rows(out)) < 8 == sum(len(row['messages']) // 2 for row in rows(out))
   for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'or --documents names none'),
                          (['--tasks=identity:x'], "'identity:x' is not"), ([], 'no conversations'),
                          (['--tasks=docs', '--documents=nowhere'], 'nowhere')):

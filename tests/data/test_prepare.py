@@ -42,6 +42,7 @@ CHANGES = {
   'tasks': lambda c, folder: c.data.update(tasks='docs,comparison'),
   'weights': lambda c, folder: c.data.update(tasks='docs:3,arithmetic'),
   'examples': lambda c, folder: c.data.update(examples=30),
+  'turns': lambda c, folder: c.data.update(turns=2),
   'seed': lambda c, folder: c.update(seed=1),
   'task_seed': lambda c, folder: c.data.update(task_seed=1),
   'documents': lambda c, folder: write_documents(folder / 'documents.jsonl', 50),

@@ -99,6 +99,22 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   assert session.fed < len(session.ids) and max(session.ids) < size
 
 
+def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny, monkeypatch):
+  session = new_session(tiny, max_new_tokens=30)
+  call = [{'type': 'python', 'text': '3*4'}, {'type': 'output', 'text': '12'},
+          {'type': 'text', 'text': '12'}]
+  told = [('3*4?', call), ('Who are you?', 'I am Ann.'), ('Spell ox.', 'o-x')]
+  said = [*TOKENIZER.encode('12'), END], [*TOKENIZER.encode('I am Ann.'), END]
+  last = [*TOKENIZER.encode('o-x'), END]
+  script(session, monkeypatch, [PYTHON[0], *TOKENIZER.encode('3*4'), PYTHON[1]], *said, last)
+  for question, _ in told:
+    list(session.reply(question))
+  messages = []
+  for question, answer in told:
+    messages += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': answer}]
+  assert session.ids == FORMAT.render({'messages': messages})[0]
+
+
 def test_no_piece_ends_inside_a_character():
   data = 'né €𝄞'.encode()
   pieces = chat.Pieces(FORMAT)
