@@ -48,8 +48,8 @@ def score_tasks(config: ConfigDict, generate: Callable, params: Any, chat_format
                 tasks: Sequence[Any]) -> tuple[dict[str, dict], list[dict]]:
   """Accuracy on the test problems of each task, and `format`: the share of all problems whose reply keeps the format.
 
-  A prompt of `config.seq_len` tokens or more leaves no room for a reply: it counts as wrong, and `too_long` says how many
-  did.
+  A prompt of `config.seq_len` tokens or more leaves no room for a reply: it counts as wrong, and
+  `too_long` says how many did.
 
   Returns:
     (scores, samples): {task: {accuracy, low, high, n, too_long}}, and those of `score_turns`; a few
@@ -115,7 +115,8 @@ def score_turns(config: ConfigDict, generate: Callable, params: Any, chat_format
     replies = []
 
     def draw(rows, batch, turn=turn):
-      return generate(params, rows, keys.derive(config.seed, 'evaluation', len(tasks) + turn, batch))
+      key = keys.derive(config.seed, 'evaluation', len(tasks) + turn, batch)
+      return generate(params, rows, key)
 
     def grade(asked, completion, replies=replies):
       task, problem = asked

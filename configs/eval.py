@@ -1,5 +1,4 @@
-"""Evaluation of a checkpoint: bits per byte of a text, scores with 95 % intervals of tasks and of the
-turns of conversations, continuations.
+"""Evaluation of a checkpoint: bits per byte of a text, scores with 95 % intervals, continuations.
 
 Command:   python eval.py --config=configs/eval.py --checkpoint=runs/quickstart --out=report.json
            --config.data.val=runs/quickstart/tokens/val/manifest.json adds bits per byte

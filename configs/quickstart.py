@@ -46,6 +46,7 @@ def get_config(arg=None):
 
   # Copying is learned from the calculator first, digit by digit: names and letters follow.
   c.sft.data.tasks, c.sft.data.examples = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity', 20_000
+  c.sft.data.turns = 4  # what follows a sum is not always a sum
   c.sft.steps, c.sft.batch_size = 340, 8
   c.sft.eval.every = 85
 

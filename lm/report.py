@@ -150,7 +150,9 @@ def _blocks(report: dict[str, Any], sources: dict[str, _Source], pictures: dict[
     Heading('Scores before and after'),
     pictures['scores'],
     _score_table(report['scores']),
-    Paragraph('▲ ▼: the 95 % interval lies wholly above or below that of the model to its left.'),
+    Paragraph('▲ ▼: the 95 % interval lies wholly above or below that of the model to its left. '
+              'turn_1, turn_2, ...: problems of all tasks, asked as the first, second, ... question '
+              "of a conversation, after the model's own replies."),
     Heading('Fine-tuning and reinforcement learning'),
     pictures['sft'],
     pictures['rl'],
@@ -168,7 +170,7 @@ def _blocks(report: dict[str, Any], sources: dict[str, _Source], pictures: dict[
 
 def _headline(report: dict[str, Any]) -> Table:
   pretrain, web, rl = report['pretrain'], report['web'], report['rl']
-  means = [sum(s['accuracy'] for s in scores.values()) / len(scores) for scores in report['scores'].values()]
+  means = [_mean_accuracy(scores) for scores in report['scores'].values()]
   stages = report['stages'].values()
   rows = [
     ('pages crawled → kept', f'{web["pages_in"]:,} → {web["pages_out"]:,}'),
@@ -181,6 +183,12 @@ def _headline(report: dict[str, Any]) -> Table:
     ('peak memory', _gib(max(stage['peak_rss_bytes'] for stage in stages))),
   ]
   return Table(('', 'measured'), rows)
+
+
+def _mean_accuracy(scores: dict[str, Any]) -> float:
+  """The mean over tasks. The turns of conversations ask the tasks' problems again: left out."""
+  values = [score['accuracy'] for name, score in scores.items() if not name.startswith('turn_')]
+  return sum(values) / len(values)
 
 
 def _score_table(scores: dict[str, dict[str, Any]]) -> Table:

@@ -34,8 +34,8 @@ def settings(examples, batch_size, seq_len):
 def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
   chat_format, seen = chat.load('bytes'), []
   asked = tasks.make(['arithmetic', 'comparison'], seed=0)
-  scores, _ = evaluation.score_tasks(settings(5, 2, 10**6), counting_generate(chat_format, seen), None,
-                                     chat_format, asked)
+  generate = counting_generate(chat_format, seen)
+  scores, _ = evaluation.score_tasks(settings(5, 2, 10**6), generate, None, chat_format, asked)
   assert len(seen) == len({key for _, key in seen}) == 2 * 3
   assert scores['arithmetic']['n'] == 5 and scores['format']['n'] == 10
 
@@ -48,7 +48,8 @@ def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
   short = sum(n < limit for n in lengths)
   assert 0 < short < 20
   generate = counting_generate(chat_format, seen)
-  scores, samples = evaluation.score_tasks(settings(20, 4, limit), generate, None, chat_format, asked)
+  limited = settings(20, 4, limit)
+  scores, samples = evaluation.score_tasks(limited, generate, None, chat_format, asked)
   assert all(n < limit for rows, _ in seen for n in rows) and len(seen) == -(-short // 4)
   assert (scores['arithmetic']['n'], scores['arithmetic']['too_long']) == (20, 20 - short)
   assert scores['format']['accuracy'] == short / 20 and len(samples) == 4

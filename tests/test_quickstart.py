@@ -7,6 +7,7 @@ import pytest
 from commands import kill_at, run
 
 TASKS = {'arithmetic', 'calculator', 'identity', 'refusal', 'spelling', 'docs', 'format'}
+TURNS = {'turn_1', 'turn_2', 'turn_3'}
 
 
 def command(workdir):
@@ -37,7 +38,7 @@ def test_report_holds_what_was_promised(road):
   assert {'tokens', 'val_bpb', 'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'} <= report['pretrain'].keys()
   assert report['pretrain']['tokens'] == 12 * 16 * 192
   for stage in ('base', 'sft', 'rl'):
-    assert report['scores'][stage].keys() == TASKS
+    assert report['scores'][stage].keys() == TASKS | TURNS
     assert all(s['low'] <= s['accuracy'] <= s['high'] for s in report['scores'][stage].values())
   assert report['rl'].keys() >= {'reward_first', 'reward_last', 'answer_length_first', 'answer_length_last'}
   assert report['provenance'].keys() >= {'code', 'config', 'data', 'tokenizer'}

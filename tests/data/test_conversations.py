@@ -55,7 +55,7 @@ def test_demonstrations_are_joined_into_conversations_of_one_to_so_many_question
   counts = collections.Counter(len(row['messages']) // 2 for row in joined[:-1])
   assert counts.keys() == {1, 2, 3} and min(counts.values()) > 70  # 100 of each are expected
   pairs = collections.Counter(row['task'] for row in joined if row['task'].count(',') == 1)
-  assert len(pairs) == 4 and min(pairs.values()) > 10  # a question does not tell what the next will be
+  assert len(pairs) == 4 and min(pairs.values()) > 10  # any task after any
 
 
 def test_every_answer_of_a_conversation_is_learned_and_nothing_else(tmp_path):
@@ -168,8 +168,8 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
 
 def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
   out = tmp_path / 'c.jsonl'
-  status, written, _ = run('-m', 'data.conversations', '--tasks=identity:3,comparison', '--examples=8',
-                           '--turns=2', '--seed=1', f'--out={out}')
+  status, written, _ = run('-m', 'data.conversations', '--tasks=identity:3,comparison',
+                           '--examples=8', '--turns=2', '--seed=1', f'--out={out}')
   assert status == 0 and sorted(written.splitlines()) == ['comparison: 2', 'identity: 6']
   assert 4 <= len(rows(out)) < 8 == sum(len(row['messages']) // 2 for row in rows(out))
   for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'or --documents names none'),

@@ -124,6 +124,19 @@ def test_json_holds_the_numbers_of_the_sources(run):
   }  # fmt: skip
 
 
+def test_scores_of_turns_are_shown_and_leave_the_mean_of_the_tasks_as_it_is(run, tmp_path):
+  make_run(tmp_path)
+  for name in ('pretrain', 'sft', 'rl'):
+    content = files.read_json(tmp_path / name / 'report.json')
+    content['scores']['turn_2'] = score(0.123)
+    files.write_json(tmp_path / name / 'report.json', content)
+  report.write_report(tmp_path)
+  [before], [after] = ([line for line in (folder / 'report.md').read_text().splitlines()
+                        if 'mean accuracy' in line] for folder in (run, tmp_path))
+  assert before == after
+  assert '| turn\\_2 | 12.3%' in (tmp_path / 'report.md').read_text()
+
+
 def test_html_needs_nothing_else_and_escapes_all_text(run):
   text = (run / 'report.html').read_text()
   page = Page(text)
