@@ -184,10 +184,14 @@ def get_recipe() -> ConfigDict:
 
   c.crawl = ConfigDict()
   c.crawl.url = ''  # where to start; '': the standard library's documentation server, started for the crawl
-  c.crawl.max_pages = 1000
-  c.crawl.delay = 0.0  # seconds between two requests to one host; robots.txt can only raise it
-  c.crawl.retries = 3
+  c.crawl.max_pages = 1000  # most pages to ask for; redirects, error pages and pages that fail count
+  c.crawl.max_depth = 0  # most links to follow from the first page to another; 0: no limit
+  c.crawl.delay = 1.0  # seconds between two requests; the host can only raise it. The server of our own needs none
+  c.crawl.retries = 3  # further attempts after a failure
+  c.crawl.timeout = 30.0  # seconds for one whole response
+  c.crawl.max_bytes = 10_000_000  # pages that are longer, as sent or decoded, are recorded as faults
   c.crawl.exclude = ''  # regular expression; URLs that it finds a match in are not fetched
+  c.crawl.contact = ''  # URL or address of whoever answers for the crawl; sent with each request
 
   c.clean = fineweb.get_config()  # its fields and thresholds are in configs/data/fineweb.py
 

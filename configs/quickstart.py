@@ -7,7 +7,7 @@ Time:      under 15 minutes. :smoke does every stage on fewer pages and updates 
 """
 
 from configs import base
-from data.crawl import PYDOC_EXCLUDE
+from data.crawling.pydoc_server import PYDOC_EXCLUDE
 from lm.config import variant
 
 

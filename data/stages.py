@@ -7,17 +7,19 @@ from ml_collections import ConfigDict
 from data import chat, train_tokenizer
 from data import crawl as crawl_lib
 from data import tokenize as tokenize_lib
+from data.crawling import pydoc_server
 from data.web import clean as clean_lib
 
 
 def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Pages of a site, or of the standard library's documentation server, into crawl/*.warc.gz."""
-  options = {'max_pages': config.max_pages, 'delay': config.delay, 'retries': config.retries, 'exclude': config.exclude}
-  if config.url:
-    crawl_lib.crawl(config.url, workdir / 'crawl', **options)
+  options = config.to_dict()
+  url, delay = options.pop('url'), options.pop('delay')
+  if url:
+    crawl_lib.crawl(url, workdir / 'crawl', delay=delay, **options)
   else:
-    with crawl_lib.serve_pydoc() as url:
-      crawl_lib.crawl(url, workdir / 'crawl', **options)
+    with pydoc_server.serve_pydoc() as url:
+      crawl_lib.crawl(url, workdir / 'crawl', delay=0.0, **options)
 
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -1,103 +1,79 @@
-"""The crawler against a small site of our own, read back with warcio."""
+"""The crawler against small sites of our own, read back with warcio."""
 
-import collections
-import contextlib
-import http.server
+import datetime
+import gzip
+import ipaddress
 import json
 import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sites import Site, links, tree
 from warcio.archiveiterator import ArchiveIterator
 
-from data.crawl import Fetcher, crawl, serve_pydoc
-from data.warc import intact_length, normalise
+from data import crawl as door
+from data.crawling.run import crawl
+from data.crawling.warc import intact_length
+from data.web.read import read_pages
 from lm.errors import UserError
 
 
-class Site:
-  """Serves `pages` {path: answer or list of answers, one a hit}; answer = (status, headers, body) or HTML;
-  a body that is a list is sent a piece every tenth of a second."""
-
-  def __init__(self, pages):
-    self.pages, self.hits = pages, []
-    site = self
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-      def do_GET(self):
-        site.hits.append((self.path, time.monotonic(), dict(self.headers)))
-        answer = site.pages.get(self.path, (404, {}, 'absent'))
-        if isinstance(answer, list):
-          answer = answer.pop(0) if len(answer) > 1 else answer[0]
-        if callable(answer):
-          answer = answer()
-        status, headers, body = (200, {}, answer) if isinstance(answer, str) else answer
-        pieces = body if isinstance(body, list) else [body.encode() if isinstance(body, str) else body]
-        self.send_response(status)
-        length = str(sum(map(len, pieces)))
-        for name, value in ({'Content-Type': 'text/html', 'Content-Length': length} | headers).items():
-          self.send_header(name, value)
-        self.end_headers()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-          for piece in pieces:
-            self.wfile.write(piece)
-            time.sleep(0.1 if len(pieces) > 1 else 0)
-
-      def log_message(self, *_):
-        pass
-
-    self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    self.url = f'http://127.0.0.1:{self.server.server_port}/'
-    threading.Thread(target=self.server.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self.server.shutdown()
-    self.server.server_close()
-
-  @property
-  def paths(self):
-    return [path for path, *_ in self.hits if path != '/robots.txt']
-
-
-def links(*targets):
-  return '<html><body>' + ' '.join(f'<a href="{target}">to {target}</a>' for target in targets) + '</body></html>'
-
-
-def tree(size=40):
-  """A site of `size` pages, each linking to two others and to the root."""
-  pages = {'/': links('p1', 'p2')}
-  for i in range(1, size):
-    pages[f'/p{i}'] = links('/', *(f'p{j}' for j in (2 * i + 1, 2 * i + 2) if j < size)) + f'<p>page {i}' * i
-  return pages
-
-
-def stored(folder, kind='response'):
-  """[(path?query, status, body)] of the records in a crawl folder."""
-  result = []
+def records(folder, kind='response'):
+  """Yields (URL, record) of the records of a kind in a crawl folder."""
   for path in sorted(folder.glob('*.warc.gz')):
     with open(path, 'rb') as f:
       for record in ArchiveIterator(f):
         if record.rec_type == kind:
-          key = '/' + record.rec_headers.get_header('WARC-Target-URI').split('/', 3)[3]
-          result.append((key, record.http_headers.get_statuscode(), record.content_stream().read()))
-  return result
+          yield record.rec_headers.get_header('WARC-Target-URI'), record
+
+
+def stored(folder, kind='response'):
+  """[(path?query, status, body)] of the records in a crawl folder."""
+  return [
+    (
+      '/' + url.split('/', 3)[3],
+      record.http_headers.get_statuscode(),
+      record.content_stream().read(),
+    )
+    for url, record in records(folder, kind)
+  ]
+
+
+class Naps(list):
+  """A sleeper that takes no time and remembers what it was asked for."""
+
+  async def __call__(self, seconds):
+    self.append(seconds)
+
+
+# ---- What is fetched
 
 
 def test_fetches_each_page_of_the_site_once_and_no_other(tmp_path):
   pages = {
     '/robots.txt': (200, {'Content-Type': 'text/plain'}, 'User-agent: *\nDisallow: /private\n'),
-    '/': links('a', './a#part', '/a', 'b?x=1', 'b?x=2', 'http://other.invalid/', 'mailto:a@b.c', 'private/x', 'pic'),
-    '/a': links('/', 'a', 'b?x=1', 'sub/c', 'http://[bad/') + '<a rel="nofollow" href="/secret">no</a>',
+    '/': links(
+      'a',
+      './a#part',
+      '/a',
+      'b?x=1',
+      'b?x=2',
+      'http://other.invalid/',
+      'mailto:a@b.c',
+      'private/x',
+      'pic',
+    ),
+    '/a': links('/', 'a', 'b?x=1', 'sub/c', 'http://[bad/')
+    + '<a rel="nofollow" href="/secret">no</a>',
     '/b?x=1': '<html><base href="/deep/"><a href="d">d</a></html>',
     '/b?x=2': links('missing', 'ümlaut path'),
     '/sub/c': links('../a', '../plain.txt'),
@@ -114,11 +90,24 @@ def test_fetches_each_page_of_the_site_once_and_no_other(tmp_path):
   assert set(bodies) == expected
   assert bodies['/a'] == pages['/a'].encode() and bodies['/pic'] == b''
   assert {key for key, _, _ in stored(tmp_path, 'request')} == expected
-  assert report['pages'] == len(expected) - 1 and report['status'] == {'200': len(expected) - 1, '404': 1}
-  assert report['skipped_by_robots'] == 1 and report['off_site'] == 1 and report['errors'] == []
+  assert report['pages'] == len(expected) - 1 and report['status'] == {
+    '200': len(expected) - 1,
+    '404': 1,
+  }
+  assert report['skipped_by_robots'] == 1 and report['off_site'] == 1
+  assert report['errors'] == [] and report['faults'] == {}
   assert report['bytes'] == sum(map(len, bodies.values()))
   assert json.loads((tmp_path / 'report.json').read_text()) == report
-  assert all('deepdive' in headers['User-Agent'] for _, _, headers in site.hits)
+
+
+def test_says_who_it_is_and_takes_no_cookies(tmp_path):
+  with Site({'/': (200, {'Set-Cookie': 'a=b'}, links('a')), '/a': 'x'}) as site:
+    crawl(site.url, tmp_path, delay=0, contact='mailto:owner@example.org')
+  for _, headers in site.hits:
+    assert headers['User-Agent'] == 'deepdive-crawl/0.1 (+mailto:owner@example.org)'
+    assert 'Cookie' not in headers
+  with pytest.raises(UserError, match='contact'):
+    crawl(site.url, tmp_path / 'b', contact='a\r\nX: y')
 
 
 def test_breadth_first_up_to_the_page_limit_and_then_on(tmp_path):
@@ -131,8 +120,29 @@ def test_breadth_first_up_to_the_page_limit_and_then_on(tmp_path):
     assert site.paths == ['/', *(f'/p{i}' for i in range(1, 9))]
 
 
+def test_an_endless_site_ends_at_the_limit_of_pages_or_of_depth(tmp_path):
+  def day(handler):
+    n = int(handler.path.partition('=')[2] or 0)
+    return links(f'/calendar?day={n + 1}', f'/calendar?day={n - 1}')
+
+  with Site({}, otherwise=day) as site:
+    assert crawl(site.url, tmp_path / 'pages', delay=0, max_pages=20)['pages'] == 20
+    assert len(site.paths) == 20
+    assert (
+      crawl(site.url, tmp_path / 'depth', delay=0, max_depth=3)['pages'] == 1 + 2 + 3 + 2
+    )  # -3 to 3, 0 twice
+
+
+def test_pages_that_fail_count_towards_the_limit(tmp_path):
+  with Site({'/robots.txt': '', '/': links(*range(100))}, otherwise=b'no HTTP\r\n') as site:
+    report = crawl(site.url, tmp_path, delay=0, retries=0, max_pages=12)
+  assert len(site.paths) == 12 and report['faults'] == {'bad_http': 11}
+
+
 def test_include_and_exclude(tmp_path):
-  with Site({'/': links('doc/1', 'doc/2', 'blog/1'), '/doc/1': '1', '/doc/2': '2', '/blog/1': '3'}) as site:
+  with Site(
+    {'/': links('doc/1', 'doc/2', 'blog/1'), '/doc/1': '1', '/doc/2': '2', '/blog/1': '3'}
+  ) as site:
     report = crawl(site.url, tmp_path, delay=0, include='^/doc/', exclude='2$')
   assert site.paths == ['/', '/doc/1'] and report['excluded'] == 2
 
@@ -140,94 +150,250 @@ def test_include_and_exclude(tmp_path):
 def test_redirects_are_followed_within_the_site_only(tmp_path):
   with Site({'/': 'elsewhere'}) as other:
     pages = {
-      '/': links('in', 'out', 'loop'),
+      '/robots.txt': 'User-agent: *\nDisallow: /private',
+      '/': links('in', 'out', 'loop', 'hidden'),
       '/in': (302, {'Location': '/target'}, ''),
       '/target': 'here',
       '/out': (301, {'Location': other.url}, ''),
       '/loop': (302, {'Location': '/loop2'}, ''),
       '/loop2': (302, {'Location': '/loop'}, ''),
+      '/hidden': (307, {'Location': '/private'}, ''),
     }
     with Site(pages) as site:
       report = crawl(site.url, tmp_path, delay=0)
-    assert site.paths == ['/', '/in', '/out', '/loop', '/target', '/loop2'] and not other.hits
-    assert report['status'] == {'200': 2, '301': 1, '302': 3} and report['off_site'] == 1
-    with Site({'/': (301, {'Location': other.url}, '')}) as site, pytest.raises(UserError, match='1 links leave'):
+    assert (
+      site.paths == ['/', '/in', '/out', '/loop', '/hidden', '/target', '/loop2'] and not other.hits
+    )
+    assert report['status'] == {'200': 2, '301': 1, '302': 3, '307': 1}
+    assert report['off_site'] == 1 and report['skipped_by_robots'] == 1
+    with (
+      Site({'/': (301, {'Location': other.url}, '')}) as site,
+      pytest.raises(UserError, match='1 links leave'),
+    ):
       crawl(site.url, tmp_path / 'b', delay=0)
+
+
+def test_a_chain_of_redirects_is_given_up_and_recorded(tmp_path):
+  def onward(handler):
+    return 302, {'Location': f'/r{int(handler.path[2:]) + 1}'}, ''
+
+  with Site({'/': links('r1', 'last'), '/last': 'x', '/robots.txt': ''}, otherwise=onward) as site:
+    report = crawl(site.url, tmp_path, delay=0)
+  assert site.paths[-1] == '/r11' and report['faults'] == {'redirects': 1}
+  assert report['errors'][0]['url'] == f'{site.url}r11'
+
+
+def test_what_pages_say_to_robots_is_kept(tmp_path):
+  meta = '<meta name="{}" content="{}">'
+  pages = {
+    '/': links('noindex', 'nofollow', 'none', 'header', 'headers', 'other', 'named'),
+    '/noindex': meta.format('robots', 'NOINDEX') + links('a'),
+    '/nofollow': meta.format('Robots', 'index, nofollow') + links('b'),
+    '/none': meta.format('robots', 'none') + links('c'),
+    '/header': (200, {'X-Robots-Tag': 'noindex'}, links('d')),
+    '/headers': (200, {'X-Robots-Tag': 'unavailable_after: 1 Jan 2100, nofollow'}, links('e')),
+    '/other': (
+      200,
+      {'X-Robots-Tag': 'googlebot: noindex, nofollow'},
+      meta.format('bingbot', 'noindex') + links('f'),
+    ),
+    '/named': (
+      200,
+      {'X-Robots-Tag': 'deepdive-crawl: nofollow'},
+      meta.format('deepdive-crawl', 'noindex') + links('g'),
+    ),
+  } | {f'/{name}': name for name in 'abcdefg'}
+  with Site(pages) as site:
+    report = crawl(site.url, tmp_path, delay=0)
+  assert {path for path in site.paths if len(path) == 2} == {'/a', '/d', '/f'}
+  assert {key for key, *_ in stored(tmp_path)} == {
+    '/',
+    '/nofollow',
+    '/headers',
+    '/other',
+    '/a',
+    '/d',
+    '/f',
+  }
+  assert report['noindex'] == 4 and report['pages'] == 7
+
+
+def certificate(folder):
+  """Writes a certificate of 127.0.0.1 and its key; returns their file."""
+  key = ec.generate_private_key(ec.SECP256R1())
+  name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, '127.0.0.1')])
+  address = x509.IPAddress(ipaddress.ip_address('127.0.0.1'))
+  made = (
+    x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    .not_valid_before(datetime.datetime(2020, 1, 1))
+    .not_valid_after(datetime.datetime(2120, 1, 1))
+    .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    .sign(key, hashes.SHA256())
+  )
+  pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+  private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none)
+  path = folder / 'certificate.pem'
+  path.write_bytes(private + made.public_bytes(pem))
+  return path
+
+
+def test_a_site_that_moved_to_https_is_the_same_site_and_has_rules_of_its_own(
+  tmp_path, monkeypatch
+):
+  path = certificate(tmp_path)
+  tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+  tls.load_cert_chain(path)
+  secure = {
+    '/': links('a', 'private'),
+    '/a': 'x',
+    '/robots.txt': 'User-agent: *\nDisallow: /private',
+  }
+  with Site(secure, tls=tls) as https, Site({'/': (301, {'Location': https.url}, '')}) as site:
+    monkeypatch.setenv('SSL_CERT_FILE', str(path))
+    report = crawl(site.url, tmp_path / 'a', delay=0)
+    assert https.paths == ['/', '/a'] and report['skipped_by_robots'] == 1
+    monkeypatch.delenv('SSL_CERT_FILE')
+    with pytest.raises(UserError, match='certificate'):
+      crawl(https.url, tmp_path / 'b', delay=0, retries=0)
+
+
+# ---- Retries
 
 
 def test_retries_what_may_pass_and_waits_as_told(tmp_path):
   pages = {
-    '/': links('flaky', 'busy', 'dead', 'gone'),
+    '/': links('flaky', 'busy', 'many', 'dead', 'never', 'gone'),
     '/flaky': [(500, {}, 'oops'), 'fine'],
-    '/busy': [(503, {'Retry-After': '1'}, 'later'), 'fine'],
+    '/busy': [(503, {'Retry-After': '7'}, 'later'), 'fine'],
+    '/many': [(429, {'Retry-After': '3'}, 'later'), b'no HTTP', 'fine'],
     '/dead': (502, {}, 'always'),
+    '/never': (429, {'Retry-After': '86400'}, 'no'),
     '/gone': (410, {}, 'for good'),
   }
+  naps = Naps()
   with Site(pages) as site:
-    report = crawl(site.url, tmp_path, delay=0, retries=1)
-  assert collections.Counter(site.paths) == {'/': 1, '/flaky': 2, '/busy': 2, '/dead': 2, '/gone': 1}
-  busy = [at for path, at, _ in site.hits if path == '/busy']
-  assert busy[1] - busy[0] >= 1
-  assert [s for _, s, _ in stored(tmp_path)] == ['200', '200', '200', '502', '410'] and report['retried'] == 3
+    report = crawl(site.url, tmp_path, delay=0, retries=2, sleep=naps)
+  assert site.paths == [
+    '/', '/flaky', '/flaky', '/busy', '/busy', '/many', '/many', '/many', '/dead', '/dead', '/dead',
+    '/never', '/gone',
+  ]  # fmt: skip
+  assert naps == [0.5, 7, 3, 1, 0.5, 1]
+  assert [s for _, s, _ in stored(tmp_path)] == [
+    '200',
+    '200',
+    '200',
+    '200',
+    '502',
+    '429',
+    '410',
+  ] and report['retried'] == 6
+  assert report['faults'] == {'status 429': 1, 'status 502': 1}
 
 
-def test_slow_and_broken_answers_are_reported_and_the_rest_goes_on(tmp_path):
-  def slow():
-    time.sleep(0.6)
-    return 'late'
+@pytest.mark.parametrize('size', [4, 60])
+def test_a_lost_host_stops_the_crawl_which_can_go_on(tmp_path, size):
+  star = {'/': links(*range(1, size))} | {f'/{i}': f'page {i}' for i in range(1, size)}
 
-  pages = {'/': links('slow', 'drip', 'short', 'next'), '/slow': slow, '/next': 'fine'}
-  pages['/drip'] = (200, {}, [b'drop'] * 20)
-  pages['/short'] = (200, {'Content-Length': '100'}, 'only this')
-  with Site(pages) as site:
-    report = crawl(site.url, tmp_path, delay=0, retries=0, timeout=0.3)
-  assert [key for key, *_ in stored(tmp_path)] == ['/', '/next']
-  assert [error['url'] for error in report['errors']] == [site.url + page for page in ('slow', 'drip', 'short')]
+  def last_words(handler):
+    site.down = True
+    return 'page 1'
 
-
-def test_pause_between_requests_follows_robots(tmp_path):
-  pages = {'/robots.txt': 'User-agent: deepdive-crawl\nCrawl-delay: 1\n', '/': links('a'), '/a': 'x'}
-  with Site(pages) as site:
-    crawl(site.url, tmp_path, delay=0.1)
-    times = [at for path, at, _ in site.hits if path != '/robots.txt']
-    assert times[1] - times[0] >= 0.95
-    crawl(site.url, tmp_path / 'b', delay=0.3, user_agent='other', max_pages=5)
-  times = [at for path, at, _ in site.hits if path != '/robots.txt'][2:]
-  assert 0.28 <= times[1] - times[0] < 0.9
+  with (
+    Site(star | {'/1': last_words}) as site,
+    pytest.raises(UserError, match='stopped answering after 2 pages'),
+  ):
+    crawl(site.url, tmp_path, delay=0, retries=0)
+  assert not (tmp_path / 'report.json').exists()
+  # robots.txt, 2 pages, 2 or LOST failures, robots.txt again; perhaps a page asked for meanwhile
+  assert {4: 6, 60: 9}[size] <= len(site.hits) <= {4: 6, 60: 10}[size]
+  with Site(star) as again:
+    assert crawl(again.url, tmp_path, delay=0)['pages'] == size
+  assert len(again.paths) == size - 2
 
 
-def test_long_bodies_are_cut_and_marked_and_files_roll_over(tmp_path):
-  with Site({'/': links('big'), '/big': 'x' * 200_000}) as site:
-    crawl(site.url, tmp_path, delay=0, max_bytes=70_000, file_bytes=1)
-  assert len(stored(tmp_path)[1][2]) == 70_000
-  assert sorted(path.name for path in tmp_path.glob('*.gz')) == ['crawl-00000.warc.gz', 'crawl-00001.warc.gz']
+# ---- WARC, and going on after a kill
+
+
+def test_records_say_how_the_body_was_sent_and_hold_it_decoded(tmp_path):
+  page = (links('a') + 'long ' * 1000).encode()
+  zipped = gzip.compress(page)
+  headers = {'Content-Encoding': 'gzip', 'Content-Length': str(len(zipped)), 'X-Name': 'J\xfcrgen'}
+  with Site({'/': (200, headers, zipped), '/a': 'x'}) as site:
+    crawl(site.url, tmp_path, delay=0)
+  _, record = next(records(tmp_path))
+  http = record.http_headers
+  assert (
+    http.get_header('Content-Encoding') is None
+    and http.get_header('X-Crawl-Content-Encoding') == 'gzip'
+  )
+  assert http.get_header('X-Crawl-Content-Length') == str(len(zipped))
+  assert http.get_header('Content-Length') == str(len(page))
+  _, request = next(records(tmp_path, 'request'))
+  assert request.http_headers.get_header('Host') == site.url.split('/')[2]
+  assert 'deepdive' in request.http_headers.get_header('User-Agent')
+  first = next(read_pages(tmp_path / 'crawl-00000.warc.gz'))
+  assert (first.status, first.content_type, first.body, first.fault) == (200, 'text/html', page, '')
+
+
+def test_files_roll_over(tmp_path):
+  with Site({'/': links('a'), '/a': 'x'}) as site:
+    crawl(site.url, tmp_path, delay=0, file_bytes=1)
+  assert sorted(path.name for path in tmp_path.glob('*.gz')) == [
+    'crawl-00000.warc.gz',
+    'crawl-00001.warc.gz',
+  ]
   with open(tmp_path / 'crawl-00001.warc.gz', 'rb') as f:
-    records = [(record.rec_type, record.rec_headers.get_header('WARC-Truncated')) for record in ArchiveIterator(f)]
-  assert records == [('warcinfo', None), ('response', 'length'), ('request', None)]
+    assert [record.rec_type for record in ArchiveIterator(f)] == ['warcinfo', 'response', 'request']
 
 
 def command(site, out, *flags):
-  return [sys.executable, '-m', 'data.crawl', site.url, f'--out={out}', '--delay=0.01', *flags]
+  return [sys.executable, '-m', 'data.crawl', site.url, f'--out={out}', '--delay=0', *flags]
 
 
-@pytest.mark.parametrize('after', [3, 17, 29])
-def test_a_crawl_killed_at_any_moment_goes_on_to_the_same_pages(tmp_path, after):
+def start(site, out):
+  """Starts the command and waits for the request that the site holds."""
+  process = subprocess.Popen(command(site, out), stderr=subprocess.DEVNULL)
+  assert site.held.wait(60)
+  return process
+
+
+@pytest.mark.parametrize('hold', [2, 5, 19, 31])
+def test_a_crawl_killed_at_any_moment_goes_on_to_the_same_pages(tmp_path, hold):
   with Site(tree()) as site:
     crawl(site.url, tmp_path / 'whole', delay=0)
-    site.hits.clear()
-    process = subprocess.Popen(command(site, tmp_path / 'cut'), stderr=subprocess.DEVNULL)
-    while len(site.hits) < after:
-      time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+  with Site(tree(), hold=hold) as site:
+    process = start(site, tmp_path / 'cut')
+    process.kill()
     process.wait()
-    assert not (tmp_path / 'cut/report.json').exists()
-    kept = {key for key, *_ in stored(tmp_path / 'cut')}
-    assert after - 3 <= len(kept) <= len(site.paths)
-    site.hits.clear()
+  assert not (tmp_path / 'cut/report.json').exists()
+  kept = {key for key, *_ in stored(tmp_path / 'cut')}
+  assert hold - 3 <= len(kept) <= hold - 2  # without robots.txt, and the one that was held
+  with Site(tree()) as site:
     report = crawl(site.url, tmp_path / 'cut', delay=0)
   assert stored(tmp_path / 'cut') == stored(tmp_path / 'whole')
   assert not kept & set(site.paths) and len(site.paths) == len(set(site.paths)) == 40 - len(kept)
   assert report['pages'] == 40
+
+
+@pytest.mark.parametrize(('signum', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_crawl_at_once_with_whole_files(tmp_path, signum, status):
+  with Site(tree(), hold=9) as site:
+    process = start(site, tmp_path)
+    process.send_signal(signum)
+    assert process.wait(60) == status
+  assert not (tmp_path / 'report.json').exists() and len(stored(tmp_path)) == 7
+  path = tmp_path / 'crawl-00000.warc.gz'
+  assert intact_length(path) == path.stat().st_size
+
+
+def test_a_signal_does_not_wait_for_the_pause_between_pages(tmp_path):
+  asked = threading.Event()
+  with Site(tree(3) | {'/robots.txt': lambda _: asked.set() or 'Crawl-delay: 100'}) as site:
+    process = subprocess.Popen(command(site, tmp_path, '--delay=600'), stderr=subprocess.DEVNULL)
+    assert asked.wait(60)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+  assert site.paths == [] and not (tmp_path / 'report.json').exists()
 
 
 @pytest.mark.parametrize('keep', [0.0, 0.1, 0.5, 0.99])
@@ -237,11 +403,11 @@ def test_a_torn_record_is_cut_off(tmp_path, keep):
     whole = stored(tmp_path)
     path = tmp_path / 'crawl-00000.warc.gz'
     with open(path, 'rb') as f:
-      records = ArchiveIterator(f)
+      iterator = ArchiveIterator(f)
       spans = []
-      for record in records:
+      for record in iterator:
         record.raw_stream.read()
-        spans.append((record.rec_type, records.get_record_offset(), records.get_record_length()))
+        spans.append((record.rec_type, iterator.get_record_offset(), iterator.get_record_length()))
     kind, offset, length = spans[-4]  # of the last but one page
     assert kind == 'response' and intact_length(path) == spans[-1][1] + spans[-1][2]
     os.truncate(path, offset + int(keep * length))
@@ -261,46 +427,6 @@ def test_goes_on_at_another_port(tmp_path):
   assert [key for key, *_ in stored(tmp_path)] == ['/', *(f'/p{i}' for i in range(1, 12))]
 
 
-def test_faults_of_the_user_are_named(tmp_path):
-  for bad in ('ftp://host/', 'nothing', 'http://', 'http://host:port/'):
-    with pytest.raises(UserError, match='bad URL'):
-      crawl(bad, tmp_path)
-  with pytest.raises(UserError, match='exclude is not a regular expression'):
-    crawl('http://127.0.0.1/', tmp_path, exclude='(')
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    url = f'http://127.0.0.1:{free.getsockname()[1]}'
-    with pytest.raises(UserError, match=f'cannot reach {url}.*refused'):
-      crawl(url, tmp_path / 'refused', retries=0)
-  with Site(tree(3)) as site:
-    crawl(site.url, tmp_path / 'a', delay=0)
-    with pytest.raises(UserError, match='holds a crawl of'):
-      crawl(site.url.replace('127.0.0.1', 'localhost'), tmp_path / 'a')
-    site.pages['/robots.txt'] = (503, {}, '')
-    with pytest.raises(UserError, match=r'robots.txt answers 503'):
-      crawl(site.url, tmp_path / 'b', retries=0)
-    site.pages['/robots.txt'] = 'User-agent: *\nDisallow: /'
-    with pytest.raises(UserError, match=r'1 forbidden by robots.txt'):
-      crawl(site.url, tmp_path / 'c')
-
-
-@pytest.mark.parametrize('size', [4, 60])
-def test_a_lost_host_stops_the_crawl_which_can_go_on(tmp_path, monkeypatch, size):
-  star = {'/': links(*range(1, size))} | {f'/{i}': f'page {i}' for i in range(1, size)}
-  tries, once = [], Fetcher._once
-  monkeypatch.setattr(Fetcher, '_once', lambda self, key: tries.append(key) or once(self, key))
-  with Site(dict(star)) as site:
-    close = site.server.server_close
-    site.pages['/1'] = lambda: threading.Thread(target=close).start() or time.sleep(0.2) or 'page 1'
-    with pytest.raises(UserError, match='stopped answering after 2 pages'):
-      crawl(site.url, tmp_path, delay=0, retries=0)
-  assert not (tmp_path / 'report.json').exists()
-  assert len(tries) == {4: 6, 60: 9}[size]  # robots.txt, 2 pages, 2 or LOST failures, robots.txt again
-  with Site(star) as again:
-    assert crawl(again.url, tmp_path, delay=0)['pages'] == size
-  assert len(again.paths) == size - 2
-
-
 def test_full_disk_is_an_error_and_the_crawl_goes_on_with_more_room(tmp_path):
   pages = tree()
   pages['/p5'] += ''.join(map(chr, range(0x4E00, 0x9000)))  # does not compress below 8 KB
@@ -314,75 +440,47 @@ def test_full_disk_is_an_error_and_the_crawl_goes_on_with_more_room(tmp_path):
 
 
 def test_two_crawls_do_not_share_a_folder(tmp_path):
-  with Site(tree()) as site:
-    site.pages['/p1'] = lambda: time.sleep(1) or 'x'
-    process = subprocess.Popen(command(site, tmp_path), stderr=subprocess.DEVNULL)
-    while len(site.hits) < 3:
-      time.sleep(0.005)
+  with Site(tree(), hold=3) as site:
+    process = start(site, tmp_path)
     with pytest.raises(UserError, match=rf'is already in use by pid {process.pid}$'):
       crawl(site.url, tmp_path)
     process.kill()
     process.wait()
 
 
-@pytest.mark.parametrize(
-  ('url', 'base', 'expected'),
-  [
-    ('HTTP://Host:80', '', 'http://host/'),
-    ('https://h:443/a/../b?q=1&r=a b#frag', '', 'https://h/b?q=1&r=a%20b'),
-    ('http://h/../a//b/./c/.', '', 'http://h/a//b/c/'),
-    ('../x', 'http://h/a/b/c', 'http://h/a/x'),
-    ('?y', 'http://h/a?x', 'http://h/a?y'),
-    ('//o/p', 'https://h/', 'https://o/p'),
-    ('http://[::1]:8000/é', '', 'http://[::1]:8000/%C3%A9'),
-  ],
-)
-def test_normalise(url, base, expected):
-  assert normalise(url, base) == expected
+# ---- Faults of the user, and the door
 
 
-def alive(pid):
-  try:
-    with open(f'/proc/{pid}/stat') as f:
-      return f.read().rpartition(')')[2].split()[0] != 'Z'
-  except FileNotFoundError:
-    return False
+def test_faults_of_the_user_are_named(tmp_path):
+  for bad in (
+    'ftp://host/',
+    'nothing',
+    'http://',
+    'http://host:port/',
+    'http://[',
+    'http://h/' + 'x' * 3000,
+  ):
+    with pytest.raises(UserError, match='bad URL'):
+      crawl(bad, tmp_path)
+  with pytest.raises(UserError, match='exclude is not a regular expression'):
+    crawl('http://127.0.0.1/', tmp_path, exclude='(')
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    url = f'http://127.0.0.1:{free.getsockname()[1]}'
+    with pytest.raises(UserError, match=f'cannot reach {url}.*refused'):
+      crawl(url, tmp_path / 'refused', retries=0)
+  with Site(tree(3)) as site:
+    crawl(site.url, tmp_path / 'a', delay=0)
+    with pytest.raises(UserError, match='holds a crawl of'):
+      crawl(site.url.replace('127.0.0.1', 'localhost'), tmp_path / 'a')
+    site.pages['/robots.txt'] = 'User-agent: *\nDisallow: /'
+    with pytest.raises(UserError, match=r'1 forbidden by robots.txt'):
+      crawl(site.url, tmp_path / 'c')
 
 
-def test_pydoc_server_serves_the_standard_library_and_dies_with_its_parent():
-  code = (
-    'import subprocess, sys, time, data.crawl as c\n'
-    'popen = subprocess.Popen\n'
-    'def spy(*a, **k):\n  p = popen(*a, **k); print(p.pid, flush=True); return p\n'
-    'subprocess.Popen = spy\n'
-    'with c.serve_pydoc() as url:\n  print(url, flush=True); time.sleep(60)\n'
-  )
-  process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
-  pid, url = int(process.stdout.readline()), process.stdout.readline().strip()
-  with urllib.request.urlopen(url + 'heapq.html', timeout=20) as answer:
-    assert b'heappushpop' in answer.read()
-  with urllib.request.urlopen(url, timeout=20) as answer:
-    assert b'numpy' not in answer.read()
-  # pydoc imports what lies in its folder: a page that hangs must not keep the server alive.
-  pathlib.Path(f'/proc/{pid}/cwd/hanging.py').write_text('import time\ntime.sleep(60)\n')
-  client = socket.create_connection(('127.0.0.1', int(url.rstrip('/').rpartition(':')[2])))
-  client.sendall(b'GET /hanging.html HTTP/1.0\r\n\r\n')
-  time.sleep(0.5)
-  process.kill()
-  process.wait()
-  process.stdout.close()
-  deadline = time.monotonic() + 5
-  while alive(pid) and time.monotonic() < deadline:
-    time.sleep(0.05)
-  client.close()
-  assert not alive(pid)
-
-
-def test_pydoc_server_ends_with_the_block_and_names_a_taken_port():
-  with serve_pydoc() as url:
-    urllib.request.urlopen(url + 'keywords.html', timeout=20).close()
-    port = int(url.rstrip('/').rpartition(':')[2])
-    with pytest.raises(UserError, match=f'port {port}.*in use'), serve_pydoc(port):
-      pass
-  with pytest.raises(OSError), socket.create_connection(('127.0.0.1', port), timeout=1):
-    pass
+def test_the_door_prints_a_summary_and_is_short(tmp_path, monkeypatch, capsys):
+  with Site(tree(3)) as site:
+    monkeypatch.setattr(sys, 'argv', command(site, tmp_path)[2:])
+    door.main()
+  assert capsys.readouterr().out.startswith('3 pages, ')
+  assert len(pathlib.Path(door.__file__).read_text().splitlines()) < 120

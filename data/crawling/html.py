@@ -1,0 +1,121 @@
+"""Reads what a page says to a crawler: its links, and whether to store it and to follow them."""
+
+import contextlib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from lxml import etree
+
+MOST_LINKS = 20_000  # of one page; the others are ignored
+_LINKS = {'a': 'href', 'area': 'href', 'frame': 'src', 'iframe': 'src'}
+_CHARSET = re.compile(rb'charset\s*=\s*["\']?\s*([\w.:-]+)', re.IGNORECASE)
+_WIDE = re.compile(
+  r'utf-?(16|32|7)|ucs|unicode', re.IGNORECASE
+)  # charsets that ASCII text is not written in
+_WITH_VALUE = (
+  'unavailable_after',
+  'max-snippet',
+  'max-image-preview',
+  'max-video-preview',
+)  # of X-Robots-Tag
+
+
+class Rules(NamedTuple):
+  """What a page allows: to store it, and to follow its links."""
+
+  index: bool = True
+  follow: bool = True
+
+  def __and__(self, other: 'Rules') -> 'Rules':
+    return Rules(self.index and other.index, self.follow and other.follow)
+
+
+class Reading(NamedTuple):
+  """Links of a page as written, the base that it gives for them ('' if none), and its rules."""
+
+  links: list[str]
+  base: str
+  rules: Rules
+
+
+def _rules(words: Iterable[str]) -> Rules:
+  found = {word.strip() for word in words}
+  return Rules(not found & {'noindex', 'none'}, not found & {'nofollow', 'none'})
+
+
+def header_rules(values: Iterable[bytes], robot: str) -> Rules:
+  """Reads X-Robots-Tag headers; rules for another robot ('googlebot: noindex') do not count.
+
+  Args:
+    values: header values as sent.
+    robot: name of this crawler, lower case.
+  """
+  words = []
+  for value in values:
+    named = True  # whether the rules that follow are for us
+    for part in value.decode('latin-1').lower().split(','):
+      name, colon, rest = part.partition(':')
+      if colon and name.strip() not in _WITH_VALUE:
+        named, part = name.strip() == robot, rest
+      if named:
+        words.append(part)
+  return _rules(words)
+
+
+class _Collector:
+  """Receives the start tags of a page. No tree is built, so that a deep page costs no memory."""
+
+  def __init__(self, robot: str):
+    self.robot = robot
+    self.links: dict[str, None] = {}  # keeps the order
+    self.base = ''
+    self.rules = Rules()
+
+  def start(self, tag, attributes) -> None:
+    if tag in _LINKS:
+      target = attributes.get(_LINKS[tag])
+      if (
+        target
+        and len(self.links) < MOST_LINKS
+        and 'nofollow' not in attributes.get('rel', '').lower()
+      ):
+        self.links[target.partition('#')[0]] = None
+    elif tag == 'base':
+      self.base = self.base or attributes.get('href', '')
+    elif tag == 'meta' and attributes.get('name', '').strip().lower() in ('robots', self.robot):
+      self.rules &= _rules(attributes.get('content', '').lower().split(','))
+
+  def close(self) -> None:
+    pass
+
+
+def _charset(content_type: bytes, body: bytes) -> str | None:
+  """Returns the charset that a page declares, else UTF-8 if it is, else None: libxml2 guesses."""
+  if match := _CHARSET.search(content_type) or _CHARSET.search(body[:1024]):
+    name = match[1].decode('ascii', 'replace')
+    return 'utf-8' if _WIDE.match(name) and b'\0' not in body[:256] else name
+  with contextlib.suppress(UnicodeDecodeError):
+    body.decode('utf-8')
+    return 'utf-8'
+  return None
+
+
+def read(content_type: bytes, body: bytes, robot: str) -> Reading:
+  """Reads an HTML page of any quality in any charset, also a wrong one.
+
+  Args:
+    content_type: value of the header, as sent.
+    body: decoded bytes of the page.
+    robot: name of this crawler, lower case, that <meta name="..."> may address.
+  """
+  collector = _Collector(robot)
+  try:
+    parser = etree.HTMLParser(target=collector, encoding=_charset(content_type, body))
+  except LookupError:  # a charset that libxml2 does not know
+    parser = etree.HTMLParser(target=collector)
+  with contextlib.suppress(
+    etree.LxmlError
+  ):  # an empty page, or one that ends in the middle: what came before counts
+    etree.fromstring(body, parser)
+  return Reading(list(collector.links), collector.base, collector.rules)

@@ -1,0 +1,240 @@
+"""Runs one crawl from its first page, or from wherever it was cut off, to its report."""
+
+import asyncio
+import collections
+import contextlib
+import logging
+import pathlib
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from scrapy.crawler import AsyncCrawlerRunner, Crawler
+
+from data.crawling import urls
+from data.crawling.politeness import LONGEST_WAIT
+from data.crawling.spider import SiteSpider, Walk
+from data.crawling.warc import SOFTWARE, Archive
+from lm import files
+from lm.errors import UserError
+
+USER_AGENT = SOFTWARE
+logging.getLogger('scrapy').setLevel(logging.ERROR)  # what it would warn of is in the report
+
+
+class Stopped(Exception):
+  """The crawl was ended by a signal; all that it fetched is stored, and the same call goes on."""
+
+  def __init__(self, signum: int):
+    super().__init__(signal.Signals(signum).name)
+    self.signum = signum
+
+
+def _settings(*, delay: float, retries: int, timeout: float, max_bytes: int, agent: str) -> dict:
+  """Returns the settings of Scrapy: one request at a time, so that each crawl is the same."""
+  return {
+    # aiohttp in the loop of asyncio: a Twisted reactor could not be started twice in a process, and
+    # Twisted's HTTP client does not bound the headers of a response.
+    'TWISTED_REACTOR_ENABLED': False,
+    'DOWNLOAD_HANDLERS': {
+      **dict.fromkeys(('data', 'file', 'ftp', 's3')),
+      **dict.fromkeys(('http', 'https'), 'data.crawling.download.DownloadHandler'),
+    },
+    # No telnet console, no remote control, no cookies, no proxies from the environment.
+    'EXTENSIONS_BASE': {'scrapy.extensions.throttle.AutoThrottle': 0},
+    'SPIDER_MIDDLEWARES_BASE': {},
+    'DOWNLOADER_MIDDLEWARES_BASE': {
+      'data.crawling.warc.StoredPages': 100,
+      'scrapy.downloadermiddlewares.downloadtimeout.DownloadTimeoutMiddleware': 350,
+      'scrapy.downloadermiddlewares.defaultheaders.DefaultHeadersMiddleware': 400,
+      'scrapy.downloadermiddlewares.useragent.UserAgentMiddleware': 500,
+      'data.crawling.politeness.PatientRetry': 550,
+    },
+    'CONCURRENT_REQUESTS': 1,
+    'CONCURRENT_REQUESTS_PER_DOMAIN': 1,
+    'SCHEDULER_MEMORY_QUEUE': 'scrapy.squeues.FifoMemoryQueue',  # breadth first
+    'AUTOTHROTTLE_ENABLED': delay > 0,
+    'AUTOTHROTTLE_START_DELAY': delay,
+    'AUTOTHROTTLE_MAX_DELAY': max(delay, LONGEST_WAIT),
+    'DOWNLOAD_DELAY': delay,
+    'DOWNLOAD_DELAY_JITTER': 0.0,
+    'DOWNLOAD_TIMEOUT': timeout,
+    'DOWNLOAD_MAXSIZE': max_bytes,
+    'DOWNLOAD_WARNSIZE': 0,
+    'DOWNLOAD_VERIFY_CERTIFICATES': True,
+    'RETRY_TIMES': retries,
+    'RETRY_HTTP_CODES': [429, 500, 502, 503, 504],
+    'RETRY_EXCEPTIONS': [
+      'scrapy.exceptions.CannotResolveHostError',
+      'scrapy.exceptions.DownloadConnectionRefusedError',
+      'scrapy.exceptions.DownloadFailedError',
+      'scrapy.exceptions.DownloadTimeoutError',
+      'scrapy.exceptions.ResponseDataLossError',
+    ],
+    'RETRY_PRIORITY_ADJUST': 1,
+    'RETRY_GIVE_UP_LOG_LEVEL': 'DEBUG',
+    'USER_AGENT': agent,
+    'DEFAULT_REQUEST_HEADERS': {
+      'Accept': 'text/html, */*;q=0.5',
+      'Accept-Encoding': 'gzip, deflate, br, zstd',
+    },
+  }
+
+
+@contextlib.contextmanager
+def _signals(crawler: Crawler) -> Iterator[None]:
+  """SIGTERM and Ctrl-C end the walk, here in the main thread, instead of the process."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  loop, before = asyncio.get_running_loop(), {}
+
+  def stop(signum: int) -> None:
+    if crawler.spider:
+      crawler.spider.stop(Stopped(signum))
+
+  for signum in (signal.SIGTERM, signal.SIGINT):
+    before[signum] = signal.getsignal(signum)
+    loop.add_signal_handler(signum, stop, signum)
+  try:
+    yield
+  finally:
+    for signum, handler in before.items():
+      loop.remove_signal_handler(signum)
+      signal.signal(signum, handler)
+
+
+async def _walk(settings: dict, walk: Walk) -> tuple[SiteSpider, int]:
+  """Returns the spider after its walk, and the number of retries."""
+  crawler = AsyncCrawlerRunner(settings).create_crawler(SiteSpider)
+  with _signals(crawler):
+    await crawler.crawl_async(walk=walk)
+  return crawler.spider, crawler.stats.get_value('retry/count', 0)
+
+
+def _regex(name: str, pattern: str | None) -> re.Pattern | None:
+  try:
+    return re.compile(pattern) if pattern else None
+  except re.error as error:
+    raise UserError(f'{name} is not a regular expression: {pattern!r}: {error}') from None
+
+
+def _contact(contact: str) -> str:
+  if not contact.isascii() or not contact.isprintable() or set(contact) & set('()'):
+    raise UserError(
+      f'contact is {contact!r}; allowed: a URL or an address in printable ASCII without brackets'
+    )
+  return f' (+{contact})' if contact else ''
+
+
+def _report(spider: SiteSpider, retried: int) -> dict:
+  """Returns the report of a finished walk. Raises UserError when there is no page in it."""
+  counts, status = spider.counts, spider.status
+  faults = collections.Counter(fault['cause'] for fault in spider.faults)
+  if not counts['pages']:
+    found = [f'{n} answered {code}' for code, n in status.items()] + [
+      f'{n} failed: {cause}' for cause, n in faults.items()
+    ]
+    raise UserError(
+      f'{spider.walk.url}: no page to store ({", ".join(found) or "no answer"}; '
+      f'{counts["skipped_by_robots"]} forbidden by robots.txt, '
+      f'{counts["noindex"]} said noindex, {counts["off_site"]} links leave the site)'
+    )
+  return {
+    **counts, 'retried': retried, 'status': {str(code): n for code, n in sorted(status.items())},
+    'faults': dict(sorted(faults.items())), 'errors': spider.faults,
+  }  # fmt: skip
+
+
+def crawl(
+  url: str,
+  out: files.Path,
+  *,
+  max_pages: int = 1000,
+  max_depth: int = 0,
+  delay: float = 1.0,
+  retries: int = 3,
+  include: str | None = None,
+  exclude: str | None = None,
+  timeout: float = 30.0,
+  max_bytes: int = 10_000_000,
+  file_bytes: int = 1_000_000_000,
+  user_agent: str = USER_AGENT,
+  contact: str = '',
+  progress: Callable[[int, int], object] = lambda done, known: None,
+  sleep: Callable[[float], object] = asyncio.sleep,
+) -> dict:
+  """Crawls the site of `url` breadth-first into `out/crawl-*.warc.gz`; goes on with what is there.
+
+  A page is known by its URL without the port, so that a crawl may go on at another one: a local
+  server that is started again gets one.
+
+  Args:
+    url: first page. Links and redirects are followed within its host and port; http and https
+      count as one.
+    out: folder for the WARC files and `report.json`, which is written last.
+    max_pages: most pages to ask for; redirects, error pages and pages that fail count.
+    max_depth: most links to follow from the first page to another; 0 for no limit.
+    delay: seconds between the starts of two requests; the host's own pace (AutoThrottle) and the
+      Crawl-delay of robots.txt can only raise it. 0 is for servers of one's own: no AutoThrottle.
+    retries: further attempts after a time-out, a broken connection, 429 or 5xx.
+    include, exclude: regular expressions searched in path?query of each link; `url` itself is
+      always fetched.
+    timeout: seconds for one whole response.
+    max_bytes: pages that are longer, as sent or decoded, are recorded as faults.
+    file_bytes: a new WARC file begins after this many.
+    user_agent: sent with each request and matched against robots.txt.
+    contact: URL or address of whoever answers for this crawl; sent after `user_agent`.
+    progress: called after each page with the pages done and the pages known so far.
+    sleep: coroutine function that waits between two attempts.
+
+  Returns:
+    The report: pages (answered 200 and stored), bytes (decoded bodies of all stored responses),
+    status {code: n}, faults {cause: n}, errors [{url, cause, error}], noindex, skipped_by_robots,
+    excluded and off_site (links that were not followed), retried, seconds, url, options.
+
+  Raises:
+    UserError: bad URL or pattern, host unreachable or lost, nothing found, or `out` holds the crawl
+      of another host.
+    OSError: the disk is full, or the folder cannot be written.
+    Stopped: SIGTERM or Ctrl-C.
+  """
+  out, started = pathlib.Path(out), time.monotonic()
+  options = {
+    'max_pages': max_pages, 'max_depth': max_depth, 'include': include, 'exclude': exclude,
+    'max_bytes': max_bytes, 'user_agent': user_agent,
+  }  # fmt: skip
+  first = urls.normalise(url)
+  allow, deny = _regex('include', include), _regex('exclude', exclude)
+  settings = _settings(
+    delay=delay,
+    retries=retries,
+    timeout=timeout,
+    max_bytes=max_bytes,
+    agent=user_agent + _contact(contact),
+  )
+
+  def wanted(key: str) -> bool:
+    return not (allow and not allow.search(key)) and not (deny and deny.search(key))
+
+  with files.locked(out):
+    if (out / 'report.json').exists():
+      report = files.read_json(out / 'report.json')
+      if (report['url'], report['options']) == (url, options):
+        return report
+      (out / 'report.json').unlink()
+    with contextlib.closing(Archive(out, file_bytes)) as archive:
+      if others := archive.hosts - {urls.host(first)}:
+        raise UserError(
+          f'{out} holds a crawl of {min(others)}, not of {urls.host(first)}: give another --out'
+        )
+      walk = Walk(first, archive, user_agent, max_pages, max_depth, wanted, progress, sleep)
+      spider, retried = asyncio.run(_walk(settings, walk))
+      if spider.error:
+        raise spider.error
+      report = {'url': url, 'options': options} | _report(spider, retried)
+    report['seconds'] = time.monotonic() - started
+    files.write_json(out / 'report.json', report)
+  return report

@@ -1,0 +1,232 @@
+"""The walk over one site: breadth first, each page once, each fault on record."""
+
+import asyncio
+import collections
+import dataclasses
+import re
+from collections.abc import Callable
+
+import scrapy
+from scrapy import signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import StopDownload
+from scrapy.http import Headers, Response
+
+from data.crawling import faults, html, urls
+from data.crawling.download import text
+from data.crawling.politeness import Robots, refuses
+from data.crawling.warc import Archive
+from lm.errors import UserError
+
+# Of pages of other types only the headers are stored.
+STORED_TYPES = re.compile(rb'text/|application/(xhtml\+xml|xml|json)\b')
+MOST_REDIRECTS = 10  # one after another
+LOST = 5  # pages in a row without an answer: is the host still there?
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+  """What a spider is given.
+
+  Attributes:
+    url: normalised URL of the first page.
+    archive: where pages are stored, and read back from.
+    user_agent: what robots.txt is matched against.
+    max_pages: most pages to ask for.
+    max_depth: most links between the first page and another; 0 for no limit.
+    wanted: tells by '/path?query' whether a link is followed.
+    progress: called after each page with the pages done and the pages known.
+    sleep: coroutine function that waits so many seconds.
+  """
+
+  url: str
+  archive: Archive
+  user_agent: str
+  max_pages: int
+  max_depth: int
+  wanted: Callable[[str], bool]
+  progress: Callable[[int, int], object]
+  sleep: Callable[[float], object]
+
+
+class SiteSpider(scrapy.Spider):
+  """Walks over the pages of a site, one request at a time, so that a walk is the same each time.
+
+  Attributes:
+    stopped: set when the walk is to end; downloads and pauses end with it.
+    error: why the walk ended early, or None.
+    faults: [{'url', 'cause', 'error'}] of the pages that could not be had.
+    status, counts: numbers for the report.
+  """
+
+  name = 'site'
+
+  def __init__(self, walk: Walk):
+    super().__init__()
+    self.walk, self.archive = walk, walk.archive
+    self.robot = walk.user_agent.partition('/')[0].lower()  # what pages call this crawler
+    self.stopped, self.error = asyncio.Event(), None
+    self.seen: set[str] = set()  # page ids of all requests made
+    self.done = self.unanswered = 0
+    self.faults: list[dict] = []
+    self.status: collections.Counter = collections.Counter()
+    self.counts = dict.fromkeys(
+      ('pages', 'bytes', 'noindex', 'skipped_by_robots', 'excluded', 'off_site'), 0
+    )
+
+  @classmethod
+  def from_crawler(cls, crawler: Crawler, *args, **kwargs) -> 'SiteSpider':
+    spider = super().from_crawler(crawler, *args, **kwargs)
+    spider.robots = Robots(crawler, spider.walk.user_agent)
+    crawler.signals.connect(spider._want_body, signals.headers_received)
+    crawler.signals.connect(spider._callback_failed, signals.spider_error)
+    return spider
+
+  # ---- The walk
+
+  async def start(self):
+    """Yields the first request, unless robots.txt cannot be read."""
+    rules = await self.robots.read(urls.split_site(self.walk.url)[0])
+    if rules.closed:
+      self.stop(UserError(rules.closed))
+    elif request := await self._request(self.walk.url, depth=0, hops=0):
+      yield request
+
+  async def parse(self, response: Response) -> None:
+    """Stores a page and queues its links."""
+    stored = 'stored' in response.flags
+    overloaded = refuses(response.status)
+    if overloaded:
+      self._record(response.url, f'status {response.status}', 'the last attempt was answered so')
+    self.unanswered = self.unanswered + 1 if overloaded and not stored else 0
+    reading = self._read(response)
+    self.status[response.status] += 1
+    if reading.rules.index:
+      self.counts['bytes'] += len(response.body)
+      self.counts['pages'] += response.status == 200
+      if not stored:
+        self._store(response)
+    else:
+      self.counts['noindex'] += 1
+    await self._follow(response, reading)
+    await self._done()
+
+  async def failed(self, failure) -> None:
+    """Records a page that could not be had."""
+    if not self.stopped.is_set():
+      error = failure.value
+      self._record(failure.request.url, faults.cause(error), faults.message(error))
+      self.unanswered = self.unanswered + 1 if faults.unanswered(error) else 0
+      await self._done()
+
+  def stop(self, error: BaseException) -> None:
+    """Ends the walk soon: downloads and pauses are cut short. The first reason given is kept."""
+    if self.error is None:
+      self.error = error
+      self.stopped.set()
+      downloader = self.crawler.engine.downloader
+      for slot in downloader.slots.values():  # what waits for its turn fails at once
+        slot.close()
+        slot.delay = 0.0
+        downloader._process_queue(slot)
+      closing = self.crawler.engine.close_spider_async(reason='stopped')
+      self._closing = asyncio.ensure_future(closing)
+
+  async def pause(self, seconds: float) -> None:
+    """Waits, but no longer than until the walk is stopped."""
+    nap = asyncio.ensure_future(self.walk.sleep(seconds))
+    stop = asyncio.ensure_future(self.stopped.wait())
+    await asyncio.wait({nap, stop}, return_when=asyncio.FIRST_COMPLETED)
+    nap.cancel()
+    stop.cancel()
+
+  # ---- One page
+
+  def _read(self, response: Response) -> html.Reading:
+    """Returns the links of a page and what may be done with it; a redirect has one link."""
+    rules = html.header_rules(response.headers.getlist('X-Robots-Tag'), self.robot)
+    if 300 <= response.status < 400:
+      return html.Reading([text(response.headers.get('Location', b''))], '', html.Rules())
+    kind = response.headers.get('Content-Type', b'')
+    if response.status != 200 or b'html' not in kind.lower():
+      return html.Reading([], '', rules if response.status == 200 else html.Rules())
+    reading = html.read(kind, response.body, self.robot)
+    return reading._replace(rules=reading.rules & rules)
+
+  def _store(self, response: Response) -> None:
+    if self.error is None:  # after an error of the disk the file ends in a torn record
+      truncated = 'unspecified' if 'download_stopped' in response.flags else ''
+      try:
+        self.archive.store(response, truncated)
+      except OSError as error:
+        self.stop(error)
+
+  async def _follow(self, response: Response, reading: html.Reading) -> None:
+    """Queues the pages that a page links to."""
+    redirect = 300 <= response.status < 400
+    hops = response.meta['hops'] + 1 if redirect else 0
+    depth = response.meta['depth'] + (not redirect)
+    if hops > MOST_REDIRECTS:
+      self._record(response.url, 'redirects', f'more than {MOST_REDIRECTS} one after another')
+      return
+    if not reading.rules.follow or 0 < self.walk.max_depth < depth:
+      return
+    try:
+      base = urls.normalise(reading.base, response.url)
+    except UserError:
+      base = response.url
+    for link in reading.links:
+      try:
+        url = urls.normalise(link, base)
+      except UserError:  # mailto:, javascript:, broken ones: not ours to follow
+        continue
+      if not urls.same_site(url, self.walk.url):
+        self.counts['off_site'] += 1
+      elif urls.page_id(url) not in self.seen and len(self.seen) < self.walk.max_pages:
+        if not self.walk.wanted(urls.split_site(url)[1]):
+          self.counts['excluded'] += 1
+        elif request := await self._request(url, depth, hops):
+          self.crawler.engine.crawl(request)
+
+  async def _request(self, url: str, depth: int, hops: int) -> scrapy.Request | None:
+    """Returns the request of a page that was not seen, or None where robots.txt forbids it."""
+    if not await self.robots.allowed(url):
+      self.counts['skipped_by_robots'] += 1
+      return None
+    self.seen.add(urls.page_id(url))
+    meta = {'depth': depth, 'hops': hops, 'verbatim_url': True}
+    return scrapy.Request(url, self.parse, errback=self.failed, dont_filter=True, meta=meta)
+
+  async def _done(self) -> None:
+    """Counts a page; tells pages that fail from a host that is gone before the walk is complete."""
+    self.done += 1
+    self.walk.progress(self.done, len(self.seen))
+    if self.unanswered and (self.unanswered == LOST or self.done == len(self.seen)):
+      self.unanswered = 0
+      site = urls.split_site(self.walk.url)[0]
+      try:
+        status = (await self.robots.fetch(site)).status
+        found = f'robots.txt answers {status}' if refuses(status) else ''
+      except Exception as error:  # noqa: BLE001  whatever keeps the host from answering
+        found = faults.message(error)
+      if found:
+        after = f'after {self.counts["pages"]} pages ({found})'
+        self.stop(
+          UserError(f'{site} stopped answering {after}; the same command goes on from there')
+        )
+
+  def _record(self, url: str, cause: str, message: str) -> None:
+    self.faults.append({'url': url, 'cause': cause, 'error': message})
+
+  # ---- Signals
+
+  def _want_body(self, headers: Headers, request: scrapy.Request) -> None:
+    """Ends the download of a page whose type is not stored."""
+    kind = headers.get('Content-Type', b'text/html').lower()
+    if 'hops' in request.meta and not STORED_TYPES.match(kind):
+      raise StopDownload(fail=False)
+
+  def _callback_failed(self, failure, response) -> None:
+    """Records a page that this spider cannot cope with."""
+    self._record(response.request.url, 'error', faults.message(failure.value))
+    self.done += 1

@@ -1,0 +1,77 @@
+"""Web addresses in one spelling, and which of them belong to the site that is crawled."""
+
+import urllib.parse
+
+from lm.errors import UserError
+
+LONGEST = 2083  # characters; what browsers and Scrapy accept
+_PORTS = {'http': 80, 'https': 443}
+
+
+def _without_dots(path: str) -> str:
+  """Resolves the segments '.' and '..' of an absolute path (RFC 3986, 5.2.4)."""
+  parts: list[str] = []
+  segments = path.split('/')
+  for segment in segments:
+    if segment == '..':
+      del parts[max(1, len(parts) - 1) :]
+    elif segment != '.':
+      parts.append(segment)
+  return '/'.join(parts) + ('/' if segments[-1] in ('.', '..') else '')
+
+
+def _netloc(scheme: str, host: str, port: int | None) -> str:
+  host = f'[{host}]' if ':' in host else host.encode('idna').decode()
+  return host if port in (None, _PORTS[scheme]) else f'{host}:{port}'
+
+
+def normalise(url: str, base: str = '') -> str:
+  """Returns an absolute http(s) URL in one spelling.
+
+  The host is lower case, unsafe characters are escaped, and there is neither a default port nor a
+  fragment. Raises UserError that names the URL if it cannot be crawled, whatever `url` contains.
+  """
+  shown = ascii(url[:80])[:100]
+  if len(url) > LONGEST:
+    raise UserError(f'bad URL {shown}...: longer than {LONGEST:,} characters')
+  try:
+    parts = urllib.parse.urlsplit(urllib.parse.urljoin(base or url, url.strip()))
+    scheme = parts.scheme.lower()
+    if scheme not in _PORTS or not parts.hostname:
+      raise UserError(f'bad URL {shown}: needs http://HOST/... or https://HOST/...')
+    netloc = _netloc(scheme, parts.hostname, parts.port)
+    path = urllib.parse.quote(_without_dots(parts.path or '/'), safe="/%:=&~+!$,;'@()*")
+    query = urllib.parse.quote(parts.query, safe="/%:=&~+!$,;'@()*?[]|")
+  except UserError:
+    raise
+  except ValueError as error:  # brackets, ports, lone surrogates, hosts that are no domain names
+    raise UserError(f'bad URL {shown}: {error}') from None
+  result = urllib.parse.urlunsplit((scheme, netloc, path, query, ''))
+  if len(result) > LONGEST:
+    raise UserError(f'bad URL {shown}...: longer than {LONGEST:,} characters when escaped')
+  return result
+
+
+def split_site(url: str) -> tuple[str, str]:
+  """Splits a normalised URL into its site, 'http://host:port', and '/path?query'."""
+  parts = urllib.parse.urlsplit(url)
+  site = f'{parts.scheme}://{parts.netloc}'
+  return site, url[len(site) :]
+
+
+def host(url: str) -> str:
+  """Returns the host of a normalised URL, without its port."""
+  return urllib.parse.urlsplit(url).hostname or ''
+
+
+def page_id(url: str) -> str:
+  """Returns what a page is known by in a crawl: its normalised URL without the port."""
+  parts = urllib.parse.urlsplit(url)
+  return f'{parts.scheme}://{parts.hostname}{split_site(url)[1]}'
+
+
+def same_site(a: str, b: str) -> bool:
+  """Tells whether two normalised URLs have one host and port; http and https differ in port."""
+  a_parts, b_parts = urllib.parse.urlsplit(a), urllib.parse.urlsplit(b)
+  same_port = a_parts.scheme != b_parts.scheme or a_parts.port == b_parts.port
+  return a_parts.hostname == b_parts.hostname and same_port
