@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from lm import config as config_lib
-from lm import files, host, report, stages
+from lm import files, host, progress, report, stages
 from lm import metrics as metrics_lib
 from lm.errors import UserError, run, unknown
 
@@ -37,7 +37,6 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   import itertools
 
   import jax
-  import tqdm
   from jax.experimental import multihost_utils
 
   import eval as evaluation
@@ -182,7 +181,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
 
   def say(text):
     if main:
-      tqdm.tqdm.write(text, file=sys.stderr)
+      progress.write(text)
 
   # ---- Bad steps: stop, skip or rewind -------------------------------------------------------------------------------
   def describe_bad(number, values):
@@ -226,7 +225,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {max_bad_steps})')
       if on_bad_step == 'rewind':
         return False
-    bar.set_postfix_str(f'loss {values["train/loss"]:.3f}')
+    bar.set_postfix_str(f'loss {values["train/loss"]:.3f}', refresh=False)
     clock.update(batch['inputs'].size)
     if number % config.log_every == 0 or number == config.steps:
       timing = clock.read()
@@ -240,8 +239,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   trace = list(profile or ())
   if trace and not first < trace[0] <= trace[1] <= config.steps:
     raise UserError(f'--profile is {trace[0]}:{trace[1]}; this start of the run does steps {first + 1} to {config.steps}')
-  progress = tqdm.tqdm(total=config.steps, initial=first, desc=config.stage, unit='step', disable=not main)
-  with saved, metrics, progress as bar, faults.Stop() as stop:
+  bar = progress.bar(total=config.steps, initial=first, desc=config.stage, unit='step', disable=not main)
+  with saved, metrics, bar, faults.Stop() as stop:
     # A run that was killed after its last update has logged its scores, but not reported them.
     scores = evaluate(first, log=found is None) if found is None or first == config.steps else {}
     if found is None:

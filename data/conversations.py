@@ -14,11 +14,9 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tqdm
-
 from data import chat, jsonl, tasks
 from data.tasks.base import SPLITS, Task
-from lm import errors, files
+from lm import errors, files, progress
 from lm.errors import UserError
 
 
@@ -53,7 +51,7 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, turns: in
   rng.shuffle(order)
   groups, counts = list(_groups(order, turns, rng)), collections.Counter()
   with files.atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as out:
-    for names in tqdm.tqdm(groups, 'conversations', unit='conversation', disable=not groups):
+    for names in progress.bar(groups, desc='conversations', unit='conversation', disable=not groups):
       messages = []
       for name in names:
         messages += by_name[name].demo(counts[name], split)['messages']
@@ -62,7 +60,7 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, turns: in
       out.write(json.dumps(conversation, ensure_ascii=False) + '\n')
     for source in inputs:
       name, skipped, before = pathlib.Path(source).stem, jsonl.Skipped(), counts.total()
-      for conversation in tqdm.tqdm(read(source, skipped), name, unit='conversation'):
+      for conversation in progress.bar(read(source, skipped), desc=name, unit='conversation'):
         out.write(json.dumps({**conversation, 'task': name}, ensure_ascii=False) + '\n')
         counts[name] += 1
       if counts.total() == before:

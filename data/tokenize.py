@@ -27,12 +27,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import tqdm
 
 from data import chat, jsonl, shards, sources, split
 from data import tokenizer as tokenizers
 from data.tokenizers.base import valid
 from lm import errors, files, processes
+from lm import progress as progress_lib
 from lm.errors import UserError
 
 T = TypeVar('T')
@@ -252,7 +252,7 @@ def _group(all_spans: Iterable[Span], size: int) -> list[list[Span]]:
 def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: bool) -> list[dict]:
   """The record of each part, in order; writes those that are missing."""
   size = {i: sum(span.size for span in part) for i, part in parts.items()}
-  bar = tqdm.tqdm(desc='tokenize', total=sum(size.values()), unit='B', unit_scale=True, disable=not progress)
+  bar = progress_lib.bar(desc='tokenize', total=sum(size.values()), unit='B', unit_scale=True, disable=not progress)
   records = {}
   with bar, contextlib.ExitStack() as stack:
     if workers == 1 or len(parts) == 1:

@@ -12,13 +12,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
-import tqdm
 from tokenizers import models, pre_tokenizers, trainers
 
 from data import chat, jsonl, sources, split, tokenize
 from data.tokenizers import bpe
 from data.tokenizers.base import valid
-from lm import errors, files
+from lm import errors, files, progress
 from lm.errors import UserError
 
 SUFFIXES = ('.json', '.tiktoken')  # of a tokenizer's two files
@@ -58,7 +57,7 @@ def train(
 
   def counted():
     nonlocal size
-    for text in tqdm.tqdm(texts, desc='train tokenizer', unit=' texts', leave=False):
+    for text in progress.bar(texts, desc='train tokenizer', unit=' texts', leave=False):
       size += len(valid(text).encode())
       yield text
 

@@ -82,7 +82,8 @@ def _help(about: str) -> str:
   """The flags of this command; those that absl has for itself are left out."""
   own = [flag for module, all_flags in flags.FLAGS.flags_by_module_dict().items() if not module.startswith('absl.')
          for flag in all_flags]
-  lines = [about.strip(), '', 'Flags (--config.FIELD=VALUE sets a field; those of training are in configs/base.py, of cleaning in configs/data):']
+  fields = '--config.FIELD=VALUE sets a field; those of training are in configs/base.py, of cleaning in configs/data'
+  lines = [about.strip(), '', f'Flags ({fields}):']
   for flag in own:
     name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
     default = f' (default: {flag.default})' if flag.default not in (None, False) else ''

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-import tqdm
 from datatrove.data import Document
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
@@ -24,6 +23,7 @@ from data.web import dedup, language, rules
 from data.web.decontaminate import Items
 from data.web.extract import TimeLimit, extract, time_limit
 from data.web.read import RawPage, read_pages
+from lm import progress
 
 Documents = Iterable[Document]
 # Reserved for examples: RFC 2606, RFC 5737. (datatrove's own addresses are not, and depend on what was replaced before.)
@@ -127,7 +127,7 @@ class ReadWarc(PipelineStep):
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
     pages = (page for path in self.paths[rank::world_size] for page in read_pages(path))
-    bar = tqdm.tqdm(desc='pages', unit='page', mininterval=0.5, disable=world_size > 1)
+    bar = progress.bar(desc='pages', unit='page', disable=world_size > 1)
     while page := self._next(pages):
       bar.update()
       self.stat_update('forwarded')

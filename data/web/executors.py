@@ -12,13 +12,12 @@ import sys
 from typing import Any, NamedTuple
 
 import loguru
-import tqdm
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 from ml_collections import ConfigDict
 
-from lm import processes
+from lm import processes, progress
 from lm.errors import UserError
 
 
@@ -36,7 +35,7 @@ class LocalExecutor(LocalPipelineExecutor):
   def run(self) -> None:
     ranks = self.get_incomplete_ranks()
     workers = min(self.workers, len(ranks))
-    bar = tqdm.tqdm(desc='tasks', total=len(ranks), unit='task', disable=self.tasks == 1)
+    bar = progress.bar(desc='tasks', total=len(ranks), unit='task', disable=self.tasks == 1)
     with bar, contextlib.ExitStack() as stack:
       if workers > 1:
         pool = stack.enter_context(processes.pool(workers))

@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
 from data.web import classifier, dedup, inputs
 from data.web.classifier import Classifier
-from lm import errors, files
+from lm import errors, files, progress
 from lm.errors import UserError
 from lm.evals.intervals import wilson
 
@@ -92,7 +91,7 @@ def train(
   embeddings = rng.uniform(-1 / dim, 1 / dim, (features, dim)).astype(np.float32)
   heads = np.zeros((len(labels), dim), np.float32)
   order = np.concatenate([rng.permutation(len(texts)) for _ in range(epochs)])
-  for step, i in enumerate(tqdm.tqdm(order, desc='train classifier', unit=' texts', leave=False)):
+  for step, i in enumerate(progress.bar(order, desc='train classifier', unit=' texts', leave=False)):
     (ids, times), rate = examples[i], lr * (1 - step / len(order))
     weights = (times / times.sum()).astype(np.float32)
     hidden = weights @ embeddings[ids]
