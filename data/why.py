@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from data.web import inputs
+from data.web import inputs, personal
 from data.web.blocks import read_lines
 from lm import errors, files
 from lm.errors import UserError
@@ -12,14 +12,17 @@ from lm.errors import UserError
 def find(run: files.Path, page: str) -> Iterator[dict]:
   """The record's lines {id, url, rule, detail, figures, text} about a page, by its URL or id, with the `step` added.
 
+  A URL with personal data in it is found by what stands for it on record, and so may others be that differ only in that.
+
   Raises UserError when `run` holds no complete run.
   """
   folder = inputs.folder(run)
   if not folder.isfile('report.json') or not folder.isfile('run.json'):
     raise UserError(f'{run} holds no complete run: give as --run the folder that `python -m data.web` wrote')
+  urls = page, personal.hide_in_url(page)
   for name in folder.list_files('pages'):
     for line in read_lines(folder, name):
-      if page in (line['url'], line['id']):
+      if line['id'] == page or line['url'] in urls:
         yield line | {'step': name.split('/')[1]}
 
 

@@ -21,7 +21,8 @@ def get_config(arg=None):
   # `python -m data.bench extract`. trafilatura: 1.8 times its speed, F1 .931. trafilatura_fast, that is its fast mode and
   # resiliparse where that misses the article: 2.3 times, .935. resiliparse: 12 times, .893 (precision .87, recall .92).
   c.extractor = 'trafilatura_fast'  # trafilatura | trafilatura_fast | resiliparse
-  c.extract_seconds = 60.0  # of processor time for a page; over it it is dropped; 0: no limit
+  c.max_page_bytes = 10_000_000  # of a page's HTML, packed and unpacked; a larger page is dropped
+  c.step_seconds = 60.0  # of processor time that a step may spend on a page; over it the page is dropped; 0: no limit
   c.languages = ConfigDict({'en': 0.65})  # languages to keep, by code, each with the least score
   c.passage_lines = 0  # runs of this many lines that stood in another page of the task before are cut; 0: none
   c.max_passage_share = 0.9  # drop pages that lose more than this share of their characters so
@@ -80,7 +81,7 @@ def get_config(arg=None):
   c.minhash.ngram = 5  # words in a shingle
   c.cluster_similarity = 0.0  # documents of this Jaccard similarity or more share metadata.cluster; in one process; 0: off
 
-  c.pii = True  # e-mail addresses and public IP addresses give way to reserved ones
+  c.pii = True  # e-mail and public IPv4 addresses give way to reserved ones: in texts, titles, URLs and the record
 
   c.memory_gb = 4  # of a worker; asked of Ray and of Slurm
   c.ray_address = 'auto'  # of the cluster; auto: the one that `ray start` started on this machine

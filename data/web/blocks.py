@@ -8,27 +8,26 @@ import functools
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from datatrove.data import Document
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.filters.url_filter import URLFilter
-from datatrove.pipeline.formatters.pii import PIIFormatter
 from tldextract import TLDExtract
 
-from data.web import dedup, language, rules
+from data.web import dedup, language, personal, rules
 from data.web.decontaminate import Items
-from data.web.extract import TimeLimit, extract, time_limit
+from data.web.extract import extract
+from data.web.limits import PageError, Sandbox, TimeLimit, time_limit
 from data.web.read import RawPage, read_pages
 from lm import progress
+from lm.errors import UserError
 
 Documents = Iterable[Document]
-# Reserved for examples: RFC 2606, RFC 5737. (datatrove's own addresses are not, and depend on what was replaced before.)
-EMAIL, IP_ADDRESS = 'email@example.com', '192.0.2.1'
-_IP_ADDRESS = re.compile(r'(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)')
+_SHOWN = 200  # characters of a page's text, and of what went wrong with it, that go on record
 
 
 @contextlib.contextmanager
@@ -62,11 +61,27 @@ def shard(rank: int) -> str:
   return f'{rank:05d}.jsonl.gz'
 
 
+class Context(NamedTuple):
+  """What all filters of a run have in common."""
+
+  folder: DataFolder  # of the record of pages
+  pii: bool  # whether personal data is hidden in what is written
+  step_seconds: float  # of processor time that a step may spend on a page; 0: no limit
+
+  def shown(self, document: Document, detail: str) -> dict:
+    """What may be written of a page that is dropped or kept: its URL, the detail and the start of its text."""
+    text = document.text or document.metadata.get('html', b'')[:2000].decode('utf-8', 'replace')
+    url, text = document.metadata['url'], text[: 10 * _SHOWN]  # hidden before it is cut: half an address is one, too
+    if self.pii:
+      url, detail, text = personal.hide_in_url(url), personal.hide_in_url(detail), personal.hide(text)
+    return {'url': url, 'detail': detail, 'text': text[:_SHOWN]}
+
+
 class Record:
   """Writes a line about each page given to it, by step and task. What datatrove calls an exclusion writer."""
 
-  def __init__(self, folder: DataFolder, step: str):
-    self.folder, self.step = folder, step
+  def __init__(self, context: Context, step: str):
+    self.context, self.step = context, step
 
   def __enter__(self) -> 'Record':
     self.stack, self.append = contextlib.ExitStack(), None
@@ -74,11 +89,11 @@ class Record:
 
   def write(self, document: Document, rank: int) -> None:
     if not self.append:
-      self.append = self.stack.enter_context(open_lines(self.folder, f'{self.step}/{shard(rank)}'))
+      self.append = self.stack.enter_context(open_lines(self.context.folder, f'{self.step}/{shard(rank)}'))
     meta = document.metadata
-    text = document.text or meta.get('html', b'')[:1000].decode('utf-8', 'replace')
-    line = {'id': document.id, 'url': meta['url'], 'rule': meta.get('filter_reason', ''), 'detail': meta.get('detail', '')}
-    self.append(line | {'figures': meta.get('figures', {}), 'text': text[:200]})
+    shown = self.context.shown(document, meta.get('detail', ''))
+    line = {'id': document.id, 'url': shown['url'], 'rule': meta.get('filter_reason', '')}
+    self.append(line | {'detail': shown['detail'], 'figures': meta.get('figures', {}), 'text': shown['text']})
 
   def __exit__(self, *_) -> None:
     self.stack.close()
@@ -86,25 +101,48 @@ class Record:
 
 
 class Filter(BaseFilter):
-  """A rule as a block: `judge` says what drops a page. The record names the page, the rule and its figure."""
+  """A step that handles one page at a time: `judge` says what drops it. The record names the page, the rule and its figure.
+
+  Here, and nowhere else, a page that a step fails at, or spends too long on, is dropped for that, and the run goes on.
+  """
 
   type = 'filter'
 
-  def __init__(self, name: str, record: DataFolder):
-    self.name = name
-    super().__init__(Record(record, name))
+  def __init__(self, name: str, context: Context):
+    self.name, self.context = name, context
+    super().__init__(Record(context, name))
+
+  def load(self) -> None:
+    """Loads what the first page would else be charged for."""
+
+  def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    self.load()
+    yield from super().run(data, rank, world_size)
 
   def judge(self, document: Document) -> rules.Verdict:
     raise NotImplementedError
 
   def filter(self, doc: Document) -> bool | tuple[bool, str]:
     size = _size(doc)
-    verdict = self.judge(doc)
+    verdict = self._guarded(doc, size)
     if not verdict:
       return True
     rule, doc.metadata['detail'] = verdict
     self.stat_update(f'lost_{rule}', value=size)
     return False, rule
+
+  def _guarded(self, document: Document, size: int) -> rules.Verdict:
+    try:
+      with time_limit(self.context.step_seconds):
+        return self.judge(document)
+    except TimeLimit:
+      return f'{self.name}_timeout', f'more than {self.context.step_seconds:g} s of processor time, for {size:,} bytes'
+    except (UserError, ImportError, OSError):  # the settings, the installation or the machine: no fault of the page
+      raise
+    except PageError as error:
+      return f'{self.name}_failed', str(error)[:_SHOWN]
+    except Exception as error:  # noqa: BLE001  whatever a page provokes drops that page
+      return f'{self.name}_failed', f'{type(error).__name__}: {error}'[:_SHOWN]
 
   def update_doc_stats(self, document: Document) -> None:
     self.stat_update('bytes', value=_size(document))
@@ -121,12 +159,12 @@ class ReadWarc(PipelineStep):
 
   type, name = 'reader', 'read'
 
-  def __init__(self, paths: list[str]):
+  def __init__(self, paths: list[str], max_bytes: int):
     super().__init__()
-    self.paths = paths
+    self.paths, self.max_bytes = paths, max_bytes
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-    pages = (page for path in self.paths[rank::world_size] for page in read_pages(path))
+    pages = (page for path in self.paths[rank::world_size] for page in read_pages(path, self.max_bytes))
     bar = progress.bar(desc='pages', unit='page', disable=world_size > 1)
     while page := self._next(pages):
       bar.update()
@@ -142,12 +180,18 @@ class ReadWarc(PipelineStep):
 
 
 class Usable(Filter):
-  """Drops records that are damaged, not answered with 200, or not HTML."""
+  """Drops records that are damaged, too large, not answered with 200, or not HTML."""
+
+  def __init__(self, name: str, context: Context, max_bytes: int):
+    super().__init__(name, context)
+    self.max_bytes = max_bytes
 
   def judge(self, document: Document) -> rules.Verdict:
     fault, status, kind = (document.metadata.pop(name) for name in ('fault', 'status', 'content_type'))
     if fault:
       return 'damaged', fault
+    if len(document.metadata['html']) > self.max_bytes:
+      return 'too_large', f'more than {self.max_bytes:,} bytes'
     if status != 200:
       return 'status', str(status)
     if 'html' not in kind.lower():
@@ -156,11 +200,18 @@ class Usable(Filter):
     return None
 
 
+class OfflineUrlFilter(URLFilter):
+  """datatrove's, with the list of public suffixes of tldextract's wheel: without network."""
+
+  def __init__(self, soft_words: int, **lists):
+    super().__init__(soft_words, **lists)
+    self.tldextractor = TLDExtract(cache_dir=None, suffix_list_urls=())
+
+
 @functools.cache
 def url_filter(soft_words: int) -> URLFilter:
   """Loaded once a process: five million names, 800 MB."""
-  lists = URLFilter(soft_words)
-  lists.tldextractor = TLDExtract(cache_dir=None, suffix_list_urls=())  # the list in its wheel: no network
+  lists = OfflineUrlFilter(soft_words)
   lists.download_data()  # unpacks the wheel's lists into the cache folder of huggingface_hub
   return lists
 
@@ -168,40 +219,47 @@ def url_filter(soft_words: int) -> URLFilter:
 class UrlLists(Filter):
   """datatrove's URL filter: lists of domains, subdomains, URLs and words."""
 
-  def __init__(self, name: str, record: DataFolder, soft_words: int):
-    super().__init__(name, record)
+  def __init__(self, name: str, context: Context, soft_words: int):
+    super().__init__(name, context)
     self.soft_words = soft_words
 
+  def load(self) -> None:
+    url_filter(self.soft_words).tldextractor('loads.it')
+
   def judge(self, document: Document) -> rules.Verdict:
-    if not document.metadata['url']:
-      return 'url_missing', 'the record has no WARC-Target-URI'
     kept = url_filter(self.soft_words).filter(document)
     return None if kept is True else (f'url_{kept[1]}', document.metadata['url'])
 
 
 class Extract(Filter):
-  """HTML to title and text; drops pages without text, and those that take more than `seconds`; 0: no limit."""
+  """HTML to title and text, in a process of its own; drops pages without text."""
 
-  def __init__(self, name: str, record: DataFolder, extractor: str, seconds: float):
-    super().__init__(name, record)
-    self.extractor, self.seconds = extractor, seconds
+  def __init__(self, name: str, context: Context, extractor: str):
+    super().__init__(name, context)
+    self.extractor = extractor
+
+  def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    with Sandbox(extract, (b'', '', self.extractor), self.context.step_seconds) as self.extract:
+      yield from super().run(data, rank, world_size)
 
   def judge(self, document: Document) -> rules.Verdict:
-    html, kind = document.metadata.pop('html'), document.metadata.pop('content_type')
-    try:
-      with time_limit(self.seconds):
-        document.metadata['title'], document.text = extract(html, kind, self.extractor)
-    except TimeLimit:
-      return 'extract_timeout', f'more than {self.seconds:g} s, of {len(html):,} bytes'
-    return None if document.text else ('empty', 'no text')
+    html, kind = document.metadata['html'], document.metadata.pop('content_type')
+    document.metadata['title'], document.text = self.extract(html, kind, self.extractor)
+    if not document.text:
+      return 'empty', 'no text'
+    del document.metadata['html']
+    return None
 
 
 class Language(Filter):
   """Keeps the languages of `wanted`, each above its least score."""
 
-  def __init__(self, name: str, record: DataFolder, wanted: dict[str, float]):
-    super().__init__(name, record)
+  def __init__(self, name: str, context: Context, wanted: dict[str, float]):
+    super().__init__(name, context)
     self.wanted = wanted
+
+  def load(self) -> None:
+    language.detect('loads it')
 
   def judge(self, document: Document) -> rules.Verdict:
     code, score = language.detect(document.text)
@@ -214,8 +272,8 @@ class Language(Filter):
 class CutPassages(Filter):
   """Cuts runs of lines that another page of the task has too; drops pages that are little else."""
 
-  def __init__(self, name: str, record: DataFolder, lines: int, max_share: float):
-    super().__init__(name, record)
+  def __init__(self, name: str, context: Context, lines: int, max_share: float):
+    super().__init__(name, context)
     self.lines, self.max_share = lines, max_share
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
@@ -239,9 +297,12 @@ class CutPassages(Filter):
 class Quality(Filter):
   """A rule of data/web/rules.py with its thresholds; `cut`, if given, takes out lines before."""
 
-  def __init__(self, name: str, record: DataFolder, rule: Callable, thresholds: dict, cut: Callable | None = None):
-    super().__init__(name, record)
+  def __init__(self, name: str, context: Context, rule: Callable, thresholds: dict, cut: Callable | None = None):
+    super().__init__(name, context)
     self.rule, self.thresholds, self.cut = rule, thresholds, cut
+
+  def load(self) -> None:
+    list(self.rule('loads it', **self.thresholds))
 
   def judge(self, document: Document) -> rules.Verdict:
     if self.cut:
@@ -252,8 +313,8 @@ class Quality(Filter):
 class Decontaminate(Filter):
   """Drops pages that share an n-gram of words with an evaluation item."""
 
-  def __init__(self, name: str, record: DataFolder, items: Items):
-    super().__init__(name, record)
+  def __init__(self, name: str, context: Context, items: Items):
+    super().__init__(name, context)
     self.items = items
 
   def judge(self, document: Document) -> rules.Verdict:
@@ -261,14 +322,14 @@ class Decontaminate(Filter):
     return ('contaminated', shared) if shared else None
 
 
-class Pii(PIIFormatter):
-  """datatrove's: e-mail addresses and public IP addresses give way to reserved ones. Longer numbers are no addresses."""
+class Pii(Filter):
+  """Hides personal data in the text, the title and the URL; drops no page."""
 
-  type, name = 'formatter', 'pii'
-
-  def __init__(self):
-    super().__init__(email_replacement=EMAIL, ip_replacement=IP_ADDRESS)
-    self.ip_replacer.regex = _IP_ADDRESS
+  def judge(self, document: Document) -> rules.Verdict:
+    meta = document.metadata
+    document.text, meta['title'] = personal.hide(document.text), personal.hide(meta['title'])
+    meta['url'] = personal.hide_in_url(meta['url'])
+    return None
 
 
 class WriteLines(PipelineStep):
@@ -306,9 +367,9 @@ class WriteDocuments(PipelineStep):
 
   type, name = 'writer', 'documents'
 
-  def __init__(self, folder: DataFolder, record: DataFolder):
+  def __init__(self, folder: DataFolder, context: Context):
     super().__init__()
-    self.folder, self.record = folder, Record(record, 'kept')
+    self.folder, self.record = folder, Record(context, 'kept')
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
     name = documents_name(rank, world_size)

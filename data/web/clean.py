@@ -25,35 +25,37 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
   """The whole of the cleaning, by `config` (configs/data/fineweb.py), of the WARC files at `paths` into `out`.
 
   Order: readable HTML -> URL lists -> text -> language -> repeated passages -> Gopher repetition -> Gopher quality ->
-  C4 -> FineWeb rules -> quality classifier -> evaluation items -> exact and near-duplicates -> PII (Penedo et al. 2024,
-  arXiv 2406.17557; the passages and the evaluation items are ours). The classifier scores texts as the rules leave them,
-  and before the duplicates, so that no page that it drops is the one kept of several.
+  C4 -> FineWeb rules -> quality classifier -> evaluation items -> personal data -> exact and near-duplicates (Penedo et
+  al. 2024, arXiv 2406.17557; the passages and the evaluation items are ours). The classifier scores texts as the rules
+  leave them, and before the duplicates, so that no page that it drops is the one kept of several. Personal data is
+  hidden before the first file with texts is written; FineWeb does so last.
   """
-  record, work, filtered = (DataFolder(f'{out.path}/{name}', out.fs) for name in ('pages', 'work', 'work/filtered'))
+  pages, work, filtered = (DataFolder(f'{out.path}/{name}', out.fs) for name in ('pages', 'work', 'work/filtered'))
   c, minhash, item_globs = config, config.minhash, config_lib.names(config.decontaminate)
+  context = blocks.Context(pages, c.pii, c.step_seconds)
   quality = Classifier(c.quality.model, c.quality.label) if c.quality.model else None
   cut = functools.partial(rules.c4_lines, **c.c4_lines)
   steps = [
-    blocks.ReadWarc(paths),
-    blocks.Usable('usable', record),
-    *([blocks.UrlLists('url_lists', record, c.url_soft_words)] if c.url_lists else []),
-    blocks.Extract('extract', record, c.extractor, c.extract_seconds),
-    blocks.Language('language', record, dict(c.languages)),
-    *([blocks.CutPassages('passages', record, c.passage_lines, c.max_passage_share)] if c.passage_lines else []),
-    blocks.Quality('gopher_repetition', record, rules.gopher_repetition, dict(c.gopher_repetition, words=c.words)),
-    blocks.Quality('gopher_quality', record, rules.gopher_quality, dict(c.gopher_quality, words=c.words)),
-    blocks.Quality('c4', record, rules.c4, dict(c.c4), cut),
-    blocks.Quality('fineweb', record, rules.fineweb, dict(c.fineweb, words=c.words)),
-    *([blocks.Quality('quality', record, quality.check, {'min_score': c.quality.min_score})] if quality else []),
-    *([blocks.Decontaminate('decontaminate', record, Items(item_globs, c.decontaminate_ngram))] if item_globs else []),
-    duplicates.Signatures(work, minhash.bands, minhash.rows, minhash.ngram, bool(c.cluster_similarity)),
+    blocks.ReadWarc(paths, c.max_page_bytes),
+    blocks.Usable('usable', context, c.max_page_bytes),
+    *([blocks.UrlLists('url_lists', context, c.url_soft_words)] if c.url_lists else []),
+    blocks.Extract('extract', context, c.extractor),
+    blocks.Language('language', context, dict(c.languages)),
+    *([blocks.CutPassages('passages', context, c.passage_lines, c.max_passage_share)] if c.passage_lines else []),
+    blocks.Quality('gopher_repetition', context, rules.gopher_repetition, dict(c.gopher_repetition, words=c.words)),
+    blocks.Quality('gopher_quality', context, rules.gopher_quality, dict(c.gopher_quality, words=c.words)),
+    blocks.Quality('c4', context, rules.c4, dict(c.c4), cut),
+    blocks.Quality('fineweb', context, rules.fineweb, dict(c.fineweb, words=c.words)),
+    *([blocks.Quality('quality', context, quality.check, {'min_score': c.quality.min_score})] if quality else []),
+    *([blocks.Decontaminate('decontaminate', context, Items(item_globs, c.decontaminate_ngram))] if item_globs else []),
+    *([blocks.Pii('pii', context)] if c.pii else []),
+    duplicates.Signatures('signatures', context, work, minhash.bands, minhash.rows, minhash.ngram, bool(c.cluster_similarity)),
     blocks.WriteLines(filtered),
   ]
   finish = [
     blocks.ReadLines(filtered),
-    duplicates.Unique('duplicates', record, work),
-    *([blocks.Pii()] if c.pii else []),
-    blocks.WriteDocuments(out, record),
+    duplicates.Unique('duplicates', context, work),
+    blocks.WriteDocuments(out, context),
   ]
   return [
     Stage('filter', steps, tasks),
@@ -98,8 +100,10 @@ def clean(
     raise errors.unknown('config.extractor', config.extractor, EXTRACTORS)
   if config.words not in WORDS:
     raise errors.unknown('config.words', config.words, WORDS)
-  if config.extract_seconds < 0:
-    raise UserError(f'config.extract_seconds={config.extract_seconds:g} must be positive, or 0 for no limit')
+  if config.step_seconds < 0:
+    raise UserError(f'config.step_seconds={config.step_seconds:g} must be positive, or 0 for no limit')
+  if config.max_page_bytes < 1:
+    raise UserError(f'config.max_page_bytes={config.max_page_bytes} must be positive')
   if tasks < 1 or workers < 1:
     raise UserError(f'tasks={tasks} and workers={workers} must be positive')
   folder, warcs = inputs.folder(out), warc_files(source)

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from data import hashing
 
 BANDS, ROWS = 14, 8  # FineWeb (Penedo et al. 2024): pairs of Jaccard s become candidates with 1 - (1 - s^8)^14
 CLUSTER_ROWS = 2  # 56 bands of 2: at s = .5 all but 1e-7 of the pairs become candidates
-_WORD = re.compile(r'\w+')
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han. There each character counts as a word.
+_SPACELESS = '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
+_WORD = re.compile(rf'[{_SPACELESS}]|[^\W{_SPACELESS}]+')
 _CHUNK = 4096  # shingles hashed at once: 3.7 MB of 112 hashes each
 
 
@@ -64,7 +66,7 @@ def _word_hash(word: str) -> int:
 
 
 def words(text: str) -> list[str]:
-  """Lower-case runs of letters and digits."""
+  """Lower-case runs of letters and digits; of a script without spaces between words, the single characters."""
   return _WORD.findall(text.lower())
 
 
@@ -118,20 +120,14 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
   return both / max(a.size + b.size - both, 1)
 
 
-def components(count: int, pairs: Iterable[Sequence[int]]) -> list[int]:
-  """The smallest member of each document's connected component in the graph of `pairs`, [count]."""
-  parent = list(range(count))
+def components(count: int, pairs: np.ndarray) -> list[int]:
+  """The smallest member of each document's connected component in the graph of `pairs`, int [n, 2]; [count]."""
+  from scipy.sparse import coo_array, csgraph  # a second to import, and only the clusters need it
 
-  def root(i: int) -> int:
-    while parent[i] != i:
-      parent[i] = parent[parent[i]]
-      i = parent[i]
-    return i
-
-  for a, b in pairs:
-    a, b = root(int(a)), root(int(b))
-    parent[max(a, b)] = min(a, b)
-  return [root(i) for i in range(count)]
+  a, b = np.asarray(pairs, np.int64).reshape(-1, 2).T
+  _, labels = csgraph.connected_components(coo_array((np.ones(len(a), bool), (a, b)), (count, count)), directed=False)
+  _, first = np.unique(labels, return_index=True)
+  return first[labels].tolist()
 
 
 def clusters(hashes: Sequence[np.ndarray], signatures: np.ndarray, similarity: float) -> list[int]:
@@ -142,4 +138,5 @@ def clusters(hashes: Sequence[np.ndarray], signatures: np.ndarray, similarity: f
   pairs = candidates(signatures, CLUSTER_ROWS)
   # The signature's estimate has a standard error of at most .05: .2 below the limit nothing is lost.
   likely = (signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(axis=1) >= similarity - 0.2
-  return components(len(hashes), [p for p in pairs[likely] if jaccard(hashes[p[0]], hashes[p[1]]) >= similarity])
+  alike = [jaccard(hashes[a], hashes[b]) >= similarity for a, b in pairs[likely]]
+  return components(len(hashes), pairs[likely][np.array(alike, bool)])

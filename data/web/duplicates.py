@@ -16,48 +16,51 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.hashing import HashConfig
 
 from data.web import dedup, rules
-from data.web.blocks import Documents, Filter, open_lines, read_lines, shard, write_json
+from data.web.blocks import Context, Documents, Filter, open_lines, read_lines, shard, write_json
 
 SPARE_BITS = np.uint64(4)  # datatrove's hashes lie below 2^61 - 1
 CLUSTER_HASHES = dedup.BANDS * dedup.ROWS
 SIZES = 'sizes.json'
 
 
-class Signatures(PipelineStep):
-  """Writes the task's sorted signatures, a file a band, and what the choice of a cluster's best page needs."""
+class Signatures(Filter):
+  """Writes the task's sorted signatures, a file a band, and what the choice of a cluster's best page needs; drops no page."""
 
-  type, name = 'duplicates', 'signatures'
-
-  def __init__(self, folder: DataFolder, bands: int, rows: int, ngram: int, clusters: bool):
-    super().__init__()
+  def __init__(self, name: str, context: Context, folder: DataFolder, bands: int, rows: int, ngram: int, clusters: bool):
+    super().__init__(name, context)
     self.folder, self.bands, self.rows, self.ngram, self.clusters = folder, bands, rows, ngram, clusters
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-    signatures, shingles = [], []
-    with open_lines(self.folder, f'index/{shard(rank)}') as append:
-      for document in data:
-        with self.track_time():
-          digest = dedup.digest(document.text)
-          hashes = dedup.shingles(document.text, self.ngram)
-          exact = np.zeros(max(self.rows, 4), np.uint64)
-          exact[:4] = np.frombuffer(bytes.fromhex(digest), np.uint64)
-          near = dedup.signature(hashes, self.bands * self.rows)
-          signatures.append(np.concatenate([near, exact[: self.rows]]) >> SPARE_BITS)
-          shingles += [hashes] if self.clusters else []
-        append({'id': document.id, 'url': document.metadata['url'], 'chars': len(document.text), 'digest': digest})
-        yield document
+    self.signatures, self.shingles = [], []
+    with open_lines(self.folder, f'index/{shard(rank)}') as self.append:
+      yield from super().run(data, rank, world_size)
     with self.track_time():
-      signatures = np.array(signatures, '<u8').reshape(len(signatures), self.bands + 1, self.rows)
-      for band in range(self.bands + 1):
-        own = signatures[:, band]
-        order = np.lexsort(own.T[::-1])
-        lines = np.empty(len(own), [('hashes', '<u8', (self.rows,)), ('index', '<u4')])
-        lines['hashes'], lines['index'] = own[order], order
-        with self.folder.open(f'bands/bucket_{band:03d}/{rank:05d}.minhash.sig', 'wb') as file:
-          file.write(lines.tobytes())
-      if self.clusters:
-        with self.folder.open(f'shingles/{rank:05d}.npz', 'wb') as file:
-          np.savez(file, hashes=np.concatenate([np.empty(0, np.uint64), *shingles]), counts=[len(h) for h in shingles])
+      self._write(rank)
+
+  def judge(self, document: Document) -> rules.Verdict:
+    digest = dedup.digest(document.text)
+    hashes = dedup.shingles(document.text, self.ngram)
+    exact = np.zeros(max(self.rows, 4), np.uint64)
+    exact[:4] = np.frombuffer(bytes.fromhex(digest), np.uint64)
+    near = dedup.signature(hashes, self.bands * self.rows)
+    self.signatures.append(np.concatenate([near, exact[: self.rows]]) >> SPARE_BITS)
+    self.shingles += [hashes] if self.clusters else []
+    self.append({'id': document.id, 'url': document.metadata['url'], 'chars': len(document.text), 'digest': digest})
+    return None
+
+  def _write(self, rank: int) -> None:
+    signatures = np.array(self.signatures, '<u8').reshape(len(self.signatures), self.bands + 1, self.rows)
+    for band in range(self.bands + 1):
+      own = signatures[:, band]
+      order = np.lexsort(own.T[::-1])
+      lines = np.empty(len(own), [('hashes', '<u8', (self.rows,)), ('index', '<u4')])
+      lines['hashes'], lines['index'] = own[order], order
+      with self.folder.open(f'bands/bucket_{band:03d}/{rank:05d}.minhash.sig', 'wb') as file:
+        file.write(lines.tobytes())
+    if self.clusters:
+      with self.folder.open(f'shingles/{rank:05d}.npz', 'wb') as file:
+        hashes = np.concatenate([np.empty(0, np.uint64), *self.shingles])
+        np.savez(file, hashes=hashes, counts=[len(h) for h in self.shingles])
 
 
 def pairs(folder: DataFolder, bands: int, rows: int) -> MinhashDedupBuckets:
@@ -142,8 +145,8 @@ def _rank(page: dict) -> tuple:
 class Unique(Filter):
   """Drops the duplicates that `Clusters` did not choose, and gives the others metadata.cluster."""
 
-  def __init__(self, name: str, record: DataFolder, folder: DataFolder):
-    super().__init__(name, record)
+  def __init__(self, name: str, context: Context, folder: DataFolder):
+    super().__init__(name, context)
     self.folder = folder
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:

@@ -1,59 +1,33 @@
 """HTML to readable text."""
 
+import codecs
 import contextlib
 import logging
 import re
-import signal
-from collections.abc import Iterator
 
 from lxml import etree
 from lxml.html import HtmlElement
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.encoding import detect_encoding
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
 from lm import errors
 
 EXTRACTORS = ('trafilatura', 'trafilatura_fast', 'resiliparse')
 # A link to a file of the server's own disk tells about the server, not about the page.
-_FILE_LINK = re.compile(rb'<a href="file:[^"]*">.*?</a>', re.S)
-_CHARSET = re.compile(r'charset="?([\w-]+)', re.I)
+_FILE_LINK = re.compile(rb'<a href="file:[^"<]*">[^<]*</a>')
+_CHARSET = re.compile(r'charset\s{0,9}=\s{0,9}["\']?([\w-]+)', re.I)
 _CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f]')
+_TABS = re.compile(r'[ \t]+')
 _NOT_XML = bytes({*range(32), 127} - {*b'\t\n\r'})
 logging.getLogger('trafilatura').setLevel(logging.CRITICAL)  # it warns of each page without text; we put that on record
 _MISSED = 0.5  # share of resiliparse's text, and of its paragraphs, under which trafilatura's own rules missed the article
+_TITLE = 1000  # characters of a title that are kept
 _PARAGRAPH = 150  # characters of a line that is one, not a teaser or a comment
 
 
-class TimeLimit(BaseException):
-  """Time is up. Not an Exception: extractors catch those."""
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-  """Raises TimeLimit when the block has used so many seconds of processor time, whatever else the machine does; 0: never.
-
-  By a signal, so in the main thread only. Python code and its `re` heed it at once; a call into lxml or resiliparse is not
-  cut, but ends in TimeLimit when it returns.
-  """
-  if not seconds:
-    yield
-    return
-
-  def stop(*_) -> None:
-    raise TimeLimit
-
-  before = signal.signal(signal.SIGVTALRM, stop)
-  signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-  try:
-    yield
-  finally:
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, before)
-
-
 def extract(body: bytes, content_type: str, extractor: str) -> tuple[str, str]:
-  """Returns (title, text) of an HTML page; both may be empty.
+  """Returns (title, text) of an HTML page, both without surrogates and control characters; both may be empty.
 
   Args:
     body: the page as sent.
@@ -75,7 +49,7 @@ def extract(body: bytes, content_type: str, extractor: str) -> tuple[str, str]:
     title, text = tree.title, _resiliparse(tree)
   else:
     title, text = _trafilatura(page, extractor == 'trafilatura_fast')
-  return ' '.join((title or '').split()), tidy(text)
+  return ' '.join(tidy(title or '').split())[:_TITLE], tidy(text)
 
 
 def _resiliparse(tree: HTMLTree) -> str:
@@ -113,23 +87,31 @@ def _in_paragraphs(text: str) -> int:
 
 
 def _decode(body: bytes, content_type: str) -> str:
-  """As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if Python knows it; else by a guess.
+  """As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if browsers know it; else by a guess.
 
-  No text in another encoding that has bytes over 127 is UTF-8 by chance, and labels are often wrong.
+  No text in another encoding that has bytes over 127 is UTF-8 by chance, and labels are often wrong. Python knows codecs
+  that are no charset of the web, and make surrogates or worse of a page: unicode_escape, utf-7, idna, punycode.
   """
+  if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    return body.decode('utf-16', 'replace')
   if not body.isascii():
     with contextlib.suppress(UnicodeDecodeError):
       return body.decode()
-  named = _CHARSET.search(content_type) or _CHARSET.search(body[:1024].decode('latin-1'))
-  with contextlib.suppress(LookupError, UnicodeError):  # 'idna' is known too, and never replaces
-    if named:
-      return body.decode(named[1], 'replace')
-  return body.decode(detect_encoding(body), 'replace')
+  sent, told = _charset(content_type), _charset(body[:1024].decode('latin-1'))
+  if told and told.startswith('utf-16'):  # a page in it could not be read up to here (HTML standard, 13.2.3.2)
+    told = None
+  return body.decode(sent or told or detect_encoding(body), 'replace')
+
+
+def _charset(text: str) -> str | None:
+  """Python's name for the charset that a header or the head of a page names, None if there is none that browsers know."""
+  named = _CHARSET.search(text)
+  return map_encoding_to_html5(named[1], fallback_utf8=False) if named else None
 
 
 def tidy(text: str) -> str:
   """Plain spaces, no trailing ones, no control characters, at most one blank line in a row."""
   text = _CONTROL.sub('', text.replace('\r\n', '\n').replace('\r', '\n').replace('\xa0', ' '))
-  text = re.sub(r' *\t[ \t]*', ' ', text) if '\t' in text else text
+  text = _TABS.sub(lambda found: ' ' if '\t' in found[0] else found[0], text) if '\t' in text else text
   text = '\n'.join(map(str.rstrip, text.split('\n')))
   return re.sub(r'\n{3,}', '\n\n', text).strip('\n')

@@ -1,5 +1,6 @@
 """What happened to the pages: `report.json` and `report.html` from the tasks' statistics and the record of pages."""
 
+import contextlib
 import json
 import urllib.parse
 from collections import Counter, defaultdict
@@ -89,9 +90,16 @@ class _Pages:
       for line in read_lines(folder, name):
         self.statistics.add(line['figures'])
         if not line['rule']:
-          self.domains[urllib.parse.urlsplit(line['url']).hostname] += 1
+          self.domains[_host(line['url'])] += 1
         elif len(self.examples[line['rule']]) < EXAMPLES:
           self.examples[line['rule']].append({'url': line['url'], 'text': line['text'], 'detail': line['detail']})
+
+
+def _host(url: str) -> str:
+  """The host that a URL names; of what is no URL, the whole, shortened."""
+  with contextlib.suppress(ValueError):
+    return urllib.parse.urlsplit(url).hostname or url[:50]
+  return url[:50]
 
 
 def _blocks(report: dict) -> list[Block]:

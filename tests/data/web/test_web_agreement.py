@@ -17,7 +17,7 @@ from datatrove.utils.text import split_into_sentences, split_into_words
 
 from configs.data import fineweb
 from data.web import rules, words
-from data.web.blocks import EMAIL, IP_ADDRESS, Pii
+from data.web.personal import EMAIL, IP_ADDRESS, hide
 from lm.errors import UserError
 
 MODULES = """argparse ast asyncio base64 bisect calendar cmd collections concurrent.futures contextlib csv ctypes dataclasses
@@ -116,9 +116,9 @@ def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
   ],
 )
 def test_personal_data_goes_where_theirs_goes(text, left):
-  assert Pii().format(text) == left == PIIFormatter(email_replacement=EMAIL, ip_replacement=IP_ADDRESS).format(text)
+  assert hide(text) == left == PIIFormatter(email_replacement=EMAIL, ip_replacement=IP_ADDRESS).format(text)
 
 
 @pytest.mark.parametrize('text', ['object 1.3.6.1.5.5.7.3.2', 'release-v8.8.8.80', '8.8.8.8765', '999.1.1.1'])
 def test_longer_numbers_are_no_addresses(text):
-  assert Pii().format(text) == text != PIIFormatter().format(text)
+  assert hide(text) == text != PIIFormatter().format(text)

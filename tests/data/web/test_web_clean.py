@@ -15,15 +15,16 @@ import signal
 import fsspec
 import pytest
 from commands import kill_at, run
-from datatrove.pipeline.filters.url_filter import URLFilter
+from datatrove.io import DataFolder
 from web import COMMAND, FRENCH, HTML, article, documents_of, page, settings, write
 
 from data import why
 from data.web import blocks
-from data.web.blocks import EMAIL
 from data.web.clean import clean
-from data.web.extract import EXTRACTORS, extract, tidy, time_limit
+from data.web.extract import EXTRACTORS, extract, tidy
 from data.web.language import detect
+from data.web.limits import time_limit
+from data.web.personal import EMAIL
 from data.web.read import read_pages, warc_files
 from lm import files
 from lm.errors import UserError
@@ -115,17 +116,15 @@ def test_the_report_shows_every_page_and_runs_nothing(corpus):
 
 def test_url_lists_are_datatroves(tmp_path, monkeypatch):
   """The lists themselves take 800 MB: here a few names of each kind."""
-  monkeypatch.setattr(URLFilter, 'download_data', lambda self: None)
-  lists = URLFilter(2, extra_domains=['bad.com', 'sub.good.com'], extra_urls=['http://good.com/x'], banned_words=['worst'],
+  lists = blocks.OfflineUrlFilter(2, extra_domains=['bad.com', 'sub.good.com'],
+                    extra_urls=['http://good.com/x'], banned_words=['worst'],
                     soft_banned_words=['soft', 'softer'], use_integrated_lists=False)  # fmt: skip
-  monkeypatch.setattr(blocks, 'URLFilter', lambda soft_words: lists)
-  blocks.url_filter.cache_clear()
+  monkeypatch.setattr(blocks, 'url_filter', lambda soft_words: lists)
   urls = {'http://www.bad.com/': 'url_domain', 'http://sub.good.com/': 'url_subdomain', 'http://good.com/x': 'url_url',
           'http://good.com/the-worst': 'url_hard_blacklisted', 'http://a.com/soft/softer': 'url_soft_blacklisted',
           'http://a.com/soft': '', 'http://good.com/': ''}  # fmt: skip
   write(tmp_path / 'a.warc', [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)], gzipped=False)
   report = clean(tmp_path, tmp_path / 'out', settings(url_lists=True))
-  blocks.url_filter.cache_clear()
   found = {line['url']: line['rule'] for url in urls for line in why.find(tmp_path / 'out', url)}
   assert found == urls and report['pages_out'] == 2
 
@@ -197,14 +196,49 @@ def test_settings_change_what_is_kept(corpus):
   assert not (corpus / 'new').exists()
 
 
+TOLD = [*article(1), 'Write to jane.doe@some-company.com or 8.8.8.8 but not to 192.168.0.1 please.']
+SECRETS = re.compile(rb'jane|some-company|8\.8\.8\.8')
+
+
 def test_personal_data_gives_way_to_reserved_examples(tmp_path):
-  told = [*article(1), 'Write to jane.doe@some-company.com or 8.8.8.8 but not to 192.168.0.1 please.']
-  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(told))])
+  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(TOLD))])
   for pii in (True, False):
     clean(tmp_path, tmp_path / str(pii), settings(pii=pii))
   (hidden,), (open_,) = documents_of(tmp_path / 'True'), documents_of(tmp_path / 'False')
   assert f'Write to {EMAIL} or 192.0.2.1 but not to 192.168.0.1 please.' in hidden['text']
-  assert told[-1] in open_['text']
+  assert TOLD[-1] in open_['text']
+
+
+@pytest.mark.parametrize('pii', [True, False])
+def test_personal_data_is_in_no_file_that_is_written(tmp_path, monkeypatch, pii):
+  """Titles, URLs, dropped pages, causes, examples; also where a run was cut off before its end."""
+  mail = 'jane.doe@some-company.com'
+  title = f'Profile of {mail} at 8.8.8.8'
+  urls = {
+    f'http://h/u?mail={mail}&x=1': page(article(1), title),
+    'http://h/u/jane%40some-company.com/1': page(TOLD, title),
+    'http://h/u%3Fm%3Djane%2540some-company.com': page(article(3), title),
+    'http://8.8.8.8/a': page(article(4), title),
+    f'http://h/short/{mail}': page([f'{mail} ' * 9]),
+    f'http://h/same/{mail}': page([*article(1), 'A last line of it.'], title),
+    f'http://h/french/{mail}': page([f'{line} {mail} {mail.replace("@", "%40")} 8.8.8.8' for line in FRENCH]),
+  }
+  gone = [(f'http://h/{mail}', 404, HTML, f'<p>{"x" * 190}{mail}'), (f'http://h/pic/{mail}', 200, f'image/{mail}', mail)]
+  write(tmp_path / 'a.warc.gz', [*((url, 200, HTML, body) for url, body in urls.items()), *gone])
+  monkeypatch.setattr(DataFolder, 'rm', lambda *_, **__: None)  # keeps what the steps hand on
+  report = clean(tmp_path, tmp_path / 'out', settings(pii=pii))
+  assert report['pages_out'] == 3 and sum(report['drops'].values()) == 6
+  found = set()
+  for name in glob.glob(f'{tmp_path}/out/**', recursive=True):
+    if os.path.isfile(name):
+      with (gzip.open if name.endswith('.gz') else open)(name, 'rb') as f:
+        if SECRETS.search(f.read()):
+          found.add(os.path.relpath(name, tmp_path / 'out'))
+  assert bool(found) != pii and (not pii or not found)
+  for url in [*urls, *(url for url, *_ in gone)]:  # and each page can still be asked for
+    lines = list(why.find(tmp_path / 'out', url))
+    assert lines and all(SECRETS.search(line['url'].encode()) is None for line in lines) == pii
+  assert '192.0.2.1' in report['domains'] or not pii
 
 
 def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
@@ -278,7 +312,7 @@ def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
   data[starts[3] : starts[3] + 40] = b'?' * 40  # the head of the third page
   del data[-100:]
   path.write_bytes(data)
-  pages = list(read_pages(path))
+  pages = list(read_pages(path, 1_000_000))
   assert [p.url for p in pages if not p.fault] == ['http://h/0', 'http://h/1', 'http://h/3', 'http://h/4']
   assert len([p for p in pages if p.fault]) == 2
   assert clean(tmp_path, tmp_path / 'out', settings())['drops']['damaged'] == 2
@@ -289,7 +323,7 @@ def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
       at = rng.randrange(len(noisy))
       noisy[at : at + rng.randrange(20)] = rng.randbytes(rng.randrange(20))
     path.write_bytes(noisy)
-    assert len(list(read_pages(path))) < 50
+    assert len(list(read_pages(path, 1_000_000))) < 50
 
 
 def test_records_without_what_a_response_needs(tmp_path):
@@ -297,7 +331,7 @@ def test_records_without_what_a_response_needs(tmp_path):
   write(path, [('http://h/0', 200, HTML, page(article(0)))], gzipped=False)
   odd = b'WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 5\r\n\r\nhello\r\n\r\n'
   path.write_bytes(odd + path.read_bytes())
-  assert [(bool(p.fault), p.url) for p in read_pages(path)][-1] == (False, 'http://h/0')
+  assert [(bool(p.fault), p.url) for p in read_pages(path, 1_000_000)][-1] == (False, 'http://h/0')
   assert warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [(str(path), path.stat().st_size)]
 
 
@@ -313,24 +347,24 @@ def test_reference_pages_keep_their_lines():
   assert tidy('a\xa0b \t c\r\n\r\n\r\n\r\nd\x00  \n') == 'a b c\n\nd'
 
 
-def test_a_page_that_takes_too_long_is_dropped_and_the_next_is_read(corpus, monkeypatch):
-  def slow(body, content_type, extractor):
-    if 'café'.encode('latin-1') in body:
+def test_a_step_that_takes_too_long_over_a_page_drops_it(corpus, monkeypatch):
+  def slow(text):
+    if 'café' in text:
       with contextlib.suppress(Exception):  # as extractors do
         while True:
           pass
-    if article(2)[0].encode() in body:
+    if article(2)[0] in text:
       re.match('(a*)*b', 'a' * 40)  # years
-    return extract(body, content_type, extractor)
+    return detect(text)
 
-  monkeypatch.setattr(blocks, 'extract', slow)
-  report = clean(corpus, corpus / 'out', settings(**LINES_ONLY, extract_seconds=0.2))
-  examples = {example['url']: example['detail'] for example in report['examples']['extract_timeout']}
+  monkeypatch.setattr(blocks.language, 'detect', slow)
+  report = clean(corpus, corpus / 'out', settings(**LINES_ONLY, step_seconds=0.2))
+  examples = {example['url']: example['detail'] for example in report['examples']['language_timeout']}
   assert examples.keys() == {'http://h/latin', 'http://h/2'} and report['pages_out'] == 4
-  assert re.fullmatch(r'more than 0.2 s, of [\d,]+ bytes', examples['http://h/2'])
+  assert re.fullmatch(r'more than 0.2 s of processor time, for [\d,]+ bytes', examples['http://h/2'])
   assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
-  with pytest.raises(UserError, match=r'config.extract_seconds=-1 must be positive, or 0'):
-    clean(corpus, corpus / 'new', settings(extract_seconds=-1.0))
+  with pytest.raises(UserError, match=r'config.step_seconds=-1 must be positive, or 0'):
+    clean(corpus, corpus / 'new', settings(step_seconds=-1.0))
 
 
 def test_no_time_limit_sets_no_signal():

@@ -18,6 +18,7 @@ from datatrove.utils.hashing import HashConfig
 from web import article
 
 from data.web import dedup
+from data.web.blocks import Context
 from data.web.duplicates import SIZES, Clusters, Signatures, pairs
 
 TASKS = 3
@@ -43,9 +44,10 @@ def documents(pages, task):
 
 def choices(pages, folder, similarity=0.0):
   """{text: what `Clusters` says of it, None if it stays}, clusters by text; of pages spread over three tasks."""
-  folder = DataFolder(str(folder))
+  context, folder = Context(DataFolder(f'{folder}/pages'), True, 0), DataFolder(str(folder))
   for task in range(TASKS):
-    passed = list(Signatures(folder, 14, 8, 5, bool(similarity)).run(documents(pages, task), task, TASKS))
+    step = Signatures('signatures', context, folder, 14, 8, 5, bool(similarity))
+    passed = list(step.run(documents(pages, task), task, TASKS))
     assert [document.text for document in passed] == pages[task::TASKS]
   for band in range(15):
     pairs(folder, 14, 8).run(None, band, 15)
