@@ -45,7 +45,7 @@ def message(error: BaseException) -> str:
     text = reason.message
   elif isinstance(reason, aiohttp.ClientConnectorError):
     found = reason.os_error
-    named = isinstance(found, socket.gaierror | ssl.SSLError)  # their numbers are not those of the OS
+    named = isinstance(found, socket.gaierror | ssl.SSLError)  # whose numbers are not the OS's
     text = found.strerror if named or not found.errno else os.strerror(found.errno)
   else:
     text = error

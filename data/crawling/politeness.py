@@ -94,13 +94,11 @@ class Robots:
     """Returns the rules of a site ('http://host:port') and slows down to its Crawl-delay."""
     if site not in self.rules:
       try:
-        response = await self.fetch(site)
+        self.rules[site] = self._parse(site, await self.fetch(site))
       except Exception as error:  # noqa: BLE001  whatever a host sends in its place closes it
         self.rules[site] = HostRules(
           Protego.parse(''), f'cannot reach {site}: {faults.message(error)}'
         )
-      else:
-        self.rules[site] = self._parse(site, response)
     return self.rules[site]
 
   async def fetch(self, site: str) -> Response:

@@ -56,6 +56,7 @@ def _settings(*, delay: float, retries: int, timeout: float, max_bytes: int, age
     'CONCURRENT_REQUESTS_PER_DOMAIN': 1,
     'SCHEDULER_MEMORY_QUEUE': 'scrapy.squeues.FifoMemoryQueue',  # breadth first
     'AUTOTHROTTLE_ENABLED': delay > 0,
+    'AUTOTHROTTLE_TARGET_CONCURRENCY': 0.5,  # a slow host gets as long a pause as it took to answer
     'AUTOTHROTTLE_START_DELAY': delay,
     'AUTOTHROTTLE_MAX_DELAY': max(delay, LONGEST_WAIT),
     'DOWNLOAD_DELAY': delay,

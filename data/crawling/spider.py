@@ -228,5 +228,8 @@ class SiteSpider(scrapy.Spider):
 
   def _callback_failed(self, failure, response) -> None:
     """Records a page that this spider cannot cope with."""
-    self._record(response.request.url, 'error', faults.message(failure.value))
-    self.done += 1
+    if response is None:  # start() failed
+      self.stop(failure.value)
+    else:
+      self._record(response.request.url, 'error', faults.message(failure.value))
+      self.done += 1
