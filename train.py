@@ -4,6 +4,7 @@ A config of stage pretrain, sft or rl is one training run: `train` below, read f
 such runs and of the data stages before them, each in a process of its own (`lm.stages`).
 """
 
+import math
 import os
 import pathlib
 import re
@@ -42,9 +43,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   import eval as evaluation
   from configs import base
   from data import baselines, chat, prepare, tasks
-  from lm import budget, checkpoint, distributed, faults, keys, model, pretrained, program, rollout, sharding
+  from lm import budget, checkpoint, distributed, faults, kernels, keys, model, pretrained, program, rollout, sharding
   from lm.evals import perplexity
-  from lm.steps import diagnose
+  from lm.steps import common, diagnose, rl
 
   # ---- Config ----------------------------------------------------------------------------------------------------
   if config.batch_size % config.microbatches:
@@ -57,6 +58,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   if spike and (spike <= 1 or config.stage == 'rl'):
     raise UserError(f'config.faults.spike is {spike}; allowed: 0, or above 1 where losses are positive (not in stage rl)')
 
+  if config.stage == 'rl':
+    rl.check(config.loss, base.get_config().loss)
+
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the second start of a run compiles nothing
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path.home() / '.cache' / 'deepdive' / 'jax'))
   if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
@@ -65,7 +69,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   # ---- Devices and mesh ------------------------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
-  sharding.check_length(mesh, config.seq_len)
+  kernels.check_length(config.model.attention, mesh, config.seq_len)
   share = sharding.batch_share(mesh)  # which rows of every batch this process reads
   main = distributed.is_main()
   sharding.check_rows(mesh, {'batch_size / microbatches': rows, 'eval.batch_size': config.eval.batch_size})
@@ -138,13 +142,27 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     files.write_json(workdir / 'config.json', provenance['config'])
 
   # ---- Where the batches come from -------------------------------------------------------------------------------
+  reference = None
+  if config.stage == 'rl' and config.rl.kl:
+    # Copied: what the run starts from may share its memory with what the step is given to overwrite.
+    reference = (jax.tree.map(lambda x: x.copy(), start.params) if start
+                 else prog.fresh(keys.derive(config.seed, 'initialization'))['params'])
+  start = None  # its parameters are held no longer than they are needed
+  # A batch that is drawn from the parameters waits for the step before it, so that is logged first.
+  waits = config.stage == 'rl'
   if config.stage == 'rl':
-    reference = start.params if start else prog.fresh(keys.derive(config.seed, 'initialization'))['params']
-    rollouts = make_rollouts(config, model_config, chat_format, reference, mesh)
+    rollouts = make_rollouts(config, model_config, chat_format, reference, mesh, prog)
 
     def next_batch(step):
-      return rollouts(jumps.batch(step), state['params'])
+      with clock.part('rollout'):
+        batch, drawn, skipped = jax.block_until_ready(rollouts(jumps.batch(step), state['params']))
+      for text in skipped:
+        metrics.text(step + 1, 'rl/prompts_too_long', text)
+      flops = budget.rows_flops(model_config, predicted['parameters'], drawn.lengths) / mesh.size
+      work = prog.updates * sum(drawn.lengths), prog.updates * flops
+      return batch, drawn.count, work, drawn.metrics | {'rl/prompts_too_long': len(skipped)}
   else:
+    whole = config.batch_size * config.seq_len, predicted['model_flops']
 
     def read(start, *whose):  # the batches of all updates from `start` on
       return itertools.chain.from_iterable(loader.iterate(*span, *whose) for span in jumps.ranges(start, config.steps))
@@ -154,7 +172,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     def next_batch(step):
       batch = {name: x.reshape(config.microbatches, -1, x.shape[-1]) for name, x in next(stream).items()}
       epoch = {'data/epoch': loader.epoch(jumps.batch(step) + 1)}
-      return sharding.put_batch(batch, mesh), config.microbatches, epoch
+      return sharding.put_batch(batch, mesh), config.microbatches, whole, epoch
 
   # ---- Evaluators ------------------------------------------------------------------------------------------------
   metrics = metrics_lib.Metrics(workdir, found, active=main)
@@ -212,27 +230,29 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     return back
 
   # ---- The loop: step N is dispatched before the metrics of step N-1 are fetched ---------------------------------
-  def settle(number, batch, count, values, seen):
+  def settle(number, batch, count, updates, work, seen):
     """Waits for a dispatched step and logs it; False: it was bad, and the run is to go back."""
     with clock.part('step'):
-      values = {name: float(value) for name, value in jax.device_get(values).items()}
+      values = common.of_updates([{name: float(x) for name, x in update.items()} for update in jax.device_get(updates)])
     clock.first_step()
-    bad_steps = len(jumps.all) + 1 if on_bad_step == 'rewind' else values['train/bad_steps']
-    if values['train/bad']:
+    bad = bool(updates) and values['train/bad'] > 0
+    if bad:
+      bad_steps = len(jumps.all) + 1 if on_bad_step == 'rewind' else values['train/bad_steps']
       if on_bad_step == 'stop' or bad_steps > max_bad_steps:
         limit = f'config.faults.max_bad_steps = {max_bad_steps} is reached. '
         stop_for(number, batch, count, values, '' if on_bad_step == 'stop' else limit)
       say(f'{describe_bad(number, values)}: {on_bad_step} ({bad_steps:.0f} of {max_bad_steps})')
       if on_bad_step == 'rewind':
         return False
-    bar.set_postfix_str(f'loss {values["train/loss"]:.3f}', refresh=False)
-    clock.update(batch['inputs'].size)
+    if updates:
+      bar.set_postfix_str(f'loss {values["train/loss"]:.3f}', refresh=False)
+    clock.step(*work)
     if number % config.log_every == 0 or number == config.steps:
       timing = clock.read()
       held = device.memory_stats()  # None where the backend does not count
       metrics.write(number, values | seen | timing | budget.measured(
-        predicted, timing['perf/step_s'], prog.updates, held and held.get('peak_bytes_in_use')))
-    elif values['train/bad']:
+        predicted, timing['perf/model_flops_per_s'], prog.updates, held and held.get('peak_bytes_in_use')))
+    elif bad:
       metrics.write(number, values | seen)
     return True
 
@@ -256,16 +276,19 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
         jax.profiler.start_trace(workdir / 'profile')
         trace.pop(0)
       with clock.part('input'):
-        batch, count, seen = next_batch(step - 1)
-      with clock.part('step' if clock.compiled else 'compile'), jax.profiler.StepTraceAnnotation('train', step_num=step):
-        for _ in range(prog.updates):
-          state, values = prog.step(state, batch, count)
+        batch, count, work, seen = next_batch(step - 1)
+      updates = []
+      if count:  # else there is nothing to learn from this batch, and nothing is computed
+        with clock.part('step' if clock.compiled else 'compile'), jax.profiler.StepTraceAnnotation('train', step_num=step):
+          for _ in range(prog.updates):
+            state, values = prog.step(state, batch, count)
+            updates.append(values)
       bar.update()
       stopping, profiled = stop.asked(), trace == [step]
       saving = stopping or step == config.steps or step % config.checkpoint.every == 0
       evaluating = step == config.steps or step % config.eval.every == 0
-      due, pending = [pending] if pending else [], (step, batch, count, values, seen)
-      if saving or evaluating or profiled:
+      due, pending = [pending] if pending else [], (step, batch, count, updates, work, seen)
+      if saving or evaluating or profiled or waits:
         due, pending = [*due, pending], None  # what is saved is good
       bad = next((dispatched[0] for dispatched in due if not settle(*dispatched)), None)
       if profiled:
@@ -314,16 +337,23 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     multihost_utils.sync_global_devices('report')  # what others may take for the loss of process 0 is its writing
 
 
-def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, reference_params: Any, mesh: Any) -> Callable:
-  """Builds `next_batch(step, params)` for stage rl: questions, sampled answers, grades, advantages.
+def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, reference: Any, mesh: Any, prog: Any) -> Callable:
+  """Builds `rollouts(step, params)` for stage rl: questions, sampled answers, grades, advantages.
 
   The questions of a step depend on the step alone, its draws on (config.seed, step): a resumed run asks the same.
+
+  Args:
+    reference: the parameters that the policy is to stay near; None where `config.rl.kl` is 0.
+    prog: the run's `lm.program.Program`.
+
+  `rollouts` returns (batch on the mesh, `lm.rollout.Rollouts`, a line for each problem that was passed over because its
+  prompt leaves no room for an answer). Another problem of the same task is asked instead.
   """
   import jax
 
   import eval as evaluation
   from data import chat
-  from lm import distributed, keys, rollout, sharding
+  from lm import kernels, keys, rollout, sharding
   from lm.steps import rl as rl_step
 
   rl, tasks = config.rl, evaluation.make_tasks(config, config.data.tasks)
@@ -333,30 +363,43 @@ def make_rollouts(config: ConfigDict, model_config: Any, chat_format: Any, refer
     raise UserError(f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}')
   generate = evaluation.make_generate(model_config, chat_format, temperature=rl.temperature,
                                       max_new_tokens=rl.max_new_tokens, max_len=config.seq_len)
-  score = jax.jit(rl_step.make_score(model_config, config.loss, rl.temperature,
-                                       chat_format.banned_ids(model_config.vocab_size)))
+  if rl.kl:
+    score = rl_step.make_reference(rl_step.make_score(model_config, config.loss, rl.temperature,
+                                                      chat_format.banned_ids(model_config.vocab_size)))
+    score = jax.jit(score, out_shardings=prog.batch['reference_log_probs'].sharding)
   questions = config.batch_size // rl.group_size
-  # Copied: what the run started from may share its memory with what the step is given to overwrite.
-  reference_params = jax.tree.map(lambda x: x.copy(), reference_params) if rl.kl else None
+  rounds = -(-config.steps * questions // len(tasks))  # problems of each task in the whole run
+  multiple = math.lcm(rollout.MULTIPLE, kernels.length_multiple(model_config.attention, mesh.shape['context']))
 
-  def next_batch(step, params):
-    asked = [(tasks[i % len(tasks)], i // len(tasks)) for i in range(step * questions, (step + 1) * questions)]
-    problems = [task.problem(i, 'train') for task, i in asked]
-    prompts = [chat_format.render_prompt(p['messages']) for p in problems]
+  def question(i):
+    """(task, problem, prompt, what was passed over) of question i of the run."""
+    task = tasks[i % len(tasks)]
+
+    def draw(n):
+      problem = task.problem(n, 'train')
+      return problem, chat_format.render_prompt(problem['messages'])
+
+    problem, prompt, skipped = rollout.ask(draw, i // len(tasks), rounds, config.seq_len)
+    return task, problem, prompt, [
+      f'task {task.name}, training problem {n}: a prompt of {length} tokens' for n, length in skipped]
+
+  def rollouts(step, params):
+    asked, problems, prompts, skipped = zip(*map(question, range(step * questions, (step + 1) * questions)), strict=True)
     key = keys.derive(config.seed, 'rollouts', step)
 
     def grade(q, completion):
       reply = chat_format.parse(completion.tokens)
-      right = asked[q][0].grade(problems[q], reply)
+      right = asked[q].grade(problems[q], reply)
       return rollout.Grade(right + rl.format_reward * chat.grade_format(reply), right >= 0.5)
 
-    batch, seen = rollout.collect(lambda rows: generate(params, rows, key), prompts, grade, rl)
+    drawn = rollout.collect(lambda rows: generate(params, rows, key), list(prompts), grade, rl,
+                            config.batch_size // config.microbatches, multiple, config.seq_len)
+    batch = sharding.put_batch(sharding.own_rows(drawn.batch, mesh), mesh)
     if rl.kl:
-      batch['reference_log_probs'] = distributed.fetch(score(reference_params, batch['inputs'], batch['targets'])[0])
-    batch, count = rollout.split(batch, config.batch_size // config.microbatches)
-    return sharding.put_batch(sharding.own_rows(batch, mesh), mesh), count, seen
+      batch['reference_log_probs'] = score(reference, batch['inputs'], batch['targets'])
+    return batch, drawn, [line for lines in skipped for line in lines]
 
-  return next_batch
+  return rollouts
 
 
 def train_stage(config: ConfigDict, workdir: pathlib.Path) -> None:

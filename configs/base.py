@@ -153,11 +153,11 @@ def get_config() -> ConfigDict:
   c.rl.group_size = 16  # samples of one prompt
   c.rl.max_new_tokens = 64  # longest answer
   c.rl.temperature = 1.0  # the trainer scores at the same temperature
-  c.rl.inner_updates = 1  # updates on one batch of samples
+  c.rl.inner_updates = 1  # updates on one batch of samples; metrics are their means, rl/sampler_gap the first's
   c.rl.normalize_std = True  # advantage divided by its group's standard deviation (GRPO) or not (Dr. GRPO)
   c.rl.clip_low = 0.2  # the ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high]
   c.rl.clip_high = 0.28
-  c.rl.kl = 0.0  # weight of the KL divergence to the starting model
+  c.rl.kl = 0.0  # weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed
   c.rl.format_reward = 0.0  # added to the grade when the reply is well-formed and ended by its stop token
   c.model = Tracked(c.model)  # remembers what is set from here on: a checkpoint's model has to agree
   return c

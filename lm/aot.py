@@ -90,10 +90,10 @@ def compile_step(config: ConfigDict, model_config: FrozenConfigDict, topology: s
   """
   import jax
 
-  from lm import hlo, program, sharding
+  from lm import hlo, kernels, program, sharding
 
   mesh = sharding.make_mesh(config.mesh, devices(topology, slices))
-  sharding.check_length(mesh, config.seq_len)
+  kernels.check_length(model_config.attention, mesh, config.seq_len)
   sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
   jax.config.update('jax_enable_compilation_cache', False)
   with jax.set_mesh(mesh):

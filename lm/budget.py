@@ -29,7 +29,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import flags
@@ -404,19 +404,29 @@ def predict(config: ConfigDict, model_config: FrozenConfigDict, mesh: Any, prog:
   return Budget(config, model_config, dict(mesh.shape), prog.state, prog.batch).result(chip)
 
 
-def measured(result: dict[str, Any], step_s: float, updates: int, peak_bytes: int | None) -> dict[str, float]:
-  """Metrics of what `updates` updates in `step_s` seconds came to, beside what was predicted.
-
-  perf/model_flops_per_s of a chip, perf/mfu, perf/predicted_step_s (the shorter), perf/peak_bytes and
-  perf/predicted_peak_bytes; those that the chip or its runtime do not tell are left out.
+def rows_flops(c: Mapping[str, Any], params: int, lengths: Iterable[int]) -> float:
+  """Model FLOPs, forward and backward, of rows of these lengths (tokens), without padding.
 
   Args:
+    c, params: as for `flops_per_token`.
+  """
+  return sum(n * flops_per_token(c, params, n) for n in lengths)
+
+
+def measured(result: dict[str, Any], flops_per_s: float, updates: int, peak_bytes: int | None) -> dict[str, float]:
+  """Metrics of what was measured beside what was predicted.
+
+  perf/mfu, perf/predicted_step_s (of all updates, the shorter; in stage rl of whole batches of full rows), perf/peak_bytes
+  and perf/predicted_peak_bytes; those that the chip or its runtime do not tell are left out.
+
+  Args:
+    flops_per_s: model FLOPs a second of a chip.
+    updates: of a step.
     peak_bytes: the most that the device has held; None: it does not say.
   """
-  speed = updates * result['model_flops'] / step_s
-  values = {'perf/model_flops_per_s': speed, 'perf/predicted_peak_bytes': result['peak_bytes']}
+  values = {'perf/predicted_peak_bytes': result['peak_bytes']}
   if result['chip']:
-    values['perf/mfu'] = speed / CHIPS[result['chip']].flops
+    values['perf/mfu'] = flops_per_s / CHIPS[result['chip']].flops
     values['perf/predicted_step_s'] = updates * result['step_seconds'][0]
   if peak_bytes is not None:
     values['perf/peak_bytes'] = peak_bytes
@@ -516,7 +526,7 @@ def main() -> None:
   import jax
   from jax.sharding import AbstractMesh, AxisType
 
-  from lm import program, sharding
+  from lm import kernels, program, sharding
 
   model_config = sized_model(config)
   if options.topology:
@@ -525,7 +535,7 @@ def main() -> None:
     chip, devices = chip_of(jax.devices()[0].device_kind), jax.device_count()
   mesh = AbstractMesh(tuple(sharding.mesh_sizes(config.mesh, devices)), sharding.AXES,
                       axis_types=(AxisType.Auto,) * len(sharding.AXES))
-  sharding.check_length(mesh, config.seq_len)
+  kernels.check_length(model_config.attention, mesh, config.seq_len)
   sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
   result = predict(config, model_config, mesh, program.make(config, model_config, mesh), chip)
   print(json.dumps(result) if options.json else describe(result))

@@ -8,7 +8,7 @@ import functools
 
 import jax
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from lm import ring
@@ -17,6 +17,8 @@ from lm.sharding import BATCH
 
 PLATFORMS = {'reference': None, 'ring': None, 'splash': 'tpu', 'cudnn': 'gpu'}  # what each attention runs on; None: anything
 LANES = 128  # of a TPU: blocks are multiples of it
+# What the tokens of a row on one device must be a multiple of. cuDNN is given a mask, which it wants even.
+MULTIPLES = {'reference': 1, 'ring': 1, 'splash': LANES, 'cudnn': 2}
 BLOCK = 512  # queries and keys of a block, at most
 
 
@@ -30,6 +32,24 @@ def check(config: FrozenConfigDict, platform: str) -> None:
                     "('reference' and 'ring' run on all)")
   if config.attention == 'cudnn' and config.attention_softcap:
     raise UserError("config.model.attention is 'cudnn', which has no attention_softcap")
+
+
+def length_multiple(attention: str, context: int) -> int:
+  """What the length of a row must be a multiple of, on a mesh that cuts rows into `context` parts.
+
+  Raises UserError where there is no such attention.
+  """
+  if attention not in MULTIPLES:
+    raise unknown('config.model.attention', attention, MULTIPLES)
+  return MULTIPLES[attention] * context
+
+
+def check_length(attention: str, mesh: Mesh | AbstractMesh, length: int) -> None:
+  """Raises UserError where rows of `length` tokens cannot be cut over the mesh, or not as the attention needs them."""
+  multiple = length_multiple(attention, mesh.shape['context'])
+  if length % multiple:
+    raise UserError(f'config.seq_len is {length}; allowed: multiples of {multiple}, for config.model.attention = {attention!r} '
+                    f'and config.mesh.context = {mesh.shape["context"]}')
 
 
 def attend(name: str, q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array, scale: float,

@@ -88,14 +88,15 @@ class Metrics:
 
 
 class Clock:
-  """Where the wall time of a process goes: shares of its parts, and means over the updates since they were last asked for.
+  """Where the wall time of a process goes: shares of its parts, and means over the steps since they were last asked for.
 
-  The parts are `start` (until the loop), `compile` (of the step), `step`, `input`, `save` and `eval`. The time of one inside
-  another is the inner one's alone, so their shares add up to at most 1; what is left is the loop's own.
+  The parts are `start` (until the loop), `compile` (of the step), `step`, `input`, `rollout` (answers are sampled, graded and
+  scored), `save` and `eval`. The time of one inside another is the inner one's alone, so their shares add up to at most 1;
+  what is left is the loop's own.
   """
 
-  PARTS = ('start', 'compile', 'step', 'input', 'save', 'eval')
-  _ASIDE = ('start', 'compile', 'save', 'eval')  # no update's time
+  PARTS = ('start', 'compile', 'step', 'input', 'rollout', 'save', 'eval')
+  _ASIDE = ('start', 'compile', 'rollout', 'save', 'eval')  # no update's time
 
   def __init__(self):
     self._began = self._marked = time.perf_counter()
@@ -130,21 +131,30 @@ class Clock:
     if self._asked is not None:
       self._first_step, self._asked = time.perf_counter() - self._asked, None
 
-  def update(self, tokens: int) -> None:
-    """Counts an update of so many tokens."""
-    self._updates, self._tokens = self._updates + 1, self._tokens + tokens
+  def step(self, tokens: int, flops: float) -> None:
+    """Counts a step.
+
+    Args:
+      tokens: that its updates were computed from, once for each update; neither padding nor rows that were skipped.
+      flops: model FLOPs of these tokens, of one chip.
+    """
+    self._steps, self._tokens, self._flops = self._steps + 1, self._tokens + tokens, self._flops + flops
 
   def read(self) -> dict[str, float]:
     """What to log; the means then begin anew.
 
-    perf/step_s, perf/input_s: seconds an update, of which waiting for its batch; perf/tokens_per_s; perf/first_step_s, once;
-    goodput/PART: shares of the time since this process began.
+    perf/step_s, perf/input_s: seconds a step, of which waiting for its batch; perf/rollout_s, of stage rl: seconds a step
+    beside perf/step_s in which its answers were sampled, graded and scored; perf/tokens_per_s and
+    perf/model_flops_per_s, over perf/step_s; perf/first_step_s, once; goodput/PART: shares of the time since this process
+    began.
     """
     self._mark()
     seconds = self._marked - self._since - sum(self._seconds[part] - self._before[part] for part in self._ASIDE)
-    waited = self._seconds['input'] - self._before['input']
-    values = {'perf/step_s': seconds / self._updates, 'perf/input_s': waited / self._updates,
-              'perf/tokens_per_s': self._tokens / seconds}
+    waited, sampled = (self._seconds[part] - self._before[part] for part in ('input', 'rollout'))
+    values = {'perf/step_s': seconds / self._steps, 'perf/input_s': waited / self._steps,
+              'perf/tokens_per_s': self._tokens / seconds, 'perf/model_flops_per_s': self._flops / seconds}
+    if sampled:
+      values['perf/rollout_s'] = sampled / self._steps
     if self._first_step is not None:
       values['perf/first_step_s'], self._first_step = self._first_step, None
     self._restart()
@@ -163,7 +173,7 @@ class Clock:
     self._marked = now
 
   def _restart(self) -> None:
-    self._since, self._before, self._updates, self._tokens = self._marked, dict(self._seconds), 0, 0
+    self._since, self._before, self._steps, self._tokens, self._flops = self._marked, dict(self._seconds), 0, 0, 0.0
 
 
 def read(workdir: files.Path) -> list[dict[str, Any]]:

@@ -145,12 +145,6 @@ def check_rows(mesh: Mesh, sizes: dict[str, int]) -> None:
       raise UserError(f'config.{name} is {rows}; config.mesh splits batches {ways} ways, so it must be a multiple of that')
 
 
-def check_length(mesh: Mesh, length: int) -> None:
-  """Raises UserError where the context axis of the mesh does not divide the rows' length."""
-  if length % mesh.shape['context']:
-    raise UserError(f'config.seq_len is {length}, which config.mesh.context = {mesh.shape["context"]} does not divide')
-
-
 @functools.cache
 def batch_share(mesh: Mesh) -> tuple[int, int]:
   """(index, count): this process holds part `index` of the `count` equal parts that batches are cut into along their rows.

@@ -54,7 +54,7 @@ def test_time_is_told_apart(pretrained):
     assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
     assert line['perf/model_flops_per_s'] > 1e6 < line['perf/predicted_peak_bytes']
     parts = [value for name, value in line.items() if name.startswith('goodput/')]
-    assert len(parts) == 6 and min(parts) >= 0 and 0.5 < sum(parts) <= 1
+    assert len(parts) == 7 and min(parts) >= 0 and 0.5 < sum(parts) <= 1
   assert [line['step'] for line in timed if 'perf/first_step_s' in line] == [5]
   report = json.loads((pretrained / 'report.json').read_text())
   assert 0 < report['goodput/step'] < 1
@@ -91,6 +91,48 @@ def test_smoke_of_the_other_stages(config, tmp_path):
     assert report['rl'].keys() == {'reward_first', 'reward_last', 'answer_length_first', 'answer_length_last'}
     gaps = [line['rl/sampler_gap'] for line in lines(tmp_path / 'run') if line.get('train/weight')]
     assert all(gap < 0.05 for gap in gaps)  # the second of two updates on one batch is a little off policy
+
+
+RL = """
+import json, pathlib, sys
+import jax
+import train
+from lm import rollout
+from lm.config import load
+
+config, held, collect = load('configs/rl.py:smoke'), [], rollout.collect
+config.steps, config.microbatches, config.seq_len, config.eval.tasks = 3, 1, 24, ''
+config.rl.update(kl=0.0, format_reward=0.0)
+
+def record(*arguments):
+  held.append(sum(x.nbytes for x in jax.live_arrays()))
+  return collect(*arguments)
+
+rollout.collect = record
+train.train(config, pathlib.Path(sys.argv[1]))
+json.dump(held, sys.stdout)
+"""
+
+
+def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(tmp_path):
+  status, out, err = commands.run('-c', RL, tmp_path / 'run')
+  assert status == 0, err
+  steps = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in steps] == [1, 2, 3]
+  for line in steps:
+    assert line['rl/equal_groups'] == 1 and line['perf/rollout_s'] > 0
+    assert line['perf/tokens_per_s'] == line['perf/model_flops_per_s'] == 0
+    assert not [name for name in line if name.startswith(('train/', 'opt/'))]
+  notes = [json.loads(line) for line in (tmp_path / 'run' / 'samples.jsonl').read_text().splitlines()]
+  assert sum(line['rl/prompts_too_long'] for line in steps) == len(notes) > 0
+  assert 'task arithmetic, training problem' in notes[0]['text'] and 'a prompt of' in notes[0]['text']
+  parameters = 4 * json.loads((tmp_path / 'run' / 'report.json').read_text())['parameters']
+  assert json.loads(out)[1] < 3.5 * parameters  # with two moments each, and no parameters of a reference
+
+
+def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
+  status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
+  assert status == 1 and err.splitlines()[-1].startswith('error: config.loss.balance is 0.5; stage rl does not use it')
 
 
 def test_evaluation_from_the_command_line(pretrained, tmp_path):

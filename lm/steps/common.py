@@ -1,6 +1,7 @@
 """What the train steps share: adding up microbatches, the one division, the update, and the refusal of bad ones."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -57,9 +58,10 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule:
     schedule: learning rate by update, for the log.
     spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For losses above 0.
 
-  The batch's leaves are [M, rows, ...]; `count` of the M microbatches are used. A step is bad when its objective or gradient is
-  not finite (`train/finite` is 0) or its loss a spike (`train/spike` is its ratio to the median): it leaves the parameters
-  and the optimizer as they were, sets the metric `train/bad` to 1 and adds to `train/bad_steps`.
+  The batch's leaves are [M, rows, ...]; the first `count` of the M microbatches are used, at least one. A step is
+  bad when its objective or gradient is not finite (`train/finite` is 0) or its loss a spike (`train/spike` is its ratio to the
+  median): it leaves the parameters and the optimizer as they were, sets the metric `train/bad` to 1 and adds to
+  `train/bad_steps`.
   """
 
   def step(state, batch, count):
@@ -91,6 +93,18 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule:
 def _inverse(weight: jax.Array) -> jax.Array:
   """1 / weight, and 0 where there is no weight to divide by."""
   return jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
+
+
+def of_updates(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """The metrics of a step that made several updates on one batch, from those of each; {} if it made none.
+
+  Most are means over the updates. rl/sampler_gap is the first's, before anything has moved; opt/lr and train/bad_steps are
+  the last's; the step is bad, or not finite, where any update was.
+  """
+  merge = {'rl/sampler_gap': lambda x: x[0], 'opt/lr': lambda x: x[-1], 'train/bad_steps': lambda x: x[-1],
+           'train/bad': max, 'train/finite': min}
+  columns = {name: [values[name] for values in each] for name in (each[0] if each else ())}
+  return {name: merge.get(name, statistics.fmean)(column) for name, column in columns.items()}
 
 
 def _median(losses: jax.Array, count: jax.Array) -> jax.Array:

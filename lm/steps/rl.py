@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm import loss
+from lm.errors import UserError
 from lm.model import Transformer, head
 from lm.sample import Sampling, filter_logits
 from lm.steps.common import LossFn
@@ -24,6 +25,16 @@ def advantages(rewards_QG: np.ndarray, normalize_std: bool) -> np.ndarray:
   if not normalize_std:
     return centred_QG
   return centred_QG / (rewards_QG.std(axis=1, keepdims=True) + 1e-6)
+
+
+UNUSED = ('vocab_blocks', 'balance', 'z_loss')  # fields of config.loss that this stage has no use for
+
+
+def check(loss_config: ConfigDict, defaults: ConfigDict) -> None:
+  """Raises UserError where a field of `config.loss` was set (differs from `defaults`) that stage rl does not read."""
+  for field in UNUSED:
+    if loss_config[field] != defaults[field]:
+      raise UserError(f'config.loss.{field} is {loss_config[field]}; stage rl does not use it: allowed: {defaults[field]}')
 
 
 def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperature: float,
@@ -43,6 +54,17 @@ def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperat
   return score
 
 
+def make_reference(score: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable[..., jax.Array]:
+  """(params, inputs [M, rows, T], targets [M, rows, T]) -> log-probabilities, float32 [M, rows, T].
+
+  One microbatch is scored after the other: no more is held at one time than when the loss is computed.
+  """
+  def reference(params, inputs_MBT, targets_MBT):
+    return jax.lax.map(lambda parts: score(params, *parts)[0], (inputs_MBT, targets_MBT))
+
+  return reference
+
+
 def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: ConfigDict,
               banned_ids: Sequence[int] = ()) -> LossFn:
   """Loss of a batch of sampled answers, all arrays [B, T].
@@ -54,6 +76,11 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: Confi
   The policy loss is PPO's clipped ratio with DAPO's two bounds and token-level mean (arXiv 2503.14476). The KL term is
   half the squared log-ratio, whose gradient on the policy's own samples is that of KL(policy || reference); the value
   logged as rl/kl is the low-variance estimate r - 1 - log r (J. Schulman, Approximating KL divergence, 2020).
+
+  All metrics are means over the sampled tokens of the rows that are computed: those of groups whose rewards differ, and with
+  a KL term those of all groups (`lm.rollout.collect`). rl/entropy is the policy's, in nats; rl/clip_share the share of
+  tokens whose ratio is clipped; rl/sampler_gap the mean absolute difference between the log-probabilities of the trainer
+  and of the sampler, which is logged as it is before the first update on a batch (`lm.steps.common.of_updates`).
   """
   score = make_score(model_config, loss_config, rl.temperature, banned_ids)
   clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl

@@ -129,11 +129,21 @@ def test_chips_by_the_name_that_jax_gives_their_devices():
 
 def test_measured_stands_beside_predicted():
   result = predict(settings(), chip='v5e')[1]
-  values = budget.measured(result, 2 * result['step_seconds'][0], 1, 5)
+  values = budget.measured(result, result['model_flops'] / (2 * result['step_seconds'][0]), 1, 5)
   assert values['perf/mfu'] == pytest.approx(result['mfu'][1] / 2)
   assert values['perf/peak_bytes'] == 5 and values['perf/predicted_peak_bytes'] == result['peak_bytes']
-  assert budget.measured(predict(settings())[1], 1.0, 3, None).keys() == {
-    'perf/model_flops_per_s', 'perf/predicted_peak_bytes'}
+  assert budget.measured(predict(settings())[1], 1.0, 3, None).keys() == {'perf/predicted_peak_bytes'}
+
+
+def test_flops_of_rows_are_of_their_own_tokens():
+  config = settings()
+  result = predict(config)[1]
+  rows, length, params = config.batch_size, config.seq_len, result['parameters']
+  whole = budget.rows_flops(config.model, params, [length] * rows)
+  assert whole == pytest.approx(result['model_flops'] * result['chips'])
+  assert budget.rows_flops(config.model, params, []) == 0
+  one, two = (budget.rows_flops(config.model, params, [n]) for n in (8, 16))
+  assert two - 2 * one == pytest.approx(12 * config.model.num_layers * config.model.num_heads * config.model.head_dim * 8 * 16)
 
 
 def test_from_the_command_line():

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
@@ -82,6 +83,18 @@ def test_what_is_not_available_is_refused(fields, platform, message):
     kernels.check(config(**fields), platform)
   assert message in str(error.value)
   kernels.check(config(), platform)
+
+
+@pytest.mark.parametrize(('name', 'context', 'length', 'multiple'), [
+  ('reference', 8, 12, 8), ('ring', 8, 12, 8), ('cudnn', 1, 127, 2), ('splash', 1, 160, 128), ('splash', 4, 384, 512)])
+def test_a_length_that_an_attention_cannot_cut_is_refused_before_the_run(name, context, length, multiple):
+  mesh = AbstractMesh((context,), ('context',))
+  message = f'config.seq_len is {length}; allowed: multiples of {multiple}, for config.model.attention = {name!r}'
+  with pytest.raises(UserError, match=message):
+    kernels.check_length(name, mesh, length)
+  kernels.check_length(name, mesh, multiple)
+  with pytest.raises(UserError, match=r"config\.model\.attention 'splatsh' \(did you mean 'splash'"):
+    kernels.check_length('splatsh', mesh, length)
 
 
 def test_rows_that_splash_cannot_cut_are_refused():

@@ -126,21 +126,40 @@ def test_clock_tells_the_parts_of_a_run_apart(monkeypatch):
     with clock.part('step'):
       spend(3)
     spend(1)
-    clock.update(50)
+    clock.step(50, 100.0)
     clock.first_step()
   first = clock.read()
   assert {name: value for name, value in first.items() if name.startswith('perf/')} == {
-    'perf/step_s': 5, 'perf/input_s': 1, 'perf/tokens_per_s': 10, 'perf/first_step_s': 20}
+    'perf/step_s': 5, 'perf/input_s': 1, 'perf/tokens_per_s': 10, 'perf/model_flops_per_s': 20, 'perf/first_step_s': 20}
   shares = {name.partition('/')[2]: value * 45 for name, value in first.items() if name.startswith('goodput/')}
-  assert shares == pytest.approx({'start': 10, 'eval': 5, 'compile': 20, 'input': 2, 'step': 6, 'save': 0})
+  assert shares == pytest.approx({'start': 10, 'eval': 5, 'compile': 20, 'input': 2, 'rollout': 0, 'step': 6, 'save': 0})
   spend(3)
   with clock.part('step'), clock.part('save'):
     spend(10)
-  clock.update(6)
+  clock.step(6, 0.5)
   second = clock.read()
   assert {name: value for name, value in second.items() if name.startswith('perf/')} == {
-    'perf/step_s': 3, 'perf/input_s': 0, 'perf/tokens_per_s': 2}
+    'perf/step_s': 3, 'perf/input_s': 0, 'perf/tokens_per_s': 2, 'perf/model_flops_per_s': 1 / 6}
   assert second['goodput/save'] == 10 / 58 and second['goodput/step'] == pytest.approx(6 / 58)
+
+
+def test_clock_books_rollouts_beside_the_step_that_they_are_for(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+  clock = metrics.Clock()
+  clock.started()
+  for rollout_s, step_s, tokens in ((100, 10, 40), (8, 2, 10), (5, 0.5, 0)):  # the last learns nothing
+    with clock.part('input'):
+      now[0] += 0.25
+      with clock.part('rollout'):
+        now[0] += rollout_s
+    with clock.part('step'):
+      now[0] += step_s
+    clock.step(tokens, 6.0 * tokens)
+    read = clock.read()
+    assert (read['perf/rollout_s'], read['perf/step_s'], read['perf/input_s']) == (rollout_s, step_s + 0.25, 0.25)
+    assert read['perf/tokens_per_s'] == pytest.approx(tokens / (step_s + 0.25))
+    assert read['perf/model_flops_per_s'] == pytest.approx(6 * tokens / (step_s + 0.25))
 
 
 def test_only_an_active_writer_writes_and_a_rewind_takes_lines_back(tmp_path):

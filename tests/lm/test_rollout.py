@@ -1,10 +1,12 @@
 """Rollouts laid out as batches, against arrays written by hand."""
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lm import rollout
+from lm import kernels, rollout, sharding
+from lm.errors import UserError
 from lm.sample import Completion
 from lm.steps.rl import advantages
 
@@ -15,13 +17,13 @@ ANSWERS = [
 
 
 def test_layout_is_what_one_would_write_by_hand():
-  batch = rollout.layout([[3, 1], [4]], ANSWERS, np.array([0.5, -2.0]), multiple=3)
+  batch = rollout.layout([[3, 1], [4]], ANSWERS, np.array([0.5, -2.0]))
   expected = {
-    'inputs': [[3, 1, 7, 8, 2, 0], [4, 9, 5, 6, 4, 0]],
-    'targets': [[1, 7, 8, 2, 0, 0], [9, 5, 6, 4, 0, 0]],
-    'weights': [[0, 1, 1, 1, 0, 0], [1, 0, 0, 1, 0, 0]],
-    'old_log_probs': [[0, -0.5, -1.0, -0.25, 0, 0], [-2.0, 0, 0, -3.0, 0, 0]],
-    'advantages': [[0, 0.5, 0.5, 0.5, 0, 0], [-2.0, 0, 0, -2.0, 0, 0]],
+    'inputs': [[3, 1, 7, 8, 2], [4, 9, 5, 6, 4]],
+    'targets': [[1, 7, 8, 2, 0], [9, 5, 6, 4, 0]],
+    'weights': [[0, 1, 1, 1, 0], [1, 0, 0, 1, 0]],
+    'old_log_probs': [[0, -0.5, -1.0, -0.25, 0], [-2.0, 0, 0, -3.0, 0]],
+    'advantages': [[0, 0.5, 0.5, 0.5, 0], [-2.0, 0, 0, -2.0, 0]],
   }
   assert batch.keys() == expected.keys()
   for name, array in expected.items():
@@ -38,7 +40,7 @@ def test_advantages(normalize):
   if normalize:
     expected /= np.array([[0.5], [np.sqrt(0.75)], [1]])
   np.testing.assert_allclose(got, expected, rtol=1e-5)
-  assert not got[2].any()  # exactly: split() asks
+  assert not got[2].any()  # exactly
 
 
 def test_advantages_of_equal_rewards_are_exactly_zero_whatever_the_mean_rounds_to():
@@ -47,38 +49,100 @@ def test_advantages_of_equal_rewards_are_exactly_zero_whatever_the_mean_rounds_t
   assert not advantages(rewards, True).any() and not advantages(rewards, False).any()
 
 
-def batch_with(advantage_B):
-  rows = len(advantage_B)
+def batch_with(rows):
   ids = np.arange(rows * 2, dtype=np.int32).reshape(rows, 2)
-  return {'inputs': ids, 'weights': np.ones((rows, 2), np.float32),
-          'advantages': np.array([[0, a] for a in advantage_B], np.float32)}
+  return {'inputs': ids, 'weights': np.ones((rows, 2), np.float32), 'advantages': np.ones((rows, 2), np.float32)}
 
 
 def test_split_puts_rows_that_teach_nothing_last_and_out_of_the_count():
-  parts, count = rollout.split(batch_with([0, 1, 0, -1, 0, 2, 0, 0]), rows=2)
-  assert count == 2  # three useful rows need two microbatches of two
+  learned = np.array([0, 1, 0, 1, 0, 1, 0, 0], bool)
+  parts, count = rollout.split(batch_with(8), learned, rows=2, multiple=1, limit=2)
+  assert count == 2  # three such rows need two microbatches of two
   np.testing.assert_array_equal(parts['inputs'].reshape(-1, 2)[:, 0], [2, 6, 10, 0, 4, 8, 12, 14])
   np.testing.assert_array_equal(parts['weights'][:, :, 0], [[1, 1], [1, 0], [0, 0], [0, 0]])
-  np.testing.assert_array_equal(parts['advantages'][:, :, 1], [[1, -1], [2, 0], [0, 0], [0, 0]])
 
 
-def test_split_cuts_what_no_useful_row_reaches():
+def test_split_cuts_what_no_row_that_is_learned_reaches():
   answers = [Completion([5] * n, [-1.0] * n, [True] * n, True) for n in (2, 40, 7, 7)]
-  batch = rollout.layout([[3, 1]] * 4, answers, np.array([0.0, 0.0, 1.0, -1.0]), multiple=4)
-  assert batch['inputs'].shape == (4, 44)
-  parts, count = rollout.split(batch, rows=2, multiple=4)
+  batch = rollout.layout([[3, 1]] * 4, answers, np.array([0.0, 0.0, 1.0, -1.0]))
+  assert batch['inputs'].shape == (4, 42)
+  parts, count = rollout.split(batch, np.array([0, 0, 1, 1], bool), rows=2, multiple=4, limit=64)
   assert count == 1 and {x.shape for x in parts.values()} == {(2, 2, 8)}
   np.testing.assert_array_equal(parts['weights'][0].sum(axis=1), [7, 7])
-  assert rollout.split(batch | {'advantages': batch['weights']}, rows=2, multiple=4)[0]['inputs'].shape == (2, 2, 44)
+  for limit, length in ((64, 44), (42, 42)):
+    parts, _ = rollout.split(batch, np.ones(4, bool), rows=2, multiple=4, limit=limit)
+    assert parts['inputs'].shape == (2, 2, length)
 
 
-@pytest.mark.parametrize('useful, count', [([0, 0, 0, 0], 0), ([1, 0, 0, 0], 1), ([1, 1, 1, 1], 2)])
-def test_split_counts(useful, count):
-  assert rollout.split(batch_with(useful), rows=2)[1] == count
+@pytest.mark.parametrize('learned, count', [([0, 0, 0, 0], 0), ([1, 0, 0, 0], 1), ([1, 1, 1, 1], 2)])
+def test_split_counts(learned, count):
+  assert rollout.split(batch_with(4), np.array(learned, bool), rows=2, multiple=2, limit=4)[1] == count
+
+
+@pytest.mark.parametrize('context', [1, 2])
+def test_rows_are_as_long_as_the_attention_needs(context):
+  """Splash asks for 128 queries on each device: what is laid out can be computed by it."""
+  multiple = kernels.length_multiple('splash', context)
+  answer = Completion([5] * 9, [-1.0] * 9, [True] * 9, True)
+  drawn = rollout.collect(lambda rows: [answer] * len(rows), [[3] * 150], grader([0, 1]), settings(2), 2, multiple, 512)
+  length = drawn.batch['inputs'].shape[-1]
+  assert length == 256
+  mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | {'data': -1, 'context': context}))
+  q = jax.ShapeDtypeStruct((8, length, 2, 128), np.float32)
+  with jax.set_mesh(mesh):
+    out = jax.eval_shape(lambda *x: kernels.attend('splash', *x, 1.0, 0.0, 0, interpret=True), q, q, q,
+                         jax.ShapeDtypeStruct((8, length), np.int32))
+  assert out.shape == q.shape
+
+
+def settings(group, kl=0.0):
+  return ConfigDict({'group_size': group, 'normalize_std': False, 'kl': kl})
+
+
+def grader(rewards):
+  """A `grade` that gives these rewards in turn."""
+  left = list(rewards)
+  return lambda question, answer: rollout.Grade(left.pop(0), False)
+
+
+LENGTHS = (1, 2, 3, 4, 5, 6)  # of the answers of two groups, whose prompts have one token
+
+
+def two_groups(rewards, kl):
+  answers = [Completion([7] * n, [-1.0] * n, [True] * n, True) for n in LENGTHS]
+  return rollout.collect(lambda prompts: answers, [[1], [2]], grader(rewards), settings(3, kl), 6, 8, 8)
+
+
+def test_a_row_of_zero_advantage_in_a_group_whose_rewards_differ_counts():
+  drawn = two_groups([0, 0.5, 1, 1, 1, 1], kl=0.0)
+  np.testing.assert_array_equal(drawn.batch['weights'][0].sum(axis=1), [1, 2, 3, 0, 0, 0])
+  np.testing.assert_array_equal(drawn.batch['advantages'][0].sum(axis=1)[:3], [-0.5 * 1, 0, 0.5 * 3])
+  assert (drawn.count, drawn.lengths) == (1, [2, 3, 4])
+
+
+def test_a_group_of_equal_rewards_has_a_divergence_and_no_policy_gradient():
+  drawn = two_groups([0, 0.5, 1, 1, 1, 1], kl=0.1)
+  np.testing.assert_array_equal(drawn.batch['weights'][0].sum(axis=1), LENGTHS)
+  # The step divides by all 21 tokens; the policy loss is the mean over the 6 of the first group.
+  np.testing.assert_allclose(drawn.batch['advantages'][0].sum(axis=1) / 21, np.array([-0.5, 0, 1.5, 0, 0, 0]) / 6, rtol=1e-6)
+  assert (drawn.count, drawn.lengths) == (1, [2, 3, 4, 5, 6, 7])
+
+
+@pytest.mark.parametrize('kl, count', [(0.0, 0), (0.1, 1)])
+def test_where_no_rewards_differ_only_a_divergence_is_learned(kl, count):
+  drawn = two_groups([1] * 6, kl)
+  assert drawn.count == count and len(drawn.lengths) == 6 * count
+  assert not drawn.batch['advantages'].any() and drawn.metrics['rl/equal_groups'] == 1
+
+
+def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
+  prompts = {0: [1] * 9, 10: [1] * 8, 20: [1] * 7}
+  assert rollout.ask(lambda i: (f'problem {i}', prompts[i]), 0, 10, 8) == ('problem 20', [1] * 7, [(0, 9), (10, 8)])
+  with pytest.raises(UserError, match=r'config\.seq_len is 8, and the prompts of 100 problems in a row have 9 tokens or more'):
+    rollout.ask(lambda i: (None, [1] * (9 + i)), 0, 1, 8)
 
 
 def test_collect_grades_each_group_with_its_question():
-  rl = ConfigDict({'group_size': 2, 'normalize_std': False})
   seen = []
 
   def generate(prompts):
@@ -90,10 +154,10 @@ def test_collect_grades_each_group_with_its_question():
     right = question == 0 and answer.finished
     return rollout.Grade(1.5 if right else 0.0, right)
 
-  batch, metrics = rollout.collect(generate, [[1], [2, 3]], grade, rl)
+  drawn = rollout.collect(generate, [[1], [2, 3]], grade, settings(2), 4, 8, 8)
   assert seen == [(0, 7), (0, 9), (1, 7), (1, 9)]
-  np.testing.assert_array_equal(batch['advantages'].sum(axis=1), [0.75 * 3, -0.75 * 2, 0, 0])
-  assert metrics == {
+  np.testing.assert_array_equal(drawn.batch['advantages'][0].sum(axis=1), [0.75 * 3, -0.75 * 2, 0, 0])
+  assert drawn.metrics == {
     'rl/reward': 0.375, 'rl/reward_std': pytest.approx(1.5 * np.sqrt(3 / 16)), 'rl/accuracy': 0.25, 'rl/pass_at_group': 0.5,
     'rl/length': 3.5, 'rl/truncated': 0.5, 'rl/forced_share': 0.5, 'rl/equal_groups': 0.5, 'rl/length_right': 3.0,
     'rl/length_wrong': pytest.approx(11 / 3)}

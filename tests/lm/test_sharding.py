@@ -160,8 +160,6 @@ def test_a_mesh_that_does_not_fit_is_refused(sizes, message):
 def test_rows_must_split_over_the_mesh():
   mesh = mesh_of(data=2, fsdp=2, tensor=2)
   sharding.check_rows(mesh, {'batch_size': 8})
-  with pytest.raises(UserError, match=r'config\.seq_len is 12, which config\.mesh\.context = 8 does not divide'):
-    sharding.check_length(mesh_of(context=8), 12)
   with pytest.raises(UserError, match=r'config\.eval\.batch_size is 6; .* 4 ways'):
     sharding.check_rows(mesh, {'batch_size': 8, 'eval.batch_size': 6})
 

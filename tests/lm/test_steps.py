@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from lm import layers, model, rollout, sample
+from lm.errors import UserError
 from lm.evals import perplexity
 from lm.steps import common, diagnose, pretrain, rl, sft
 
@@ -306,7 +307,7 @@ def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   config, params = tiny()
   score = jax.jit(rl.make_score(config, CHUNK, 1.0))
   answer = sample.Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
-  batch = rollout.layout([[3, 1, 4]], [answer], np.array([advantage]), multiple=8)
+  batch = rollout.layout([[3, 1, 4]], [answer], np.array([advantage]))
   before = score(params, batch['inputs'], batch['targets'])[0][0, 2]
   batch['old_log_probs'] = batch['weights'] * before
   tx = optax.sgd(0.01)
@@ -316,19 +317,69 @@ def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   assert metrics['train/weight'] == 1 and (after - before) * advantage > 1e-4
 
 
-def test_groups_of_equal_rewards_cost_and_teach_nothing_and_nothing_recompiles(tiny):
+def test_rows_that_are_not_learned_from_change_nothing_and_nothing_recompiles(tiny):
   config, params, settings, prompts, answers = on_policy(tiny)
   step = jitted(rl.make_loss(config, CHUNK, settings, (4, 5)))
   state = jax.jit(lambda params: common.init_state(params, optax.sgd(0.5)))(params)
   full = rollout.layout(prompts, answers, np.array([0.0, 1.0, 0.0, -1.0]))
-  batch, count = rollout.split(full, 2)
+  batch, count = rollout.split(full, np.array([0, 1, 0, 1], bool), 2, 32, 32)
   got, metrics = step(state, batch, count)
   alone = {name: np.stack([x[[1, 3]], x[[1, 3]]]) for name, x in full.items()}
   expected, _ = step(state, alone, 1)
   close(got['params'], expected['params'], tolerance=1e-6)
   assert count == 1 and metrics['train/weight'] == full['weights'][[1, 3]].sum()
-  for advantage in ([0, 0, 0, 0], [1, 1, -1, -1]):  # 0 and 2 microbatches
-    batch, count = rollout.split(rollout.layout(prompts, answers, np.array(advantage)), 2)
-    got, metrics = step(got, batch, count)
-    assert (metrics['train/weight'] > 0) == (count > 0) and metrics['train/finite'] == 1
-  assert step._cache_size() == 1
+  batch, count = rollout.split(full, np.ones(4, bool), 2, 32, 32)
+  _, metrics = step(got, batch, count)
+  assert count == 2 and metrics['train/weight'] == full['weights'].sum()
+  assert step._cache_size() == 2  # of these shapes and of `alone`
+
+
+def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
+  """With the KL term, rows of such a group get the gradient of half the squared log-ratio, and the others also PPO's."""
+  config, params, settings, prompts, answers = on_policy(tiny)
+  settings.update(group_size=2, kl=0.5)
+  rewards = iter([1.0, 0.0, 1.0, 1.0])
+  drawn = rollout.collect(lambda _: answers, prompts[:2], lambda *_: rollout.Grade(next(rewards), True), settings, 4, 8, 32)
+  batch = {name: x[0] for name, x in drawn.batch.items()}
+  score = rl.make_score(config, CHUNK, 0.7, (4, 5))
+  batch['old_log_probs'] = batch['weights'] * score(params, batch['inputs'], batch['targets'])[0]
+  batch['reference_log_probs'] = batch['weights'] * (batch['old_log_probs'] - 0.3)
+  loss_fn = rl.make_loss(config, CHUNK, settings, (4, 5))
+  got = jax.jit(jax.grad(lambda params: loss_fn(params, batch)[0] / loss_fn(params, batch)[1]))(params)
+  mask, sizes = batch['weights'], batch['weights'].sum(axis=1)
+  slope = 0.5 * 0.3 * mask / sizes.sum()  # at ratio 1 nothing is clipped
+  slope[:2] -= np.float32([[1], [-1]]) * mask[:2] / sizes[:2].sum()
+  _, pull = jax.vjp(lambda params: score(params, batch['inputs'], batch['targets'])[0], params)
+  close(got, pull(slope.astype(np.float32))[0], tolerance=1e-5)
+
+
+def test_the_reference_is_scored_one_microbatch_at_a_time(tiny):
+  config, params = tiny()
+  batch = make_batch(rows=64, length=16)
+  score = rl.make_score(config, CHUNK, 0.7, (4, 5))
+  reference = jax.jit(rl.make_reference(score))
+  stacked = [batch[name].reshape(8, 8, 16) for name in ('inputs', 'targets')]
+  whole = jax.jit(score)
+  np.testing.assert_allclose(
+    reference(params, *stacked).reshape(64, 16), whole(params, batch['inputs'], batch['targets'])[0], rtol=1e-5, atol=1e-5)
+  held = [f.lower(params, *arrays).compile().memory_analysis().temp_size_in_bytes
+          for f, arrays in ((reference, stacked), (whole, [batch['inputs'], batch['targets']]))]
+  assert held[0] < held[1] / 3
+
+
+def test_the_sampler_gap_is_the_one_before_the_first_update():
+  each = [{'rl/sampler_gap': 0.001, 'rl/entropy': 2.0, 'opt/lr': 0.1, 'train/bad': 1.0, 'train/finite': 0.0,
+           'train/bad_steps': 1.0},
+          {'rl/sampler_gap': 0.5, 'rl/entropy': 1.0, 'opt/lr': 0.2, 'train/bad': 0.0, 'train/finite': 1.0,
+           'train/bad_steps': 1.0}]
+  assert common.of_updates(each) == {'rl/sampler_gap': 0.001, 'rl/entropy': 1.5, 'opt/lr': 0.2, 'train/bad': 1.0,
+                                     'train/finite': 0.0, 'train/bad_steps': 1.0}
+  assert common.of_updates(each[1:]) == each[1] and common.of_updates([]) == {}
+
+
+@pytest.mark.parametrize(('field', 'value'), [('vocab_blocks', 4), ('balance', 0.5), ('z_loss', 1e-4)])
+def test_a_field_of_the_loss_that_rl_does_not_read_is_refused(field, value):
+  defaults = base.get_config().loss
+  rl.check(ConfigDict(defaults.to_dict() | {'chunk': 8}), defaults)
+  with pytest.raises(UserError, match=f'config.loss.{field} is {value}; stage rl does not use it: allowed: {defaults[field]}'):
+    rl.check(ConfigDict(defaults.to_dict() | {field: value}), defaults)
