@@ -77,10 +77,12 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: Confi
   half the squared log-ratio, whose gradient on the policy's own samples is that of KL(policy || reference); the value
   logged as rl/kl is the low-variance estimate r - 1 - log r (J. Schulman, Approximating KL divergence, 2020).
 
-  All metrics are means over the sampled tokens of the rows that are computed: those of groups whose rewards differ, and with
-  a KL term those of all groups (`lm.rollout.collect`). rl/entropy is the policy's, in nats; rl/clip_share the share of
-  tokens whose ratio is clipped; rl/sampler_gap the mean absolute difference between the log-probabilities of the trainer
-  and of the sampler, which is logged as it is before the first update on a batch (`lm.steps.common.of_updates`).
+  Means over the sampled tokens of groups whose rewards differ: train/loss, the policy loss. Means over those of all groups:
+  the KL term, which train/total adds to it. All other metrics are means over the sampled tokens of the rows that are
+  computed, which with a KL term are all and else those of groups whose rewards differ (`lm.rollout.collect`): rl/entropy of
+  the policy, in nats; rl/clip_share, the share of tokens whose ratio is clipped; rl/kl; rl/sampler_gap, the absolute
+  difference between the log-probabilities of the trainer and of the sampler, which a run logs as it is before the first
+  update on a batch (`lm.steps.common.of_updates`).
   """
   score = make_score(model_config, loss_config, rl.temperature, banned_ids)
   clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl
