@@ -29,7 +29,10 @@ def init_state(params: Any, tx: optax.GradientTransformation) -> State:
 
 
 def accumulate(loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int) -> tuple[Any, jax.Array, jax.Array, dict]:
-  """Gradients, objective, weight and metrics, each summed over the first `count` of the M microbatches on axis 0 of `batch`."""
+  """Gradients, objective, weight and metrics, each summed over the first `count` of the M microbatches on axis 0 of `batch`.
+
+  A batch of one microbatch is computed whatever the count: one with nothing to learn is not to be given.
+  """
 
   def one(microbatch):
     def objective(params):
