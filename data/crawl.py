@@ -10,15 +10,14 @@ import argparse
 import signal
 import sys
 
-import tqdm
-
 from data.crawling import run
 from lm import errors, files
+from lm import progress as progress_lib
 
 
 def crawl(url: str, out: files.Path, **options) -> dict:
   """Runs `data.crawling.run.crawl` under a progress bar, with the exit status of signals."""
-  with tqdm.tqdm(desc='crawl', unit='page', mininterval=0.5) as bar:
+  with progress_lib.bar(desc='crawl', unit='page') as bar:
 
     def progress(done: int, known: int) -> None:
       bar.total = known

@@ -331,7 +331,7 @@ def test_records_say_how_the_body_was_sent_and_hold_it_decoded(tmp_path):
   _, request = next(records(tmp_path, 'request'))
   assert request.http_headers.get_header('Host') == site.url.split('/')[2]
   assert 'deepdive' in request.http_headers.get_header('User-Agent')
-  first = next(read_pages(tmp_path / 'crawl-00000.warc.gz'))
+  first = next(read_pages(tmp_path / 'crawl-00000.warc.gz', 1_000_000))
   assert (first.status, first.content_type, first.body, first.fault) == (200, 'text/html', page, '')
 
 
