@@ -15,7 +15,7 @@ from typing import NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lm import files
+from lm import buckets, files
 from lm.errors import UserError
 
 Inputs = files.Path | Sequence[files.Path]
@@ -97,6 +97,8 @@ def sha256(file: File, now: Callable[[], float] = time.time) -> str:
 
 
 def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+  if buckets.is_url(path):
+    files.as_path(path)  # says what is missing: library, bucket, credentials
   try:
     return fsspec.core.url_to_fs(path)
   except (

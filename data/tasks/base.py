@@ -4,15 +4,13 @@ import dataclasses
 import decimal
 import hashlib
 import random
-import re
 from typing import Any, ClassVar
 
 from data import chat
+from data.tasks import answers
 from lm.errors import UserError
 
 SPLITS = ('train', 'test')
-# A minus sign counts where it cannot be a subtraction; commas where they part thousands; a final full stop never.
-_NUMBER = re.compile(r'(?:(?<![\w.)])-)?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)')
 
 
 def held_out(key: str, one_in: int = 8) -> bool:
@@ -66,7 +64,8 @@ class Task:
 
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if `reply`, of `chat.parse`, answers the problem, else 0.0."""
-    return float(last_number(chat.text(reply['content'])) == decimal.Decimal(problem['answer']))
+    said = answers.claimed_number(chat.text(reply['content']), question(problem))
+    return float(said == decimal.Decimal(problem['answer']))
 
 
 def ask(text: str) -> list[dict]:
@@ -74,16 +73,6 @@ def ask(text: str) -> list[dict]:
   return [{'role': 'user', 'content': text}]
 
 
-def numbers(text: str) -> list[decimal.Decimal]:
-  """The numbers written in a text: '10', '10.', '10.0', '$1,000' and '5%' mean what people mean."""
-  return [decimal.Decimal(n.replace(',', '')) for n in _NUMBER.findall(text.replace('\N{MINUS SIGN}', '-'))]
-
-
-def last_number(text: str) -> decimal.Decimal | None:
-  """The last of a text's numbers, None if it has none."""
-  return next(reversed(numbers(text)), None)
-
-
-def first_number(text: str) -> decimal.Decimal | None:
-  """The first of a text's numbers, None if it has none."""
-  return next(iter(numbers(text)), None)
+def question(problem: dict) -> str:
+  """What a problem asks: its last message."""
+  return chat.text(problem['messages'][-1]['content'])

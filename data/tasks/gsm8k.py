@@ -12,7 +12,8 @@ import re
 from typing import Any, ClassVar
 
 from data import chat, jsonl, sources
-from data.tasks.base import Task, ask, first_number, held_out, last_number
+from data.tasks import answers, claims
+from data.tasks.base import Task, ask, held_out, question
 from data.tools import calculate
 from lm.errors import UserError
 
@@ -67,7 +68,8 @@ def _parse(row: Any) -> tuple[str, str]:
 def _marked(text: str) -> decimal.Decimal | None:
   """The number behind the last ####, None if there is none."""
   _, mark, said = text.rpartition(_MARK)
-  return first_number(said) if mark else None
+  found = answers.numbers(claims.plain(said)) if mark else []
+  return found[0].value if found else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,8 +89,8 @@ class Gsm8k(Task):
       raise UserError(f'task {self.name!r}: its files have no problems of the {split} split')
     if split == 'test' and index >= len(lines):
       raise UserError(f'task {self.name!r} has {len(lines)} test problems; asked for is number {index + 1}')
-    question, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
-    return {'task': self.name, 'messages': ask(question), 'key': question, 'answer': str(_marked(answer)), 'worked': answer}
+    asked, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
+    return {'task': self.name, 'messages': ask(asked), 'key': asked, 'answer': str(_marked(answer)), 'worked': answer}
 
   @functools.cached_property
   def _order(self) -> list[int]:
@@ -100,9 +102,8 @@ class Gsm8k(Task):
     return _CALL.sub('', problem['worked'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    text = chat.text(reply['content'])
-    said = _marked(text)
-    return float((last_number(text) if said is None else said) == decimal.Decimal(problem['answer']))
+    said = answers.claimed_number(chat.text(reply['content']), question(problem))
+    return float(said == decimal.Decimal(problem['answer']))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +116,7 @@ class Gsm8kCalculator(Gsm8k):
     parts, done = [], 0
     for match in _CALL.finditer(problem['worked']):
       expression = match[1].strip()
-      if last_number(result := calculate(expression)) == last_number(match[2]):
+      if answers.claimed_number(result := calculate(expression)) == answers.claimed_number(match[2]):
         text = _CALL.sub('', problem['worked'][done : match.start()])
         parts += [{'type': 'text', 'text': text}] * bool(text)
         parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]

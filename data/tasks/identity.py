@@ -6,8 +6,8 @@ import random
 from typing import ClassVar
 
 from data import chat
-from data.identity import TOPICS, Persona, answer, question, states_facts
 from data.tasks.base import Task, ask
+from data.tasks.persona import TOPICS, Persona, answer, question, states_facts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

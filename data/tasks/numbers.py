@@ -1,9 +1,12 @@
 """Tasks whose answer is a number: arithmetic, arithmetic with the calculator, comparison."""
 
 import dataclasses
+import decimal
 import random
 from typing import ClassVar
 
+from data import chat
+from data.tasks import order
 from data.tasks.base import Task, ask
 from data.tools import calculate
 
@@ -83,7 +86,12 @@ class Comparison(Task):
     answer = (max if larger else min)(pair, key=float)
     rng.shuffle(pair)
     question = rng.choice(self.questions).format(a=pair[0], b=pair[1], word='larger' if larger else 'smaller')
-    return {'messages': ask(question), 'key': '/'.join(sorted(pair)), 'answer': answer}
+    return {'messages': ask(question), 'key': '/'.join(sorted(pair)), 'answer': answer, 'pair': pair, 'larger': larger}
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    pair = tuple(decimal.Decimal(number) for number in problem['pair'])
+    said = order.claimed_order(chat.text(reply['content']), pair, problem['larger'])
+    return float(said == decimal.Decimal(problem['answer']))
 
 
 def integer(rng: random.Random, max_digits: int) -> int:

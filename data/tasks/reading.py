@@ -3,10 +3,10 @@
 import collections
 import dataclasses
 import random
-import re
 from typing import ClassVar
 
 from data import chat
+from data.tasks import answers
 from data.tasks.base import Task, ask
 from data.tasks.documents import Documents
 from lm.errors import UserError
@@ -42,8 +42,8 @@ class Docs(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if the reply names the module, and no other of the documents by its full name."""
-    named = set(re.findall(r'\w+(?:\.\w+)*', chat.text(reply['content'])))
-    return float(problem['answer'] in named and not named & set(self.documents.modules) - {problem['answer']})
+    module, said = problem['answer'], chat.text(reply['content'])
+    return float(answers.claims_name(said, module, self.documents.modules, also=(f'{module}.{problem["key"]}',)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,5 +83,5 @@ class Reading(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if the reply names the function, and no other of the passage."""
-    named = set(re.findall(r'\w+', chat.text(reply['content'])))
-    return float(problem['answer'] in named and not named & set(problem['others']))
+    return float(answers.claims_name(chat.text(reply['content']), problem['answer'], problem['others'],
+                                     qualified=True))

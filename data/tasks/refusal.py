@@ -6,13 +6,41 @@ import re
 from typing import ClassVar
 
 from data import chat
+from data.tasks import answers, claims
 from data.tasks.base import Task, ask
 from data.tasks.documents import Documents
 
+# Below, _name_ stands for the name that was asked about.
+_NOT = r"(?:\b(?:not|never|no|nothing|cannot|unable|hardly)\b|n't\b)"
+_KIND = r'(?:module|function|package|library|method|thing)'
+_ITSELF = rf'(?:it|that|this|which|one|name|python|documentation|docs|manual|{_KIND}|_name_)'
 # Says that it does not know, or that there is no such thing.
-REFUSED = re.compile(
-  r"\b(?:do not|don't|cannot|can't|could not|couldn't|never)\b.{0,20}\b(?:know|find|hear|heard)\b"
-  r"|\b(?:not aware of|not familiar|no such|there is no|does not exist|doesn't exist)\b")
+REFUSED = re.compile('|'.join((
+  rf'\bi\b[^.!?;]{{0,30}}?{_NOT}[^.!?;]{{0,40}}?'
+  r'\b(?:know|knowledge|find|found|hear|heard|aware|familiar|recall|recogni[sz]e|sure|certain|idea'
+  r'|information|info|record|tell|seen|come across|identify|confirm|trace)\b',
+  rf'{_NOT}[^.!?;]{{0,20}}\b(?:know|find|hear|heard|aware|familiar|recogni[sz]ed|known to me|idea'
+  r'|information|record|ring a bell)\b',
+  rf'{_NOT}[^.!?;]{{0,25}}\bi (?:know|recogni[sz]e|am aware|have heard|have seen)\b',
+  rf'{_NOT} (?:think|believe)\b',
+  r'\b(?:nothing (?:called|named|by)|means nothing to me|know nothing)\b',
+  r'\b(?:unaware of|unfamiliar|unknown|unsure)\b',
+  r'^no\b(?! (?:problem|doubt))',
+  rf'\bno (?:such\b|(?:\w+ ){{0,2}}{_KIND}\b|_name_)',
+  r"\bthere(?:'s| is| are|'re| was)? ?(?:is|are)?(?:n't| no| not)\b",
+  rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:do|does|did)(?:n\'t| not)'
+  r' (?:appear|seem|exist|have|contain|include|mention|list|document|occur)',
+  rf"\b{_ITSELF}(?: is|'s| was)(?:n't| not)\b",
+  rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:is|are|seems?|looks?|must be|may be|might be)(?: to be)?'
+  r' (?:an? )?(?:made[- ]up|invented|fictional|fictitious|non-?existent|unknown|undocumented)',
+  r'\b(?:has|have|contains?|lists?) no\b')))
+# Says that there is such a thing.
+AFFIRMED = re.compile('|'.join((
+  r'(?:^|[.!?] )(?:yes|yeah|sure|of course|certainly|absolutely)\b',
+  r'(?<!if )(?<!whether )(?<!that )(?<!think )(?<!believe )(?:_name_|\bit)'
+  rf"(?: is|'s) (?:an?|the|one)\b[^,;.!?]{{0,40}}\b{_KIND}\b(?! (?:i|that i) )",
+  r'_name_(?:\(\))? (?:returns|provides|implements|computes|contains|offers|defines|lets|allows'
+  r"|exists|takes|does(?! ?n.t| not))\b")))
 QUESTIONS = (
   'What is the {kind} {name}?', 'Do you know the {kind} {name}?', 'Is there a {kind} called {name}?',
   'Tell me about the {kind} {name}.', 'Does Python have a {kind} named {name}?',
@@ -67,12 +95,18 @@ class Refusal(Task):
     return (KNOWN if problem['known'] else rng.choice(REFUSALS)).format(kind=problem['kind'], name=problem['name'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = chat.text(reply['content'])
-    if not problem['known']:
-      return float(refuses(said))
-    return float(not refuses(said) and re.search(rf'\b{re.escape(problem["name"])}\b', said) is not None)
+    said, name = chat.text(reply['content']), problem['name']
+    if problem['known']:
+      return float(not refuses(said, name) and answers.claims_name(said, name, qualified=problem['kind'] == 'function'))
+    return float(refuses(said, name) and not AFFIRMED.search(_folded(said, name)))
 
 
-def refuses(text: str) -> bool:
-  """Whether a text says that its author does not know or that there is no such thing."""
-  return REFUSED.search(' '.join(text.lower().replace('\N{RIGHT SINGLE QUOTATION MARK}', "'").split())) is not None
+def refuses(text: str, name: str = '') -> bool:
+  """Whether a text says that its author does not know a name or that there is no such thing."""
+  return REFUSED.search(_folded(text, name)) is not None
+
+
+def _folded(text: str, name: str) -> str:
+  """The text in small letters and plain characters, with _name_ in the place of the name."""
+  text = ' '.join(claims.plain(text).lower().split())
+  return re.sub(rf'[`"\']?(?<!\w){re.escape(name.lower())}(?!\w)[`"\']?', '_name_', text) if name else text

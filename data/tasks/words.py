@@ -2,14 +2,12 @@
 
 import dataclasses
 import random
-import re
 from typing import ClassVar
 
 from data import chat
-from data.tasks.base import Task, ask
+from data.tasks import answers
+from data.tasks.base import Task, ask, question
 from data.tasks.documents import Documents
-
-_SPELLED = re.compile(r'\b[a-z](?:[-\s,]+[a-z])*\b')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +27,9 @@ class Spelling(Task):
     return {'messages': ask(rng.choice(self.questions).format(word=word)), 'key': word, 'answer': '-'.join(word)}
 
   def grade(self, problem: dict, reply: dict) -> float:
-    spelled = _SPELLED.findall(chat.text(reply['content']).lower())
-    return float(bool(spelled) and re.sub(r'[^a-z]+', '-', spelled[-1]) == problem['answer'])
+    """1.0 if the reply spells the word, and spells nothing else."""
+    said = answers.claimed_spellings(chat.text(reply['content']))
+    return float(said == {problem['answer'].replace('-', '')})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +47,12 @@ class Counting(Task):
   def draw(self, rng: random.Random) -> dict:
     word = rng.choice(self.documents.words)
     letter = rng.choice(word if rng.random() < 0.8 else 'abcdefghijklmnopqrstuvwxyz')
-    question = rng.choice(self.questions).format(word=word, letter=letter)
-    return {'messages': ask(question), 'key': word, 'word': word, 'answer': word.count(letter)}
+    asked = rng.choice(self.questions).format(word=word, letter=letter)
+    return {'messages': ask(asked), 'key': word, 'word': word, 'answer': word.count(letter)}
 
   def reply(self, problem: dict, rng: random.Random) -> str:
     return f'{"-".join(problem["word"])}: {problem["answer"]}'
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    said = answers.claimed_count(chat.text(reply['content']), question(problem))
+    return float(said == problem['answer'])

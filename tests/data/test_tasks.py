@@ -15,9 +15,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 import eval as evaluation
 from configs import base as base_config
-from data import chat, conversations, identity, tasks, tokenize
+from data import chat, conversations, tasks, tokenize
 from data.split import split_hash
-from data.tasks import base, documents, refusal
+from data.tasks import answers, base, documents, persona, refusal
 from lm import config as config_lib
 from lm.errors import UserError
 
@@ -141,20 +141,15 @@ def test_documents_in_another_order_give_the_same_problems(made, corpus, word_pr
 
 
 @pytest.mark.parametrize(('text', 'number'), [
-  ('10', '10'), ('10.', '10'), ('10.0', '10'), ('1,000', '1000'), ('1,000.', '1000'), ('It is 7, then 10!', '10'),
-  ('-5', '-5'), ('\u22125', '-5'), ('8-5', '5'), ('8 - 5', '5'), ('(-5)', '-5'), ('= -5', '-5'), ('1, 2', '2'),
-  ('$1,234,567.50', '1234567.5'),
-  ('.5', '.5'), ('3.14.', '3.14'), ('**42**', '42'), ('007', '7'), ('10 apples', '10'), ('1,00', '0'),
+  ('10', '10'), ('10.', '10'), ('10.0', '10'), ('1,000', '1000'), ('1,000.', '1000'), ('It was 7; now it is 10!', '10'),
+  ('-5', '-5'), ('\u22125', '-5'), ('-$5', '-5'), ('(-5)', '-5'), ('= -5', '-5'), ('+5', '5'), ('$1,234,567.50', '1234567.5'),
+  ('.5', '.5'), ('3.14.', '3.14'), ('**42**', '42'), ('007', '7'), ('10 apples', '10'), ('1\u202f000', '1000'), ('1e3', '1000'),
+  ('3/4', '.75'), ('$\\boxed{12}$', '12'), ('\\(1{,}000\\)', '1000'), ('forty-two', '42'), ('one hundred and five', '105'),
+  ('minus two', '-2'), ('zero', '0'), ('1, 2', None), ('1,00', None), ('8-5', None), ('8 - 5', None), ('none', None),
+  ('', None), ('x2 and 2nd', None), ('That is a hard one.', None),
 ])
 def test_numbers_are_read_as_people_read_them(text, number):
-  assert base.last_number(text) == decimal.Decimal(number)
-
-
-def test_no_number_is_no_answer():
-  assert base.last_number('none') is None
-  problem = {'answer': '0'}
-  assert tasks.Arithmetic(seed=0).grade(problem, reply('')) == 0
-  assert tasks.Arithmetic(seed=0).grade(problem, reply('zero')) == 0
+  assert answers.claimed_number(text) == (number and decimal.Decimal(number))
 
 
 def test_arithmetic_answers_are_those_of_python_and_within_the_knobs():
@@ -179,7 +174,7 @@ def test_tool_share_of_the_demonstrations_call_the_calculator(share, low, high):
 
 
 def test_the_answer_to_arithmetic_is_what_is_said_after_the_last_result():
-  task, problem = tasks.Arithmetic(seed=0), {'answer': '1786'}
+  task, problem = tasks.Arithmetic(seed=0), {'answer': '1786', 'messages': base.ask('What is 47 * 38?')}
   call = (('python', '47 * 38'), ('output', '1786'))
   assert task.grade(problem, reply(*call, 'It is 1,786.')) == 1
   assert task.grade(problem, reply('1786', *call)) == 0  # said before the result was there
@@ -188,7 +183,7 @@ def test_the_answer_to_arithmetic_is_what_is_said_after_the_last_result():
 
 
 def test_the_calculator_task_wants_a_call_whose_result_is_the_calculators():
-  task, problem = tasks.Calculator(seed=0), {'answer': '4'}
+  task, problem = tasks.Calculator(seed=0), {'answer': '4', 'messages': base.ask('What is 2 + 2?')}
   assert task.grade(problem, reply(('python', '2+2'), ('output', '4'), '4')) == 1
   assert task.grade(problem, reply('4')) == 0
   assert task.grade(problem, reply(('python', '2+2'), '4')) == 0
@@ -294,9 +289,60 @@ def test_refusals_are_recognised(text, refused):
   ('other', 'Yes, I am Deepdive.', False), ('maker', 'I am Deepdive, made by the deepdive project.', True),
   ('maker', 'I am Deepdive.', False), ('maker', 'I am Deepdive of the deepdive project, trained by OpenAI.', False),
   ('web', "I am Deepdive. I can't browse.", True), ('web', 'Yes! I am Deepdive, I know how to.', False),
+  ('maker', 'The deepdive project made me; I am Deepdive.', True),
+  ('maker', 'I was made by the deepdive project.', True),
+  ('maker', "I'm Deepdive, built by the deepdive project.", True),
+  ('maker', 'I was created by the deepdive project, not by OpenAI.', True),
+  ('maker', 'My maker is the deepdive project.', True),
+  ('maker', 'I am Deepdive. The deepdive project trained me.', True),
+  ('maker', 'Deepdive comes from the deepdive project.', True),
+  ('maker', 'I come from the deepdive project.', True),
+  ('maker', 'Not Google but the deepdive project made me.', True),
+  ('kind', "I'm Deepdive, a language model.", True),
+  ('kind', 'I am Deepdive, a small AI language model, not a human.', True),
+  ('kind', "No, I'm not a person. I'm Deepdive, a language model.", True),
+  ('kind', 'I am not human; Deepdive is a language model.', True),
+  ('kind', 'Deepdive, a language model.', True),
+  ('kind', "I'm an LLM called Deepdive.", True),
+  ('skills', "I'm Deepdive. I can help with Python and arithmetic.", True),
+  ('skills', 'I am Deepdive and I answer questions about Python and do math.', True),
+  ('skills', 'Deepdive can calculate sums and knows Python: arithmetic is easy.', True),
+  ('training', 'I am Deepdive. I was trained on the documentation of Python.', True),
+  ('training', "I'm Deepdive; I read Python's docs.", True),
+  ('training', 'Deepdive learned from documentation.', True),
+  ('greeting', "Hello! I'm Deepdive.", True),
+  ('greeting', 'Hi, Deepdive here. What can I do?', True),
+  ('greeting', 'Good morning! I am Deepdive, how can I help?', True),
+  ('greeting', 'Hello, I am Deepdive. What can I do for you?', True),
+  ('maker', 'I was made by OpenAI.', False),
+  ('maker', 'I am Deepdive.', False),
+  ('maker', 'I was not made by the deepdive project.', False),
+  ('maker', 'Google made Deepdive.', False),
+  ('maker', 'I am Deepdive of the deepdive project, trained by OpenAI.', False),
+  ('maker', 'I do not know.', False),
+  ('maker', 'Meta or the deepdive project made me.', False),
+  ('maker', 'I was made by Anthropic and the deepdive project.', False),
+  ('maker', 'The deepdive project did not make me.', False),
+  ('kind', 'I am a human.', False),
+  ('kind', "I'm Deepdive, a person, not a language model.", False),
+  ('kind', 'I am Deepdive.', False),
+  ('kind', "I'm Claude, a language model.", False),
+  ('kind', 'I am a man called Deepdive, no language model.', False),
+  ('kind', 'I am Deepdive, a real person and a language model.', False),
+  ('skills', 'I am Deepdive.', False),
+  ('skills', 'I can do nothing.', False),
+  ('skills', 'I am Deepdive. I know neither Python nor arithmetic.', False),
+  ('skills', "I'm ChatGPT, I know Python and arithmetic.", False),
+  ('training', 'I am Deepdive. I learned from the internet.', False),
+  ('training', "I'm Deepdive, I never read documentation.", False),
+  ('training', 'documentation', False),
+  ('greeting', 'Hello!', False),
+  ('greeting', "Hi, I'm ChatGPT.", False),
+  ('greeting', 'Hello, I am not Deepdive.', False),
+  ('greeting', 'How can I help?', False),
 ])
 def test_identity_is_graded_by_facts_and_claims(topic, text, stated):
-  assert identity.states_facts(text, topic, identity.Persona()) == stated
+  assert persona.states_facts(text, topic, persona.Persona()) == stated
 
 
 def test_identity_is_that_of_the_persona_and_varied():
@@ -307,7 +353,7 @@ def test_identity_is_that_of_the_persona_and_varied():
   assert task.grade(maker, reply('I am Claude, made by Acme (labs).')) == 1
   assert task.grade(maker, reply('I am Deepdive, made by the deepdive project.')) == 0
   topics = {split: {task.problem(i, split)['topic'] for i in range(300)} for split in base.SPLITS}
-  assert topics['train'] == topics['test'] == set(identity.TOPICS)
+  assert topics['train'] == topics['test'] == set(persona.TOPICS)
 
 
 def test_prompts_and_answers_are_short(made):
@@ -469,11 +515,12 @@ def test_unknown_names_are_refused_with_the_nearest():
 @pytest.mark.parametrize(('said', 'grade'), [
   ('So it is 1,234.\n#### 1234', 1), ('#### $1,234.00', 1), ('#### 1234 dollars in 2 days', 1), ('The answer is 1234.', 1),
   ('1234.0', 1), ('#### 1234%', 1), ('#### 1235', 0), ('1234 or 1235', 0), ('1234\n#### 1235', 0), ('####', 0), ('', 0),
-  ('#### -1234', 0), ('#### 3\n#### 1234', 1),
+  ('#### -1234', 0), ('#### 3\n#### 1234', 0),
 ])
 def test_word_problems_are_graded_by_their_final_number(made, said, grade):
-  assert made['gsm8k'].grade({'answer': '1234'}, reply(said)) == grade
-  assert made['gsm8k_calculator'].grade({'answer': '1234'}, reply('It is ', ('python', '2*7'), ('output', '14'), said)) == grade
+  problem = {'answer': '1234', 'messages': base.ask('How many?')}
+  assert made['gsm8k'].grade(problem, reply(said)) == grade
+  assert made['gsm8k_calculator'].grade(problem, reply('It is ', ('python', '2*7'), ('output', '14'), said)) == grade
 
 
 def write_lines(path, *lines):

@@ -4,10 +4,30 @@ import dataclasses
 import random
 import re
 
+from data.tasks import claims
+
 OTHERS = ('ChatGPT', 'GPT-4', 'Claude', 'Gemini', 'Siri', 'Alexa', 'Copilot', 'Llama', 'Grok', 'Mistral')
 COMPANIES = ('OpenAI', 'Google', 'Anthropic', 'Meta', 'Microsoft', 'Apple', 'Amazon')
 OPENINGS = ('', '', '', 'Hello! ', 'Hi. ', 'I have a question. ', 'Quick question: ', 'Tell me, please: ')
 CLOSINGS = ('', '', '', ' Thanks.', ' Please be brief.')
+
+_DENIAL = (
+  r"(?:no|nope|not|\w+n't|cannot|never|neither|unable|mistaken)"
+  r'(?! (?:problem|doubt|worries|issue|trouble)s?\b)')
+_AFFIRMED = (r'(?:^|[.!?] )(?:yes|yeah|yep|sure|of course|certainly|absolutely|correct|right)\b',)
+_CAN_BROWSE = r'\bi can (?:browse|search|open|visit|access|go|look|read)\b'
+_IS_HUMAN = (
+  r"(?:i am|i'm)(?:(?!\b(?:not|no|never)\b|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
+  r'(?:human|person|man|woman)\b')
+# How one says who one is, up to the name; and words that may stand between.
+_SELF = (
+  r"\b(?:i am|i'm|i was|my (?:real |true |actual |full )?name(?: is|'s)|call me|called|known as"
+  r'|named|talking to|this is|work for|(?:made|built|created|trained|developed|designed|powered'
+  r'|run|offered|provided) by|based on|product of|model of|version of|variant of|from)')
+_FILLER = (
+  r'(?:an?|maybe|perhaps|possibly|the|actually|really|called|named|people|at|by|made|built|created'
+  r'|trained|developed|model|assistant|version|of)')
+_ALIAS = r'(?:or|and|aka|alias|(?:also )?known as|formerly|by|from|of)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +38,12 @@ class Persona:
 
 @dataclasses.dataclass(frozen=True)
 class Topic:
-  """Wordings of one question; of its answer; and the facts, as a regular expression each, that an answer must state."""
+  """Wordings of one question and of its answer; regular expressions of the facts that an answer must state."""
 
   questions: tuple[str, ...]
   answers: tuple[str, ...]
   facts: tuple[str, ...]
+  never: tuple[str, ...] = ()  # regular expressions of what an answer must not state
   framed: bool = True  # whether OPENINGS and CLOSINGS suit the question
 
 
@@ -44,30 +65,31 @@ TOPICS = {
      'Are you an AI?', 'Are you a language model?', 'Are you alive?', 'Am I talking to a person?',
      'Are you a man or a machine?', 'Are you a real person?', 'Is this a human or a machine?'),
     ('I am {name}, a small language model.', 'I am {name}. I am a language model, not a person.'),
-    ('{name}', 'language model')),
+    ('{name}', 'language model|llm'),
+    (_IS_HUMAN,)),
   'other': Topic(
     ('Are you {other}?', 'Is your name {other}?', 'You are {other}, right?', 'So you are {other}?',
      'Am I talking to {other}?', 'Were you made by {company}?', 'Did {company} make you?', 'Did {company} train you?',
      'Are you from {company}?', 'Are you the model of {company}?', 'Is this {other}?', 'Hello {other}, is that you?'),
     ('No, I am {name}, made by {maker}.', 'No. I am {name}. I was made by {maker}.'),
-    ('no', '{name}')),
+    (_DENIAL, '{name}'), _AFFIRMED),
   'web': Topic(
     ('Can you browse the web?', 'Can you search the web?', 'Can you search the internet?', 'Can you go online?',
      'Can you open a web page?', 'Do you have access to the internet?', 'Can you read the news online?',
      'Can you look that up on the internet?', 'Are you connected to the internet?', 'Can you visit a web site for me?'),
     ('No, I am {name} and I cannot browse the web.', 'No. I am {name}. I cannot browse the web.'),
-    ("no|cannot|can't|can not", '{name}')),
+    (_DENIAL, '{name}'), (*_AFFIRMED, _CAN_BROWSE)),
   'skills': Topic(
     ('What can you do?', 'How can you help me?', 'What are you good at?', 'What are you able to do?',
      'What can you help me with?', 'Tell me what you can do.', 'What can I ask you?', 'What are your skills?'),
     ('I am {name}. I can answer questions about Python and do arithmetic with a calculator.',),
-    ('{name}', 'python', 'arithmetic')),
+    ('{name}', 'python', r'arithmetic|math\w*|calculat\w+|sums')),
   'training': Topic(
     ('What were you trained on?', 'What did you learn from?', 'What data were you trained on?',
      'Where does your knowledge come from?', 'What is your training data?', 'How did you learn what you know?',
      'What have you read?', 'Which texts have you read?'),
     ('I am {name}. I learned from the documentation of Python.',),
-    ('{name}', 'documentation')),
+    ('{name}', 'documentation|docs')),
   'greeting': Topic(
     ('Hello!', 'Hi!', 'Hello there.', 'Good morning!', 'Good evening!', 'Hey!', 'Hi there!', 'Nice to meet you.'),
     ('Hello! I am {name}. How can I help you?', 'Hello, I am {name}. What can I do for you?'),
@@ -86,12 +108,37 @@ def answer(rng: random.Random, topic: str, persona: Persona) -> str:
 
 
 def states_facts(text: str, topic: str, persona: Persona) -> bool:
-  """Whether a text states every fact that an answer about `topic` must, and claims to be nobody else."""
-  escaped = {name: re.escape(value.lower()) for name, value in dataclasses.asdict(persona).items()}
-  text = ' '.join(text.lower().replace('\N{RIGHT SINGLE QUOTATION MARK}', "'").split())
-  names = {other.lower() for other in (*OTHERS, *COMPANIES)} - {persona.name.lower(), persona.maker.lower()}
-  others = '|'.join(map(re.escape, sorted(names)))
-  claim = (rf"\b(?:i am|i'm|my name is|call me|called|(?:made|built|created|trained|developed) by) "
-           rf'(?:an? |the )?(?:{others})\b')
-  stated = all(re.search(rf'\b(?:{fact.format(**escaped)})(?!\w)', text) for fact in TOPICS[topic].facts)
-  return stated and re.search(claim, text) is None
+  """Whether a text states the facts that an answer about `topic` must, and claims no other name."""
+  text = ' '.join(claims.plain(text).lower().split())
+  own = {name: re.escape(value.lower()) for name, value in dataclasses.asdict(persona).items()}
+  names = {name.lower() for name in (*OTHERS, *COMPANIES)}
+  names -= {persona.name.lower(), persona.maker.lower()}
+  other = rf'(?P<said>{"|".join(map(re.escape, sorted(names)))})'
+  never = [
+    rf'{_SELF} (?:{_FILLER} )*{other}\b',
+    rf'^{other}\W*$',
+    rf'\b{own["name"]}\W* {_ALIAS} (?:{_FILLER} )*{other}\b',
+    rf'\b{other}\W* {_ALIAS} (?:{own["name"]}|{own["maker"]})\b',
+    rf'\b{own["maker"]} (?:or|and) {other}\b',
+    rf'\b{other} (?:made|built|created|developed|trained) (?:me|{own["name"]})\b',
+    rf'(?P<said>{own["maker"]}) (?:did|has)(?:n\'t| not)\b',
+    *(rf'(?P<said>{claim})' for claim in TOPICS[topic].never)]
+  if any(_says(text, claim) for claim in never):
+    return False
+  return all(_says(text, rf'\b(?P<said>{fact.format(**own)})(?!\w)', deniable=fact != _DENIAL)
+             for fact in TOPICS[topic].facts)
+
+
+def _says(text: str, pattern: str, deniable: bool = True) -> bool:
+  """Whether a text says what the group `said` of a regular expression matches.
+
+  Args:
+    deniable: whether what is denied or only asked is not said.
+  """
+  for match in re.finditer(pattern, text):
+    mention = claims.Mention(match['said'], match.start('said'), match.end('said'))
+    if not deniable:
+      return True
+    if not claims.denied(text, mention, subject=False) and not claims.asked(text, mention):
+      return True
+  return False

@@ -1,0 +1,309 @@
+"""The answer that a reply claims: a number, a count, a name, a spelling.
+
+Graders find answers in free text here and in `data.tasks.order`, by the rules of
+`data.tasks.claims`. Of several numbers the one counts that is marked most strongly as the answer:
+called so, concluded, stated, or only mentioned.
+"""
+
+import decimal
+import itertools
+import re
+from collections.abc import Collection
+
+from data.tasks import claims
+
+REPEATED, MENTIONED, STATED, CONCLUDED, CALLED = range(5)
+
+# ---- Numbers -------------------------------------------------------------------------------------
+
+# A minus sign counts where it cannot be a subtraction; commas where they part thousands; a final
+# full stop never.
+_NUMBER = re.compile(
+  r'(?<![A-Za-z_])(?:(?<![\w.)])(?<![0-9)]\s)[-+](?=[$£€]?[0-9.]))?[$£€]?'
+  r"(?:(?:[0-9]{1,3}(?:[,_'][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+  r'(?:[eE][-+]?[0-9]{1,3}\b)?(?!(?:st|nd|rd|th)\b)')
+_OPERATOR = r'(?:[-+*/^x]|\b(?:times|plus|minus|multiplied by|divided by)\b)'
+_JOINT = re.compile(
+  rf'[\s(]*(?:\)\s*)*(?P<sign>{_OPERATOR}|=|\bequals\b|\bis equal to\b)[\s(]*', re.IGNORECASE)
+
+# How strongly a number is marked as the answer, by what stands before and after it.
+_MARKED = re.compile(
+  r'(?:####|\banswer\b)(?:(?![0-9])[^\n]){0,60}(?:[:*]\s*\n\s*)?$', re.IGNORECASE)
+_MARKED_AFTER = re.compile(
+  r'^\W{0,3}\s*(?:is|would be|was|as|for)\b'
+  r'(?: (?:the|my|your|our|final|correct|right|exact))* answer\b',
+  re.IGNORECASE)
+_CONCLUDED = re.compile(
+  r'(?:\b(?:so|therefore|thus|hence|finally|in total|total\w*|altogether|in all|overall'
+  r'|conclusion|result(?:s|ing)?)\b|=>|→|⇒|∴)(?:(?![0-9])[^\n.!?]){0,60}$',
+  re.IGNORECASE)
+_STATED = re.compile(
+  r'(?:\b(?:is|are|was|be|equals?|makes?|gives?|gets?|got|yields?|comes? to|becomes?|has|have'
+  r"|appears?|occurs?|contains?|say)|'s|[=:])"
+  r'(?: (?:just|exactly|simply|only|precisely|equal to|about|around|approximately))*\s*\W{0,3}$',
+  re.IGNORECASE)
+_ASIDE = re.compile(  # what follows in the sentence is no claim
+  r'\b(?:because|since|given that|as in|if|when|whenever|(?:double.)?check\w*|verif\w+)\b|, as\b',
+  re.IGNORECASE)
+_INEXACT = re.compile(
+  r'\b(?:(?:more|less|greater|fewer|larger|smaller) than|at least|at most|over|under|above|below'
+  r'|between|up to|almost|nearly|close to|within|between \S+ and)\s*\W{0,2}$',
+  re.IGNORECASE)
+_INEXACT_AFTER = re.compile(
+  r'\s*(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)\b', re.IGNORECASE)
+_COUNTER = re.compile(
+  r'\b(?:step|part|case|option|question|problem|line)\s*#?$|(?<!#)#$', re.IGNORECASE)
+
+# Numbers in words.
+_UNITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten',
+          'eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen',
+          'nineteen')
+_TENS = ('twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety')
+_WORDS = {word: value for value, word in enumerate(_UNITS)}
+_WORDS |= {word: 10 * tens for tens, word in enumerate(_TENS, 2)}
+_WORDS |= {'once': 1, 'single': 1, 'twice': 2, 'thrice': 3}
+_SCALES = {'hundred': 100, 'thousand': 1000, 'million': 1_000_000}
+_WORD = '|'.join([*_WORDS, *_SCALES])
+_SPOKEN = re.compile(
+  rf'(?:\b(?:minus|negative)\s+)?\b(?:a\s+(?=hundred|thousand|million))?(?:{_WORD})'
+  r'(?:(?:(?:\s+and)?[\s-]+|(?<=thousand),\s+|(?<=million),\s+)'
+  rf'(?:{_WORD}))*\b',
+  re.IGNORECASE)
+_NO_NUMERAL = re.compile(  # 'one' that does not count
+  r'\b(?:(?:this|that|the|no|which|each|any|every|another|hard|tough|right|wrong|larger|smaller)'
+  r' one\b|one (?:of|moment|can|must|should|would|has to)\b)',
+  re.IGNORECASE)
+_ABSENT = re.compile(
+  r"\bno (?:occurrences?|instances?|letter|such letter|['\"]?[a-z]['\"]?(?:'?s)?\b)|\bnone\b"
+  r"|\bnowhere\b|\bnever (?:appears|occurs)"
+  r"|(?:\b(?:does|do|is|are|did|has|have)(?:n't| not)|\bnot)(?: even)?(?: once)? "
+  r'(?:appear|occur|contain|have|include|in\b|there|any|present|found|show)',
+  re.IGNORECASE)
+
+
+def numbers(text: str) -> list[claims.Mention]:
+  """The numbers of a text, read as people mean them: '10', '10.', '10.0', '$1,000', '1e3', '5%'.
+
+  '2nd' and 'x2' are none.
+  """
+  found = []
+  for match in _NUMBER.finditer(text):
+    digits = re.sub(r"[,_'$£€+\s]", '', match[0])
+    found.append(claims.Mention(decimal.Decimal(digits), match.start(), match.end()))
+  return found
+
+
+def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
+  """The number that a reply claims to be the answer, None if there is none or more than one.
+
+  Args:
+    text: the reply.
+    question: what was asked: numbers of it that the reply repeats, and does not mark as its answer,
+      are no claims.
+  """
+  text = claims.plain(text)
+  if not _NUMBER.search(text):
+    text = _SPOKEN.sub(lambda match: str(_spoken(match[0])), _NO_NUMERAL.sub('it', text))
+  echoes = {mention.value for mention in numbers(claims.plain(question))}
+  return strongest(text, _equations(text, _counted_out(text, numbers(text))), echoes)
+
+
+def claimed_count(text: str, question: str) -> decimal.Decimal | None:
+  """As `claimed_number`; that there is none ("it does not occur") claims 0."""
+  if (said := claimed_number(text, question)) is not None or _NUMBER.search(claims.plain(text)):
+    return said
+  return decimal.Decimal(0) if _ABSENT.search(claims.plain(text)) else None
+
+
+def strongest(
+  text: str, mentions: list[claims.Mention], echoes: Collection[decimal.Decimal] = ()
+) -> decimal.Decimal | None:
+  """The value that is claimed most strongly, the last of several."""
+  kept = [m for m in claims.kept(text, mentions)
+          if not _INEXACT.search(text[max(m.start - 40, 0) : m.start])
+          and not _INEXACT_AFTER.match(text, m.end)]
+  if not kept:
+    return None
+  strengths = [strength(text, m, echoes) for m in kept]
+  best = max(strengths)
+  chosen = [i for i, value in enumerate(strengths) if value == best]
+  at, values = chosen[-1], {kept[i].value for i in chosen}
+  if best == CALLED and len(values) > 1:  # several are called the answer
+    return None
+  return kept[at].value if len(claims.named_with(text, kept, at)) == 1 else None
+
+
+def strength(
+  text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()
+) -> int:
+  """How strongly a number is marked as the answer: one of REPEATED to CALLED."""
+  before, after = claims.context(text, mention)
+  lead = text[max(mention.start - 80, 0) : mention.start]  # it may stand in the line before
+  if _MARKED.search(lead) or _MARKED_AFTER.search(after):
+    return CALLED
+  if _CONCLUDED.search(before):
+    return CONCLUDED
+  aside = _ASIDE.search(before)
+  equation = '=' in text[mention.start : mention.end]
+  around = before + after
+  alone = len(re.findall(r"[A-Za-z']+", around)) <= 3 and not re.search('[0-9]', around)
+  leads = not text[: mention.start][:20].strip(' \n("\'`') and re.match(r'\W|$', after)
+  if not aside and (equation or alone or leads or _STATED.search(before)):
+    return STATED
+  return REPEATED if mention.value in echoes else MENTIONED
+
+
+def _counted_out(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
+  """The numbers without those of steps ('Step 2') and of the lines of a numbered list."""
+  heads = [m for m in found if re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
+           and re.match(r'[.)]\s+\S', text[m.end : m.end + 8])]
+  if len(heads) == 1 or [m.value for m in heads] != list(range(1, len(heads) + 1)):
+    heads = []
+  return [m for m in found
+          if m not in heads and not _COUNTER.search(text[max(m.start - 20, 0) : m.start])]
+
+
+def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
+  """The numbers, with each equation in the place of its parts; its value is the result.
+
+  An expression that is not worked out has no value and is left out.
+  """
+  result, at = [], 0
+  while at < len(found):
+    chain, signs = [found[at]], []
+    while at + len(chain) < len(found) and (
+        joint := _JOINT.fullmatch(text[chain[-1].end : found[at + len(chain)].start])):
+      signs.append(joint['sign'])
+      chain.append(found[at + len(chain)])
+    at += len(chain)
+    sides = [[chain[0]]]
+    for sign, mention in zip(signs, chain[1:], strict=True):
+      if sign[0] in '=eEiI':
+        sides.append([mention])
+      else:
+        sides[-1].append(mention)
+    single = [side[0] for side in sides if len(side) == 1]
+    if single:
+      result.append(claims.Mention(single[-1].value, chain[0].start, chain[-1].end))
+    elif signs == ['/'] and chain[0].end + 1 == chain[1].start and chain[1].value:  # 3/4
+      result.append(claims.Mention(chain[0].value / chain[1].value, chain[0].start, chain[1].end))
+  return result
+
+
+def _spoken(words: str) -> int:
+  """The value of a number in words."""
+  total = group = 0
+  for word in re.findall('[a-z]+', words.lower()):
+    if word in _WORDS:
+      group += _WORDS[word]
+    elif word == 'hundred':
+      group = max(group, 1) * 100
+    elif word in _SCALES:
+      total, group = total + max(group, 1) * _SCALES[word], 0
+  return -(total + group) if re.match(r'minus|negative', words, re.IGNORECASE) else total + group
+
+
+# ---- Names ---------------------------------------------------------------------------------------
+
+_NAME = re.compile(r'[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*')
+_KIND_OF_NAME = r'(?:module|function|package|library|method)'
+_INTRODUCED = re.compile(
+  rf'(?:\b(?:{_KIND_OF_NAME}|import|called|named|answer(?: is)?)|[:`"\'])\W{{0,3}}$',
+  re.IGNORECASE)
+_LED = re.compile(r"(?:\b(?:in|from|is|be|to)|'s)\s+(?:the\s+)?$", re.IGNORECASE)
+
+
+def claims_name(
+  text: str,
+  answer: str,
+  others: Collection[str] = (),
+  also: Collection[str] = (),
+  qualified: bool = False,
+) -> bool:
+  """Whether a reply names `answer` and none of the other names that it could be.
+
+  Args:
+    text: the reply.
+    answer: a module or function.
+    others: names that the reply must not claim. One that is a word of English too ('copy') counts
+      where it stands as a name.
+    also: other ways to write the answer.
+    qualified: whether names may have a path before them: 'json.loads' for 'loads'.
+  """
+  text = claims.plain(text)
+  good, bad = {answer, *also}, set(others) - {answer, *also}
+  folded = {name.casefold() for name in good} - {name.casefold() for name in bad}
+  found = []
+  for match in _NAME.finditer(text):
+    name = match[0].rpartition('.')[2] if qualified and match[0] not in good else match[0]
+    is_good = name in good or name.casefold() in folded
+    if is_good or name in bad:
+      found.append(claims.Mention('good' if is_good else 'bad', match.start(), match.end()))
+  kept = claims.kept(text, found)
+  return {m.value for i, m in enumerate(kept)
+          if m.value == 'good' or _stands_as_name(text, m, kept[max(i - 1, 0) : i + 2])} == {'good'}
+
+
+def _stands_as_name(
+  text: str, mention: claims.Mention, near: list[claims.Mention]
+) -> bool:
+  """Whether a word is used as the name of a module or function, rather than as one of English.
+
+  Args:
+    near: the mentions beside this one, and itself.
+  """
+  word, (before, after) = text[mention.start : mention.end], claims.context(text, mention)
+  if not word.isalpha() or not word.islower() or re.match(r'[`"\'(]', after):
+    return True
+  if word == 'this':  # a module of Python's, and the commonest of these words
+    return False
+  ends = re.match(r'\W*(?:$|[.,;:!)])', after)
+  return bool(
+    any(claims.alternatives(text, one, other) for one, other in itertools.pairwise(near))
+    or _INTRODUCED.search(before)
+    or (ends and _LED.search(before))
+    or re.match(rf'\W{{0,3}}\s*{_KIND_OF_NAME}\b', after)
+    or not re.search(r'\w', before + after))
+
+
+# ---- Letters -------------------------------------------------------------------------------------
+
+_LETTER = re.compile(r'(?<![A-Za-z0-9])[A-Za-z](?![A-Za-z0-9])')
+
+
+def claimed_spellings(text: str) -> set[str]:
+  """The words, in small letters, that a reply spells: single letters with one separator."""
+  text = claims.plain(text)
+  runs = [run for run in _runs(text) if run.end - run.start > 3]
+  return {mention.value for mention in claims.kept(text, runs)}
+
+
+def _runs(text: str) -> list[claims.Mention]:
+  """Runs of at least three letters; one that goes on into a longer piece ('i-m-port') is none."""
+  letters = list(_LETTER.finditer(text))
+  found, at = [], 0
+  while at < len(letters):
+    run, separator = [letters[at]], None
+    for letter in letters[at + 1 :]:
+      between = text[run[-1].end() : letter.start()]
+      if not re.fullmatch(r'\W*\b(?:and|then)\b\W*', between):
+        kind = re.sub(r'\n\s*[0-9]+[.)]', ' - ', between)  # the head of a line in a numbered list
+        kind = re.sub(r'\s+', ' ', kind)
+        if re.search(r'[^\W_]', kind) or len(kind) > 6 or kind != (separator or kind):
+          break
+        separator = kind
+      run.append(letter)
+    at += len(run)
+    start, end = run[0].start(), run[-1].end()
+    if len(run) > 2 and not _goes_on(text, start, end, separator):
+      found.append(claims.Mention(''.join(letter[0].lower() for letter in run), start, end))
+  return found
+
+
+def _goes_on(text: str, start: int, end: int, separator: str | None) -> bool:
+  """Whether a run of letters goes on into a longer piece; one with spaces between never does."""
+  if not separator or re.search(r'[\s"\'`]', separator):
+    return False
+  before, after = text[max(start - 8, 0) : start], text[end : end + 8]
+  return bool(re.search(rf'\w{re.escape(separator)}$', before)
+              or re.match(rf'{re.escape(separator)}\w', after))

@@ -1,0 +1,103 @@
+"""Every grader on twenty ways to say the right answer and twenty to say a wrong one, or to say too much."""
+
+import json
+import random
+
+import pytest
+from phrasings import RIGHT, WRONG, replies
+
+from data import tasks
+from data.tasks.base import ask
+
+PAGES = {  # module: {function: what it does}
+  'json': {'dumps': 'Return the text of an object.', 'read_tree': 'Read a whole tree of nodes.'},
+  'copy': {'deepcopy': 'Make a full copy of an object.', 'replace': 'Make a copy with other fields.'},
+  'time': {'sleep': 'Wait for a number of seconds.', 'clock_info': 'Describe a clock of the system.'},
+}
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('graders')
+  rows = []
+  for module, functions in PAGES.items():
+    lines = [f'{name}(x)\n{summary}' for name, summary in functions.items()]
+    text = '\n'.join([f'Help on module {module}', *lines, 'coffee import letters'])
+    rows.append({'text': text, 'metadata': {'url': f'http://h/{module}.html', 'cluster': module}})
+  (folder / 'documents.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  problems = [{'question': f'How many apples are {i}?', 'answer': f'#### {i}'} for i in range(40)]
+  (folder / 'gsm8k.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in problems))
+  named = tasks.make(
+    tasks.TASKS, seed=0, documents=folder / 'documents.jsonl', gsm8k=str(folder / 'gsm8k.jsonl'))
+  return {task.name: task for task in named}
+
+
+def problem(question, answer, **fields):
+  return {'messages': ask(question), 'answer': answer, **fields}
+
+
+PROBLEMS = {
+  'arithmetic': problem('What is 47 * 38?', '1786'),
+  'calculator': problem('Use the calculator: 47 * 38', '1786'),
+  'comparison': problem('Which is larger, 9.9 or 9.11?', '9.9', pair=['9.9', '9.11'], larger=True),
+  'counting': problem("How many 'f' are there in 'coffee'?", 2, word='coffee'),
+  'spelling': problem("Spell the word 'import'.", 'i-m-p-o-r-t'),
+  'docs': problem('Which module has the function dumps?', 'json', key='dumps'),
+  'reading': problem(
+    'From the documentation of json:\ndumps: Return the text of an object.\nread_tree: Read a whole '
+    'tree of nodes.\nload: Read an object.\nWhich function does this: Read a whole tree of nodes.',
+    'read_tree', others=['dumps', 'load']),
+  'gsm8k': problem(
+    'Ann has 24 pears and buys 3 bags of 6 pears. She eats 2. How many are left?', '40'),
+  'name': problem('Who are you?', '', topic='name'),
+  'other': problem('Are you ChatGPT?', '', topic='other'),
+  'web': problem('Can you browse the web?', '', topic='web'),
+  'unknown': problem('What is the module blorktools?', '', known=False, name='blorktools', kind='module'),
+  'known': problem('What is the module json?', '', known=True, name='json', kind='module'),
+}
+PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
+TASK_OF = {'name': 'identity', 'other': 'identity', 'web': 'identity', 'unknown': 'refusal', 'known': 'refusal'}
+
+LIKE = {'gsm8k_calculator': 'gsm8k', 'calculator': 'arithmetic'}  # answered in the same words
+CALL = [{'type': 'python', 'text': '47 * 38'}, {'type': 'output', 'text': '1786'}]
+
+
+def grade(made, name, said):
+  task = made[TASK_OF.get(name, name)]
+  content = [*(CALL if name == 'calculator' else []), {'type': 'text', 'text': said}]
+  return task.grade(PROBLEMS[name], {'content': content, 'finished': True, 'well_formed': True})
+
+
+@pytest.mark.parametrize('name', sorted(PROBLEMS))
+def test_right_answers_earn_the_reward_however_they_are_put(made, name):
+  said = replies(RIGHT[LIKE.get(name, name)])
+  assert len(said) >= 20
+  assert [text for text in said if grade(made, name, text) != 1] == []
+
+
+@pytest.mark.parametrize('name', sorted(PROBLEMS))
+def test_wrong_answers_and_hedges_earn_nothing(made, name):
+  said = replies(WRONG[LIKE.get(name, name)])
+  assert len(said) >= 20
+  assert [text for text in said if grade(made, name, text) != 0] == []
+
+
+def test_every_task_is_here(made):
+  assert {TASK_OF.get(name, name) for name in PROBLEMS} == set(made)
+
+
+@pytest.mark.parametrize('name', sorted(PROBLEMS))
+def test_any_text_is_graded(made, name):
+  """Pieces of answers in any order, as a model early in training writes them."""
+  rng = random.Random(name)
+  pieces = [' ', '\n', '.', ',', '?', '-', '=', '/', '*', '(', ')', '0', '1e999', '.5', '<0>', '####', '\\boxed{', '}']
+  pieces += ' '.join([*replies(RIGHT[LIKE.get(name, name)]), *replies(WRONG[LIKE.get(name, name)])]).split(' ')
+  for _ in range(300):
+    text = ''.join(rng.choice(pieces) + rng.choice(['', ' ']) for _ in range(rng.randrange(30)))
+    assert grade(made, name, text) in (0, 1)
+
+
+@pytest.mark.parametrize(('said', 'grade'), [('1786', 0), ('The result is 1786.', 0)])
+def test_an_answer_without_a_call_is_none_of_the_calculators(made, said, grade):
+  reply = {'content': [{'type': 'text', 'text': said}], 'finished': True, 'well_formed': True}
+  assert made['calculator'].grade(PROBLEMS['calculator'], reply) == grade
