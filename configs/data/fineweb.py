@@ -74,6 +74,7 @@ def get_config(arg=None):
 
   c.decontaminate = ''  # files of evaluation items (.jsonl, .txt, also with .gz), globs between commas; '': off
   c.decontaminate_ngram = 13  # words in a row, in any case and punctuation, that a dropped page shares with an item
+  c.decontaminate_min_words = 8  # a text of so many to 12 words drops a page that has all of it; shorter ones drop none
 
   c.minhash = ConfigDict()  # near-duplicates: candidates at Jaccard s with probability 1 - (1 - s^rows)^bands
   c.minhash.bands = 14  # 0: exact duplicates only

@@ -33,6 +33,7 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
   pages, work, filtered = (DataFolder(f'{out.path}/{name}', out.fs) for name in ('pages', 'work', 'work/filtered'))
   c, minhash, item_globs = config, config.minhash, config_lib.names(config.decontaminate)
   context = blocks.Context(pages, c.pii, c.step_seconds)
+  items = Items(item_globs, c.decontaminate_ngram, c.decontaminate_min_words) if item_globs else None
   quality = Classifier(c.quality.model, c.quality.label) if c.quality.model else None
   cut = functools.partial(rules.c4_lines, **c.c4_lines)
   steps = [
@@ -47,7 +48,7 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
     blocks.Quality('c4', context, rules.c4, dict(c.c4), cut),
     blocks.Quality('fineweb', context, rules.fineweb, dict(c.fineweb, words=c.words)),
     *([blocks.Quality('quality', context, quality.check, {'min_score': c.quality.min_score})] if quality else []),
-    *([blocks.Decontaminate('decontaminate', context, Items(item_globs, c.decontaminate_ngram))] if item_globs else []),
+    *([blocks.Decontaminate('decontaminate', context, items)] if items else []),
     *([blocks.Pii('pii', context)] if c.pii else []),
     duplicates.Signatures('signatures', context, work, minhash.bands, minhash.rows, minhash.ngram, bool(c.cluster_similarity)),
     blocks.WriteLines(filtered),
@@ -62,7 +63,7 @@ def pipeline(config: ConfigDict, paths: list[str], out: DataFolder, tasks: int, 
     Stage('pairs', [duplicates.pairs(work, minhash.bands, minhash.rows)], minhash.bands + 1),
     Stage('clusters', [duplicates.Clusters(work, tasks, c.cluster_similarity)], 1),
     Stage('finish', finish, tasks),
-    Stage('report', [report.WriteReport(out, ['filter', 'finish'], tasks, settings)], 1),
+    Stage('report', [report.WriteReport(out, ['filter', 'finish'], tasks, settings, items.coverage if items else {})], 1),
   ]
 
 
@@ -88,7 +89,8 @@ def clean(
     The report: pages_in, pages_out, bytes_in (bodies), bytes_out (UTF-8 text), drops {rule: n}, examples {rule: [{url,
     text, detail}]}, languages, domains {name: n}, duplicate_clusters {size: n}, statistics {name: {edges, counts, low,
     high}}, steps [{step, pages_in, pages_out, bytes_in, bytes_out, drops, dropped_bytes, seconds}], seconds, settings,
-    documents. pages_in = pages_out + sum(drops). None of Slurm, which goes on by itself.
+    documents, decontamination {items, by_ngrams, whole, too_short (texts), items_not_sought, not_sought [places]}, {} if
+    it is off. pages_in = pages_out + sum(drops). None of Slurm, which goes on by itself.
 
   Raises:
     UserError: no WARC file, evaluation items or a classifier that cannot be read, a value that is not allowed, nothing

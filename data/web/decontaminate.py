@@ -1,5 +1,6 @@
 """Word n-grams of evaluation sets, to keep out pages that hold them (Brown et al. 2020, arXiv 2005.14165, appendix C)."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import fsspec
@@ -10,6 +11,7 @@ from lm import files
 from lm.errors import UserError
 
 FORMATS = ('.jsonl', '.jsonl.gz', '.txt', '.txt.gz')
+NAMED = 20  # items that are looked for in no page, whose place the report gives
 
 
 def item_files(globs: tuple[str, ...]) -> list[tuple[str, int]]:
@@ -17,15 +19,18 @@ def item_files(globs: tuple[str, ...]) -> list[tuple[str, int]]:
   return inputs.find(globs, FORMATS, 'config.decontaminate')
 
 
-def read_texts(path: str) -> Iterator[str]:
-  """A text file as a whole, or every string in each line of a JSONL file. Raises UserError that names file and line."""
+def read_items(path: str) -> Iterator[tuple[str, list[str]]]:
+  """(place, texts) of each item: a text file as a whole, or every string in a line of a JSONL file.
+
+  Raises UserError that names file and line.
+  """
   if not path.removesuffix('.gz').endswith('.txt'):
-    for _, item in inputs.json_lines(path):
-      yield from _strings(item)
+    for place, item in inputs.json_lines(path):
+      yield place, list(_strings(item))
     return
   with files.unpacking(path), fsspec.open(path, 'rb', compression='infer') as file:
     try:
-      yield file.read().decode()
+      yield path, [file.read().decode()]
     except UnicodeDecodeError as error:
       raise UserError(f'{path} is not UTF-8: {error}') from error
 
@@ -44,25 +49,57 @@ def _strings(value: object) -> Iterator[str]:
 class Items:
   """The n-grams of lower-case words (marks do not count) of evaluation items, as hashes of 64 bits.
 
-  An item of fewer than n words has none, and is looked for in no page. Raises UserError if that is so of all.
+  A text of fewer than n words, but `min_words` or more, is looked for as a whole. One that is shorter still could stand in
+  any page by chance, and is looked for in none; `coverage` counts those, and names items that have no other text.
+
+  Args:
+    globs: of the files.
+    n: words.
+    min_words: likewise.
+
+  Raises:
+    UserError: a file cannot be read, or no item has a text that is long enough.
   """
 
-  def __init__(self, globs: tuple[str, ...], n: int):
+  def __init__(self, globs: tuple[str, ...], n: int, min_words: int):
     if n < 1:
       raise UserError(f'config.decontaminate_ngram={n} must be positive')
-    self.n = n
-    texts = (text for path, _ in item_files(globs) for text in read_texts(path))
-    grams = [dedup.ngrams(words, n) for words in map(dedup.words, texts) if len(words) >= n]
+    if not 1 <= min_words <= n:
+      raise UserError(f'config.decontaminate_min_words={min_words} must be from 1 to config.decontaminate_ngram={n}')
+    grams = defaultdict(list)
+    self.coverage = {'items': 0, 'by_ngrams': 0, 'whole': 0, 'too_short': 0, 'items_not_sought': 0, 'not_sought': []}
+    for path, _ in item_files(globs):
+      for place, texts in read_items(path):
+        parts = [words for words in map(dedup.words, texts) if words]
+        self._count(place, texts, [len(words) for words in parts], n, min_words)
+        for words in parts:
+          if len(words) >= min_words:
+            grams[min(n, len(words))].append(dedup.ngrams(words, n))
     if not grams:
-      raise UserError(f'config.decontaminate: no item in {", ".join(globs)} has config.decontaminate_ngram={n} words')
-    self.hashes = np.unique(np.concatenate(grams))
+      where = ', '.join(globs)
+      raise UserError(f'config.decontaminate: no item in {where} has config.decontaminate_min_words={min_words} words')
+    self.hashes = {size: np.unique(np.concatenate(found)) for size, found in grams.items()}  # by the number of words
+
+  def _count(self, place: str, texts: list[str], sizes: list[int], n: int, min_words: int) -> None:
+    found = self.coverage
+    found['items'] += 1
+    found['by_ngrams'] += sum(size >= n for size in sizes)
+    found['whole'] += sum(min_words <= size < n for size in sizes)
+    found['too_short'] += sum(size < min_words for size in sizes)
+    if max(sizes, default=0) < min_words:
+      found['items_not_sought'] += 1
+      if len(found['not_sought']) < NAMED:
+        found['not_sought'].append(f'{place}: {" | ".join(texts)[:100]}')
 
   def shared(self, text: str) -> str:
-    """The first n-gram of the text that is also in an item, or ''."""
+    """The first n-gram of the text that is also in an item, or the first item that is wholly in it; '' for none."""
     words = dedup.words(text)
-    if len(words) < self.n:
-      return ''
-    grams = dedup.ngrams(words, self.n)
-    places = np.minimum(np.searchsorted(self.hashes, grams), self.hashes.size - 1)
-    found = np.flatnonzero(self.hashes[places] == grams)
-    return ' '.join(words[found[0] : found[0] + self.n]) if found.size else ''
+    for size, hashes in sorted(self.hashes.items(), reverse=True):
+      if len(words) < size:
+        continue
+      grams = dedup.ngrams(words, size)
+      places = np.minimum(np.searchsorted(hashes, grams), hashes.size - 1)
+      found = np.flatnonzero(hashes[places] == grams)
+      if found.size:
+        return ' '.join(words[found[0] : found[0] + size])
+    return ''

@@ -22,9 +22,10 @@ class WriteReport(PipelineStep):
 
   type, name = 'report', 'report'
 
-  def __init__(self, folder: DataFolder, stages: list[str], tasks: int, settings: dict):
+  def __init__(self, folder: DataFolder, stages: list[str], tasks: int, settings: dict, decontamination: dict):
     super().__init__()
-    self.folder, self.stages, self.tasks, self.settings = folder, stages, tasks, settings
+    self.folder, self.stages, self.tasks = folder, stages, tasks
+    self.settings, self.decontamination = settings, decontamination
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:
     steps, languages = _steps(self.folder, self.stages)
@@ -45,6 +46,7 @@ class WriteReport(PipelineStep):
       'statistics': pages.statistics.histograms(),
       'steps': steps,
       'seconds': round(sum(step['seconds'] for step in steps), 3),
+      'decontamination': self.decontamination,
       'settings': self.settings,
       'documents': [documents_name(task, self.tasks) for task in range(self.tasks)],
     }
@@ -135,6 +137,23 @@ def _blocks(report: dict) -> list[Block]:
     Heading('Duplicates'),
     Paragraph(f'{sum(clusters.values()):,} clusters of pages that are the same or nearly so, of which one is kept.'),
     _counts('pages in the cluster', clusters, 'clusters'),
+    *(_decontamination(report) if report['decontamination'] else []),
+  ]  # fmt: skip
+
+
+def _decontamination(report: dict) -> list[Block]:
+  found, settings = report['decontamination'], report['settings']
+  n, least = settings['decontaminate_ngram'], settings['decontaminate_min_words']
+  return [
+    Heading('Evaluation items'),
+    Table(('texts of the items', 'number'), [
+      (f'{n} words or more, of which {n} in a row drop a page', f'{found["by_ngrams"]:,}'),
+      (f'{least} to {n - 1} words, looked for as a whole', f'{found["whole"]:,}'),
+      (f'fewer than {least} words, looked for in no page', f'{found["too_short"]:,}'),
+    ]),
+    Paragraph(f'{found["items_not_sought"]:,} of {found["items"]:,} items have only texts of the last kind: pages that hold '
+              'them are kept.'),
+    *([Fold('The first of them', [Quote('', '\n'.join(found['not_sought']))])] if found['not_sought'] else []),
   ]  # fmt: skip
 
 
@@ -147,4 +166,6 @@ def table(report: dict) -> str:
   rows = [('pages in', report['pages_in'])]
   rows += [(f'  dropped by {rule}', n) for rule, n in report['drops'].items()]
   rows += [('pages out', report['pages_out']), ('bytes in', report['bytes_in']), ('bytes out', report['bytes_out'])]
-  return '\n'.join(f'{name:40}{n:>14,}' for name, n in rows)
+  if found := report['decontamination']:
+    rows += [(f'evaluation items too short to look for, of {found["items"]:,}', found['items_not_sought'])]
+  return '\n'.join(f'{name:50}{n:>14,}' for name, n in rows)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 from commands import run
@@ -19,9 +20,9 @@ WORDS = ITEM.rstrip('?').replace(',', '').split()
 LINE = json.dumps({'id': 7, 'question': ITEM, 'choices': ['Too short an answer', article(900, 2)[0]]})
 
 
-def items(folder, n=13):
-  (folder / 'a.jsonl').write_text(LINE)
-  return Items((f'{folder}/*.jsonl',), n)
+def items(folder, n=13, min_words=8, line=LINE):
+  (folder / 'a.jsonl').write_text(line)
+  return Items((f'{folder}/*.jsonl',), n, min_words)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,31 @@ def test_thirteen_words_in_a_row_are_found_whatever_stands_between(tmp_path, tex
 def test_the_length_is_a_setting(tmp_path):
   assert not items(tmp_path, 13).shared(' '.join(WORDS[5:17]))
   assert items(tmp_path, 12).shared(' '.join(WORDS[5:17])) == ' '.join(WORDS[5:17])
-  assert items(tmp_path, 4).shared('too short, an ANSWER') == 'too short an answer'
+  assert items(tmp_path, 4, 4).shared('too short, an ANSWER') == 'too short an answer'
+
+
+@pytest.mark.parametrize('count', [8, 9, 12])
+def test_a_short_item_is_found_as_a_whole(tmp_path, count):
+  found = items(tmp_path, line=json.dumps({'question': ' '.join(WORDS[:count]), 'answer': 'eleven'}))
+  whole = ' '.join(WORDS[:count]).lower()
+  assert found.shared(f'Before. {whole.upper()}, and after.') == whole == found.shared(whole)
+  assert not found.shared(' '.join(WORDS[: count - 1])) and not found.shared(f'other {" ".join(WORDS[1:count])} other')
+  assert not found.shared('eleven')
+  assert found.coverage == {'items': 1, 'by_ngrams': 0, 'whole': 1, 'too_short': 1, 'items_not_sought': 0, 'not_sought': []}
+
+
+def test_items_that_are_too_short_are_counted_and_named(tmp_path):
+  lines = [LINE, *(json.dumps({'question': f'What is {i} plus 2?', 'answer': i}) for i in range(30))]
+  (tmp_path / 'eval.jsonl').write_text('\n'.join(lines))
+  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page([*article(1), 'What is 3 plus 2?']))])
+  options = (f'--input={tmp_path}', f'--out={tmp_path}/out', f'--config.decontaminate={tmp_path}/eval.jsonl')
+  status, text, err = run(*COMMAND, *options)
+  assert status == 0 and re.search(r'evaluation items too short to look for, of 31 +30\n?$', text), err
+  found = json.loads((tmp_path / 'out/report.json').read_text())['decontamination']
+  assert found.items() >= {'items': 31, 'by_ngrams': 2, 'whole': 0, 'too_short': 31, 'items_not_sought': 30}.items()
+  assert found['not_sought'][3] == f'{tmp_path}/eval.jsonl, line 5: What is 3 plus 2?' and len(found['not_sought']) == 20
+  html = (tmp_path / 'out/report.html').read_text()
+  assert '30 of 31 items' in html and 'What is 3 plus 2?' in html
 
 
 def test_pages_with_an_item_are_dropped_before_duplicates_are_sought(tmp_path):
@@ -86,13 +111,16 @@ def test_faults_are_named(tmp_path):
     ('cut.txt.gz', gzip.compress(ITEM.encode())[:-1], r'cut\.txt\.gz is cut off or damaged'),
     ('plain.jsonl.gz', LINE.encode(), r'plain\.jsonl\.gz is cut off or damaged'),
     ('flipped.jsonl.gz', gzip.compress(LINE.encode())[:12] + b'\xff' * 200, r'flipped\.jsonl\.gz is cut off or damaged'),
-    ('d.txt', b'too short', r'no item in .*d\.txt has config\.decontaminate_ngram=13 words'),
+    ('d.txt', b'too short', r'no item in .*d\.txt has config\.decontaminate_min_words=8 words'),
   ):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=fault):
-      Items((f'{tmp_path}/{name}',), 13)
+      Items((f'{tmp_path}/{name}',), 13, 8)
   with pytest.raises(UserError, match=r'config\.decontaminate_ngram=0 must be positive'):
-    Items((f'{tmp_path}/a.jsonl',), 0)
+    Items((f'{tmp_path}/a.jsonl',), 0, 0)
+  for least in (0, 14):
+    with pytest.raises(UserError, match=rf'config\.decontaminate_min_words={least} must be from 1 to .*=13'):
+      Items((f'{tmp_path}/a.jsonl',), 13, least)
   write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(article(1)))])
   options = (f'--input={tmp_path}', f'--out={tmp_path}/out', f'--config.decontaminate={tmp_path}/none*.jsonl')
   status, _, err = run(*COMMAND, *options)
