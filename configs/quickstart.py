@@ -42,13 +42,13 @@ def get_config(arg=None):
     stage.checkpoint.every = 50
 
   c.pretrain.steps, c.pretrain.batch_size = 170, 16
-  c.pretrain.eval.update(every=50, prompts=('This module', 'Return the'), baselines=True)
+  c.pretrain.eval.update(every=50, turns=1, prompts=('This module', 'Return the'), baselines=True)
 
   # Copying is learned from the calculator first, digit by digit: names and letters follow.
-  c.sft.data.tasks, c.sft.data.examples = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity', 20_000
-  c.sft.data.turns = 4  # what follows a sum is not always a sum
-  c.sft.steps, c.sft.batch_size = 340, 8
-  c.sft.eval.every = 85
+  c.sft.data.tasks = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity:2'
+  c.sft.data.examples = 20_000
+  c.sft.steps, c.sft.batch_size = 360, 8
+  c.sft.eval.every = 90
 
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4
