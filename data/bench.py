@@ -152,10 +152,13 @@ def timed(steps: Callable[[Iterable[Document], str], None], pages: Iterable[Docu
 
 def our_duplicates(pages: Iterable[Document], folder: str) -> None:
   """The steps of data/web that find what to drop."""
+  from data.web.blocks import Context
   from data.web.duplicates import Clusters, Signatures, pairs
 
   place = DataFolder(folder)
-  collections.deque(Signatures(place, 14, 8, 5, False).run(pages), maxlen=0)
+  context = Context(DataFolder(f'{folder}/pages'), pii=True, step_seconds=60.0)
+  signatures = Signatures('signatures', context, place, 14, 8, 5, False)
+  collections.deque(signatures.run(pages), maxlen=0)
   for band in range(15):
     pairs(place, 14, 8).run(None, band, 15)
   Clusters(place, 1, 0.0).run()

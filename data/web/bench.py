@@ -122,7 +122,7 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
       source = f'{folder}/made.warc.gz'
       paragraphs = pages.prose()
       pages.write_warc(pathlib.Path(source), (pages.page(paragraphs, number)[0] for number in range(args.count)))
-    count = sum(1 for path, _ in warc_files(source) for _ in read_pages(path))
+    count = sum(1 for path, _ in warc_files(source) for _ in read_pages(path, 10_000_000))
     kept = {}
 
     def timed(name):
