@@ -175,7 +175,7 @@ def open_loader(config: ConfigDict, chat_format: chat.Format, manifest: str, *, 
   """
   loader = Loader(manifest, seq_len=config.seq_len, batch_size=config.batch_size if train else config.eval.batch_size,
                   seed=config.seed, layout='packed' if config.stage == 'sft' else 'windows', shuffle=train,
-                  pad_last=not train)
+                  pad_last=not train, cache=config.data.cache)
   made_with, talks = loader.manifest['tokenizer']['fingerprint'], loader.manifest['kind'] == 'conversations'
   same = {chat_format.tokenizer.fingerprint} | ({chat_format.plain_fingerprint} if not talks else set())
   if made_with not in same:

@@ -24,7 +24,7 @@ from lm.errors import UserError, run, unknown
 # A recipe's parent and its data stages import this file too and have no use for jax: `train` imports what it needs.
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int] | None = None, dry: bool = False) -> None:
+def train(config: ConfigDict, workdir: files.AnyPath, *, profile: tuple[int, int] | None = None, dry: bool = False) -> None:
   """One training run, from wherever `workdir` stands to its last step and its report.
 
   Args:
@@ -35,6 +35,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   """
   host.keep_freed_memory()
   clock = metrics_lib.Clock()
+  import contextlib
   import itertools
 
   import jax
@@ -259,6 +260,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
   trace = list(profile or ())
   if trace and not first < trace[0] <= trace[1] <= config.steps:
     raise UserError(f'--profile is {trace[0]}:{trace[1]}; this start of the run does steps {first + 1} to {config.steps}')
+  tracing = contextlib.ExitStack()
   bar = progress.bar(total=config.steps, initial=first, desc=config.stage, unit='step', disable=not main)
   with saved, metrics, bar, faults.Stop() as stop:
     # A run that was killed after its last update has logged its scores, but not reported them.
@@ -266,6 +268,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     if found is None:
       continuations(0)
       if on_bad_step == 'rewind':
+        metrics.flush()
         saved.save(0, state, provenance)  # there is always something to go back to
     step, pending = first, None
     stop.polled(True)
@@ -273,7 +276,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
     while step < config.steps:
       step += 1
       if len(trace) == 2 and step == trace[0]:
-        jax.profiler.start_trace(workdir / 'profile')
+        traced = tracing.enter_context(files.local_dir(workdir / 'profile'))
+        jax.profiler.start_trace(traced)
         trace.pop(0)
       with clock.part('input'):
         batch, count, work, seen = next_batch(step - 1)
@@ -293,6 +297,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
       bad = next((dispatched[0] for dispatched in due if not settle(*dispatched)), None)
       if profiled:
         jax.profiler.stop_trace()
+        tracing.close()
         trace.clear()
       if bad is not None:
         step, pending, saving, evaluating = rewind(bad), None, False, False
@@ -302,6 +307,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, profile: tuple[int, int]
         continuations(step)
       with clock.part('save'):
         if saving:
+          metrics.flush()  # no line that precedes a checkpoint is lost
           saved.save(step, state, provenance)
         if stopping:
           saved.wait()
@@ -450,7 +456,7 @@ def run_sweep(config: ConfigDict, options: flags.FlagValues) -> None:
     raise UserError('--workdir is missing; for example --workdir=runs/sweep')
   spec = next(re.fullmatch(r'--?config=(.*)', a)[1] for a in sys.argv[1:] if re.match(r'--?config=', a))
   overrides = [a for a in sys.argv[1:] if re.match(r'--?config\.', a)]
-  workdir = pathlib.Path(options.workdir)
+  workdir = files.local_path(options.workdir, '--workdir of a sweep')
   if options['print-commands'].value:
     return sweep.print_commands(spec, overrides, workdir)
   sweep.run(spec, config, overrides, workdir, parallel=options.parallel, fit=options.fit)
@@ -477,7 +483,7 @@ def main() -> None:
   if options.sweep:
     return run_sweep(config, options)
   if config.stage == 'recipe':
-    return recipe(config, pathlib.Path(options.workdir or config.workdir))
+    return recipe(config, files.local_path(options.workdir or config.workdir, '--workdir of a recipe'))
   if not options.workdir:
     raise UserError('--workdir is missing; for example --workdir=runs/pretrain')
   if config.stage not in ('pretrain', 'sft', 'rl'):
@@ -490,7 +496,7 @@ def main() -> None:
 
   distributed.initialize(options.coordinator, options['num-processes'].value, options['process-id'].value,
                          options['heartbeat-seconds'].value)
-  train(config, pathlib.Path(options.workdir), profile=profile and (int(profile[1]), int(profile[2])), dry=options.dry)
+  train(config, files.as_path(options.workdir), profile=profile and (int(profile[1]), int(profile[2])), dry=options.dry)
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ TINY = {'vocab_size': 0, 'num_layers': 2, 'embed_dim': 64, 'num_heads': 4, 'num_
 # may be rounded otherwise. All other fields are compared.
 FREE_ON_RESUME = (
   'log_every', 'checkpoint', 'eval',  # recorded and measured
+  'data.cache',  # copies of the same bytes
   'mesh', 'microbatches',  # rows are summed over devices and microbatches before anything is divided
   'loss.chunk', 'loss.vocab_blocks', 'model.mlp_blocks',  # the same sums in parts
   'model.attention', 'model.scan_layers', 'model.remat',  # the same function, compiled otherwise
@@ -46,6 +47,7 @@ def get_config() -> ConfigDict:
   c.data.weights = ''  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
   c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
   c.data.held_out = 0.05  # share of documents held out when text is tokenized at start; for data.documents: as it was
+  c.data.cache = ''  # folder into which token shards of a bucket are copied when first read; '': ~/.cache/deepdive/shards
   c.data.documents = ''  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from
   c.data.gsm8k = ''  # word problems (files or globs of JSONL with question and answer, as GSM8K's) of the task gsm8k
   c.data.gsm8k_test = ''  # likewise, for its test problems; '': one in eight of data.gsm8k

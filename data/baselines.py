@@ -6,7 +6,6 @@ All give bits per UTF-8 byte of the same held-out text.
 import gzip
 import hashlib
 import lzma
-import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -166,7 +165,7 @@ def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
   if value['tokenizer']['fingerprint'] != tokenizer.fingerprint:
     raise UserError(f'the tokenizer of {manifest} has fingerprint {value["tokenizer"]["fingerprint"]}, this one'
                     f' {tokenizer.fingerprint}')
-  stream = shards.Stream(pathlib.Path(manifest).parent, value)
+  stream = shards.Stream(files.as_path(manifest).parent, value)
   table = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
   return b''.join(map(table.__getitem__, stream.read([(0, stream.tokens)])[0].tolist()))
 

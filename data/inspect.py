@@ -7,7 +7,6 @@ In a batch, learned targets are green and the others grey; ┃ is where a docume
 
 import argparse
 import itertools
-import pathlib
 
 import numpy as np
 
@@ -37,7 +36,7 @@ def summary(manifest: dict) -> str:
 
 def documents(path: files.Path, tokenizer: tokenizers.Tokenizer, count: int, first: int = 0, width: int = 90) -> str:
   """A line on each of `count` documents: number, place in the stream, tokens, and how its text begins and ends."""
-  manifest, folder = shards.read_manifest(path), pathlib.Path(path).parent
+  manifest, folder = shards.read_manifest(path), files.as_path(path).parent
   starts = shards.document_index(folder, manifest)[:, 0]
   stops = np.append(starts[1:], manifest['tokens'])
   chosen = list(zip(starts, stops, strict=True))[first : first + count]

@@ -7,6 +7,7 @@ import codecs
 import dataclasses
 import functools
 import gzip
+import io
 import json
 import lzma
 import re
@@ -17,9 +18,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
+from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import infer_compression
 
-from lm import files
+from lm import buckets, files
 from lm.errors import UserError
 
 T = TypeVar('T')
@@ -86,6 +88,7 @@ def read(
   Raises:
     OSError: the file is not there or cannot be read.
   """
+  buckets.check(path)
   for place, line in _lines(str(path), skipped, start, stop):
     try:
       yield parse(_value(line))
@@ -114,7 +117,9 @@ def _lines(
 ) -> Iterator[tuple[Callable[[], str], bytes]]:
   """(a function that tells its place, content) of each line that begins in bytes [start, stop) and is not blank."""
   number = 0
-  with fsspec.open(path, 'rb', compression='infer') as file:
+  with fsspec.open(path, 'rb', compression='infer') as opened:
+    # The readline of a bucket's file takes no limit.
+    file = io.BufferedReader(opened) if isinstance(opened, AbstractBufferedFile) else opened
     file.seek(max(start - 1, 0))
     at = first = file.tell() + (len(file.readline()) if start else 0)
 

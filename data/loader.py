@@ -7,7 +7,6 @@ ahead in `Loader.iterate`.
 import bisect
 import hashlib
 import math
-import pathlib
 from collections.abc import Callable, Iterator
 
 import grain
@@ -53,6 +52,7 @@ class Loader:
     shuffle: bool = True,
     pad_last: bool = False,
     verify: bool = True,
+    cache: str = '',
   ):
     """Opens a manifest.
 
@@ -65,6 +65,7 @@ class Loader:
       shuffle: whether rows come in a random order, another each epoch, or as in the stream.
       pad_last: for evaluation, see above.
       verify: see shards.read_manifest.
+      cache: where files of a bucket are copied, see shards.local_file.
 
     Raises:
       UserError: a shard is missing or damaged (named), the data is less than a row, or an argument is not allowed.
@@ -80,13 +81,13 @@ class Loader:
     self.fingerprint = files.digest(self.manifest)
     self.tokens, self.bytes = self.manifest['tokens'], self.manifest['bytes']
     self.dropped_tokens = 0
-    self._folder, self._width = pathlib.Path(manifest).parent, seq_len + 1
+    self._folder, self._width = files.as_path(manifest).parent, seq_len + 1
     self._batch_size, self._seed = batch_size, seed
     self._shuffle, self._pad_last, self._packed = shuffle, pad_last, layout == 'packed'
-    self._stream = shards.Stream(self._folder, self.manifest)
+    self._stream = shards.Stream(self._folder, self.manifest, cache=cache)
     has_mask = self.manifest['kind'] == 'conversations'
-    self._mask = shards.Stream(self._folder, self.manifest, mask=True) if has_mask else None
-    self._starts = shards.document_index(self._folder, self.manifest)[:, 0] if has_mask else None
+    self._mask = shards.Stream(self._folder, self.manifest, mask=True, cache=cache) if has_mask else None
+    self._starts = shards.document_index(self._folder, self.manifest, cache)[:, 0] if has_mask else None
     if self._packed:
       self._documents, self._row_ends = self._pack()
       self.rows = len(self._row_ends)

@@ -1,6 +1,5 @@
 """What a training run reads: token shards that are there already, or made from text or conversations when it starts."""
 
-import pathlib
 from typing import Any
 
 from data import chat, conversations, tasks, tokenize
@@ -20,7 +19,7 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
     UserError: nothing to read is given, or it is not what the stage reads.
     FileNotFoundError: a file that is given is not there.
   """
-  data, folder = config.data, pathlib.Path(folder)
+  data, folder = config.data, files.as_path(folder)
   source = data.train
   if source.endswith('manifest.json'):  # one, or several between commas
     return source, data.val or None
@@ -28,7 +27,7 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
     if config.stage != 'sft' or not data.tasks:
       raise UserError("config.data.train is '': give a manifest.json or text files (or, for sft, config.data.tasks)")
     source = str(folder / 'conversations.jsonl')
-    _demonstrate(config, pathlib.Path(source))
+    _demonstrate(config, files.as_path(source))
   max_tokens = config.seq_len + 1 if config.stage == 'sft' else None  # what a row holds
   made = tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out,
                            max_tokens=max_tokens)
@@ -36,7 +35,7 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
   return str(folder / 'train' / 'manifest.json'), data.val or val
 
 
-def _demonstrate(config: Any, path: pathlib.Path) -> None:
+def _demonstrate(config: Any, path: files.AnyPath) -> None:
   """Writes the conversations that the tasks of a config make, unless they were made from the same before.
 
   What they were made from stands beside them, in NAME.json, and is written after them: a killed run makes them again.

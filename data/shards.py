@@ -15,21 +15,23 @@ written.
 import concurrent.futures
 import functools
 import itertools
-import os
 import pathlib
+import threading
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from data import sources
-from lm import files
+from lm import buckets, files
 from lm.errors import UserError
 
 VERSION = 2
 RECORD_TOKENS = 4096
 OPEN_READERS = 256
 VERIFY_THREADS = 8
+CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'shards'  # copies of buckets' files
+_COPYING = threading.Lock()
 
 
 class Builder:
@@ -50,7 +52,7 @@ class Builder:
     self.tokens += len(ids)
     self.bytes += size
 
-  def write(self, folder: pathlib.Path, index: int) -> dict | None:
+  def write(self, folder: files.AnyPath, index: int) -> dict | None:
     """Writes the shard's files, each whole or not at all; returns its line in the manifest, None if it is empty."""
     if not self._documents:
       return None
@@ -59,23 +61,25 @@ class Builder:
     if self._masks:
       line['mask'] = _write_records(folder / f'mask-{index:05d}.array_record', np.concatenate(self._masks))
     path = folder / f'documents-{index:05d}.npy'
-    with files.atomic_path(path) as temporary, open(temporary, 'wb') as f:
-      np.save(f, np.array(self._documents, '<i8'))
-    return line | {'index': _describe(path)}
+    with files.atomic_path(path) as temporary:
+      with open(temporary, 'wb') as f:
+        np.save(f, np.array(self._documents, '<i8'))
+      return line | {'index': _describe(path.name, temporary)}
 
 
-def _write_records(path: pathlib.Path, values: np.ndarray) -> dict:
+def _write_records(path: files.AnyPath, values: np.ndarray) -> dict:
   data, step = values.tobytes(), RECORD_TOKENS * values.itemsize
   with files.atomic_path(path) as temporary:
     writer = ArrayRecordWriter(str(temporary), 'group_size:1,uncompressed')
     for start in range(0, len(data), step):
       writer.write(data[start : start + step])
     writer.close()
-  return _describe(path)
+    described = _describe(path.name, temporary)
+  return described
 
 
-def _describe(path: pathlib.Path) -> dict:
-  return {'file': path.name, 'size': path.stat().st_size, 'sha256': files.sha256(path)}
+def _describe(name: str, written: pathlib.Path) -> dict:
+  return {'file': name, 'size': written.stat().st_size, 'sha256': files.sha256(written)}
 
 
 def manifest(head: dict, shards: Iterable[dict | None]) -> dict:
@@ -90,7 +94,8 @@ def read_manifest(path: files.Path, verify: bool = True) -> dict:
   Args:
     path: manifest.json.
     verify: whether to compare digests too. That reads every file once, by several threads (about 1 GB/s for each core);
-      afterwards a large file is not read again until it changes (`data.sources.sha256`).
+      afterwards a large file is not read again until it changes (`data.sources.sha256`). Files in a bucket are compared
+      when they are copied (`local_file`).
 
   Raises:
     FileNotFoundError: there is no manifest. UserError: it is not one, or names the file that is missing or damaged.
@@ -99,15 +104,44 @@ def read_manifest(path: files.Path, verify: bool = True) -> dict:
   if not isinstance(value, dict) or value.get('version') != VERSION or 'shards' not in value:
     raise UserError(f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)')
   described = [part for shard in value['shards'] for part in (shard, shard['index'], shard.get('mask')) if part]
-  for part in described:
-    file = files.within(pathlib.Path(path).parent, part['file'], path)
-    if not file.exists():
+  folder = files.as_path(path).parent
+  paths = [files.within(folder, part['file'], path) for part in described]
+  if buckets.is_url(folder):
+    listed = buckets.sizes(folder)
+    sizes = [listed.get(part['file']) for part in described]
+  else:
+    sizes = [files.size(file) if file.exists() else None for file in paths]
+  for part, file, size in zip(described, paths, sizes, strict=True):
+    if size is None:
       raise UserError(f'shard file {file} is missing')
-    if file.stat().st_size != part['size']:
-      raise UserError(f'shard file {file} is damaged: {file.stat().st_size} bytes, {part["size"]} in the manifest')
-  if verify:
-    _verify(pathlib.Path(path).parent, described)
+    if size != part['size']:
+      raise UserError(f'shard file {file} is damaged: {size} bytes, {part["size"]} in the manifest')
+  if verify and not buckets.is_url(folder):
+    _verify(folder, described)
   return value
+
+
+def local_file(folder: files.Path, part: dict, cache: str) -> pathlib.Path:
+  """Where a file that a manifest describes can be read: itself, or in a bucket a copy of it, made when it is first asked for.
+
+  Args:
+    folder: the manifest's.
+    part: its entry.
+    cache: folder of copies, each under its SHA-256; '': CACHE.
+
+  Raises UserError naming the file if it does not hold the bytes that were written.
+  """
+  source = files.as_path(folder) / part['file']
+  if not buckets.is_url(source):
+    return source
+  copy = files.within(pathlib.Path(cache or CACHE).expanduser(), part['sha256'], folder)
+  with _COPYING:  # the threads of a loader ask for one file at one time
+    if not copy.exists():
+      with files.atomic_path(copy) as temporary:
+        buckets.download(source, temporary)
+        if files.sha256(temporary) != part['sha256']:
+          raise UserError(f'shard file {source} is damaged: its SHA-256 has changed')
+  return copy
 
 
 def _verify(folder: pathlib.Path, described: list[dict]) -> None:
@@ -120,12 +154,12 @@ def _verify(folder: pathlib.Path, described: list[dict]) -> None:
         raise UserError(f'shard file {folder / part["file"]} is damaged: its SHA-256 has changed')
 
 
-def document_index(folder: files.Path, manifest: dict) -> np.ndarray:
+def document_index(folder: files.Path, manifest: dict, cache: str = '') -> np.ndarray:
   """int64 [documents, 2]: where each starts in the stream, and the offset in it of its first token to be learned."""
   base = 0
   parts = []
   for shard in manifest['shards']:
-    parts.append(np.load(os.path.join(folder, shard['index']['file'])) + np.array([base, 0]))
+    parts.append(np.load(local_file(folder, shard['index'], cache)) + np.array([base, 0]))
     base += shard['tokens']
   return np.concatenate(parts)
 
@@ -137,9 +171,9 @@ class Stream:
     tokens: how many there are.
   """
 
-  def __init__(self, folder: files.Path, manifest: dict, mask: bool = False):
-    parts = [shard['mask'] if mask else shard for shard in manifest['shards']]
-    self._paths = [os.path.join(folder, part['file']) for part in parts]
+  def __init__(self, folder: files.Path, manifest: dict, mask: bool = False, cache: str = ''):
+    self._parts = [shard['mask'] if mask else shard for shard in manifest['shards']]
+    self._folder, self._cache = files.as_path(folder), cache
     self._dtype = np.dtype('uint8' if mask else manifest['dtype']).newbyteorder('<')
     self._ends = np.cumsum([shard['tokens'] for shard in manifest['shards']])
     self._starts = [0, *self._ends[:-1].tolist()]
@@ -172,8 +206,9 @@ class Stream:
     try:
       data = self._reader(shard).read(numbers)
     except (ValueError, IndexError, RuntimeError) as error:
-      raise UserError(f'shard file {self._paths[shard]} is damaged: {error}') from error
+      raise UserError(f'shard file {self._folder / self._parts[shard]["file"]} is damaged: {error}') from error
     return {n: np.frombuffer(d, self._dtype) for n, d in zip(numbers, data, strict=True)}
 
   def _open(self, shard: int) -> ArrayRecordReader:
-    return ArrayRecordReader(self._paths[shard], options='readahead_buffer_size:0')
+    path = local_file(self._folder, self._parts[shard], self._cache)
+    return ArrayRecordReader(str(path), options='readahead_buffer_size:0')

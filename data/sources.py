@@ -97,8 +97,7 @@ def sha256(file: File, now: Callable[[], float] = time.time) -> str:
 
 
 def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-  if buckets.is_url(path):
-    files.as_path(path)  # says what is missing: library, bucket, credentials
+  buckets.check(path)
   try:
     return fsspec.core.url_to_fs(path)
   except (

@@ -21,7 +21,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -129,7 +128,7 @@ def tokenize(
   """
   if not 0 <= held_out < 1 or workers < 1 or shard_bytes < 1:
     raise UserError(f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} positive')
-  found, out = sources.find(inputs), pathlib.Path(out_dir)
+  found, out = sources.find(inputs), files.as_path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
   head = _head(found, chat_format, held_out, shard_bytes, max_tokens)
   if done := _complete(out, splits, head):
@@ -139,7 +138,7 @@ def tokenize(
       return done
     work = out / '.tokenize'
     if not (work / 'plan.json').exists() or files.read_json(work / 'plan.json') != head:
-      shutil.rmtree(work, ignore_errors=True)
+      files.remove(work, first='plan.json')
       files.write_json(work / 'plan.json', head)
     parts = dict(enumerate(_group(spans(found, shard_bytes), shard_bytes)))
     write = functools.partial(_write_part, chat_format=chat_format, max_tokens=max_tokens,
@@ -155,14 +154,14 @@ def tokenize(
     _write_skipped(out / 'skipped.jsonl', skipped)
     for name, manifest in manifests.items():
       _move(work, out, name, manifest)
-    shutil.rmtree(work)
+    files.remove(work)
   skipped.report()
   if held_out and not manifests['val']['documents']:
     print(f'all documents of {sources.names(found)} are of one cluster: nothing is held out', file=sys.stderr)
   return manifests
 
 
-def _records(write: Callable, parts: dict[int, list[Span]], work: pathlib.Path, held_out: float, workers: int,
+def _records(write: Callable, parts: dict[int, list[Span]], work: files.AnyPath, held_out: float, workers: int,
              progress: bool) -> list[dict]:
   """The record of each part. Parts of which documents change sides are written again, once all split hashes are known."""
   records = _run(functools.partial(write, below=held_out), parts, workers, progress)
@@ -176,7 +175,7 @@ def _records(write: Callable, parts: dict[int, list[Span]], work: pathlib.Path, 
   return _run(functools.partial(write, below=below), parts, workers, progress)
 
 
-def _write_skipped(path: pathlib.Path, skipped: jsonl.Skipped) -> None:
+def _write_skipped(path: files.AnyPath, skipped: jsonl.Skipped) -> None:
   """Writes place and cause of what was skipped, a JSON object a line; no file if that is nothing."""
   path.unlink(missing_ok=True)
   if skipped.count:
@@ -216,7 +215,7 @@ def _head(found: Sequence[sources.File], chat_format: chat.Format, held_out: flo
   }
 
 
-def _complete(out: pathlib.Path, splits: Sequence[str], head: dict) -> dict[str, dict] | None:
+def _complete(out: files.AnyPath, splits: Sequence[str], head: dict) -> dict[str, dict] | None:
   """The manifests if they are those of `head` and their files are whole."""
   paths = {name: out / name / 'manifest.json' for name in splits}
   if not all(path.exists() and files.read_json(path).items() >= head.items() for path in paths.values()):
@@ -224,7 +223,7 @@ def _complete(out: pathlib.Path, splits: Sequence[str], head: dict) -> dict[str,
   return {name: shards.read_manifest(path) for name, path in paths.items()}
 
 
-def _move(work: pathlib.Path, out: pathlib.Path, name: str, manifest: dict) -> None:
+def _move(work: files.AnyPath, out: files.AnyPath, name: str, manifest: dict) -> None:
   """Puts a finished split in its place, unless that is done."""
   target = out / name
   if (target / 'manifest.json').exists() and files.read_json(target / 'manifest.json') == manifest:
@@ -232,9 +231,7 @@ def _move(work: pathlib.Path, out: pathlib.Path, name: str, manifest: dict) -> N
   files.write_json(work / name / 'manifest.json', manifest)
   for stray in (work / name).glob('.*.tmp'):  # of a killed run
     stray.unlink()
-  if target.exists():
-    os.replace(target, work / f'old-{name}')
-  os.replace(work / name, target)
+  files.replace_dir(work / name, target, last='manifest.json')
 
 
 def _group(all_spans: Iterable[Span], size: int) -> list[list[Span]]:
@@ -267,12 +264,12 @@ def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: 
   return [records[i] for i in parts]
 
 
-def _record_path(work: pathlib.Path, index: int) -> pathlib.Path:
+def _record_path(work: files.AnyPath, index: int) -> files.AnyPath:
   return work / 'parts' / f'{index:05d}.json'
 
 
 def _write_part(index: int, part: list[Span], *, chat_format, max_tokens: int | None, kind: str,
-                dtype: str, work: pathlib.Path, below: float):
+                dtype: str, work: files.AnyPath, below: float):
   """Tokenizes a part into one shard a split, unless its record says that it is done; returns the record."""
   path = _record_path(work, index)
   if path.exists():

@@ -43,11 +43,22 @@ def path(url: str) -> 'epath.Path':
 
   Raises UserError naming what is missing: the library, the bucket, credentials, or an answer in ANSWER_SECONDS.
   """
-  scheme, _, rest = url.partition('://')
-  reach(scheme, rest.split('/')[0])
+  check(url)
   from etils import epath
 
   return epath.Path(url)
+
+
+def check(path: str | os.PathLike) -> None:
+  """Raises UserError as `path`, if this is in a bucket: for what is then opened by fsspec itself."""
+  if is_url(path):
+    reach(*_parts(os.fspath(path))[:2])
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+  """(scheme, bucket, name of the object) of a URL."""
+  scheme, _, rest = url.partition('://')
+  return scheme, *rest.partition('/')[::2]
 
 
 @functools.cache
@@ -104,6 +115,18 @@ def reader(file: 'epath.Path') -> BinaryIO:
   """An object opened to be read from beginning to end, or at a few places, in large pieces."""
   scheme, _, name = file.as_uri().partition('://')
   return filesystem(scheme).open(name, 'rb', block_size=_BLOCK)
+
+
+def read_range(file: 'epath.Path', start: int, stop: int) -> bytes:
+  """Bytes [start, stop) of an object."""
+  scheme, _, name = file.as_uri().partition('://')
+  return filesystem(scheme).cat_file(name, start=start, end=stop) if stop > start else b''
+
+
+def download(source: 'epath.Path', target: pathlib.Path) -> None:
+  """Copies an object to a local file."""
+  scheme, _, name = source.as_uri().partition('://')
+  filesystem(scheme).get_file(name, str(target))
 
 
 def upload(source: pathlib.Path, target: 'epath.Path') -> None:

@@ -39,7 +39,6 @@ from lm.sharding import leaf_name
 
 _CHUNK = 2**26  # bytes
 orbax_s3.install()
-AnyPath = pathlib.Path | epath.Path
 Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
 
 
@@ -48,11 +47,13 @@ class _Handler(ocp.CompositeCheckpointHandler):
 
   provenance: Any = None
 
-  def __init__(self, atomicity: ocp.options.AtomicityOptions, **options):
+  def __init__(self, directory: files.Path, **options):
     # No compression: float32 weights shrink by a few percent only, and it would take the cores from the training step.
-    items = ('params', 'state')
-    super().__init__(composite_options=ocp.CompositeOptions(atomicity_options=atomicity),
-                     **{item: ocp.PyTreeCheckpointHandler(use_compression=False, **options) for item in items})
+    # On a disk few files hold all arrays (OCDBT). In a bucket each array has objects of its own: those that few hold are
+    # written several times in a save, with conditions on their generation, which gcp-storage-emulator does not tell.
+    options = {'use_compression': False, 'use_ocdbt': not buckets.is_url(directory)} | options
+    super().__init__(composite_options=ocp.CompositeOptions(atomicity_options=_atomicity(directory)),
+                     **{item: ocp.PyTreeCheckpointHandler(**options) for item in ('params', 'state')})
 
   def finalize(self, directory):
     super().finalize(directory)
@@ -83,13 +84,11 @@ class Checkpointer:
     self._keep_last, self._keep_every = keep_last, keep_every
     files.make_dir(self.directory)
     self._clean()
-    atomicity = _atomicity(self.directory)
-    self._handler = _Handler(atomicity)
-    self._saver = ocp.AsyncCheckpointer(self._handler, atomicity_options=atomicity)
+    self._handler = _Handler(self.directory)
+    self._saver = ocp.AsyncCheckpointer(self._handler, atomicity_options=_atomicity(self.directory))
     self._saving: int | None = None
     self._verified: int | None = None
-    # Orbax prints a traceback for a failed background save and raises it too, from `wait`: once is enough.
-    logging.getLogger('absl').addFilter(_not_orbax_traceback)
+    logging.getLogger('absl').addFilter(_worth_telling)
 
   def save(self, step: int, state: dict[str, Tree], provenance: dict[str, Any]) -> None:
     """Starts saving `state` (keys 'params', 'opt_state', 'step', ...) in the background.
@@ -264,12 +263,11 @@ def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> 
     provenance: as for `Checkpointer.save`.
   """
   arrays = ((Deferred, _DeferredHandler(deepcopy_host_arrays=False)), (jax.Array, ocp.type_handlers.ArrayHandler()))
-  atomicity = _atomicity(path)
-  handler = _Handler(atomicity, type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays))
+  handler = _Handler(path, type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays))
   handler.provenance = provenance
   # In chunks, so that a host that needs a part of an array reads a part of the file.
   chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), params)
-  with ocp.Checkpointer(handler, atomicity_options=atomicity) as saver:
+  with ocp.Checkpointer(handler) as saver:
     saver.save(files.absolute(path), args=_Items(params=ocp.args.PyTreeSave(params, save_args=chunks)))
 
 
@@ -341,7 +339,7 @@ def check_provenance(stored: dict[str, Any], expected: dict[str, Any],
     raise UserError(f'{first}{also}; {override} goes on anyway')
 
 
-def locate(path: files.Path) -> AnyPath:
+def locate(path: files.Path) -> files.AnyPath:
   """The folder of one checkpoint, given that folder, a `checkpoints` folder, a run's folder or a recipe's folder.
 
   The last complete step is taken; a recipe's `final.json` ({"run": NAME}) names the run that holds its final model.
@@ -381,28 +379,28 @@ def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
   return ocp.options.AtomicityOptions(mode=mode.COMMIT_FILE if buckets.is_url(directory) else mode.AUTO)
 
 
-def _numbered(directory: AnyPath) -> list[int]:
+def _numbered(directory: files.AnyPath) -> list[int]:
   """The steps that have a folder, complete or not."""
   return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()] if directory.is_dir() else []
 
 
-def _steps(directory: AnyPath) -> list[int]:
+def _steps(directory: files.AnyPath) -> list[int]:
   return sorted(step for step in _numbered(directory) if (directory / str(step) / 'digest.json').is_file())
 
 
-def _folders(directory: AnyPath) -> list[int]:
+def _folders(directory: files.AnyPath) -> list[int]:
   """The steps that should be complete: on a disk all that have a folder, even if the digest is lost."""
   return _steps(directory) if buckets.is_url(directory) else _numbered(directory)
 
 
-def _unfinished(directory: AnyPath) -> list[AnyPath]:
+def _unfinished(directory: files.AnyPath) -> list[files.AnyPath]:
   """What a killed save or removal left behind."""
   if buckets.is_url(directory):
     return [directory / str(step) for step in set(_numbered(directory)).difference(_steps(directory))]
   return [*directory.glob('*.orbax-checkpoint-tmp*'), *directory.glob('.*.tmp')]
 
 
-def _remove(folder: AnyPath) -> None:
+def _remove(folder: files.AnyPath) -> None:
   """Removes a checkpoint so that a kill half-way leaves nothing that looks complete."""
   if not buckets.is_url(folder):
     folder = folder.rename(folder.with_name(f'.{folder.name}.tmp'))
@@ -414,7 +412,7 @@ def _any_process(value: bool) -> bool:
   return bool(multihost_utils.process_allgather(np.array(value)).any()) if jax.process_count() > 1 else value
 
 
-def _verify(path: AnyPath, *prefixes: str) -> None:
+def _verify(path: files.AnyPath, *prefixes: str) -> None:
   """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads its share of them."""
   if not (path / 'digest.json').is_file():
     raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
@@ -431,7 +429,7 @@ def _verify(path: AnyPath, *prefixes: str) -> None:
       raise UserError(f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)')
 
 
-def _read(path: AnyPath, item: str, abstract: Tree, cast: bool = False) -> Tree:
+def _read(path: files.AnyPath, item: str, abstract: Tree, cast: bool = False) -> Tree:
   """Reads one tree onto the shardings of `abstract`; `cast` allows of another floating-point type in the file.
 
   Raises UserError naming the first array that does not fit.
@@ -458,5 +456,7 @@ def _arrays(tree: Tree) -> dict[str, ArrayType]:
   return {leaf_name(path): ArrayType(np.dtype(x.dtype), tuple(x.shape)) for path, x in leaves}
 
 
-def _not_orbax_traceback(record: logging.LogRecord) -> bool:
-  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)
+def _worth_telling(record: logging.LogRecord) -> bool:
+  """Whether Orbax says something that is not also raised, from `wait`, and that is no consequence of how we call it."""
+  orbax = f'{os.sep}orbax{os.sep}' in record.pathname
+  return not (orbax and (record.exc_info or record.funcName == 'merge_ocdbt_per_process_files'))

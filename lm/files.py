@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from lm import buckets
 from lm.errors import UserError
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
   from etils import epath
 
 Path = str | os.PathLike
+AnyPath = Union[pathlib.Path, 'epath.Path']  # what `as_path` gives
 HASH_THREADS = 8  # files hashed at one time; hashing lets go of Python's lock
 
 
-def as_path(value: Path) -> 'pathlib.Path | epath.Path':
+def as_path(value: Path) -> AnyPath:
   """The path of a local file or folder, or of a URL `gs://BUCKET/NAME` or `s3://BUCKET/NAME`: both have pathlib's methods.
 
   Raises UserError for a URL of another kind, and for a bucket that cannot be reached (`lm.buckets.path`).
@@ -42,13 +43,20 @@ def as_path(value: Path) -> 'pathlib.Path | epath.Path':
   return pathlib.Path(text)
 
 
-def absolute(value: Path) -> 'pathlib.Path | epath.Path':
+def local_path(value: Path, what: str) -> pathlib.Path:
+  """`as_path` of what cannot lie in a bucket. Raises UserError that says so; `what` names it."""
+  if buckets.is_url(value):
+    raise UserError(f'{what} is {os.fspath(value)}; only a local path is possible')
+  return pathlib.Path(as_path(value))
+
+
+def absolute(value: Path) -> AnyPath:
   """`as_path`, independent of the working directory."""
   found = as_path(value)
   return found if buckets.is_url(found) else found.absolute()
 
 
-def make_dir(folder: 'pathlib.Path | epath.Path') -> None:
+def make_dir(folder: AnyPath) -> None:
   """Makes a folder and those above it where they are missing; a bucket has none, and is never made."""
   if not buckets.is_url(folder):
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,11 +132,7 @@ def atomic_dir(path: Path, last: str = '') -> Iterator[pathlib.Path]:
     yield temporary
     for written in [*temporary.rglob('*'), temporary]:
       _sync(written)
-    if path.exists():
-      os.replace(path, aside)
-    os.replace(temporary, path)
-    _sync(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    replace_dir(temporary, path, last)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
@@ -147,8 +151,13 @@ def replace_dir(source: Path, target: Path, last: str) -> None:
   source, target = as_path(source), as_path(target)
   if buckets.is_url(target):
     return buckets.move(source, target, last)
-  shutil.rmtree(target, ignore_errors=True)
+  aside = target.with_name(f'.{target.name}.old')
+  shutil.rmtree(aside, ignore_errors=True)
+  if target.exists():
+    os.replace(target, aside)
   os.replace(source, target)
+  _sync(target.parent)
+  shutil.rmtree(aside, ignore_errors=True)
 
 
 def upload(source: pathlib.Path, target: Path, last: str) -> None:
@@ -157,6 +166,18 @@ def upload(source: pathlib.Path, target: Path, last: str) -> None:
   buckets.remove(target, first=last)
   for name in sorted(sizes(source), key=lambda name: (name == last, name)):
     buckets.upload(source / name, target / name)
+
+
+@contextlib.contextmanager
+def local_dir(path: Path) -> Iterator[pathlib.Path]:
+  """Yields a local folder in which libraries may write that know no buckets: `path`, or one that is copied there at the end."""
+  if not buckets.is_url(path):
+    yield pathlib.Path(path)
+    return
+  with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
+    yield pathlib.Path(folder)
+    for name in sizes(folder):
+      buckets.upload(pathlib.Path(folder) / name, as_path(path) / name)
 
 
 @contextlib.contextmanager

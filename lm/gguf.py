@@ -91,7 +91,7 @@ def open_file(path: files.Path, tokenizer: Callable[[Metadata], Mapping[str, byt
   Raises:
     FileNotFoundError, UserError: it is not a GGUF file or not a whole one, or naming what in it we do not run.
   """
-  path = pathlib.Path(path).absolute()
+  path = files.local_path(path, 'the GGUF file').absolute()
   metadata, tensors = _read(path)
   try:
     config, named = _translate(path, metadata, tensors, set(ignore))

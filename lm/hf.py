@@ -23,19 +23,18 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import ml_dtypes
 import numpy as np
 import safetensors
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, errors, families, files, model, sharding
+from lm import buckets, checkpoint, errors, families, files, model, remote_weights, sharding
 from lm import config as config_lib
 from lm.errors import UserError
 from lm.families import Family, Tensor
 
 Index = tuple[slice, ...]
 
-DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16)}
+DTYPES = remote_weights.DTYPES
 SINGLE, SHARDED = 'model.safetensors', 'model.safetensors.index.json'
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json',
                    'chat_template.jinja', 'generation_config.json')  # fmt: skip
@@ -67,11 +66,11 @@ class Source:
     files: those that the weights are in.
   """
 
-  path: pathlib.Path
+  path: files.AnyPath
   config: dict[str, Any]
   tensors: Mapping[str, Stored]
   tokenizer: Mapping[str, bytes]
-  files: tuple[pathlib.Path, ...]
+  files: tuple[files.AnyPath, ...]
 
   @property
   def provenance(self) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class Source:
 
 def is_folder(path: files.Path) -> bool:
   """Whether this is a folder as transformers writes it, rather than one of ours."""
-  config = pathlib.Path(path) / 'config.json'  # a run of ours has one too
+  config = files.as_path(path) / 'config.json'  # a run of ours has one too
   return config.is_file() and not {'architectures', 'model_type'}.isdisjoint(files.read_json(config))
 
 
@@ -92,13 +91,16 @@ def open_folder(path: files.Path) -> Source:
   Raises:
     FileNotFoundError, UserError: naming the file that is missing or is not as it should be.
   """
-  path = pathlib.Path(path).absolute()
+  path = files.absolute(path)
   config = files.read_json(path / 'config.json')
   if not isinstance(config, dict):
     raise UserError(f'{path / "config.json"} is not a JSON object')
   weights = _weight_files(path)
   tensors: dict[str, Stored] = {}
   for file in weights:
+    if buckets.is_url(file):
+      tensors |= {name: Stored(dtype, shape, read) for name, (dtype, shape, read) in remote_weights.tensors(file).items()}
+      continue
     try:
       with safetensors.safe_open(file, 'np') as opened:
         for name in opened.keys():  # noqa: SIM118  not a mapping
@@ -109,12 +111,12 @@ def open_folder(path: files.Path) -> Source:
   return Source(path, config, tensors, tokenizer_files(path), (path / 'config.json', *weights))
 
 
-def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
+def tokenizer_files(path: files.AnyPath) -> dict[str, bytes]:
   """The content of those of TOKENIZER_FILES that a folder has."""
   return {name: (path / name).read_bytes() for name in TOKENIZER_FILES if (path / name).is_file()}
 
 
-def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
+def _weight_files(path: files.AnyPath) -> list[files.AnyPath]:
   if (path / SINGLE).is_file():
     return [path / SINGLE]
   if (path / SHARDED).is_file():
@@ -330,7 +332,7 @@ def import_model(source: Source, path: files.Path, defaults: ConfigDict, fingerp
   Raises:
     UserError: as `open_params`; the folder exists; the source has no tokenizer.
   """
-  path = pathlib.Path(path)
+  path = files.as_path(path)
   if path.exists():
     raise UserError(f'{path} exists; nothing is overwritten')
   if not any(name in source.tokenizer for name in ('tokenizer.json', 'tokenizer.model')):
@@ -384,7 +386,7 @@ def export_model(path: files.Path, out: files.Path, defaults: ConfigDict, *, voc
   Raises:
     FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one that no family has; the folder exists.
   """
-  out = pathlib.Path(out)
+  out = files.as_path(out)
   if out.exists():
     raise UserError(f'{out} exists; nothing is overwritten')
   path = checkpoint.locate(path)

@@ -7,14 +7,18 @@ import pathlib
 import re
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorboardX
 
-from lm import files
+from lm import buckets, files
 from lm.errors import UserError
+
+JSONL = ('metrics.jsonl', 'samples.jsonl')
+FLUSH_SECONDS = 60
 
 
 class Metrics:
@@ -22,6 +26,9 @@ class Metrics:
 
   A file of a run that was killed and went on equals that of an unbroken run, but for measured times: lines past the
   step the run resumes from, and a last line torn by the kill, are cut. (TensorBoard hides the events past that step.)
+
+  Nothing can be appended to an object of a bucket: of a run there the files are written on the local disk and copied whole,
+  by `flush`, which belongs before each checkpoint, and about every FLUSH_SECONDS.
 
   Args:
     workdir: the run's folder; made if missing.
@@ -33,8 +40,16 @@ class Metrics:
   """
 
   def __init__(self, workdir: files.Path, resume_step: int | None = None, *, active: bool = True):
-    self._workdir, self._active = pathlib.Path(workdir), active
+    self._workdir, self._active = files.as_path(workdir), active
     if active:
+      self._local, self._flushed = self._workdir, time.monotonic()
+      if buckets.is_url(self._workdir):
+        self._spool = tempfile.TemporaryDirectory(prefix='deepdive-metrics-')
+        self._local = pathlib.Path(self._spool.name)
+        if resume_step is not None:
+          for name in JSONL:
+            if (self._workdir / name).exists():
+              (self._local / name).write_bytes((self._workdir / name).read_bytes())
       self._open(resume_step)
 
   def rewind(self, step: int) -> None:
@@ -44,14 +59,25 @@ class Metrics:
       self._open(step)
 
   def _open(self, resume_step: int | None) -> None:
-    self._workdir.mkdir(parents=True, exist_ok=True)
-    if resume_step is None:
+    files.make_dir(self._local)
+    if resume_step is None and self._workdir.is_dir():
       for events in self._workdir.glob('events.out.tfevents.*'):
         events.unlink()
-    for name in ('metrics.jsonl', 'samples.jsonl'):
-      _cut(self._workdir / name, resume_step)
+    for name in JSONL:
+      _cut(self._local / name, resume_step)
     purge = None if resume_step is None else resume_step + 1
-    self._events = tensorboardX.SummaryWriter(str(self._workdir), purge_step=purge, flush_secs=10)
+    self._events = tensorboardX.SummaryWriter(str(self._local), purge_step=purge, flush_secs=10)
+    self.flush()
+
+  def flush(self) -> None:
+    """Sees to it that all that was written so far is in the run's folder."""
+    if not self._active:
+      return
+    self._events.flush()
+    if self._local != self._workdir:
+      for file in self._local.iterdir():
+        buckets.upload(file, self._workdir / file.name)
+    self._flushed = time.monotonic()
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends `{"step": step, **values}`, flushed at once. What JSON cannot hold, a NaN or an infinity, becomes null.
@@ -64,21 +90,28 @@ class Metrics:
       return
     numbers = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
     line = {'step': step} | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-    _append(self._workdir / 'metrics.jsonl', line)
+    _append(self._local / 'metrics.jsonl', line)
     for name, number in numbers.items():
       self._events.add_scalar(name, number, step)
+    if self._local != self._workdir and time.monotonic() - self._flushed > FLUSH_SECONDS:
+      self.flush()
 
   def text(self, step: int, name: str, text: str) -> None:
     """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted text."""
     if not self._active:
       return
-    _append(self._workdir / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
+    _append(self._local / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
     self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)  # Markdown's way to leave it as it is
 
   def close(self) -> None:
     """Flushes and closes the event file."""
     if self._active:
       self._events.close()
+      try:
+        self.flush()
+      finally:
+        if self._local != self._workdir:
+          self._spool.cleanup()
 
   def __enter__(self) -> 'Metrics':
     return self
@@ -181,12 +214,12 @@ def read(workdir: files.Path) -> list[dict[str, Any]]:
 
   Raises FileNotFoundError, or UserError naming the line that is not JSON.
   """
-  return _lines(pathlib.Path(workdir) / 'metrics.jsonl')
+  return _lines(files.as_path(workdir) / 'metrics.jsonl')
 
 
 def samples(workdir: files.Path) -> list[dict[str, Any]]:
   """The lines of a run's `samples.jsonl`, in order. Raises as `read`."""
-  return _lines(pathlib.Path(workdir) / 'samples.jsonl')
+  return _lines(files.as_path(workdir) / 'samples.jsonl')
 
 
 def peak_rss_bytes() -> int:

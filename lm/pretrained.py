@@ -1,7 +1,6 @@
 """Models from checkpoints: the architecture comes with the weights, how to run it is the caller's choice."""
 
 import dataclasses
-import pathlib
 from collections.abc import Collection
 from typing import Any
 
@@ -11,11 +10,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm import checkpoint, hf, kernels, model, sharding
+from lm import checkpoint, files, hf, kernels, model, sharding
 from lm import config as config_lib
 from lm.config import Tracked
 from lm.errors import UserError
-from lm.files import Path
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
@@ -34,7 +32,7 @@ class Pretrained:
   params: Any
   axes: Any  # the names of each parameter's axes
   provenance: dict[str, Any]
-  run: pathlib.Path  # the folder of the run that made it, or the Hugging Face folder
+  run: files.AnyPath  # the folder of the run that made it, or the Hugging Face folder
   step: int
   tokenizer: str  # where its tokenizer is, as a `data.tokenizer` spec
 
@@ -78,7 +76,7 @@ def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
   return shapes, sharding.axis_names(boxed)
 
 
-def load(path: Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
+def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
   """Reads the parameters of a checkpoint, or of a Hugging Face folder, onto a mesh.
 
   Args:

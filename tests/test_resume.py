@@ -149,7 +149,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'steps',
     'batch_size',
     'seq_len',
-    'data',
+    *(f'data.{field}' for field in config.data if field != 'cache'),
     'optim',
     'faults',
     'rl',
