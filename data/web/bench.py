@@ -28,6 +28,7 @@ from datatrove.pipeline.readers import WarcReader
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import split_into_words
 
+from configs.data import fineweb
 from data import timing
 from data.web import blocks, language, pages, words
 from data.web import clean as cleaning
@@ -112,35 +113,34 @@ def _shingles(words: list[str], n: int) -> list[tuple[str, ...]]:
 
 
 def clean(args: argparse.Namespace) -> Iterator[dict]:
-  """Cleaning with FineWeb's settings beside datatrove's blocks for FineWeb, on the same WARC files.
+  """Cleaning with FineWeb's settings beside datatrove's blocks for FineWeb, on the same pages.
 
   One task each, by turns, each in a process of its own, timed from the first page on: what both load before is left out.
   """
   with tempfile.TemporaryDirectory() as folder:
-    source = args.input
-    if not source:
-      source = f'{folder}/made.warc.gz'
-      paragraphs = pages.prose()
-      pages.write_warc(pathlib.Path(source), (pages.page(paragraphs, number)[0] for number in range(args.count)))
-    count = sum(1 for path, _ in warc_files(source) for _ in read_pages(path, 10_000_000))
-    kept = {}
+    source = f'{folder}/pages.warc.gz'
+    count = pages.write_warc(pathlib.Path(source), usable_pages(args.input) if args.input else generated_pages(args.count))
+    if not count:
+      raise UserError(f'--input={args.input}: no page of HTML that was answered with 200 and can be read')
+    found = {}
 
     def timed(name):
       with tempfile.TemporaryDirectory() as out:
         done = subprocess.run([sys.executable, '-m', 'data.web.bench', name, source, out, args.extractor], capture_output=True)
       if done.returncode:
         raise UserError(f'{name}: {done.stderr.decode(errors="replace").strip()[-500:]}')
-      took, kept[name] = json.loads(done.stdout.splitlines()[-1])
-      return took
+      found[name] = json.loads(done.stdout.splitlines()[-1])
+      return found[name]['seconds']
 
     seconds = timing.by_turns({name: functools.partial(timed, name) for name in SIDES}, args.rounds)
-  ours, theirs = (set(kept[name]) for name in SIDES)
+  ours, theirs = (set(found[name]['kept']) for name in SIDES)
   yield {
     'bench': 'clean',
     'source': args.input or 'generated',
     'pages': count,
     'extractor': args.extractor,
     'trafilatura': trafilatura.__version__,
+    **{f'{name}_pages_{what}': found[name][what] for name in SIDES for what in ('read', 'extracted')},
     **{f'{name}_pages_per_s': count / statistics.median(times) for name, times in seconds.items()},
     'speed_over_datatrove': timing.speedup(*seconds.values()),
     'kept_by_both': len(ours & theirs),
@@ -149,12 +149,30 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
   }
 
 
+def generated_pages(count: int) -> Iterator[tuple[str, str]]:
+  """(URL, HTML) of pages that are made up."""
+  paragraphs = pages.prose()
+  for number in range(count):
+    yield f'http://host{number}.example/{number}', pages.page(paragraphs, number)[0]
+
+
+def usable_pages(source: str) -> Iterator[tuple[str, str]]:
+  """(URL, HTML) of the pages of WARC files that the cleaning would extract text from.
+
+  datatrove's reader goes by the type that it sniffs, and does not undo codings of the content: it would drop many of them.
+  """
+  config = fineweb.get_config()
+  for path, _ in warc_files(source):
+    for page in read_pages(path, config.max_page_bytes):
+      html = extraction.decode(page.body, page.content_type)
+      if not blocks.unusable(page, config.max_page_bytes) and html.strip():
+        yield page.url, html
+
+
 Stages = list[tuple[list[PipelineStep], int]]  # steps, and in how many tasks
 
 
 def our_stages(paths: list[str], out: str, extractor: str) -> Stages:
-  from configs.data import fineweb
-
   config = fineweb.get_config()
   config.extractor = extractor
   urls = blocks.url_filter(config.url_soft_words)
@@ -165,8 +183,8 @@ def our_stages(paths: list[str], out: str, extractor: str) -> Stages:
   return [(stage.steps, stage.tasks) for stage in stages if stage.name != 'report']
 
 
-class _Warc(WarcReader):
-  """Of these files, wherever they are."""
+class DatatroveReader(WarcReader):
+  """datatrove's reader, of these files wherever they are; counts the pages that it hands on."""
 
   def __init__(self, paths: list[str]):
     super().__init__('/')
@@ -174,7 +192,9 @@ class _Warc(WarcReader):
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> blocks.Documents:
     for path in self.paths:
-      yield from self.read_file(path)
+      for page in self.read_file(path):
+        self.stat_update('forwarded')
+        yield page
 
 
 def _english(document: Document) -> bool:
@@ -192,7 +212,7 @@ def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
   urls.tldextractor('loads.it')
   split_into_words('loads it')
   first = [
-    _Warc(paths),
+    DatatroveReader(paths),
     urls,
     Trafilatura(favour_precision=True, timeout=60),
     filters.LambdaFilter(_english),
@@ -215,8 +235,8 @@ def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
 SIDES = {'ours': our_stages, 'datatrove': datatrove_stages}
 
 
-def _run(side: str, source: str, out: str, extractor: str) -> tuple[float, list[str]]:
-  """Seconds of all stages, and the URLs kept."""
+def _run(side: str, source: str, out: str, extractor: str) -> dict:
+  """{seconds of all stages, number of pages read and extracted, URLs kept} of one side."""
   loguru.logger.disable('datatrove')
   language.detect('loads it')
   stages = SIDES[side]([path for path, _ in warc_files(source)], out, extractor)
@@ -233,7 +253,21 @@ def _run(side: str, source: str, out: str, extractor: str) -> tuple[float, list[
   for opened in found:
     with opened as file:
       lines += file
-  return seconds, [json.loads(line)['metadata']['url'] for line in lines]
+  reader, extractor_step = (
+    next(step for steps, _ in stages for step in steps if isinstance(step, kinds))
+    for kinds in ((blocks.ReadWarc, DatatroveReader), (blocks.Extract, Trafilatura))
+  )
+  return {
+    'seconds': seconds,
+    'read': forwarded(reader),
+    'extracted': forwarded(extractor_step),
+    'kept': [json.loads(line)['metadata']['url'] for line in lines],
+  }
+
+
+def forwarded(step: PipelineStep) -> int:
+  """How many pages a step has handed on."""
+  return step.stats['forwarded'].total
 
 
 if __name__ == '__main__':

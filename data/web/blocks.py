@@ -187,17 +187,22 @@ class Usable(Filter):
     self.max_bytes = max_bytes
 
   def judge(self, document: Document) -> rules.Verdict:
-    fault, status, kind = (document.metadata.pop(name) for name in ('fault', 'status', 'content_type'))
-    if fault:
-      return 'damaged', fault
-    if len(document.metadata['html']) > self.max_bytes:
-      return 'too_large', f'more than {self.max_bytes:,} bytes'
-    if status != 200:
-      return 'status', str(status)
-    if 'html' not in kind.lower():
-      return 'not_html', kind or 'no content type'
-    document.metadata['content_type'] = kind
-    return None
+    meta = document.metadata
+    fault, status = meta.pop('fault'), meta.pop('status')
+    return unusable(RawPage(meta['url'], status, meta['content_type'], meta['html'], fault), self.max_bytes)
+
+
+def unusable(page: RawPage, max_bytes: int) -> rules.Verdict:
+  """Why no text can be extracted from a page, None if it can be tried."""
+  if page.fault:
+    return 'damaged', page.fault
+  if len(page.body) > max_bytes:
+    return 'too_large', f'more than {max_bytes:,} bytes'
+  if page.status != 200:
+    return 'status', str(page.status)
+  if 'html' not in page.content_type.lower():
+    return 'not_html', page.content_type or 'no content type'
+  return None
 
 
 class OfflineUrlFilter(URLFilter):

@@ -43,7 +43,7 @@ def extract(body: bytes, content_type: str, extractor: str) -> tuple[str, str]:
   """
   if extractor not in EXTRACTORS:
     raise errors.unknown('extractor', extractor, EXTRACTORS)
-  page = _decode(_FILE_LINK.sub(b'', body), content_type).removeprefix('\ufeff')
+  page = decode(_FILE_LINK.sub(b'', body), content_type)
   if extractor == 'resiliparse':
     tree = HTMLTree.parse(page)
     title, text = tree.title, _resiliparse(tree)
@@ -86,8 +86,10 @@ def _in_paragraphs(text: str) -> int:
   return sum(len(line) for line in text.split('\n') if len(line) >= _PARAGRAPH)
 
 
-def _decode(body: bytes, content_type: str) -> str:
-  """As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if browsers know it; else by a guess.
+def decode(body: bytes, content_type: str) -> str:
+  """The text of a page as sent, markup and all, without a byte order mark.
+
+  As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if browsers know it; else by a guess.
 
   No text in another encoding that has bytes over 127 is UTF-8 by chance, and labels are often wrong. Python knows codecs
   that are no charset of the web, and make surrogates or worse of a page: unicode_escape, utf-7, idna, punycode.
@@ -96,7 +98,7 @@ def _decode(body: bytes, content_type: str) -> str:
     return body.decode('utf-16', 'replace')
   if not body.isascii():
     with contextlib.suppress(UnicodeDecodeError):
-      return body.decode()
+      return body.decode().removeprefix('\ufeff')
   sent, told = _charset(content_type), _charset(body[:1024].decode('latin-1'))
   if told and told.startswith('utf-16'):  # a page in it could not be read up to here (HTML standard, 13.2.3.2)
     told = None

@@ -60,15 +60,17 @@ def page(paragraphs: list[str], number: int) -> tuple[str, str]:
   ), '\n'.join(text)
 
 
-def write_warc(path: pathlib.Path, pages: Iterable[str]) -> None:
-  """Writes HTML pages as responses of http://hostN.example/N."""
+def write_warc(path: pathlib.Path, responses: Iterable[tuple[str, str]]) -> int:
+  """Writes (URL, HTML) as responses in UTF-8, named as HTML in the record as in Common Crawl's; returns their number."""
+  count = 0
   with open(path, 'wb') as file:
     writer = WARCWriter(file, gzip=True)
-    for i, text in enumerate(pages):
+    for url, text in responses:
       headers = StatusAndHeaders('200 OK', [('Content-Type', 'text/html; charset=utf-8')], protocol='HTTP/1.1')
+      named = {'WARC-Identified-Payload-Type': 'text/html'}
+      body = io.BytesIO(text.encode())
       writer.write_record(
-        writer.create_warc_record(
-          f'http://host{i}.example/{i}', 'response', io.BytesIO(text.encode()), http_headers=headers,
-          warc_headers_dict={'WARC-Identified-Payload-Type': 'text/html'},  # as in Common Crawl's
-        )
-      )  # fmt: skip
+        writer.create_warc_record(url, 'response', body, http_headers=headers, warc_headers_dict=named)
+      )
+      count += 1
+  return count
