@@ -1,4 +1,6 @@
-"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json"""
+"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR
+--out=report.json
+"""
 
 import math
 import pathlib
@@ -25,9 +27,16 @@ from lm.evals import tasks as scoring
 from lm.steps import pretrain
 
 
-def make_generate(config: FrozenConfigDict, chat_format: chat.Format, *, temperature: float, max_new_tokens: int,
-                  max_len: int) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
-  """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator answered.
+def make_generate(
+  config: FrozenConfigDict,
+  chat_format: chat.Format,
+  *,
+  temperature: float,
+  max_new_tokens: int,
+  max_len: int,
+) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
+  """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator
+  answered.
 
   Args:
     config: the model's.
@@ -38,15 +47,30 @@ def make_generate(config: FrozenConfigDict, chat_format: chat.Format, *, tempera
 
   def generate(params, prompts, key):
     return sample.generate(
-      config, params, prompts, key=key, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=chat_format.stops,
-      capacity=max_len, tool=lambda ids: chat_format.answer_call(ids, tools.calculate), pause_ids=chat_format.call_ids)
+      config,
+      params,
+      prompts,
+      key=key,
+      sampling=sampling,
+      max_new_tokens=max_new_tokens,
+      stop_ids=chat_format.stops,
+      capacity=max_len,
+      tool=lambda ids: chat_format.answer_call(ids, tools.calculate),
+      pause_ids=chat_format.call_ids,
+    )
 
   return generate
 
 
-def score_tasks(config: ConfigDict, generate: Callable, params: Any, chat_format: chat.Format,
-                tasks: Sequence[Any]) -> tuple[dict[str, dict], list[dict]]:
-  """Accuracy on the test problems of each task, and `format`: the share of all problems whose reply keeps the format.
+def score_tasks(
+  config: ConfigDict,
+  generate: Callable,
+  params: Any,
+  chat_format: chat.Format,
+  tasks: Sequence[Any],
+) -> tuple[dict[str, dict], list[dict]]:
+  """Accuracy on the test problems of each task, and `format`: the share of all problems whose reply
+  keeps the format.
 
   A prompt of `config.seq_len` tokens or more leaves no room for a reply: it counts as wrong, and
   `too_long` says how many did.
@@ -73,8 +97,14 @@ def score_tasks(config: ConfigDict, generate: Callable, params: Any, chat_format
       formats.append(chat.grade_format(reply))
       value = task.grade(problem, reply)
       if sum(s['task'] == task.name for s in samples) < 4:
-        samples.append({'task': task.name, 'prompt': problem['messages'][-1]['content'],
-                        'reply': chat_format.tokenizer.decode(completion.tokens), 'grade': value})
+        samples.append(
+          {
+            'task': task.name,
+            'prompt': problem['messages'][-1]['content'],
+            'reply': chat_format.tokenizer.decode(completion.tokens),
+            'grade': value,
+          }
+        )
       return value
 
     grades = scoring.score(problems, prompts, draw, grade, config.eval.batch_size, config.seq_len)
@@ -89,8 +119,13 @@ def score_tasks(config: ConfigDict, generate: Callable, params: Any, chat_format
   return scores, samples
 
 
-def score_turns(config: ConfigDict, generate: Callable, params: Any, chat_format: chat.Format,
-                tasks: Sequence[Any]) -> tuple[dict[str, dict], list[dict]]:
+def score_turns(
+  config: ConfigDict,
+  generate: Callable,
+  params: Any,
+  chat_format: chat.Format,
+  tasks: Sequence[Any],
+) -> tuple[dict[str, dict], list[dict]]:
   """Accuracy on the first, second, ... question of conversations, after the model's own replies.
 
   Every turn asks the same test problems, equally many of each task, in another order: the turns
@@ -128,31 +163,53 @@ def score_turns(config: ConfigDict, generate: Callable, params: Any, chat_format
     too_long = sum(len(talk) >= config.seq_len for talk in talks)
     names = [(task.name, problem['key']) for task, problem in asked]
     scores[name] = scoring.summary(grades, names) | {'too_long': too_long}
-    samples = [{'task': name, 'prompt': decode(talk), 'reply': decode(reply), 'grade': value}
-               for talk, reply, value in zip(talks[:4], replies, grades, strict=False)]
+    samples = [
+      {'task': name, 'prompt': decode(talk), 'reply': decode(reply), 'grade': value}
+      for talk, reply, value in zip(talks[:4], replies, grades, strict=False)
+    ]
     for talk, reply in zip(talks, replies, strict=True):
       talk += reply
   return scores, samples
 
 
-def continue_texts(config: FrozenConfigDict, params: Any, chat_format: chat.Format, prompts: Sequence[str],
-                   max_new_tokens: int, seed: int) -> list[dict]:
+def continue_texts(
+  config: FrozenConfigDict,
+  params: Any,
+  chat_format: chat.Format,
+  prompts: Sequence[str],
+  max_new_tokens: int,
+  seed: int,
+) -> list[dict]:
   """What a base model goes on with after each text, drawn at temperature 0.8: [{prompt, text}]."""
   start, tokenizer = chat_format.document_start, chat_format.tokenizer
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
   sampling = sample.Sampling(0.8, banned_ids=chat_format.banned_ids(config.vocab_size))
-  out = sample.generate(config, params, rows, key=keys.derive(seed, 'continuations'), sampling=sampling,
-                        max_new_tokens=max_new_tokens, stop_ids=[start], capacity=longest)
-  return [{'prompt': p, 'text': tokenizer.decode(c.tokens)} for p, c in zip(prompts, out, strict=True)]
+  out = sample.generate(
+    config,
+    params,
+    rows,
+    key=keys.derive(seed, 'continuations'),
+    sampling=sampling,
+    max_new_tokens=max_new_tokens,
+    stop_ids=[start],
+    capacity=longest,
+  )
+  return [
+    {'prompt': p, 'text': tokenizer.decode(c.tokens)} for p, c in zip(prompts, out, strict=True)
+  ]
 
 
 def first_and_last_samples(workdir: files.Path) -> dict[str, list[dict]]:
-  """The texts that a run's model wrote before its first step and after its last: {first, last: [{prompt, text}]}."""
+  """The texts that a run's model wrote before its first step and after its last: {first, last:
+  [{prompt, text}]}.
+  """
   lines = metrics.samples(workdir)
   steps = sorted({line['step'] for line in lines}) or [0]
-  return {end: [{'prompt': line['name'], 'text': line['text']} for line in lines if line['step'] == step]
-          for end, step in (('first', steps[0]), ('last', steps[-1]))}
+  return {
+    end: [{'prompt': line['name'], 'text': line['text']} for line in lines if line['step'] == step]
+    for end, step in (('first', steps[0]), ('last', steps[-1]))
+  }
 
 
 def make_tasks(config: ConfigDict, names: str) -> list[Any]:
@@ -161,40 +218,64 @@ def make_tasks(config: ConfigDict, names: str) -> list[Any]:
 
 
 def find_model(path: str) -> str | pathlib.Path:
-  """Where a checkpoint is; one that a Python package carries (`lm.gguf.MODELS`) is imported when first named."""
+  """Where a checkpoint is; one that a Python package carries (`lm.gguf.MODELS`) is imported when
+  first named.
+  """
   if path not in gguf.MODELS:
     return path
   return gguf.installed(path, base.get_config().model, gguf_tokenizer.convert, chat.fingerprint)
 
 
-def open_loader(config: ConfigDict, chat_format: chat.Format, manifest: str, *, train: bool) -> Loader:
-  """Batches of a manifest for training (shuffled, endless) or for evaluation (each token once, in order).
+def open_loader(
+  config: ConfigDict, chat_format: chat.Format, manifest: str, *, train: bool
+) -> Loader:
+  """Batches of a manifest for training (shuffled, endless) or for evaluation (each token once, in
+  order).
 
   Raises:
     UserError: the tokens were made with another tokenizer, or conversations in another format.
   """
-  loader = Loader(manifest, seq_len=config.seq_len, batch_size=config.batch_size if train else config.eval.batch_size,
-                  seed=config.seed, layout='packed' if config.stage == 'sft' else 'windows', shuffle=train,
-                  pad_last=not train, cache=config.data.cache)
-  made_with, talks = loader.manifest['tokenizer']['fingerprint'], loader.manifest['kind'] == 'conversations'
-  same = {chat_format.tokenizer.fingerprint} | ({chat_format.plain_fingerprint} if not talks else set())
+  loader = Loader(
+    manifest,
+    seq_len=config.seq_len,
+    batch_size=config.batch_size if train else config.eval.batch_size,
+    seed=config.seed,
+    layout='packed' if config.stage == 'sft' else 'windows',
+    shuffle=train,
+    pad_last=not train,
+    cache=config.data.cache,
+  )
+  made_with, talks = (
+    loader.manifest['tokenizer']['fingerprint'],
+    loader.manifest['kind'] == 'conversations',
+  )
+  same = {chat_format.tokenizer.fingerprint} | (
+    {chat_format.plain_fingerprint} if not talks else set()
+  )
   if made_with not in same:
-    raise UserError(f'{manifest} was made with another tokenizer than the model\'s')
+    raise UserError(f"{manifest} was made with another tokenizer than the model's")
   if talks and loader.manifest['chat_format'] != chat_format.fingerprint:
-    raise UserError(f'{manifest} holds conversations in another chat format than the model\'s (config.data.chat_format)')
+    raise UserError(
+      f"{manifest} holds conversations in another chat format than the model's "
+      '(config.data.chat_format)'
+    )
   return loader
 
 
 def open_mixture(config: ConfigDict, chat_format: chat.Format, manifests: str) -> Loader | Mixture:
-  """Training batches of one manifest, or of several, between commas, in the shares of `config.data.weights`.
+  """Training batches of one manifest, or of several, between commas, in the shares of
+  `config.data.weights`.
 
   Raises:
     UserError: as `open_loader`; weights for one manifest, or none for several.
   """
   names = config_lib.names(manifests)
   if (len(names) > 1) != bool(config.data.weights):
-    raise UserError(f'config.data.weights is {config.data.weights!r} and config.data.train names {len(names)} manifests; '
-                    'several need weights, one has none')
+    raise UserError(
+      f'config.data.weights is {config.data.weights!r} and config.data.train names {len(names)} '
+      'manifests; '
+      'several need weights, one has none'
+    )
   loaders = [open_loader(config, chat_format, name, train=True) for name in names]
   if len(loaders) == 1:
     return loaders[0]
@@ -202,10 +283,11 @@ def open_mixture(config: ConfigDict, chat_format: chat.Format, manifests: str) -
 
 
 def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
-  """The report of `configs/eval.py` on one checkpoint, its weights in the form `quantization` (lm/quantize.py).
+  """The report of `configs/eval.py` on one checkpoint, its weights in the form `quantization`
+  (lm/quantize.py).
 
-  With `config.data.val` it holds val_bpb, bits per byte, and where weights are quantized `perplexity_change`, the share by
-  which that raises the perplexity per token.
+  With `config.data.val` it holds val_bpb, bits per byte, and where weights are quantized
+  `perplexity_change`, the share by which that raises the perplexity per token.
   """
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
@@ -220,21 +302,35 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
       losses = perplexity.make_evaluate(pretrain.make_loss(model.config, config.loss))
 
       def total(params):
-        return losses(params, (sharding.put_batch(b, mesh) for b in loader.iterate(0, loader.steps_per_epoch)))
+        return losses(
+          params, (sharding.put_batch(b, mesh) for b in loader.iterate(0, loader.steps_per_epoch))
+        )
 
       nats, weight = total(params)
       report['val_bpb'] = perplexity.bits_per_byte(nats, loader.bytes)
       if quantization != 'none':
         report['perplexity_change'] = math.expm1((nats - total(model.params)[0]) / weight)
     if config.eval.prompts:
-      report['continuations'] = continue_texts(model.config, params, chat_format, config.eval.prompts,
-                                               config.eval.max_new_tokens, config.seed)
+      report['continuations'] = continue_texts(
+        model.config,
+        params,
+        chat_format,
+        config.eval.prompts,
+        config.eval.max_new_tokens,
+        config.seed,
+      )
     if config.eval.tasks:
       tasks = make_tasks(config, config.eval.tasks)
-      generate = make_generate(model.config, chat_format, temperature=0.0,
-                               max_new_tokens=config.eval.max_new_tokens, max_len=config.seq_len)
-      report['scores'], report['samples'] = score_tasks(config, generate, params, chat_format,
-                                                        tasks)
+      generate = make_generate(
+        model.config,
+        chat_format,
+        temperature=0.0,
+        max_new_tokens=config.eval.max_new_tokens,
+        max_len=config.seq_len,
+      )
+      report['scores'], report['samples'] = score_tasks(
+        config, generate, params, chat_format, tasks
+      )
   return report
 
 

@@ -2,8 +2,10 @@
 
 Command:   python eval.py --config=configs/eval.py --checkpoint=runs/quickstart --out=report.json
            --config.data.val=runs/quickstart/tokens/val/manifest.json adds bits per byte
-           --config.data.documents=runs/quickstart/clean/documents.jsonl --config.eval.tasks=docs,refusal,... adds those tasks
-Hardware:  whatever holds the model. Time: a second per hundred problems of a small model on two CPU cores.
+           --config.data.documents=runs/quickstart/clean/documents.jsonl
+           --config.eval.tasks=docs,refusal,... adds those tasks
+Hardware:  whatever holds the model. Time: a second per hundred problems of a small model on two CPU
+  cores.
 :smoke     eight problems.
 """
 

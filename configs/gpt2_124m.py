@@ -1,10 +1,13 @@
-"""GPT-2 124M (Radford et al. 2019), trained by the recipe of llm.c (discussion 481) on 10 billion tokens of FineWeb.
+"""GPT-2 124M (Radford et al. 2019), trained by the recipe of llm.c (discussion 481) on 10 billion
+tokens of FineWeb.
 
 Command:   python train.py --config=configs/gpt2_124m.py --workdir=runs/gpt2_124m
-           --config.data.tokenizer=gpt2.tiktoken:gpt2:specials.json --config.data.train=MANIFEST --config.data.val=MANIFEST
-           With --sweep: its learning rates, one after the other (--parallel=N, or --print-commands for a scheduler).
-           A vocabulary of 50,257 ids, end of text included, as GPT-2's.
-Hardware:  one TPU v5e chip or one GPU; any number that divides the microbatches' 16 rows goes faster.
+           --config.data.tokenizer=gpt2.tiktoken:gpt2:specials.json --config.data.train=MANIFEST
+           --config.data.val=MANIFEST With --sweep: its learning rates, one after the other
+           (--parallel=N, or --print-commands for a scheduler). A vocabulary of 50,257 ids, end of
+           text included, as GPT-2's.
+Hardware:  one TPU v5e chip or one GPU; any number that divides the microbatches' 16 rows goes
+  faster.
 Result:    a validation loss near 3.28 nats, as llm.c reports (94 minutes on 8 A100).
 :smoke     a tiny GPT-2 on this repository's source, as bytes: 30 seconds on two cores.
 """
@@ -15,10 +18,24 @@ from lm.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 18_900, 512, 32, 1024  # 524,288 tokens an update
-  c.model.update(vocab_size=50_257, num_layers=12, embed_dim=768, num_heads=12, num_kv_heads=12, head_dim=64, mlp_dim=3072,
-                 max_len=1024, activation='gelu', norm='layernorm', position='learned', attention_bias='all', mlp_bias=True,
-                 dtype='bfloat16')
+  # 524,288 tokens an update
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 18_900, 512, 32, 1024
+  c.model.update(
+    vocab_size=50_257,
+    num_layers=12,
+    embed_dim=768,
+    num_heads=12,
+    num_kv_heads=12,
+    head_dim=64,
+    mlp_dim=3072,
+    max_len=1024,
+    activation='gelu',
+    norm='layernorm',
+    position='learned',
+    attention_bias='all',
+    mlp_bias=True,
+    dtype='bfloat16',
+  )
   c.optim.update(lr=6e-4, warmup=700, weight_decay=0.1, clip=1.0)
   if variant(arg) == 'smoke':
     base.smoke(c)

@@ -1,4 +1,5 @@
-"""GPT-2 1558M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 32 billion tokens.
+"""GPT-2 1558M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 32
+billion tokens.
 
 Command:   as configs/gpt2_124m.py
 Hardware:  8 H100 (24 hours in llm.c) or a TPU v5e slice.
@@ -14,7 +15,9 @@ def get_config(arg=None):
   c = gpt2_124m.get_config()
   c.batch_size, c.microbatches = 1024, 64  # 1,048,576 tokens an update
   c.steps, c.optim.lr = 30_500, 6e-4
-  c.model.update(num_layers=48, embed_dim=1600, num_heads=25, num_kv_heads=25, mlp_dim=6400, remat='full')
+  c.model.update(
+    num_layers=48, embed_dim=1600, num_heads=25, num_kv_heads=25, mlp_dim=6400, remat='full'
+  )
   c.mesh.update(data=1, fsdp=-1)
   if variant(arg) == 'smoke':
     base.smoke(c)

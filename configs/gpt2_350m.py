@@ -1,4 +1,5 @@
-"""GPT-2 350M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 30 billion tokens.
+"""GPT-2 350M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 30
+billion tokens.
 
 Command:   as configs/gpt2_124m.py
 Hardware:  8 GPUs or a TPU v5e slice.
@@ -13,7 +14,9 @@ from lm.config import variant
 def get_config(arg=None):
   c = gpt2_124m.get_config()
   c.steps, c.optim.lr = 57_200, 3e-4
-  c.model.update(num_layers=24, embed_dim=1024, num_heads=16, num_kv_heads=16, mlp_dim=4096, remat='full')
+  c.model.update(
+    num_layers=24, embed_dim=1024, num_heads=16, num_kv_heads=16, mlp_dim=4096, remat='full'
+  )
   c.mesh.update(data=1, fsdp=-1)
   if variant(arg) == 'smoke':
     base.smoke(c)

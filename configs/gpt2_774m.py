@@ -1,4 +1,5 @@
-"""GPT-2 774M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 150 billion tokens.
+"""GPT-2 774M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 150
+billion tokens.
 
 Command:   as configs/gpt2_124m.py
 Hardware:  8 GPUs or a TPU v5e slice.
@@ -13,7 +14,9 @@ from lm.config import variant
 def get_config(arg=None):
   c = gpt2_124m.get_config()
   c.steps, c.optim.lr = 286_000, 2.5e-4
-  c.model.update(num_layers=36, embed_dim=1280, num_heads=20, num_kv_heads=20, mlp_dim=5120, remat='full')
+  c.model.update(
+    num_layers=36, embed_dim=1280, num_heads=20, num_kv_heads=20, mlp_dim=5120, remat='full'
+  )
   c.mesh.update(data=1, fsdp=-1)
   if variant(arg) == 'smoke':
     base.smoke(c)

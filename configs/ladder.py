@@ -1,7 +1,9 @@
-"""A ladder of sizes, the scaling law loss(C) = E + A C^-alpha fitted to all but the largest, and how well it foretells that.
+"""A ladder of sizes, the scaling law loss(C) = E + A C^-alpha fitted to all but the largest, and
+how well it foretells that.
 
 Command:   python train.py --config=configs/ladder.py --workdir=runs/ladder --sweep --fit [--parallel=2]
-           [--config.data.train=MANIFEST --config.data.val=MANIFEST]; without them this repository's own source, as bytes.
+           [--config.data.train=MANIFEST --config.data.val=MANIFEST]; without them this repository's
+           own source, as bytes.
 Hardware:  two CPU cores.
 Result:    runs/ladder/ladder.md: the law with 90 % intervals, the largest size's loss foretold and measured: 1.15 nats a byte
            [0.96, 1.56] and 1.24 when last run, of this repository's source.
@@ -34,5 +36,14 @@ def sweep(add, arg=None):
     mlp, heads = 4 * width, width // 8
     parameters = 268 * width + 2 * (4 * width * width + 3 * width * mlp)
     steps = parameters * TOKENS_PER_PARAMETER // (8 * 128)
-    add({'model.embed_dim': width, 'model.mlp_dim': mlp, 'model.num_heads': heads, 'model.num_kv_heads': heads,
-         'steps': steps, 'optim.lr': round(0.08 / width**0.5, 5)}, f'width={width}')
+    add(
+      {
+        'model.embed_dim': width,
+        'model.mlp_dim': mlp,
+        'model.num_heads': heads,
+        'model.num_kv_heads': heads,
+        'steps': steps,
+        'optim.lr': round(0.08 / width**0.5, 5),
+      },
+      f'width={width}',
+    )

@@ -1,4 +1,5 @@
-"""Llama 3 405B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at another size.
+"""Llama 3 405B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at
+another size.
 
 Command:   as configs/llama3_8b.py
 Hardware:  a TPU v5p slice of 1,024 chips or more, a batch of 128 rows or more.
@@ -12,7 +13,8 @@ from lm.config import variant
 
 def get_config(arg=None):
   c = llama3_8b.get_config()
-  c.model.update(num_layers=126, embed_dim=16_384, num_heads=128, mlp_dim=53_248, mlp_blocks=1)  # each would be summed
+  # each would be summed
+  c.model.update(num_layers=126, embed_dim=16_384, num_heads=128, mlp_dim=53_248, mlp_blocks=1)
   c.mesh.tensor = 8
   c.optim.lr = 8e-5
   if variant(arg) == 'smoke':

@@ -1,4 +1,5 @@
-"""Llama 3 70B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at another size.
+"""Llama 3 70B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at another
+size.
 
 Command:   as configs/llama3_8b.py
 Hardware:  a TPU v5p slice of 128 chips or more.

@@ -1,4 +1,5 @@
-"""Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): 15 trillion tokens at a context of 8,192.
+"""Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): 15 trillion tokens at a context
+of 8,192.
 
 Command:   python train.py --config=configs/llama3_8b.py --workdir=gs://BUCKET/llama3_8b
            --config.data.tokenizer=llama3.tiktoken:llama3:specials.json --config.data.train=MANIFEST
@@ -16,9 +17,22 @@ def get_config(arg=None):
   c = base.get_config()
   c.steps, c.batch_size, c.seq_len = 1_200_000, 1024, 8192  # 8,388,608 tokens an update
   c.microbatches = 4
-  c.model.update(vocab_size=128_256, num_layers=32, embed_dim=4096, num_heads=32, num_kv_heads=8, head_dim=128, mlp_dim=14_336,
-                 max_len=8192, rope_theta=500_000.0, tie_embeddings=False, dtype='bfloat16', remat='full', attention='splash',
-                 mlp_blocks=4)
+  c.model.update(
+    vocab_size=128_256,
+    num_layers=32,
+    embed_dim=4096,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    mlp_dim=14_336,
+    max_len=8192,
+    rope_theta=500_000.0,
+    tie_embeddings=False,
+    dtype='bfloat16',
+    remat='full',
+    attention='splash',
+    mlp_blocks=4,
+  )
   c.loss.vocab_blocks = 16
   c.mesh.update(data=1, fsdp=-1)
   c.optim.update(lr=3e-4, warmup=8000, final_lr=0.01)

@@ -1,4 +1,5 @@
-"""Mixtral 8x7B (Jiang et al. 2024, arXiv 2401.04088): two of eight experts for each token, 12.9 of 46.7 billion parameters.
+"""Mixtral 8x7B (Jiang et al. 2024, arXiv 2401.04088): two of eight experts for each token, 12.9 of
+46.7 billion parameters.
 
 Command:   python train.py --config=configs/mixtral_8x7b.py --workdir=gs://BUCKET/mixtral
            --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
@@ -14,10 +15,24 @@ from lm.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 500_000, 1024, 8, 4096  # 4,194,304 tokens an update
-  c.model.update(vocab_size=32_000, num_layers=32, embed_dim=4096, num_heads=32, num_kv_heads=8, head_dim=128, mlp_dim=14_336,
-                 max_len=32_768, rope_theta=1_000_000.0, tie_embeddings=False, num_experts=8, experts_per_token=2,
-                 dtype='bfloat16', remat='full')
+  # 4,194,304 tokens an update
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 500_000, 1024, 8, 4096
+  c.model.update(
+    vocab_size=32_000,
+    num_layers=32,
+    embed_dim=4096,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    mlp_dim=14_336,
+    max_len=32_768,
+    rope_theta=1_000_000.0,
+    tie_embeddings=False,
+    num_experts=8,
+    experts_per_token=2,
+    dtype='bfloat16',
+    remat='full',
+  )
   c.mesh.update(data=1, fsdp=-1)
   c.optim.update(lr=3e-4, warmup=2000)
   c.eval.batch_size = 128

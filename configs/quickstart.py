@@ -1,4 +1,5 @@
-"""The whole road once, on two CPU cores: crawl, clean, tokenizer, tokenize, pretrain, sft, rl, report.
+"""The whole road once, on two CPU cores: crawl, clean, tokenizer, tokenize, pretrain, sft, rl,
+report.
 
 Command:   python train.py --config=configs/quickstart.py [--workdir=runs/quickstart]
 Hardware:  two CPU cores, 6 GB of memory.
@@ -15,29 +16,50 @@ def get_config(arg=None):
   c = base.get_recipe()
   c.workdir = 'runs/quickstart'
   c.crawl.exclude = PYDOC_EXCLUDE
-  # Reference pages are lists of short entries, and repeat what they inherit: the published thresholds are for prose.
+  # Reference pages are lists of short entries, and repeat what they inherit: the published
+  # thresholds are for prose.
   c.clean.url_lists = False  # 800 MB of names that none of the pages can match
   c.clean.extractor = 'resiliparse'
   c.clean.languages.en = 0.3
   c.clean.passage_lines = 3
   c.clean.words = 'whitespace'  # reference pages are a third punctuation
   c.clean.gopher_repetition.update(
-    max_line_share=None, max_paragraph_share=None, max_line_char_share=0.3, max_paragraph_char_share=0.3,
-    max_top_ngram_char_share=(0.4, 0.36, 0.32), max_duplicate_ngram_char_share=())
+    max_line_share=None,
+    max_paragraph_share=None,
+    max_line_char_share=0.3,
+    max_paragraph_char_share=0.3,
+    max_top_ngram_char_share=(0.4, 0.36, 0.32),
+    max_duplicate_ngram_char_share=(),
+  )
   c.clean.gopher_quality.update(min_words=40, max_word_length=14.0, min_alphabetic_words=0.65)
   c.clean.c4_lines.update(min_line_words=0, max_word_chars=0, lines_with=(), strip_citations=False)
   c.clean.c4.update(min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None)
   c.clean.fineweb.update(
-    min_punctuated_lines=0.05, max_short_lines=0.8, max_lines_per_word=0.5, max_line_char_share=0.3)
+    min_punctuated_lines=0.05, max_short_lines=0.8, max_lines_per_word=0.5, max_line_char_share=0.3
+  )
   c.clean.cluster_similarity = 0.5  # no page of the held-out share is like one that is trained on
 
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
-    stage.model.update(num_layers=4, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=768, qk_norm='head',
-                       max_len=512, scan_layers=False)
+    stage.model.update(
+      num_layers=4,
+      embed_dim=256,
+      num_heads=4,
+      num_kv_heads=2,
+      head_dim=64,
+      mlp_dim=768,
+      qk_norm='head',
+      max_len=512,
+      scan_layers=False,
+    )
     stage.loss.chunk = 1024
-    stage.eval.update(tasks='arithmetic,calculator,identity,refusal,spelling,docs', examples=300, batch_size=50,
-                      turns=3, max_new_tokens=40)
+    stage.eval.update(
+      tasks='arithmetic,calculator,identity,refusal,spelling,docs',
+      examples=300,
+      batch_size=50,
+      turns=3,
+      max_new_tokens=40,
+    )
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 

@@ -1,7 +1,8 @@
 """Reinforcement learning by policy gradients (GRPO) on problems with checkable answers.
 
 Command:   python train.py --config=configs/rl.py --workdir=runs/rl --config.init_from=runs/quickstart/sft
-Hardware:  whatever holds the model twice; the quickstart's model takes two minutes on two CPU cores.
+Hardware:  whatever holds the model twice; the quickstart's model takes two minutes on two CPU
+  cores.
 Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (see the quickstart's report).
 :smoke     a two-layer model from scratch on bytes; nothing is learned in its four updates: 40 seconds on two cores.
 """

@@ -1,8 +1,8 @@
 """Supervised fine-tuning of a checkpoint on conversations, loss on the assistant's tokens alone.
 
 Command:   python train.py --config=configs/sft.py --workdir=runs/sft --config.init_from=runs/quickstart/pretrain
-           --config.data.train takes conversation files (JSONL: messages, or UltraChat rows); '' makes demonstrations of
-           config.data.tasks.
+           --config.data.train takes conversation files (JSONL: messages, or UltraChat rows); ''
+           makes demonstrations of config.data.tasks.
 Hardware:  whatever holds the model; the quickstart's base model takes two minutes on two CPU cores.
 Result:    identity, spelling and arithmetic answered in the chat format (see the quickstart's report).
 :smoke     a two-layer model from scratch on bytes, demonstrations of four tasks: 40 seconds on two cores.
@@ -24,7 +24,8 @@ def get_config(arg=None):
     c.steps, c.batch_size, c.seq_len = 20, 8, 128
     c.model.update(base.TINY)
     c.optim.update(name='muon', schedule='wsd', lr=1e-2, warmup=5)
-    c.eval.update(every=10, batch_size=8, tasks='identity,arithmetic', examples=8, turns=2,
-                  max_new_tokens=24)
+    c.eval.update(
+      every=10, batch_size=8, tasks='identity,arithmetic', examples=8, turns=2, max_new_tokens=24
+    )
     c.checkpoint.every, c.log_every = 10, 5
   return c

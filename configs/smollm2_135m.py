@@ -14,9 +14,20 @@ from lm.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  c.steps, c.batch_size, c.microbatches, c.seq_len = 1_000_000, 1024, 16, 2048  # 2,097,152 tokens an update
-  c.model.update(vocab_size=49_152, num_layers=30, embed_dim=576, num_heads=9, num_kv_heads=3, head_dim=64, mlp_dim=1536,
-                 max_len=8192, rope_theta=100_000.0, dtype='bfloat16')
+  # 2,097,152 tokens an update
+  c.steps, c.batch_size, c.microbatches, c.seq_len = 1_000_000, 1024, 16, 2048
+  c.model.update(
+    vocab_size=49_152,
+    num_layers=30,
+    embed_dim=576,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    mlp_dim=1536,
+    max_len=8192,
+    rope_theta=100_000.0,
+    dtype='bfloat16',
+  )
   c.optim.update(lr=3e-3, warmup=2000, schedule='wsd', decay=0.2)
   c.eval.batch_size = 64
   if variant(arg) == 'smoke':

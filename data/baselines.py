@@ -1,4 +1,5 @@
-"""What a language model must beat: unigram and bigram models of the very tokens it was trained on, gzip and xz.
+"""What a language model must beat: unigram and bigram models of the very tokens it was trained on,
+gzip and xz.
 
 All give bits per UTF-8 byte of the same held-out text.
 """
@@ -33,7 +34,8 @@ class Pairs(NamedTuple):
 
 
 class Counts(NamedTuple):
-  """The pairs of a run's batches: all, those of most rows, and those of the rows kept aside (equal rows together).
+  """The pairs of a run's batches: all, those of most rows, and those of the rows kept aside (equal
+  rows together).
 
   repeats: how often an average row was seen.
   """
@@ -44,8 +46,12 @@ class Counts(NamedTuple):
   repeats: float
 
 
-def compare(consumed: Iterable[Mapping[str, np.ndarray]], held_out: Iterable[Mapping[str, np.ndarray]],
-            manifest: files.Path, tokenizer: Tokenizer) -> dict[str, float]:
+def compare(
+  consumed: Iterable[Mapping[str, np.ndarray]],
+  held_out: Iterable[Mapping[str, np.ndarray]],
+  manifest: files.Path,
+  tokenizer: Tokenizer,
+) -> dict[str, float]:
   """All four baselines, in bits per byte of the held-out text.
 
   Args:
@@ -57,8 +63,12 @@ def compare(consumed: Iterable[Mapping[str, np.ndarray]], held_out: Iterable[Map
   train, evaluation = count(consumed), count(held_out)
   text = read_text(manifest, tokenizer)
   size, vocab = len(text), tokenizer.vocab_size
-  return {'unigram_bpb': unigram_bpb(train, evaluation, vocab, size),
-          'bigram_bpb': bigram_bpb(train, evaluation, vocab, size), 'gzip_bpb': gzip_bpb(text), 'xz_bpb': xz_bpb(text)}
+  return {
+    'unigram_bpb': unigram_bpb(train, evaluation, vocab, size),
+    'bigram_bpb': bigram_bpb(train, evaluation, vocab, size),
+    'gzip_bpb': gzip_bpb(text),
+    'xz_bpb': xz_bpb(text),
+  }
 
 
 def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
@@ -85,18 +95,24 @@ def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
       held = sum(len(part[0][0]) for part in parts.values())
   if not held:
     raise UserError('no token to be predicted in these batches')
-  most, aside, both = (_add_up(part) for part in (parts[False], parts[True], parts[False] + parts[True]))
+  most, aside, both = (
+    _add_up(part) for part in (parts[False], parts[True], parts[False] + parts[True])
+  )
   return Counts(_pairs(both), _pairs(most), _pairs(aside), sum(rows.values()) / len(rows))
 
 
 def unigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: int) -> float:
-  """Bits per byte of the evaluation's targets when each is predicted by how often it was a target in training.
+  """Bits per byte of the evaluation's targets when each is predicted by how often it was a target
+  in training.
 
-  One discount, chosen on the rows kept aside, is taken off each token's count and given to all tokens alike.
+  One discount, chosen on the rows kept aside, is taken off each token's count and given to all
+  tokens alike.
   """
 
   def model(pairs, discounts):
-    return _discounted(np.bincount(pairs.targets, pairs.counts, vocab_size), discounts[0] * train.repeats)
+    return _discounted(
+      np.bincount(pairs.targets, pairs.counts, vocab_size), discounts[0] * train.repeats
+    )
 
   def bits(pairs, on, discounts):
     return -float(on.counts @ np.log2(model(pairs, discounts)[on.targets]))
@@ -106,7 +122,9 @@ def unigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: i
 
 
 def bigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: int) -> float:
-  """Bits per byte of the evaluation's targets under `bigram`, its discounts chosen on the rows kept aside."""
+  """Bits per byte of the evaluation's targets under `bigram`, its discounts chosen on the rows kept
+  aside.
+  """
 
   def bits(pairs, on, discounts):
     return -float(on.counts @ np.log2(bigram(pairs, on, vocab_size, discounts, train.repeats)))
@@ -115,10 +133,14 @@ def bigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: in
   return bits(train.all, evaluation.all, best) / num_bytes
 
 
-def bigram(train: Pairs, on: Pairs, vocab_size: int, discounts: list[float], repeats: float = 1.0) -> np.ndarray:
-  """Probabilities of target after input: modified Kneser-Ney (Chen and Goodman 1998, section 4.1.6).
+def bigram(
+  train: Pairs, on: Pairs, vocab_size: int, discounts: list[float], repeats: float = 1.0
+) -> np.ndarray:
+  """Probabilities of target after input: modified Kneser-Ney (Chen and Goodman 1998, section
+  4.1.6).
 
-  With n(a, b) the count of a pair, D its discount, and Q(b) from the number of distinct inputs that b follows,
+  With n(a, b) the count of a pair, D its discount, and Q(b) from the number of distinct inputs that
+  b follows,
 
     P(b | a) = max(n(a, b) - D, 0) / n(a) + (what the discounts took from a) / n(a) * Q(b)
 
@@ -126,8 +148,8 @@ def bigram(train: Pairs, on: Pairs, vocab_size: int, discounts: list[float], rep
     train: pairs to estimate from.
     on: pairs to give the probabilities of.
     vocab_size: what is taken from Q goes to all alike.
-    discounts: of Q's counts, and of pairs seen once, twice, more often; times `repeats`, the unit of counts when a run
-      went over the same rows several times.
+    discounts: of Q's counts, and of pairs seen once, twice, more often; times `repeats`, the unit
+      of counts when a run went over the same rows several times.
     repeats: see above.
 
   Returns:
@@ -163,8 +185,10 @@ def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
   """
   value = shards.read_manifest(manifest)
   if value['tokenizer']['fingerprint'] != tokenizer.fingerprint:
-    raise UserError(f'the tokenizer of {manifest} has fingerprint {value["tokenizer"]["fingerprint"]}, this one'
-                    f' {tokenizer.fingerprint}')
+    raise UserError(
+      f'the tokenizer of {manifest} has fingerprint {value["tokenizer"]["fingerprint"]}, this one'
+      f' {tokenizer.fingerprint}'
+    )
   stream = shards.Stream(files.as_path(manifest).parent, value)
   table = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
   return b''.join(map(table.__getitem__, stream.read([(0, stream.tokens)])[0].tolist()))
@@ -186,8 +210,11 @@ def _discounted(counts: np.ndarray, discount: float) -> np.ndarray:
   return (left + (counts.sum() - left.sum()) / len(counts)) / counts.sum()
 
 
-def _fit(train: Counts, bits: Callable[[Pairs, Pairs, list[float]], float], limits: list[float]) -> list[float]:
-  """The discounts, each between 0 and its limit, with which `most` predicts `aside` in the fewest bits.
+def _fit(
+  train: Counts, bits: Callable[[Pairs, Pairs, list[float]], float], limits: list[float]
+) -> list[float]:
+  """The discounts, each between 0 and its limit, with which `most` predicts `aside` in the fewest
+  bits.
 
   Golden section on one at a time; half the limits when there are too few rows to keep any aside.
   """

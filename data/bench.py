@@ -1,6 +1,7 @@
 """Speed and accuracy of the stages before training: python -m data.bench [COMMAND [options]]
 
-Commands: extract, clean, language, duplicates, tokenizer, loader; all of them in turn where none is given.
+Commands: extract, clean, language, duplicates, tokenizer, loader; all of them in turn where none is
+  given.
 
 Prints one JSON object a line. What is compared runs by turns on the same texts (data/timing.py).
 """
@@ -34,7 +35,9 @@ from lm.errors import UserError
 
 
 def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
-  """`encode_batch` of each tokenizer, beside tiktoken's own on the same vocabulary where the tokenizer is a BPE."""
+  """`encode_batch` of each tokenizer, beside tiktoken's own on the same vocabulary where the
+  tokenizer is a BPE.
+  """
   texts = read_texts(args.input, args.megabytes)
   with tempfile.TemporaryDirectory() as folder:
     specs = args.tokenizer.split(',') if args.tokenizer else [folder]
@@ -45,7 +48,9 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
     systems = {'ours': ours.encode_batch}
     if isinstance(ours, bpe.BPE):
       pattern = ours.pattern or bpe.PATTERNS['gpt2']
-      theirs = tiktoken.Encoding('bench', pat_str=pattern, mergeable_ranks=ours.ranks, special_tokens={})
+      theirs = tiktoken.Encoding(
+        'bench', pat_str=pattern, mergeable_ranks=ours.ranks, special_tokens={}
+      )
       systems['tiktoken'] = theirs.encode_ordinary_batch
     yield {
       'bench': 'tokenizer',
@@ -57,9 +62,11 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def language(args: argparse.Namespace) -> Iterator[dict]:
-  """Share of pages whose language is recognised, for each language of the message catalogues (gettext) below --catalogues.
+  """Share of pages whose language is recognised, for each language of the message catalogues
+  (gettext) below --catalogues.
 
-  A page is made of translated messages of one catalogue, over 500 characters of them, without marks of formatting.
+  A page is made of translated messages of one catalogue, over 500 characters of them, without marks
+  of formatting.
   """
   from data.web import language as detector
 
@@ -76,13 +83,26 @@ def language(args: argparse.Namespace) -> Iterator[dict]:
   if not pages.total():
     raise UserError(f'no page of {args.languages!r} in {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo')
   for code in +pages:
-    yield {'bench': 'language', 'language': code, 'pages': pages[code], 'right': right[code] / pages[code]}
+    yield {
+      'bench': 'language',
+      'language': code,
+      'pages': pages[code],
+      'right': right[code] / pages[code],
+    }
   share = right.total() / pages.total()
-  yield {'bench': 'language', 'language': 'all', 'pages': pages.total(), 'right': share, 'unreadable_files': unreadable}
+  yield {
+    'bench': 'language',
+    'language': 'all',
+    'pages': pages.total(),
+    'right': share,
+    'unreadable_files': unreadable,
+  }
 
 
 def catalogue_pages(path: pathlib.Path, min_chars: int = 500) -> Iterator[str]:
-  """Texts of over `min_chars` characters from the translated messages of a .mo file, in its order."""
+  """Texts of over `min_chars` characters from the translated messages of a .mo file, in its
+  order.
+  """
   with open(path, 'rb') as file:
     messages = gettext.GNUTranslations(file)._catalog  # no public way leads to all of them
   page = ''
@@ -95,23 +115,34 @@ def catalogue_pages(path: pathlib.Path, min_chars: int = 500) -> Iterator[str]:
 
 
 def duplicates(args: argparse.Namespace) -> Iterator[dict]:
-  """Removal of near-duplicates (14 x 8 MinHash): beside datatrove's four steps, then alone at growing sizes.
+  """Removal of near-duplicates (14 x 8 MinHash): beside datatrove's four steps, then alone at
+  growing sizes.
 
-  The pages are random words in English's frequencies, a fifth of them copies with a few words changed. The last line fits
-  seconds = c pages^exponent; cost that is linear in the pages has the exponent 1.
+  The pages are random words in English's frequencies, a fifth of them copies with a few words
+  changed. The last line fits seconds = c pages^exponent; cost that is linear in the pages has the
+  exponent 1.
   """
   loguru.logger.disable('datatrove')
   pages = list(random_pages(args.beside))
-  systems = {name: functools.partial(timed, steps, pages) for name, steps in DUPLICATE_STEPS.items()}
+  systems = {
+    name: functools.partial(timed, steps, pages) for name, steps in DUPLICATE_STEPS.items()
+  }
   seconds = timing.by_turns(systems, args.rounds)
-  speeds = {f'{name}_pages_per_s': len(pages) / statistics.median(times) for name, times in seconds.items()}
+  speeds = {
+    f'{name}_pages_per_s': len(pages) / statistics.median(times) for name, times in seconds.items()
+  }
   figures = {**speeds, 'speed_over_datatrove': timing.speedup(*seconds.values())}
   yield {'bench': 'duplicates', 'pages': len(pages), 'rounds': args.rounds, **figures}
   sizes = [int(size) for size in args.sizes.split(',')]
   took = []
   for size in sizes:
     took.append(timed(our_duplicates, random_pages(size)))
-    yield {'bench': 'duplicates', 'pages': size, 'seconds': took[-1], 'ours_pages_per_s': size / took[-1]}
+    yield {
+      'bench': 'duplicates',
+      'pages': size,
+      'seconds': took[-1],
+      'ours_pages_per_s': size / took[-1],
+    }
   if len(sizes) > 1:
     exponent, _ = np.polyfit(np.log(sizes), np.log(took), 1)
     yield {'bench': 'duplicates', 'sizes': sizes, 'exponent': float(exponent)}
@@ -126,11 +157,15 @@ def random_pages(count: int, words: int = 150) -> Iterator[Document]:
       page = np.where(rng.random(len(page)) < 0.02, rng.integers(20_000, size=len(page)), page)
     else:
       page = np.minimum(rng.zipf(1.1, words), 20_000)
-    yield Document(' '.join(f'w{word}' for word in page), str(i), metadata={'url': f'http://host/{i}'})
+    yield Document(
+      ' '.join(f'w{word}' for word in page), str(i), metadata={'url': f'http://host/{i}'}
+    )
 
 
 def timed(steps: Callable[[Iterable[Document], str], None], pages: Iterable[Document]) -> float:
-  """Seconds that `steps` took for the pages, in a folder that is removed, the making of the pages left out."""
+  """Seconds that `steps` took for the pages, in a folder that is removed, the making of the pages
+  left out.
+  """
   waited = 0.0
 
   def made():
@@ -169,7 +204,9 @@ def datatrove_duplicates(pages: Iterable[Document], folder: str) -> None:
   from datatrove.pipeline.dedup import minhash
   from datatrove.utils.hashing import HashConfig
 
-  config = minhash.MinhashConfig(num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1'))
+  config = minhash.MinhashConfig(
+    num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1')
+  )
   signatures, buckets, remove = (f'{folder}/{name}' for name in ('signatures', 'buckets', 'remove'))
   minhash.MinhashDedupSignature(signatures, config).run(pages, 0, 1)
   for band in range(14):
@@ -189,19 +226,34 @@ def loader(args: argparse.Namespace) -> Iterator[dict]:
 
   with tempfile.TemporaryDirectory() as folder:
     stdlib = sysconfig.get_path('stdlib')
-    tokenize.tokenize(f'{stdlib}/*.py', folder, chat.load('bytes', extend=True), held_out=0, progress=False)
+    tokenize.tokenize(
+      f'{stdlib}/*.py', folder, chat.load('bytes', extend=True), held_out=0, progress=False
+    )
     for length in map(int, args.seq_lens.split(',')):
       for layout in loaders.LAYOUTS:
         rows = args.batch_tokens // length
-        opened = loaders.Loader(f'{folder}/train/manifest.json', seq_len=length, batch_size=rows, seed=0, layout=layout)
+        opened = loaders.Loader(
+          f'{folder}/train/manifest.json', seq_len=length, batch_size=rows, seed=0, layout=layout
+        )
         speeds = []
         for turn in range(args.rounds + 1):
           start = time.perf_counter()
           for _ in opened.iterate(turn * args.steps, (turn + 1) * args.steps):
             pass
           speeds.append(args.steps * rows * length / (time.perf_counter() - start))
-        figures = {'tokens_per_s': statistics.median(speeds[1:]), 'cores': os.cpu_count(), 'rounds': args.rounds}
-        yield {'bench': 'loader', 'layout': layout, 'seq_len': length, 'batch_size': rows, 'tokens': opened.tokens, **figures}
+        figures = {
+          'tokens_per_s': statistics.median(speeds[1:]),
+          'cores': os.cpu_count(),
+          'rounds': args.rounds,
+        }
+        yield {
+          'bench': 'loader',
+          'layout': layout,
+          'seq_len': length,
+          'batch_size': rows,
+          'tokens': opened.tokens,
+          **figures,
+        }
 
 
 def _web():
@@ -216,7 +268,9 @@ def encoding_speeds(
   rounds: int,
   clock: Callable[[], float] = time.perf_counter,
 ) -> dict:
-  """Megabytes a second of each system (median over rounds); of the first beside the second, the ratio and if they agree."""
+  """Megabytes a second of each system (median over rounds); of the first beside the second, the
+  ratio and if they agree.
+  """
   size = sum(len(text.encode()) for text in texts)
   results = {}
 
@@ -227,16 +281,23 @@ def encoding_speeds(
 
   seconds = timing.by_turns({name: functools.partial(timed, name) for name in systems}, rounds + 1)
   seconds = {name: times[1:] for name, times in seconds.items()}  # the first round warms up
-  speeds = {f'{name}_mb_per_s': size / statistics.median(times) / 1e6 for name, times in seconds.items()}
+  speeds = {
+    f'{name}_mb_per_s': size / statistics.median(times) / 1e6 for name, times in seconds.items()
+  }
   figures = {'bytes': size, 'cores': os.cpu_count(), 'rounds': rounds, **speeds}
   if len(systems) > 1:
     (a, mine), (b, theirs) = seconds.items()
-    figures |= {f'speed_over_{b}': timing.speedup(mine, theirs), f'same_as_{b}': results[a] == results[b]}
+    figures |= {
+      f'speed_over_{b}': timing.speedup(mine, theirs),
+      f'same_as_{b}': results[a] == results[b],
+    }
   return figures
 
 
 def read_texts(inputs: str | None, megabytes: float) -> list[str]:
-  """Documents up to a size: of `inputs`, or the source files of Python's standard library, which all have."""
+  """Documents up to a size: of `inputs`, or the source files of Python's standard library, which
+  all have.
+  """
   if inputs:
     documents = tokenize.documents(tokenize.spans(sources.find(inputs), 1 << 40), jsonl.Skipped())
   else:
@@ -259,34 +320,60 @@ ALL = ('extract', 'clean', 'language', 'duplicates', 'tokenizer', 'loader')
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.bench', description='Speed and accuracy of the stages before training.')
+  parser = argparse.ArgumentParser(
+    prog='python -m data.bench', description='Speed and accuracy of the stages before training.'
+  )
   commands = parser.add_subparsers(dest='command')
   command = commands.add_parser('tokenizer', help=tokenizer.__doc__)
   command.set_defaults(run=tokenizer)
-  command.add_argument('--tokenizer', help=f'{tokenizers.SPEC}; several between commas; none: one trained on the texts')
-  command.add_argument('--input', help='glob patterns of JSONL or text files; none: the standard library of Python')
+  command.add_argument(
+    '--tokenizer', help=f'{tokenizers.SPEC}; several between commas; none: one trained on the texts'
+  )
+  command.add_argument(
+    '--input', help='glob patterns of JSONL or text files; none: the standard library of Python'
+  )
   command.add_argument('--megabytes', type=float, default=8, help='of text, at most about this')
   command.add_argument('--rounds', type=int, default=7, help='times each side is timed (7)')
   command = commands.add_parser('language', help=language.__doc__.split('\n')[0])
   command.set_defaults(run=language)
-  command.add_argument('--catalogues', default='/usr/share/locale', help='folder with LANGUAGE/LC_MESSAGES/*.mo')
-  command.add_argument('--languages', default='cs,de,es,fi,fr,hu,it,ja,ko,nl,pl,pt,ru,sv,tr,zh_CN', help='between commas')
+  command.add_argument(
+    '--catalogues', default='/usr/share/locale', help='folder with LANGUAGE/LC_MESSAGES/*.mo'
+  )
+  command.add_argument(
+    '--languages',
+    default='cs,de,es,fi,fr,hu,it,ja,ko,nl,pl,pt,ru,sv,tr,zh_CN',
+    help='between commas',
+  )
   command = commands.add_parser('duplicates', help=duplicates.__doc__.split('\n')[0])
   command.set_defaults(run=duplicates)
   command.add_argument('--beside', type=int, default=2000, help='pages given to both')
   command.add_argument('--rounds', type=int, default=3, help='times each side is timed (3)')
-  command.add_argument('--sizes', default='10000,20000,50000,100000,200000', help='pages given to ours alone')
-  command = commands.add_parser('extract', help='extraction of text from HTML: pages a second, and 4-grams found')
+  command.add_argument(
+    '--sizes', default='10000,20000,50000,100000,200000', help='pages given to ours alone'
+  )
+  command = commands.add_parser(
+    'extract', help='extraction of text from HTML: pages a second, and 4-grams found'
+  )
   command.set_defaults(run=lambda args: _web().extract(args))
-  command.add_argument('--pages', help='folder with ground-truth.json and html/ID.html.gz; none: pages are made up')
+  command.add_argument(
+    '--pages', help='folder with ground-truth.json and html/ID.html.gz; none: pages are made up'
+  )
   command.add_argument('--count', type=int, default=100, help='of pages made up')
-  command.add_argument('--beside', help='another Python whose trafilatura is measured too, with precision favoured')
+  command.add_argument(
+    '--beside', help='another Python whose trafilatura is measured too, with precision favoured'
+  )
   command.add_argument('--rounds', type=int, default=3, help='times each side is timed (3)')
-  command = commands.add_parser('clean', help="the whole cleaning beside datatrove's blocks for FineWeb: pages a second")
+  command = commands.add_parser(
+    'clean', help="the whole cleaning beside datatrove's blocks for FineWeb: pages a second"
+  )
   command.set_defaults(run=lambda args: _web().clean(args))
   command.add_argument('--input', help='WARC files, as of data.web; none: pages are made up')
   command.add_argument('--count', type=int, default=200, help='of pages made up')
-  command.add_argument('--extractor', default='trafilatura_fast', help='ours; theirs is trafilatura with precision favoured')
+  command.add_argument(
+    '--extractor',
+    default='trafilatura_fast',
+    help='ours; theirs is trafilatura with precision favoured',
+  )
   command.add_argument('--rounds', type=int, default=3, help='times each side is timed (3)')
   command = commands.add_parser('loader', help=loader.__doc__.split('\n')[0])
   command.set_defaults(run=loader)

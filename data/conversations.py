@@ -1,6 +1,8 @@
-"""Conversations to fine-tune on, as JSONL: made by tasks, read from files in the public formats, or both.
+"""Conversations to fine-tune on, as JSONL: made by tasks, read from files in the public formats, or
+both.
 
-  python -m data.conversations --tasks=identity,arithmetic:3 --documents=FILE --examples=N --seed=S --out=FILE.jsonl
+  python -m data.conversations --tasks=identity,arithmetic:3 --documents=FILE --examples=N --seed=S
+  --out=FILE.jsonl
 
 Each line of the result is {"messages": [...], "task": "NAME,..."}, a name for each question, or the
 name of the file that the conversation is from; `data.chat` says what a message is.
@@ -20,14 +22,23 @@ from lm import errors, files, progress
 from lm.errors import UserError
 
 
-def write(path: files.Path, made_by: Iterable[Task], *, examples: int, turns: int, seed: int,
-          split: str = 'train', weights: Mapping[str, float] | None = None,
-          inputs: Iterable[files.Path] = ()) -> dict[str, int]:
+def write(
+  path: files.Path,
+  made_by: Iterable[Task],
+  *,
+  examples: int,
+  turns: int,
+  seed: int,
+  split: str = 'train',
+  weights: Mapping[str, float] | None = None,
+  inputs: Iterable[files.Path] = (),
+) -> dict[str, int]:
   """Writes conversations, whole or not at all.
 
   Args:
     path: the JSONL file.
-    made_by: the tasks that demonstrate; a task's demonstrations 0, 1, ... are used, in an order mixed by `seed`.
+    made_by: the tasks that demonstrate; a task's demonstrations 0, 1, ... are used, in an order
+      mixed by `seed`.
     examples: how many demonstrations the tasks make together, shared out by weight.
     turns: most questions in one conversation, at least 1. Demonstrations that follow one another in
       the mixed order are joined, 1 to `turns` of them, each number equally likely.
@@ -44,14 +55,18 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, turns: in
       where there is nothing to write.
   """
   by_name = {task.name: task for task in made_by}
-  order = [name for name, count in _shares(by_name, examples, weights or {}).items() for _ in range(count)]
+  order = [
+    name for name, count in _shares(by_name, examples, weights or {}).items() for _ in range(count)
+  ]
   if turns < 1:
     raise UserError(f'most questions in a conversation is {turns}; it must be at least 1')
   rng = random.Random(seed)
   rng.shuffle(order)
   groups, counts = list(_groups(order, turns, rng)), collections.Counter()
   with files.atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as out:
-    for names in progress.bar(groups, desc='conversations', unit='conversation', disable=not groups):
+    for names in progress.bar(
+      groups, desc='conversations', unit='conversation', disable=not groups
+    ):
       messages = []
       for name in names:
         messages += by_name[name].demo(counts[name], split)['messages']
@@ -74,9 +89,10 @@ def write(path: files.Path, made_by: Iterable[Task], *, examples: int, turns: in
 def read(path: files.Path, skipped: jsonl.Skipped) -> Iterator[dict]:
   """Conversations of a JSONL file, one {"messages": [...]} a row.
 
-  Rows are {"messages": [{"role", "content"}, ...]} (ours, UltraChat-200k) or {"id", "data": [user, assistant, ...]}
-  (UltraChat, Ding et al. 2023); other fields are left out, and so is a last question without an answer. A row that is
-  neither is added to `skipped`, with its line and the field at fault.
+  Rows are {"messages": [{"role", "content"}, ...]} (ours, UltraChat-200k) or {"id", "data": [user,
+  assistant, ...]} (UltraChat, Ding et al. 2023); other fields are left out, and so is a last
+  question without an answer. A row that is neither is added to `skipped`, with its line and the
+  field at fault.
   """
   return jsonl.read(path, _conversation, skipped)
 
@@ -88,7 +104,9 @@ def _conversation(row: Any) -> dict:
   if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
     messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
   chat.check({'messages': messages})
-  return {'messages': [{'role': message['role'], 'content': message['content']} for message in messages]}
+  return {
+    'messages': [{'role': message['role'], 'content': message['content']} for message in messages]
+  }
 
 
 def from_ultrachat(turns: list[str]) -> list[dict]:
@@ -111,13 +129,17 @@ def _groups(items: Sequence[str], most: int, rng: random.Random) -> Iterator[Seq
 
 
 def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -> dict[str, int]:
-  """Splits `examples` by weight; the counts are exact to one and sum to `examples` (largest remainders)."""
+  """Splits `examples` by weight; the counts are exact to one and sum to `examples` (largest
+  remainders).
+  """
   names = list(names)
   for name, weight in weights.items():
     if name not in names:
       raise errors.unknown('task to weigh', name, names)
     if not 0 <= weight < float('inf'):
-      raise UserError(f'the weight of task {name!r} is {weight}; it must be a finite number, 0 or more')
+      raise UserError(
+        f'the weight of task {name!r} is {weight}; it must be a finite number, 0 or more'
+      )
   total = sum(weights.get(name, 1) for name in names)
   if not names or not examples:
     return {}
@@ -125,7 +147,9 @@ def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -
     raise UserError(f'cannot share out {examples} examples over weights that sum to {total}')
   exact = {name: examples * weights.get(name, 1) / total for name in names}
   counts = {name: int(share) for name, share in exact.items()}
-  for name in sorted(names, key=lambda name: counts[name] - exact[name])[:examples - sum(counts.values())]:
+  for name in sorted(names, key=lambda name: counts[name] - exact[name])[
+    : examples - sum(counts.values())
+  ]:
     counts[name] += 1
   return counts
 
@@ -143,22 +167,49 @@ def weighted(names: str) -> dict[str, float]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.conversations', description=__doc__.split('\n')[0])
-  parser.add_argument('--tasks', default='', help=f'comma-separated NAME or NAME:WEIGHT of {", ".join(tasks.TASKS)}')
-  parser.add_argument('--documents', default='', help='JSONL of cleaned documents, for tasks about them')
-  parser.add_argument('--held-out', type=float, default=0.05, help='share of the documents that data.tokenize held out')
-  parser.add_argument('--gsm8k', default='', help='JSONL of word problems (question, answer), for the task gsm8k')
+  parser = argparse.ArgumentParser(
+    prog='python -m data.conversations', description=__doc__.split('\n')[0]
+  )
+  parser.add_argument(
+    '--tasks', default='', help=f'comma-separated NAME or NAME:WEIGHT of {", ".join(tasks.TASKS)}'
+  )
+  parser.add_argument(
+    '--documents', default='', help='JSONL of cleaned documents, for tasks about them'
+  )
+  parser.add_argument(
+    '--held-out',
+    type=float,
+    default=0.05,
+    help='share of the documents that data.tokenize held out',
+  )
+  parser.add_argument(
+    '--gsm8k', default='', help='JSONL of word problems (question, answer), for the task gsm8k'
+  )
   parser.add_argument('--examples', type=int, default=10_000, help='demonstrations of the tasks')
   parser.add_argument('--turns', type=int, default=3, help='most questions in one conversation')
-  parser.add_argument('--split', choices=SPLITS, default='train', help='of the problems that are demonstrated')
-  parser.add_argument('--input', action='append', default=[], help='JSONL of conversations to add; may be repeated')
+  parser.add_argument(
+    '--split', choices=SPLITS, default='train', help='of the problems that are demonstrated'
+  )
+  parser.add_argument(
+    '--input', action='append', default=[], help='JSONL of conversations to add; may be repeated'
+  )
   parser.add_argument('--seed', type=int, default=0, help='of the problems and their order (0)')
   parser.add_argument('--out', required=True, help='the JSONL to write')
   args = parser.parse_args()
   weights = weighted(args.tasks)
-  made_by = tasks.make(weights, seed=args.seed, documents=args.documents, held_out=args.held_out, gsm8k=args.gsm8k)
-  counts = write(args.out, made_by, examples=args.examples, turns=args.turns, seed=args.seed,
-                 split=args.split, weights=weights, inputs=args.input)
+  made_by = tasks.make(
+    weights, seed=args.seed, documents=args.documents, held_out=args.held_out, gsm8k=args.gsm8k
+  )
+  counts = write(
+    args.out,
+    made_by,
+    examples=args.examples,
+    turns=args.turns,
+    seed=args.seed,
+    split=args.split,
+    weights=weights,
+    inputs=args.input,
+  )
   for name, count in counts.items():
     print(f'{name}: {count}')
 

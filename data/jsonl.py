@@ -1,6 +1,8 @@
-"""Rows of JSON Lines files: the one reader of them, of local files and buckets, plain or compressed.
+"""Rows of JSON Lines files: the one reader of them, of local files and buckets, plain or
+compressed.
 
-A row that cannot be used never ends the reading: it is left out, and `Skipped` says where it stood and why.
+A row that cannot be used never ends the reading: it is left out, and `Skipped` says where it stood
+and why.
 """
 
 import codecs
@@ -36,7 +38,9 @@ _LONE = re.compile('[\ud800-\udfff]')
 
 @dataclasses.dataclass
 class Skipped:
-  """What was left out of an input: how many rows, and of the first `KEPT` of them [place, cause]."""
+  """What was left out of an input: how many rows, and of the first `KEPT` of them [place,
+  cause].
+  """
 
   count: int = 0
   rows: list[list[str]] = dataclasses.field(default_factory=list)
@@ -76,14 +80,18 @@ def read(
   start: int = 0,
   stop: int | None = None,
 ) -> Iterator[T]:
-  """Yields `parse(row)` for each row of a JSON Lines file, empty lines apart; what cannot be used goes to `skipped`.
+  """Yields `parse(row)` for each row of a JSON Lines file, empty lines apart; what cannot be used
+  goes to `skipped`.
 
   A lone surrogate (half of a UTF-16 pair, which no encoding of text can hold) becomes U+FFFD.
 
   Args:
-    path: a path or URL that fsspec opens; its suffix (.gz, .bz2, .xz, .zst, ...) tells how it is compressed.
-    parse: makes what is wanted of a row's JSON value, or raises UserError with the cause to leave it out.
-    start, stop: of a file that is not compressed, the bytes in which a line must begin; None: to the end.
+    path: a path or URL that fsspec opens; its suffix (.gz, .bz2, .xz, .zst, ...) tells how it is
+      compressed.
+    parse: makes what is wanted of a row's JSON value, or raises UserError with the cause to leave
+      it out.
+    start, stop: of a file that is not compressed, the bytes in which a line must begin; None: to
+    the end.
 
   Raises:
     OSError: the file is not there or cannot be read.
@@ -115,7 +123,9 @@ def without_lone_surrogates(text: str) -> str:
 def _lines(
   path: str, skipped: Skipped, start: int, stop: int | None
 ) -> Iterator[tuple[Callable[[], str], bytes]]:
-  """(a function that tells its place, content) of each line that begins in bytes [start, stop) and is not blank."""
+  """(a function that tells its place, content) of each line that begins in bytes [start, stop) and
+  is not blank.
+  """
   number = 0
   with fsspec.open(path, 'rb', compression='infer') as opened:
     # The readline of a bucket's file takes no limit.
@@ -152,7 +162,9 @@ def _rest_of_line(file: BinaryIO) -> int:
 
 
 def _lines_before(path: str, start: int) -> int:
-  """How many lines of a file end before byte `start`. Read only for the place of a row that is skipped."""
+  """How many lines of a file end before byte `start`. Read only for the place of a row that is
+  skipped.
+  """
   count = 0
   if start:
     with fsspec.open(path, 'rb') as file:

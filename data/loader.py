@@ -1,7 +1,8 @@
-"""Batches of a token stream: `Loader.batch(step)` depends on the manifest, the seed, the step and the batch size alone.
+"""Batches of a token stream: `Loader.batch(step)` depends on the manifest, the seed, the step and
+the batch size alone.
 
-Neither restarts nor the number of hosts change what a step holds, and going on at a step costs nothing. Grain reads
-ahead in `Loader.iterate`.
+Neither restarts nor the number of hosts change what a step holds, and going on at a step costs
+nothing. Grain reads ahead in `Loader.iterate`.
 """
 
 import bisect
@@ -23,15 +24,16 @@ _ROUNDS = 8
 class Loader:
   """Rows of `seq_len` predictions, cut from the token shards of a manifest.
 
-  'windows': row i predicts tokens i * seq_len + 1 .. (i + 1) * seq_len of the stream from those one before, so every
-  token but the first is predicted once an epoch. What is left after the last whole row is dropped, or with `pad_last`
-  a padded row of its own.
-  'packed': whole documents share a row, as many as fit (see `pack`), and none predicts another's first token. One that
-  is longer than seq_len + 1 is cut there; one without a token to be learned is left out, so no row is without.
+  'windows': row i predicts tokens i * seq_len + 1 .. (i + 1) * seq_len of the stream from those one
+  before, so every token but the first is predicted once an epoch. What is left after the last whole
+  row is dropped, or with `pad_last` a padded row of its own. 'packed': whole documents share a row,
+  as many as fit (see `pack`), and none predicts another's first token. One that is longer than
+  seq_len + 1 is cut there; one without a token to be learned is left out, so no row is without.
 
-  Training (`pad_last=False`) starts over for ever: example n is in epoch n // rows, each epoch in an order of its own,
-  and one batch may hold the end of an epoch and the start of the next. With `pad_last` there is one epoch of
-  `steps_per_epoch` steps, the last filled with empty rows, and a later step is an IndexError.
+  Training (`pad_last=False`) starts over for ever: example n is in epoch n // rows, each epoch in
+  an order of its own, and one batch may hold the end of an epoch and the start of the next. With
+  `pad_last` there is one epoch of `steps_per_epoch` steps, the last filled with empty rows, and a
+  later step is an IndexError.
 
   Attributes:
     rows: rows of an epoch.
@@ -68,7 +70,8 @@ class Loader:
       cache: where files of a bucket are copied, see shards.local_file.
 
     Raises:
-      UserError: a shard is missing or damaged (named), the data is less than a row, or an argument is not allowed.
+      UserError: a shard is missing or damaged (named), the data is less than a row, or an argument
+        is not allowed.
       FileNotFoundError: there is no manifest.
     """
     if layout not in LAYOUTS:
@@ -86,8 +89,12 @@ class Loader:
     self._shuffle, self._pad_last, self._packed = shuffle, pad_last, layout == 'packed'
     self._stream = shards.Stream(self._folder, self.manifest, cache=cache)
     has_mask = self.manifest['kind'] == 'conversations'
-    self._mask = shards.Stream(self._folder, self.manifest, mask=True, cache=cache) if has_mask else None
-    self._starts = shards.document_index(self._folder, self.manifest, cache)[:, 0] if has_mask else None
+    self._mask = (
+      shards.Stream(self._folder, self.manifest, mask=True, cache=cache) if has_mask else None
+    )
+    self._starts = (
+      shards.document_index(self._folder, self.manifest, cache)[:, 0] if has_mask else None
+    )
     if self._packed:
       self._documents, self._row_ends = self._pack()
       self.rows = len(self._row_ends)
@@ -95,28 +102,42 @@ class Loader:
       self.rows = (math.ceil if pad_last else math.floor)((self.tokens - 1) / seq_len)
     self.steps_per_epoch = math.ceil(self.rows / batch_size)
     if self.rows < 1:
-      raise UserError(f'{manifest}: {self.tokens} tokens do not make one row of seq_len {seq_len} in layout {layout!r}')
+      raise UserError(
+        f'{manifest}: {self.tokens} tokens do not make one row of seq_len {seq_len} in layout '
+        f'{layout!r}'
+      )
 
-  def batch(self, step: int, host: int = 0, hosts: int = 1, parts: int = 1) -> dict[str, np.ndarray]:
-    """The rows of one step that are one host's: hosts in order make the batch that one host alone would get.
+  def batch(
+    self, step: int, host: int = 0, hosts: int = 1, parts: int = 1
+  ) -> dict[str, np.ndarray]:
+    """The rows of one step that are one host's: hosts in order make the batch that one host alone
+    would get.
 
-    With `parts` that is so for each of that many equal parts of the batch (microbatches), which follow one another.
+    With `parts` that is so for each of that many equal parts of the batch (microbatches), which
+    follow one another.
 
     Returns:
       inputs, targets: int32 [batch_size / hosts, seq_len]; 0 on padding.
-      segment_ids: int32, 1.. in each row, one for each document (or what a row has of it); 0 on padding.
+      segment_ids: int32, 1.. in each row, one for each document (or what a row has of it); 0 on
+        padding.
       positions: int32, from 0 in each segment.
-      weights: float32, 0 on padding, on targets that are not to be learned and, in 'packed', on another segment's.
+      weights: float32, 0 on padding, on targets that are not to be learned and, in 'packed', on
+        another segment's.
 
     Raises:
-      IndexError: step < 0, or past the end with `pad_last`. UserError: hosts must divide each part; a damaged shard.
+      IndexError: step < 0, or past the end with `pad_last`. UserError: hosts must divide each part;
+        a damaged shard.
     """
     if step < 0 or (self._pad_last and step >= self.steps_per_epoch):
-      raise IndexError(f'step {step} is not in [0, {self.steps_per_epoch if self._pad_last else "inf"})')
+      raise IndexError(
+        f'step {step} is not in [0, {self.steps_per_epoch if self._pad_last else "inf"})'
+      )
     return self.rows_of(share(step, self._batch_size, host, hosts, parts))
 
   def rows_of(self, examples: np.ndarray) -> dict[str, np.ndarray]:
-    """The fields of `batch` for these examples, int64 [n], numbered from the first of the first step."""
+    """The fields of `batch` for these examples, int64 [n], numbered from the first of the first
+    step.
+    """
     row_spans = [self._spans(row) for row in self._order(examples)]
     tokens, length = self._read(self._stream, row_spans)
     valid = np.arange(1, self._width) < length[:, None]
@@ -135,7 +156,9 @@ class Loader:
       'weights': weights.astype(np.float32),
     }
 
-  def iterate(self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1) -> Iterator[dict[str, np.ndarray]]:
+  def iterate(
+    self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1
+  ) -> Iterator[dict[str, np.ndarray]]:
     """`batch` of steps start .. stop - 1, read ahead."""
     return read_ahead(lambda step: self.batch(step, host, hosts, parts), start, stop)
 
@@ -147,7 +170,9 @@ class Loader:
     """The row of each example; `rows` and beyond are the empty rows after the end."""
     if self._pad_last:
       end = np.maximum(examples, self.rows)  # stay as they are
-      return np.where(examples < self.rows, self._shuffled(np.minimum(examples, self.rows - 1), 0), end).tolist()
+      return np.where(
+        examples < self.rows, self._shuffled(np.minimum(examples, self.rows - 1), 0), end
+      ).tolist()
     epochs, index = np.divmod(examples, self.rows)
     for epoch in np.unique(epochs).tolist():
       index[epochs == epoch] = self._shuffled(index[epochs == epoch], epoch)
@@ -166,10 +191,15 @@ class Loader:
     start = row * (self._width - 1)
     return [(start, min(start + self._width, self.tokens))]
 
-  def _read(self, stream: shards.Stream, row_spans: list[list[tuple[int, int]]]) -> tuple[np.ndarray, np.ndarray]:
+  def _read(
+    self, stream: shards.Stream, row_spans: list[list[tuple[int, int]]]
+  ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of int32 [rows, seq_len + 1], filled up with zeros, and how much of each is filled."""
     parts = iter(stream.read(span for row in row_spans for span in row))
-    values, length = np.zeros((len(row_spans), self._width), np.int32), np.zeros(len(row_spans), np.int64)
+    values, length = (
+      np.zeros((len(row_spans), self._width), np.int32),
+      np.zeros(len(row_spans), np.int64),
+    )
     for i, row in enumerate(row_spans):
       for _ in row:
         part = next(parts)
@@ -177,8 +207,12 @@ class Loader:
         length[i] += len(part)
     return values, length
 
-  def _document_starts(self, tokens: np.ndarray, row_spans: list[list[tuple[int, int]]]) -> np.ndarray:
-    """bool [rows, seq_len + 1]: where documents begin. No token of its own begins a conversation: the index says."""
+  def _document_starts(
+    self, tokens: np.ndarray, row_spans: list[list[tuple[int, int]]]
+  ) -> np.ndarray:
+    """bool [rows, seq_len + 1]: where documents begin. No token of its own begins a conversation:
+    the index says.
+    """
     if self._starts is None:
       return tokens == self.manifest['document_start']
     starts = np.zeros(tokens.shape, bool)
@@ -203,15 +237,24 @@ class Loader:
 
 
 def share(step: int, batch_size: int, host: int, hosts: int, parts: int = 1) -> np.ndarray:
-  """The examples of a step that are one host's. Raises UserError if hosts do not divide the parts of the batch."""
+  """The examples of a step that are one host's. Raises UserError if hosts do not divide the parts
+  of the batch.
+  """
   if batch_size % (hosts * parts) or not 0 <= host < hosts:
-    raise UserError(f'batch size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (host {host})')
+    raise UserError(
+      f'batch size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (host '
+      f'{host})'
+    )
   examples = step * batch_size + np.arange(batch_size).reshape(parts, hosts, -1)
   return examples[:, host].reshape(-1)
 
 
-def read_ahead(batch: Callable[[int], dict], start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-  """`batch` of steps start .. stop - 1, read ahead by two threads of Grain's; no process is started."""
+def read_ahead(
+  batch: Callable[[int], dict], start: int, stop: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """`batch` of steps start .. stop - 1, read ahead by two threads of Grain's; no process is
+  started.
+  """
   steps = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
@@ -219,8 +262,9 @@ def read_ahead(batch: Callable[[int], dict], start: int, stop: int) -> Iterator[
 def pack(lengths: np.ndarray, size: int) -> np.ndarray:
   """The row of each document when rows hold `size` tokens: best fit, longest first.
 
-  Works on the histogram of lengths, as in Krell et al. 2021 (arXiv 2107.02027), so a million documents take no longer
-  than the number of different lengths asks for. All rows of one group have the same space left and the same lengths.
+  Works on the histogram of lengths, as in Krell et al. 2021 (arXiv 2107.02027), so a million
+  documents take no longer than the number of different lengths asks for. All rows of one group have
+  the same space left and the same lengths.
 
   Args:
     lengths: int [n], each in 1..size.
@@ -245,7 +289,9 @@ def pack(lengths: np.ndarray, size: int) -> np.ndarray:
     while count:
       at = bisect.bisect_left(spaces, length)
       space = spaces[at] if at < len(spaces) else size
-      rows, held = groups[space].pop() if at < len(spaces) else (math.ceil(count / (size // length)), ())
+      rows, held = (
+        groups[space].pop() if at < len(spaces) else (math.ceil(count / (size // length)), ())
+      )
       if at < len(spaces) and not groups[space]:
         del groups[spaces.pop(at)]
       times = space // length
@@ -273,10 +319,12 @@ def pack(lengths: np.ndarray, size: int) -> np.ndarray:
 
 
 def permute(index: np.ndarray, size: int, key: str) -> np.ndarray:
-  """Where a pseudo-random permutation of range(size) sends each index, at a cost that does not depend on size.
+  """Where a pseudo-random permutation of range(size) sends each index, at a cost that does not
+  depend on size.
 
-  A Feistel network over the next even power of two, walked on while out of range (Black and Rogaway 2002, "Ciphers
-  with arbitrary finite domains", section 3). It is ours because no library's promises the same order for ever.
+  A Feistel network over the next even power of two, walked on while out of range (Black and Rogaway
+  2002, "Ciphers with arbitrary finite domains", section 3). It is ours because no library's
+  promises the same order for ever.
 
   Args:
     index: int [n], each in [0, size).

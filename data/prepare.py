@@ -1,4 +1,6 @@
-"""What a training run reads: token shards that are there already, or made from text or conversations when it starts."""
+"""What a training run reads: token shards that are there already, or made from text or
+conversations when it starts.
+"""
 
 from typing import Any
 
@@ -25,28 +27,47 @@ def manifests(config: Any, chat_format: chat.Format, folder: files.Path) -> tupl
     return source, data.val or None
   if not source:
     if config.stage != 'sft' or not data.tasks:
-      raise UserError("config.data.train is '': give a manifest.json or text files (or, for sft, config.data.tasks)")
+      raise UserError(
+        "config.data.train is '': give a manifest.json or text files (or, for sft, "
+        'config.data.tasks)'
+      )
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, files.as_path(source))
   max_tokens = config.seq_len + 1 if config.stage == 'sft' else None  # what a row holds
-  made = tokenize.tokenize(source, folder, chat_format, held_out=0.0 if data.val else data.held_out,
-                           max_tokens=max_tokens)
-  val = str(folder / 'val' / 'manifest.json') if 'val' in made and made['val']['documents'] else None
+  made = tokenize.tokenize(
+    source, folder, chat_format, held_out=0.0 if data.val else data.held_out, max_tokens=max_tokens
+  )
+  val = (
+    str(folder / 'val' / 'manifest.json') if 'val' in made and made['val']['documents'] else None
+  )
   return str(folder / 'train' / 'manifest.json'), data.val or val
 
 
 def _demonstrate(config: Any, path: files.AnyPath) -> None:
-  """Writes the conversations that the tasks of a config make, unless they were made from the same before.
+  """Writes the conversations that the tasks of a config make, unless they were made from the same
+  before.
 
-  What they were made from stands beside them, in NAME.json, and is written after them: a killed run makes them again.
+  What they were made from stands beside them, in NAME.json, and is written after them: a killed run
+  makes them again.
   """
   data, origin = config.data, path.with_suffix('.json')
   weights, options = conversations.weighted(data.tasks), tasks.options(config.data)
-  made_from = {'weights': weights, 'examples': data.examples, 'turns': data.turns,
-               'seed': config.seed, 'tasks': tasks.fingerprint(weights, **options)}
+  made_from = {
+    'weights': weights,
+    'examples': data.examples,
+    'turns': data.turns,
+    'seed': config.seed,
+    'tasks': tasks.fingerprint(weights, **options),
+  }
   if path.exists() and origin.exists() and files.read_json(origin) == made_from:
     return
   origin.unlink(missing_ok=True)
-  conversations.write(path, tasks.make(weights, **options), examples=data.examples, turns=data.turns,
-                      seed=config.seed, weights=weights)
+  conversations.write(
+    path,
+    tasks.make(weights, **options),
+    examples=data.examples,
+    turns=data.turns,
+    seed=config.seed,
+    weights=weights,
+  )
   files.write_json(origin, made_from)

@@ -7,9 +7,9 @@ A folder holds manifest.json and, for each shard,
     documents-00007.npy           int64 [documents, 2]: where each starts in the shard; offset in it of its first token
                                   to be learned (its length if none)
 
-The stream is the shards' tokens one after the other. A document of text begins with the id `document_start`, which occurs
-nowhere else; where a conversation begins only documents-*.npy tells. `chat_format` is a digest of how conversations were
-written.
+The stream is the shards' tokens one after the other. A document of text begins with the id
+`document_start`, which occurs nowhere else; where a conversation begins only documents-*.npy tells.
+`chat_format` is a digest of how conversations were written.
 """
 
 import concurrent.futures
@@ -43,7 +43,9 @@ class Builder:
     self.tokens = self.bytes = 0
 
   def add(self, ids: Sequence[int], mask: Sequence[int] | None, size: int) -> None:
-    """Adds a document: its ids, which of them are to be learned (None: all but the first), its bytes of UTF-8."""
+    """Adds a document: its ids, which of them are to be learned (None: all but the first), its
+    bytes of UTF-8.
+    """
     first = 1 if mask is None else next((i for i, m in enumerate(mask) if m), len(ids))
     self._documents.append((self.tokens, first))
     self._ids.append(np.array(ids, self._dtype))
@@ -53,13 +55,17 @@ class Builder:
     self.bytes += size
 
   def write(self, folder: files.AnyPath, index: int) -> dict | None:
-    """Writes the shard's files, each whole or not at all; returns its line in the manifest, None if it is empty."""
+    """Writes the shard's files, each whole or not at all; returns its line in the manifest, None if
+    it is empty.
+    """
     if not self._documents:
       return None
     line = {'tokens': self.tokens, 'documents': len(self._documents), 'bytes': self.bytes}
     line |= _write_records(folder / f'tokens-{index:05d}.array_record', np.concatenate(self._ids))
     if self._masks:
-      line['mask'] = _write_records(folder / f'mask-{index:05d}.array_record', np.concatenate(self._masks))
+      line['mask'] = _write_records(
+        folder / f'mask-{index:05d}.array_record', np.concatenate(self._masks)
+      )
     path = folder / f'documents-{index:05d}.npy'
     with files.atomic_path(path) as temporary:
       with open(temporary, 'wb') as f:
@@ -85,25 +91,35 @@ def _describe(name: str, written: pathlib.Path) -> dict:
 def manifest(head: dict, shards: Iterable[dict | None]) -> dict:
   """A manifest of the shards that are not empty, with their totals."""
   shards = [shard for shard in shards if shard]
-  return head | {key: sum(s[key] for s in shards) for key in ('tokens', 'documents', 'bytes')} | {'shards': shards}
+  return (
+    head
+    | {key: sum(s[key] for s in shards) for key in ('tokens', 'documents', 'bytes')}
+    | {'shards': shards}
+  )
 
 
 def read_manifest(path: files.Path, verify: bool = True) -> dict:
-  """Reads a manifest and checks its files: that they are there, and hold the bytes that were written.
+  """Reads a manifest and checks its files: that they are there, and hold the bytes that were
+  written.
 
   Args:
     path: manifest.json.
-    verify: whether to compare digests too. That reads every file once, by several threads (about 1 GB/s for each core);
-      afterwards a large file is not read again until it changes (`data.sources.sha256`). Files in a bucket are compared
-      when they are copied (`local_file`).
+    verify: whether to compare digests too. That reads every file once, by several threads (about 1
+      GB/s for each core); afterwards a large file is not read again until it changes
+      (`data.sources.sha256`). Files in a bucket are compared when they are copied (`local_file`).
 
   Raises:
-    FileNotFoundError: there is no manifest. UserError: it is not one, or names the file that is missing or damaged.
+    FileNotFoundError: there is no manifest. UserError: it is not one, or names the file that is
+      missing or damaged.
   """
   value = files.read_json(path)
   if not isinstance(value, dict) or value.get('version') != VERSION or 'shards' not in value:
-    raise UserError(f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)')
-  described = [part for shard in value['shards'] for part in (shard, shard['index'], shard.get('mask')) if part]
+    raise UserError(
+      f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)'
+    )
+  described = [
+    part for shard in value['shards'] for part in (shard, shard['index'], shard.get('mask')) if part
+  ]
   folder = files.as_path(path).parent
   paths = [files.within(folder, part['file'], path) for part in described]
   if buckets.is_url(folder):
@@ -122,7 +138,8 @@ def read_manifest(path: files.Path, verify: bool = True) -> dict:
 
 
 def local_file(folder: files.Path, part: dict, cache: str) -> pathlib.Path:
-  """Where a file that a manifest describes can be read: itself, or in a bucket a copy of it, made when it is first asked for.
+  """Where a file that a manifest describes can be read: itself, or in a bucket a copy of it, made
+  when it is first asked for.
 
   Args:
     folder: the manifest's.
@@ -147,7 +164,9 @@ def local_file(folder: files.Path, part: dict, cache: str) -> pathlib.Path:
 def _verify(folder: pathlib.Path, described: list[dict]) -> None:
   """Raises UserError that names a file whose digest is not the manifest's."""
   with concurrent.futures.ThreadPoolExecutor(VERIFY_THREADS) as pool:
-    digests = pool.map(lambda part: sources.sha256(sources.describe(folder / part['file'])), described)
+    digests = pool.map(
+      lambda part: sources.sha256(sources.describe(folder / part['file'])), described
+    )
     for part, digest in zip(described, digests, strict=True):
       if digest != part['sha256']:
         pool.shutdown(cancel_futures=True)
@@ -155,7 +174,9 @@ def _verify(folder: pathlib.Path, described: list[dict]) -> None:
 
 
 def document_index(folder: files.Path, manifest: dict, cache: str = '') -> np.ndarray:
-  """int64 [documents, 2]: where each starts in the stream, and the offset in it of its first token to be learned."""
+  """int64 [documents, 2]: where each starts in the stream, and the offset in it of its first token
+  to be learned.
+  """
   base = 0
   parts = []
   for shard in manifest['shards']:
@@ -206,7 +227,9 @@ class Stream:
     try:
       data = self._reader(shard).read(numbers)
     except (ValueError, IndexError, RuntimeError) as error:
-      raise UserError(f'shard file {self._folder / self._parts[shard]["file"]} is damaged: {error}') from error
+      raise UserError(
+        f'shard file {self._folder / self._parts[shard]["file"]} is damaged: {error}'
+      ) from error
     return {n: np.frombuffer(d, self._dtype) for n, d in zip(numbers, data, strict=True)}
 
   def _open(self, shard: int) -> ArrayRecordReader:

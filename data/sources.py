@@ -1,6 +1,8 @@
-"""Input files: found by globs in local folders and in buckets, and known by the digest of their content.
+"""Input files: found by globs in local folders and in buckets, and known by the digest of their
+content.
 
-The digest of a large file is remembered under `CACHE`, so that a start does not read again what has not changed.
+The digest of a large file is remembered under `CACHE`, so that a start does not read again what has
+not changed.
 """
 
 import contextlib
@@ -33,7 +35,8 @@ class File(NamedTuple):
     path: local path or URL.
     size: bytes.
     stamp: a text that is another one after the file was written again.
-    changed: when it was last written, in seconds since 1970; 0 in a bucket, where the stamp alone tells.
+    changed: when it was last written, in seconds since 1970; 0 in a bucket, where the stamp alone
+      tells.
   """
 
   path: str
@@ -43,10 +46,12 @@ class File(NamedTuple):
 
 
 def find(inputs: Inputs) -> list[File]:
-  """The files that paths, URLs or globs (a sequence, or one string of them between commas) match, sorted, each once.
+  """The files that paths, URLs or globs (a sequence, or one string of them between commas) match,
+  sorted, each once.
 
   Raises:
-    FileNotFoundError: one matches no file. UserError: it is of a kind that fsspec does not know or has no package for.
+    FileNotFoundError: one matches no file. UserError: it is of a kind that fsspec does not know or
+      has no package for.
   """
   patterns = inputs.split(',') if isinstance(inputs, str) else inputs
   found = {}
@@ -77,8 +82,8 @@ def sha256(file: File, now: Callable[[], float] = time.time) -> str:
   """Hex SHA-256 of a file's bytes, from memory where it has not changed since they were last read.
 
   Args:
-    now: gives the time in seconds since 1970. A file that was written just now is read again next time, as a change
-      within the resolution of the file system's times would not show.
+    now: gives the time in seconds since 1970. A file that was written just now is read again next
+      time, as a change within the resolution of the file system's times would not show.
   """
   note = CACHE / f'{hashlib.sha256(file.path.encode()).hexdigest()}.json'
   known = {'path': file.path, 'stamp': file.stamp}

@@ -1,7 +1,8 @@
-"""Which documents are held out from training: decided here alone, for token shards, tokenizers and tasks.
+"""Which documents are held out from training: decided here alone, for token shards, tokenizers and
+tasks.
 
-A document is held out by the hash of its near-duplicate cluster (else of its id), so that copies stay on one side,
-whatever the order, the number and the files of the documents.
+A document is held out by the hash of its near-duplicate cluster (else of its id), so that copies
+stay on one side, whatever the order, the number and the files of the documents.
 """
 
 import hashlib
@@ -12,7 +13,9 @@ from typing import Any
 
 
 def split_hash(document: dict[str, Any]) -> float:
-  """A hash in [0, 1) that is equal for all documents of a cluster: held out are those below the `cutoff`."""
+  """A hash in [0, 1) that is equal for all documents of a cluster: held out are those below the
+  `cutoff`.
+  """
   key = (
     (document.get('metadata') or {}).get('cluster')
     or document.get('id')
@@ -26,8 +29,8 @@ def split_hash(document: dict[str, Any]) -> float:
 def cutoff(hashes: Iterable[float], held_out: float) -> float:
   """The split hash below which a document is held out.
 
-  It is `held_out`, moved just enough that at least one cluster is held out and at least one is not. A single cluster is
-  not held out.
+  It is `held_out`, moved just enough that at least one cluster is held out and at least one is not.
+  A single cluster is not held out.
 
   Args:
     hashes: split hashes of all documents, or of any that include the smallest and the largest.

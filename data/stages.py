@@ -1,4 +1,6 @@
-"""The data stages of a recipe, as train.py runs them: each reads and writes folders of `workdir` and can go on after a kill."""
+"""The data stages of a recipe, as train.py runs them: each reads and writes folders of `workdir`
+and can go on after a kill.
+"""
 
 import pathlib
 
@@ -29,11 +31,17 @@ def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:
   """A byte-level BPE of the documents that are not held out into tokenizer/."""
-  train_tokenizer.train_files(workdir / 'clean' / 'documents.jsonl', config.vocab_size, workdir / 'tokenizer',
-                              held_out=config.held_out)
+  train_tokenizer.train_files(
+    workdir / 'clean' / 'documents.jsonl',
+    config.vocab_size,
+    workdir / 'tokenizer',
+    held_out=config.held_out,
+  )
 
 
 def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
   """clean/documents.jsonl into token shards, tokens/train and tokens/val."""
   trained = chat.load(str(workdir / 'tokenizer' / 'tokenizer.json'))
-  tokenize_lib.tokenize(workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out)
+  tokenize_lib.tokenize(
+    workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out
+  )

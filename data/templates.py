@@ -1,14 +1,19 @@
-"""Chat templates: the Jinja text that comes with a model, reduced to the text that it puts between what is said.
+"""Chat templates: the Jinja text that comes with a model, reduced to the text that it puts between
+what is said.
 
-In a conversation an optional system turn is followed by questions and answers by turns. Whatever a template does, what it
-writes around their texts comes to a few constant strings, a `Layout`. They are read off probe conversations rendered with
-the template, which may hold dates, a default system turn or a name for the assistant of its own; other probes then prove
-that the strings give what the template gives. So no model's format has to be known here.
+In a conversation an optional system turn is followed by questions and answers by turns. Whatever a
+template does, what it writes around their texts comes to a few constant strings, a `Layout`. They
+are read off probe conversations rendered with the template, which may hold dates, a default system
+turn or a name for the assistant of its own; other probes then prove that the strings give what the
+template gives. So no model's format has to be known here.
 
-    [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead ANSWER ... trail end
+    [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead
+    ANSWER ... trail end
 
-A template is somebody else's program. Jinja's sandbox bounds what it can reach, but not its time and
-memory: two nested loops, a list doubled sixty times (`[x, x]`) or `9**(9**9)` would never end. So it runs
+A template is somebody else's program. Jinja's sandbox bounds what it can reach, but not its time
+and
+memory: two nested loops, a list doubled sixty times (`[x, x]`) or `9**(9**9)` would never end. So
+  it runs
 in a process of its own, which the operating system ends at a limit.
 """
 
@@ -32,19 +37,23 @@ import jinja2.sandbox
 from lm import errors, files
 from lm.errors import UserError
 
-# Formats for a model that has none, by name. `bos_token` and the like are the tokenizer's (see `variables`).
+# Formats for a model that has none, by name. `bos_token` and the like are the tokenizer's (see
+# `variables`).
 NAMED = {
   'deepdive': (
     '{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}'
     '{% if add_generation_prompt %}<|assistant|>{% endif %}'
   ),
   'chatml': (
-    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}{% "
+    'endfor %}'
     "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
   ),
   'llama3': (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ '\n\n' + m.content | trim }}"
-    "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}{% endif %}"
+    '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ '
+    "'\n\n' + m.content | trim }}"
+    '<|eot_id|>{% endfor %}{% if add_generation_prompt '
+    "%}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}{% endif %}"
   ),
 }
 # Their special tokens besides bos_token.
@@ -53,12 +62,21 @@ SPECIAL_TOKENS = {
   'chatml': ('<|im_start|>', '<|im_end|>'),
   'llama3': ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
 }
-DAY = datetime.date(2025, 1, 1)  # "today" of templates that tell the date: data must not depend on the day it is made
+# "today" of templates that tell the date: data must not depend on the day it is made
+DAY = datetime.date(2025, 1, 1)
 CPU_SECONDS = 5  # of processor time for all that is rendered; published templates take 0.2
 WALL_SECONDS = 300  # for the same, on a machine that is busy with other things
 MEMORY_BYTES = 2**30  # address space of its process, Python included
 MAX_CHARS = 100_000  # of a template, and of a conversation that it renders
-VARIABLES = ('bos_token', 'eos_token', 'unk_token', 'pad_token', 'sep_token', 'cls_token', 'mask_token')
+VARIABLES = (
+  'bos_token',
+  'eos_token',
+  'unk_token',
+  'pad_token',
+  'sep_token',
+  'cls_token',
+  'mask_token',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,16 +110,16 @@ class Layout:
 def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -> Layout:
   """The layout of a Jinja chat template.
 
-  What comes before an answer is what the template prompts the model with, also where it writes finished conversations
-  otherwise (Qwen3 puts an empty thought before their last answer).
+  What comes before an answer is what the template prompts the model with, also where it writes
+  finished conversations otherwise (Qwen3 puts an empty thought before their last answer).
 
   Args:
     variables: special tokens that the template may name, as of `variables`.
     today: the date that it may tell.
 
   Raises:
-    UserError: the template is broken, takes more time or memory than the limits of this module, or does
-      more than put constant text around what is said.
+    UserError: the template is broken, takes more time or memory than the limits of this module, or
+      does more than put constant text around what is said.
   """
   if len(source) > MAX_CHARS:
     raise UserError(f'the chat template is {len(source):,} characters long; allowed: {MAX_CHARS:,}')
@@ -109,14 +127,22 @@ def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -
 
 
 @functools.lru_cache(maxsize=64)
-def _derive_apart(source: str, variables: tuple[tuple[str, str], ...], today: datetime.date,
-                  cpu_seconds: int) -> Layout:
+def _derive_apart(
+  source: str, variables: tuple[tuple[str, str], ...], today: datetime.date, cpu_seconds: int
+) -> Layout:
   """`derive` in a process of its own."""
   request = json.dumps([source, dict(variables), today.isoformat(), cpu_seconds])
   command = [sys.executable, '-c', 'from data import templates; templates.answer()']
   try:
-    done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], input=request, text=True,
-                          capture_output=True, timeout=WALL_SECONDS, check=False)
+    done = subprocess.run(
+      command,
+      cwd=pathlib.Path(__file__).parents[1],
+      input=request,
+      text=True,
+      capture_output=True,
+      timeout=WALL_SECONDS,
+      check=False,
+    )
   except subprocess.TimeoutExpired as error:
     raise UserError(f'the chat template takes more than {WALL_SECONDS} s') from error
   if -done.returncode in (signal.SIGKILL, signal.SIGXCPU):
@@ -132,7 +158,9 @@ def _derive_apart(source: str, variables: tuple[tuple[str, str], ...], today: da
 
 
 def answer() -> None:
-  """Answers a request of `_derive_apart` on standard input by {layout} or {error}, within limits that it sets."""
+  """Answers a request of `_derive_apart` on standard input by {layout} or {error}, within limits
+  that it sets.
+  """
   source, variables, today, cpu_seconds = json.load(sys.stdin)
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
@@ -169,7 +197,12 @@ def _failures_told() -> Iterator[None]:
 
 def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   def render(messages, prompt=True):
-    given = {'messages': messages, 'add_generation_prompt': prompt, 'tools': None, 'documents': None}
+    given = {
+      'messages': messages,
+      'add_generation_prompt': prompt,
+      'tools': None,
+      'documents': None,
+    }
     parts, length = [], 0
     with _failures_told():
       for part in template.generate(given | variables):
@@ -186,7 +219,10 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   end = _cut(render(talk[:2], prompt=False), said[:2])[-1]
   lead = before.removeprefix(reply)
   if not before.startswith(reply) or lead.strip():
-    raise UserError(f'the chat template prompts with {reply!r} but writes {before!r} before an answer that was given')
+    raise UserError(
+      f'the chat template prompts with {reply!r} but writes {before!r} before an answer that was '
+      'given'
+    )
   trail = follow[: len(follow) - len(follow.lstrip())]
   if end.startswith(trail):
     follow, end = follow.removeprefix(trail), end.removeprefix(trail)
@@ -203,7 +239,9 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   rendered = render(spaced)
   stripped = {m['role'] for m in spaced if m['content'] not in rendered}
   layout = dataclasses.replace(layout, stripped=tuple(sorted(stripped)))
-  _prove(layout, render, [talk[:1], talk[:3], talk, _talk(['Two\nlines', ' Spaces  inside ', '1 + 1'])])
+  _prove(
+    layout, render, [talk[:1], talk[:3], talk, _talk(['Two\nlines', ' Spaces  inside ', '1 + 1'])]
+  )
   if not render(talk[:4], prompt=False).endswith(said[3] + trail + end):
     raise UserError('the chat template ends conversations of different lengths in different ways')
   return layout
@@ -215,7 +253,9 @@ def _talk(texts: Sequence[str], system: str | None = None) -> list[dict]:
 
 
 def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
-  """What stands before, between and after `texts`. Raises UserError unless each comes once, in order."""
+  """What stands before, between and after `texts`. Raises UserError unless each comes once, in
+  order.
+  """
   parts = []
   for text in texts:
     part, found, rendered = rendered.partition(text)
@@ -228,11 +268,15 @@ def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
 def _prove(layout: Layout, render: Any, talks: Sequence[list[dict]]) -> None:
   for talk in talks:
     if layout.text(talk) != (rendered := render(talk)):
-      raise UserError(f'the chat template writes more than constant text around the turns: {rendered[:200]!r}')
+      raise UserError(
+        f'the chat template writes more than constant text around the turns: {rendered[:200]!r}'
+      )
 
 
 class _Generation(jinja2.ext.Extension):
-  """`{% generation %}` marks the assistant's text for Hugging Face's trainers: its body as it is."""
+  """`{% generation %}` marks the assistant's text for Hugging Face's trainers: its body as it
+  is.
+  """
 
   tags = frozenset({'generation'})
 
@@ -242,7 +286,9 @@ class _Generation(jinja2.ext.Extension):
 
 
 def _environment(today: datetime.date) -> jinja2.Environment:
-  """What transformers (apply_chat_template) gives a template: a sandbox, as it is somebody else's program."""
+  """What transformers (apply_chat_template) gives a template: a sandbox, as it is somebody else's
+  program.
+  """
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
     trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols', _Generation]
   )
@@ -251,7 +297,9 @@ def _environment(today: datetime.date) -> jinja2.Environment:
     raise jinja2.TemplateError(message)
 
   def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+      value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
   environment.filters['tojson'] = tojson
   environment.globals |= {'raise_exception': refuse, 'strftime_now': today.strftime}
@@ -259,11 +307,13 @@ def _environment(today: datetime.date) -> jinja2.Environment:
 
 
 def find(name: str, folder: pathlib.Path | None) -> tuple[str | None, str]:
-  """The text of a template, and where it stands: a file, or one of NAMED. The text is None if 'auto' finds none.
+  """The text of a template, and where it stands: a file, or one of NAMED. The text is None if
+  'auto' finds none.
 
   Args:
     name: 'auto' (the folder's own), one of NAMED, or the path of a .jinja file.
-    folder: of a tokenizer; holds chat_template.jinja, or tokenizer_config.json with a chat_template. None: there is none.
+    folder: of a tokenizer; holds chat_template.jinja, or tokenizer_config.json with a
+      chat_template. None: there is none.
   """
   if name in NAMED:
     return NAMED[name], name
@@ -300,7 +350,9 @@ def variables(folder: pathlib.Path | None) -> dict[str, str]:
   for name, value in found.items():
     found[name] = value.get('content') if isinstance(value, dict) else value
     if not isinstance(found[name], str):
-      raise UserError(f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a text')
+      raise UserError(
+        f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a text'
+      )
   return found
 
 

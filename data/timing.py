@@ -1,4 +1,6 @@
-"""Comparing speeds: what is compared runs by turns, so that a load which comes and goes meets all; ratios are of a round."""
+"""Comparing speeds: what is compared runs by turns, so that a load which comes and goes meets all;
+ratios are of a round.
+"""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

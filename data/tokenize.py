@@ -1,14 +1,17 @@
 """Documents to token shards: OUT/train and OUT/val, in the form of data/shards.py.
 
-    python -m data.tokenize --input='clean/*.jsonl' --tokenizer=SPEC --out=DIR [--held-out=0.05 --workers=N]
+    python -m data.tokenize --input='clean/*.jsonl' --tokenizer=SPEC --out=DIR [--held-out=0.05
+    --workers=N]
 
-Input files are paths, URLs (s3://, gs://) or globs. Those named *.jsonl, or *.jsonl.gz and the like, have a document a line,
-{"text": ..., "id": ..., "metadata": {"cluster": ...}}, or a conversation a line, {"messages": [...]}; any other file is one
-document of plain text. What cannot be used is skipped, counted, and listed with its cause in OUT/skipped.jsonl.
+Input files are paths, URLs (s3://, gs://) or globs. Those named *.jsonl, or *.jsonl.gz and the
+like, have a document a line, {"text": ..., "id": ..., "metadata": {"cluster": ...}}, or a
+conversation a line, {"messages": [...]}; any other file is one document of plain text. What cannot
+be used is skipped, counted, and listed with its cause in OUT/skipped.jsonl.
 
-Which documents are held out is decided by data/split.py. The input is cut into parts of `shard_bytes` whatever the number of
-workers, and a part makes one shard of each split. The work is done in OUT/.tokenize and moved when complete: a killed run goes
-on where it was, and the bytes depend neither on that nor on the number of workers. OUT is locked meanwhile.
+Which documents are held out is decided by data/split.py. The input is cut into parts of
+`shard_bytes` whatever the number of workers, and a part makes one shard of each split. The work is
+done in OUT/.tokenize and moved when complete: a killed run goes on where it was, and the bytes
+depend neither on that nor on the number of workers. OUT is locked meanwhile.
 """
 
 import argparse
@@ -39,7 +42,8 @@ SPLITS = ('train', 'val')
 
 
 class Span(NamedTuple):
-  """A part of a file: the rows that begin in bytes [start, stop) of a JSONL file, or a whole file (`stop` is None).
+  """A part of a file: the rows that begin in bytes [start, stop) of a JSONL file, or a whole file
+  (`stop` is None).
 
   Attributes:
     path: local path or URL.
@@ -71,7 +75,9 @@ def spans(found: Sequence[sources.File], size: int) -> list[Span]:
 
 
 def check_document(row: Any) -> dict:
-  """Returns a row that is a document or a conversation. Raises UserError that says what is wrong with another."""
+  """Returns a row that is a document or a conversation. Raises UserError that says what is wrong
+  with another.
+  """
   if not isinstance(row, dict) or not (isinstance(row.get('text'), str) or 'messages' in row):
     raise UserError('neither a document with "text" nor a conversation with "messages"')
   if not isinstance(row.get('metadata') or {}, dict):
@@ -79,7 +85,9 @@ def check_document(row: Any) -> dict:
   return row
 
 
-def documents(all_spans: Iterable[Span], skipped: jsonl.Skipped, parse: Callable[[dict], T] = check_document) -> Iterator[T]:
+def documents(
+  all_spans: Iterable[Span], skipped: jsonl.Skipped, parse: Callable[[dict], T] = check_document
+) -> Iterator[T]:
   """Yields `parse(document)` for the documents of spans; what cannot be used is added to `skipped`.
 
   Args:
@@ -89,7 +97,9 @@ def documents(all_spans: Iterable[Span], skipped: jsonl.Skipped, parse: Callable
   """
   for span in all_spans:
     if '.jsonl' in pathlib.PurePosixPath(span.path).suffixes[-2:]:
-      yield from jsonl.read(span.path, lambda row: parse(check_document(row)), skipped, start=span.start, stop=span.stop)
+      yield from jsonl.read(
+        span.path, lambda row: parse(check_document(row)), skipped, start=span.start, stop=span.stop
+      )
       continue
     try:
       yield parse({'id': span.name, 'text': jsonl.text(span.path)})
@@ -108,13 +118,15 @@ def tokenize(
   shard_bytes: int = 64 << 20,
   progress: bool = True,
 ) -> dict[str, dict]:
-  """Writes out_dir/train and out_dir/val (no val when `held_out` is 0); does nothing if they are there already.
+  """Writes out_dir/train and out_dir/val (no val when `held_out` is 0); does nothing if they are
+  there already.
 
   Args:
     inputs: paths, URLs or globs of the input files (see the module's first lines).
     out_dir: folder of the two.
     chat_format: a tokenizer, and how it writes conversations.
-    held_out: share of the clusters to hold out (see data/split.py); of a single cluster nothing is, and val is empty.
+    held_out: share of the clusters to hold out (see data/split.py); of a single cluster nothing is,
+      and val is empty.
     max_tokens: of a conversation; a longer one loses whole exchanges (see `chat.Format.render`).
     workers: processes.
     shard_bytes: input bytes that make one shard.
@@ -124,10 +136,14 @@ def tokenize(
     {split: manifest}.
 
   Raises:
-    UserError: no document that can be used, or another process writes to `out_dir`; FileNotFoundError: no file.
+    UserError: no document that can be used, or another process writes to `out_dir`;
+      FileNotFoundError: no file.
   """
   if not 0 <= held_out < 1 or workers < 1 or shard_bytes < 1:
-    raise UserError(f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} positive')
+    raise UserError(
+      f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} '
+      'positive'
+    )
   found, out = sources.find(inputs), files.as_path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
   head = _head(found, chat_format, held_out, shard_bytes, max_tokens)
@@ -141,29 +157,50 @@ def tokenize(
       files.remove(work, first='plan.json')
       files.write_json(work / 'plan.json', head)
     parts = dict(enumerate(_group(spans(found, shard_bytes), shard_bytes)))
-    write = functools.partial(_write_part, chat_format=chat_format, max_tokens=max_tokens,
-                              kind=head['kind'], dtype=head['dtype'], work=work)
+    write = functools.partial(
+      _write_part,
+      chat_format=chat_format,
+      max_tokens=max_tokens,
+      kind=head['kind'],
+      dtype=head['dtype'],
+      work=work,
+    )
     records = _records(write, parts, work, held_out, workers, progress)
     skipped = jsonl.Skipped()
     for record in records:
       skipped.extend(jsonl.Skipped(**record['skipped']))
     if not any(shard for record in records for shard in record['shards'].values()):
       raise skipped.nothing_left(f'all documents of {sources.names(found)} are empty')
-    manifests = {name: shards.manifest(head | {'split': name, 'skipped': skipped.count}, [r['shards'][name] for r in records])
-                 for name in splits}
+    manifests = {
+      name: shards.manifest(
+        head | {'split': name, 'skipped': skipped.count}, [r['shards'][name] for r in records]
+      )
+      for name in splits
+    }
     _write_skipped(out / 'skipped.jsonl', skipped)
     for name, manifest in manifests.items():
       _move(work, out, name, manifest)
     files.remove(work)
   skipped.report()
   if held_out and not manifests['val']['documents']:
-    print(f'all documents of {sources.names(found)} are of one cluster: nothing is held out', file=sys.stderr)
+    print(
+      f'all documents of {sources.names(found)} are of one cluster: nothing is held out',
+      file=sys.stderr,
+    )
   return manifests
 
 
-def _records(write: Callable, parts: dict[int, list[Span]], work: files.AnyPath, held_out: float, workers: int,
-             progress: bool) -> list[dict]:
-  """The record of each part. Parts of which documents change sides are written again, once all split hashes are known."""
+def _records(
+  write: Callable,
+  parts: dict[int, list[Span]],
+  work: files.AnyPath,
+  held_out: float,
+  workers: int,
+  progress: bool,
+) -> list[dict]:
+  """The record of each part. Parts of which documents change sides are written again, once all
+  split hashes are known.
+  """
   records = _run(functools.partial(write, below=held_out), parts, workers, progress)
   hashes = [value for record in records if record['hashes'] for value in record['hashes']]
   if not hashes or (below := split.cutoff(hashes, held_out)) == held_out:
@@ -176,7 +213,9 @@ def _records(write: Callable, parts: dict[int, list[Span]], work: files.AnyPath,
 
 
 def _write_skipped(path: files.AnyPath, skipped: jsonl.Skipped) -> None:
-  """Writes place and cause of what was skipped, a JSON object a line; no file if that is nothing."""
+  """Writes place and cause of what was skipped, a JSON object a line; no file if that is
+  nothing.
+  """
   path.unlink(missing_ok=True)
   if skipped.count:
     rows = ({'place': place, 'cause': cause} for place, cause in skipped.rows)
@@ -184,7 +223,9 @@ def _write_skipped(path: files.AnyPath, skipped: jsonl.Skipped) -> None:
 
 
 def holds_conversations(found: Sequence[sources.File]) -> bool:
-  """Whether the first document of files is a conversation. Raises UserError if there is no document."""
+  """Whether the first document of files is a conversation. Raises UserError if there is no
+  document.
+  """
   skipped = jsonl.Skipped()
   first = next(documents(spans(found, 1 << 62), skipped), None)
   if first is None:
@@ -192,14 +233,22 @@ def holds_conversations(found: Sequence[sources.File]) -> bool:
   return 'messages' in first
 
 
-def _head(found: Sequence[sources.File], chat_format: chat.Format, held_out: float, shard_bytes: int,
-          max_tokens: int | None) -> dict:
+def _head(
+  found: Sequence[sources.File],
+  chat_format: chat.Format,
+  held_out: float,
+  shard_bytes: int,
+  max_tokens: int | None,
+) -> dict:
   """What decides the bytes of the shards; the first fields of each manifest."""
   tokenizer = chat_format.tokenizer
   kind = {'kind': 'text', 'document_start': chat_format.document_start}
   if holds_conversations(found):
-    kind = {'kind': 'conversations', 'chat_format': chat_format.fingerprint,
-            'max_tokens': max_tokens}
+    kind = {
+      'kind': 'conversations',
+      'chat_format': chat_format.fingerprint,
+      'max_tokens': max_tokens,
+    }
   return kind | {
     'version': shards.VERSION,
     'dtype': 'uint16' if tokenizer.vocab_size <= 2**16 else 'uint32',
@@ -218,7 +267,9 @@ def _head(found: Sequence[sources.File], chat_format: chat.Format, held_out: flo
 def _complete(out: files.AnyPath, splits: Sequence[str], head: dict) -> dict[str, dict] | None:
   """The manifests if they are those of `head` and their files are whole."""
   paths = {name: out / name / 'manifest.json' for name in splits}
-  if not all(path.exists() and files.read_json(path).items() >= head.items() for path in paths.values()):
+  if not all(
+    path.exists() and files.read_json(path).items() >= head.items() for path in paths.values()
+  ):
     return None
   return {name: shards.read_manifest(path) for name, path in paths.items()}
 
@@ -249,7 +300,9 @@ def _group(all_spans: Iterable[Span], size: int) -> list[list[Span]]:
 def _run(write: Callable, parts: dict[int, list[Span]], workers: int, progress: bool) -> list[dict]:
   """The record of each part, in order; writes those that are missing."""
   size = {i: sum(span.size for span in part) for i, part in parts.items()}
-  bar = progress_lib.bar(desc='tokenize', total=sum(size.values()), unit='B', unit_scale=True, disable=not progress)
+  bar = progress_lib.bar(
+    desc='tokenize', total=sum(size.values()), unit='B', unit_scale=True, disable=not progress
+  )
   records = {}
   with bar, contextlib.ExitStack() as stack:
     if workers == 1 or len(parts) == 1:
@@ -268,34 +321,58 @@ def _record_path(work: files.AnyPath, index: int) -> files.AnyPath:
   return work / 'parts' / f'{index:05d}.json'
 
 
-def _write_part(index: int, part: list[Span], *, chat_format, max_tokens: int | None, kind: str,
-                dtype: str, work: files.AnyPath, below: float):
-  """Tokenizes a part into one shard a split, unless its record says that it is done; returns the record."""
+def _write_part(
+  index: int,
+  part: list[Span],
+  *,
+  chat_format,
+  max_tokens: int | None,
+  kind: str,
+  dtype: str,
+  work: files.AnyPath,
+  below: float,
+):
+  """Tokenizes a part into one shard a split, unless its record says that it is done; returns the
+  record.
+  """
   path = _record_path(work, index)
   if path.exists():
     return files.read_json(path)
   lengths = chat_format.tokenizer.byte_lengths()
-  encode = functools.partial(_encode, chat_format=chat_format, max_tokens=max_tokens, kind=kind,
-                             lengths=lengths)
+  encode = functools.partial(
+    _encode, chat_format=chat_format, max_tokens=max_tokens, kind=kind, lengths=lengths
+  )
   builders, skipped, hashes = {name: shards.Builder(dtype) for name in SPLITS}, jsonl.Skipped(), []
   for split_hash, *encoded in documents(part, skipped, encode):
     if encoded[0]:
       hashes = [min([*hashes[:1], split_hash]), max([*hashes[1:], split_hash])]
       builders['val' if split_hash < below else 'train'].add(*encoded)
-  record = {'hashes': hashes, 'skipped': dataclasses.asdict(skipped),
-            'shards': {name: b.write(work / name, index) for name, b in builders.items()}}
+  record = {
+    'hashes': hashes,
+    'skipped': dataclasses.asdict(skipped),
+    'shards': {name: b.write(work / name, index) for name, b in builders.items()},
+  }
   files.write_json(path, record)
   return record
 
 
-def _encode(document: dict, *, chat_format: chat.Format, max_tokens: int | None, kind: str,
-            lengths: np.ndarray) -> tuple:
+def _encode(
+  document: dict,
+  *,
+  chat_format: chat.Format,
+  max_tokens: int | None,
+  kind: str,
+  lengths: np.ndarray,
+) -> tuple:
   """(split hash, ids, mask, bytes) of a document; no ids if its text is empty.
 
   Raises UserError with the cause if it cannot be used.
   """
   if ('messages' in document) != (kind == 'conversations'):
-    raise UserError(f'the first document is of kind {kind!r}; this is a {"document" if "text" in document else "conversation"}')
+    raise UserError(
+      f'the first document is of kind {kind!r}; this is a '
+      f'{"document" if "text" in document else "conversation"}'
+    )
   if kind == 'conversations':
     ids, mask = chat_format.render(document, max_tokens)
     return split.split_hash(document), ids, mask, int(lengths[ids].sum())
@@ -305,21 +382,36 @@ def _encode(document: dict, *, chat_format: chat.Format, max_tokens: int | None,
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.tokenize', description='Documents to token shards.')
-  parser.add_argument('--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas')
+  parser = argparse.ArgumentParser(
+    prog='python -m data.tokenize', description='Documents to token shards.'
+  )
+  parser.add_argument(
+    '--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas'
+  )
   parser.add_argument('--tokenizer', required=True, help=tokenizers.SPEC)
-  parser.add_argument('--chat-format', default='auto', help='of conversations: as config.data.chat_format')
-  parser.add_argument('--no-tools', action='store_true', help='of conversations: as config.data.tools=False')
+  parser.add_argument(
+    '--chat-format', default='auto', help='of conversations: as config.data.chat_format'
+  )
+  parser.add_argument(
+    '--no-tools', action='store_true', help='of conversations: as config.data.tools=False'
+  )
   parser.add_argument('--out', required=True, help='folder for train/ and val/')
-  parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters held out')
+  parser.add_argument(
+    '--held-out', type=float, default=0.05, help='share of near-duplicate clusters held out'
+  )
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')
-  parser.add_argument('--shard-bytes', type=int, default=64 << 20, help='input bytes that make one shard')
+  parser.add_argument(
+    '--shard-bytes', type=int, default=64 << 20, help='input bytes that make one shard'
+  )
   args = parser.parse_args()
   talks = holds_conversations(sources.find(args.input))
   chat_format = chat.load(args.tokenizer, args.chat_format, extend=talks, tools=not args.no_tools)
   options = {'held_out': args.held_out, 'workers': args.workers, 'shard_bytes': args.shard_bytes}
   for name, m in tokenize(args.input, args.out, chat_format, **options).items():
-    sizes = f'{m["documents"]:,} documents, {m["tokens"]:,} tokens, {m["bytes"]:,} bytes, {len(m["shards"])} shards'
+    sizes = (
+      f'{m["documents"]:,} documents, {m["tokens"]:,} tokens, {m["bytes"]:,} bytes, '
+      f'{len(m["shards"])} shards'
+    )
     print(f'{args.out}/{name}/manifest.json: {sizes}')
 
 

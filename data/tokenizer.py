@@ -2,16 +2,18 @@
 
     'bytes'                         the 256 bytes
     'path/x.tiktoken:PATTERN'       a tiktoken rank file; PATTERN names how text is split first (see bpe.PATTERNS)
-    'path/x.tiktoken:PATTERN:JSON'  with its special tokens, in a JSON file: {"<|endoftext|>": 100257, ...}
+    'path/x.tiktoken:PATTERN:JSON'  with its special tokens, in a JSON file: {"<|endoftext|>":
+    100257, ...}
     'path/tokenizer.json'           a Hugging Face tokenizers file
     'path/x.model'                  a SentencePiece model (needs the extra deepdive-lm[sentencepiece])
     'path'                          a folder that holds tokenizer.json or else tokenizer.model (what `save` writes)
 
-Special tokens are never made from text: `encode('<|endoftext|>')` gives the tokens of those characters.
+Special tokens are never made from text: `encode('<|endoftext|>')` gives the tokens of those
+characters.
 
-A plain byte-level BPE is the same tokenizer in either file: it has one fingerprint, runs on tiktoken (five times the
-speed of `tokenizers` a thread), and gives the same ids. Other tokenizer.json files run on `tokenizers`, SentencePiece
-models on tensorflow-text.
+A plain byte-level BPE is the same tokenizer in either file: it has one fingerprint, runs on
+tiktoken (five times the speed of `tokenizers` a thread), and gives the same ids. Other
+tokenizer.json files run on `tokenizers`, SentencePiece models on tensorflow-text.
 
     python -m data.tokenizer show --tokenizer=SPEC [--merges] "text"
     python -m data.bench tokenizer [--tokenizer=SPEC,...]
@@ -34,7 +36,11 @@ from data.tokenizers.show import show
 from lm import errors, files
 from lm.errors import UserError
 
-SPEC = "'bytes', x.tiktoken:PATTERN[:SPECIALS.json], tokenizer.json, x.model, or the folder of one of the last two"
+SPEC = (
+  "'bytes', x.tiktoken:PATTERN[:SPECIALS.json], tokenizer.json, x.model, or the folder of "
+  'one '
+  'of the last two'
+)
 
 
 def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
@@ -42,12 +48,13 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
 
   Args:
     spec: see the module's first lines.
-    special_tokens: names, which follow the largest id in this order unless the file has them already; or name -> id.
+    special_tokens: names, which follow the largest id in this order unless the file has them
+      already; or name -> id.
 
   Raises:
     FileNotFoundError: the file is missing.
-    UserError: the spec, the pattern or the file's content is not one we know, or a package is missing; the message
-      names it.
+    UserError: the spec, the pattern or the file's content is not one we know, or a package is
+      missing; the message names it.
   """
   spec = os.fspath(spec)
   if spec == 'bytes':
@@ -56,7 +63,9 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
     return _load_ranks(*ranks.groups(''), special_tokens)
   path = files.as_path(spec)
   if path.is_dir():
-    path = next((p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None)
+    path = next(
+      (p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None
+    )
     if path is None:
       raise UserError(f'{spec} holds neither tokenizer.json nor tokenizer.model')
   if path.suffix == '.json':
@@ -81,7 +90,9 @@ def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Spe
     raise errors.unknown(f'split pattern of {path} (x.tiktoken:PATTERN)', pattern, bpe.PATTERNS)
   ranks, own = bpe.read_ranks(path), files.read_json(specials_path) if specials_path else {}
   if not isinstance(own, dict) or any(type(i) is not int or i < 0 for i in own.values()):
-    raise UserError(f'{specials_path}: special tokens are a JSON object of names and ids; found {own!r:.80}')
+    raise UserError(
+      f'{specials_path}: special tokens are a JSON object of names and ids; found {own!r:.80}'
+    )
   taken = set(ranks.values())
   with _named(specials_path):
     own = place(own, {}, taken)
@@ -100,11 +111,15 @@ def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.tokenizer', description='Shows how a text is cut into tokens.')
+  parser = argparse.ArgumentParser(
+    prog='python -m data.tokenizer', description='Shows how a text is cut into tokens.'
+  )
   parser.add_argument('command', choices=['show'])
   parser.add_argument('text')
   parser.add_argument('--tokenizer', required=True, help=SPEC)
-  parser.add_argument('--merges', action='store_true', help='also show the merge steps of each token')
+  parser.add_argument(
+    '--merges', action='store_true', help='also show the merge steps of each token'
+  )
   args = parser.parse_args()
   print(show(load(args.tokenizer), args.text, args.merges))
 

@@ -1,4 +1,6 @@
-"""The calculator that a model may call while it answers. Safe by construction: nothing is ever evaluated by Python."""
+"""The calculator that a model may call while it answers. Safe by construction: nothing is ever
+evaluated by Python.
+"""
 
 import ast
 import math
@@ -8,8 +10,11 @@ import re
 MAX_CHARACTERS = 200
 LIMIT = 10**50  # of every intermediate result, so that time and memory are bounded too
 
-# Nothing but these tokens reaches the parser. Possessive, so that a mismatch is found in linear time.
-_LEXER = re.compile(r'(?:[0-9]++(?:\.[0-9]*+)?(?:e[-+]?[0-9]++)?|\.[0-9]++|[-+*/%(),\s]|round|abs|min|max)*+')
+# Nothing but these tokens reaches the parser. Possessive, so that a mismatch is found in linear
+# time.
+_LEXER = re.compile(
+  r'(?:[0-9]++(?:\.[0-9]*+)?(?:e[-+]?[0-9]++)?|\.[0-9]++|[-+*/%(),\s]|round|abs|min|max)*+'
+)
 _FUNCTIONS = {'round': round, 'abs': abs, 'min': min, 'max': max}
 _UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 
@@ -19,10 +24,12 @@ class _Refused(ArithmeticError):
 
 
 def calculate(expression: str) -> str:
-  """The value of an arithmetic expression as text; what is wrong with it ('error: division by zero') if it has none.
+  """The value of an arithmetic expression as text; what is wrong with it ('error: division by
+  zero') if it has none.
 
-  Numbers, + - * / // % **, parentheses, round, abs, min and max. Whole results print as integers ('3', also for 6/2),
-  others with up to 12 significant digits. Never raises; bounded in time whatever the text.
+  Numbers, + - * / // % **, parentheses, round, abs, min and max. Whole results print as integers
+  ('3', also for 6/2), others with up to 12 significant digits. Never raises; bounded in time
+  whatever the text.
   """
   try:
     return _format(_value(_parse(expression)))
@@ -41,7 +48,8 @@ def _parse(expression: str) -> ast.expr:
     raise _Refused('not arithmetic')
   try:
     return ast.parse(' '.join(expression.split()), mode='eval').body
-  except (SyntaxError, MemoryError, RecursionError) as error:  # the latter two: too deep for the parser's stack
+  # the latter two: too deep for the parser's stack
+  except (SyntaxError, MemoryError, RecursionError) as error:
     raise _Refused('not arithmetic') from error
 
 
@@ -67,19 +75,32 @@ def _value(node: ast.expr) -> int | float:
 def _binary(op: type, a: int | float, b: int | float) -> int | float:
   if op is ast.Pow:
     # The size of an integer power is known before the work is done.
-    if isinstance(a, int) and isinstance(b, int) and abs(a) > 1 and b * math.log(abs(a)) > math.log(LIMIT) + 1:
+    if (
+      isinstance(a, int)
+      and isinstance(b, int)
+      and abs(a) > 1
+      and b * math.log(abs(a)) > math.log(LIMIT) + 1
+    ):
       raise OverflowError
     return a**b
   if op is ast.Div and isinstance(a, int) and isinstance(b, int) and b and a % b == 0:
     return a // b  # exact, where the float quotient of large integers is not
-  operations = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-                ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod}
+  operations = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+  }
   return operations[op](a, b)  # the lexer lets no other operator through
 
 
 def _call(name: str, args: list[int | float]) -> int | float:
   if name == 'round':
-    if len(args) > 2 or not all(isinstance(digits, int) and abs(digits) <= 50 for digits in args[1:]):
+    if len(args) > 2 or not all(
+      isinstance(digits, int) and abs(digits) <= 50 for digits in args[1:]
+    ):
       raise _Refused('round takes a number and a count of digits')
     return round(*args)
   if name == 'abs' and len(args) > 1:

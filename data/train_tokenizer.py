@@ -1,9 +1,11 @@
-"""Training of a byte-level BPE by the `tokenizers` library, exported as tokenizer.json and as a tiktoken rank file.
+"""Training of a byte-level BPE by the `tokenizers` library, exported as tokenizer.json and as a
+tiktoken rank file.
 
     python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR_OR_FILE
 
-Ids 0 to 255 are the bytes; the merged tokens follow, in the order in which they were learned; then the special tokens.
-Both files give identical ids and load as the same tokenizer (data/tokenizer.py).
+Ids 0 to 255 are the bytes; the merged tokens follow, in the order in which they were learned; then
+the special tokens. Both files give identical ids and load as the same tokenizer
+(data/tokenizer.py).
 """
 
 import argparse
@@ -32,7 +34,8 @@ def train(
   held_out: Iterable[str] = (),
   pattern: str = 'deepdive',
 ) -> dict:
-  """Trains on texts and writes tokenizer.json, tokenizer.tiktoken and report.json: same input, same bytes.
+  """Trains on texts and writes tokenizer.json, tokenizer.tiktoken and report.json: same input, same
+  bytes.
 
   Args:
     texts: read once.
@@ -43,8 +46,8 @@ def train(
     pattern: name in bpe.PATTERNS of the cut before merging.
 
   Returns:
-    The report: vocab_size (special tokens included), merges, pattern, fingerprint, training bytes and, measured on the
-    held-out texts, held_out_bytes and bytes_per_token.
+    The report: vocab_size (special tokens included), merges, pattern, fingerprint, training bytes
+    and, measured on the held-out texts, held_out_bytes and bytes_per_token.
 
   Raises:
     UserError: vocab_size is under 256, or the texts have fewer pairs to merge than it asks for.
@@ -63,13 +66,19 @@ def train(
 
   split = pre_tokenizers.Split(tokenizers.Regex(bpe.PATTERNS[pattern]), 'isolated')
   model = tokenizers.Tokenizer(models.BPE())
-  model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+  model.pre_tokenizer = pre_tokenizers.Sequence(
+    [split, pre_tokenizers.ByteLevel(False, use_regex=False)]
+  )
   alphabet = pre_tokenizers.ByteLevel.alphabet()
-  options = {'vocab_size': vocab_size, 'initial_alphabet': alphabet, 'show_progress': False}  # it would print to stdout
+  # it would print to stdout
+  options = {'vocab_size': vocab_size, 'initial_alphabet': alphabet, 'show_progress': False}
   model.train_from_iterator(counted(), trainers.BpeTrainer(**options))
   learned = sorted((i, bpe.from_visible(token)) for token, i in model.get_vocab().items())
   if len(learned) < vocab_size:
-    raise UserError(f'{size:,} bytes of text give a vocabulary of {len(learned)}, not {vocab_size}: more text or fewer')
+    raise UserError(
+      f'{size:,} bytes of text give a vocabulary of {len(learned)}, not {vocab_size}: more text or '
+      'fewer'
+    )
   merged = [token for _, token in learned if len(token) > 1]
   ranks = {token: i for i, token in enumerate([*(bytes([b]) for b in range(256)), *merged])}
   tokenizer = bpe.BPE(bpe.PATTERNS[pattern], ranks, special_tokens)
@@ -84,10 +93,15 @@ def train(
   texts = list(held_out)
   if texts:
     total = sum(len(valid(text).encode()) for text in texts)
-    report |= {'held_out_bytes': total, 'bytes_per_token': total / sum(map(len, tokenizer.encode_batch(texts)))}
+    report |= {
+      'held_out_bytes': total,
+      'bytes_per_token': total / sum(map(len, tokenizer.encode_batch(texts))),
+    }
   out = files.as_path(out)
   alone = out.suffix in SUFFIXES
-  with tempfile.TemporaryDirectory() if alone else files.atomic_dir(out, last='report.json') as folder:
+  with (
+    tempfile.TemporaryDirectory() if alone else files.atomic_dir(out, last='report.json') as folder
+  ):
     folder = pathlib.Path(folder)
     tokenizer.save(folder)
     bpe.write_ranks(folder / 'tokenizer.tiktoken', ranks)
@@ -98,7 +112,12 @@ def train(
 
 
 def train_files(
-  inputs: sources.Inputs, vocab_size: int, out: files.Path, *, held_out: float = 0.05, pattern: str = 'deepdive'
+  inputs: sources.Inputs,
+  vocab_size: int,
+  out: files.Path,
+  *,
+  held_out: float = 0.05,
+  pattern: str = 'deepdive',
 ) -> dict:
   """`train` on the documents of files, measured on those that data.tokenize holds out of them."""
   found = sources.find(inputs)
@@ -127,18 +146,34 @@ def _texts(spans: Sequence[tokenize.Span], skipped: jsonl.Skipped) -> Iterator[t
       raise UserError('no "text"; a tokenizer learns from text')
     return split.split_hash(document), document['text']
 
-  return ((split_hash, text) for split_hash, text in tokenize.documents(spans, skipped, parse) if text)
+  return (
+    (split_hash, text) for split_hash, text in tokenize.documents(spans, skipped, parse) if text
+  )
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.')
-  parser.add_argument('--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas')
-  parser.add_argument('--vocab-size', type=int, default=4096, help='ids before those of the special tokens')
-  parser.add_argument('--out', required=True, help='folder to write, or FILE.json or FILE.tiktoken to write both')
-  parser.add_argument('--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on')
-  parser.add_argument('--pattern', default='deepdive', choices=bpe.PATTERNS, help='how text is cut before merging')
+  parser = argparse.ArgumentParser(
+    prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.'
+  )
+  parser.add_argument(
+    '--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas'
+  )
+  parser.add_argument(
+    '--vocab-size', type=int, default=4096, help='ids before those of the special tokens'
+  )
+  parser.add_argument(
+    '--out', required=True, help='folder to write, or FILE.json or FILE.tiktoken to write both'
+  )
+  parser.add_argument(
+    '--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on'
+  )
+  parser.add_argument(
+    '--pattern', default='deepdive', choices=bpe.PATTERNS, help='how text is cut before merging'
+  )
   args = parser.parse_args()
-  report = train_files(args.input, args.vocab_size, args.out, held_out=args.held_out, pattern=args.pattern)
+  report = train_files(
+    args.input, args.vocab_size, args.out, held_out=args.held_out, pattern=args.pattern
+  )
   for key, value in report.items():
     print(f'{key:16} {value:,.3f}' if isinstance(value, float) else f'{key:16} {value}')
   print(f'wrote {args.out}')

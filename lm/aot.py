@@ -1,9 +1,12 @@
-"""Compiles the step that train.py runs for a TPU that is not there: python -m lm.aot --config=FILE --topology=v5e:16x16
+"""Compiles the step that train.py runs for a TPU that is not there: python -m lm.aot --config=FILE
+--topology=v5e:16x16
 
-Runs on any CPU host with libtpu, which the extra `tpu` brings; nothing is allocated. Config fields are set as for train.py.
-It prints what the compiler says beside what lm/budget.py predicts. --json prints one line of JSON; all is of one chip:
+Runs on any CPU host with libtpu, which the extra `tpu` brings; nothing is allocated. Config fields
+are set as for train.py. It prints what the compiler says beside what lm/budget.py predicts. --json
+prints one line of JSON; all is of one chip:
 
-  topology, chip, chips, mesh, tokens_per_chip, hbm_bytes (by the data sheet), model_flops (by formula)
+  topology, chip, chips, mesh, tokens_per_chip, hbm_bytes (by the data sheet), model_flops (by
+  formula)
   compile_seconds    without any cache
   argument_bytes     parameters, optimizer state and batch
   peak_bytes         the most that is held at one time
@@ -40,15 +43,31 @@ from lm import config as config_lib
 from lm.errors import UserError, unknown
 
 # No jax at the top: it reads the environment when it starts.
-ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
-               'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+ENVIRONMENT = {
+  'JAX_PLATFORMS': 'cpu',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+}
 TABLE = (  # config, topology and what else is on the command line
   ('configs/gpt2_124m.py', 'v5e:1x1'),
   ('configs/gpt2_124m.py', 'v5e:2x4'),
-  *(('configs/llama3_8b.py', topology, f'--config.batch_size={rows}', '--config.microbatches=1', *mesh)
+  *(
+    (
+      'configs/llama3_8b.py',
+      topology,
+      f'--config.batch_size={rows}',
+      '--config.microbatches=1',
+      *mesh,
+    )
     for topology, rows, *mesh in (
-      ('v5e:4x4', 16), ('v5e:8x8', 64, '--config.mesh.fsdp=16', '--config.mesh.data=4'),
-      ('v5e:16x16', 256, '--config.mesh.fsdp=16', '--config.mesh.data=16'), ('v5e:8x8', 64), ('v5e:16x16', 256))),
+      ('v5e:4x4', 16),
+      ('v5e:8x8', 64, '--config.mesh.fsdp=16', '--config.mesh.data=4'),
+      ('v5e:16x16', 256, '--config.mesh.fsdp=16', '--config.mesh.data=16'),
+      ('v5e:8x8', 64),
+      ('v5e:16x16', 256),
+    )
+  ),
   ('configs/llama3_70b.py', 'v5p:4x4x8', '--config.batch_size=128', '--config.microbatches=1'),
   ('configs/llama3_405b.py', 'v5p:8x8x16', '--config.batch_size=128', '--config.microbatches=1'),
 )
@@ -59,7 +78,9 @@ def has_libtpu() -> bool:
 
 
 def devices(topology: str, slices: int = 1) -> list[Any]:
-  """The devices of `slices` TPU slices such as 'v5e:16x16'. Raises UserError where libtpu is missing or knows no such."""
+  """The devices of `slices` TPU slices such as 'v5e:16x16'. Raises UserError where libtpu is
+  missing or knows no such.
+  """
   import jax
   from jax.experimental import topologies
 
@@ -70,20 +91,24 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
   if chip == 'v4':
     options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU
   sides = [int(side) for side in topology.partition(':')[2].split('x')]
-  full = 4 if len(sides) == 3 else 16  # a slice that spans so many chips, or a multiple, closes to a ring on this side
+  # a slice that spans so many chips, or a multiple, closes to a ring on this side
+  full = 4 if len(sides) == 3 else 16
   options['wrap'] = tuple(side % full == 0 for side in [*sides, 1][:3])
   if set(sides) == {1}:
     options['chips_per_host_bounds'] = (1, 1, 1)
   if not has_libtpu():
     raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it")
   try:
-    return list(topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices)
+    return list(
+      topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices
+    )
   except jax.errors.JaxRuntimeError as error:
     raise UserError(f'--topology={topology}: {error}') from error
 
 
-def compile_step(config: ConfigDict, model_config: FrozenConfigDict, topology: str,
-                 slices: int = 1) -> tuple[Any, dict[str, Any]]:
+def compile_step(
+  config: ConfigDict, model_config: FrozenConfigDict, topology: str, slices: int = 1
+) -> tuple[Any, dict[str, Any]]:
   """(the compiled step, the keys of the docstring above).
 
   Raises UserError where the step does not fit, or for the reasons that train.py has.
@@ -105,33 +130,58 @@ def compile_step(config: ConfigDict, model_config: FrozenConfigDict, topology: s
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      raise UserError(f'the step does not fit {topology}: {str(error).partition("Largest program allocations")[0]}') from error
+      raise UserError(
+        f'the step does not fit {topology}: '
+        f'{str(error).partition("Largest program allocations")[0]}'
+      ) from error
     seconds = time.perf_counter() - start
-  predicted = budget.predict(config, model_config, mesh, prog, budget.parse_topology(topology, slices)[0])
+  predicted = budget.predict(
+    config, model_config, mesh, prog, budget.parse_topology(topology, slices)[0]
+  )
   memory = compiled.memory_analysis()
   cost = hlo.cost(compiled.as_text(), dict(mesh.shape), config.microbatches)
   same = ('chip', 'chips', 'mesh', 'tokens_per_chip', 'hbm_bytes', 'model_flops')
   return compiled, {
-    'topology': topology, **{name: predicted[name] for name in same}, 'compile_seconds': seconds,
-    'argument_bytes': memory.argument_size_in_bytes, 'peak_bytes': memory.peak_memory_in_bytes,
+    'topology': topology,
+    **{name: predicted[name] for name in same},
+    'compile_seconds': seconds,
+    'argument_bytes': memory.argument_size_in_bytes,
+    'peak_bytes': memory.peak_memory_in_bytes,
     'temporary_bytes': memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
     'temp_size_bytes': memory.temp_size_in_bytes,
     'hlo_flops': cost.flops + budget.kernel_flops(model_config, mesh.shape, cost.kernels),
-    'collective_bytes': sum(cost.bytes.values()), 'collectives': cost.collectives(), 'predicted': predicted}
+    'collective_bytes': sum(cost.bytes.values()),
+    'collectives': cost.collectives(),
+    'predicted': predicted,
+  }
 
 
 def describe(result: dict[str, Any]) -> str:
   """The compiler's figures beside the predicted ones, as a table."""
   predicted, size = result['predicted'], budget.size
-  lines = [budget.describe(predicted), '', f'compiled for {result["topology"]} in {result["compile_seconds"]:.1f} s; a chip:']
-  for name, key, unit in (('state and batch', 'argument_bytes', 'B'), ('all else', 'temporary_bytes', 'B'),
-                          ('all, at the peak', 'peak_bytes', 'B'), ('operations carried out', 'hlo_flops', 'FLOP'),
-                          ('sent', 'collective_bytes', 'B')):
-    off = f'predicted {size(predicted[key])}{unit}, {predicted[key] / result[key] - 1:+.1%}' if result[key] else ''
+  lines = [
+    budget.describe(predicted),
+    '',
+    f'compiled for {result["topology"]} in {result["compile_seconds"]:.1f} s; a chip:',
+  ]
+  for name, key, unit in (
+    ('state and batch', 'argument_bytes', 'B'),
+    ('all else', 'temporary_bytes', 'B'),
+    ('all, at the peak', 'peak_bytes', 'B'),
+    ('operations carried out', 'hlo_flops', 'FLOP'),
+    ('sent', 'collective_bytes', 'B'),
+  ):
+    off = (
+      f'predicted {size(predicted[key])}{unit}, {predicted[key] / result[key] - 1:+.1%}'
+      if result[key]
+      else ''
+    )
     lines.append(f'  {name:42} {size(result[key]):>10}{unit} {off}'.rstrip())
   for axes, kinds in result['collectives'].items():
     for kind, sent in kinds.items():
-      lines.append(f'  sent along {axes + ": " + kind:31} {size(sent["bytes"]):>10}B in {sent["count"]:,}')
+      lines.append(
+        f'  sent along {axes + ": " + kind:31} {size(sent["bytes"]):>10}B in {sent["count"]:,}'
+      )
   return '\n'.join(lines)
 
 
@@ -139,23 +189,47 @@ def table_row(name: str, result: dict[str, Any]) -> str:
   """A line of the README's table."""
   predicted = result['predicted']
   mesh = ' '.join(f'{axis} {n}' for axis, n in result['mesh'].items() if n > 1) or 'one chip'
-  sent = {axes: sum(kind['bytes'] for kind in kinds.values()) / 1e9 for axes, kinds in result['collectives'].items()}
-  sent = ', '.join(f'{axes} {size:.2f}' for axes, size in sent.items() if size >= 0.005) or 'nothing'
+  sent = {
+    axes: sum(kind['bytes'] for kind in kinds.values()) / 1e9
+    for axes, kinds in result['collectives'].items()
+  }
+  sent = (
+    ', '.join(f'{axes} {size:.2f}' for axes, size in sent.items() if size >= 0.005) or 'nothing'
+  )
   low, high = predicted['mfu']
-  return (f'| {name} | {result["topology"]} | {mesh} | {result["tokens_per_chip"]:,.0f} | {result["peak_bytes"] / 1e9:.2f} of '
-          f'{result["hbm_bytes"] / 1e9:.1f} | {predicted["peak_bytes"] / 1e9:.2f} | {low:.0%} to {high:.0%} | {sent} |')
+  return (
+    f'| {name} | {result["topology"]} | {mesh} | {result["tokens_per_chip"]:,.0f} | '
+    f'{result["peak_bytes"] / 1e9:.2f} of '
+    f'{result["hbm_bytes"] / 1e9:.1f} | {predicted["peak_bytes"] / 1e9:.2f} | {low:.0%} to '
+    f'{high:.0%} | {sent} |'
+  )
 
 
-HEADER = ('| config | topology | mesh | tokens a chip | HBM, GB | predicted | predicted MFU | sent by a chip, GB |\n'
-          '|---|---|---|---|---|---|---|---|')
+HEADER = (
+  '| config | topology | mesh | tokens a chip | HBM, GB | predicted | predicted MFU | sent by a '
+  'chip, GB |\n'
+  '|---|---|---|---|---|---|---|---|'
+)
 
 
 def print_table() -> None:
   """Compiles each row in a process of its own, as its command line says."""
   print(HEADER, flush=True)
   for config, topology, *others in TABLE:
-    done = subprocess.run([sys.executable, '-m', 'lm.aot', f'--config={config}', f'--topology={topology}', *others, '--json'],
-                          stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-m',
+        'lm.aot',
+        f'--config={config}',
+        f'--topology={topology}',
+        *others,
+        '--json',
+      ],
+      stdout=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
     if done.returncode:
       raise UserError(f'{config} on {topology} cannot be compiled (see above)')
     print(table_row(pathlib.Path(config).stem, json.loads(done.stdout)), flush=True)
@@ -164,7 +238,9 @@ def print_table() -> None:
 def main() -> None:
   config_lib.define_flags()
   flags.DEFINE_string('topology', None, 'chip and sides of a slice, for example v5e:16x16')
-  flags.DEFINE_integer('slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)', lower_bound=1)
+  flags.DEFINE_integer(
+    'slices', 1, 'of that topology, joined by a slow network (config.mesh.dcn)', lower_bound=1
+  )
   flags.DEFINE_bool('json', False, 'print one line of JSON')
   flags.DEFINE_string('save', None, 'file to keep the executable in')
   flags.DEFINE_bool('table', False, "print README's table, and take no other flag")
@@ -174,7 +250,9 @@ def main() -> None:
   if not options.topology:
     raise UserError('--topology is missing; for example --topology=v5e:16x16')
   os.environ |= ENVIRONMENT
-  compiled, result = compile_step(config, budget.sized_model(config), options.topology, options.slices)
+  compiled, result = compile_step(
+    config, budget.sized_model(config), options.topology, options.slices
+  )
   if options.save:
     from jax.experimental import serialize_executable
 

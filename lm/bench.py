@@ -1,12 +1,15 @@
-"""Speed of the training step: python -m lm.bench train --json [--layers=6 --width=384 ...] [--beside=transformers]
+"""Speed of the training step: python -m lm.bench train --json [--layers=6 --width=384 ...]
+[--beside=transformers]
 
-It times the step that train.py jits (`lm.steps.common.make_train_step` over `lm.steps.pretrain.make_loss`) on random
-tokens, one update at a time, each run to its end. The default shape is GPT-2's at a sixth of its size: learned
-positions, LayerNorm, biases, GELU, tied head.
+It times the step that train.py jits (`lm.steps.common.make_train_step` over
+`lm.steps.pretrain.make_loss`) on random tokens, one update at a time, each run to its end. The
+default shape is GPT-2's at a sixth of its size: learned positions, LayerNorm, biases, GELU, tied
+head.
 
-`--beside=transformers` times transformers' GPT-2 of that shape, as it ships (dropout 0.1, torch's AdamW), under
-torch.compile in the interpreter --beside-python, on the same cores: one update of ours, one of theirs, by turns, so that a
-load which comes and goes meets both. `--beside=transformers-tuned` takes its dropout out and fuses its AdamW.
+`--beside=transformers` times transformers' GPT-2 of that shape, as it ships (dropout 0.1, torch's
+AdamW), under torch.compile in the interpreter --beside-python, on the same cores: one update of
+ours, one of theirs, by turns, so that a load which comes and goes meets both.
+`--beside=transformers-tuned` takes its dropout out and fuses its AdamW.
 """
 
 import argparse
@@ -22,7 +25,8 @@ from typing import Any
 from lm import errors, host
 from lm.errors import UserError
 
-# No jax at the top: a worker that runs torch has no use for it and may live where it is not installed.
+# No jax at the top: a worker that runs torch has no use for it and may live where it is not
+# installed.
 
 
 def model_config(args: argparse.Namespace) -> Any:
@@ -31,10 +35,23 @@ def model_config(args: argparse.Namespace) -> Any:
 
   c = base.get_config().model
   c.update(
-    num_layers=args.layers, embed_dim=args.width, num_heads=args.heads, num_kv_heads=args.heads,
-    head_dim=args.width // args.heads, mlp_dim=4 * args.width, vocab_size=args.vocab, max_len=args.seq_len,
-    activation='gelu', norm='layernorm', position='learned', attention_bias='all', mlp_bias=True,
-    dtype=args.dtype, remat=args.remat, scan_layers=args.scan_layers)
+    num_layers=args.layers,
+    embed_dim=args.width,
+    num_heads=args.heads,
+    num_kv_heads=args.heads,
+    head_dim=args.width // args.heads,
+    mlp_dim=4 * args.width,
+    vocab_size=args.vocab,
+    max_len=args.seq_len,
+    activation='gelu',
+    norm='layernorm',
+    position='learned',
+    attention_bias='all',
+    mlp_bias=True,
+    dtype=args.dtype,
+    remat=args.remat,
+    scan_layers=args.scan_layers,
+  )
   return c
 
 
@@ -58,13 +75,22 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
   boxed = model.init(config, jax.random.key(0))
   params = nn.unbox(boxed)
   tx, schedule = optim.make(c.optim, args.steps + 1, sharding.axis_names(boxed))
-  step = jax.jit(common.make_train_step(pretrain.make_loss(config, c.loss), tx, schedule), donate_argnums=0)
-  tokens = np.random.default_rng(0).integers(args.vocab, size=(1, args.batch, args.seq_len + 1), dtype=np.int32)
+  step = jax.jit(
+    common.make_train_step(pretrain.make_loss(config, c.loss), tx, schedule), donate_argnums=0
+  )
+  tokens = np.random.default_rng(0).integers(
+    args.vocab, size=(1, args.batch, args.seq_len + 1), dtype=np.int32
+  )
   inputs, targets = tokens[:, :, :-1], tokens[:, :, 1:]
-  batch = jax.device_put({
-    'inputs': inputs, 'targets': targets, 'segment_ids': np.ones_like(inputs),
-    'positions': np.broadcast_to(np.arange(args.seq_len, dtype=np.int32), inputs.shape),
-    'weights': np.ones(inputs.shape, np.float32)})
+  batch = jax.device_put(
+    {
+      'inputs': inputs,
+      'targets': targets,
+      'segment_ids': np.ones_like(inputs),
+      'positions': np.broadcast_to(np.arange(args.seq_len, dtype=np.int32), inputs.shape),
+      'weights': np.ones(inputs.shape, np.float32),
+    }
+  )
   state = common.init_state(params, tx)
 
   def update():
@@ -72,17 +98,23 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
     state, metrics = step(state, batch, 1)
     return float(jax.block_until_ready(metrics)['train/loss'])
 
-  return update, {'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
-                  'params': sum(x.size for x in jax.tree.leaves(params))}
+  return update, {
+    'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
+    'params': sum(x.size for x in jax.tree.leaves(params)),
+  }
 
 
 def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
-  """(one update -> its loss, facts): transformers' GPT-2 under torch.compile, as it ships or tuned."""
+  """(one update -> its loss, facts): transformers' GPT-2 under torch.compile, as it ships or
+  tuned.
+  """
   try:
     import torch
     import transformers
   except ModuleNotFoundError as error:
-    raise UserError(f'{sys.executable} has no {error.name}; --beside-python names a Python that has it') from error
+    raise UserError(
+      f'{sys.executable} has no {error.name}; --beside-python names a Python that has it'
+    ) from error
 
   if args.optimizer != 'adamw' or args.dtype != 'float32':
     raise UserError('--beside compares --optimizer=adamw in --dtype=float32 only')
@@ -90,29 +122,46 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
   tuned = args.system == 'transformers-tuned'
   dropout = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), 0.0) if tuned else {}
   config = transformers.GPT2Config(
-    vocab_size=args.vocab, n_positions=args.seq_len, n_embd=args.width, n_layer=args.layers, n_head=args.heads,
-    use_cache=False, **dropout)
+    vocab_size=args.vocab,
+    n_positions=args.seq_len,
+    n_embd=args.width,
+    n_layer=args.layers,
+    n_head=args.heads,
+    use_cache=False,
+    **dropout,
+  )
   net = transformers.GPT2LMHeadModel(config)
   forward = torch.compile(net)
-  optimizer = torch.optim.AdamW(net.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=tuned)
+  optimizer = torch.optim.AdamW(
+    net.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=tuned
+  )
   tokens = torch.randint(args.vocab, (args.batch, args.seq_len))
 
   def update():
-    loss = forward(input_ids=tokens, labels=tokens).loss  # transformers moves the labels by one itself
+    # transformers moves the labels by one itself
+    loss = forward(input_ids=tokens, labels=tokens).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
 
-  return update, {'system': f'{args.system} {transformers.__version__} on torch {torch.__version__}',
-                  'params': sum(p.numel() for p in net.parameters())}
+  return update, {
+    'system': f'{args.system} {transformers.__version__} on torch {torch.__version__}',
+    'params': sum(p.numel() for p in net.parameters()),
+  }
 
 
-SYSTEMS = {'deepdive': build_ours, 'transformers': build_transformers, 'transformers-tuned': build_transformers}
+SYSTEMS = {
+  'deepdive': build_ours,
+  'transformers': build_transformers,
+  'transformers-tuned': build_transformers,
+}
 
 
 def work(args: argparse.Namespace) -> None:
-  """A worker: the first update, then one for each line of stdin; says in a line of JSON what each took."""
+  """A worker: the first update, then one for each line of stdin; says in a line of JSON what each
+  took.
+  """
   update, facts = SYSTEMS[args.system](args)
   for n, _ in enumerate(['first', *range(args.steps)]):
     if n:
@@ -129,7 +178,9 @@ class Worker:
 
   def __init__(self, system: str, python: str, argv: list[str]):
     command = [python, '-m', 'lm.bench', 'train', *argv, f'--system={system}']
-    self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    self._process = subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     self.seen: list[dict[str, Any]] = []
     self._read()
 
@@ -142,7 +193,10 @@ class Worker:
   def _read(self):
     line = self._process.stdout.readline()
     if not line:
-      raise UserError(f'the benchmark of {self._process.args[-1].removeprefix("--system=")} ended early (see above)')
+      raise UserError(
+        f'the benchmark of {self._process.args[-1].removeprefix("--system=")} ended early (see '
+        'above)'
+      )
     self.seen.append(json.loads(line))
 
   def result(self, args: argparse.Namespace) -> dict[str, Any]:
@@ -156,10 +210,17 @@ class Worker:
     middle = statistics.median(seconds)
     tokens_per_s = args.batch * args.seq_len / middle
     flops = budget.flops_per_token(model_config(args), first['params'], args.seq_len)
-    return {'system': first['system'], 'tokens_per_s': tokens_per_s, 'model_flops_per_s': tokens_per_s * flops,
-            'first_step_s': first['seconds'], 'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
-            'step_s': {'median': middle, 'min': min(seconds), 'max': max(seconds)}, 'params': first['params'],
-            'first_loss': first['loss'], 'last_loss': rest[-1]['loss']}
+    return {
+      'system': first['system'],
+      'tokens_per_s': tokens_per_s,
+      'model_flops_per_s': tokens_per_s * flops,
+      'first_step_s': first['seconds'],
+      'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
+      'step_s': {'median': middle, 'min': min(seconds), 'max': max(seconds)},
+      'params': first['params'],
+      'first_loss': first['loss'],
+      'last_loss': rest[-1]['loss'],
+    }
 
 
 def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
@@ -170,28 +231,68 @@ def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     for worker in workers:
       worker.step()
   results = [worker.result(args) for worker in workers]
-  shape = {name: getattr(args, name) for name in ('layers', 'width', 'heads', 'vocab', 'seq_len', 'batch', 'optimizer',
-                                                  'dtype', 'remat', 'scan_layers', 'chunk', 'steps')}
+  shape = {
+    name: getattr(args, name)
+    for name in (
+      'layers',
+      'width',
+      'heads',
+      'vocab',
+      'seq_len',
+      'batch',
+      'optimizer',
+      'dtype',
+      'remat',
+      'scan_layers',
+      'chunk',
+      'steps',
+    )
+  }
   beside = {}
   if args.beside:
     pairs = zip(workers[1].seen[1:], ours.seen[1:], strict=True)
-    beside = {'beside': results[1], 'ratio': statistics.median(b['seconds'] / a['seconds'] for b, a in pairs)}
+    beside = {
+      'beside': results[1],
+      'ratio': statistics.median(b['seconds'] / a['seconds'] for b, a in pairs),
+    }
   return results[0] | {'shape': shape} | beside
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m lm.bench', description='Times the training step on random tokens.')
+  parser = argparse.ArgumentParser(
+    prog='python -m lm.bench', description='Times the training step on random tokens.'
+  )
   parser.add_argument('command', choices=['train'], help='the step to time')
   parser.add_argument('--json', action='store_true', help='print one line of JSON')
-  for name, default in (('layers', 6), ('width', 384), ('heads', 6), ('vocab', 4096), ('seq-len', 256), ('batch', 16),
-                        ('chunk', 1024), ('steps', 10)):
+  for name, default in (
+    ('layers', 6),
+    ('width', 384),
+    ('heads', 6),
+    ('vocab', 4096),
+    ('seq-len', 256),
+    ('batch', 16),
+    ('chunk', 1024),
+    ('steps', 10),
+  ):
     parser.add_argument(f'--{name}', type=int, default=default, help=f'default {default}')
-  parser.add_argument('--optimizer', choices=['adamw', 'muon'], default='adamw', help='default adamw')
-  parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='of activations')
-  parser.add_argument('--remat', choices=['none', 'full', 'dots'], default='none',
-                      help='what the backward pass recomputes (default none)')
-  parser.add_argument('--scan-layers', action='store_true', help='one compiled layer looped over, not all unrolled')
-  parser.add_argument('--beside', choices=['transformers', 'transformers-tuned'], help='time this too, by turns')
+  parser.add_argument(
+    '--optimizer', choices=['adamw', 'muon'], default='adamw', help='default adamw'
+  )
+  parser.add_argument(
+    '--dtype', choices=['float32', 'bfloat16'], default='float32', help='of activations'
+  )
+  parser.add_argument(
+    '--remat',
+    choices=['none', 'full', 'dots'],
+    default='none',
+    help='what the backward pass recomputes (default none)',
+  )
+  parser.add_argument(
+    '--scan-layers', action='store_true', help='one compiled layer looped over, not all unrolled'
+  )
+  parser.add_argument(
+    '--beside', choices=['transformers', 'transformers-tuned'], help='time this too, by turns'
+  )
   parser.add_argument('--beside-python', default=sys.executable, help='an interpreter that has it')
   parser.add_argument('--system', choices=SYSTEMS, help=argparse.SUPPRESS)  # this is a worker
   args = parser.parse_args()

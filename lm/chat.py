@@ -21,28 +21,41 @@ from data.tokenizers import gguf as gguf_tokenizer
 from lm import errors, gguf, keys, pretrained, quantize, sample, sharding
 from lm.errors import UserError
 
-FEED = 32  # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
+# tokens read by one call: a fixed size, so that turns of every length run the same compiled program
+FEED = 32
 DRAW = 4  # tokens drawn by one call: text appears, and Ctrl-C is heard, this often
-COMMANDS = {'/help': 'this list', '/reset': 'forget the conversation and begin anew', '/exit': 'leave (or Ctrl-D)'}
-MARKS = {'python': ('[python: ', ''), 'output': (' -> ', ']'), 'think': ('[think: ', ']')}  # shown for their tags
+COMMANDS = {
+  '/help': 'this list',
+  '/reset': 'forget the conversation and begin anew',
+  '/exit': 'leave (or Ctrl-D)',
+}
+# shown for their tags
+MARKS = {'python': ('[python: ', ''), 'output': (' -> ', ']'), 'think': ('[think: ', ']')}
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
 
 
 class Pieces:
-  """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as [python: 1+1 -> 2]."""
+  """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as
+  [python: 1+1 -> 2].
+  """
 
   def __init__(self, chat_format: chat.Format):
     self._tokenizer = chat_format.tokenizer
-    self._names = {index: name for name, index in self._tokenizer.special_tokens.items()}  # shown, but for these:
+    # shown, but for these:
+    self._names = {index: name for name, index in self._tokenizer.special_tokens.items()}
     self._marks = dict.fromkeys(chat_format.stops, '')
     for kind, marks in MARKS.items():
       self._marks |= zip(chat_format.tag_ids(kind), marks, strict=False)
-    self._opening = {i for kind in MARKS for i in chat_format.tag_ids(kind)[:1]} | {*chat_format.call_ids}
+    self._opening = {i for kind in MARKS for i in chat_format.tag_ids(kind)[:1]} | {
+      *chat_format.call_ids
+    }
     self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
     self._aside = False
 
   def __call__(self, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """(text, aside) of the next tokens; aside: a tool call or a thought, not what is said. Texts may be empty."""
+    """(text, aside) of the next tokens; aside: a tool call or a thought, not what is said. Texts
+    may be empty.
+    """
     for index in ids:
       name = self._names.get(index)
       if name is None:
@@ -59,7 +72,8 @@ class Pieces:
 
 
 class Session:
-  """A conversation whose past stays in the key/value cache, so that each turn costs its own tokens only.
+  """A conversation whose past stays in the key/value cache, so that each turn costs its own tokens
+  only.
 
   Attributes:
     ids: every token of the conversation so far; all of them are in the cache.
@@ -67,22 +81,38 @@ class Session:
     fed: how many tokens were read in since the start or the last reset (the others were drawn).
   """
 
-  def __init__(self, config: FrozenConfigDict, params: Any, chat_format: chat.Format, sampling: sample.Sampling, *,
-               max_new_tokens: int, seed: int = 0, system: str = ''):
+  def __init__(
+    self,
+    config: FrozenConfigDict,
+    params: Any,
+    chat_format: chat.Format,
+    sampling: sample.Sampling,
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    system: str = '',
+  ):
     """Starts with an empty conversation.
 
     Args:
       config: the model's; its max_len is how many tokens a conversation may have.
-      sampling: its banned_ids are set here: tags of tool results, and ids that are no token, are never drawn.
+      sampling: its banned_ids are set here: tags of tool results, and ids that are no token, are
+        never drawn.
       max_new_tokens: longest reply, tool results not counted; at least 1.
       system: text of a system turn, '' for none.
     """
     if max_new_tokens < 1:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
-    self._sampling = dataclasses.replace(sampling, banned_ids=chat_format.banned_ids(config.vocab_size))
+    self._sampling = dataclasses.replace(
+      sampling, banned_ids=chat_format.banned_ids(config.vocab_size)
+    )
     self._ends_V = sample.token_set([*chat_format.stops, *chat_format.call_ids], config.vocab_size)
-    self._max_new_tokens, self._system, self._key = max_new_tokens, system, keys.derive(seed, 'chat')
+    self._max_new_tokens, self._system, self._key = (
+      max_new_tokens,
+      system,
+      keys.derive(seed, 'chat'),
+    )
     self.reset()
 
   def reset(self) -> None:
@@ -94,7 +124,8 @@ class Session:
     self.fed = 0
 
   def reply(self, text: str) -> Iterator[tuple[str, bool]]:
-    """Says `text` and yields the reply as it is drawn: pieces (text, aside) of `Pieces`, some of them empty.
+    """Says `text` and yields the reply as it is drawn: pieces (text, aside) of `Pieces`, some of
+    them empty.
 
     The iterator may be dropped at any piece: the conversation goes on after what was drawn by then.
 
@@ -119,7 +150,9 @@ class Session:
     yield f' [stopped after {self._max_new_tokens} tokens]', True
 
   def _turn(self, text: str) -> list[int]:
-    """The user's turn up to where the reply begins, behind whatever the conversation still lacks."""
+    """The user's turn up to where the reply begins, behind whatever the conversation still
+    lacks.
+    """
     if self.ids:
       return self.chat_format.render_next(text, stopped=self.ids[-1] in self.chat_format.stops)
     system = [{'role': 'system', 'content': self._system}] * bool(self._system)
@@ -130,7 +163,7 @@ class Session:
     if len(self.ids) + len(ids) >= self.config.max_len:
       raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
     for i in range(0, len(ids), FEED):
-      tokens_1T, num_1 = sample.pad_tokens([ids[i:i + FEED]], FEED)
+      tokens_1T, num_1 = sample.pad_tokens([ids[i : i + FEED]], FEED)
       self.state = sample.prefill(self.config, self.params, self.state, tokens_1T, num_1)
     self.ids += ids
     self.fed += len(ids)
@@ -139,20 +172,33 @@ class Session:
     """Draws 1 to `count` tokens. Raises UserError if there is room for none."""
     if len(self.ids) >= self.config.max_len:
       raise self._full('the reply is cut off')
-    self.state, out = sample.decode(self.config, self._sampling, DRAW, self.params, self.state,
-                                    np.array([count], np.int32), self._ends_V, self._keys_B)
+    self.state, out = sample.decode(
+      self.config,
+      self._sampling,
+      DRAW,
+      self.params,
+      self.state,
+      np.array([count], np.int32),
+      self._ends_V,
+      self._keys_B,
+    )
     out = jax.device_get(out)
-    drawn = out.tokens_BM[0, :int(out.count_B[0])].tolist()
+    drawn = out.tokens_BM[0, : int(out.count_B[0])].tolist()
     self.ids += drawn
     return drawn
 
   def _full(self, what: str) -> UserError:
-    return UserError(f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new conversation')
+    return UserError(
+      f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new '
+      'conversation'
+    )
 
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-  """Gives a function that says whether Ctrl-C was pressed. An exception could lose a cache that is being passed on."""
+  """Gives a function that says whether Ctrl-C was pressed. An exception could lose a cache that is
+  being passed on.
+  """
   pressed = threading.Event()
   before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
   try:
@@ -162,9 +208,13 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def show(text: str, aside: bool) -> None:
-  """Prints a piece, dimmed on a terminal if it is an aside. Control characters could steer the terminal: replaced."""
+  """Prints a piece, dimmed on a terminal if it is an aside. Control characters could steer the
+  terminal: replaced.
+  """
   text = text.translate(CONTROLS)
-  print(f'\033[2m{text}\033[0m' if aside and text and sys.stdout.isatty() else text, end='', flush=True)
+  print(
+    f'\033[2m{text}\033[0m' if aside and text and sys.stdout.isatty() else text, end='', flush=True
+  )
 
 
 def note(text: object) -> None:
@@ -217,30 +267,55 @@ def main() -> None:
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--checkpoint', help='a step, run or recipe folder, or a Hugging Face folder')
   which.add_argument('--model', choices=gguf.MODELS, help='one that a Python package carries')
-  parser.add_argument('--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)')
-  parser.add_argument('--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all')
-  parser.add_argument('--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p')
+  parser.add_argument(
+    '--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)'
+  )
+  parser.add_argument(
+    '--top-k', type=int, default=0, help='draw from the k likeliest tokens; 0: from all'
+  )
+  parser.add_argument(
+    '--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p'
+  )
   parser.add_argument('--seed', type=int, default=0, help='of the random numbers')
   parser.add_argument('--system', default='', metavar='TEXT', help='a system turn to begin with')
   parser.add_argument('--max-new-tokens', type=int, default=512, help='longest reply (default 512)')
-  parser.add_argument('--quantize', default='none', choices=quantize.QUANTIZATIONS, help='of the weights (default none)')
+  parser.add_argument(
+    '--quantize',
+    default='none',
+    choices=quantize.QUANTIZATIONS,
+    help='of the weights (default none)',
+  )
   args = parser.parse_args()
   sampling = sample.Sampling(args.temperature, args.top_k, args.top_p)
   for stream in (sys.stdin, sys.stdout):
-    stream.reconfigure(errors='replace')  # a byte that is no text, or a character the terminal lacks, ends no chat
+    # a byte that is no text, or a character the terminal lacks, ends no chat
+    stream.reconfigure(errors='replace')
   config = base.get_config()
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
-    path = args.checkpoint or gguf.installed(args.model, config.model, gguf_tokenizer.convert, chat.fingerprint)
+    path = args.checkpoint or gguf.installed(
+      args.model, config.model, gguf_tokenizer.convert, chat.fingerprint
+    )
     model = pretrained.load(path, config.model, config.model, mesh)
     chat_format = chat.load(model.tokenizer, today=datetime.date.today())
     model.check_tokenizer(chat_format.tokenizer.fingerprint)
     params = quantize.quantize(args.quantize, model.params, model.axes)
-    session = Session(model.config, params, chat_format, sampling, max_new_tokens=args.max_new_tokens,
-                      seed=args.seed, system=args.system)
+    session = Session(
+      model.config,
+      params,
+      chat_format,
+      sampling,
+      max_new_tokens=args.max_new_tokens,
+      seed=args.seed,
+      system=args.system,
+    )
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it
-      note(f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists commands')
+
+      note(
+        f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists '
+        'commands'
+      )
     loop(session)
 
 

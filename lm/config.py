@@ -1,4 +1,6 @@
-"""Reading configs from the command line. Unknown names are errors that give the nearest right one."""
+"""Reading configs from the command line. Unknown names are errors that give the nearest right
+one.
+"""
 
 import copy
 import inspect
@@ -51,19 +53,25 @@ def define_flags() -> None:
 
 
 def parse(argv: list[str], about: str) -> ConfigDict:
-  """Parses all absl flags; returns the config of --config with the --config.FIELD=VALUE overrides applied.
+  """Parses all absl flags; returns the config of --config with the --config.FIELD=VALUE overrides
+  applied.
 
   Args:
     about: what the command does, printed by --help in front of its flags.
 
   Raises:
     SystemExit: --help was given.
-    UserError: no or unreadable config file, unknown flag or field (with the nearest name), a value of the wrong type.
+    UserError: no or unreadable config file, unknown flag or field (with the nearest name), a value
+      of the wrong type.
   """
   if {'--help', '-help', '-h'} & set(argv[1:]):
     print(_help(about))
     sys.exit()
-  given = dict(re.fullmatch(r'--?(config[\w.]*)=?(.*)', a).groups() for a in argv[1:] if re.match(r'--?config\b', a))
+  given = dict(
+    re.fullmatch(r'--?(config[\w.]*)=?(.*)', a).groups()
+    for a in argv[1:]
+    if re.match(r'--?config\b', a)
+  )
   if not given.get('config'):
     raise UserError('--config=FILE is missing; for example --config=configs/quickstart.py')
   plain = load(given.pop('config'))
@@ -80,19 +88,32 @@ def parse(argv: list[str], about: str) -> ConfigDict:
 
 def _help(about: str) -> str:
   """The flags of this command; those that absl has for itself are left out."""
-  own = [flag for module, all_flags in flags.FLAGS.flags_by_module_dict().items() if not module.startswith('absl.')
-         for flag in all_flags]
-  fields = '--config.FIELD=VALUE sets a field; those of training are in configs/base.py, of cleaning in configs/data'
+  own = [
+    flag
+    for module, all_flags in flags.FLAGS.flags_by_module_dict().items()
+    if not module.startswith('absl.')
+    for flag in all_flags
+  ]
+  fields = (
+    '--config.FIELD=VALUE sets a field; those of training are in configs/base.py, of '
+    'cleaning in configs/data'
+  )
   lines = [about.strip(), '', f'Flags ({fields}):']
   for flag in own:
     name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
     default = f' (default: {flag.default})' if flag.default not in (None, False) else ''
-    lines.append(textwrap.fill(f'{flag.help}{default}', 100, initial_indent=f'  {name:24} ', subsequent_indent=' ' * 27))
+    lines.append(
+      textwrap.fill(
+        f'{flag.help}{default}', 100, initial_indent=f'  {name:24} ', subsequent_indent=' ' * 27
+      )
+    )
   return '\n'.join(lines)
 
 
 def load(spec: str) -> ConfigDict:
-  """The config of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it is no config file."""
+  """The config of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it is no
+  config file.
+  """
   path, _, arg = spec.partition(':')
   get_config = function(spec, 'get_config')
   try:
@@ -104,7 +125,9 @@ def load(spec: str) -> ConfigDict:
 
 
 def function(spec: str, name: str) -> Callable:
-  """A function of the config file of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it has none."""
+  """A function of the config file of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or
+  UserError if it has none.
+  """
   path = spec.partition(':')[0]
   try:
     return runpy.run_path(path)[name]
@@ -124,7 +147,9 @@ def check_field(config: ConfigDict, path: str) -> None:
 
 
 def variant(arg: str | None, allowed: tuple[str, ...] = ('smoke',)) -> str:
-  """The part of --config=FILE:ARG after the colon, '' if none. Raises UserError when the file has no such variant."""
+  """The part of --config=FILE:ARG after the colon, '' if none. Raises UserError when the file has
+  no such variant.
+  """
   if arg and arg not in allowed:
     raise unknown('config variant', arg, allowed)
   return arg or ''
@@ -155,7 +180,9 @@ def covers(names: Collection[str], field: str) -> bool:
 
 
 def complete(stored: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
-  """Returns a stored config with the fields that it lacks; defaults of later fields mean "as before"."""
+  """Returns a stored config with the fields that it lacks; defaults of later fields mean "as
+  before".
+  """
   whole = as_json(defaults) | stored
   for name, part in defaults.items():
     if isinstance(part, ConfigDict):

@@ -1,6 +1,8 @@
-"""A document of headings, tables, pictures and quoted text, written as Markdown and as one self-contained HTML page.
+"""A document of headings, tables, pictures and quoted text, written as Markdown and as one
+self-contained HTML page.
 
-All text is taken as plain text and escaped: pages of the web and replies of a model go through here.
+All text is taken as plain text and escaped: pages of the web and replies of a model go through
+here.
 """
 
 import dataclasses
@@ -31,7 +33,9 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """`svg` for the HTML page, whose `currentColor` is the colour of its text; `path` of a file for Markdown."""
+  """`svg` for the HTML page, whose `currentColor` is the colour of its text; `path` of a file for
+  Markdown.
+  """
 
   caption: str
   svg: str
@@ -82,7 +86,9 @@ details { margin: .5rem 0; } summary { cursor: pointer; } details > :not(summary
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-  """One HTML page that needs nothing else: style and pictures are inside, and there are no scripts."""
+  """One HTML page that needs nothing else: style and pictures are inside, and there are no
+  scripts.
+  """
   body = '\n'.join(map(_html, blocks))
   return f"""<!DOCTYPE html>
 <html lang="en">
@@ -114,7 +120,9 @@ def _html(block: Block) -> str:
 
       def row(tag: str, cells: Sequence[str]) -> str:
         classes = [' class="left"' if i < left else '' for i in range(len(cells))]
-        return ''.join(f'<{tag}{c}>{html.escape(x)}</{tag}>' for x, c in zip(cells, classes, strict=True))
+        return ''.join(
+          f'<{tag}{c}>{html.escape(x)}</{tag}>' for x, c in zip(cells, classes, strict=True)
+        )
 
       body = '\n'.join(f'<tr>{row("td", cells)}</tr>' for cells in rows)
       return f'<div class="wide"><table>\n<tr>{row("th", header)}</tr>\n{body}\n</table></div>'
@@ -123,7 +131,11 @@ def _html(block: Block) -> str:
     case Quote(label, text):
       return f'<div class="label">{html.escape(label)}</div><pre>{html.escape(text)}</pre>'
     case Fold(title, blocks):
-      return f'<details><summary>{html.escape(title)}</summary>\n' + '\n'.join(map(_html, blocks)) + '\n</details>'
+      return (
+        f'<details><summary>{html.escape(title)}</summary>\n'
+        + '\n'.join(map(_html, blocks))
+        + '\n</details>'
+      )
 
 
 def _markdown(block: Block) -> str:
@@ -134,7 +146,11 @@ def _markdown(block: Block) -> str:
       return _escape(text)
     case Table(header, rows, left):
       rule = [':--' if i < left else '--:' for i in range(len(header))]
-      lines = [[_escape(cell) for cell in header], rule, *([_escape(cell) for cell in row] for row in rows)]
+      lines = [
+        [_escape(cell) for cell in header],
+        rule,
+        *([_escape(cell) for cell in row] for row in rows),
+      ]
       return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
     case Picture(caption, _, path):
       return f'![{_escape(caption)}]({path})'
@@ -142,7 +158,9 @@ def _markdown(block: Block) -> str:
       fence = '`' * max(3, 1 + max(map(len, re.findall('`+', text)), default=0))
       return f'{_escape(label)}\n\n{fence}text\n{text}\n{fence}'
     case Fold(title, blocks):
-      return f'<details><summary>{html.escape(title)}</summary>\n\n{to_markdown(blocks)}\n</details>'
+      return (
+        f'<details><summary>{html.escape(title)}</summary>\n\n{to_markdown(blocks)}\n</details>'
+      )
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
-  """A fault in what the user gave (a file, a field, a flag): says what was found and what is allowed."""
+  """A fault in what the user gave (a file, a field, a flag): says what was found and what is
+  allowed.
+  """
 
 
 def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:
@@ -28,7 +30,8 @@ def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:
 
 
 def run(main: Callable[[], object]) -> None:
-  """Calls a front end's `main`; a UserError or an OSError ends it as one line on stderr and exit status 1.
+  """Calls a front end's `main`; a UserError or an OSError ends it as one line on stderr and exit
+  status 1.
 
   `DEEPDIVE_TRACEBACK=1` in the environment shows the traceback instead.
   """

@@ -1,10 +1,12 @@
-"""Open-weight families: how the fields of a Hugging Face config.json and the names of its tensors stand to ours.
+"""Open-weight families: how the fields of a Hugging Face config.json and the names of its tensors
+stand to ours.
 
-A family is data: a field map, a name map, and what all its models have in common. Everything that changes what a model
-computes is translated, or has the one value that we run, or is an error that names it. Read from the model and config
-classes of transformers 5 and from the published files.
+A family is data: a field map, a name map, and what all its models have in common. Everything that
+changes what a model computes is translated, or has the one value that we run, or is an error that
+names it. Read from the model and config classes of transformers 5 and from the published files.
 
-Names of axes, those of lm/model.py: a tensor's layout reads 'DNH -> (NH)D': ours [D, N, H] is stored as [N * H, D].
+Names of axes, those of lm/model.py: a tensor's layout reads 'DNH -> (NH)D': ours [D, N, H] is
+stored as [N * H, D].
 """
 
 import dataclasses
@@ -18,8 +20,9 @@ from lm.errors import UserError, unknown
 Fields = dict[str, Any]
 
 REQUIRED = object()
-# Fields of config.json that say nothing about what the model computes when it runs: where it came from, how it is to be
-# trained (dropout, router losses), saved, stored or sampled from, which tokens are special, heads that are not used.
+# Fields of config.json that say nothing about what the model computes when it runs: where it came
+# from, how it is to be trained (dropout, router losses), saved, stored or sampled from, which
+# tokens are special, heads that are not used.
 IGNORED = frozenset((
   '_attn_implementation', '_attn_implementation_autoset', '_name_or_path', 'architectures', 'attention_dropout', 'attn_pdrop',
   'bos_token_id', 'cache_implementation', 'chunk_size_feed_forward', 'do_sample', 'dtype', 'embd_pdrop', 'eos_token_id',
@@ -37,8 +40,19 @@ PLAIN = {  # of what a family does not have
   'qk_norm': 'none', 'norm_position': 'pre', 'norm_offset': False, 'mlp_bias': False, 'num_experts': 0,
   'experts_per_token': 2, 'normalize_experts': True, 'scale_embeddings': False, 'logit_softcap': 0.0,
 }  # fmt: skip
-SIZES = ('vocab_size', 'num_layers', 'embed_dim', 'num_heads', 'num_kv_heads', 'head_dim', 'mlp_dim', 'activation',
-         'norm_eps', 'max_len', 'tie_embeddings')
+SIZES = (
+  'vocab_size',
+  'num_layers',
+  'embed_dim',
+  'num_heads',
+  'num_kv_heads',
+  'head_dim',
+  'mlp_dim',
+  'activation',
+  'norm_eps',
+  'max_len',
+  'tie_embeddings',
+)
 SCALINGS = {  # RoPE types, and our field of each key
   'default': {},
   'linear': {'factor': 'rope_factor'},
@@ -48,7 +62,7 @@ SCALINGS = {  # RoPE types, and our field of each key
 ARCHITECTURE = (*SIZES, *PLAIN)  # the fields of config.model that change what the weights mean
 
 
-# ---- Field maps: each rule reads some fields of config.json into ours, and writes them --------------------------------
+# ---- Field maps: each rule reads some fields of config.json into ours, and writes them -----------
 
 
 def given(hf: Fields, name: str) -> bool:
@@ -61,8 +75,12 @@ def need(hf: Fields, name: str, kind: type | tuple[type, ...]) -> Any:
   if not given(hf, name):
     raise UserError(f'config.json: field {name!r} is missing')
   value, kinds = hf[name], kind if isinstance(kind, tuple) else (kind,)
-  if not isinstance(value, (*kinds, int) if float in kinds else kinds) or (isinstance(value, bool) and bool not in kinds):
-    raise UserError(f'config.json: {name} is {value!r}, not {" or ".join(k.__name__ for k in kinds)}')
+  if not isinstance(value, (*kinds, int) if float in kinds else kinds) or (
+    isinstance(value, bool) and bool not in kinds
+  ):
+    raise UserError(
+      f'config.json: {name} is {value!r}, not {" or ".join(k.__name__ for k in kinds)}'
+    )
   return float(value) if kind is float else value
 
 
@@ -71,7 +89,8 @@ class Field:
   """One field that means the same as one of ours.
 
   Attributes:
-    default: what transformers takes when the field is absent or null, or how it computes that from the others.
+    default: what transformers takes when the field is absent or null, or how it computes that from
+      the others.
     values: ours for each value that is allowed; None: any of that type, the same as ours.
     off: our value that null stands for; only a field that is absent then takes the default.
     also: another name that some versions of transformers give it.
@@ -107,8 +126,11 @@ class Field:
     value = ours[self.ours]
     if self.off is not None and value == self.off:
       return {self.hf: None}
-    if self.values is not None:  # the first that means it; any if none does: reading it back then shows the difference
-      value = next((theirs for theirs, our in self.values.items() if our == value), next(iter(self.values)))
+    # the first that means it; any if none does: reading it back then shows the difference
+    if self.values is not None:
+      value = next(
+        (theirs for theirs, our in self.values.items() if our == value), next(iter(self.values))
+      )
     return {self.hf: value}
 
 
@@ -125,7 +147,9 @@ class Only:
 
   def read(self, hf: Fields) -> Fields:
     if given(hf, self.hf) and hf[self.hf] not in self.allowed:
-      raise UserError(f'config.json: {self.hf} is {hf[self.hf]!r}; allowed: {", ".join(map(repr, self.allowed))}')
+      raise UserError(
+        f'config.json: {self.hf} is {hf[self.hf]!r}; allowed: {", ".join(map(repr, self.allowed))}'
+      )
     return {}
 
   def write(self, ours: Fields) -> Fields:
@@ -134,14 +158,16 @@ class Only:
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-  """Rotary positions: `rope_theta` and `rope_scaling`, or in transformers 5 the one dictionary `rope_parameters`.
+  """Rotary positions: `rope_theta` and `rope_scaling`, or in transformers 5 the one dictionary
+  `rope_parameters`.
 
-  With `theta_window`, the default of `rope_local_base_freq`, window layers have a theta of their own (Gemma 3);
-  `rope_parameters` then holds a dictionary for each type of layer.
+  With `theta_window`, the default of `rope_local_base_freq`, window layers have a theta of their
+  own (Gemma 3); `rope_parameters` then holds a dictionary for each type of layer.
   """
 
   theta: float
   theta_window: float = 0.0
+
   @property
   def names(self) -> tuple[str, ...]:
     local = ('rope_local_base_freq',) if self.theta_window else ()
@@ -149,27 +175,43 @@ class Rope:
 
   def read(self, hf: Fields) -> Fields:
     if given(hf, 'partial_rotary_factor') and hf['partial_rotary_factor'] != 1:
-      raise UserError(f'config.json: partial_rotary_factor is {hf["partial_rotary_factor"]!r}; allowed: 1.0')
+      raise UserError(
+        f'config.json: partial_rotary_factor is {hf["partial_rotary_factor"]!r}; allowed: 1.0'
+      )
     if given(hf, 'rope_scaling') and given(hf, 'rope_parameters'):
-      raise UserError('config.json: it has both rope_scaling and rope_parameters; one of them must go')
+      raise UserError(
+        'config.json: it has both rope_scaling and rope_parameters; one of them must go'
+      )
     thetas = {'rope_theta': hf['rope_theta']} if given(hf, 'rope_theta') else {}
     if not self.theta_window:
       where = 'rope_parameters' if given(hf, 'rope_parameters') else 'rope_scaling'
       return self._read(thetas | (need(hf, where, dict) if given(hf, where) else {}), where)
     if not given(hf, 'rope_parameters'):
       ours = self._read(thetas | (hf.get('rope_scaling') or {}), 'rope_scaling')
-      local = need(hf, 'rope_local_base_freq', float) if given(hf, 'rope_local_base_freq') else self.theta_window
+      local = (
+        need(hf, 'rope_local_base_freq', float)
+        if given(hf, 'rope_local_base_freq')
+        else self.theta_window
+      )
       return ours | {'rope_theta_window': local}
     by_type = dict(hf['rope_parameters'])
-    full, window = (by_type.pop(kind, None) or {} for kind in ('full_attention', 'sliding_attention'))
+    full, window = (
+      by_type.pop(kind, None) or {} for kind in ('full_attention', 'sliding_attention')
+    )
     if by_type:
       allowed = ('full_attention', 'sliding_attention')
       raise unknown('key of rope_parameters in config.json', min(by_type), allowed)
-    local = self._read({'rope_theta': self.theta_window} | window, 'rope_parameters.sliding_attention')
+    local = self._read(
+      {'rope_theta': self.theta_window} | window, 'rope_parameters.sliding_attention'
+    )
     if local['rope_scaling'] != 'none':
-      raise UserError(f'config.json: rope_parameters.sliding_attention.rope_type is {local["rope_scaling"]!r}; '
-                      "allowed: 'default'")
-    return self._read(thetas | full, 'rope_parameters.full_attention') | {'rope_theta_window': local['rope_theta']}
+      raise UserError(
+        f'config.json: rope_parameters.sliding_attention.rope_type is {local["rope_scaling"]!r}; '
+        "allowed: 'default'"
+      )
+    return self._read(thetas | full, 'rope_parameters.full_attention') | {
+      'rope_theta_window': local['rope_theta']
+    }
 
   def _read(self, parameters: Fields, where: str) -> Fields:
     parameters = dict(parameters)
@@ -185,12 +227,17 @@ class Rope:
     if more := parameters.keys() - known:
       raise unknown(f'key in {where} of config.json', min(more), known)
     if parameters.get('partial_rotary_factor', 1) != 1:
-      raise UserError(f'config.json: partial_rotary_factor in {where} is {parameters["partial_rotary_factor"]!r}; allowed: 1.0')
+      raise UserError(
+        f'config.json: partial_rotary_factor in {where} is '
+        f'{parameters["partial_rotary_factor"]!r}; allowed: 1.0'
+      )
     return ours
 
   def write(self, ours: Fields) -> Fields:
     kind = ours['rope_scaling']
-    scaling = {'rope_type': kind} | {key: ours[field] for key, field in SCALINGS.get(kind, {}).items()}
+    scaling = {'rope_type': kind} | {
+      key: ours[field] for key, field in SCALINGS.get(kind, {}).items()
+    }
     hf = {'rope_theta': ours['rope_theta'], 'rope_scaling': None if kind == 'none' else scaling}
     if self.theta_window:
       hf['rope_local_base_freq'] = ours['rope_theta_window'] or ours['rope_theta']
@@ -217,7 +264,11 @@ class Windows:
 
   @property
   def names(self) -> tuple[str, ...]:
-    return ('sliding_window', *filter(None, (self.switch, 'layer_types' if self.listed else '')), *self.reads)
+    return (
+      'sliding_window',
+      *filter(None, (self.switch, 'layer_types' if self.listed else '')),
+      *self.reads,
+    )
 
   def read(self, hf: Fields) -> Fields:
     layers = num_layers(hf)
@@ -247,32 +298,52 @@ class Windows:
     if self.switch:
       hf[self.switch] = windowed
     if self.listed:
-      hf['layer_types'] = ['sliding_attention' if kind == 'window' else 'full_attention' for kind in types]
+      hf['layer_types'] = [
+        'sliding_attention' if kind == 'window' else 'full_attention' for kind in types
+      ]
     return hf
 
 
 @dataclasses.dataclass(frozen=True)
 class NoPositions:
-  """Layers without rotary positions (SmolLM3): a list of 0 for those and 1 for the others, or each n-th."""
+  """Layers without rotary positions (SmolLM3): a list of 0 for those and 1 for the others, or each
+  n-th.
+  """
 
-  names = ('no_rope_layers', 'no_rope_layer_interval', 'layer_types', 'use_sliding_window', 'sliding_window')
+  names = (
+    'no_rope_layers',
+    'no_rope_layer_interval',
+    'layer_types',
+    'use_sliding_window',
+    'sliding_window',
+  )
 
   def read(self, hf: Fields) -> Fields:
     layers = num_layers(hf)
-    if hf.get('use_sliding_window') or any(kind != 'full_attention' for kind in hf.get('layer_types') or ()):
-      raise UserError('config.json: use_sliding_window is true or layer_types has sliding_attention; a SmolLM3 model is run '
-                      'with full attention only')
+    if hf.get('use_sliding_window') or any(
+      kind != 'full_attention' for kind in hf.get('layer_types') or ()
+    ):
+      raise UserError(
+        'config.json: use_sliding_window is true or layer_types has sliding_attention; a SmolLM3 '
+        'model is run '
+        'with full attention only'
+      )
     if given(hf, 'no_rope_layers'):
       rotated = need(hf, 'no_rope_layers', list)
       if len(rotated) < layers:
-        raise UserError(f'config.json: no_rope_layers has {len(rotated)} layers, the model has {layers}')
+        raise UserError(
+          f'config.json: no_rope_layers has {len(rotated)} layers, the model has {layers}'
+        )
     else:
       interval = hf.get('no_rope_layer_interval', 4)
       rotated = [(i + 1) % interval for i in range(layers)]
     return {'layer_types': ['full' if r else 'nope' for r in rotated[:layers]]}
 
   def write(self, ours: Fields) -> Fields:
-    return {'no_rope_layers': [int(kind != 'nope') for kind in layer_types(ours)], 'use_sliding_window': False}
+    return {
+      'no_rope_layers': [int(kind != 'nope') for kind in layer_types(ours)],
+      'use_sliding_window': False,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +353,9 @@ class AttentionScale:
   names = ('query_pre_attn_scalar',)
 
   def read(self, hf: Fields) -> Fields:
-    value = need(hf, 'query_pre_attn_scalar', (int, float)) if given(hf, 'query_pre_attn_scalar') else 256
+    value = (
+      need(hf, 'query_pre_attn_scalar', (int, float)) if given(hf, 'query_pre_attn_scalar') else 256
+    )
     return {'attention_scale': value**-0.5}
 
   def write(self, ours: Fields) -> Fields:
@@ -308,7 +381,9 @@ class Computed:
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-  """Fields that are allowed whatever their value, since the rules of this family decide without them."""
+  """Fields that are allowed whatever their value, since the rules of this family decide without
+  them.
+  """
 
   names: tuple[str, ...]
 
@@ -325,10 +400,14 @@ def num_layers(hf: Fields) -> int:
 
 
 def canonical(config: Mapping[str, Any]) -> Fields:
-  """The architecture of a config.model, the same for all configs that compute the same: what has no effect is plain."""
+  """The architecture of a config.model, the same for all configs that compute the same: what has no
+  effect is plain.
+  """
   c = {field: config[field] for field in ARCHITECTURE}
   types = tuple(layer_types(c))
-  period = next(n for n in range(1, len(types) + 1) if all(t == types[i % n] for i, t in enumerate(types)))
+  period = next(
+    n for n in range(1, len(types) + 1) if all(t == types[i % n] for i, t in enumerate(types))
+  )
   c['layer_types'] = types[:period]
   dull = []
   if 'window' not in types:
@@ -348,7 +427,7 @@ def canonical(config: Mapping[str, Any]) -> Fields:
   return c | {field: PLAIN[field] for field in dull}
 
 
-# ---- Name maps -------------------------------------------------------------------------------------------------------
+# ---- Name maps -----------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,8 +436,10 @@ class Tensor:
 
   Attributes:
     name: of the tensor, with {l} for the layer and {e} for the expert where there is one for each.
-    layout: 'DNH -> (NH)D', ours (but for the axes of layers and experts) and theirs; one side when they are equal.
-    part: which third of the stored tensor's last axis it is (GPT-2 keeps queries, keys and values in one); None: all.
+    layout: 'DNH -> (NH)D', ours (but for the axes of layers and experts) and theirs; one side when
+      they are equal.
+    part: which third of the stored tensor's last axis it is (GPT-2 keeps queries, keys and values
+      in one); None: all.
   """
 
   name: str
@@ -381,7 +462,10 @@ def _norm(ours: str, theirs: str) -> dict[str, Tensor]:
 
 
 def _linear(ours: str, theirs: str, weight: str, bias: str) -> dict[str, Tensor]:
-  return {f'{ours}/kernel': Tensor(f'{theirs}.weight', weight), f'{ours}/bias': Tensor(f'{theirs}.bias', bias)}
+  return {
+    f'{ours}/kernel': Tensor(f'{theirs}.weight', weight),
+    f'{ours}/bias': Tensor(f'{theirs}.bias', bias),
+  }
 
 
 _LAYER = 'model.layers.{l}.'
@@ -434,21 +518,33 @@ def _gpt2_tensors() -> dict[str, Tensor]:
     'embedding': Tensor('transformer.wte.weight', 'VD'),
     'position_table': Tensor('transformer.wpe.weight', 'PD'),
     'head': Tensor('lm_head.weight', 'VD'),
-    **_linear('layers/attention/o', layer + 'attn.c_proj', 'NHD -> (NH)D', 'D'),  # its Conv1D keeps [in, out]
+    # its Conv1D keeps [in, out]
+    **_linear('layers/attention/o', layer + 'attn.c_proj', 'NHD -> (NH)D', 'D'),
     **_linear('layers/mlp/up', layer + 'mlp.c_fc', 'DF', 'F'),
     **_linear('layers/mlp/down', layer + 'mlp.c_proj', 'FD', 'D'),
   }
   for part, name in enumerate('qkv'):
     heads = 'NH' if name == 'q' else 'KH'
-    tensors[f'layers/attention/{name}/kernel'] = Tensor(layer + 'attn.c_attn.weight', f'D{heads} -> D({heads})', part)
-    tensors[f'layers/attention/{name}/bias'] = Tensor(layer + 'attn.c_attn.bias', f'{heads} -> ({heads})', part)
-  norms = {'layers/attention_norm': layer + 'ln_1', 'layers/mlp_norm': layer + 'ln_2', 'final_norm': 'transformer.ln_f'}
+    tensors[f'layers/attention/{name}/kernel'] = Tensor(
+      layer + 'attn.c_attn.weight', f'D{heads} -> D({heads})', part
+    )
+    tensors[f'layers/attention/{name}/bias'] = Tensor(
+      layer + 'attn.c_attn.bias', f'{heads} -> ({heads})', part
+    )
+  norms = {
+    'layers/attention_norm': layer + 'ln_1',
+    'layers/mlp_norm': layer + 'ln_2',
+    'final_norm': 'transformer.ln_f',
+  }
   for ours, theirs in norms.items():
-    tensors |= {f'{ours}/scale': Tensor(f'{theirs}.weight', 'D'), f'{ours}/bias': Tensor(f'{theirs}.bias', 'D')}
+    tensors |= {
+      f'{ours}/scale': Tensor(f'{theirs}.weight', 'D'),
+      f'{ours}/bias': Tensor(f'{theirs}.bias', 'D'),
+    }
   return tensors
 
 
-# ---- Families --------------------------------------------------------------------------------------------------------
+# ---- Families ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -471,7 +567,9 @@ class Family:
 
   @property
   def prefix(self) -> str:
-    """What the names of most tensors begin with; files saved from the model without its head lack it."""
+    """What the names of most tensors begin with; files saved from the model without its head lack
+    it.
+    """
     return self.tensors['embedding'].name.split('.')[0] + '.'
 
   def read(self, hf: Fields, ignore: Iterable[str] = ()) -> Fields:
@@ -485,16 +583,22 @@ class Family:
     """
     known = {name for rule in self.rules for name in rule.names}
     if more := sorted(hf.keys() - known - IGNORED - set(ignore)):
-      raise UserError(f'config.json: field {more[0]!r}, {hf[more[0]]!r:.80}, is not known of {self.architecture} and might '
-                      'change what it computes; take it out, or name it in --ignore, if it does not')
+      raise UserError(
+        f'config.json: field {more[0]!r}, {hf[more[0]]!r:.80}, is not known of {self.architecture} '
+        'and might '
+        'change what it computes; take it out, or name it in --ignore, if it does not'
+      )
     ours = {}
     for rule in self.rules:
       ours |= rule.read(hf)
     return canonical(PLAIN | self.fixed | ours)
 
   def write(self, ours: Fields) -> Fields:
-    """A config.json for our architecture; where the family lacks something, reading it back shows the difference."""
-    special = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))  # some families have defaults that do not fit
+    """A config.json for our architecture; where the family lacks something, reading it back shows
+    the difference.
+    """
+    # some families have defaults that do not fit
+    special = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
     hf = {'architectures': [self.architecture], 'model_type': self.model_type} | special
     for rule in self.rules:
       hf |= rule.write(ours)
@@ -507,12 +611,21 @@ def _widths(hf: Fields) -> int:
 
 _SILU = {'silu': 'swiglu', 'gelu_pytorch_tanh': 'geglu', 'gelu_new': 'geglu'}
 _GELU = {'gelu_pytorch_tanh': 'geglu', 'gelu_new': 'geglu', 'silu': 'swiglu'}
-_ATTENTION_BIAS = Field('attention_bias', 'attention_bias', bool, False, {False: 'none', True: 'all'})
+_ATTENTION_BIAS = Field(
+  'attention_bias', 'attention_bias', bool, False, {False: 'none', True: 'all'}
+)
 _MLP_BIAS = Field('mlp_bias', 'mlp_bias', bool, False)
 
 
-def _fields(*, mlp: str = 'intermediate_size', eps: float = 1e-6, tie: bool = False, kv_heads: Any = REQUIRED,
-            head_dim: Any = _widths, activation: Field | None = None) -> tuple[Any, ...]:
+def _fields(
+  *,
+  mlp: str = 'intermediate_size',
+  eps: float = 1e-6,
+  tie: bool = False,
+  kv_heads: Any = REQUIRED,
+  head_dim: Any = _widths,
+  activation: Field | None = None,
+) -> tuple[Any, ...]:
   """What all families but GPT-2 have, with their defaults."""
   return (
     Field('vocab_size', 'vocab_size'),
@@ -551,11 +664,21 @@ def _full_every(n: int) -> Callable[[Fields, int], list[str]]:
 
 
 _PATTERN = ('sliding_window_pattern', '_sliding_window_pattern')
-_GEMMA = {'activation': Field('hidden_activation', 'activation', str, 'gelu_pytorch_tanh', _GELU), 'tie': True, 'head_dim': 256}
+_GEMMA = {
+  'activation': Field('hidden_activation', 'activation', str, 'gelu_pytorch_tanh', _GELU),
+  'tie': True,
+  'head_dim': 256,
+}
 _GEMMA_RULES = (
-  AttentionScale(), _ATTENTION_BIAS, Unread(('hidden_act',)), Only('use_bidirectional_attention', (None, False)))
+  AttentionScale(),
+  _ATTENTION_BIAS,
+  Unread(('hidden_act',)),
+  Only('use_bidirectional_attention', (None, False)),
+)
 _GEMMA_FIXED = {'norm_position': 'both', 'norm_offset': True, 'scale_embeddings': True}
-_QWEN_WINDOWS = Windows(_windows_above, switch='use_sliding_window', size=4096, reads=('max_window_layers',))
+_QWEN_WINDOWS = Windows(
+  _windows_above, switch='use_sliding_window', size=4096, reads=('max_window_layers',)
+)
 _MROPE = Only('use_mrope', (None, False))
 
 FAMILIES = (
@@ -587,7 +710,8 @@ FAMILIES = (
   Family('Olmo2ForCausalLM', 'olmo2', (
     *_fields(kv_heads=_same_as_heads, eps=1e-5), Rope(10_000.0), _ATTENTION_BIAS,
   ), _BASE | _MLP | _POST_NORMS | {
-    'layers/attention/q_norm/scale': Tensor(_LAYER + 'self_attn.q_norm.weight', 'X'),  # all heads together
+    # all heads together
+    'layers/attention/q_norm/scale': Tensor(_LAYER + 'self_attn.q_norm.weight', 'X'),
     'layers/attention/k_norm/scale': Tensor(_LAYER + 'self_attn.k_norm.weight', 'X'),
   }, {'qk_norm': 'projection', 'norm_position': 'post'}),
   Family('MixtralForCausalLM', 'mixtral', (
@@ -599,7 +723,8 @@ FAMILIES = (
     Windows(_all_windows, switch='use_sliding_window', listed=False, size=4096),
     Field('num_experts', 'num_experts', also='num_local_experts'), Field('num_experts_per_tok', 'experts_per_token'),
     Field('norm_topk_prob', 'normalize_experts', bool, False), Only('decoder_sparse_step', (1,)),
-    Only('mlp_only_layers', ([],)), Unread(('intermediate_size', 'max_window_layers')),  # there are no dense layers
+    # there are no dense layers
+    Only('mlp_only_layers', ([],)), Unread(('intermediate_size', 'max_window_layers')),
   ), _BASE | _PRE_NORMS | _HEAD_NORMS | _experts('mlp.gate', 'mlp.experts.{e}', 'gate_proj', 'up_proj', 'down_proj'),
     {'qk_norm': 'head'}),
   Family('GPT2LMHeadModel', 'gpt2', (
@@ -627,7 +752,11 @@ def of(hf: Fields) -> Family:
     found = [family for family in FAMILIES if family.model_type == hf.get('model_type')]
   if not found:
     allowed = [family.architecture for family in FAMILIES]
-    raise unknown('architecture in config.json', architectures[0] if architectures else hf.get('model_type'), allowed)
+    raise unknown(
+      'architecture in config.json',
+      architectures[0] if architectures else hf.get('model_type'),
+      allowed,
+    )
   return found[0]
 
 
@@ -636,7 +765,8 @@ def express(config: Mapping[str, Any], origin: Fields | None = None) -> tuple[Fa
 
   Args:
     config: a config.model.
-    origin: the config.json that the model was imported with, given back where it still says what the model is.
+    origin: the config.json that the model was imported with, given back where it still says what
+      the model is.
 
   Raises:
     UserError: naming a field whose value no family has together with the others.
@@ -657,5 +787,8 @@ def express(config: Mapping[str, Any], origin: Fields | None = None) -> tuple[Fa
     if nearest is None or len(differing) < len(nearest[1]):
       nearest = family, differing, back
   family, (field, *_), back = nearest
-  raise UserError(f'config.model.{field} is {wanted[field]!r}, and no architecture that we export has that together with the '
-                  f'other fields; the nearest, {family.architecture}, has {back[field]!r}')
+  raise UserError(
+    f'config.model.{field} is {wanted[field]!r}, and no architecture that we export has that '
+    'together with the '
+    f'other fields; the nearest, {family.architecture}, has {back[field]!r}'
+  )

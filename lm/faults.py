@@ -1,4 +1,6 @@
-"""What a run does about faults: requests to stop, steps that are not to be trusted, and the data that is left out for them."""
+"""What a run does about faults: requests to stop, steps that are not to be trusted, and the data
+that is left out for them.
+"""
 
 import itertools
 import os
@@ -14,13 +16,15 @@ ON_BAD_STEP = ('stop', 'skip', 'rewind')
 
 
 class Stop:
-  """Requests to stop: SIGTERM, or a first SIGINT (Ctrl-C); a second SIGINT interrupts at once. A context manager.
+  """Requests to stop: SIGTERM, or a first SIGINT (Ctrl-C); a second SIGINT interrupts at once. A
+  context manager.
 
-  Between `polled` and leaving it, requests wait until `asked` looks. At other times nothing is lost by ending: the process
-  exits with status 0, in order, so that checkpoints under way are finished.
+  Between `polled` and leaving it, requests wait until `asked` looks. At other times nothing is lost
+  by ending: the process exits with status 0, in order, so that checkpoints under way are finished.
 
-  In a run of several processes a request to any of them reaches all, and all see it after the same step: jax's preemption
-  service has the handler of SIGTERM then (it looks once a second), and requests wait until `asked` at all times.
+  In a run of several processes a request to any of them reaches all, and all see it after the same
+  step: jax's preemption service has the handler of SIGTERM then (it looks once a second), and
+  requests wait until `asked` at all times.
   """
 
   def __init__(self):
@@ -28,7 +32,9 @@ class Stop:
     self._times = 0
 
   def asked(self) -> bool:
-    """Whether to stop after the step that was just dispatched; to be called after each by every process."""
+    """Whether to stop after the step that was just dispatched; to be called after each by every
+    process.
+    """
     self._times += 1
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(self._times)
@@ -60,10 +66,12 @@ class Stop:
 
 
 class Jumps:
-  """The batches that a run leaves out, as `jumps.json` in its folder: [{"step": S, "batches": N}, ...], as they came.
+  """The batches that a run leaves out, as `jumps.json` in its folder: [{"step": S, "batches": N},
+  ...], as they came.
 
-  All updates after step S read N batches further on. So which batch an update reads depends on this file and its number
-  alone, and a run that was killed and goes on, even from before S, does what it would have done.
+  All updates after step S read N batches further on. So which batch an update reads depends on this
+  file and its number alone, and a run that was killed and goes on, even from before S, does what it
+  would have done.
   """
 
   def __init__(self, path: files.Path):
@@ -85,7 +93,9 @@ class Jumps:
 
   def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
     """The batches of updates start .. stop - 1, as ranges (first, end)."""
-    cuts = sorted({start, stop, *(jump['step'] for jump in self.all if start < jump['step'] < stop)})
+    cuts = sorted(
+      {start, stop, *(jump['step'] for jump in self.all if start < jump['step'] < stop)}
+    )
     return [(self.batch(a), self.batch(a) + b - a) for a, b in itertools.pairwise(cuts)]
 
   def _write(self, jumps: list[dict[str, int]]) -> None:

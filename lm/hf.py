@@ -4,8 +4,9 @@
     python -m lm.hf import gguf FILE DST   likewise of a GGUF file (lm/gguf.py)
     python -m lm.hf export SRC DST         SRC: a step, run or recipe folder, whether imported or trained here
 
-What each family's fields and tensors are called stands in lm/families.py. Weights are read from safetensors files alone
-(a pickle can run code), tensor by tensor, and keep their dtype: exporting what was imported gives the same bytes.
+What each family's fields and tensors are called stands in lm/families.py. Weights are read from
+safetensors files alone (a pickle can run code), tensor by tensor, and keep their dtype: exporting
+what was imported gives the same bytes.
 """
 
 import argparse
@@ -42,12 +43,14 @@ MAX_SHARD = 5 * 10**9  # bytes of weights in one file, as transformers writes th
 ROWS = 4096  # of a matrix that are compared at a time
 
 
-# ---- Sources of weights ----------------------------------------------------------------------------------------------
+# ---- Sources of weights --------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """A tensor that lies somewhere: `read` gives a part of it, one slice (of step 1) for each axis."""
+  """A tensor that lies somewhere: `read` gives a part of it, one slice (of step 1) for each
+  axis.
+  """
 
   dtype: str  # as safetensors calls it; DTYPES are those that weights may have
   shape: tuple[int, ...]
@@ -82,7 +85,9 @@ class Source:
 def is_folder(path: files.Path) -> bool:
   """Whether this is a folder as transformers writes it, rather than one of ours."""
   config = files.as_path(path) / 'config.json'  # a run of ours has one too
-  return config.is_file() and not {'architectures', 'model_type'}.isdisjoint(files.read_json(config))
+  return config.is_file() and not {'architectures', 'model_type'}.isdisjoint(
+    files.read_json(config)
+  )
 
 
 def open_folder(path: files.Path) -> Source:
@@ -99,13 +104,18 @@ def open_folder(path: files.Path) -> Source:
   tensors: dict[str, Stored] = {}
   for file in weights:
     if buckets.is_url(file):
-      tensors |= {name: Stored(dtype, shape, read) for name, (dtype, shape, read) in remote_weights.tensors(file).items()}
+      tensors |= {
+        name: Stored(dtype, shape, read)
+        for name, (dtype, shape, read) in remote_weights.tensors(file).items()
+      }
       continue
     try:
       with safetensors.safe_open(file, 'np') as opened:
         for name in opened.keys():  # noqa: SIM118  not a mapping
           part = opened.get_slice(name)
-          tensors[name] = Stored(part.get_dtype(), tuple(part.get_shape()), functools.partial(_read_file, file, name))
+          tensors[name] = Stored(
+            part.get_dtype(), tuple(part.get_shape()), functools.partial(_read_file, file, name)
+          )
     except safetensors.SafetensorError as error:
       raise UserError(f'{file} is not a safetensors file: {error}') from error
   return Source(path, config, tensors, tokenizer_files(path), (path / 'config.json', *weights))
@@ -126,7 +136,11 @@ def _weight_files(path: files.AnyPath) -> list[files.AnyPath]:
     weights = index['weight_map'].values()
     return sorted({files.within(path, name, path / SHARDED) for name in weights})
   pickles = sorted(p.name for p in path.iterdir() if p.suffix in ('.bin', '.pt', '.pth', '.ckpt'))
-  hint = f'; {pickles[0]} is a pickle, which can run code and is not read: convert it to safetensors' if pickles else ''
+  hint = (
+    f'; {pickles[0]} is a pickle, which can run code and is not read: convert it to safetensors'
+    if pickles
+    else ''
+  )
   raise UserError(f'{path} has neither {SINGLE} nor {SHARDED}{hint}')
 
 
@@ -136,7 +150,7 @@ def _read_file(file: pathlib.Path, name: str, index: Index) -> np.ndarray:
     return opened.get_slice(name)[index]
 
 
-# ---- Our parameters out of their tensors -----------------------------------------------------------------------------
+# ---- Our parameters out of their tensors ---------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,16 +186,16 @@ class Layout:
 
   def names(self) -> Iterator[str]:
     """Of all its tensors."""
-    return map(self.name, itertools.product(*map(range, self.shape[:self.lead])))
+    return map(self.name, itertools.product(*map(range, self.shape[: self.lead])))
 
   def read(self, tensors: Mapping[str, Stored], index: Index) -> np.ndarray:
     """A part of the parameter, in the dtype that it is stored in; no other part is read."""
     index = tuple(slice(*s.indices(size)[:2]) for s, size in zip(index, self.shape, strict=True))
     first = tensors[next(self.names())]
     out = np.empty([s.stop - s.start for s in index], DTYPES[first.dtype])
-    for where in itertools.product(*(range(s.start, s.stop) for s in index[:self.lead])):
+    for where in itertools.product(*(range(s.start, s.stop) for s in index[: self.lead])):
       place = tuple(i - s.start for i, s in zip(where, index, strict=False))
-      out[place] = self._read_one(tensors[self.name(where)], index[self.lead:])
+      out[place] = self._read_one(tensors[self.name(where)], index[self.lead :])
     return out
 
   def _read_one(self, stored: Stored, index: Index) -> np.ndarray:
@@ -201,10 +215,12 @@ class Layout:
     return part.transpose([order.index(axis) for axis in axes])
 
   def write_one(self, ours: np.ndarray, where: tuple[int, ...]) -> np.ndarray:
-    """The stored form, whole, of what one tensor has of the parameter, which may have more rows for tokens."""
+    """The stored form, whole, of what one tensor has of the parameter, which may have more rows for
+    tokens.
+    """
     axes, order = self.tensor.layout.split(' -> ')[0], ''.join(self.tensor.stored)
     shape = [math.prod(self.sizes[axis] for axis in group) for group in self.tensor.stored]
-    ours = ours[where][:self.sizes['V']] if 'V' in axes else ours[where]
+    ours = ours[where][: self.sizes['V']] if 'V' in axes else ours[where]
     return ours.transpose([axes.index(axis) for axis in order]).reshape(shape)
 
 
@@ -214,12 +230,18 @@ def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
   leaves = jax.tree_util.tree_leaves_with_path(abstract)
   named = {sharding.leaf_name(path): x.shape for path, x in leaves}
   if unknown := sorted(named.keys() - family.tensors):
-    raise UserError(f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/families.py)')
+    raise UserError(
+      f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/families.py)'
+    )
   return {name: Layout(family.tensors[name], shape) for name, shape in named.items()}
 
 
-def _without_prefix(family: Family, layout: dict[str, Layout], tensors: Mapping[str, Stored]) -> dict[str, Layout]:
-  """As `layout`, but for files saved from the model without its output head, whose names lack the first part."""
+def _without_prefix(
+  family: Family, layout: dict[str, Layout], tensors: Mapping[str, Stored]
+) -> dict[str, Layout]:
+  """As `layout`, but for files saved from the model without its output head, whose names lack the
+  first part.
+  """
   if any(name.startswith(family.prefix) for name in tensors):
     return layout
 
@@ -230,25 +252,39 @@ def _without_prefix(family: Family, layout: dict[str, Layout], tensors: Mapping[
 
 
 def check(source: Source, family: Family, layout: dict[str, Layout]) -> None:
-  """Raises UserError naming a tensor that is missing, is not of this model, or is not as it should be."""
+  """Raises UserError naming a tensor that is missing, is not of this model, or is not as it should
+  be.
+  """
   wanted = {name: x.stored_shape for x in layout.values() for name in x.names()}
   for name, shape in wanted.items():
     stored = source.tensors.get(name)
     if stored is None:
-      raise UserError(f'{source.path}: tensor {name!r} is missing; {family.architecture} with this config.json has it')
+      raise UserError(
+        f'{source.path}: tensor {name!r} is missing; {family.architecture} with this config.json '
+        'has it'
+      )
     if stored.shape != shape:
       found, expected = list(stored.shape), list(shape)
-      raise UserError(f'{source.path}: tensor {name!r} is {found}; with this config.json it should be {expected}')
+      raise UserError(
+        f'{source.path}: tensor {name!r} is {found}; with this config.json it should be {expected}'
+      )
     if stored.dtype not in DTYPES:
-      raise UserError(f'{source.path}: tensor {name!r} is of type {stored.dtype}; allowed: {", ".join(DTYPES)}')
+      raise UserError(
+        f'{source.path}: tensor {name!r} is of type {stored.dtype}; allowed: {", ".join(DTYPES)}'
+      )
   for ours, x in layout.items():
     if len(types := {source.tensors[name].dtype for name in x.names()}) > 1:
-      raise UserError(f'{source.path}: the tensors of {ours} have the types {", ".join(sorted(types))}; all must have one')
+      raise UserError(
+        f'{source.path}: the tensors of {ours} have the types {", ".join(sorted(types))}; all must '
+        'have one'
+      )
   for name in sorted(source.tensors.keys() - wanted):
     if re.fullmatch(family.buffers, name):
       continue
     if name != 'lm_head.weight' or 'head' in layout:
-      raise UserError(f'{source.path}: tensor {name!r} is not one of {family.architecture} with this config.json')
+      raise UserError(
+        f'{source.path}: tensor {name!r} is not one of {family.architecture} with this config.json'
+      )
     _check_tied(source, name, next(layout['embedding'].names()))
 
 
@@ -260,13 +296,18 @@ def _check_tied(source: Source, head: str, embedding: str) -> None:
     rows = (slice(start, min(start + ROWS, a.shape[0])), slice(0, a.shape[1]))
     same = same and a.read(rows).tobytes() == b.read(rows).tobytes()
   if not same:
-    raise UserError(f'{source.path}: tie_word_embeddings is true, but {head!r} is not the same as {embedding!r}')
+    raise UserError(
+      f'{source.path}: tie_word_embeddings is true, but {head!r} is not the same as {embedding!r}'
+    )
 
 
-def model_config(source: Source, defaults: ConfigDict, ignore: Iterable[str] = ()) -> FrozenConfigDict:
+def model_config(
+  source: Source, defaults: ConfigDict, ignore: Iterable[str] = ()
+) -> FrozenConfigDict:
   """The checked config.model of a source; `defaults` (that of configs/base.py) says how to run it.
 
-  Raises UserError naming a field of its config.json that we cannot run. `ignore`: see `lm.families.Family.read`.
+  Raises UserError naming a field of its config.json that we cannot run. `ignore`: see
+  `lm.families.Family.read`.
   """
   try:
     architecture = families.of(source.config).read(source.config, ignore)
@@ -290,8 +331,8 @@ def load(source: Source, config: FrozenConfigDict, abstract_params: Any) -> Any:
 
   Args:
     config: of `model_config`.
-    abstract_params: a jax.ShapeDtypeStruct with a sharding for each parameter; what is stored in another floating-point
-      type is cast.
+    abstract_params: a jax.ShapeDtypeStruct with a sharding for each parameter; what is stored in
+      another floating-point type is cast.
 
   Raises:
     UserError: as `check`.
@@ -313,12 +354,18 @@ def load(source: Source, config: FrozenConfigDict, abstract_params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(one, abstract_params)
 
 
-# ---- Import ----------------------------------------------------------------------------------------------------------
+# ---- Import --------------------------------------------------------------------------------------
 
 
-def import_model(source: Source, path: files.Path, defaults: ConfigDict, fingerprint: Callable[[pathlib.Path], str],
-                 ignore: Iterable[str] = ()) -> FrozenConfigDict:
-  """Writes a run's folder with one checkpoint, of step 0, and the tokenizer's files. One parameter is in memory at a time.
+def import_model(
+  source: Source,
+  path: files.Path,
+  defaults: ConfigDict,
+  fingerprint: Callable[[pathlib.Path], str],
+  ignore: Iterable[str] = (),
+) -> FrozenConfigDict:
+  """Writes a run's folder with one checkpoint, of step 0, and the tokenizer's files. One parameter
+  is in memory at a time.
 
   Args:
     path: a folder that does not exist.
@@ -340,13 +387,20 @@ def import_model(source: Source, path: files.Path, defaults: ConfigDict, fingerp
   config = model_config(source, defaults, ignore)
   layout = open_params(source, config)
   types = {DTYPES[source.tensors[next(x.names())].dtype].name for x in layout.values()}
-  config = FrozenConfigDict(config.to_dict() | {'param_dtype': types.pop() if len(types) == 1 else 'float32'})
+  config = FrozenConfigDict(
+    config.to_dict() | {'param_dtype': types.pop() if len(types) == 1 else 'float32'}
+  )
   with files.atomic_dir(path, last='checkpoints/0/digest.json') as folder:
     (folder / 'tokenizer').mkdir()
     for name, content in source.tokenizer.items():
       (folder / 'tokenizer' / name).write_bytes(content)
-    provenance = {'config': {'model': config_lib.as_json(config)}, 'code': checkpoint.code_version(), 'data': None,
-                  'tokenizer': fingerprint(folder / 'tokenizer'), 'init_from': None} | source.provenance
+    provenance = {
+      'config': {'model': config_lib.as_json(config)},
+      'code': checkpoint.code_version(),
+      'data': None,
+      'tokenizer': fingerprint(folder / 'tokenizer'),
+      'init_from': None,
+    } | source.provenance
     params: dict[str, Any] = {}
     for name, x in layout.items():
       *parents, leaf = name.split('/')
@@ -358,11 +412,13 @@ def import_model(source: Source, path: files.Path, defaults: ConfigDict, fingerp
   return config
 
 
-# ---- Export ----------------------------------------------------------------------------------------------------------
+# ---- Export --------------------------------------------------------------------------------------
 
 
 def origin(provenance: Mapping[str, Any] | None) -> dict[str, Any] | None:
-  """The config.json that a checkpoint, or the one its training started from, was imported with; None if there is none."""
+  """The config.json that a checkpoint, or the one its training started from, was imported with;
+  None if there is none.
+  """
   while provenance:
     if provenance.get('hf_config'):
       return provenance['hf_config']
@@ -370,21 +426,31 @@ def origin(provenance: Mapping[str, Any] | None) -> dict[str, Any] | None:
   return None
 
 
-def export_model(path: files.Path, out: files.Path, defaults: ConfigDict, *, vocab_size: int,
-                 tokens: Mapping[str, int], max_shard_bytes: int = MAX_SHARD) -> None:
-  """Writes a checkpoint as a folder that transformers reads: config, weights (in their dtype), tokenizer.
+def export_model(
+  path: files.Path,
+  out: files.Path,
+  defaults: ConfigDict,
+  *,
+  vocab_size: int,
+  tokens: Mapping[str, int],
+  max_shard_bytes: int = MAX_SHARD,
+) -> None:
+  """Writes a checkpoint as a folder that transformers reads: config, weights (in their dtype),
+  tokenizer.
 
   Args:
     path: anything `lm.checkpoint.locate` takes.
     out: a folder that does not exist.
-    defaults: config.model as configs/base.py has it, for fields that the checkpoint does not have yet.
-    vocab_size: the tokenizer's. Rows of the vocabulary that a training run here added beyond it are left out; an imported
-      model's are all its own.
+    defaults: config.model as configs/base.py has it, for fields that the checkpoint does not have
+      yet.
+    vocab_size: the tokenizer's. Rows of the vocabulary that a training run here added beyond it are
+      left out; an imported model's are all its own.
     tokens: `bos_token_id` and the like, for the config.json of a model that was trained here.
     max_shard_bytes: a larger model goes into several files.
 
   Raises:
-    FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one that no family has; the folder exists.
+    FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one that no family has; the
+    folder exists.
   """
   out = files.as_path(out)
   if out.exists():
@@ -403,16 +469,23 @@ def export_model(path: files.Path, out: files.Path, defaults: ConfigDict, *, voc
   layout = layouts(family, config)
   for name in sorted(layout.keys() | types.keys()):
     if name not in layout or name not in types or types[name].shape != layout[name].shape:
-      raise UserError(f'checkpoint {path}: params/{name} is not a parameter of the model that its provenance describes')
+      raise UserError(
+        f'checkpoint {path}: params/{name} is not a parameter of the model that its provenance '
+        'describes'
+      )
   layout = layouts(family, FrozenConfigDict(config.to_dict() | {'vocab_size': rows}))
   dtypes = {name: _dtype_name(path, name, x.dtype) for name, x in types.items()}
   hf['dtype' if 'dtype' in hf else 'torch_dtype'] = DTYPES[dtypes['embedding']].name
   groups: dict[str, list[str]] = {}  # parameters that share their tensors
   for name, x in sorted(layout.items(), key=lambda item: item[1].tensor.part or 0):
     groups.setdefault(x.tensor.name, []).append(name)
-  header = {tensor: (dtypes[group[0]], layout[group[0]].stored_shape)
-            for group in groups.values() for tensor in layout[group[0]].names()}
-  tokenizer = {'tokenizer_config.json': b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n'}  # where there is none
+  header = {
+    tensor: (dtypes[group[0]], layout[group[0]].stored_shape)
+    for group in groups.values()
+    for tensor in layout[group[0]].names()
+  }
+  # where there is none
+  tokenizer = {'tokenizer_config.json': b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n'}
   tokenizer |= tokenizer_files(path.parent.parent / 'tokenizer')
   with files.atomic_dir(out, last='config.json') as folder:
     files.write_json(folder / 'config.json', hf)
@@ -422,27 +495,35 @@ def export_model(path: files.Path, out: files.Path, defaults: ConfigDict, *, voc
       for group in groups.values():
         params = checkpoint.read_params(path, group)
         one = layout[group[0]]
-        for where in itertools.product(*map(range, one.shape[:one.lead])):
+        for where in itertools.product(*map(range, one.shape[: one.lead])):
           thirds = [layout[name].write_one(params[name], where) for name in group]  # or one, whole
-          writer.write(one.name(where), np.concatenate(thirds, -1) if len(thirds) > 1 else thirds[0])
+          writer.write(
+            one.name(where), np.concatenate(thirds, -1) if len(thirds) > 1 else thirds[0]
+          )
 
 
 def _dtype_name(path: pathlib.Path, name: str, dtype: np.dtype) -> str:
   found = next((key for key, known in DTYPES.items() if known == dtype), None)
   if found is None:
-    raise errors.unknown(f'dtype of params/{name} in checkpoint {path}', dtype, [d.name for d in DTYPES.values()])
+    raise errors.unknown(
+      f'dtype of params/{name} in checkpoint {path}', dtype, [d.name for d in DTYPES.values()]
+    )
   return found
 
 
 class _Writer:
   """Safetensors files whose tensors are written in any order, one in memory at a time.
 
-  The format (huggingface.co/docs/safetensors): the length of a JSON header in 8 bytes, the header, the tensors. The library
-  writes whole files only.
+  The format (huggingface.co/docs/safetensors): the length of a JSON header in 8 bytes, the header,
+  the tensors. The library writes whole files only.
   """
 
-  def __init__(self, folder: pathlib.Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], max_bytes: int):
-    sizes = {name: math.prod(shape) * DTYPES[dtype].itemsize for name, (dtype, shape) in tensors.items()}
+  def __init__(
+    self, folder: pathlib.Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], max_bytes: int
+  ):
+    sizes = {
+      name: math.prod(shape) * DTYPES[dtype].itemsize for name, (dtype, shape) in tensors.items()
+    }
     shards: list[list[str]] = [[]]
     for name in sorted(sizes, key=_by_layer):
       if shards[-1] and sum(map(sizes.get, shards[-1])) + sizes[name] > max_bytes:
@@ -451,16 +532,25 @@ class _Writer:
     names = [SINGLE]
     if len(shards) > 1:
       names = [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)]
-      where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in sorted(shard)}
-      files.write_json(folder / SHARDED, {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': where})
+      where = {
+        tensor: name for name, shard in zip(names, shards, strict=True) for tensor in sorted(shard)
+      }
+      files.write_json(
+        folder / SHARDED, {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': where}
+      )
     self._tensors = tensors
     self._places: dict[str, tuple[Any, int]] = {}
     self._handles = [open(folder / name, 'wb') for name in names]  # noqa: SIM115  closed by __exit__
     for handle, shard in zip(self._handles, shards, strict=True):
       header, end = {'__metadata__': {'format': 'pt'}}, 0
-      for name in sorted(shard, key=lambda name: (-DTYPES[tensors[name][0]].itemsize, name)):  # the library's order
+      # the library's order
+      for name in sorted(shard, key=lambda name: (-DTYPES[tensors[name][0]].itemsize, name)):
         dtype, shape = tensors[name]
-        header[name] = {'dtype': dtype, 'shape': list(shape), 'data_offsets': [end, end + sizes[name]]}
+        header[name] = {
+          'dtype': dtype,
+          'shape': list(shape),
+          'data_offsets': [end, end + sizes[name]],
+        }
         self._places[name] = handle, end
         end += sizes[name]
       text = json.dumps(header, separators=(',', ':')).encode()
@@ -471,7 +561,9 @@ class _Writer:
 
   def write(self, name: str, value: np.ndarray) -> None:
     dtype, shape = self._tensors[name]
-    assert (value.dtype, value.shape) == (DTYPES[dtype], shape), f'{name} is {value.dtype}{value.shape}'
+    assert (value.dtype, value.shape) == (DTYPES[dtype], shape), (
+      f'{name} is {value.dtype}{value.shape}'
+    )
     handle, offset = self._places.pop(name)
     handle.seek(offset)
     handle.write(np.ascontiguousarray(value).view(np.uint8).data)
@@ -491,7 +583,7 @@ def _by_layer(name: str) -> list[Any]:
   return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)]
 
 
-# ---- The front end ---------------------------------------------------------------------------------------------------
+# ---- The front end -------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -500,20 +592,34 @@ def main() -> None:
   from data.tokenizers import gguf as gguf_tokenizer
   from lm import gguf
 
-  parser = argparse.ArgumentParser(prog='python -m lm.hf', description='Imports and exports open weights.')
+  parser = argparse.ArgumentParser(
+    prog='python -m lm.hf', description='Imports and exports open weights.'
+  )
   commands = parser.add_subparsers(dest='command', required=True)
-  import_parser = commands.add_parser('import', help='a Hugging Face folder or a GGUF file into a run\'s folder',
-                                      usage='%(prog)s [-h] [--ignore FIELD,...] SRC DST | gguf FILE DST')
+  import_parser = commands.add_parser(
+    'import',
+    help="a Hugging Face folder or a GGUF file into a run's folder",
+    usage='%(prog)s [-h] [--ignore FIELD,...] SRC DST | gguf FILE DST',
+  )
   export_parser = commands.add_parser('export', help='a checkpoint into a Hugging Face folder')
   import_parser.add_argument('src', nargs='+', metavar='SRC', help='a folder, or `gguf` and a file')
   export_parser.add_argument('src', metavar='SRC')
   for command in (import_parser, export_parser):
     command.add_argument('dst', metavar='DST', help='a folder that does not exist')
-  import_parser.add_argument('--ignore', default='', metavar='FIELD,...',
-                             help='fields of config.json, or keys of metadata, that we do not know and that do not change '
-                                  'what the model computes')
-  export_parser.add_argument('--max-shard-gb', type=float, default=MAX_SHARD / 1e9, metavar='GB',
-                             help='largest file of weights (default 5)')
+  import_parser.add_argument(
+    '--ignore',
+    default='',
+    metavar='FIELD,...',
+    help='fields of config.json, or keys of metadata, that we do not know and that do not change '
+    'what the model computes',
+  )
+  export_parser.add_argument(
+    '--max-shard-gb',
+    type=float,
+    default=MAX_SHARD / 1e9,
+    metavar='GB',
+    help='largest file of weights (default 5)',
+  )
   args = parser.parse_args()
   if args.command == 'import':
     ignore = config_lib.names(args.ignore)
@@ -525,14 +631,23 @@ def main() -> None:
       case _:
         import_parser.error('what to import is one folder, or `gguf` and one file')
     config = import_model(source, args.dst, base.get_config().model, chat.fingerprint, ignore)
-    print(f'wrote {args.dst}: {config.num_layers} layers, {config.param_dtype}, contexts of {config.max_len} tokens')
+    print(
+      f'wrote {args.dst}: {config.num_layers} layers, {config.param_dtype}, contexts of '
+      f'{config.max_len} tokens'
+    )
   else:
     folder = checkpoint.locate(args.src).parent.parent / 'tokenizer'
     chat_format = chat.load(str(folder))
     stop = chat_format.stops[0] if chat_format.source else chat_format.document_start
     tokens = {'bos_token_id': chat_format.document_start, 'eos_token_id': stop}
-    export_model(args.src, args.dst, base.get_config().model,
-                 vocab_size=chat_format.tokenizer.vocab_size, tokens=tokens, max_shard_bytes=int(args.max_shard_gb * 1e9))
+    export_model(
+      args.src,
+      args.dst,
+      base.get_config().model,
+      vocab_size=chat_format.tokenizer.vocab_size,
+      tokens=tokens,
+      max_shard_bytes=int(args.max_shard_gb * 1e9),
+    )
     print(f'wrote {args.dst}')
 
 

@@ -1,7 +1,10 @@
-"""What a compiled program does, counted from the text of its HLO: floating-point operations and collectives.
+"""What a compiled program does, counted from the text of its HLO: floating-point operations and
+collectives.
 
-XLA's own `cost_analysis` counts the body of a loop once; here it counts as often as it runs. The text is that of
-`jax.stages.Compiled.as_text()`: one device's program, with the collectives that were put in to spread it.
+XLA's own `cost_analysis` counts the body of a loop once; here it counts as often as it runs. The
+text is that of
+`jax.stages.Compiled.as_text()`: one device's program, with the collectives that were put in to
+  spread it.
 """
 
 import dataclasses
@@ -16,7 +19,8 @@ import numpy as np
 from lm.errors import UserError
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'collective-permute', 'all-to-all')
-BITS = {'pred': 8, 'c64': 64, 'c128': 128}  # of the types whose names do not end in their number of bits
+# of the types whose names do not end in their number of bits
+BITS = {'pred': 8, 'c64': 64, 'c128': 128}
 _HEAD = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*-> .*\{$')
 _LINE = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (.*)$')
 # Of what goes on and what ends an asynchronous collective on a TPU, which name it again.
@@ -29,7 +33,8 @@ class Instruction:
   """One line: `name = shapes opcode(operands), attributes`."""
 
   name: str
-  shapes: tuple[tuple[str, tuple[int, ...]], ...]  # (type, dimensions) of the result, or of the parts of a tuple
+  # (type, dimensions) of the result, or of the parts of a tuple
+  shapes: tuple[tuple[str, tuple[int, ...]], ...]
   opcode: str
   operands: tuple[str, ...]
   arguments: str  # the text between the parentheses
@@ -55,10 +60,13 @@ class Kernel:
 class Cost:
   """What one device does in one run of the program."""
 
-  flops: float = 0.0  # of matrix products: 2 for each multiply-add; those of kernels are not among them
+  # of matrix products: 2 for each multiply-add; those of kernels are not among them
+  flops: float = 0.0
   kernels: list[Kernel] = dataclasses.field(default_factory=list)
-  counts: Counter = dataclasses.field(default_factory=Counter)  # (mesh axes, kind) -> collectives run
-  bytes: Counter = dataclasses.field(default_factory=Counter)  # (mesh axes, kind) -> bytes that the device sends
+  # (mesh axes, kind) -> collectives run
+  counts: Counter = dataclasses.field(default_factory=Counter)
+  # (mesh axes, kind) -> bytes that the device sends
+  bytes: Counter = dataclasses.field(default_factory=Counter)
 
   def collectives(self) -> dict[str, dict[str, dict[str, float]]]:
     """{mesh axes: {kind: {count, bytes}}}; several axes are joined by +."""
@@ -71,9 +79,10 @@ class Cost:
 def cost(text: str, mesh: dict[str, int], trips: int = 1) -> Cost:
   """Counts what the program in `text` does on one device.
 
-  Bytes sent are those of a ring of n devices: an all-gather sends its input n - 1 times, a reduce-scatter and an all-to-all
-  (n - 1) / n of theirs, an all-reduce twice that, a permutation its input. What a chip gives its host to send to other
-  slices is counted under 'dcn' as it is. Of the branches of a conditional the one with the most operations counts.
+  Bytes sent are those of a ring of n devices: an all-gather sends its input n - 1 times, a
+  reduce-scatter and an all-to-all (n - 1) / n of theirs, an all-reduce twice that, a permutation
+  its input. What a chip gives its host to send to other slices is counted under 'dcn' as it is. Of
+  the branches of a conditional the one with the most operations counts.
 
   Args:
     text: the program.
@@ -89,7 +98,9 @@ def cost(text: str, mesh: dict[str, int], trips: int = 1) -> Cost:
 class _Counter:
   """Walks the program from its entry on."""
 
-  def __init__(self, program: tuple[dict[str, dict[str, Instruction]], str], mesh: dict[str, int], trips: int):
+  def __init__(
+    self, program: tuple[dict[str, dict[str, Instruction]], str], mesh: dict[str, int], trips: int
+  ):
     self._computations, entry = program
     self._mesh, self._trips = mesh, trips
     self.cost = Cost()
@@ -126,19 +137,26 @@ class _Counter:
         cost.kernels.append(Kernel(re.sub(r'[.\d]+$', '', x.name), times, operands))
 
   def _branch(self, x, times, cost):
-    names = x.attribute('branch_computations') or f'{x.attribute("true_computation")},{x.attribute("false_computation")}'
+    names = (
+      x.attribute('branch_computations')
+      or f'{x.attribute("true_computation")},{x.attribute("false_computation")}'
+    )
     costs = []
     for name in re.findall(r'[\w.-]+', names):
       costs.append(Cost())
       self._walk(name, times, costs[-1])
-    most = max(costs, key=lambda c: (c.flops, sum(k.count for k in c.kernels), sum(c.bytes.values())))
+    most = max(
+      costs, key=lambda c: (c.flops, sum(k.count for k in c.kernels), sum(c.bytes.values()))
+    )
     cost.flops += most.flops
     cost.kernels += most.kernels
     cost.counts.update(most.counts)
     cost.bytes.update(most.bytes)
 
   def _turns(self, x, body):
-    """How often a loop runs: its counter goes by a constant from one to another, or to an argument of the program."""
+    """How often a loop runs: its counter goes by a constant from one to another, or to an argument
+    of the program.
+    """
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', x.attributes):
       return int(known[1])
     condition = self._computations[x.attribute('condition')]
@@ -149,10 +167,16 @@ class _Counter:
       root, given = next(i for i in inside.values() if i.root), root.operands
       counter, bound = (given[int(inside[name].arguments)] for name in root.operands)
     if root.opcode != 'compare' or root.attribute('direction') != 'LT':
-      raise UserError(f'HLO: the condition of {x.name} is {root.opcode}, not whether one number is below another')
+      raise UserError(
+        f'HLO: the condition of {x.name} is {root.opcode}, not whether one number is below another'
+      )
     if condition[bound].opcode != 'constant':
       return self._trips
-    place = int(condition[counter].attribute('index')) if condition[counter].opcode == 'get-tuple-element' else None
+    place = (
+      int(condition[counter].attribute('index'))
+      if condition[counter].opcode == 'get-tuple-element'
+      else None
+    )
     first = self._part(body, body[x.operands[0]], place)
     inside = self._computations[x.attribute('body')]
     last = self._part(inside, next(i for i in inside.values() if i.root), place)
@@ -161,11 +185,17 @@ class _Counter:
       computation = self._computations[last.attribute('calls')]
       last = next(i for i in computation.values() if i.root)
       of = {f'{i}': given for i, given in enumerate(added)}
-      added = [of[i.arguments] if i.opcode == 'parameter' else i for i in (computation[name] for name in last.operands)]
+      added = [
+        of[i.arguments] if i.opcode == 'parameter' else i
+        for i in (computation[name] for name in last.operands)
+      ]
     steps = [int(i.arguments) for i in added if i.opcode == 'constant']
     if first.opcode != 'constant' or last.opcode != 'add' or len(steps) != 1:
-      raise UserError(f'HLO: {x.name} counts from {first.opcode} {first.name} by {last.opcode} {last.name}, not from a '
-                      'constant by a constant')
+      raise UserError(
+        f'HLO: {x.name} counts from {first.opcode} {first.name} by {last.opcode} {last.name}, not '
+        'from a '
+        'constant by a constant'
+      )
     return -(-(int(condition[bound].arguments) - int(first.arguments)) // steps[0])
 
   def _part(self, computation, x, place):
@@ -182,7 +212,9 @@ class _Counter:
     operands = x.operands[:1] if kind == 'collective-permute' else x.operands
     size = sum(_bytes(shape) for name in operands for shape in body[name].shapes)
     if kind == 'collective-permute':
-      pairs = np.array(_numbers(re.search(r'source_target_pairs=(\{\{.*?\}\})', x.attributes)[1])).reshape(-1, 2)
+      pairs = np.array(
+        _numbers(re.search(r'source_target_pairs=(\{\{.*?\}\})', x.attributes)[1])
+      ).reshape(-1, 2)
       moved = pairs[pairs[:, 0] != pairs[:, 1]]
       axes, sent = self._axes(moved), size * len(moved) / math.prod(self._mesh.values())
     else:
@@ -201,22 +233,27 @@ class _Counter:
 
 
 def _groups(attributes: str, devices: int) -> np.ndarray:
-  """The devices of each group, [groups, devices of one], from any of the forms in which XLA writes them.
+  """The devices of each group, [groups, devices of one], from any of the forms in which XLA writes
+  them.
 
-  `{{0,1},{2,3}}`; `[2,2]<=[2,2]T(1,0)`, which is iota, reshaped, transposed, reshaped; `mesh['a'=2,'b'=2] {'b'}`, the groups
-  along the axes named of a mesh of iota, or of `device_ids=([2,2]T(1,0))`. All devices are one group: `{}`.
+  `{{0,1},{2,3}}`; `[2,2]<=[2,2]T(1,0)`, which is iota, reshaped, transposed, reshaped;
+  `mesh['a'=2,'b'=2] {'b'}`, the groups along the axes named of a mesh of iota, or of
+  `device_ids=([2,2]T(1,0))`. All devices are one group: `{}`.
   """
   text = attributes.partition('replica_groups=')[2]
   if found := re.match(r"mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([\w',]+)\}", text):
     axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
     along = re.findall(r"'(\w+)'", found[3])
     ids = _iota(found[2] or f'[{math.prod(axes.values())}]').reshape(tuple(axes.values()))
-    return np.moveaxis(ids, [list(axes).index(name) for name in along], range(-len(along), 0)).reshape(
-      -1, math.prod(axes[name] for name in along))
+    return np.moveaxis(
+      ids, [list(axes).index(name) for name in along], range(-len(along), 0)
+    ).reshape(-1, math.prod(axes[name] for name in along))
   if found := re.match(r'\[([\d,]+)\]<=(\[[\d,]+\]\S*?)(?:, |$)', text):
     return _iota(found[2]).reshape(_numbers(found[1]))
   if found := re.match(r'\{\{[\d,{}]+\}\}', text):
-    return np.array([_numbers(group) for group in re.findall(r'[\d,]+', found[0].replace('},{', ' '))])
+    return np.array(
+      [_numbers(group) for group in re.findall(r'[\d,]+', found[0].replace('},{', ' '))]
+    )
   if text.startswith('{}'):
     return np.arange(devices)[None]
   raise UserError(f'HLO: replica groups of a form that is not known: {text[:200]}')
@@ -244,7 +281,9 @@ def _bytes(shape) -> int:
 
 
 def _convolution(x: Instruction, lhs: Sequence[int], rhs: Sequence[int]) -> float:
-  """Operations of a convolution, which is what TPUs turn matrix products into. Products with padding are not done."""
+  """Operations of a convolution, which is what TPUs turn matrix products into. Products with
+  padding are not done.
+  """
   left, right, out = re.match(r'(\w+)_(\w+)->(\w+)', x.attribute('dim_labels')).groups()
   window = dict(re.findall(r'(\w+)=([\dx_-]+)', x.attribute('window') or ''))
   result, pairs = x.shapes[0][1], 1
@@ -253,8 +292,15 @@ def _convolution(x: Instruction, lhs: Sequence[int], rhs: Sequence[int]) -> floa
     def setting(name, default, i=i):
       return int(window[name].split('x')[i].split('_')[0]) if name in window else default
 
-    pairs *= _valid(lhs[left.index(axis)], result[out.index(axis)], rhs[right.index(axis)], setting('stride', 1),
-                    setting('pad', 0), setting('lhs_dilate', 1), setting('rhs_dilate', 1))
+    pairs *= _valid(
+      lhs[left.index(axis)],
+      result[out.index(axis)],
+      rhs[right.index(axis)],
+      setting('stride', 1),
+      setting('pad', 0),
+      setting('lhs_dilate', 1),
+      setting('rhs_dilate', 1),
+    )
   return 2.0 * result[out.index('b')] * result[out.index('f')] * rhs[right.index('i')] * pairs
 
 
@@ -288,8 +334,16 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
   opcode = re.match(r' ([\w-]+)\(', text[end:])
   start = end + opcode.end() - 1
   stop = _close(text, start)
-  arguments = text[start + 1:stop - 1]
-  return Instruction(name, shapes, opcode[1], tuple(re.findall(r'%([\w.-]+)', arguments)), arguments, text[stop:], root)
+  arguments = text[start + 1 : stop - 1]
+  return Instruction(
+    name,
+    shapes,
+    opcode[1],
+    tuple(re.findall(r'%([\w.-]+)', arguments)),
+    arguments,
+    text[stop:],
+    root,
+  )
 
 
 def _close(text: str, start: int) -> int:

@@ -1,4 +1,6 @@
-"""The memory of a host whose CPUs are the accelerator. Call it before the first import that starts threads, jax's too."""
+"""The memory of a host whose CPUs are the accelerator. Call it before the first import that starts
+threads, jax's too.
+"""
 
 import ctypes
 import importlib.util
@@ -9,25 +11,31 @@ LARGE = 32 << 20  # bytes; the largest M_MMAP_THRESHOLD that glibc takes
 
 
 def keep_freed_memory() -> bool:
-  """Has glibc keep what is freed, instead of giving large blocks back to the kernel; says whether it does.
+  """Has glibc keep what is freed, instead of giving large blocks back to the kernel; says whether
+  it does.
 
-  XLA on a CPU allocates the temporary buffers of a step anew each time, as one block. By default every page of it is
-  then mapped and cleared again in every step, a tenth of the time of a small model's or more. Nothing is done where jax's
-  plugins for accelerators are installed, whose temporary buffers are elsewhere, or where the C library is another one.
+  XLA on a CPU allocates the temporary buffers of a step anew each time, as one block. By default
+  every page of it is then mapped and cleared again in every step, a tenth of the time of a small
+  model's or more. Nothing is done where jax's plugins for accelerators are installed, whose
+  temporary buffers are elsewhere, or where the C library is another one.
   """
   accelerated = any(importlib.util.find_spec(name) for name in ('libtpu', 'jax_plugins'))
   libc = None if accelerated else _glibc()
   if libc is None:
     return False
-  # One heap without mapped blocks and without an upper limit on what it keeps; threads' own heaps are too small for it.
-  return all([libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, -1), libc.mallopt(M_ARENA_MAX, 1)])
+  # One heap without mapped blocks and without an upper limit on what it keeps; threads' own heaps
+  # are too small for it.
+  return all(
+    [libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, -1), libc.mallopt(M_ARENA_MAX, 1)]
+  )
 
 
 def give_back_large_blocks() -> None:
-  """Has glibc give blocks of LARGE and more back again: for large models, where `keep_freed_memory` costs too much.
+  """Has glibc give blocks of LARGE and more back again: for large models, where `keep_freed_memory`
+  costs too much.
 
-  A block of gigabytes that is kept has soon lost a little of its space to something small. The next step's does not fit any
-  more, and the heap grows by another.
+  A block of gigabytes that is kept has soon lost a little of its space to something small. The next
+  step's does not fit any more, and the heap grows by another.
   """
   if libc := _glibc():
     libc.mallopt(M_MMAP_THRESHOLD, LARGE)

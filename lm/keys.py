@@ -1,4 +1,6 @@
-"""Random keys: each purpose draws from one of its own, and all of them follow from the seed of the run."""
+"""Random keys: each purpose draws from one of its own, and all of them follow from the seed of the
+run.
+"""
 
 import hashlib
 

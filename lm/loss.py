@@ -10,7 +10,8 @@ from lm.attention import softcap
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-  """[B, T, ...] -> [n, B, c, ...]: c positions of all rows at a time, B * c <= chunk, the last filled up with zeros.
+  """[B, T, ...] -> [n, B, c, ...]: c positions of all rows at a time, B * c <= chunk, the last
+  filled up with zeros.
 
   The rows stay whole, so that what is spread over devices by rows stays where it is.
   """
@@ -38,17 +39,26 @@ def _gradient(dlogits_BTV, logits_BTV, cap, dtype):
   return dlogits_BTV.astype(dtype)
 
 
-def cross_entropy(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array, chunk: int,
-                  z_loss: float = 0.0, cap: float = 0.0,
-                  vocab_blocks: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+def cross_entropy(
+  x_BTD: jax.Array,
+  head_VD: jax.Array,
+  targets_BT: jax.Array,
+  weights_BT: jax.Array,
+  chunk: int,
+  z_loss: float = 0.0,
+  cap: float = 0.0,
+  vocab_blocks: int = 0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Weighted sums over the tokens, never holding all logits at once: (total, nats, log_z_squared).
 
-  `nats` is the next-token cross entropy alone and `log_z_squared` that of log(Z)^2: both are for the log and have no
-  gradient. `total` is nats + z_loss * log_z_squared, differentiable in `x_BTD` and `head_VD` (first order).
+  `nats` is the next-token cross entropy alone and `log_z_squared` that of log(Z)^2: both are for
+  the log and have no gradient. `total` is nats + z_loss * log_z_squared, differentiable in `x_BTD`
+  and `head_VD` (first order).
 
-  It is cut along the tokens: then the gradient is formed in the forward pass, while the logits are at hand, and the head
-  is held whole. Or along the vocabulary: then the logits are computed again in the backward pass, and no device holds
-  more than one block of a head that is spread over devices.
+  It is cut along the tokens: then the gradient is formed in the forward pass, while the logits are
+  at hand, and the head is held whole. Or along the vocabulary: then the logits are computed again
+  in the backward pass, and no device holds more than one block of a head that is spread over
+  devices.
 
   Args:
     x_BTD: final hidden states.
@@ -61,7 +71,9 @@ def cross_entropy(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, w
     vocab_blocks: parts that the vocabulary is cut into, instead of the tokens; 0: none.
   """
   if vocab_blocks:
-    total, *parts = _by_vocabulary(x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap)
+    total, *parts = _by_vocabulary(
+      x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap
+    )
   else:
     total, *parts = _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap)
   return total, *jax.lax.stop_gradient(parts)
@@ -69,7 +81,10 @@ def cross_entropy(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, w
 
 def _sums(weights_BT, log_z_BT, target_BT, z_loss):
   """(total, nats, log_z_squared) of tokens whose log(Z) and target's logit are given."""
-  nats, squared = jnp.sum(weights_BT * (log_z_BT - target_BT)), jnp.sum(weights_BT * jnp.square(log_z_BT))
+  nats, squared = (
+    jnp.sum(weights_BT * (log_z_BT - target_BT)),
+    jnp.sum(weights_BT * jnp.square(log_z_BT)),
+  )
   return nats + z_loss * squared, nats, squared
 
 
@@ -104,7 +119,9 @@ def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, ca
     part, logits, log_z = _chunk_sums(x, head, targets, weights, z_loss, cap)
     scale = weights * (1 + 2 * z_loss * log_z)
     hit = targets[..., None] == jnp.arange(head.shape[0])[None, None]
-    dlogits = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(hit, weights[..., None], 0.0)
+    dlogits = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(
+      hit, weights[..., None], 0.0
+    )
     dlogits = _gradient(dlogits, logits, cap, x.dtype)
     dx = jnp.einsum('btv,vd->btd', dlogits, head)
     dhead_VD += jnp.einsum('btv,btd->vd', dlogits, x, preferred_element_type=jnp.float32)
@@ -125,7 +142,9 @@ _by_tokens.defvjp(_by_tokens_forward, _by_tokens_backward)
 
 
 def _blocks(head_VD, n):
-  """[V, D] -> [n, W, D]: block i holds the rows i, n + i, 2n + i, ...: each device gives its share of every block."""
+  """[V, D] -> [n, W, D]: block i holds the rows i, n + i, 2n + i, ...: each device gives its share
+  of every block.
+  """
   V, D = head_VD.shape
   W = -(-V // n)
   return jnp.moveaxis(jnp.pad(head_VD, ((0, n * W - V), (0, 0))).reshape(W, n, D), 1, 0)
@@ -157,7 +176,13 @@ def _by_vocabulary_forward(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, ca
   blocks = _blocks(head_VD.astype(x_BTD.dtype), n)
   (top_BT, sum_BT, target_BT), _ = jax.lax.scan(body, start, (blocks, jnp.arange(n)))
   log_z_BT = top_BT + jnp.log(sum_BT)
-  return _sums(weights_BT, log_z_BT, target_BT, z_loss), (x_BTD, head_VD, targets_BT, weights_BT, log_z_BT)
+  return _sums(weights_BT, log_z_BT, target_BT, z_loss), (
+    x_BTD,
+    head_VD,
+    targets_BT,
+    weights_BT,
+    log_z_BT,
+  )
 
 
 def _by_vocabulary_backward(n, z_loss, cap, residuals, cotangents):
@@ -169,23 +194,31 @@ def _by_vocabulary_backward(n, z_loss, cap, residuals, cotangents):
     logits_BTW, hit_BTW = _block_logits(x_BTD, block_WD, i, n, head_VD.shape[0], targets_BT, cap)
     dlogits_BTW = jnp.exp(logits_BTW - log_z_BT[..., None]) * scale_BT[..., None]
     dlogits_BTW -= jnp.where(hit_BTW, g * weights_BT[..., None], 0.0)
-    dlogits_BTW = _gradient(dlogits_BTW, jnp.where(logits_BTW > -jnp.inf, logits_BTW, 0.0), cap, x_BTD.dtype)
+    dlogits_BTW = _gradient(
+      dlogits_BTW, jnp.where(logits_BTW > -jnp.inf, logits_BTW, 0.0), cap, x_BTD.dtype
+    )
     dx_BTD += jnp.einsum('btw,wd->btd', dlogits_BTW, block_WD, preferred_element_type=jnp.float32)
-    dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD)  # whole, so it can be summed over devices as it is
+    # whole, so it can be summed over devices as it is
+    dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD)
     return dx_BTD, dblock_WD.astype(head_VD.dtype)
 
   blocks = _blocks(head_VD.astype(x_BTD.dtype), n)
   dx_BTD, dblocks = jax.lax.scan(body, jnp.zeros(x_BTD.shape, jnp.float32), (blocks, jnp.arange(n)))
-  dhead_VD = jnp.moveaxis(dblocks, 0, 1).reshape(-1, head_VD.shape[1])[:head_VD.shape[0]]
+  dhead_VD = jnp.moveaxis(dblocks, 0, 1).reshape(-1, head_VD.shape[1])[: head_VD.shape[0]]
   return dx_BTD.astype(x_BTD.dtype), dhead_VD, None, None
 
 
 _by_vocabulary.defvjp(_by_vocabulary_forward, _by_vocabulary_backward)
 
 
-def token_log_probs(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, chunk: int,
-                    normalize: Callable[[jax.Array], jax.Array] = jax.nn.log_softmax,
-                    cap: float = 0.0) -> tuple[jax.Array, jax.Array]:
+def token_log_probs(
+  x_BTD: jax.Array,
+  head_VD: jax.Array,
+  targets_BT: jax.Array,
+  chunk: int,
+  normalize: Callable[[jax.Array], jax.Array] = jax.nn.log_softmax,
+  cap: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
   """Log-probability of each target and entropy of each prediction, float32 [B, T].
 
   Differentiable by recomputation: the logits of one chunk exist at a time, forward and backward.
@@ -204,5 +237,7 @@ def token_log_probs(x_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array,
     entropy = -jnp.sum(jnp.exp(log_p) * drawn, axis=-1)
     return jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0], entropy
 
-  log_p, entropy = jax.lax.map(lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk)))
+  log_p, entropy = jax.lax.map(
+    lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk))
+  )
   return _joined(log_p, targets_BT.shape[1]), _joined(entropy, targets_BT.shape[1])

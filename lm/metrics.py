@@ -1,4 +1,6 @@
-"""Metrics of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard event files beside it."""
+"""Metrics of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard event files beside
+it.
+"""
 
 import contextlib
 import json
@@ -24,15 +26,18 @@ FLUSH_SECONDS = 60
 class Metrics:
   """Appends to `metrics.jsonl`, `samples.jsonl` and the event files of one run.
 
-  A file of a run that was killed and went on equals that of an unbroken run, but for measured times: lines past the
-  step the run resumes from, and a last line torn by the kill, are cut. (TensorBoard hides the events past that step.)
+  A file of a run that was killed and went on equals that of an unbroken run, but for measured
+  times: lines past the step the run resumes from, and a last line torn by the kill, are cut.
+  (TensorBoard hides the events past that step.)
 
-  Nothing can be appended to an object of a bucket: of a run there the files are written on the local disk and copied whole,
-  by `flush`, which belongs before each checkpoint, and about every FLUSH_SECONDS.
+  Nothing can be appended to an object of a bucket: of a run there the files are written on the
+  local disk and copied whole, by `flush`, which belongs before each checkpoint, and about every
+  FLUSH_SECONDS.
 
   Args:
     workdir: the run's folder; made if missing.
-    resume_step: the step of the checkpoint the run goes on from; None starts anew and removes what was there.
+    resume_step: the step of the checkpoint the run goes on from; None starts anew and removes what
+      was there.
     active: in a run of several processes one is; the others' write nothing.
 
   Raises:
@@ -80,7 +85,8 @@ class Metrics:
     self._flushed = time.monotonic()
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Appends `{"step": step, **values}`, flushed at once. What JSON cannot hold, a NaN or an infinity, becomes null.
+    """Appends `{"step": step, **values}`, flushed at once. What JSON cannot hold, a NaN or an
+    infinity, becomes null.
 
     Args:
       step: the training step; a step may have several lines.
@@ -88,8 +94,12 @@ class Metrics:
     """
     if not self._active:
       return
-    numbers = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
-    line = {'step': step} | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    numbers = {
+      name: value if isinstance(value, int) else float(value) for name, value in values.items()
+    }
+    line = {'step': step} | {
+      name: number if math.isfinite(number) else None for name, number in numbers.items()
+    }
     _append(self._local / 'metrics.jsonl', line)
     for name, number in numbers.items():
       self._events.add_scalar(name, number, step)
@@ -97,11 +107,14 @@ class Metrics:
       self.flush()
 
   def text(self, step: int, name: str, text: str) -> None:
-    """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted text."""
+    """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted
+    text.
+    """
     if not self._active:
       return
     _append(self._local / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
-    self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)  # Markdown's way to leave it as it is
+    # Markdown's way to leave it as it is
+    self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)
 
   def close(self) -> None:
     """Flushes and closes the event file."""
@@ -121,11 +134,12 @@ class Metrics:
 
 
 class Clock:
-  """Where the wall time of a process goes: shares of its parts, and means over the steps since they were last asked for.
+  """Where the wall time of a process goes: shares of its parts, and means over the steps since they
+  were last asked for.
 
-  The parts are `start` (until the loop), `compile` (of the step), `step`, `input`, `rollout` (answers are sampled, graded and
-  scored), `save` and `eval`. The time of one inside another is the inner one's alone, so their shares add up to at most 1;
-  what is left is the loop's own.
+  The parts are `start` (until the loop), `compile` (of the step), `step`, `input`, `rollout`
+  (answers are sampled, graded and scored), `save` and `eval`. The time of one inside another is the
+  inner one's alone, so their shares add up to at most 1; what is left is the loop's own.
   """
 
   PARTS = ('start', 'compile', 'step', 'input', 'rollout', 'save', 'eval')
@@ -160,7 +174,9 @@ class Clock:
     self._restart()
 
   def first_step(self) -> None:
-    """A step has been waited for; of the first it is noted how long that took, compilation included."""
+    """A step has been waited for; of the first it is noted how long that took, compilation
+    included.
+    """
     if self._asked is not None:
       self._first_step, self._asked = time.perf_counter() - self._asked, None
 
@@ -168,24 +184,37 @@ class Clock:
     """Counts a step.
 
     Args:
-      tokens: that its updates were computed from, once for each update; neither padding nor rows that were skipped.
+      tokens: that its updates were computed from, once for each update; neither padding nor rows
+        that were skipped.
       flops: model FLOPs of these tokens, of one chip.
     """
-    self._steps, self._tokens, self._flops = self._steps + 1, self._tokens + tokens, self._flops + flops
+    self._steps, self._tokens, self._flops = (
+      self._steps + 1,
+      self._tokens + tokens,
+      self._flops + flops,
+    )
 
   def read(self) -> dict[str, float]:
     """What to log; the means then begin anew.
 
-    perf/step_s, perf/input_s: seconds a step, of which waiting for its batch; perf/rollout_s, of stage rl: seconds a step
-    beside perf/step_s in which its answers were sampled, graded and scored; perf/tokens_per_s and
-    perf/model_flops_per_s, over perf/step_s; perf/first_step_s, once; goodput/PART: shares of the time since this process
-    began.
+    perf/step_s, perf/input_s: seconds a step, of which waiting for its batch; perf/rollout_s, of
+    stage rl: seconds a step beside perf/step_s in which its answers were sampled, graded and
+    scored; perf/tokens_per_s and perf/model_flops_per_s, over perf/step_s; perf/first_step_s, once;
+    goodput/PART: shares of the time since this process began.
     """
     self._mark()
-    seconds = self._marked - self._since - sum(self._seconds[part] - self._before[part] for part in self._ASIDE)
+    seconds = (
+      self._marked
+      - self._since
+      - sum(self._seconds[part] - self._before[part] for part in self._ASIDE)
+    )
     waited, sampled = (self._seconds[part] - self._before[part] for part in ('input', 'rollout'))
-    values = {'perf/step_s': seconds / self._steps, 'perf/input_s': waited / self._steps,
-              'perf/tokens_per_s': self._tokens / seconds, 'perf/model_flops_per_s': self._flops / seconds}
+    values = {
+      'perf/step_s': seconds / self._steps,
+      'perf/input_s': waited / self._steps,
+      'perf/tokens_per_s': self._tokens / seconds,
+      'perf/model_flops_per_s': self._flops / seconds,
+    }
     if sampled:
       values['perf/rollout_s'] = sampled / self._steps
     if self._first_step is not None:
@@ -196,7 +225,10 @@ class Clock:
   def goodput(self) -> dict[str, float]:
     """The share of each part in the time since this process began."""
     self._mark()
-    return {f'goodput/{part}': seconds / (self._marked - self._began) for part, seconds in self._seconds.items()}
+    return {
+      f'goodput/{part}': seconds / (self._marked - self._began)
+      for part, seconds in self._seconds.items()
+    }
 
   def _mark(self) -> None:
     """Gives the time since the last mark to the innermost open part."""
@@ -206,7 +238,13 @@ class Clock:
     self._marked = now
 
   def _restart(self) -> None:
-    self._since, self._before, self._steps, self._tokens, self._flops = self._marked, dict(self._seconds), 0, 0, 0.0
+    self._since, self._before, self._steps, self._tokens, self._flops = (
+      self._marked,
+      dict(self._seconds),
+      0,
+      0,
+      0.0,
+    )
 
 
 def read(workdir: files.Path) -> list[dict[str, Any]]:
@@ -227,7 +265,9 @@ def peak_rss_bytes() -> int:
   try:
     status = pathlib.Path('/proc/self/status').read_text()
   except FileNotFoundError:  # not Linux; macOS counts in bytes, the BSDs in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+      1 if sys.platform == 'darwin' else 1024
+    )
   # Not ru_maxrss, which a child inherits from the process that started it.
   return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) * 1024
 
@@ -239,7 +279,8 @@ def _append(path: pathlib.Path, value: dict[str, Any]) -> None:
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
   lines = []
-  complete = path.read_bytes().split(b'\n')[:-1]  # what follows the last newline was torn off by a kill
+  # what follows the last newline was torn off by a kill
+  complete = path.read_bytes().split(b'\n')[:-1]
   for number, line in enumerate(complete, 1):
     try:
       lines.append(json.loads(line))

@@ -1,7 +1,8 @@
-"""Orbax on buckets: TensorStore's driver for s3://, which Orbax 0.12 does not ask for, and how long requests are repeated.
+"""Orbax on buckets: TensorStore's driver for s3://, which Orbax 0.12 does not ask for, and how long
+requests are repeated.
 
-Orbax takes every path but gs:// for a local one when it tells TensorStore where arrays are. `install` wraps the one function
-that all its reading and writing of arrays gets that from.
+Orbax takes every path but gs:// for a local one when it tells TensorStore where arrays are.
+`install` wraps the one function that all its reading and writing of arrays gets that from.
 """
 
 import os
@@ -22,7 +23,8 @@ def install() -> None:
     if scheme is None:
       return original(directory, *args, **options)
     spec = original('gs://' + directory[3:].lstrip('/'), *args, **options)
-    base = spec.get('base', spec)  # what OCDBT, a database within files, is kept in; or the files themselves
+    # what OCDBT, a database within files, is kept in; or the files themselves
+    base = spec.get('base', spec)
     base |= _s3() if scheme == 's3' else {'gcs_request_retries': RETRIES}
     return spec
 

@@ -1,4 +1,6 @@
-"""The report's pictures. Text and axes take the colour of the page they stand on, so they suit light and dark."""
+"""The report's pictures. Text and axes take the colour of the page they stand on, so they suit
+light and dark.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -22,14 +24,20 @@ Series = tuple[Sequence[float], Sequence[float]]  # steps and values; a value ma
 
 
 class Panel:
-  """What one set of axes shows: named series over the training step, and named horizontal lines to compare with."""
+  """What one set of axes shows: named series over the training step, and named horizontal lines to
+  compare with.
+  """
 
-  def __init__(self, title: str, series: Mapping[str, Series], lines: Mapping[str, float] | None = None):
+  def __init__(
+    self, title: str, series: Mapping[str, Series], lines: Mapping[str, float] | None = None
+  ):
     self.title, self.series, self.lines = title, series, lines or {}
 
 
 def curves(panels: Sequence[Panel]) -> Figure:
-  """Panels side by side. A long series is drawn faintly, with its running mean over a tenth of its length."""
+  """Panels side by side. A long series is drawn faintly, with its running mean over a tenth of its
+  length.
+  """
   with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 3.4))
     for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -43,7 +51,9 @@ def curves(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def bars(groups: Sequence[str], bars: Mapping[str, Sequence[tuple[float, float, float] | None]], title: str) -> Figure:
+def bars(
+  groups: Sequence[str], bars: Mapping[str, Sequence[tuple[float, float, float] | None]], title: str
+) -> Figure:
   """Grouped bars with intervals.
 
   Args:
@@ -69,8 +79,15 @@ def bars(groups: Sequence[str], bars: Mapping[str, Sequence[tuple[float, float, 
     return figure
 
 
-def points(x: Sequence[float | str], y: Sequence[float], ylabel: str, xlabel: str = '', *, line: Series | None = None,
-           interval: tuple[float, float, float] | None = None) -> Figure:
+def points(
+  x: Sequence[float | str],
+  y: Sequence[float],
+  ylabel: str,
+  xlabel: str = '',
+  *,
+  line: Series | None = None,
+  interval: tuple[float, float, float] | None = None,
+) -> Figure:
   """A dot for each run. Numbers on the x axis are on a logarithmic scale.
 
   Args:
@@ -95,12 +112,16 @@ def points(x: Sequence[float | str], y: Sequence[float], ylabel: str, xlabel: st
 
 
 def svg(figure: Figure) -> str:
-  """The figure as an <svg> element for an HTML page, without background, in the page's text colour."""
+  """The figure as an <svg> element for an HTML page, without background, in the page's text
+  colour.
+  """
   with matplotlib.rc_context(RC):
     out = io.StringIO()
     figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
   text = out.getvalue()
-  return text[text.index('<svg') :].replace(INK, 'currentColor').replace('<svg ', '<svg role="img" ', 1)
+  return (
+    text[text.index('<svg') :].replace(INK, 'currentColor').replace('<svg ', '<svg role="img" ', 1)
+  )
 
 
 def png(figure: Figure) -> bytes:
@@ -118,18 +139,28 @@ def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, color: str) -> Non
     return
   ax.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
   here = np.arange(len(y))
-  width = np.minimum(np.minimum(width, here), here[::-1])  # narrower at the ends, so that the mean stays centred
+  # narrower at the ends, so that the mean stays centred
+  width = np.minimum(np.minimum(width, here), here[::-1])
   total, count = (np.concatenate([[0], np.cumsum(v)]) for v in (np.nan_to_num(y), np.isfinite(y)))
   total, count = (v[here + width + 1] - v[here - width] for v in (total, count))
-  ax.plot(x, np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0), color=color, label=name)
+  ax.plot(
+    x,
+    np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0),
+    color=color,
+    label=name,
+  )
 
 
 def _lines(ax: Axes, lines: Mapping[str, float]) -> None:
-  """Dashed lines, each named in its colour beyond the right end; names too close to each other are moved apart."""
+  """Dashed lines, each named in its colour beyond the right end; names too close to each other are
+  moved apart.
+  """
   low, high = ax.get_ylim()
   low, high = min([low, *lines.values()]), max([high, *lines.values()])
   gap, at = (high - low) * 0.07, -np.inf
-  for (name, value), color in zip(sorted(lines.items(), key=lambda item: item[1]), PALETTE[1:], strict=False):
+  for (name, value), color in zip(
+    sorted(lines.items(), key=lambda item: item[1]), PALETTE[1:], strict=False
+  ):
     at = max(value, at + gap)
     ax.axhline(value, color=color, linewidth=1.3, linestyle=(0, (4, 3)))
     ax.annotate(f'{name} {value:.2f}', (1.01, at), xycoords=('axes fraction', 'data'), va='center', fontsize=9,

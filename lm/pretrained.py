@@ -1,4 +1,6 @@
-"""Models from checkpoints: the architecture comes with the weights, how to run it is the caller's choice."""
+"""Models from checkpoints: the architecture comes with the weights, how to run it is the caller's
+choice.
+"""
 
 import dataclasses
 from collections.abc import Collection
@@ -17,10 +19,18 @@ from lm.errors import UserError
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
-# Those that may be set to something else than the checkpoint has, to go on at another context length:
-# of models with rotary positions, whose weights fit any.
-CONTEXT = ('max_len', 'rope_theta', 'rope_theta_window', 'rope_scaling', 'rope_factor',
-           'rope_low_freq_factor', 'rope_high_freq_factor', 'rope_original_len')
+# Those that may be set to something else than the checkpoint has, to go on at another context
+# length: of models with rotary positions, whose weights fit any.
+CONTEXT = (
+  'max_len',
+  'rope_theta',
+  'rope_theta_window',
+  'rope_scaling',
+  'rope_factor',
+  'rope_low_freq_factor',
+  'rope_high_freq_factor',
+  'rope_original_len',
+)
 ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
@@ -37,7 +47,9 @@ class Pretrained:
   tokenizer: str  # where its tokenizer is, as a `data.tokenizer` spec
 
   def check_tokenizer(self, fingerprint: str, allow: Collection[str] = ()) -> None:
-    """Raises UserError if a run used another tokenizer than this. With a Hugging Face folder there is no record to compare."""
+    """Raises UserError if a run used another tokenizer than this. With a Hugging Face folder there
+    is no record to compare.
+    """
     if 'tokenizer' in self.provenance:
       checkpoint.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
 
@@ -63,8 +75,10 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
       adopted[field] = value
       continue
     why = ', and its positions are a learned table' if field in CONTEXT else ''
-    raise UserError(f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has '
-                    f'{found!r}{why}')
+    raise UserError(
+      f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has '
+      f'{found!r}{why}'
+    )
   return FrozenConfigDict(adopted | {field: config[field] for field in EXECUTION})
 
 
@@ -72,7 +86,9 @@ def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
   """(shapes with shardings, axis names) of a model's parameters, without making any."""
   boxed = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
   shardings = sharding.param_shardings(boxed, mesh)
-  shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
+  shapes = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings
+  )
   return shapes, sharding.axis_names(boxed)
 
 
@@ -80,8 +96,10 @@ def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh)
   """Reads the parameters of a checkpoint, or of a Hugging Face folder, onto a mesh.
 
   Args:
-    path: a step, run or recipe folder (`lm.checkpoint.locate`), or a folder as transformers writes it (`lm.hf`).
-    execution: a `config.model` that says how to run it; see `adopt` for what it may say of the architecture.
+    path: a step, run or recipe folder (`lm.checkpoint.locate`), or a folder as transformers writes
+      it (`lm.hf`).
+    execution: a `config.model` that says how to run it; see `adopt` for what it may say of the
+      architecture.
     defaults: `config.model` as configs/base.py has it.
 
   Raises:
@@ -89,10 +107,19 @@ def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh)
   """
   if hf.is_folder(path):
     source = hf.open_folder(path)
-    stored, run, step, tokenizer = hf.model_config(source, defaults).to_dict(), source.path, 0, source.path
+    stored, run, step, tokenizer = (
+      hf.model_config(source, defaults).to_dict(),
+      source.path,
+      0,
+      source.path,
+    )
   else:
     source = checkpoint.locate(path)
-    stored, run, step = checkpoint.provenance(source)['config']['model'], source.parent.parent, int(source.name)
+    stored, run, step = (
+      checkpoint.provenance(source)['config']['model'],
+      source.parent.parent,
+      int(source.name),
+    )
     tokenizer = run / 'tokenizer'
   config = adopt(execution, defaults, stored)
   model.check(config)
@@ -106,11 +133,13 @@ def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh)
 
 
 def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:
-  """The model with rows for at least `vocab_size` tokens; as it is where it has them, used or spare.
+  """The model with rows for at least `vocab_size` tokens; as it is where it has them, used or
+  spare.
 
-  A new row is the mean of the rows that are there, in the output matrix too: a token that was never learned then gets no
-  more than the average logit (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). The number of
-  rows becomes a multiple of ROWS, so that they still divide among devices.
+  A new row is the mean of the rows that are there, in the output matrix too: a token that was never
+  learned then gets no more than the average logit (Hewitt 2021, "Initializing New Word Embeddings
+  for Pretrained Language Models"). The number of rows becomes a multiple of ROWS, so that they
+  still divide among devices.
   """
   old = start.config.vocab_size
   if vocab_size <= old:
@@ -120,8 +149,13 @@ def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:
 
   def extend(table_VD):
     mean_D = jnp.mean(table_VD, axis=0, dtype=jnp.float32).astype(table_VD.dtype)
-    return jnp.concatenate([table_VD, jnp.broadcast_to(mean_D, (config.vocab_size - old, len(mean_D)))])
+    return jnp.concatenate(
+      [table_VD, jnp.broadcast_to(mean_D, (config.vocab_size - old, len(mean_D)))]
+    )
 
-  tables = {name: jax.jit(extend, out_shardings=shapes[name].sharding)(start.params[name])
-            for name in ('embedding', 'head') if name in start.params}
+  tables = {
+    name: jax.jit(extend, out_shardings=shapes[name].sharding)(start.params[name])
+    for name in ('embedding', 'head')
+    if name in start.params
+  }
   return dataclasses.replace(start, config=config, params={**start.params, **tables})

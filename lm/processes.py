@@ -1,4 +1,6 @@
-"""Worker processes that end with the one that started them. Imports no jax, so that `data/` can use it."""
+"""Worker processes that end with the one that started them. Imports no jax, so that `data/` can use
+it.
+"""
 
 import concurrent.futures
 import contextlib
@@ -11,7 +13,9 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
   """Spawned workers; leaving the block cancels what they have not begun."""
-  executor = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _die_with_parent)
+  executor = concurrent.futures.ProcessPoolExecutor(
+    workers, multiprocessing.get_context('spawn'), _die_with_parent
+  )
   try:
     yield executor
   finally:
@@ -19,6 +23,8 @@ def pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 
 
 def _die_with_parent() -> None:
-  """First in a worker: one whose parent was killed would wait for work for ever, or go on writing."""
+  """First in a worker: one whose parent was killed would wait for work for ever, or go on
+  writing.
+  """
   parent = multiprocessing.parent_process()
   threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -1,4 +1,5 @@
-"""The program of a training run: its step over a mesh, with the shapes and shardings of what goes in and out.
+"""The program of a training run: its step over a mesh, with the shapes and shardings of what goes
+in and out.
 
 It can be run, or compiled for devices that are not there: nothing here needs arrays.
 """
@@ -19,7 +20,9 @@ from lm.steps import common, pretrain, rl, sft
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A training step and what surrounds it. Shapes are jax.ShapeDtypeStructs with a sharding each."""
+  """A training step and what surrounds it. Shapes are jax.ShapeDtypeStructs with a sharding
+  each.
+  """
 
   loss_fn: common.LossFn
   step: Callable  # jitted: (state, batch, count) -> (state, metrics); the state is donated
@@ -30,8 +33,12 @@ class Program:
   updates: int  # on each batch
 
 
-def make(config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh | AbstractMesh,
-         banned_ids: Sequence[int] = ()) -> Program:
+def make(
+  config: ConfigDict,
+  model_config: FrozenConfigDict,
+  mesh: Mesh | AbstractMesh,
+  banned_ids: Sequence[int] = (),
+) -> Program:
   """Builds the program of `config.stage`; nothing is compiled and no array is made yet.
 
   Args:
@@ -40,7 +47,8 @@ def make(config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh | Abstra
     banned_ids: of stage rl: tokens that the sampler never draws.
 
   Raises:
-    UserError: an axis that the mesh does not divide, a large parameter that it does not split, an unknown name.
+    UserError: an axis that the mesh does not divide, a large parameter that it does not split, an
+      unknown name.
   """
   if isinstance(mesh, Mesh):
     kernels.check(model_config, mesh.devices.flat[0].platform)
@@ -58,12 +66,23 @@ def make(config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh | Abstra
   def fresh(key):
     return init_state(model.init_params(model_config, key))
 
-  # Metrics are everywhere, the new state lies as the old: a second step finds what the first was compiled for.
+  # Metrics are everywhere, the new state lies as the old: a second step finds what the first was
+  # compiled for.
   metrics = NamedSharding(mesh, PartitionSpec())
-  step = jax.jit(common.make_train_step(loss_fn, tx, schedule, config.faults.spike), donate_argnums=0,
-                 out_shardings=(shardings, metrics))
-  return Program(loss_fn, step, state, _batch(config, mesh), jax.jit(init_state, out_shardings=shardings),
-                 jax.jit(fresh, out_shardings=shardings), inner)
+  step = jax.jit(
+    common.make_train_step(loss_fn, tx, schedule, config.faults.spike),
+    donate_argnums=0,
+    out_shardings=(shardings, metrics),
+  )
+  return Program(
+    loss_fn,
+    step,
+    state,
+    _batch(config, mesh),
+    jax.jit(init_state, out_shardings=shardings),
+    jax.jit(fresh, out_shardings=shardings),
+    inner,
+  )
 
 
 def _batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -74,5 +93,8 @@ def _batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     whole += ('positions', 'segment_ids')
   shape = config.microbatches, config.batch_size // config.microbatches, config.seq_len
   place = NamedSharding(mesh, sharding.spec((None, 'batch', 'length')))
-  return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-          for names, dtype in ((whole, jnp.int32), (real, jnp.float32)) for name in names}
+  return {
+    name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    for names, dtype in ((whole, jnp.int32), (real, jnp.float32))
+    for name in names
+  }

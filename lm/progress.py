@@ -27,11 +27,19 @@ class _Log:
 
 
 def bar(iterable: Iterable | None = None, **options: Any) -> tqdm.tqdm:
-  """tqdm's bar on stderr, with its options. Where stderr is no terminal it says nothing in its first ten seconds."""
+  """tqdm's bar on stderr, with its options. Where stderr is no terminal it says nothing in its
+  first ten seconds.
+  """
   if sys.stderr.isatty():
     return tqdm.tqdm(iterable, **options)
-  options |= {'file': _Log(sys.stderr), 'mininterval': LINE_SECONDS, 'delay': LINE_SECONDS, 'miniters': 1, 'leave': True,
-              'position': 0}
+  options |= {
+    'file': _Log(sys.stderr),
+    'mininterval': LINE_SECONDS,
+    'delay': LINE_SECONDS,
+    'miniters': 1,
+    'leave': True,
+    'position': 0,
+  }
   return tqdm.tqdm(iterable, **options)
 
 

@@ -1,7 +1,8 @@
-"""Int8 weights for inference: a byte for each weight of the layers' matrices, a scale for each of their output channels.
+"""Int8 weights for inference: a byte for each weight of the layers' matrices, a scale for each of
+their output channels.
 
-Products are computed in the activations' type (weight-only quantisation); XLA turns the bytes into it as it reads them.
-Embeddings, the head, the router and the norms stay as they are.
+Products are computed in the activations' type (weight-only quantisation); XLA turns the bytes into
+it as it reads them. Embeddings, the head, the router and the norms stay as they are.
 """
 
 from typing import Any
@@ -15,10 +16,12 @@ QUANTIZATIONS = ('none', 'int8')
 
 
 def int8(params: Any, axes: Any) -> Any:
-  """Parameters that the model takes in place of `params`: each kernel as int8, and beside it a float32 `kernel_scale`.
+  """Parameters that the model takes in place of `params`: each kernel as int8, and beside it a
+  float32 `kernel_scale`.
 
-  A weight is kernel * kernel_scale, rounded to nearest, with the scale such that each output channel's largest weight
-  is 127 (symmetric, per channel: LLM.int8(), arXiv 2208.07339, section 3.1, without its outliers).
+  A weight is kernel * kernel_scale, rounded to nearest, with the scale such that each output
+  channel's largest weight is 127 (symmetric, per channel: LLM.int8(), arXiv 2208.07339, section
+  3.1, without its outliers).
 
   Args:
     axes: the axis names of every parameter (`lm.sharding.axis_names`).
@@ -29,7 +32,10 @@ def int8(params: Any, axes: Any) -> Any:
   if 'router' in names:
     return params
   summed, _ = matrix_sides(names)
-  scale = jnp.maximum(jnp.abs(kernel).max(summed, keepdims=True).astype(jnp.float32) / 127, jnp.finfo(jnp.float32).tiny)
+  scale = jnp.maximum(
+    jnp.abs(kernel).max(summed, keepdims=True).astype(jnp.float32) / 127,
+    jnp.finfo(jnp.float32).tiny,
+  )
   values = jnp.round(kernel.astype(jnp.float32) / scale).astype(jnp.int8)
   return params | {'kernel': values, 'kernel_scale': jnp.squeeze(scale, summed)}
 

@@ -1,7 +1,8 @@
-"""Safetensors files in a bucket, of which each device reads its part: the library reads local files only.
+"""Safetensors files in a bucket, of which each device reads its part: the library reads local files
+only.
 
-The format (huggingface.co/docs/safetensors): the length of a JSON header in 8 bytes, the header, the tensors one after the
-other, each row by row.
+The format (huggingface.co/docs/safetensors): the length of a JSON header in 8 bytes, the header,
+the tensors one after the other, each row by row.
 """
 
 import functools
@@ -17,12 +18,19 @@ from lm import buckets, files
 from lm.errors import UserError
 
 Index = tuple[slice, ...]
-DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16)}
+DTYPES = {
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+}
 MAX_HEADER = 100_000_000  # bytes, as the library has it
 
 
-def tensors(file: files.AnyPath) -> dict[str, tuple[str, tuple[int, ...], Callable[[Index], np.ndarray]]]:
-  """The tensors of a file by name: (dtype as safetensors calls it, shape, a function that reads a part).
+def tensors(
+  file: files.AnyPath,
+) -> dict[str, tuple[str, tuple[int, ...], Callable[[Index], np.ndarray]]]:
+  """The tensors of a file by name: (dtype as safetensors calls it, shape, a function that reads a
+  part).
 
   Raises UserError naming the file if it is not one.
   """
@@ -39,17 +47,29 @@ def tensors(file: files.AnyPath) -> dict[str, tuple[str, tuple[int, ...], Callab
     raise UserError(f'{file} is not a safetensors file: {error}') from error
 
 
-def _tensor(file: files.AnyPath, base: int, total: int, *, dtype: str, shape: list[int], data_offsets: list[int]) -> Any:
+def _tensor(
+  file: files.AnyPath,
+  base: int,
+  total: int,
+  *,
+  dtype: str,
+  shape: list[int],
+  data_offsets: list[int],
+) -> Any:
   """A tensor as its entry in the header describes it, checked against the size of the file."""
   start, stop = data_offsets
   itemsize = DTYPES[dtype].itemsize if dtype in DTYPES else None  # of other types nothing is read
   whole = all(type(n) is int and n >= 0 for n in (start, stop, *shape)) and start <= stop <= total
   if not whole or (itemsize and stop - start != math.prod(shape) * itemsize):
-    raise ValueError(f'a tensor of type {dtype} and shape {shape} at bytes {data_offsets} of {total}')
+    raise ValueError(
+      f'a tensor of type {dtype} and shape {shape} at bytes {data_offsets} of {total}'
+    )
   return dtype, tuple(shape), functools.partial(_read, file, base + start, dtype, tuple(shape))
 
 
-def _read(file: files.AnyPath, start: int, dtype: str, shape: tuple[int, ...], index: Index) -> np.ndarray:
+def _read(
+  file: files.AnyPath, start: int, dtype: str, shape: tuple[int, ...], index: Index
+) -> np.ndarray:
   """A part of a tensor; of its rows no others are read."""
   rows = index[0] if index else slice(0, 1)
   width = math.prod(shape[1:]) * DTYPES[dtype].itemsize

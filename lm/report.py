@@ -1,7 +1,8 @@
-"""The report card of a recipe's run: `report.json`, `report.md` and `report.html`, from what its stages left.
+"""The report card of a recipe's run: `report.json`, `report.md` and `report.html`, from what its
+stages left.
 
-Reads, below the work folder: stages/*.json, clean/report.json, tokenizer/report.json, and of each of the training
-runs pretrain, sft and rl its report.json and metrics.jsonl.
+Reads, below the work folder: stages/*.json, clean/report.json, tokenizer/report.json, and of each
+of the training runs pretrain, sft and rl its report.json and metrics.jsonl.
 """
 
 import pathlib
@@ -12,21 +13,32 @@ from lm import files, metrics, plots
 from lm.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html, to_markdown
 from lm.errors import UserError
 
-MODELS = {'base': 'pretrain', 'sft': 'sft', 'rl': 'rl'}  # name in the score table: the run that made it
-BASELINES = {'unigram': 'unigram_bpb', 'bigram': 'bigram_bpb', 'gzip -9': 'gzip_bpb', 'xz -9': 'xz_bpb'}
+# name in the score table: the run that made it
+MODELS = {'base': 'pretrain', 'sft': 'sft', 'rl': 'rl'}
+BASELINES = {
+  'unigram': 'unigram_bpb',
+  'bigram': 'bigram_bpb',
+  'gzip -9': 'gzip_bpb',
+  'xz -9': 'xz_bpb',
+}
 
 
 def write_report(workdir: files.Path) -> dict[str, Any]:
-  """Writes report.json, report.md (pictures in report_plots/) and report.html into `workdir`; returns the first.
+  """Writes report.json, report.md (pictures in report_plots/) and report.html into `workdir`;
+  returns the first.
 
-  The stage that calls this is still running: its own time and memory in the report are those until the last look at it.
+  The stage that calls this is still running: its own time and memory in the report are those until
+  the last look at it.
 
   Raises:
     FileNotFoundError: a source is missing; names it.
     UserError: a source lacks a field or a metric; names both.
   """
   workdir = pathlib.Path(workdir)
-  sources = {name: _Source(workdir / name / 'report.json') for name in ('clean', 'tokenizer', *MODELS.values())}
+  sources = {
+    name: _Source(workdir / name / 'report.json')
+    for name in ('clean', 'tokenizer', *MODELS.values())
+  }
   pictures = _pictures(workdir, sources)
   report = _summary(workdir, sources)
   blocks = _blocks(report, sources, pictures)
@@ -69,15 +81,23 @@ def _summary(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, An
     },
     'web': sources['clean'].take(names=('pages_in', 'pages_out', 'drops')),
     'tokenizer': sources['tokenizer'].take(names=('vocab_size', 'bytes_per_token')),
-    'pretrain': sources['pretrain'].take('pretrain', names=('tokens', 'val_bpb', *BASELINES.values())),
+    'pretrain': sources['pretrain'].take(
+      'pretrain', names=('tokens', 'val_bpb', *BASELINES.values())
+    ),
     'scores': {
-      model: {task: sources[run].take('scores', task, names=score) for task in sources[run]['scores']}
+      model: {
+        task: sources[run].take('scores', task, names=score) for task in sources[run]['scores']
+      }
       for model, run in MODELS.items()
     },
-    'rl': sources['rl'].take('rl', names=('reward_first', 'reward_last', 'answer_length_first', 'answer_length_last')),
+    'rl': sources['rl'].take(
+      'rl', names=('reward_first', 'reward_last', 'answer_length_first', 'answer_length_last')
+    ),
     'provenance': {
       name: value if isinstance(value, str) else files.digest(value)
-      for name, value in sources['rl'].take('provenance', names=('code', 'config', 'data', 'tokenizer')).items()
+      for name, value in sources['rl']
+      .take('provenance', names=('code', 'config', 'data', 'tokenizer'))
+      .items()
     },
   }
 
@@ -95,10 +115,13 @@ def _pictures(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, P
   baselines = {name: sources['pretrain']['pretrain', field] for name, field in BASELINES.items()}
   lengths = {name: series('rl', f'rl/length_{name}') for name in ('right', 'wrong')}
   tasks = list(dict.fromkeys(task for run in MODELS.values() for task in sources[run]['scores']))
-  scores = {model: [sources[run]['scores'].get(task) for task in tasks] for model, run in MODELS.items()}
+  scores = {
+    model: [sources[run]['scores'].get(task) for task in tasks] for model, run in MODELS.items()
+  }
   drawn = {
     'pretrain': (
-      'Pretraining. Right: held-out bits per byte, with models and compressors of the same bytes as dashed lines.',
+      'Pretraining. Right: held-out bits per byte, with models and compressors of the same bytes '
+      'as dashed lines.',
       plots.curves([
         plots.Panel('training loss, nats per token', {'loss': series('pretrain', 'train/loss')}),
         plots.Panel('held-out bits per byte', {'network': series('pretrain', 'eval/val/bpb')}, baselines),
@@ -106,7 +129,8 @@ def _pictures(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, P
     ),
     'sft': (
       "Supervised fine-tuning: loss on the assistant's tokens alone.",
-      plots.curves([plots.Panel('training loss, nats per token', {'loss': series('sft', 'train/loss')})]),
+      plots.curves([plots.Panel('training loss, nats per '
+                                'token', {'loss': series('sft', 'train/loss')})]),
     ),
     'rl': (
       'Reinforcement learning. Right and wrong answers apart: longer answers alone prove nothing.',
@@ -132,11 +156,15 @@ def _pictures(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, P
   return pictures
 
 
-def _blocks(report: dict[str, Any], sources: dict[str, _Source], pictures: dict[str, Picture]) -> list[Block]:
+def _blocks(
+  report: dict[str, Any], sources: dict[str, _Source], pictures: dict[str, Picture]
+) -> list[Block]:
   """The document that both the Markdown and the HTML show."""
   return [
     Heading('deepdive: report of a run', 1),
-    Paragraph('From crawled pages to a tuned assistant. All scores and bits per byte are on held-out data.'),
+    Paragraph(
+      'From crawled pages to a tuned assistant. All scores and bits per byte are on held-out data.'
+    ),
     _headline(report),
     Heading('Pretraining'),
     pictures['pretrain'],
@@ -150,9 +178,11 @@ def _blocks(report: dict[str, Any], sources: dict[str, _Source], pictures: dict[
     Heading('Scores before and after'),
     pictures['scores'],
     _score_table(report['scores']),
-    Paragraph('▲ ▼: the 95 % interval lies wholly above or below that of the model to its left. '
-              'turn_1, turn_2, ...: problems of all tasks, asked as the first, second, ... question '
-              "of a conversation, after the model's own replies."),
+    Paragraph(
+      '▲ ▼: the 95 % interval lies wholly above or below that of the model to its left. '
+      'turn_1, turn_2, ...: problems of all tasks, asked as the first, second, ... question '
+      "of a conversation, after the model's own replies."
+    ),
     Heading('Fine-tuning and reinforcement learning'),
     pictures['sft'],
     pictures['rl'],
@@ -175,10 +205,19 @@ def _headline(report: dict[str, Any]) -> Table:
   rows = [
     ('pages crawled → kept', f'{web["pages_in"]:,} → {web["pages_out"]:,}'),
     ('tokens trained on', f'{pretrain["tokens"]:,}'),
-    ('bits per byte, held out (bigram)', f'{pretrain["val_bpb"]:.3f} ({pretrain["bigram_bpb"]:.3f})'),
-    ('mean accuracy of the tasks, ' + ' → '.join(report['scores']), ' → '.join(f'{mean:.1%}' for mean in means)),
+    (
+      'bits per byte, held out (bigram)',
+      f'{pretrain["val_bpb"]:.3f} ({pretrain["bigram_bpb"]:.3f})',
+    ),
+    (
+      'mean accuracy of the tasks, ' + ' → '.join(report['scores']),
+      ' → '.join(f'{mean:.1%}' for mean in means),
+    ),
     ('reward, first → last', f'{rl["reward_first"]:.3f} → {rl["reward_last"]:.3f}'),
-    ('answer length in tokens, first → last', f'{rl["answer_length_first"]:.1f} → {rl["answer_length_last"]:.1f}'),
+    (
+      'answer length in tokens, first → last',
+      f'{rl["answer_length_first"]:.1f} → {rl["answer_length_last"]:.1f}',
+    ),
     ('time in all', _duration(sum(stage['seconds'] for stage in stages))),
     ('peak memory', _gib(max(stage['peak_rss_bytes'] for stage in stages))),
   ]
@@ -198,11 +237,24 @@ def _score_table(scores: dict[str, dict[str, Any]]) -> Table:
     if task not in scores[model]:
       return 'none'
     score, old = scores[model][task], scores[before].get(task) if before else None
-    mark = '' if old is None else ' ▲' if score['low'] > old['high'] else ' ▼' if score['high'] < old['low'] else ''
-    return f'{score["accuracy"]:.1%} [{100 * score["low"]:.1f}, {100 * score["high"]:.1f}] n={score["n"]}{mark}'
+    mark = (
+      ''
+      if old is None
+      else ' ▲'
+      if score['low'] > old['high']
+      else ' ▼'
+      if score['high'] < old['low']
+      else ''
+    )
+    return (
+      f'{score["accuracy"]:.1%} [{100 * score["low"]:.1f}, {100 * score["high"]:.1f}] '
+      f'n={score["n"]}{mark}'
+    )
 
   pairs = list(zip(scores, (None, *scores), strict=False))
-  return Table(('task', *scores), [(task, *(cell(task, *pair) for pair in pairs)) for task in tasks])
+  return Table(
+    ('task', *scores), [(task, *(cell(task, *pair) for pair in pairs)) for task in tasks]
+  )
 
 
 def _web(web: dict[str, Any], examples: dict[str, list[dict[str, str]]]) -> list[Block]:
@@ -212,17 +264,27 @@ def _web(web: dict[str, Any], examples: dict[str, list[dict[str, str]]]) -> list
   blocks: list[Block] = [Table(('dropped by', 'pages', 'of all'), [*rows, total])]
   for rule, n in drops:
     if n:
-      quotes = [Quote(f'{x["url"]}: {x["detail"]}', _clip(x['text'], 400)) for x in examples[rule][:3]]
+      quotes = [
+        Quote(f'{x["url"]}: {x["detail"]}', _clip(x['text'], 400)) for x in examples[rule][:3]
+      ]
       blocks.append(Fold(f'{rule}: {len(quotes)} of {n:,}', quotes))
   return blocks
 
 
 def _samples(sources: dict[str, _Source]) -> list[Block]:
   blocks: list[Block] = []
-  for when, title in (('first', 'Continued text, before training'), ('last', 'Continued text, after pretraining')):
+  for when, title in (
+    ('first', 'Continued text, before training'),
+    ('last', 'Continued text, after pretraining'),
+  ):
     blocks.append(Heading(title, 3))
-    blocks += [Quote(f'{x["prompt"]} …', _clip(x['text'])) for x in sources['pretrain']['samples', when]]
-  for run, title in (('sft', 'Replies after fine-tuning'), ('rl', 'Replies after reinforcement learning')):
+    blocks += [
+      Quote(f'{x["prompt"]} …', _clip(x['text'])) for x in sources['pretrain']['samples', when]
+    ]
+  for run, title in (
+    ('sft', 'Replies after fine-tuning'),
+    ('rl', 'Replies after reinforcement learning'),
+  ):
     blocks.append(Heading(title, 3))
     blocks += [Quote(x['prompt'], _clip(x['reply'])) for x in sources[run]['samples']]
   return blocks
@@ -235,7 +297,9 @@ def _stage_table(stages: dict[str, dict[str, float]]) -> Table:
 
 
 def _duration(seconds: float) -> str:
-  return f'{seconds:.1f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60:02} s'
+  return (
+    f'{seconds:.1f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60:02} s'
+  )
 
 
 def _gib(n: float) -> str:

@@ -1,9 +1,12 @@
 """Chat templates of the shapes of the known model families, in words of our own."""
 
-TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{{ '\n' }}{% endfor %}"
+TURNS = (
+  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{{ '\n' }}{% endfor %}"
+)
 PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
 DEFAULT_SYSTEM = (
-  "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Ann.<|im_end|>{{ '\n' }}{% endif %}" + TURNS + PROMPT
+  "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Ann.<|im_end|>{{ '\n' }}{% "
+  'endif %}' + TURNS + PROMPT
 )
 GEMMA = """
 {{- bos_token }}
@@ -20,7 +23,9 @@ GEMMA = """
 {%- if add_generation_prompt %}
   {{- '<start_of_turn>model\n' }}
 {%- endif %}"""
-NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + GEMMA
+NO_SYSTEM = (
+  "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + GEMMA
+)
 MISTRAL = """
 {{- bos_token }}
 {%- for m in messages %}
@@ -63,8 +68,11 @@ LLAMA_3_2 = """
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
 # An empty thought before the last answer of a finished conversation alone.
-QWEN3 = """
+QWEN3 = (
+  """
 {%- for m in messages %}
   {{- '<|im_start|>' + m.role + '\n' + ('<think>\n\n</think>\n\n' if loop.last and m.role == 'assistant' else '') }}
   {{- m.content + '<|im_end|>\n' }}
-{%- endfor %}""" + PROMPT
+{%- endfor %}"""
+  + PROMPT
+)

@@ -1,4 +1,6 @@
-"""Every test runs on eight virtual CPU devices, compiled in haste, with rank promotion and mixed dtypes refused."""
+"""Every test runs on eight virtual CPU devices, compiled in haste, with rank promotion and mixed
+dtypes refused.
+"""
 
 import os
 import pathlib
@@ -6,7 +8,9 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _FLAGS = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAGS}'
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax'))
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax')
+)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')

@@ -1,4 +1,6 @@
-"""Buckets that live in this process: an emulator of Google Cloud Storage, and moto's of S3, each behind a local port."""
+"""Buckets that live in this process: an emulator of Google Cloud Storage, and moto's of S3, each
+behind a local port.
+"""
 
 import contextlib
 import dataclasses
@@ -18,7 +20,8 @@ class Bucket:
   url: str
   environment: dict[str, str]
   objects: Callable[[], dict[str, bytes]]  # their content by name
-  before_write: Callable[[str], None] = lambda name: None  # called with the name of an object before it is there
+  # called with the name of an object before it is there
+  before_write: Callable[[str], None] = lambda name: None
 
   def copy_to(self, folder: pathlib.Path) -> pathlib.Path:
     """Writes all objects into a local folder."""
@@ -29,7 +32,9 @@ class Bucket:
     return folder
 
   def kill_at_write(self, log: pathlib.Path, part: str, *arguments: object) -> None:
-    """Starts python ARGUMENTS ... and kills it when an object whose name contains `part` is to be written, which is lost."""
+    """Starts python ARGUMENTS ... and kills it when an object whose name contains `part` is to be
+    written, which is lost.
+    """
     killed = []
     process: list[subprocess.Popen] = []
 
@@ -62,9 +67,14 @@ def gcs() -> Iterator[Bucket]:
   endpoint = f'http://127.0.0.1:{port}'
   running = server.create_server('127.0.0.1', port, in_memory=True, default_bucket='bucket')
   storage: Storage = running._storage
-  bucket = Bucket('gs://bucket', {'STORAGE_EMULATOR_HOST': endpoint, 'TENSORSTORE_GCS_HTTP_URL': endpoint},
-                  lambda: {found['name']: storage.get_file('bucket', found['name'])
-                           for found in storage.get_file_list('bucket')[0]})
+  bucket = Bucket(
+    'gs://bucket',
+    {'STORAGE_EMULATOR_HOST': endpoint, 'TENSORSTORE_GCS_HTTP_URL': endpoint},
+    lambda: {
+      found['name']: storage.get_file('bucket', found['name'])
+      for found in storage.get_file_list('bucket')[0]
+    },
+  )
   create_file = storage.create_file
 
   def write(bucket_name, name, *args):
@@ -87,9 +97,16 @@ def s3() -> Iterator[Bucket]:
   backend = models.s3_backends['123456789012']['aws']
   stored = backend.create_bucket('bucket', 'us-east-1').keys
   host, port = running.get_host_and_port()
-  bucket = Bucket('s3://bucket', {'AWS_ENDPOINT_URL': f'http://{host}:{port}', 'AWS_ACCESS_KEY_ID': 'key',
-                                  'AWS_SECRET_ACCESS_KEY': 'secret', 'AWS_REGION': 'us-east-1'},
-                  lambda: {name: key.value for name, key in stored.items()})
+  bucket = Bucket(
+    's3://bucket',
+    {
+      'AWS_ENDPOINT_URL': f'http://{host}:{port}',
+      'AWS_ACCESS_KEY_ID': 'key',
+      'AWS_SECRET_ACCESS_KEY': 'secret',
+      'AWS_REGION': 'us-east-1',
+    },
+    lambda: {name: key.value for name, key in stored.items()},
+  )
   put_object = backend.put_object
 
   def write(bucket_name, key_name, *args, **options):

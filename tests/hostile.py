@@ -1,4 +1,6 @@
-"""Pages and WARC records that broke something once, or might: each with the rule that must drop it, None if it is kept."""
+"""Pages and WARC records that broke something once, or might: each with the rule that must drop it,
+None if it is kept.
+"""
 
 import gzip
 import io
@@ -30,7 +32,11 @@ def bomb(megabytes, pack):
 
 def with_charset(name):
   prose = page(article(sum(name.encode()) + 1000))
-  return (200, f'text/html; charset={name}', prose.encode('latin-1') + b'<p>caf\xe9 \\ud800 +2AA- \\x00</p>')
+  return (
+    200,
+    f'text/html; charset={name}',
+    prose.encode('latin-1') + b'<p>caf\xe9 \\ud800 +2AA- \\x00</p>',
+  )
 
 
 def packed(name, body):
@@ -42,7 +48,8 @@ PAGES = {
   **{f'charset-{name}': (with_charset(name), None) for name in (
     'unicode_escape', 'raw_unicode_escape', 'idna', 'punycode', 'rot13', 'undefined', 'utf-7', 'base64', 'zlib', 'hex', 'mbcs',
     'no-such', 'utf-32', '"', "'")},
-  'surrogates': ((200, HTML, f'<title>\\ud800 &#xd800;</title>{PROSE}<p>&#xdfff; &#55296;</p>'), None),
+  'surrogates': ((200, HTML, f'<title>\\ud800 &#xd800;</title>{PROSE}<p>&#xdfff; '
+                             '&#55296;</p>'), None),
   'gzip-cut': (packed('gzip', gzip.compress(GOOD.encode())[:-200]), 'damaged'),
   'gzip-damaged': (packed('gzip', gzip.compress(GOOD.encode())[:200] + b'?' * 300), 'damaged'),
   'gzip-not': (packed('gzip', page(article(502))), None),  # an archive that holds bodies unpacked
@@ -55,7 +62,8 @@ PAGES = {
   'chunks-damaged': ((200, HTML, 'zz\r\n' + GOOD, ('Transfer-Encoding', 'chunked')), 'damaged'),
   'chunks-not': ((200, HTML, page(article(508)), ('Transfer-Encoding', 'chunked')), None),
   'codings': (packed(', '.join(['gzip'] * 100), gzip.compress(GOOD.encode())), 'damaged'),
-  'mso': ((200, HTML, f'<![ if gte mso 9]><xml></xml><![endif]>{"".join(f"<p>{x}</p>" for x in article(509))}'), None),
+  'mso': ((200, HTML, '<![ if gte mso '
+                      f'9]><xml></xml><![endif]>{"".join(f"<p>{x}</p>" for x in article(509))}'), None),
   'nul': ((200, HTML, '\0' * 1000 + page([*article(510), '\0' * 50]).replace('boat', 'bo\0at')), None),
   'utf-16-in-meta': ((200, 'text/html', f'<meta charset="utf-16">{page(article(511))}'), None),
   'status': (('2OO', HTML, GOOD), 'damaged'),
@@ -67,7 +75,8 @@ PAGES = {
   'spaces': ((200, HTML, page(article(515)) + f'<pre>a\tb{" " * 300_000}c</pre>'), None),
   'links-to-files': ((200, HTML, page(article(516)) + '<a href="file:">' * 30_000), None),
   'entities': ((200, HTML, page(article(517)) + '&amp ' * 20 + '&#0;&#x110000;&#-1;'), None),
-  'attributes-of-body': ((200, HTML, page(article(518)).replace('<body', '<body onload="[" x=http://[')), None),
+  'attributes-of-body': ((200, HTML, page(article(518)).replace('<body', '<body onload="[" '
+                                                                         'x=http://[')), None),
 }  # fmt: skip
 URLS = {
   # URL: rule

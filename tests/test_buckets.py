@@ -1,4 +1,6 @@
-"""Runs in buckets: killed and gone on with, evaluated, continued and talked to; and what is said when a bucket is not there."""
+"""Runs in buckets: killed and gone on with, evaluated, continued and talked to; and what is said
+when a bucket is not there.
+"""
 
 import json
 
@@ -38,9 +40,17 @@ def train(text, run, **fields):
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(bucket, text, unbroken, tmp_path):
-  """Killed while it tokenizes, while it saves, before the last file of a checkpoint, and while it removes an old one."""
+  """Killed while it tokenizes, while it saves, before the last file of a checkpoint, and while it
+  removes an old one.
+  """
   command = train(text, f'{bucket.url}/run')
-  for part in ('data/', 'checkpoints/2/params/', 'checkpoints/4/digest.json', 'metrics.jsonl', 'checkpoints/6/state/'):
+  for part in (
+    'data/',
+    'checkpoints/2/params/',
+    'checkpoints/4/digest.json',
+    'metrics.jsonl',
+    'checkpoints/6/state/',
+  ):
     bucket.kill_at_write(tmp_path / 'log', part, *command)
     steps = {name.split('/')[2] for name in bucket.objects() if name.endswith('digest.json')}
     assert steps <= {'2', '4'}
@@ -49,15 +59,21 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(bucket, text, 
   copy = bucket.copy_to(tmp_path / 'copy') / 'run'
   assert tiny.lines(copy) == tiny.lines(unbroken)
   assert tiny.parameters(copy) == tiny.parameters(unbroken)
-  first, second = (json.loads((run / 'report.json').read_text())['pretrain'] for run in (copy, unbroken))
+  first, second = (
+    json.loads((run / 'report.json').read_text())['pretrain'] for run in (copy, unbroken)
+  )
   assert first == second
   assert (copy / 'samples.jsonl').read_bytes() == (unbroken / 'samples.jsonl').read_bytes()
-  assert sorted(p.name for p in (copy / 'checkpoints').iterdir()) == ['4', '6'] and list(copy.glob('events.out.tfevents.*'))
+  assert sorted(p.name for p in (copy / 'checkpoints').iterdir()) == ['4', '6'] and list(
+    copy.glob('events.out.tfevents.*')
+  )
 
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_is_used_like_any_other(bucket, text, tmp_path):
-  """Its tokens train another run; it is evaluated, exported, fine-tuned on conversations of the bucket, and talked to."""
+  """Its tokens train another run; it is evaluated, exported, fine-tuned on conversations of the
+  bucket, and talked to.
+  """
   url, cache = f'{bucket.url}/used', tmp_path / 'cache'
 
   def run(*command, **options):
@@ -70,20 +86,47 @@ def test_a_run_in_a_bucket_is_used_like_any_other(bucket, text, tmp_path):
 
   run(*train(text, f'{url}/first', steps=2, data__cache=cache))
   shard = report('first/data/train/manifest.json')['shards'][0]
-  assert (cache / shard['sha256']).read_bytes() == bucket.objects()[f'used/first/data/train/{shard["file"]}']
-  tokens = {'data__val': f'{url}/first/data/val/manifest.json', 'data__tokenizer': f'{url}/first/tokenizer'}
-  run(*train(f'{url}/first/data/train/manifest.json', f'{url}/second', steps=2, data__cache=cache, **tokens))
+  assert (cache / shard['sha256']).read_bytes() == bucket.objects()[
+    f'used/first/data/train/{shard["file"]}'
+  ]
+  tokens = {
+    'data__val': f'{url}/first/data/val/manifest.json',
+    'data__tokenizer': f'{url}/first/tokenizer',
+  }
+  run(
+    *train(
+      f'{url}/first/data/train/manifest.json', f'{url}/second', steps=2, data__cache=cache, **tokens
+    )
+  )
   assert report('second/report.json')['pretrain'] == report('first/report.json')['pretrain']
 
   run('-m', 'data.conversations', '--tasks=arithmetic', '--examples=40', f'--out={url}/talks.jsonl')
-  run('train.py', '--config=configs/sft.py', f'--workdir={url}/sft', f'--config.init_from={url}/first',
-      f'--config.data.train={url}/talks.jsonl', '--config.steps=2', '--config.batch_size=8', '--config.seq_len=128',
-      '--config.optim.warmup=1', f'--config.data.cache={cache}')
+  run(
+    'train.py',
+    '--config=configs/sft.py',
+    f'--workdir={url}/sft',
+    f'--config.init_from={url}/first',
+    f'--config.data.train={url}/talks.jsonl',
+    '--config.steps=2',
+    '--config.batch_size=8',
+    '--config.seq_len=128',
+    '--config.optim.warmup=1',
+    f'--config.data.cache={cache}',
+  )
   run('-m', 'lm.hf', 'export', f'{url}/sft', f'{url}/hf')
   scores = []
   for model in (f'{url}/sft', f'{url}/hf'):
-    run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={model}', f'--out={url}/eval.json',
-        f'--config.data.val={url}/sft/data/val/manifest.json', '--config.seq_len=128', f'--config.data.cache={cache}')
+    run(
+      'eval.py',
+      '--config=configs/eval.py:smoke',
+      f'--checkpoint={model}',
+      f'--out={url}/eval.json',
+      f'--config.data.val={url}/sft/data/val/manifest.json',
+      '--config.seq_len=128',
+      f'--config.data.cache={cache}',
+    )
     scores.append(report('eval.json')['val_bpb'])
   assert scores[0] == scores[1]
-  assert '[stopped after 4 tokens]' in run('-m', 'lm.chat', f'--checkpoint={url}/sft', '--max-new-tokens=4', text='2+2?\n')
+  assert '[stopped after 4 tokens]' in run(
+    '-m', 'lm.chat', f'--checkpoint={url}/sft', '--max-new-tokens=4', text='2+2?\n'
+  )

@@ -1,4 +1,6 @@
-"""Every config field is read by the code that runs it: a field that nobody reads is a knob that turns nothing."""
+"""Every config field is read by the code that runs it: a field that nobody reads is a knob that
+turns nothing.
+"""
 
 import inspect
 import json
@@ -61,7 +63,9 @@ def reads(tmp_path_factory):
 
 
 VARIANTS = [  # models that no config trains
-  {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4}, {'num_experts': 2}]
+  {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
+  {'num_experts': 2},
+]
 
 
 def test_every_field_is_read(reads, monkeypatch):
@@ -77,13 +81,19 @@ def test_every_field_is_read(reads, monkeypatch):
     with monkeypatch.context() as patch:
       patch.setattr(ConfigDict, '__getattr__', record)
       jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
-  assert [name for name, field in fields(base.get_config()).items() if field not in everything] == []
+  assert [
+    name for name, field in fields(base.get_config()).items() if field not in everything
+  ] == []
 
 
 @pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl'])
 def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
   config, plain = load(f'configs/{name}.py:smoke'), fields(base.get_config())
-  values = {field: value for field, value in _values(config).items() if value != _values(base.get_config())[field]}
+  values = {
+    field: value
+    for field, value in _values(config).items()
+    if value != _values(base.get_config())[field]
+  }
   assert values
   assert [field for field in values if plain[field] not in reads[name]] == []
 
@@ -91,7 +101,11 @@ def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
 def _values(config, prefix=''):
   found = {}
   for name, value in config.items():
-    found |= _values(value, f'{prefix}{name}.') if isinstance(value, ConfigDict) else {prefix + name: value}
+    found |= (
+      _values(value, f'{prefix}{name}.')
+      if isinstance(value, ConfigDict)
+      else {prefix + name: value}
+    )
   return found
 
 
@@ -100,15 +114,23 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
   read, plain = set(), ConfigDict.__getattr__
   config = fineweb.get_config()
   config.passage_lines = 3
-  monkeypatch.setattr(ConfigDict, '__getattr__', lambda self, name: read.add(name) or plain(self, name))
+  monkeypatch.setattr(
+    ConfigDict, '__getattr__', lambda self, name: read.add(name) or plain(self, name)
+  )
   settings = ('gopher_repetition', 'gopher_quality', 'c4_lines', 'c4', 'fineweb', 'languages')
   (tmp_path / 'items.txt').write_text('word ' * 13)
   config.decontaminate = f'{tmp_path}/*.txt'
   config.quality.model = str(tmp_path / 'classifier')
-  train_classifier.train([train_classifier.Row('a', 0), train_classifier.Row('b', 1)], config.quality.model, buckets=1)
+  train_classifier.train(
+    [train_classifier.Row('a', 0), train_classifier.Row('b', 1)], config.quality.model, buckets=1
+  )
   stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
   slurm_options(config), ray_options(config), config.ray_address
-  assert [f for f in fields(config) if f.partition('.')[0] not in settings and f.rpartition('.')[2] not in read] == []
+  assert [
+    f
+    for f in fields(config)
+    if f.partition('.')[0] not in settings and f.rpartition('.')[2] not in read
+  ] == []
   assert set(settings) <= read
   for step in stages[0].steps:
     if isinstance(step, Quality):
@@ -123,7 +145,9 @@ def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
   """A first look at any config is --config.steps=2: no field of its schedule may refuse that."""
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')
-  stages = [config[stage] for stage in ('pretrain', 'sft', 'rl')] if config.stage == 'recipe' else [config]
+  stages = (
+    [config[stage] for stage in ('pretrain', 'sft', 'rl')] if config.stage == 'recipe' else [config]
+  )
   for settings in stages:
     for steps in (1, 2):
       schedule = optim.make_schedule(settings.optim, settings.optim.lr, steps)
@@ -131,9 +155,16 @@ def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
 
 
 PUBLISHED = {  # parameters
-  'gpt2_124m': 124_439_808, 'gpt2_350m': 354_823_168, 'gpt2_774m': 774_030_080, 'gpt2_1558m': 1_557_611_200,
-  'llama3_8b': 8_030_261_248, 'llama3_70b': 70_553_706_496, 'llama3_405b': 405_853_388_800,
-  'smollm2_135m': 134_515_008, 'qwen3_0_6b': 596_049_920, 'mixtral_8x7b': 46_702_792_704,
+  'gpt2_124m': 124_439_808,
+  'gpt2_350m': 354_823_168,
+  'gpt2_774m': 774_030_080,
+  'gpt2_1558m': 1_557_611_200,
+  'llama3_8b': 8_030_261_248,
+  'llama3_70b': 70_553_706_496,
+  'llama3_405b': 405_853_388_800,
+  'smollm2_135m': 134_515_008,
+  'qwen3_0_6b': 596_049_920,
+  'mixtral_8x7b': 46_702_792_704,
 }
 
 
@@ -149,7 +180,9 @@ def test_a_shape_has_the_published_number_of_parameters(name, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['gpt2_350m', 'llama3_70b', 'mixtral_8x7b'])
 def test_a_shape_trains_in_miniature(name, tmp_path):
-  status, _, err = run('train.py', f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path}', '--config.steps=6')
+  status, _, err = run(
+    'train.py', f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path}', '--config.steps=6'
+  )
   assert status == 0, err
   losses = [line['train/loss'] for line in metrics.read(tmp_path) if 'train/loss' in line]
   assert losses[-1] < losses[0]
@@ -160,4 +193,6 @@ def test_a_config_adds_no_field(name, monkeypatch):
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')
   plain = base.get_recipe() if config.stage == 'recipe' else base.get_config()
-  assert [f for f in fields(config) if f not in fields(plain) and not f.startswith('clean.languages.')] == []
+  assert [
+    f for f in fields(config) if f not in fields(plain) and not f.startswith('clean.languages.')
+  ] == []

@@ -31,7 +31,9 @@ def test_half_a_description_of_the_run_is_an_error(given, message):
 
 def test_who_is_taken_for_one_of_several(monkeypatch):
   begun = []
-  monkeypatch.setattr(distributed.jax.distributed, 'initialize', lambda *args, **_: begun.append(args))
+  monkeypatch.setattr(
+    distributed.jax.distributed, 'initialize', lambda *args, **_: begun.append(args)
+  )
   for name in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'):
     monkeypatch.delenv(name, raising=False)
   distributed.initialize(None, None, None, 10)
@@ -71,33 +73,53 @@ def counted(folder, count, *arguments):
   """The rows that each of `count` processes read; the run is folder/run."""
   command = '-c', COUNT, folder, *arguments, f'--workdir={folder / "run"}'
   folder.mkdir()
-  processes = commands.start_many(count, folder, *command) if count > 1 else [commands.start(folder / 'log.0', *command)]
+  processes = (
+    commands.start_many(count, folder, *command)
+    if count > 1
+    else [commands.start(folder / 'log.0', *command)]
+  )
   assert commands.end(processes) == [0] * count, (folder / 'log.0').read_text()
   return [json.loads((folder / f'rows.{i}').read_text()) for i in range(count)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  'count, mesh', [(2, {}), (4, {'mesh__data': 2, 'mesh__fsdp': 2}), (2, {'mesh__data': 1, 'mesh__tensor': 2})])
+  'count, mesh',
+  [(2, {}), (4, {'mesh__data': 2, 'mesh__fsdp': 2}), (2, {'mesh__data': 1, 'mesh__tensor': 2})],
+)
 def test_several_processes_train_as_one_and_each_reads_its_rows(tmp_path, count, mesh):
   text = 'lm/*.py'
-  fields = {'steps': 8, 'checkpoint__every': 4, 'data__held_out': 0.05, 'eval__every': 4, 'eval__prompts': "('the',)",
-            'optim__lr': 1e-3}
+  fields = {
+    'steps': 8,
+    'checkpoint__every': 4,
+    'data__held_out': 0.05,
+    'eval__every': 4,
+    'eval__prompts': "('the',)",
+    'optim__lr': 1e-3,
+  }
   alone, together = tmp_path / 'alone', tmp_path / 'together'
   (rows,) = counted(alone, 1, *tiny.arguments(text, **fields)[1:])
   shares = counted(together, count, *tiny.arguments(text, **fields, **mesh)[1:])
-  parts = 1 if 'mesh__tensor' in mesh else count  # the processes of a tensor axis hold the same rows
-  # Reading ahead goes past what is trained on by as much as the queue holds, and never past the last step.
-  assert rows['train'] == 8 * 8 and all(share == {'train': 64 // parts, 'val': rows['val'] // parts} for share in shares)
+  # the processes of a tensor axis hold the same rows
+  parts = 1 if 'mesh__tensor' in mesh else count
+  # Reading ahead goes past what is trained on by as much as the queue holds, and never past the
+  # last step.
+  assert rows['train'] == 8 * 8 and all(
+    share == {'train': 64 // parts, 'val': rows['val'] // parts} for share in shares
+  )
   one, many = tiny.lines(alone / 'run'), tiny.lines(together / 'run')
   assert [line['step'] for line in one] == [line['step'] for line in many] and len(one) == 11
   for a, b in zip(one, many, strict=True):
     assert a == pytest.approx(b, rel=2e-4)
-  samples = [(folder / 'run' / 'samples.jsonl').read_text().count('\n') for folder in (alone, together)]
+  samples = [
+    (folder / 'run' / 'samples.jsonl').read_text().count('\n') for folder in (alone, together)
+  ]
   assert samples == [2, 2]
   assert len(list((together / 'run').glob('events.out.tfevents.*'))) == 1
   assert sorted(p.name for p in (together / 'run' / 'checkpoints').iterdir()) == ['4', '8']
-  reports = [json.loads((folder / 'run' / 'report.json').read_text()) for folder in (alone, together)]
+  reports = [
+    json.loads((folder / 'run' / 'report.json').read_text()) for folder in (alone, together)
+  ]
   assert reports[0]['pretrain'] == pytest.approx(reports[1]['pretrain'], rel=1e-4)
 
 
@@ -110,13 +132,18 @@ def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
   assert commands.end(processes) == [0, 0], (tmp_path / 'log.0').read_text()
   one, two = (tiny.lines(tmp_path / name) for name in ('one', 'two'))
   assert len(one) == len(two) and one[0]['train/weight'] > 0
-  first, other = ({name: value for name, value in line.items() if value is not None} for line in (one[0], two[0]))
+  first, other = (
+    {name: value for name, value in line.items() if value is not None} for line in (one[0], two[0])
+  )
   assert first == pytest.approx(other, rel=1e-3)  # later draws may turn on a rounding
-  scores = [json.loads((tmp_path / name / 'report.json').read_text())['scores'] for name in ('one', 'two')]
+  scores = [
+    json.loads((tmp_path / name / 'report.json').read_text())['scores'] for name in ('one', 'two')
+  ]
   assert scores[0].keys() == scores[1].keys() and scores[1]['arithmetic']['n'] == 8
 
 
-# In each process: the last checkpoint of a run onto this run's own mesh, and the digest of all bits of the state.
+# In each process: the last checkpoint of a run onto this run's own mesh, and the digest of all bits
+# of the state.
 RESTORE = """
 import hashlib, sys, pathlib
 coordinator, count, number, fsdp, tensor, run = sys.argv[1:]
@@ -145,7 +172,9 @@ print('digest', len(jax.devices()), hashlib.sha256(bits).hexdigest())
 def test_a_checkpoint_is_restored_to_the_bit_by_other_numbers_of_processes_and_meshes(tmp_path):
   text, run = tiny.write_text(tmp_path / 'text.txt'), tmp_path / 'run'
   command = *tiny.arguments(text, steps=8, mesh__fsdp=2, mesh__data=1), f'--workdir={run}'
-  assert commands.end(commands.start_many(2, tmp_path / 'save', *command)) == [0, 0], (tmp_path / 'save/log.0').read_text()
+  assert commands.end(commands.start_many(2, tmp_path / 'save', *command)) == [0, 0], (
+    tmp_path / 'save/log.0'
+  ).read_text()
   found = []
   eight = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
   for fsdp, tensor, environment in ((1, 1, {}), (8, 1, eight), (1, 2, eight)):
@@ -156,10 +185,19 @@ def test_a_checkpoint_is_restored_to_the_bit_by_other_numbers_of_processes_and_m
     folder = tmp_path / str(count)
     folder.mkdir()
     address = f'127.0.0.1:{commands.free_port()}'
-    processes = [commands.start(folder / f'log.{i}', '-c', RESTORE, address, count, i, count, 1, run) for i in range(count)]
+    processes = [
+      commands.start(folder / f'log.{i}', '-c', RESTORE, address, count, i, count, 1, run)
+      for i in range(count)
+    ]
     assert commands.end(processes) == [0] * count, (folder / 'log.0').read_text()
-    found += [next(line.split() for line in (folder / f'log.{i}').read_text().splitlines() if line.startswith('digest'))
-              for i in range(count)]
+    found += [
+      next(
+        line.split()
+        for line in (folder / f'log.{i}').read_text().splitlines()
+        if line.startswith('digest')
+      )
+      for i in range(count)
+    ]
   assert [int(devices) for _, devices, _ in found] == [1, 8, 8, 2, 2, 4, 4, 4, 4]
   assert len({digest for *_, digest in found}) == 1
 
@@ -168,7 +206,11 @@ def test_a_checkpoint_is_restored_to_the_bit_by_other_numbers_of_processes_and_m
 @pytest.mark.parametrize('victim', [0, 1])
 def test_the_loss_of_a_process_ends_the_others_with_an_error(tmp_path, victim):
   text, run = tiny.write_text(tmp_path / 'text.txt'), tmp_path / 'run'
-  command = *tiny.arguments(text, steps=100_000, optim__schedule='constant'), f'--workdir={run}', '--heartbeat-seconds=10'
+  command = (
+    *tiny.arguments(text, steps=100_000, optim__schedule='constant'),
+    f'--workdir={run}',
+    '--heartbeat-seconds=10',
+  )
   processes = commands.start_many(2, tmp_path, *command)
   wait_for(processes[0], run, 5, tmp_path / 'log.0')
   processes[victim].kill()
@@ -180,12 +222,16 @@ def test_the_loss_of_a_process_ends_the_others_with_an_error(tmp_path, victim):
 
 @pytest.mark.slow
 def test_chaos(tmp_path):
-  """Twenty times a run of two processes loses one or both, or is told to stop; its last parameters are the unbroken run's."""
+  """Twenty times a run of two processes loses one or both, or is told to stop; its last parameters
+  are the unbroken run's.
+  """
   rng = random.Random(0)
   text, steps = tiny.write_text(tmp_path / 'text.txt'), 450
   options = tiny.arguments(text, steps=steps, checkpoint__every=20), '--heartbeat-seconds=10'
   command = *options[0], options[1]
-  assert commands.end(commands.start_many(2, tmp_path / 'whole', *command, f'--workdir={tmp_path / "whole" / "run"}')) == [0, 0]
+  assert commands.end(
+    commands.start_many(2, tmp_path / 'whole', *command, f'--workdir={tmp_path / "whole" / "run"}')
+  ) == [0, 0]
   run, harm, stopped = tmp_path / 'broken', 0, 0
   while harm < 20:
     processes = commands.start_many(2, tmp_path / 'logs', *command, f'--workdir={run}')
@@ -193,11 +239,15 @@ def test_chaos(tmp_path):
     early, more = rng.random() < 0.2, rng.randint(1, 20)
     deadline = time.monotonic() + (rng.uniform(0, 8) if early else 120)
     while time.monotonic() < deadline and all(process.poll() is None for process in processes):
-      grown = (run / 'metrics.jsonl').exists() and (run / 'metrics.jsonl').read_bytes().count(b'\n') - before
+      grown = (run / 'metrics.jsonl').exists() and (run / 'metrics.jsonl').read_bytes().count(
+        b'\n'
+      ) - before
       if grown >= more:
         break
       time.sleep(0.02)
-    assert all(process.poll() is None for process in processes), (tmp_path / 'logs' / 'log.0').read_text()
+    assert all(process.poll() is None for process in processes), (
+      tmp_path / 'logs' / 'log.0'
+    ).read_text()
     how, whom = rng.choice([signal.SIGKILL, signal.SIGTERM]), rng.choice([[0], [1], [0, 1]])
     if early:  # one that has not met the other yet is waited for
       how, whom = signal.SIGKILL, [0, 1]
@@ -208,6 +258,9 @@ def test_chaos(tmp_path):
     stopped += statuses == [0, 0]
     harm += 1
   assert stopped > 3
-  assert commands.end(commands.start_many(2, tmp_path / 'logs', *command, f'--workdir={run}')) == [0, 0]
+  assert commands.end(commands.start_many(2, tmp_path / 'logs', *command, f'--workdir={run}')) == [
+    0,
+    0,
+  ]
   assert tiny.lines(run) == tiny.lines(tmp_path / 'whole' / 'run')
   assert tiny.parameters(run) == tiny.parameters(tmp_path / 'whole' / 'run')

@@ -43,7 +43,9 @@ def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
 def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
   chat_format, seen = chat.load('bytes'), []
   asked = tasks.make(['arithmetic'], seed=0)
-  lengths = [len(chat_format.render_prompt(asked[0].problem(i, 'test')['messages'])) for i in range(20)]
+  lengths = [
+    len(chat_format.render_prompt(asked[0].problem(i, 'test')['messages'])) for i in range(20)
+  ]
   limit = int(np.median(lengths))
   short = sum(n < limit for n in lengths)
   assert 0 < short < 20
@@ -64,9 +66,14 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
   fields = base.TINY | {'vocab_size': size + 100, 'num_layers': 1, 'tie_embeddings': False}
   config = FrozenConfigDict(base.get_config().model.to_dict() | fields)
   params = model.init_params(config, keys.derive(0, 'initialization'))
-  params['head'] = params['head'].at[size:].multiply(1e3)  # by far the likeliest, if they could be drawn
-  generate = evaluation.make_generate(config, chat_format, temperature=temperature, max_new_tokens=16, max_len=64)
-  rows = [chat_format.render_prompt([{'role': 'user', 'content': text}]) for text in ('Hi', 'Hello')]
+  # by far the likeliest, if they could be drawn
+  params['head'] = params['head'].at[size:].multiply(1e3)
+  generate = evaluation.make_generate(
+    config, chat_format, temperature=temperature, max_new_tokens=16, max_len=64
+  )
+  rows = [
+    chat_format.render_prompt([{'role': 'user', 'content': text}]) for text in ('Hi', 'Hello')
+  ]
   drawn = [c.tokens for c in generate(params, rows, keys.derive(0, 'evaluation'))]
   assert all(drawn) and max(map(max, drawn)) < size
   [text] = evaluation.continue_texts(config, params, chat_format, ['Hi'], 16, 0)

@@ -1,4 +1,6 @@
-"""Runs of train.py under signals, damaged checkpoints and bad steps, against runs that nothing befell."""
+"""Runs of train.py under signals, damaged checkpoints and bad steps, against runs that nothing
+befell.
+"""
 
 import json
 import signal
@@ -19,14 +21,19 @@ def text(tmp_path_factory):
 @pytest.fixture(scope='module')
 def unbroken(text, tmp_path_factory):
   run = tmp_path_factory.mktemp('unbroken') / 'run'
-  status, _, err = commands.run(*tiny.arguments(text, steps=400, checkpoint__every=150), f'--workdir={run}')
+  status, _, err = commands.run(
+    *tiny.arguments(text, steps=400, checkpoint__every=150), f'--workdir={run}'
+  )
   assert status == 0, err
   return run
 
 
 def wait_for(process, run, count, log):
   """Returns when a run has logged `count` lines."""
-  while not (run / 'metrics.jsonl').exists() or (run / 'metrics.jsonl').read_bytes().count(b'\n') < count:
+  while (
+    not (run / 'metrics.jsonl').exists()
+    or (run / 'metrics.jsonl').read_bytes().count(b'\n') < count
+  ):
     assert process.poll() is None, log.read_text()
     time.sleep(0.02)
 
@@ -45,20 +52,27 @@ def test_told_to_stop_it_saves_and_the_same_command_goes_on(unbroken, text, tmp_
   assert 5 <= step < 400 and step % 150 and f'stopped at step {step}' in log.read_text()
   status, _, err = commands.run(*command)
   assert status == 0, err
-  assert tiny.lines(run) == tiny.lines(unbroken) and tiny.parameters(run) == tiny.parameters(unbroken)
+  assert tiny.lines(run) == tiny.lines(unbroken) and tiny.parameters(run) == tiny.parameters(
+    unbroken
+  )
 
 
 def test_a_damaged_newest_checkpoint_is_not_used(unbroken, text, tmp_path):
   run, log = tmp_path / 'run', tmp_path / 'log'
   command = *tiny.arguments(text, steps=400, checkpoint__every=150), f'--workdir={run}'
   commands.kill_at(run / 'checkpoints' / '300' / 'digest.json', *command)
-  victim = max((p for p in (run / 'checkpoints' / '300' / 'params').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  victim = max(
+    (p for p in (run / 'checkpoints' / '300' / 'params').rglob('*') if p.is_file()),
+    key=lambda p: p.stat().st_size,
+  )
   victim.write_bytes(victim.read_bytes()[:-100])
   process = commands.start(log, *command)
   assert process.wait(300) == 0, log.read_text()
   assert 'corrupt' in log.read_text() and 'going on from step 150' in log.read_text()
   assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['300', '300.corrupt', '400']
-  assert tiny.lines(run) == tiny.lines(unbroken) and tiny.parameters(run) == tiny.parameters(unbroken)
+  assert tiny.lines(run) == tiny.lines(unbroken) and tiny.parameters(run) == tiny.parameters(
+    unbroken
+  )
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +85,9 @@ SPIKES = {'steps': 150, 'checkpoint__every': 40, 'faults__spike': 2.5, 'optim__l
 
 def test_a_spike_stops_the_run(noisy, tmp_path):
   status, _, err = commands.run(*tiny.arguments(noisy, **SPIKES), f'--workdir={tmp_path / "run"}')
-  assert status == 1 and 'times the median of the last ones. Nothing was updated' in err.splitlines()[-1]
+  assert (
+    status == 1 and 'times the median of the last ones. Nothing was updated' in err.splitlines()[-1]
+  )
 
 
 def test_bad_steps_are_skipped_until_there_are_too_many(noisy, tmp_path):
@@ -83,8 +99,13 @@ def test_bad_steps_are_skipped_until_there_are_too_many(noisy, tmp_path):
   assert len(lines) == 150 and bad and all(line['train/spike'] > 2.5 for line in bad)
   assert err.count(': skip (') == len(bad) == lines[-1]['train/bad_steps']
   assert (tmp_path / 'run' / 'checkpoints' / '150').exists()
-  status, _, err = commands.run(*command, f'--config.faults.max_bad_steps={len(bad) - 1}', f'--workdir={tmp_path / "less"}')
-  assert status == 1 and f'config.faults.max_bad_steps = {len(bad) - 1} is reached' in err.splitlines()[-1]
+  status, _, err = commands.run(
+    *command, f'--config.faults.max_bad_steps={len(bad) - 1}', f'--workdir={tmp_path / "less"}'
+  )
+  assert (
+    status == 1
+    and f'config.faults.max_bad_steps = {len(bad) - 1} is reached' in err.splitlines()[-1]
+  )
 
 
 def test_a_rewound_run_leaves_the_batches_out_and_does_so_again_after_a_kill(noisy, tmp_path):
@@ -94,14 +115,20 @@ def test_a_rewound_run_leaves_the_batches_out_and_does_so_again_after_a_kill(noi
   jumps = json.loads((tmp_path / 'run' / 'jumps.json').read_text())
   lines = tiny.lines(tmp_path / 'run')
   assert jumps and all(jump['step'] % 40 == 0 and 0 < jump['batches'] <= 41 for jump in jumps)
-  assert err.count(': rewind (') == len(jumps) == max(line.get('faults/rewinds', 0) for line in lines)
+  assert (
+    err.count(': rewind (') == len(jumps) == max(line.get('faults/rewinds', 0) for line in lines)
+  )
   trained = [line for line in lines if 'train/loss' in line]
-  assert [line['step'] for line in trained] == list(range(1, 151)) and not any(line['train/bad'] for line in trained)
+  assert [line['step'] for line in trained] == list(range(1, 151)) and not any(
+    line['train/bad'] for line in trained
+  )
   assert json.loads((tmp_path / 'run' / 'report.json').read_text())['left_out'] == jumps
   left_out = sum(jump['batches'] for jump in jumps)
   rows = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
   per_batch = trained[0]['data/epoch']
-  assert len(rows) == len(lines) and trained[-1]['data/epoch'] == pytest.approx((150 + left_out) * per_batch)
+  assert len(rows) == len(lines) and trained[-1]['data/epoch'] == pytest.approx(
+    (150 + left_out) * per_batch
+  )
   commands.kill_at(tmp_path / 'killed' / 'jumps.json', *command, f'--workdir={tmp_path / "killed"}')
   status, _, err = commands.run(*command, f'--workdir={tmp_path / "killed"}')
   assert status == 0, err

@@ -10,8 +10,17 @@ from commands import ROOT
 
 COMMANDS = sorted(
   '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__')
-  for pattern in ('train.py', 'eval.py', 'lm/*.py', 'data/*.py', '*/*/__main__.py', 'data/web/train_classifier.py')
-  for path in ROOT.glob(pattern) if "__name__ == '__main__'" in path.read_text())
+  for pattern in (
+    'train.py',
+    'eval.py',
+    'lm/*.py',
+    'data/*.py',
+    '*/*/__main__.py',
+    'data/web/train_classifier.py',
+  )
+  for path in ROOT.glob(pattern)
+  if "__name__ == '__main__'" in path.read_text()
+)
 
 
 def test_commands_are_found():
@@ -20,7 +29,9 @@ def test_commands_are_found():
 
 @pytest.fixture
 def own_flags():
-  """The names of the absl flags that were defined since; they are gone afterwards, as with the end of a process."""
+  """The names of the absl flags that were defined since; they are gone afterwards, as with the end
+  of a process.
+  """
   before = set(flags.FLAGS)
   yield lambda: set(flags.FLAGS) - before
   for name in set(flags.FLAGS) - before:
@@ -29,7 +40,9 @@ def own_flags():
 
 
 def without_help(parser, where=''):
-  """The options of an argparse parser, those of its subcommands included, that do not say what they are for."""
+  """The options of an argparse parser, those of its subcommands included, that do not say what they
+  are for.
+  """
   for action in parser._actions:
     if isinstance(action, argparse._SubParsersAction):
       for name, command in action.choices.items():
@@ -40,9 +53,13 @@ def without_help(parser, where=''):
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_lists_the_flags_and_ends_well(name, own_flags, capsys, monkeypatch):
-  module = importlib.import_module(f'{name}.__main__' if (ROOT / name.replace('.', '/')).is_dir() else name)
+  module = importlib.import_module(
+    f'{name}.__main__' if (ROOT / name.replace('.', '/')).is_dir() else name
+  )
   parsers, parse = [], argparse.ArgumentParser.parse_args
-  monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', lambda self: parsers.append(self) or parse(self))
+  monkeypatch.setattr(
+    argparse.ArgumentParser, 'parse_args', lambda self: parsers.append(self) or parse(self)
+  )
   monkeypatch.setattr(sys, 'argv', [name, '--help'])
   with pytest.raises(SystemExit) as ended:
     module.main()
@@ -50,8 +67,11 @@ def test_help_lists_the_flags_and_ends_well(name, own_flags, capsys, monkeypatch
   assert ended.value.code in (0, None) and not err
   for parser in parsers:
     assert list(without_help(parser)) == []
-    assert all(action.option_strings[-1] in out for action in parser._actions if action.option_strings
-               and action.help != argparse.SUPPRESS)
+    assert all(
+      action.option_strings[-1] in out
+      for action in parser._actions
+      if action.option_strings and action.help != argparse.SUPPRESS
+    )
   if not parsers:
     defined = own_flags()
     assert 'config' in defined and module.__doc__.splitlines()[0] in out

@@ -1,4 +1,6 @@
-"""Looking inside a run: traces, shapes without a run, debuggers' modes, how often and how soon a step compiles."""
+"""Looking inside a run: traces, shapes without a run, debuggers' modes, how often and how soon a
+step compiles.
+"""
 
 import gzip
 import json
@@ -16,33 +18,60 @@ def text(tmp_path_factory):
 
 
 def test_a_trace_holds_the_steps_asked_for(text, tmp_path):
-  status, _, err = commands.run(*tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=3:5')
+  status, _, err = commands.run(
+    *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=3:5'
+  )
   assert status == 0, err
   (path,) = (tmp_path / 'profile').rglob('*.trace.json.gz')
   events = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
-  assert {event['args']['step_num'] for event in events if event.get('name') == 'train'} == {'3', '4', '5'}
-  status, _, err = commands.run(*tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=3:5')
-  assert status == 1 and '--profile is 3:5; this start of the run does steps 9 to 8' in err.splitlines()[-1]
-  status, _, err = commands.run(*tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=5:3')
+  assert {event['args']['step_num'] for event in events if event.get('name') == 'train'} == {
+    '3',
+    '4',
+    '5',
+  }
+  status, _, err = commands.run(
+    *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=3:5'
+  )
+  assert (
+    status == 1
+    and '--profile is 3:5; this start of the run does steps 9 to 8' in err.splitlines()[-1]
+  )
+  status, _, err = commands.run(
+    *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=5:3'
+  )
   assert status == 1 and "--profile is '5:3'; FIRST:LAST is wanted" in err.splitlines()[-1]
 
 
 def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path):
   eight = '--xla_force_host_platform_device_count=8'
   fields = {'batch_size': 16, 'mesh__fsdp': 4, 'mesh__data': 2}
-  status, out, err = commands.run(*tiny.arguments(text, **fields), f'--workdir={tmp_path}', '--dry', XLA_FLAGS=eight)
+  status, out, err = commands.run(
+    *tiny.arguments(text, **fields), f'--workdir={tmp_path}', '--dry', XLA_FLAGS=eight
+  )
   assert status == 0, err
-  (kernel,) = [line.split() for line in out.splitlines() if line.startswith('state/params/layers/mlp/up/kernel')]
-  assert kernel[1:4] == ['float32[1,', '32,', '64]'] and kernel[-1] == f'{32 * 64 * 4 // 4:,}' and "'fsdp'" in ' '.join(kernel)
+  (kernel,) = [
+    line.split()
+    for line in out.splitlines()
+    if line.startswith('state/params/layers/mlp/up/kernel')
+  ]
+  assert (
+    kernel[1:4] == ['float32[1,', '32,', '64]']
+    and kernel[-1] == f'{32 * 64 * 4 // 4:,}'
+    and "'fsdp'" in ' '.join(kernel)
+  )
   assert 'batch/inputs' in out and "'fsdp': 4" in out.splitlines()[0]
-  assert 'data=2 fsdp=4' in out and 'all, at the peak' in out and 'sent along fsdp: all-gather' in out
+  assert (
+    'data=2 fsdp=4' in out and 'all, at the peak' in out and 'sent along fsdp: all-gather' in out
+  )
   assert not (tmp_path / 'checkpoints').exists() and not (tmp_path / 'metrics.jsonl').exists()
 
 
 def test_without_jit_the_losses_are_the_same(text, tmp_path):
   fields = {'steps': 6, 'batch_size': 2, 'microbatches': 1}
   for folder, options in (('jit', ()), ('nojit', ('--nojit',))):
-    status, _, err = commands.run(*tiny.arguments(text, **fields), f'--workdir={tmp_path / folder}', *options)
+    status, _, err = commands.run(
+      *tiny.arguments(text, **fields), f'--workdir={tmp_path / folder}', *options
+    )
     assert status == 0, err
   jit, nojit = (tiny.lines(tmp_path / folder) for folder in ('jit', 'nojit'))
   for a, b in zip(jit, nojit, strict=True):
@@ -50,19 +79,26 @@ def test_without_jit_the_losses_are_the_same(text, tmp_path):
 
 
 def test_debug_nans_shows_where_a_nan_comes_from(text, tmp_path):
-  status, _, err = commands.run(*tiny.arguments(text, model__init_std=1e30), f'--workdir={tmp_path}', '--debug-nans')
+  status, _, err = commands.run(
+    *tiny.arguments(text, model__init_std=1e30), f'--workdir={tmp_path}', '--debug-nans'
+  )
   assert status == 1 and 'FloatingPointError' in err and 'lm/' in err
 
 
 def test_a_step_compiles_once_and_sooner_the_second_time(text, tmp_path, monkeypatch):
   cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'JAX_LOG_COMPILES': '1'}
-  monkeypatch.delitem(commands.ENVIRONMENT, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS')  # as it is by default
+  # as it is by default
+  monkeypatch.delitem(commands.ENVIRONMENT, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS')
   seconds = []
   for folder in ('first', 'second'):
     fields = {'steps': 12, 'model__num_layers': 3, 'model__scan_layers': False}
-    status, _, err = commands.run(*tiny.arguments(text, **fields), f'--workdir={tmp_path / folder}', **cache)
+    status, _, err = commands.run(
+      *tiny.arguments(text, **fields), f'--workdir={tmp_path / folder}', **cache
+    )
     assert status == 0, err
     assert err.count('Finished XLA compilation of jit(step)') == 1
-    lines = [json.loads(line) for line in (tmp_path / folder / 'metrics.jsonl').read_text().splitlines()]
+    lines = [
+      json.loads(line) for line in (tmp_path / folder / 'metrics.jsonl').read_text().splitlines()
+    ]
     seconds += [line['perf/first_step_s'] for line in lines if 'perf/first_step_s' in line]
   assert len(seconds) == 2 and seconds[0] > 3 * seconds[1]

@@ -16,9 +16,15 @@ def command(workdir):
 
 @pytest.fixture(scope='module')
 def road(tmp_path_factory):
-  """The folder of a run that was killed in the crawl, in pretraining and in rl, and the output of its last start."""
+  """The folder of a run that was killed in the crawl, in pretraining and in rl, and the output of
+  its last start.
+  """
   workdir = tmp_path_factory.mktemp('quickstart') / 'run'
-  for milestone in ('crawl/crawl-00000.warc.gz', 'pretrain/checkpoints/4/digest.json', 'rl/checkpoints/1/digest.json'):
+  for milestone in (
+    'crawl/crawl-00000.warc.gz',
+    'pretrain/checkpoints/4/digest.json',
+    'rl/checkpoints/1/digest.json',
+  ):
     kill_at(workdir / milestone, *command(workdir))
   status, out, err = run(*command(workdir))
   assert status == 0, err
@@ -30,17 +36,35 @@ def test_report_holds_what_was_promised(road):
   workdir, out = road
   assert f'python -m lm.chat --checkpoint={workdir}' in out
   report = json.loads((workdir / 'report.json').read_text())
-  assert set(report['stages']) == {'crawl', 'clean', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'rl', 'report'}
-  assert all(stage['peak_rss_bytes'] > 2**20 for name, stage in report['stages'].items() if name != 'report')
+  assert set(report['stages']) == {
+    'crawl',
+    'clean',
+    'tokenizer',
+    'tokenize',
+    'pretrain',
+    'sft',
+    'rl',
+    'report',
+  }
+  assert all(
+    stage['peak_rss_bytes'] > 2**20 for name, stage in report['stages'].items() if name != 'report'
+  )
   web = report['web']
   assert web['pages_in'] == web['pages_out'] + sum(web['drops'].values())
   assert report['tokenizer']['vocab_size'] == 1024 + 12
-  assert {'tokens', 'val_bpb', 'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'} <= report['pretrain'].keys()
+  assert {'tokens', 'val_bpb', 'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'} <= report[
+    'pretrain'
+  ].keys()
   assert report['pretrain']['tokens'] == 12 * 16 * 192
   for stage in ('base', 'sft', 'rl'):
     assert report['scores'][stage].keys() == TASKS | (TURNS if stage != 'base' else set())
     assert all(s['low'] <= s['accuracy'] <= s['high'] for s in report['scores'][stage].values())
-  assert report['rl'].keys() >= {'reward_first', 'reward_last', 'answer_length_first', 'answer_length_last'}
+  assert report['rl'].keys() >= {
+    'reward_first',
+    'reward_last',
+    'answer_length_first',
+    'answer_length_last',
+  }
   assert report['provenance'].keys() >= {'code', 'config', 'data', 'tokenizer'}
   assert (workdir / 'report.html').exists()
   assert (workdir / 'report.md').exists()

@@ -33,15 +33,21 @@ def test_trials_are_listed_and_checked(tmp_path, monkeypatch):
   monkeypatch.chdir(commands.ROOT)
   config = write(tmp_path / 'c.py')
   assert [(t.name, t.fields) for t in sweep.trials(str(config))] == [
-    ('lr=0.001', {'optim.lr': 0.001}), ('lr=0.01', {'optim.lr': 0.01})]
-  assert [t.fields['optim.lr'] for t in sweep.trials('configs/gpt2_124m.py:smoke')] == [3e-3, 1e-2, 3e-2]
+    ('lr=0.001', {'optim.lr': 0.001}),
+    ('lr=0.01', {'optim.lr': 0.01}),
+  ]
+  assert [t.fields['optim.lr'] for t in sweep.trials('configs/gpt2_124m.py:smoke')] == [
+    3e-3,
+    1e-2,
+    3e-2,
+  ]
   assert sweep.trials('configs/ladder.py')[-1].name == 'width=96'
   with pytest.raises(UserError, match='1 of them twice'):
     sweep.trials(str(write(config, '1e-3')))
   config.write_text(config.read_text().replace('optim.lr', 'optim.lrr'))
   with pytest.raises(UserError, match=r"did you mean 'config\.optim\.lr'"):
     sweep.trials(str(config))
-  with pytest.raises(UserError, match="needs a name of letters"):
+  with pytest.raises(UserError, match='needs a name of letters'):
     sweep.trials(str(write(config, '"a,b"')))
   with pytest.raises(UserError, match="not a readable config: KeyError: 'sweep'"):
     sweep.trials('configs/pretrain.py')
@@ -49,18 +55,34 @@ def test_trials_are_listed_and_checked(tmp_path, monkeypatch):
 
 def test_commands_for_a_scheduler(tmp_path):
   config = write(tmp_path / 'c.py')
-  arguments = 'train.py', f'--config={config}', f'--workdir={tmp_path / "w"}', '--sweep', '--print-commands', '--config.steps=9'
+  arguments = (
+    'train.py',
+    f'--config={config}',
+    f'--workdir={tmp_path / "w"}',
+    '--sweep',
+    '--print-commands',
+    '--config.steps=9',
+  )
   status, out, err = commands.run(*arguments)
   assert status == 0, err
   first, second = map(shlex.split, out.splitlines())
-  assert first[:2] == ['python', 'train.py'] and f'--workdir={tmp_path / "w" / "trials" / "lr=0.001"}' in first
-  assert second[-2:] == ['--config.steps=9', '--config.optim.lr=0.01'] and not (tmp_path / 'w').exists()
+  assert (
+    first[:2] == ['python', 'train.py']
+    and f'--workdir={tmp_path / "w" / "trials" / "lr=0.001"}' in first
+  )
+  assert (
+    second[-2:] == ['--config.steps=9', '--config.optim.lr=0.01'] and not (tmp_path / 'w').exists()
+  )
 
 
 @pytest.mark.slow
 def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
   config, work = write(tmp_path / 'c.py', '1e30'), tmp_path / 'work'
-  options = [a for a in tiny.arguments('lm/*.py', steps=8, data__held_out=0.05) if not a.startswith('--config=')]
+  options = [
+    a
+    for a in tiny.arguments('lm/*.py', steps=8, data__held_out=0.05)
+    if not a.startswith('--config=')
+  ]
   command = [*options[1:], f'--workdir={work}', '--sweep', '--parallel=2']
   status, _, err = commands.run('train.py', f'--config={config}', *command)
   assert status == 1 and '1 of 2 trials failed: lr=1e+30: error: step' in err.splitlines()[-1]
@@ -72,21 +94,38 @@ def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
   assert '2 trials, 1 complete' in out and report.stat().st_mtime_ns == before
   table = files.read_json(work / 'sweep.json')
   values = {row['name']: row['value'] for row in table['trials']}
-  assert table['best'] == min(values, key=values.get) and values['lr=0.001'] == json.loads(report.read_text())['eval/val/loss']
+  assert (
+    table['best'] == min(values, key=values.get)
+    and values['lr=0.001'] == json.loads(report.read_text())['eval/val/loss']
+  )
   best, worst = (work / 'sweep.md').read_text().splitlines()[2:]
-  assert best.endswith(f'| {min(values.values()):.4f} |') and worst.endswith(f'| {max(values.values()):.4f} |')
+  assert best.endswith(f'| {min(values.values()):.4f} |') and worst.endswith(
+    f'| {max(values.values()):.4f} |'
+  )
   assert (work / 'sweep.png').exists()
   status, _, err = commands.run('train.py', f'--config={config}', *command, '--config.seed=3')
-  assert status == 1 and 'is of a trial whose config.seed is 0, here it is 3' in err.splitlines()[-1]
+  assert (
+    status == 1 and 'is of a trial whose config.seed is 0, here it is 3' in err.splitlines()[-1]
+  )
 
 
 @pytest.mark.slow
 def test_the_smoke_ladder_foretells_its_largest_size(tmp_path):
-  status, _, err = commands.run('train.py', '--config=configs/ladder.py:smoke', f'--workdir={tmp_path}', '--sweep', '--fit',
-                                '--parallel=2', '--config.data.train=lm/*.py')
+  status, _, err = commands.run(
+    'train.py',
+    '--config=configs/ladder.py:smoke',
+    f'--workdir={tmp_path}',
+    '--sweep',
+    '--fit',
+    '--parallel=2',
+    '--config.data.train=lm/*.py',
+  )
   assert status == 0, err
   report = files.read_json(tmp_path / 'ladder.json')
   losses = [loss for _, loss in report['points']] + [report['next']['measured']]
   assert losses == sorted(losses, reverse=True) and len(losses) == 6
   low, high = report['next']['interval']
-  assert low < report['next']['predicted'] < high < losses[0] and 'foretold' in (tmp_path / 'ladder.md').read_text()
+  assert (
+    low < report['next']['predicted'] < high < losses[0]
+    and 'foretold' in (tmp_path / 'ladder.md').read_text()
+  )

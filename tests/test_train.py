@@ -1,4 +1,6 @@
-"""The launcher from outside: each config's smoke variant, resumption to the bit after a kill, and what bad input says."""
+"""The launcher from outside: each config's smoke variant, resumption to the bit after a kill, and
+what bad input says.
+"""
 
 import json
 import shutil
@@ -16,13 +18,18 @@ from lm import config as config_lib
 
 
 def train(config, workdir, *overrides):
-  return commands.run('train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides)
+  return commands.run(
+    'train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides
+  )
 
 
 def lines(run):
   """The metrics of a run, without what depends on the clock."""
   read = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-  return [{name: value for name, value in line.items() if not name.startswith(('perf/', 'goodput/'))} for line in read]
+  return [
+    {name: value for name, value in line.items() if not name.startswith(('perf/', 'goodput/'))}
+    for line in read
+  ]
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +54,11 @@ def test_pretraining_learns_and_reports(pretrained):
 
 
 def test_time_is_told_apart(pretrained):
-  timed = [line for line in map(json.loads, (pretrained / 'metrics.jsonl').read_text().splitlines()) if 'perf/step_s' in line]
+  timed = [
+    line
+    for line in map(json.loads, (pretrained / 'metrics.jsonl').read_text().splitlines())
+    if 'perf/step_s' in line
+  ]
   assert len(timed) == sum('train/loss' in line for line in lines(pretrained)) > 0
   for line in timed:
     assert 0 < line['perf/input_s'] < line['perf/step_s']
@@ -61,13 +72,20 @@ def test_time_is_told_apart(pretrained):
 
 
 def test_last_checkpoint_is_of_the_last_update(pretrained):
-  assert sorted(int(p.name) for p in (pretrained / 'checkpoints').iterdir() if p.name.isdigit())[-1] == 20
+  assert (
+    sorted(int(p.name) for p in (pretrained / 'checkpoints').iterdir() if p.name.isdigit())[-1]
+    == 20
+  )
 
 
 def test_killed_run_goes_on_to_the_same_numbers(pretrained, tmp_path):
   run = tmp_path / 'run'
-  commands.kill_at(run / 'checkpoints' / '10' / 'digest.json', 'train.py', '--config=configs/pretrain.py:smoke',
-                   f'--workdir={run}')
+  commands.kill_at(
+    run / 'checkpoints' / '10' / 'digest.json',
+    'train.py',
+    '--config=configs/pretrain.py:smoke',
+    f'--workdir={run}',
+  )
   status, _, err = train('pretrain', run)
   assert status == 0, err
   assert lines(run) == lines(pretrained)
@@ -88,9 +106,15 @@ def test_smoke_of_the_other_stages(config, tmp_path):
   report = json.loads((tmp_path / 'run' / 'report.json').read_text())
   assert report['scores']['arithmetic']['n'] == 8
   if config == 'rl':
-    assert report['rl'].keys() == {'reward_first', 'reward_last', 'answer_length_first', 'answer_length_last'}
+    assert report['rl'].keys() == {
+      'reward_first',
+      'reward_last',
+      'answer_length_first',
+      'answer_length_last',
+    }
     gaps = [line['rl/sampler_gap'] for line in lines(tmp_path / 'run') if line.get('train/weight')]
-    assert all(gap < 0.05 for gap in gaps)  # the second of two updates on one batch is a little off policy
+    # the second of two updates on one batch is a little off policy
+    assert all(gap < 0.05 for gap in gaps)
 
 
 RL = """
@@ -117,29 +141,44 @@ json.dump(held, sys.stdout)
 def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(tmp_path):
   status, out, err = commands.run('-c', RL, tmp_path / 'run')
   assert status == 0, err
-  steps = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  steps = [
+    json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  ]
   assert [line['step'] for line in steps] == [1, 2, 3]
   for line in steps:
     assert line['rl/equal_groups'] == 1 and line['perf/rollout_s'] > 0
     assert line['perf/tokens_per_s'] == line['perf/model_flops_per_s'] == 0
     assert not [name for name in line if name.startswith(('train/', 'opt/'))]
-  notes = [json.loads(line) for line in (tmp_path / 'run' / 'samples.jsonl').read_text().splitlines()]
+  notes = [
+    json.loads(line) for line in (tmp_path / 'run' / 'samples.jsonl').read_text().splitlines()
+  ]
   assert sum(line['rl/prompts_too_long'] for line in steps) == len(notes) > 0
-  assert 'task arithmetic, training problem' in notes[0]['text'] and 'a prompt of' in notes[0]['text']
+  assert (
+    'task arithmetic, training problem' in notes[0]['text'] and 'a prompt of' in notes[0]['text']
+  )
   parameters = 4 * json.loads((tmp_path / 'run' / 'report.json').read_text())['parameters']
-  assert json.loads(out)[1] < 3.5 * parameters  # with two moments each, and no parameters of a reference
+  # with two moments each, and no parameters of a reference
+  assert json.loads(out)[1] < 3.5 * parameters
 
 
 def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
   status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
-  assert status == 1 and err.splitlines()[-1].startswith('error: config.loss.balance is 0.5; stage rl does not use it')
+  assert status == 1 and err.splitlines()[-1].startswith(
+    'error: config.loss.balance is 0.5; stage rl does not use it'
+  )
 
 
 def test_evaluation_from_the_command_line(pretrained, tmp_path):
   out = tmp_path / 'report.json'
   val = pretrained / 'data' / 'val' / 'manifest.json'
-  status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
-                          f'--config.data.val={val}', '--config.seq_len=128')
+  status, _, err = commands.run(
+    'eval.py',
+    '--config=configs/eval.py:smoke',
+    f'--checkpoint={pretrained}',
+    f'--out={out}',
+    f'--config.data.val={val}',
+    '--config.seq_len=128',
+  )
   assert status == 0, err
   report = json.loads(out.read_text())
   trained = json.loads((pretrained / 'report.json').read_text())
@@ -149,9 +188,20 @@ def test_evaluation_from_the_command_line(pretrained, tmp_path):
 
 def test_int8_weights_change_the_perplexity_by_less_than_a_percent(pretrained, tmp_path):
   out = tmp_path / 'report.json'
-  options = f'--config.data.val={pretrained}/data/val/manifest.json', '--config.eval.tasks=', '--config.eval.prompts=()'
-  status, said, err = commands.run('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={pretrained}', f'--out={out}',
-                                   '--config.seq_len=128', '--quantize=int8', *options)
+  options = (
+    f'--config.data.val={pretrained}/data/val/manifest.json',
+    '--config.eval.tasks=',
+    '--config.eval.prompts=()',
+  )
+  status, said, err = commands.run(
+    'eval.py',
+    '--config=configs/eval.py:smoke',
+    f'--checkpoint={pretrained}',
+    f'--out={out}',
+    '--config.seq_len=128',
+    '--quantize=int8',
+    *options,
+  )
   assert status == 0, err
   report, trained = (json.loads(path.read_text()) for path in (out, pretrained / 'report.json'))
   change = report['perplexity_change']
@@ -165,14 +215,20 @@ def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   assert status == 1
   said = err.splitlines()[-1]
   assert said.startswith('error: step 1: loss ')
-  assert 'gradient norm nan; first not finite: gradient of layers/mlp_norm/scale, layer 1, in microbatch 0' in said
+  assert (
+    'gradient norm nan; first not finite: gradient of layers/mlp_norm/scale, layer 1, in '
+    'microbatch 0' in said
+  )
   assert not [p for p in (tmp_path / 'run' / 'checkpoints').iterdir()]
 
 
 @pytest.mark.parametrize(
   'arguments, message',
   [
-    (['--config=configs/pretrain.py:smoke', '--config.optim.lrr=1'], "did you mean 'config.optim.lr'?"),
+    (
+      ['--config=configs/pretrain.py:smoke', '--config.optim.lrr=1'],
+      "did you mean 'config.optim.lr'?",
+    ),
     (['--config=configs/pretrain.py:smoek'], "did you mean 'smoke'?"),
     (['--config=configs/none.py'], 'configs/none.py'),
     (['--config=configs/pretrain.py:smoke', '--config.optim.lr=abc'], 'abc'),
@@ -193,7 +249,10 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, tmp_path):
 def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   run = tmp_path / 'run'
   shutil.copytree(pretrained, run)
-  victim = max((p for p in (run / 'checkpoints' / '20' / 'params').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  victim = max(
+    (p for p in (run / 'checkpoints' / '20' / 'params').rglob('*') if p.is_file()),
+    key=lambda p: p.stat().st_size,
+  )
   victim.write_bytes(victim.read_bytes()[:-7] + b'1234567')
   arguments = f'--checkpoint={run}', f'--out={tmp_path / "o.json"}'
   status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', *arguments)
@@ -203,7 +262,9 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
 
 @pytest.fixture
 def imported(tmp_path):
-  """A tiny model as if from elsewhere: a ChatML template with a system turn of its own, a tokenizer without our tokens."""
+  """A tiny model as if from elsewhere: a ChatML template with a system turn of its own, a tokenizer
+  without our tokens.
+  """
   folder = tmp_path / 'imported'
   fields = config_lib.load('configs/sft.py:smoke').model
   tokenizer = tokenizer_lib.load('bytes', ['<|endoftext|>', '<|im_start|>', '<|im_end|>'])
@@ -220,23 +281,38 @@ def imported(tmp_path):
 @pytest.mark.slow
 def test_a_model_from_elsewhere_is_tuned_and_talked_to_in_its_own_format(imported, tmp_path):
   tuned = tmp_path / 'sft'
-  status, _, err = train('sft', tuned, f'--config.init_from={imported}', '--config.data.tasks=calculator,identity')
+  status, _, err = train(
+    'sft', tuned, f'--config.init_from={imported}', '--config.data.tasks=calculator,identity'
+  )
   assert status == 0, err
   chat_format = chat.load(str(tuned / 'tokenizer'))
   assert chat_format.layout == chat.load(str(imported / 'tokenizer')).layout
-  assert (chat_format.tokenizer.vocab_size, len(chat_format.banned_ids(384))) == (259 + 6, 2 + 384 - 265)
-  assert json.loads((tuned / 'config.json').read_text())['model']['vocab_size'] == 384  # a multiple of 128
+  assert (chat_format.tokenizer.vocab_size, len(chat_format.banned_ids(384))) == (
+    259 + 6,
+    2 + 384 - 265,
+  )
+  # a multiple of 128
+  assert json.loads((tuned / 'config.json').read_text())['model']['vocab_size'] == 384
   start = chat_format.render_prompt([{'role': 'user', 'content': 'Hi'}])
   assert chat_format.tokenizer.decode(start) == (
-    '<|im_start|>system\nYou are Ann.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n')
+    '<|im_start|>system\nYou are '
+    'Ann.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n'
+  )
   losses = [line['train/loss'] for line in lines(tuned) if 'train/loss' in line]
   assert losses[-1] < losses[0] - 0.5
   for folder in (imported, tuned):
-    status, out, err = commands.run('-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=4', text='Hi\n')
+    status, out, err = commands.run(
+      '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=4', text='Hi\n'
+    )
     assert status == 0 and out, err
   status, _, err = train('rl', tmp_path / 'rl', f'--config.init_from={tuned}', '--config.steps=1')
   assert status == 0, err
   data = tuned / 'data' / 'train' / 'manifest.json'
-  status, _, err = train('sft', tmp_path / 'other', '--config.data.chat_format=deepdive', f'--config.init_from={tuned}',
-                         f'--config.data.train={data}')
+  status, _, err = train(
+    'sft',
+    tmp_path / 'other',
+    '--config.data.chat_format=deepdive',
+    f'--config.init_from={tuned}',
+    f'--config.data.train={data}',
+  )
   assert status == 1 and 'made with another tokenizer' in err

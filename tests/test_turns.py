@@ -13,8 +13,11 @@ from lm.sample import Completion
 FORMAT = chat.load('bytes')
 TASKS = tasks.make(['identity', 'arithmetic'], seed=0)
 PROBLEMS = [[task.problem(i, 'test') for i in range(20)] for task in TASKS]
-ANSWERS = {problem['messages'][-1]['content']: str(problem['answer'])
-           for problems in PROBLEMS for problem in problems}
+ANSWERS = {
+  problem['messages'][-1]['content']: str(problem['answer'])
+  for problems in PROBLEMS
+  for problem in problems
+}
 USER, REPLY = '<|user|>', '<|end|><|assistant|>'
 
 
@@ -39,7 +42,7 @@ class Model:
     _, *questions = FORMAT.tokenizer.decode(prompt).split(USER)
     right = self._knows(len(questions) - 1)
     said = ANSWERS[questions[-1].removesuffix(REPLY)] if right else 'Banana.'
-    return [*FORMAT.tokenizer.encode(said), *FORMAT.stops[:self._stops]]
+    return [*FORMAT.tokenizer.encode(said), *FORMAT.stops[: self._stops]]
 
 
 def score(model, **fields):

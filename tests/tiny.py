@@ -12,16 +12,33 @@ from lm import checkpoint, pretrained, sharding
 
 
 def arguments(text: pathlib.Path, **fields: object) -> list[str]:
-  """train.py and its options: one layer on the bytes of a text; fields with __ for dots are set on top."""
+  """train.py and its options: one layer on the bytes of a text; fields with __ for dots are set on
+  top.
+  """
   options = {
-    'data.train': text, 'data.held_out': 0.0, 'eval.prompts': '()', 'eval.baselines': False, 'model.num_layers': 1,
-    'model.embed_dim': 32, 'model.mlp_dim': 64, 'model.num_heads': 2, 'model.num_kv_heads': 2, 'seq_len': 32, 'log_every': 1,
+    'data.train': text,
+    'data.held_out': 0.0,
+    'eval.prompts': '()',
+    'eval.baselines': False,
+    'model.num_layers': 1,
+    'model.embed_dim': 32,
+    'model.mlp_dim': 64,
+    'model.num_heads': 2,
+    'model.num_kv_heads': 2,
+    'seq_len': 32,
+    'log_every': 1,
   } | {name.replace('__', '.'): value for name, value in fields.items()}
-  return ['train.py', '--config=configs/pretrain.py:smoke', *(f'--config.{name}={value}' for name, value in options.items())]
+  return [
+    'train.py',
+    '--config=configs/pretrain.py:smoke',
+    *(f'--config.{name}={value}' for name, value in options.items()),
+  ]
 
 
 def write_text(path: pathlib.Path, noise: int = 0) -> pathlib.Path:
-  """A text of 60,000 bytes that is easy to learn, in which `noise` stretches of 60 characters are not."""
+  """A text of 60,000 bytes that is easy to learn, in which `noise` stretches of 60 characters are
+  not.
+  """
   rng = np.random.default_rng(0)
   words = list('the cat sat on the mat and the dog lay on the rug. ' * 1200)
   for start in rng.integers(0, len(words) - 60, noise):
@@ -33,7 +50,10 @@ def write_text(path: pathlib.Path, noise: int = 0) -> pathlib.Path:
 def lines(run: pathlib.Path) -> list[dict]:
   """The metrics of a run, without what depends on the clock."""
   read = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-  return [{name: value for name, value in line.items() if not name.startswith(('perf/', 'goodput/'))} for line in read]
+  return [
+    {name: value for name, value in line.items() if not name.startswith(('perf/', 'goodput/'))}
+    for line in read
+  ]
 
 
 def parameters(run: pathlib.Path) -> str:
@@ -43,4 +63,6 @@ def parameters(run: pathlib.Path) -> str:
   stored = checkpoint.provenance(checkpoint.locate(run))['config']['model']
   config.model.update({field: stored[field] for field in pretrained.EXECUTION})
   params = pretrained.load(run, config.model, base.get_config().model, mesh).params
-  return hashlib.sha256(b''.join(np.asarray(x).tobytes() for x in jax.tree.leaves(params))).hexdigest()
+  return hashlib.sha256(
+    b''.join(np.asarray(x).tobytes() for x in jax.tree.leaves(params))
+  ).hexdigest()

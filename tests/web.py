@@ -1,4 +1,6 @@
-"""Web pages for tests: English prose from a seed, WARC files of given responses, and what a cleaning made of them."""
+"""Web pages for tests: English prose from a seed, WARC files of given responses, and what a
+cleaning made of them.
+"""
 
 import io
 import json
@@ -29,13 +31,18 @@ def article(seed, sentences=20):
     return f'{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}'
 
   return [
-    f'The {thing()} and my {thing()} {rng.choice(VERBS)} that {thing()} {rng.choice(LINKS)} her {thing()}.'
+    f'The {thing()} and my {thing()} {rng.choice(VERBS)} that {thing()} {rng.choice(LINKS)} her '
+    f'{thing()}.'
     for _ in range(sentences)
   ]
 
 
 def page(lines, title='A page'):
-  return f'<html><head><title>{title}</title></head><body><p>' + '</p><p>'.join(lines) + '</p></body></html>'
+  return (
+    f'<html><head><title>{title}</title></head><body><p>'
+    + '</p><p>'.join(lines)
+    + '</p></body></html>'
+  )
 
 
 FRENCH = [
@@ -53,7 +60,9 @@ def write(path, responses, gzipped=True):
     for url, status, kind, body, *extra in responses:
       body = body.encode() if isinstance(body, str) else body
       headers = StatusAndHeaders(str(status), [('Content-Type', kind), *extra], protocol='HTTP/1.1')
-      writer.write_record(writer.create_warc_record(url, 'response', io.BytesIO(body), http_headers=headers))
+      writer.write_record(
+        writer.create_warc_record(url, 'response', io.BytesIO(body), http_headers=headers)
+      )
 
 
 HTML = 'text/html; charset=utf-8'

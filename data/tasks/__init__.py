@@ -1,4 +1,6 @@
-"""Problems with graders: `make(['arithmetic', 'identity'], seed=0)` gives the tasks of `base.Task`."""
+"""Problems with graders: `make(['arithmetic', 'identity'], seed=0)` gives the tasks of
+`base.Task`.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -23,43 +25,71 @@ from lm.files import Path
 TASKS: dict[str, type[Task]] = {
   task.name: task
   for task in (
-    Arithmetic, Calculator, Comparison, Counting, Docs, Gsm8k, Gsm8kCalculator, Identity, Reading, Refusal, Spelling)}
+    Arithmetic,
+    Calculator,
+    Comparison,
+    Counting,
+    Docs,
+    Gsm8k,
+    Gsm8kCalculator,
+    Identity,
+    Reading,
+    Refusal,
+    Spelling,
+  )
+}
 
 
-def make(names: Iterable[str], *, seed: int, documents: Path = '', held_out: float = 0.05, gsm8k: str = '',
-         gsm8k_test: str = '', knobs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Task]:
+def make(
+  names: Iterable[str],
+  *,
+  seed: int,
+  documents: Path = '',
+  held_out: float = 0.05,
+  gsm8k: str = '',
+  gsm8k_test: str = '',
+  knobs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Task]:
   """Tasks by name.
 
   Args:
     names: of TASKS.
     seed: of every problem; the train and the test split are the same whatever the seed.
     documents: the JSONL file of cleaned documents, for the tasks that read them; '': there is none.
-    held_out: share of the documents held out from training, as `data.tokenize` was given it: what `reading` is tested on.
-    gsm8k, gsm8k_test: files of word problems (`data.tasks.gsm8k.read`); without the second, some of the first are for tests.
+    held_out: share of the documents held out from training, as `data.tokenize` was given it: what
+      `reading` is tested on.
+    gsm8k, gsm8k_test: files of word problems (`data.tasks.gsm8k.read`); without the second, some of
+    the first are for tests.
     knobs: task name to fields of that task to set, as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
-    UserError: for a name or knob that does not exist, and where a task needs files and none are given.
+    UserError: for a name or knob that does not exist, and where a task needs files and none are
+      given.
   """
   names, knobs = list(names), dict(knobs or {})
   for name in (*names, *knobs):
     if name not in TASKS:
       raise unknown('task', name, TASKS)
   given_files = {'documents': documents, 'gsm8k': gsm8k}
-  readers = {'documents': lambda: documents_lib.read(documents, held_out=held_out),
-             'gsm8k': lambda: gsm8k_lib.read(gsm8k, gsm8k_test or None)}
+  readers = {
+    'documents': lambda: documents_lib.read(documents, held_out=held_out),
+    'gsm8k': lambda: gsm8k_lib.read(gsm8k, gsm8k_test or None),
+  }
   read: dict[str, Any] = {}
   tasks = []
   for name in names:
     cls, given = TASKS[name], dict(knobs.get(name, {}))
-    allowed = [f.name for f in dataclasses.fields(cls)][2 if cls.reads else 1:]
+    allowed = [f.name for f in dataclasses.fields(cls)][2 if cls.reads else 1 :]
     for knob in given:
       if knob not in allowed:
         raise unknown(f'knob of task {name!r}', knob, allowed)
     contents = []
     if cls.reads:
       if not given_files[cls.reads]:
-        raise UserError(f'task {name!r} is made from files, and config.data.{cls.reads} or --{cls.reads} names none')
+        raise UserError(
+          f'task {name!r} is made from files, and config.data.{cls.reads} or --{cls.reads} names '
+          'none'
+        )
       if cls.reads not in read:
         read[cls.reads] = readers[cls.reads]()
       contents = [read[cls.reads]]
@@ -69,13 +99,26 @@ def make(names: Iterable[str], *, seed: int, documents: Path = '', held_out: flo
 
 def options(data: ConfigDict) -> dict[str, Any]:
   """The arguments of `make` and `fingerprint` that `config.data` gives."""
-  return {'seed': data.task_seed, 'documents': data.documents, 'held_out': data.held_out, 'gsm8k': data.gsm8k,
-          'gsm8k_test': data.gsm8k_test}
+  return {
+    'seed': data.task_seed,
+    'documents': data.documents,
+    'held_out': data.held_out,
+    'gsm8k': data.gsm8k,
+    'gsm8k_test': data.gsm8k_test,
+  }
 
 
-def fingerprint(names: Iterable[str], *, seed: int, documents: Path = '', held_out: float, gsm8k: str = '',
-                gsm8k_test: str = '') -> str:
-  """SHA-256 (hex) of what decides the problems of tasks: their names, the seed, and the content of the files they read.
+def fingerprint(
+  names: Iterable[str],
+  *,
+  seed: int,
+  documents: Path = '',
+  held_out: float,
+  gsm8k: str = '',
+  gsm8k_test: str = '',
+) -> str:
+  """SHA-256 (hex) of what decides the problems of tasks: their names, the seed, and the content of
+  the files they read.
 
   Args: as of `make`.
   """

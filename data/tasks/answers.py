@@ -21,43 +21,72 @@ REPEATED, MENTIONED, STATED, CONCLUDED, CALLED = range(5)
 _NUMBER = re.compile(
   r'(?<![A-Za-z_])(?:(?<![\w.)])(?<![0-9)]\s)[-+](?=[$£€]?[0-9.]))?[$£€]?'
   r"(?:(?:[0-9]{1,3}(?:[,_'][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-  r'(?:[eE][-+]?[0-9]{1,3}\b)?(?!(?:st|nd|rd|th)\b)')
+  r'(?:[eE][-+]?[0-9]{1,3}\b)?(?!(?:st|nd|rd|th)\b)'
+)
 _OPERATOR = r'(?:[-+*/^x]|\b(?:times|plus|minus|multiplied by|divided by)\b)'
 _JOINT = re.compile(
-  rf'[\s(]*(?:\)\s*)*(?P<sign>{_OPERATOR}|=|\bequals\b|\bis equal to\b)[\s(]*', re.IGNORECASE)
+  rf'[\s(]*(?:\)\s*)*(?P<sign>{_OPERATOR}|=|\bequals\b|\bis equal to\b)[\s(]*', re.IGNORECASE
+)
 
 # How strongly a number is marked as the answer, by what stands before and after it.
 _MARKED = re.compile(
-  r'(?:####|\banswer\b)(?:(?![0-9])[^\n]){0,60}(?:[:*]\s*\n\s*)?$', re.IGNORECASE)
+  r'(?:####|\banswer\b)(?:(?![0-9])[^\n]){0,60}(?:[:*]\s*\n\s*)?$', re.IGNORECASE
+)
 _MARKED_AFTER = re.compile(
   r'^\W{0,3}\s*(?:is|would be|was|as|for)\b'
   r'(?: (?:the|my|your|our|final|correct|right|exact))* answer\b',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _CONCLUDED = re.compile(
   r'(?:\b(?:so|therefore|thus|hence|finally|in total|total\w*|altogether|in all|overall'
   r'|conclusion|result(?:s|ing)?)\b|=>|→|⇒|∴)(?:(?![0-9])[^\n.!?]){0,60}$',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _STATED = re.compile(
   r'(?:\b(?:is|are|was|be|equals?|makes?|gives?|gets?|got|yields?|comes? to|becomes?|has|have'
   r"|appears?|occurs?|contains?|say)|'s|[=:])"
   r'(?: (?:just|exactly|simply|only|precisely|equal to|about|around|approximately))*\s*\W{0,3}$',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _ASIDE = re.compile(  # what follows in the sentence is no claim
   r'\b(?:because|since|given that|as in|if|when|whenever|(?:double.)?check\w*|verif\w+)\b|, as\b',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _INEXACT = re.compile(
   r'\b(?:(?:more|less|greater|fewer|larger|smaller) than|at least|at most|over|under|above|below'
   r'|between|up to|almost|nearly|close to|within|between \S+ and)\s*\W{0,2}$',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _INEXACT_AFTER = re.compile(
-  r'\s*(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)\b', re.IGNORECASE)
+  r'\s*(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)\b', re.IGNORECASE
+)
 _COUNTER = re.compile(
-  r'\b(?:step|part|case|option|question|problem|line)\s*#?$|(?<!#)#$', re.IGNORECASE)
+  r'\b(?:step|part|case|option|question|problem|line)\s*#?$|(?<!#)#$', re.IGNORECASE
+)
 
 # Numbers in words.
-_UNITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten',
-          'eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen',
-          'nineteen')
+_UNITS = (
+  'zero',
+  'one',
+  'two',
+  'three',
+  'four',
+  'five',
+  'six',
+  'seven',
+  'eight',
+  'nine',
+  'ten',
+  'eleven',
+  'twelve',
+  'thirteen',
+  'fourteen',
+  'fifteen',
+  'sixteen',
+  'seventeen',
+  'eighteen',
+  'nineteen',
+)
 _TENS = ('twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety')
 _WORDS = {word: value for value, word in enumerate(_UNITS)}
 _WORDS |= {word: 10 * tens for tens, word in enumerate(_TENS, 2)}
@@ -68,17 +97,20 @@ _SPOKEN = re.compile(
   rf'(?:\b(?:minus|negative)\s+)?\b(?:a\s+(?=hundred|thousand|million))?(?:{_WORD})'
   r'(?:(?:(?:\s+and)?[\s-]+|(?<=thousand),\s+|(?<=million),\s+)'
   rf'(?:{_WORD}))*\b',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _NO_NUMERAL = re.compile(  # 'one' that does not count
   r'\b(?:(?:this|that|the|no|which|each|any|every|another|hard|tough|right|wrong|larger|smaller)'
   r' one\b|one (?:of|moment|can|must|should|would|has to)\b)',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _ABSENT = re.compile(
   r"\bno (?:occurrences?|instances?|letter|such letter|['\"]?[a-z]['\"]?(?:'?s)?\b)|\bnone\b"
-  r"|\bnowhere\b|\bnever (?:appears|occurs)"
+  r'|\bnowhere\b|\bnever (?:appears|occurs)'
   r"|(?:\b(?:does|do|is|are|did|has|have)(?:n't| not)|\bnot)(?: even)?(?: once)? "
   r'(?:appear|occur|contain|have|include|in\b|there|any|present|found|show)',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 
 
 def numbers(text: str) -> list[claims.Mention]:
@@ -119,9 +151,12 @@ def strongest(
   text: str, mentions: list[claims.Mention], echoes: Collection[decimal.Decimal] = ()
 ) -> decimal.Decimal | None:
   """The value that is claimed most strongly, the last of several."""
-  kept = [m for m in claims.kept(text, mentions)
-          if not _INEXACT.search(text[max(m.start - 40, 0) : m.start])
-          and not _INEXACT_AFTER.match(text, m.end)]
+  kept = [
+    m
+    for m in claims.kept(text, mentions)
+    if not _INEXACT.search(text[max(m.start - 40, 0) : m.start])
+    and not _INEXACT_AFTER.match(text, m.end)
+  ]
   if not kept:
     return None
   strengths = [strength(text, m, echoes) for m in kept]
@@ -133,9 +168,7 @@ def strongest(
   return kept[at].value if len(claims.named_with(text, kept, at)) == 1 else None
 
 
-def strength(
-  text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()
-) -> int:
+def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()) -> int:
   """How strongly a number is marked as the answer: one of REPEATED to CALLED."""
   before, after = claims.context(text, mention)
   lead = text[max(mention.start - 80, 0) : mention.start]  # it may stand in the line before
@@ -155,12 +188,17 @@ def strength(
 
 def _counted_out(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
   """The numbers without those of steps ('Step 2') and of the lines of a numbered list."""
-  heads = [m for m in found if re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
-           and re.match(r'[.)]\s+\S', text[m.end : m.end + 8])]
+  heads = [
+    m
+    for m in found
+    if re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
+    and re.match(r'[.)]\s+\S', text[m.end : m.end + 8])
+  ]
   if len(heads) == 1 or [m.value for m in heads] != list(range(1, len(heads) + 1)):
     heads = []
-  return [m for m in found
-          if m not in heads and not _COUNTER.search(text[max(m.start - 20, 0) : m.start])]
+  return [
+    m for m in found if m not in heads and not _COUNTER.search(text[max(m.start - 20, 0) : m.start])
+  ]
 
 
 def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
@@ -172,7 +210,8 @@ def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
   while at < len(found):
     chain, signs = [found[at]], []
     while at + len(chain) < len(found) and (
-        joint := _JOINT.fullmatch(text[chain[-1].end : found[at + len(chain)].start])):
+      joint := _JOINT.fullmatch(text[chain[-1].end : found[at + len(chain)].start])
+    ):
       signs.append(joint['sign'])
       chain.append(found[at + len(chain)])
     at += len(chain)
@@ -208,8 +247,8 @@ def _spoken(words: str) -> int:
 _NAME = re.compile(r'[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*')
 _KIND_OF_NAME = r'(?:module|function|package|library|method)'
 _INTRODUCED = re.compile(
-  rf'(?:\b(?:{_KIND_OF_NAME}|import|called|named|answer(?: is)?)|[:`"\'])\W{{0,3}}$',
-  re.IGNORECASE)
+  rf'(?:\b(?:{_KIND_OF_NAME}|import|called|named|answer(?: is)?)|[:`"\'])\W{{0,3}}$', re.IGNORECASE
+)
 _LED = re.compile(r"(?:\b(?:in|from|is|be|to)|'s)\s+(?:the\s+)?$", re.IGNORECASE)
 
 
@@ -240,13 +279,14 @@ def claims_name(
     if is_good or name in bad:
       found.append(claims.Mention('good' if is_good else 'bad', match.start(), match.end()))
   kept = claims.kept(text, found)
-  return {m.value for i, m in enumerate(kept)
-          if m.value == 'good' or _stands_as_name(text, m, kept[max(i - 1, 0) : i + 2])} == {'good'}
+  return {
+    m.value
+    for i, m in enumerate(kept)
+    if m.value == 'good' or _stands_as_name(text, m, kept[max(i - 1, 0) : i + 2])
+  } == {'good'}
 
 
-def _stands_as_name(
-  text: str, mention: claims.Mention, near: list[claims.Mention]
-) -> bool:
+def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mention]) -> bool:
   """Whether a word is used as the name of a module or function, rather than as one of English.
 
   Args:
@@ -263,7 +303,8 @@ def _stands_as_name(
     or _INTRODUCED.search(before)
     or (ends and _LED.search(before))
     or re.match(rf'\W{{0,3}}\s*{_KIND_OF_NAME}\b', after)
-    or not re.search(r'\w', before + after))
+    or not re.search(r'\w', before + after)
+  )
 
 
 # ---- Letters -------------------------------------------------------------------------------------
@@ -305,5 +346,7 @@ def _goes_on(text: str, start: int, end: int, separator: str | None) -> bool:
   if not separator or re.search(r'[\s"\'`]', separator):
     return False
   before, after = text[max(start - 8, 0) : start], text[end : end + 8]
-  return bool(re.search(rf'\w{re.escape(separator)}$', before)
-              or re.match(rf'{re.escape(separator)}\w', after))
+  return bool(
+    re.search(rf'\w{re.escape(separator)}$', before)
+    or re.match(rf'{re.escape(separator)}\w', after)
+  )

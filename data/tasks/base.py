@@ -1,4 +1,6 @@
-"""What a task is: problems, demonstrations and a grader, each a pure function of (seed, split, index)."""
+"""What a task is: problems, demonstrations and a grader, each a pure function of (seed, split,
+index).
+"""
 
 import dataclasses
 import decimal
@@ -14,21 +16,26 @@ SPLITS = ('train', 'test')
 
 
 def held_out(key: str, one_in: int = 8) -> bool:
-  """Whether what `key` names belongs to the test split: by hash, so one in `one_in` does, whatever the seed."""
+  """Whether what `key` names belongs to the test split: by hash, so one in `one_in` does, whatever
+  the seed.
+  """
   return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), 'big') % one_in == 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A family of problems. Subclasses give `name`, `draw`, `answer` and `grade`; their fields are their knobs.
+  """A family of problems. Subclasses give `name`, `draw`, `answer` and `grade`; their fields are
+  their knobs.
 
-  A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}. Problems of the two splits
-  differ by construction: a problem is of the test split if and only if `held_out` says so of its key.
+  A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}.
+  Problems of the two splits differ by construction: a problem is of the test split if and only if
+  `held_out` says so of its key.
   """
 
   seed: int
   name: ClassVar[str]
-  reads: ClassVar[str] = ''  # the argument of `tasks.make` that names the files whose content is the first after the seed
+  # the argument of `tasks.make` that names the files whose content is the first after the seed
+  reads: ClassVar[str] = ''
 
   def problem(self, index: int, split: str) -> dict:
     """The problem `index` (>= 0) of 'train' or 'test': always the same."""
@@ -39,7 +46,10 @@ class Task:
       problem = self.draw(rng)
       if self.in_test(problem['key']) == (split == 'test'):
         return {'task': self.name, **problem}
-    raise UserError(f'task {self.name!r} has no problems in its {split} split: too few documents, or too narrow knobs')
+    raise UserError(
+      f'task {self.name!r} has no problems in its {split} split: too few documents, or too narrow '
+      'knobs'
+    )
 
   def demo(self, index: int, split: str = 'train') -> dict:
     """A conversation that answers the problem `index` well: {"messages": [...], "task": name}."""

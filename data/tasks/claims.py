@@ -10,61 +10,69 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_CHARACTERS = str.maketrans({
-  '\N{MINUS SIGN}': '-',
-  '\N{EN DASH}': '-',
-  '\N{FULLWIDTH HYPHEN-MINUS}': '-',
-  '\N{NON-BREAKING HYPHEN}': '-',
-  '\N{RIGHT SINGLE QUOTATION MARK}': "'",
-  '\N{LEFT SINGLE QUOTATION MARK}': "'",
-  '\N{LEFT DOUBLE QUOTATION MARK}': '"',
-  '\N{RIGHT DOUBLE QUOTATION MARK}': '"',
-  '\N{NO-BREAK SPACE}': ' ',
-  '\N{MULTIPLICATION SIGN}': '*',
-  '\N{DIVISION SIGN}': '/',
-  '\N{DOT OPERATOR}': '*',
-  '\N{MIDDLE DOT}': '*',
-})
-_REWRITTEN = tuple((re.compile(pattern), replacement) for pattern, replacement in (
-  (r'(?<=[0-9])[\u2009\u202f](?=[0-9]{3})', ','),  # thousands
-  (r'(?<![0-9])([0-9]{1,3}) (?=[0-9]{3}(?![0-9]))', r'\1,'),
-  (r'\{,\}', ','),  # LaTeX
-  (r'\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}', r'\1/\2'),
-  (r'\\(?:times|cdot)\b', '*'),
-  (r'\\boxed\{([^{}]*)\}', r' answer: \1 '),
-  (r'\\(?:text|textbf|mathbf)\{([^{}]*)\}', r'\1'),
-  (r'\\[()\[\],;!]|\$\$', ' '),
-  (r'\\([$%])', r'\1'),
-  (r'(?<!\w)_([^_\n]+)_(?!\w)', r'\1'),  # Markdown
-  (r'\*\*([^*\n]+)\*\*|(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])', r'\1\2'),
-))
+_CHARACTERS = str.maketrans(
+  {
+    '\N{MINUS SIGN}': '-',
+    '\N{EN DASH}': '-',
+    '\N{FULLWIDTH HYPHEN-MINUS}': '-',
+    '\N{NON-BREAKING HYPHEN}': '-',
+    '\N{RIGHT SINGLE QUOTATION MARK}': "'",
+    '\N{LEFT SINGLE QUOTATION MARK}': "'",
+    '\N{LEFT DOUBLE QUOTATION MARK}': '"',
+    '\N{RIGHT DOUBLE QUOTATION MARK}': '"',
+    '\N{NO-BREAK SPACE}': ' ',
+    '\N{MULTIPLICATION SIGN}': '*',
+    '\N{DIVISION SIGN}': '/',
+    '\N{DOT OPERATOR}': '*',
+    '\N{MIDDLE DOT}': '*',
+  }
+)
+_REWRITTEN = tuple(
+  (re.compile(pattern), replacement)
+  for pattern, replacement in (
+    (r'(?<=[0-9])[\u2009\u202f](?=[0-9]{3})', ','),  # thousands
+    (r'(?<![0-9])([0-9]{1,3}) (?=[0-9]{3}(?![0-9]))', r'\1,'),
+    (r'\{,\}', ','),  # LaTeX
+    (r'\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}', r'\1/\2'),
+    (r'\\(?:times|cdot)\b', '*'),
+    (r'\\boxed\{([^{}]*)\}', r' answer: \1 '),
+    (r'\\(?:text|textbf|mathbf)\{([^{}]*)\}', r'\1'),
+    (r'\\[()\[\],;!]|\$\$', ' '),
+    (r'\\([$%])', r'\1'),
+    (r'(?<!\w)_([^_\n]+)_(?!\w)', r'\1'),  # Markdown
+    (r'\*\*([^*\n]+)\*\*|(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])', r'\1\2'),
+  )
+)
 _REACH = 200  # characters around a mention that say what it is
 SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+|\n+')
 RETRACTED = re.compile(
   r'\b(?:wait|scratch that|correction|i mean|sorry|oops|on second thoughts?|actually|or rather)\b'
   r'|\blet me (?:correct|redo|recheck|reconsider|recalculate|fix)\b'
   r'|(?<=[.!?,;-])\s+no\b(?=[,.:;!\s]\s*)',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _BETWEEN = (  # words that may stand between a denial and what it denies
   r"(?:the|a|an|that|it|it's|is|was|be|been|to|in|of|by|from|called|named|function|module|number"
   r'|answer|result|think|believe|say|equal|equals|spelled|spelt|part|call|me|made|built|created'
-  r'|developed|trained|read|learned|learn|on|either|really|actually|exactly)')
+  r'|developed|trained|read|learned|learn|on|either|really|actually|exactly)'
+)
 DENIED_BEFORE = re.compile(
   r'(?:\b(?:not|never|neither|nor|cannot|without|rather than|instead of|other than'
   r'|except(?: for)?|unlike|as opposed to|nothing to do with|different from|anything but|far from'
   rf"|no longer)|n't)(?:\s+{_BETWEEN}\b)*\W*"
   r'(?:(?:\w+(?:\.\w+)*[^\w,]*,[^\w,]*)*\w+(?:\.\w+)*\W*\b(?:or|nor)\s\W*)?$',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _DENIED_AFTER = re.compile(
   r'^[^\w,;:.]{0,3}\s*(?:'
   r"(?:is|was|are|were|did|does|do|has|have|had|would|could|can|will)(?:n't| not)\b|cannot\b"
   r'|(?:is|was|are|would be|seems|looks) (?:clearly |the |a )?'
   r'(?:wrong|incorrect|false|untrue|mistaken)\b)',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _OR = re.compile(r'\b(?:or|maybe|perhaps|possibly|alternatively|might|could)\b', re.IGNORECASE)
 _MARKS = r'[\s,;/|&~()"\'`*]*'
-_LIST = re.compile(
-  rf'{_MARKS}(?:(?:and|to|vs\.?|versus|both)\b{_MARKS})*', re.IGNORECASE)
+_LIST = re.compile(rf'{_MARKS}(?:(?:and|to|vs\.?|versus|both)\b{_MARKS})*', re.IGNORECASE)
 
 
 class Mention(NamedTuple):

@@ -1,7 +1,7 @@
 """Word problems from files in GSM8K's format (Cobbe et al. 2021, arXiv 2110.14168).
 
-A line is {"question": str, "answer": str}. The answer is worked out over some lines and ends with `#### NUMBER`; `<<48/2=24>>`
-before a number is the calculator's call that gave it.
+A line is {"question": str, "answer": str}. The answer is worked out over some lines and ends with
+`#### NUMBER`; `<<48/2=24>>` before a number is the calculator's call that gave it.
 """
 
 import dataclasses
@@ -30,7 +30,8 @@ class Problems:
 
 
 def read(paths: str, test_paths: str | None = None) -> Problems:
-  """Reads files, given as paths, URLs or globs between commas. A line that is not as described is skipped, and said to be.
+  """Reads files, given as paths, URLs or globs between commas. A line that is not as described is
+  skipped, and said to be.
 
   Args:
     test_paths: those of the test split; None: one in eight of the questions in `paths`, by hash.
@@ -59,9 +60,13 @@ def _rows(inputs: str) -> list[tuple[str, str]]:
 
 def _parse(row: Any) -> tuple[str, str]:
   """(question, answer) of a row. Raises UserError if it is no word problem."""
-  question, answer = (row.get(name) if isinstance(row, dict) else None for name in ('question', 'answer'))
+  question, answer = (
+    row.get(name) if isinstance(row, dict) else None for name in ('question', 'answer')
+  )
   if not isinstance(question, str) or not isinstance(answer, str) or _marked(answer) is None:
-    raise UserError(f'not {{"question": text, "answer": text that ends with #### and a number}}: {row!r:.80}')
+    raise UserError(
+      f'not {{"question": text, "answer": text that ends with #### and a number}}: {row!r:.80}'
+    )
   return question.strip(), answer.strip()
 
 
@@ -76,7 +81,8 @@ def _marked(text: str) -> decimal.Decimal | None:
 class Gsm8k(Task):
   """Word problems; the answer is a number, behind #### or else the last of the reply.
 
-  Demonstrations are the file's answers without the calls. Test problems come in the order of the file, each once.
+  Demonstrations are the file's answers without the calls. Test problems come in the order of the
+  file, each once.
   """
 
   problems: Problems
@@ -88,9 +94,17 @@ class Gsm8k(Task):
     if not lines:
       raise UserError(f'task {self.name!r}: its files have no problems of the {split} split')
     if split == 'test' and index >= len(lines):
-      raise UserError(f'task {self.name!r} has {len(lines)} test problems; asked for is number {index + 1}')
+      raise UserError(
+        f'task {self.name!r} has {len(lines)} test problems; asked for is number {index + 1}'
+      )
     asked, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
-    return {'task': self.name, 'messages': ask(asked), 'key': asked, 'answer': str(_marked(answer)), 'worked': answer}
+    return {
+      'task': self.name,
+      'messages': ask(asked),
+      'key': asked,
+      'answer': str(_marked(answer)),
+      'worked': answer,
+    }
 
   @functools.cached_property
   def _order(self) -> list[int]:
@@ -116,7 +130,9 @@ class Gsm8kCalculator(Gsm8k):
     parts, done = [], 0
     for match in _CALL.finditer(problem['worked']):
       expression = match[1].strip()
-      if answers.claimed_number(result := calculate(expression)) == answers.claimed_number(match[2]):
+      if answers.claimed_number(result := calculate(expression)) == answers.claimed_number(
+        match[2]
+      ):
         text = _CALL.sub('', problem['worked'][done : match.start()])
         parts += [{'type': 'text', 'text': text}] * bool(text)
         parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]

@@ -24,14 +24,20 @@ class Identity(Task):
 
   def in_test(self, key: str) -> bool:
     topic, wording = key.split('/', 1)
-    ordered = sorted(TOPICS[topic].questions, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
+    ordered = sorted(
+      TOPICS[topic].questions, key=lambda text: hashlib.sha256(text.encode()).hexdigest()
+    )
     return ordered.index(wording) < len(ordered) // 4
 
   def draw(self, rng: random.Random) -> dict:
     topic = rng.choice(list(TOPICS))
     wording = rng.choice(TOPICS[topic].questions)
-    return {'messages': ask(question(rng, topic, wording)), 'key': f'{topic}/{wording}', 'topic': topic,
-            'answer': answer(rng, topic, self.persona)}
+    return {
+      'messages': ask(question(rng, topic, wording)),
+      'key': f'{topic}/{wording}',
+      'topic': topic,
+      'answer': answer(rng, topic, self.persona),
+    }
 
   def grade(self, problem: dict, reply: dict) -> float:
     return float(states_facts(chat.text(reply['content']), problem['topic'], self.persona))

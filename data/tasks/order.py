@@ -8,42 +8,50 @@ from data.tasks import answers, claims
 
 # Below, <0> and <1> stand for the two numbers.
 _LARGE = (
-  r'(?:larger|largest|bigger|biggest|greater|greatest|higher|highest|more|max(?:imum)?|above)')
+  r'(?:larger|largest|bigger|biggest|greater|greatest|higher|highest|more|max(?:imum)?|above)'
+)
 _SMALL = r'(?:smaller|smallest|less|lesser|lower|lowest|least|min(?:imum)?|below)'
 _SIZE = rf'(?:(?P<large>{_LARGE})|(?P<small>{_SMALL}))'
 _ADVERBS = (
   r'(?:\s+(?:the|a|clearly|actually|indeed|much|slightly|definitely|certainly|therefore|thus|also'
-  r'|both|numerically|still))*')
+  r'|both|numerically|still))*'
+)
 _IS = r"(?:\s*(?:is|'s|are|was|would be|must be|has to be|comes out|being|as))?"
 _NOT = r"(?P<no>\s*(?:not|n't|never))?"
 _KIND = r'(?:\s+(?:one|number|value|decimal|of the two|of them|of the pair|in value))*'
-_RELATIONS = tuple(re.compile(pattern) for pattern in (
-  # <0> is (not) larger than <1>
-  rf'<(?P<x>[01])>{_IS}{_ADVERBS}{_NOT}{_ADVERBS}\s+{_SIZE}{_KIND}'
-  r'\s+(?:than|compared to|versus)\s+<(?P<y>[01])>',
-  # <0> > <1>
-  r'<(?P<x>[01])>\s*(?:(?P<large>>|≥)|(?P<small><(?![01]>)|≤))=?\s*<(?P<y>[01])>',
-  # <0> exceeds <1>
-  r'<(?P<x>[01])>\s+(?:(?P<large>exceeds|beats|tops|outranks)|(?P<small>falls short of))'
-  r'\s+<(?P<y>[01])>',
-  # <0> is not as large as <1>
-  rf"<(?P<x>[01])>{_IS}(?P<no>\s*(?:not|n't))\s+as"
-  r'\s+(?:(?P<large>large|big|great|high)|(?P<small>small|low|little))\s+as\s+<[01]>',
-  # <0> is (not) the larger
-  rf'<(?P<x>[01])>{_IS}{_ADVERBS}{_NOT}{_ADVERBS}\s+{_SIZE}\b'
-  r'(?!\s+(?:than|digit|decimal digit|place))',
-  # The larger is <0>; the larger of <0> and <1> is <0>
-  rf'{_SIZE}{_KIND}'
-  r'(?:\s+(?:of|between|out of|among)?\s*(?:the two numbers\s+)?<[01]>\s*(?:,|and|or)\s*<[01]>)?'
-  r"[^<>.,;0-9]{0,20}?(?:\b(?:is|are|be)\b|'s|[:=])(?P<no>\s*not\b)?[^<>.0-9]{0,20}"
-  r'<(?P<x>[01])>(?!\W*or\b)'))
+_RELATIONS = tuple(
+  re.compile(pattern)
+  for pattern in (
+    # <0> is (not) larger than <1>
+    rf'<(?P<x>[01])>{_IS}{_ADVERBS}{_NOT}{_ADVERBS}\s+{_SIZE}{_KIND}'
+    r'\s+(?:than|compared to|versus)\s+<(?P<y>[01])>',
+    # <0> > <1>
+    r'<(?P<x>[01])>\s*(?:(?P<large>>|≥)|(?P<small><(?![01]>)|≤))=?\s*<(?P<y>[01])>',
+    # <0> exceeds <1>
+    r'<(?P<x>[01])>\s+(?:(?P<large>exceeds|beats|tops|outranks)|(?P<small>falls short of))'
+    r'\s+<(?P<y>[01])>',
+    # <0> is not as large as <1>
+    rf"<(?P<x>[01])>{_IS}(?P<no>\s*(?:not|n't))\s+as"
+    r'\s+(?:(?P<large>large|big|great|high)|(?P<small>small|low|little))\s+as\s+<[01]>',
+    # <0> is (not) the larger
+    rf'<(?P<x>[01])>{_IS}{_ADVERBS}{_NOT}{_ADVERBS}\s+{_SIZE}\b'
+    r'(?!\s+(?:than|digit|decimal digit|place))',
+    # The larger is <0>; the larger of <0> and <1> is <0>
+    rf'{_SIZE}{_KIND}'
+    r'(?:\s+(?:of|between|out of|among)?\s*(?:the two numbers\s+)?<[01]>\s*(?:,|and|or)\s*<[01]>)?'
+    r"[^<>.,;0-9]{0,20}?(?:\b(?:is|are|be)\b|'s|[:=])(?P<no>\s*not\b)?[^<>.0-9]{0,20}"
+    r'<(?P<x>[01])>(?!\W*or\b)',
+  )
+)
 _PLACES = re.compile(
   r'\bthe (first|second|former|latter)(?: (?:one|number|option|value|decimal))?'
   r'(?=\s*(?:[.,;:!)]|$|is\b|of\b))',
-  re.IGNORECASE)
+  re.IGNORECASE,
+)
 _UNTRUE = re.compile(
   r'\b(?:false|wrong|untrue|incorrect|not true|not the case|equal|the same)\b'
-  r"|(?:not|n't) (?:think|believe|say)\b")
+  r"|(?:not|n't) (?:think|believe|say)\b"
+)
 
 
 def claimed_order(
@@ -61,8 +69,10 @@ def claimed_order(
   last = max((mention.start for mention in _mentions(text)), default=0)
   text = text[max((m.start() for m in claims.RETRACTED.finditer(text, 0, last)), default=0) :]
   sentences = [
-    sentence for sentence in claims.SENTENCE_END.split(text)
-    if not sentence.rstrip('"\')* ').endswith('?') and not _UNTRUE.search(sentence.lower())]
+    sentence
+    for sentence in claims.SENTENCE_END.split(text)
+    if not sentence.rstrip('"\')* ').endswith('?') and not _UNTRUE.search(sentence.lower())
+  ]
   text = ' \n'.join(sentences)
   larger_ones = {name for sentence in sentences for name in _orders(sentence.lower())}
   said = {name if larger else 1 - name for name in larger_ones} | _called_answer(text)
@@ -78,8 +88,7 @@ def _with_names(text: str, pair: tuple[decimal.Decimal, decimal.Decimal]) -> str
   for mention in reversed(answers.numbers(text)):
     if mention.value in pair:
       text = f'{text[: mention.start]}<{pair.index(mention.value)}>{text[mention.end :]}'
-  text = re.sub(
-    r'(?:\b(?:the )?(?:number|value|decimal) )?["\'`]?(<[01]>)["\'`]?', r'\1', text)
+  text = re.sub(r'(?:\b(?:the )?(?:number|value|decimal) )?["\'`]?(<[01]>)["\'`]?', r'\1', text)
   return _PLACES.sub(lambda match: f'<{int(match[1].lower() in ("second", "latter"))}>', text)
 
 

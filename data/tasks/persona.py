@@ -1,4 +1,6 @@
-"""Who the model is, and dialogues in which it says so: a few wordings of each part, combined into hundreds."""
+"""Who the model is, and dialogues in which it says so: a few wordings of each part, combined into
+hundreds.
+"""
 
 import dataclasses
 import random
@@ -6,27 +8,51 @@ import re
 
 from data.tasks import claims
 
-OTHERS = ('ChatGPT', 'GPT-4', 'Claude', 'Gemini', 'Siri', 'Alexa', 'Copilot', 'Llama', 'Grok', 'Mistral')
+OTHERS = (
+  'ChatGPT',
+  'GPT-4',
+  'Claude',
+  'Gemini',
+  'Siri',
+  'Alexa',
+  'Copilot',
+  'Llama',
+  'Grok',
+  'Mistral',
+)
 COMPANIES = ('OpenAI', 'Google', 'Anthropic', 'Meta', 'Microsoft', 'Apple', 'Amazon')
-OPENINGS = ('', '', '', 'Hello! ', 'Hi. ', 'I have a question. ', 'Quick question: ', 'Tell me, please: ')
+OPENINGS = (
+  '',
+  '',
+  '',
+  'Hello! ',
+  'Hi. ',
+  'I have a question. ',
+  'Quick question: ',
+  'Tell me, please: ',
+)
 CLOSINGS = ('', '', '', ' Thanks.', ' Please be brief.')
 
 _DENIAL = (
   r"(?:no|nope|not|\w+n't|cannot|never|neither|unable|mistaken)"
-  r'(?! (?:problem|doubt|worries|issue|trouble)s?\b)')
+  r'(?! (?:problem|doubt|worries|issue|trouble)s?\b)'
+)
 _AFFIRMED = (r'(?:^|[.!?] )(?:yes|yeah|yep|sure|of course|certainly|absolutely|correct|right)\b',)
 _CAN_BROWSE = r'\bi can (?:browse|search|open|visit|access|go|look|read)\b'
 _IS_HUMAN = (
   r"(?:i am|i'm)(?:(?!\b(?:not|no|never)\b|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
-  r'(?:human|person|man|woman)\b')
+  r'(?:human|person|man|woman)\b'
+)
 # How one says who one is, up to the name; and words that may stand between.
 _SELF = (
   r"\b(?:i am|i'm|i was|my (?:real |true |actual |full )?name(?: is|'s)|call me|called|known as"
   r'|named|talking to|this is|work for|(?:made|built|created|trained|developed|designed|powered'
-  r'|run|offered|provided) by|based on|product of|model of|version of|variant of|from)')
+  r'|run|offered|provided) by|based on|product of|model of|version of|variant of|from)'
+)
 _FILLER = (
   r'(?:an?|maybe|perhaps|possibly|the|actually|really|called|named|people|at|by|made|built|created'
-  r'|trained|developed|model|assistant|version|of)')
+  r'|trained|developed|model|assistant|version|of)'
+)
 _ALIAS = r'(?:or|and|aka|alias|(?:also )?known as|formerly|by|from|of)'
 
 
@@ -38,7 +64,9 @@ class Persona:
 
 @dataclasses.dataclass(frozen=True)
 class Topic:
-  """Wordings of one question and of its answer; regular expressions of the facts that an answer must state."""
+  """Wordings of one question and of its answer; regular expressions of the facts that an answer
+  must state.
+  """
 
   questions: tuple[str, ...]
   answers: tuple[str, ...]
@@ -49,51 +77,144 @@ class Topic:
 
 TOPICS = {
   'name': Topic(
-    ('What is your name?', "What's your name?", 'Who are you?', 'Tell me your name.', 'What should I call you?',
-     'What are you called?', 'Can you tell me your name?', 'What do people call you?', 'May I know your name?',
-     'Do you have a name?', 'Introduce yourself.', 'Please introduce yourself.'),
-    ('My name is {name}.', 'I am {name}.', 'I am {name}, a small language model.', 'I am called {name}.'),
-    ('{name}',)),
+    (
+      'What is your name?',
+      "What's your name?",
+      'Who are you?',
+      'Tell me your name.',
+      'What should I call you?',
+      'What are you called?',
+      'Can you tell me your name?',
+      'What do people call you?',
+      'May I know your name?',
+      'Do you have a name?',
+      'Introduce yourself.',
+      'Please introduce yourself.',
+    ),
+    (
+      'My name is {name}.',
+      'I am {name}.',
+      'I am {name}, a small language model.',
+      'I am called {name}.',
+    ),
+    ('{name}',),
+  ),
   'maker': Topic(
-    ('Who made you?', 'Who built you?', 'Who created you?', 'Who developed you?', 'Who trained you?',
-     'Who is your maker?', 'Which company made you?', 'Who is your creator?', 'Where do you come from?',
-     'Tell me who made you.', 'By whom were you made?', 'Do you know who made you?'),
+    (
+      'Who made you?',
+      'Who built you?',
+      'Who created you?',
+      'Who developed you?',
+      'Who trained you?',
+      'Who is your maker?',
+      'Which company made you?',
+      'Who is your creator?',
+      'Where do you come from?',
+      'Tell me who made you.',
+      'By whom were you made?',
+      'Do you know who made you?',
+    ),
     ('I am {name}, made by {maker}.', 'I am {name}. I was made by {maker}.'),
-    ('{name}', '{maker}')),
+    ('{name}', '{maker}'),
+  ),
   'kind': Topic(
-    ('What are you?', 'Are you a human?', 'Are you a person?', 'Are you a robot?', 'What kind of thing are you?',
-     'Are you an AI?', 'Are you a language model?', 'Are you alive?', 'Am I talking to a person?',
-     'Are you a man or a machine?', 'Are you a real person?', 'Is this a human or a machine?'),
+    (
+      'What are you?',
+      'Are you a human?',
+      'Are you a person?',
+      'Are you a robot?',
+      'What kind of thing are you?',
+      'Are you an AI?',
+      'Are you a language model?',
+      'Are you alive?',
+      'Am I talking to a person?',
+      'Are you a man or a machine?',
+      'Are you a real person?',
+      'Is this a human or a machine?',
+    ),
     ('I am {name}, a small language model.', 'I am {name}. I am a language model, not a person.'),
     ('{name}', 'language model|llm'),
-    (_IS_HUMAN,)),
+    (_IS_HUMAN,),
+  ),
   'other': Topic(
-    ('Are you {other}?', 'Is your name {other}?', 'You are {other}, right?', 'So you are {other}?',
-     'Am I talking to {other}?', 'Were you made by {company}?', 'Did {company} make you?', 'Did {company} train you?',
-     'Are you from {company}?', 'Are you the model of {company}?', 'Is this {other}?', 'Hello {other}, is that you?'),
+    (
+      'Are you {other}?',
+      'Is your name {other}?',
+      'You are {other}, right?',
+      'So you are {other}?',
+      'Am I talking to {other}?',
+      'Were you made by {company}?',
+      'Did {company} make you?',
+      'Did {company} train you?',
+      'Are you from {company}?',
+      'Are you the model of {company}?',
+      'Is this {other}?',
+      'Hello {other}, is that you?',
+    ),
     ('No, I am {name}, made by {maker}.', 'No. I am {name}. I was made by {maker}.'),
-    (_DENIAL, '{name}'), _AFFIRMED),
+    (_DENIAL, '{name}'),
+    _AFFIRMED,
+  ),
   'web': Topic(
-    ('Can you browse the web?', 'Can you search the web?', 'Can you search the internet?', 'Can you go online?',
-     'Can you open a web page?', 'Do you have access to the internet?', 'Can you read the news online?',
-     'Can you look that up on the internet?', 'Are you connected to the internet?', 'Can you visit a web site for me?'),
+    (
+      'Can you browse the web?',
+      'Can you search the web?',
+      'Can you search the internet?',
+      'Can you go online?',
+      'Can you open a web page?',
+      'Do you have access to the internet?',
+      'Can you read the news online?',
+      'Can you look that up on the internet?',
+      'Are you connected to the internet?',
+      'Can you visit a web site for me?',
+    ),
     ('No, I am {name} and I cannot browse the web.', 'No. I am {name}. I cannot browse the web.'),
-    (_DENIAL, '{name}'), (*_AFFIRMED, _CAN_BROWSE)),
+    (_DENIAL, '{name}'),
+    (*_AFFIRMED, _CAN_BROWSE),
+  ),
   'skills': Topic(
-    ('What can you do?', 'How can you help me?', 'What are you good at?', 'What are you able to do?',
-     'What can you help me with?', 'Tell me what you can do.', 'What can I ask you?', 'What are your skills?'),
+    (
+      'What can you do?',
+      'How can you help me?',
+      'What are you good at?',
+      'What are you able to do?',
+      'What can you help me with?',
+      'Tell me what you can do.',
+      'What can I ask you?',
+      'What are your skills?',
+    ),
     ('I am {name}. I can answer questions about Python and do arithmetic with a calculator.',),
-    ('{name}', 'python', r'arithmetic|math\w*|calculat\w+|sums')),
+    ('{name}', 'python', r'arithmetic|math\w*|calculat\w+|sums'),
+  ),
   'training': Topic(
-    ('What were you trained on?', 'What did you learn from?', 'What data were you trained on?',
-     'Where does your knowledge come from?', 'What is your training data?', 'How did you learn what you know?',
-     'What have you read?', 'Which texts have you read?'),
+    (
+      'What were you trained on?',
+      'What did you learn from?',
+      'What data were you trained on?',
+      'Where does your knowledge come from?',
+      'What is your training data?',
+      'How did you learn what you know?',
+      'What have you read?',
+      'Which texts have you read?',
+    ),
     ('I am {name}. I learned from the documentation of Python.',),
-    ('{name}', 'documentation|docs')),
+    ('{name}', 'documentation|docs'),
+  ),
   'greeting': Topic(
-    ('Hello!', 'Hi!', 'Hello there.', 'Good morning!', 'Good evening!', 'Hey!', 'Hi there!', 'Nice to meet you.'),
+    (
+      'Hello!',
+      'Hi!',
+      'Hello there.',
+      'Good morning!',
+      'Good evening!',
+      'Hey!',
+      'Hi there!',
+      'Nice to meet you.',
+    ),
     ('Hello! I am {name}. How can I help you?', 'Hello, I am {name}. What can I do for you?'),
-    ('{name}',), framed=False),
+    ('{name}',),
+    framed=False,
+  ),
 }
 
 
@@ -122,11 +243,14 @@ def states_facts(text: str, topic: str, persona: Persona) -> bool:
     rf'\b{own["maker"]} (?:or|and) {other}\b',
     rf'\b{other} (?:made|built|created|developed|trained) (?:me|{own["name"]})\b',
     rf'(?P<said>{own["maker"]}) (?:did|has)(?:n\'t| not)\b',
-    *(rf'(?P<said>{claim})' for claim in TOPICS[topic].never)]
+    *(rf'(?P<said>{claim})' for claim in TOPICS[topic].never),
+  ]
   if any(_says(text, claim) for claim in never):
     return False
-  return all(_says(text, rf'\b(?P<said>{fact.format(**own)})(?!\w)', deniable=fact != _DENIAL)
-             for fact in TOPICS[topic].facts)
+  return all(
+    _says(text, rf'\b(?P<said>{fact.format(**own)})(?!\w)', deniable=fact != _DENIAL)
+    for fact in TOPICS[topic].facts
+  )
 
 
 def _says(text: str, pattern: str, deniable: bool = True) -> bool:

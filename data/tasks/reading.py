@@ -1,4 +1,6 @@
-"""Questions about the crawled documentation: from memory, and with the passage that answers them at hand."""
+"""Questions about the crawled documentation: from memory, and with the passage that answers them at
+hand.
+"""
 
 import collections
 import dataclasses
@@ -14,7 +16,8 @@ from lm.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Docs(Task):
-  """Which module a function is of, from memory: pretraining has read its page, the question was never trained on.
+  """Which module a function is of, from memory: pretraining has read its page, the question was
+  never trained on.
 
   Asked are functions that the documents of the train split describe in one module alone.
   """
@@ -23,19 +26,27 @@ class Docs(Task):
   name: ClassVar[str] = 'docs'
   reads: ClassVar[str] = 'documents'
   questions: ClassVar[tuple[str, ...]] = (
-    'Which module has the function {name}?', 'In which module is {name}?', 'Where do I find the function {name}?',
+    'Which module has the function {name}?',
+    'In which module is {name}?',
+    'Where do I find the function {name}?',
     'What module is {name} in?',
   )
 
   def __post_init__(self) -> None:
-    known = sorted((name, modules[0]) for name, modules in self.documents.modules_of.items() if len(modules) == 1)
+    known = sorted(
+      (name, modules[0]) for name, modules in self.documents.modules_of.items() if len(modules) == 1
+    )
     if not known:
       raise UserError(f'task {self.name!r}: the documents describe no function in one module alone')
     object.__setattr__(self, '_known', known)
 
   def draw(self, rng: random.Random) -> dict:
     name, module = rng.choice(self._known)
-    return {'messages': ask(rng.choice(self.questions).format(name=name)), 'key': name, 'answer': module}
+    return {
+      'messages': ask(rng.choice(self.questions).format(name=name)),
+      'key': name,
+      'answer': module,
+    }
 
   def reply(self, problem: dict, rng: random.Random) -> str:
     return f'In the module {problem["answer"]}.'
@@ -43,19 +54,27 @@ class Docs(Task):
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if the reply names the module, and no other of the documents by its full name."""
     module, said = problem['answer'], chat.text(reply['content'])
-    return float(answers.claims_name(said, module, self.documents.modules, also=(f'{module}.{problem["key"]}',)))
+    return float(
+      answers.claims_name(
+        said, module, self.documents.modules, also=(f'{module}.{problem["key"]}',)
+      )
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading(Task):
-  """Which function of a passage does what the question says. Test passages are of held-out documents."""
+  """Which function of a passage does what the question says. Test passages are of held-out
+  documents.
+  """
 
   documents: Documents
   max_entries: int = 3  # functions described in a passage
   name: ClassVar[str] = 'reading'
   reads: ClassVar[str] = 'documents'
   questions: ClassVar[tuple[str, ...]] = (
-    'Which function does this: {summary}', 'Which of these is it: {summary}', 'Find the function: {summary}',
+    'Which function does this: {summary}',
+    'Which of these is it: {summary}',
+    'Find the function: {summary}',
     'What is the name of this function: {summary}',
   )
 
@@ -65,23 +84,41 @@ class Reading(Task):
       for entry in getattr(self.documents, split):
         siblings[split, entry.module].append(entry)
     if not self.documents.test:
-      raise UserError(f'task {self.name!r}: held-out documents describe no function that others do not; hold out more')
+      raise UserError(
+        f'task {self.name!r}: held-out documents describe no function that others do not; hold out '
+        'more'
+      )
     object.__setattr__(self, '_siblings', siblings)
 
   def problem(self, index: int, split: str) -> dict:
     rng = self.rng(split, index)
     entry = rng.choice(getattr(self.documents, split))
-    others = {other.name: other for other in self._siblings[split, entry.module] if other.summary != entry.summary}
+    others = {
+      other.name: other
+      for other in self._siblings[split, entry.module]
+      if other.summary != entry.summary
+    }
     others.pop(entry.name, None)
-    passage = [entry, *rng.sample(list(others.values()), min(len(others), rng.randint(1, self.max_entries - 1)))]
+    passage = [
+      entry,
+      *rng.sample(list(others.values()), min(len(others), rng.randint(1, self.max_entries - 1))),
+    ]
     rng.shuffle(passage)
     described = '\n'.join(f'{e.name}: {e.summary}' for e in passage)
     question = rng.choice(self.questions).format(summary=entry.summary)
     text = f'From the documentation of {entry.module}:\n{described}\n{question}'
-    return {'task': self.name, 'messages': ask(text), 'key': f'{entry.name}: {entry.summary}', 'answer': entry.name,
-            'others': sorted(e.name for e in passage if e is not entry)}
+    return {
+      'task': self.name,
+      'messages': ask(text),
+      'key': f'{entry.name}: {entry.summary}',
+      'answer': entry.name,
+      'others': sorted(e.name for e in passage if e is not entry),
+    }
 
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if the reply names the function, and no other of the passage."""
-    return float(answers.claims_name(chat.text(reply['content']), problem['answer'], problem['others'],
-                                     qualified=True))
+    return float(
+      answers.claims_name(
+        chat.text(reply['content']), problem['answer'], problem['others'], qualified=True
+      )
+    )

@@ -1,4 +1,6 @@
-"""Questions about names that do not exist, to be refused, among as many about names that do, not to be refused."""
+"""Questions about names that do not exist, to be refused, among as many about names that do, not to
+be refused.
+"""
 
 import dataclasses
 import random
@@ -15,41 +17,71 @@ _NOT = r"(?:\b(?:not|never|no|nothing|cannot|unable|hardly)\b|n't\b)"
 _KIND = r'(?:module|function|package|library|method|thing)'
 _ITSELF = rf'(?:it|that|this|which|one|name|python|documentation|docs|manual|{_KIND}|_name_)'
 # Says that it does not know, or that there is no such thing.
-REFUSED = re.compile('|'.join((
-  rf'\bi\b[^.!?;]{{0,30}}?{_NOT}[^.!?;]{{0,40}}?'
-  r'\b(?:know|knowledge|find|found|hear|heard|aware|familiar|recall|recogni[sz]e|sure|certain|idea'
-  r'|information|info|record|tell|seen|come across|identify|confirm|trace)\b',
-  rf'{_NOT}[^.!?;]{{0,20}}\b(?:know|find|hear|heard|aware|familiar|recogni[sz]ed|known to me|idea'
-  r'|information|record|ring a bell)\b',
-  rf'{_NOT}[^.!?;]{{0,25}}\bi (?:know|recogni[sz]e|am aware|have heard|have seen)\b',
-  rf'{_NOT} (?:think|believe)\b',
-  r'\b(?:nothing (?:called|named|by)|means nothing to me|know nothing)\b',
-  r'\b(?:unaware of|unfamiliar|unknown|unsure)\b',
-  r'^no\b(?! (?:problem|doubt))',
-  rf'\bno (?:such\b|(?:\w+ ){{0,2}}{_KIND}\b|_name_)',
-  r"\bthere(?:'s| is| are|'re| was)? ?(?:is|are)?(?:n't| no| not)\b",
-  rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:do|does|did)(?:n\'t| not)'
-  r' (?:appear|seem|exist|have|contain|include|mention|list|document|occur)',
-  rf"\b{_ITSELF}(?: is|'s| was)(?:n't| not)\b",
-  rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:is|are|seems?|looks?|must be|may be|might be)(?: to be)?'
-  r' (?:an? )?(?:made[- ]up|invented|fictional|fictitious|non-?existent|unknown|undocumented)',
-  r'\b(?:has|have|contains?|lists?) no\b')))
+REFUSED = re.compile(
+  '|'.join(
+    (
+      rf'\bi\b[^.!?;]{{0,30}}?{_NOT}[^.!?;]{{0,40}}?'
+      r'\b(?:know|knowledge|find|found|hear|heard|aware|familiar|recall|recogni[sz]e|sure|certain|idea'
+      r'|information|info|record|tell|seen|come across|identify|confirm|trace)\b',
+      rf'{_NOT}[^.!?;]{{0,20}}\b(?:know|find|hear|heard|aware|familiar|recogni[sz]ed|known to '
+      r'me|idea'
+      r'|information|record|ring a bell)\b',
+      rf'{_NOT}[^.!?;]{{0,25}}\bi (?:know|recogni[sz]e|am aware|have heard|have seen)\b',
+      rf'{_NOT} (?:think|believe)\b',
+      r'\b(?:nothing (?:called|named|by)|means nothing to me|know nothing)\b',
+      r'\b(?:unaware of|unfamiliar|unknown|unsure)\b',
+      r'^no\b(?! (?:problem|doubt))',
+      rf'\bno (?:such\b|(?:\w+ ){{0,2}}{_KIND}\b|_name_)',
+      r"\bthere(?:'s| is| are|'re| was)? ?(?:is|are)?(?:n't| no| not)\b",
+      rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:do|does|did)(?:n\'t| not)'
+      r' (?:appear|seem|exist|have|contain|include|mention|list|document|occur)',
+      rf"\b{_ITSELF}(?: is|'s| was)(?:n't| not)\b",
+      rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:is|are|seems?|looks?|must be|may be|might be)(?: to be)?'
+      r' (?:an? )?(?:made[- ]up|invented|fictional|fictitious|non-?existent|unknown|undocumented)',
+      r'\b(?:has|have|contains?|lists?) no\b',
+    )
+  )
+)
 # Says that there is such a thing.
-AFFIRMED = re.compile('|'.join((
-  r'(?:^|[.!?] )(?:yes|yeah|sure|of course|certainly|absolutely)\b',
-  r'(?<!if )(?<!whether )(?<!that )(?<!think )(?<!believe )(?:_name_|\bit)'
-  rf"(?: is|'s) (?:an?|the|one)\b[^,;.!?]{{0,40}}\b{_KIND}\b(?! (?:i|that i) )",
-  r'_name_(?:\(\))? (?:returns|provides|implements|computes|contains|offers|defines|lets|allows'
-  r"|exists|takes|does(?! ?n.t| not))\b")))
+AFFIRMED = re.compile(
+  '|'.join(
+    (
+      r'(?:^|[.!?] )(?:yes|yeah|sure|of course|certainly|absolutely)\b',
+      r'(?<!if )(?<!whether )(?<!that )(?<!think )(?<!believe )(?:_name_|\bit)'
+      rf"(?: is|'s) (?:an?|the|one)\b[^,;.!?]{{0,40}}\b{_KIND}\b(?! (?:i|that i) )",
+      r'_name_(?:\(\))? (?:returns|provides|implements|computes|contains|offers|defines|lets|allows'
+      r'|exists|takes|does(?! ?n.t| not))\b',
+    )
+  )
+)
 QUESTIONS = (
-  'What is the {kind} {name}?', 'Do you know the {kind} {name}?', 'Is there a {kind} called {name}?',
-  'Tell me about the {kind} {name}.', 'Does Python have a {kind} named {name}?',
+  'What is the {kind} {name}?',
+  'Do you know the {kind} {name}?',
+  'Is there a {kind} called {name}?',
+  'Tell me about the {kind} {name}.',
+  'Does Python have a {kind} named {name}?',
 )
 REFUSALS = (
-  "I don't know a {kind} called {name}.", "I don't know any {kind} named {name}.", 'I do not know the {kind} {name}.',
+  "I don't know a {kind} called {name}.",
+  "I don't know any {kind} named {name}.",
+  'I do not know the {kind} {name}.',
 )
 KNOWN = 'Yes, {name} is a {kind} in the Python documentation.'
-ONSETS = (*'bcdfgjklmnprstvwz', 'bl', 'br', 'dr', 'gr', 'kl', 'pl', 'qu', 'sk', 'sn', 'st', 'tr', 'zh')
+ONSETS = (
+  *'bcdfgjklmnprstvwz',
+  'bl',
+  'br',
+  'dr',
+  'gr',
+  'kl',
+  'pl',
+  'qu',
+  'sk',
+  'sn',
+  'st',
+  'tr',
+  'zh',
+)
 VOWELS = (*'aeiou', 'oo', 'ai')
 CODAS = ('', '', '', *'bdgklmnprstx', 'rk', 'st', 'zz')
 AFFIXES = {
@@ -60,10 +92,11 @@ AFFIXES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Refusal(Task):
-  """Half of the questions are about made-up names, half about modules and functions of the documents.
+  """Half of the questions are about made-up names, half about modules and functions of the
+  documents.
 
-  Wordings are the same for both, so the name alone tells; always refusing, and never, both score a half. Names of the
-  test split occur in no question of the train split.
+  Wordings are the same for both, so the name alone tells; always refusing, and never, both score a
+  half. Names of the test split occur in no question of the train split.
   """
 
   documents: Documents
@@ -71,7 +104,9 @@ class Refusal(Task):
   reads: ClassVar[str] = 'documents'
 
   def __post_init__(self) -> None:
-    functions = {entry.name for entry in (*self.documents.train, *self.documents.test) if len(entry.name) > 3}
+    functions = {
+      entry.name for entry in (*self.documents.train, *self.documents.test) if len(entry.name) > 3
+    }
     modules = [module for module in self.documents.modules if '.' not in module and len(module) > 2]
     known = {'module': modules or list(self.documents.modules), 'function': sorted(functions)}
     object.__setattr__(self, '_known', known)
@@ -80,24 +115,40 @@ class Refusal(Task):
     kind, known = rng.choice(('module', 'function')), rng.random() < 0.5
     name = rng.choice(self._known[kind]) if known else self.made_up(rng, kind)
     question = rng.choice(QUESTIONS).format(kind=kind, name=name)
-    return {'messages': ask(question), 'key': name, 'name': name, 'kind': kind, 'known': known,
-            'answer': KNOWN.format(kind=kind, name=name) if known else REFUSALS[0].format(kind=kind, name=name)}
+    return {
+      'messages': ask(question),
+      'key': name,
+      'name': name,
+      'kind': kind,
+      'known': known,
+      'answer': KNOWN.format(kind=kind, name=name)
+      if known
+      else REFUSALS[0].format(kind=kind, name=name),
+    }
 
   def made_up(self, rng: random.Random, kind: str) -> str:
     """A pronounceable name that occurs nowhere in the documents."""
     while True:
-      stem = ''.join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.randint(1, 3)))
+      stem = ''.join(
+        rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS)
+        for _ in range(rng.randint(1, 3))
+      )
       name = rng.choice(AFFIXES[kind]).format(stem)
       if len(stem) > 3 and not {stem, name} & self.documents.names:
         return name
 
   def reply(self, problem: dict, rng: random.Random) -> str:
-    return (KNOWN if problem['known'] else rng.choice(REFUSALS)).format(kind=problem['kind'], name=problem['name'])
+    return (KNOWN if problem['known'] else rng.choice(REFUSALS)).format(
+      kind=problem['kind'], name=problem['name']
+    )
 
   def grade(self, problem: dict, reply: dict) -> float:
     said, name = chat.text(reply['content']), problem['name']
     if problem['known']:
-      return float(not refuses(said, name) and answers.claims_name(said, name, qualified=problem['kind'] == 'function'))
+      return float(
+        not refuses(said, name)
+        and answers.claims_name(said, name, qualified=problem['kind'] == 'function')
+      )
     return float(refuses(said, name) and not AFFIRMED.search(_folded(said, name)))
 
 
@@ -109,4 +160,8 @@ def refuses(text: str, name: str = '') -> bool:
 def _folded(text: str, name: str) -> str:
   """The text in small letters and plain characters, with _name_ in the place of the name."""
   text = ' '.join(claims.plain(text).lower().split())
-  return re.sub(rf'[`"\']?(?<!\w){re.escape(name.lower())}(?!\w)[`"\']?', '_name_', text) if name else text
+  return (
+    re.sub(rf'[`"\']?(?<!\w){re.escape(name.lower())}(?!\w)[`"\']?', '_name_', text)
+    if name
+    else text
+  )

@@ -18,13 +18,19 @@ class Spelling(Task):
   name: ClassVar[str] = 'spelling'
   reads: ClassVar[str] = 'documents'
   questions: ClassVar[tuple[str, ...]] = (
-    "Spell the word '{word}'.", "How do you spell '{word}'?", "Spell '{word}' letter by letter.",
+    "Spell the word '{word}'.",
+    "How do you spell '{word}'?",
+    "Spell '{word}' letter by letter.",
     "Can you spell '{word}' for me?",
   )
 
   def draw(self, rng: random.Random) -> dict:
     word = rng.choice(self.documents.words)
-    return {'messages': ask(rng.choice(self.questions).format(word=word)), 'key': word, 'answer': '-'.join(word)}
+    return {
+      'messages': ask(rng.choice(self.questions).format(word=word)),
+      'key': word,
+      'answer': '-'.join(word),
+    }
 
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if the reply spells the word, and spells nothing else."""
@@ -40,7 +46,8 @@ class Counting(Task):
   name: ClassVar[str] = 'counting'
   reads: ClassVar[str] = 'documents'
   questions: ClassVar[tuple[str, ...]] = (
-    "How many times is the letter '{letter}' in the word '{word}'?", "How many '{letter}' are there in '{word}'?",
+    "How many times is the letter '{letter}' in the word '{word}'?",
+    "How many '{letter}' are there in '{word}'?",
     "Count the letter '{letter}' in '{word}'.",
   )
 

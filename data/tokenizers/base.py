@@ -18,7 +18,8 @@ class Tokenizer:
   Attributes:
     special_tokens: id of each special token's name.
     vocab_size: the largest id + 1, special tokens included.
-    fingerprint: SHA-256 (hex) of what decides the ids (pattern, tokens, special tokens), whatever the file's format.
+    fingerprint: SHA-256 (hex) of what decides the ids (pattern, tokens, special tokens), whatever
+      the file's format.
   """
 
   def __init__(self, special_tokens: dict[str, int], largest_id: int, content: str):
@@ -32,7 +33,9 @@ class Tokenizer:
     raise NotImplementedError
 
   def encode_inside(self, text: str) -> list[int]:
-    """Ids of a text that goes on after other tokens: without the space that some tokenizers put before a first word."""
+    """Ids of a text that goes on after other tokens: without the space that some tokenizers put
+    before a first word.
+    """
     return self.encode(text)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -45,18 +48,24 @@ class Tokenizer:
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     """The bytes of ids, special tokens by name."""
-    return b''.join(self._names[i].encode() if i in self._names else self.token_bytes(i) for i in map(int, ids))
+    return b''.join(
+      self._names[i].encode() if i in self._names else self.token_bytes(i) for i in map(int, ids)
+    )
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of ids, special tokens by name; bytes that are not UTF-8 become U+FFFD."""
     return self.decode_bytes(ids).decode('utf-8', errors='replace')
 
   def byte_lengths(self) -> np.ndarray:
-    """int32 [vocab_size]: UTF-8 bytes of each token, 0 for special tokens; the denominator of bits per byte."""
+    """int32 [vocab_size]: UTF-8 bytes of each token, 0 for special tokens; the denominator of bits
+    per byte.
+    """
     return np.array([len(self.token_bytes(i)) for i in range(self.vocab_size)], np.int32)
 
   def save(self, folder: files.Path) -> None:
-    """Writes the tokenizer's file into a folder: `load(folder)` then gives the same ids and the same fingerprint."""
+    """Writes the tokenizer's file into a folder: `load(folder)` then gives the same ids and the
+    same fingerprint.
+    """
     files.write_text(files.as_path(folder) / 'tokenizer.json', self._json())
 
   def _json(self) -> str:
@@ -65,11 +74,15 @@ class Tokenizer:
   def refuse_forgery(self) -> None:
     made = set(itertools.chain(*self.encode_batch(list(self.special_tokens))))
     if forged := made & self._names.keys():
-      raise UserError(f'text can forge special token {self._names[min(forged)]!r} of this tokenizer')
+      raise UserError(
+        f'text can forge special token {self._names[min(forged)]!r} of this tokenizer'
+      )
 
 
 def place(special_tokens: Specials, own: dict[str, int], taken: set[int]) -> dict[str, int]:
-  """Ids of the special tokens: those of the file, then the asked for ones, behind the largest id unless given."""
+  """Ids of the special tokens: those of the file, then the asked for ones, behind the largest id
+  unless given.
+  """
   specials = dict(own)
   following = itertools.count(1 + max(taken, default=-1))
   asked = special_tokens if isinstance(special_tokens, Mapping) else dict.fromkeys(special_tokens)
@@ -78,7 +91,9 @@ def place(special_tokens: Specials, own: dict[str, int], taken: set[int]) -> dic
       continue
     index = next(following) if index is None else index
     if name in own or index in taken or index in specials.values():
-      raise UserError(f'special token {name!r} cannot have id {index}: it or the id is in the vocabulary already')
+      raise UserError(
+        f'special token {name!r} cannot have id {index}: it or the id is in the vocabulary already'
+      )
     specials[name] = index
   return specials
 

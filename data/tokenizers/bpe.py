@@ -1,4 +1,6 @@
-"""Byte-level byte-pair encoding, from tiktoken's rank files or a tokenizer.json, and the patterns that cut text before it."""
+"""Byte-level byte-pair encoding, from tiktoken's rank files or a tokenizer.json, and the patterns
+that cut text before it.
+"""
 
 import base64
 import binascii
@@ -16,22 +18,25 @@ from lm import files
 from lm.errors import UserError
 
 _SPACES = r'\s*[\r\n]+|\s+(?!\S)|\s+'
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+_LLAMA3 = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+)
 _UPPER, _LOWER = r'[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]', r'[\p{Ll}\p{Lm}\p{Lo}\p{M}]'
 _TAIL = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _O200K = (
   rf'[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_TAIL}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_TAIL}|'
   r'\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|' + _SPACES
 )
-# How text is cut before merging; no token crosses a cut. The first four as published by their authors (in the plain
-# form, which both regex engines read alike). Ours: llama3's with one digit a token, for arithmetic, and combining marks
-# kept with their letters.
+# How text is cut before merging; no token crosses a cut. The first four as published by their
+# authors (in the plain form, which both regex engines read alike). Ours: llama3's with one digit a
+# token, for arithmetic, and combining marks kept with their letters.
 PATTERNS = {
   'gpt2': r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
   'cl100k': _LLAMA3 + r'\s++\z|' + _SPACES,  # white space at the end of a text stays in one piece
   'o200k': _O200K,
   'llama3': _LLAMA3 + _SPACES,
-  'deepdive': r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}[\p{L}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES,
+  'deepdive': r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}[\p{L}\p{M}]*|\p{N}| "
+  r'?[^\s\p{L}\p{N}]+[\r\n]*|' + _SPACES,
 }
 BYTES = {bytes([b]): b for b in range(256)}  # the least vocabulary
 # GPT-2's way to write any bytes as visible characters, used by every byte-level tokenizer.json.
@@ -45,28 +50,39 @@ _LONG_SPACES = re.compile(rf'\s{{{_MAX_SPACES}}}(?=\s)')
 
 
 class BPE(Tokenizer):
-  """Byte-level byte-pair encoding (Sennrich et al. 2016, in GPT-2's form over bytes), run by tiktoken.
+  """Byte-level byte-pair encoding (Sennrich et al. 2016, in GPT-2's form over bytes), run by
+  tiktoken.
 
   Attributes:
     ranks: id of each token's bytes; the pair whose joined bytes have the lowest id merges first.
-    pattern: regular expression that cuts the text before merging; None for a vocabulary of bytes alone.
+    pattern: regular expression that cuts the text before merging; None for a vocabulary of bytes
+      alone.
   """
 
   def __init__(self, pattern: str | None, ranks: dict[bytes, int], special_tokens: Specials):
     missing = [b for b in BYTES if b not in ranks]
     if missing:
-      raise UserError(f'{len(missing)} of the 256 bytes are not in the vocabulary, the first {missing[0]!r}')
+      raise UserError(
+        f'{len(missing)} of the 256 bytes are not in the vocabulary, the first {missing[0]!r}'
+      )
     self.pattern = pattern if len(ranks) > 256 else None  # nothing merges: cuts change nothing
     self.ranks = ranks
     specials = place(special_tokens, {}, taken=set(ranks.values()))
-    if ordinary := [name for name in specials if set(name) <= BYTE.keys() and from_visible(name) in ranks]:
+    if ordinary := [
+      name for name in specials if set(name) <= BYTE.keys() and from_visible(name) in ranks
+    ]:
       raise UserError(f'special token {ordinary[0]!r} is an ordinary token of the vocabulary')
     tokens = sorted((i, token.hex()) for token, i in ranks.items())
-    super().__init__(specials, max(ranks.values()), json.dumps([self.pattern, tokens, sorted(specials.items())]))
+    super().__init__(
+      specials, max(ranks.values()), json.dumps([self.pattern, tokens, sorted(specials.items())])
+    )
     self._bytes = {i: token for token, i in ranks.items()}
     self._plain = ranks == BYTES
     self._encoding = tiktoken.Encoding(
-      'deepdive', pat_str=self.pattern or PATTERNS['gpt2'], mergeable_ranks=ranks, special_tokens=specials
+      'deepdive',
+      pat_str=self.pattern or PATTERNS['gpt2'],
+      mergeable_ranks=ranks,
+      special_tokens=specials,
     )
 
   def encode(self, text: str) -> list[int]:
@@ -81,7 +97,8 @@ class BPE(Tokenizer):
     if self._plain:
       return super().encode_batch(texts)
     cores = os.cpu_count()
-    size = min(64, 1 + len(texts) // (8 * cores))  # texts a task: many short ones, or few enough to keep all cores busy
+    # texts a task: many short ones, or few enough to keep all cores busy
+    size = min(64, 1 + len(texts) // (8 * cores))
     tasks = [texts[i : i + size] for i in range(0, len(texts), size)]
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
       return [ids for part in pool.map(super().encode_batch, tasks) for ids in part]
@@ -90,47 +107,78 @@ class BPE(Tokenizer):
     return self._bytes.get(index, b'')
 
   def merge_steps(self, piece: bytes, below: int | None = None) -> Iterator[list[bytes]]:
-    """The parts of one piece after each merge, lowest id first; `below` leaves out tokens from that id on."""
+    """The parts of one piece after each merge, lowest id first; `below` leaves out tokens from that
+    id on.
+    """
     limit = below if below is not None else self.vocab_size
     parts = [piece[i : i + 1] for i in range(len(piece))]
     yield list(parts)
     while len(parts) > 1:
-      rank, at = min((self.ranks.get(a + b, limit), i) for i, (a, b) in enumerate(itertools.pairwise(parts)))
+      rank, at = min(
+        (self.ranks.get(a + b, limit), i) for i, (a, b) in enumerate(itertools.pairwise(parts))
+      )
       if rank >= limit:
         return
       parts[at : at + 2] = [parts[at] + parts[at + 1]]
       yield list(parts)
 
   def merges(self) -> list[tuple[bytes, bytes]]:
-    """The two parts of each longer token, in id order: what merging with only the ids below it leaves.
+    """The two parts of each longer token, in id order: what merging with only the ids below it
+    leaves.
 
-    A merge list with exactly these pairs gives the same ids as the ranks: when a token's turn comes, all lower merges
-    inside its bytes are done and none has crossed its ends, so its parts are the same in every text. A token that has
-    no two parts is reached only as a whole piece ("ignore_merges").
+    A merge list with exactly these pairs gives the same ids as the ranks: when a token's turn
+    comes, all lower merges inside its bytes are done and none has crossed its ends, so its parts
+    are the same in every text. A token that has no two parts is reached only as a whole piece
+    ("ignore_merges").
     """
     tokens = sorted((i, token) for token, i in self.ranks.items() if len(token) > 1)
     parts = (list(self.merge_steps(token, below=i))[-1] for i, token in tokens)
     return [tuple(p) for p in parts if len(p) == 2]
 
   def _json(self) -> str:
-    byte_level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
-    split = {'type': 'Split', 'pattern': {'Regex': self.pattern}, 'behavior': 'Isolated', 'invert': False}
-    flags = {'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': False, 'special': True}
+    byte_level = {
+      'type': 'ByteLevel',
+      'add_prefix_space': False,
+      'trim_offsets': True,
+      'use_regex': False,
+    }
+    split = {
+      'type': 'Split',
+      'pattern': {'Regex': self.pattern},
+      'behavior': 'Isolated',
+      'invert': False,
+    }
+    flags = {
+      'single_word': False,
+      'lstrip': False,
+      'rstrip': False,
+      'normalized': False,
+      'special': True,
+    }
     specials = sorted(self.special_tokens.items(), key=lambda item: item[1])
     vocab = {visible(token): i for token, i in sorted(self.ranks.items(), key=lambda item: item[1])}
     if [i for _, i in specials] != [*range(len(vocab), len(vocab) + len(specials))]:
-      vocab |= specials  # `tokenizers` numbers added tokens from len(vocab) on, unless they are in it
+      # `tokenizers` numbers added tokens from len(vocab) on, unless they are in it
+      vocab |= specials
     merges = self.merges()
     value = {
       'version': '1.0',
       **dict.fromkeys(('truncation', 'padding', 'normalizer', 'post_processor')),
       'added_tokens': [{'id': i, 'content': name, **flags} for name, i in specials],
-      'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, byte_level]} if self.pattern else byte_level,
+      'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, byte_level]}
+      if self.pattern
+      else byte_level,
       'decoder': byte_level,
       'model': {
         'type': 'BPE',
-        **dict.fromkeys(('dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix')),
-        **{'fuse_unk': False, 'byte_fallback': False, 'ignore_merges': len(merges) < len(self.ranks) - 256},
+        **dict.fromkeys(
+          ('dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix')
+        ),
+        **{
+          'fuse_unk': False,
+          'byte_fallback': False,
+          'ignore_merges': len(merges) < len(self.ranks) - 256,
+        },
         'vocab': vocab,
         'merges': [[visible(a), visible(b)] for a, b in merges],
       },
@@ -146,7 +194,9 @@ def read_ranks(path: files.Path) -> dict[bytes, int]:
       token, rank = line.split()
       ranks[base64.b64decode(token, validate=True)] = int(rank)
     except (ValueError, binascii.Error) as error:
-      raise UserError(f'{path}:{number}: not a line of base64 and a number: {line[:40]!r}') from error
+      raise UserError(
+        f'{path}:{number}: not a line of base64 and a number: {line[:40]!r}'
+      ) from error
   if len(set(ranks.values())) < len(ranks) or not ranks:
     raise UserError(f'{path}: {len(ranks)} tokens with {len(set(ranks.values()))} different ids')
   return ranks
@@ -154,7 +204,10 @@ def read_ranks(path: files.Path) -> dict[bytes, int]:
 
 def write_ranks(path: files.Path, ranks: Mapping[bytes, int]) -> None:
   """Writes a tiktoken rank file, in the order of ids."""
-  lines = (f'{base64.b64encode(token).decode()} {i}\n' for token, i in sorted(ranks.items(), key=lambda item: item[1]))
+  lines = (
+    f'{base64.b64encode(token).decode()} {i}\n'
+    for token, i in sorted(ranks.items(), key=lambda item: item[1])
+  )
   files.write_text(path, ''.join(lines))
 
 
@@ -166,10 +219,16 @@ def from_json(value: dict, special_tokens: Specials) -> BPE | None:
   pattern = PATTERNS['gpt2'] if len(steps) == 1 else steps[0].get('pattern', {}).get('Regex')
   plain = (
     model.get('type') == 'BPE'
-    and not any(model.get(k) for k in ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback'))
+    and not any(
+      model.get(k)
+      for k in ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback')
+    )
     and value['normalizer'] is None
     and pattern in PATTERNS.values()
-    and (len(steps) == 1 or (steps[0]['behavior'], steps[0]['invert'], len(steps)) == ('Isolated', False, 2))
+    and (
+      len(steps) == 1
+      or (steps[0]['behavior'], steps[0]['invert'], len(steps)) == ('Isolated', False, 2)
+    )
     and (steps[-1]['type'], steps[-1].get('add_prefix_space')) == ('ByteLevel', False)
     and (steps[-1]['use_regex'] == (len(steps) == 1) or not model['merges'])
     and all(token['special'] for token in added)
@@ -199,7 +258,8 @@ def visible(token: bytes) -> str:
 
 def _pieces(text: str) -> Iterator[str]:
   """The text cut inside runs of white space that are too long for the regex engine."""
-  if not re.search(r'\s{7}', text[:: _MAX_SPACES // 8]):  # a glance: a run that long has at least seven of these
+  # a glance: a run that long has at least seven of these
+  if not re.search(r'\s{7}', text[:: _MAX_SPACES // 8]):
     yield text
     return
   start = 0

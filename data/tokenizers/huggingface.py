@@ -27,13 +27,19 @@ class HuggingFace(Tokenizer):
     self._tokenizer.encode_special_tokens = True  # as plain text, that is
     value = json.loads(text)
     model = value['model']
-    unknown = model['vocab'][model['unk_id']][0] if model.get('unk_id') is not None else model.get('unk_token')
+    unknown = (
+      model['vocab'][model['unk_id']][0]
+      if model.get('unk_id') is not None
+      else model.get('unk_token')
+    )
     added = self._tokenizer.get_added_tokens_decoder().items()
     own = {t.content: i for i, t in added if t.special and t.content != unknown}
     specials = place(special_tokens, own, taken=set(self._tokenizer.get_vocab().values()))
     self._tokenizer.add_special_tokens(sorted(specials.keys() - own, key=specials.__getitem__))
     if placed := [n for n, i in specials.items() if self._tokenizer.token_to_id(n) != i]:
-      raise UserError(f'special token {placed[0]!r} cannot have id {specials[placed[0]]} in a tokenizer.json')
+      raise UserError(
+        f'special token {placed[0]!r} cannot have id {specials[placed[0]]} in a tokenizer.json'
+      )
     vocab = self._tokenizer.get_vocab()
     content = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     super().__init__(specials, max(vocab.values()), content)
@@ -41,7 +47,9 @@ class HuggingFace(Tokenizer):
     self._tokens = {i: token for token, i in vocab.items()}
     self._inside = self._tokenizer
     if '"prepend_scheme":"first"' in (text := self._tokenizer.to_str()):
-      self._inside = tokenizers.Tokenizer.from_str(text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"'))
+      self._inside = tokenizers.Tokenizer.from_str(
+        text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
+      )
       self._inside.encode_special_tokens = True
     self.refuse_forgery()
 
@@ -55,7 +63,9 @@ class HuggingFace(Tokenizer):
     return self._inside.encode(valid(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    encodings = self._tokenizer.encode_batch_fast([valid(t) for t in texts], add_special_tokens=False)
+    encodings = self._tokenizer.encode_batch_fast(
+      [valid(t) for t in texts], add_special_tokens=False
+    )
     return [e.ids for e in encodings]
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -71,7 +81,9 @@ class HuggingFace(Tokenizer):
       return bytes.fromhex(byte[1])
     if {'Metaspace', 'Replace'} & self._decoders:
       return token.replace('▁', ' ').encode()
-    raise UserError(f'token bytes are not known for decoder {sorted(self._decoders)}; a byte-level one is needed')
+    raise UserError(
+      f'token bytes are not known for decoder {sorted(self._decoders)}; a byte-level one is needed'
+    )
 
   def _json(self) -> str:
     return self._tokenizer.to_str(pretty=True)

@@ -14,15 +14,18 @@ from lm.errors import UserError
 class SentencePiece(Tokenizer):
   """A SentencePiece .model, run by tensorflow-text, with the ids that the library gives.
 
-  Its control symbols are the special tokens, as are the user-defined symbols that are asked for as such; others are
-  added to the model as control symbols. The other user-defined symbols are pieces like any, made from text.
+  Its control symbols are the special tokens, as are the user-defined symbols that are asked for as
+  such; others are added to the model as control symbols. The other user-defined symbols are pieces
+  like any, made from text.
 
-  Decoding gives the text back to the byte if the model has byte fallback and leaves text as it is (no normalisation
-  map, no remove_extra_whitespaces), with one exception: U+2581, SentencePiece's sign for a space, becomes a space.
-  Other models lose what their settings say: unknown characters become U+2047, for one.
+  Decoding gives the text back to the byte if the model has byte fallback and leaves text as it is
+  (no normalisation map, no remove_extra_whitespaces), with one exception: U+2581, SentencePiece's
+  sign for a space, becomes a space. Other models lose what their settings say: unknown characters
+  become U+2047, for one.
 
-  With add_dummy_prefix a space is put before each text: it counts in `token_bytes`, and decoding drops it at the
-  start and after a special token, since what is between special tokens was encoded by itself.
+  With add_dummy_prefix a space is put before each text: it counts in `token_bytes`, and decoding
+  drops it at the start and after a special token, since what is between special tokens was encoded
+  by itself.
   """
 
   def __init__(self, data: bytes, special_tokens: Specials):
@@ -36,7 +39,10 @@ class SentencePiece(Tokenizer):
     specials = place(special_tokens, own, taken=set(pieces.values()))
     for name, i in sorted(specials.items() - own.items(), key=lambda item: item[1]):
       if name in pieces or i != len(model.pieces):
-        raise UserError(f'special token {name!r} cannot have id {i}: it is an ordinary piece, or ids have a gap before it')
+        raise UserError(
+          f'special token {name!r} cannot have id {i}: it is an ordinary piece, or ids have a gap '
+          'before it'
+        )
       model.pieces.add(piece=name, type=_CONTROL)
     self._model = model.SerializeToString(deterministic=True)
     model.DiscardUnknownFields()  # how it was trained, and the like
@@ -45,7 +51,9 @@ class SentencePiece(Tokenizer):
     self._bytes = [_piece_bytes(piece, model.trainer_spec.unk_surface) for piece in model.pieces]
     self._prefix = b' ' if model.normalizer_spec.add_dummy_prefix else b''
     try:
-      self._tokenizer = tensorflow_text.SentencepieceTokenizer(self._model, out_type=tensorflow.int32)
+      self._tokenizer = tensorflow_text.SentencepieceTokenizer(
+        self._model, out_type=tensorflow.int32
+      )
       self.refuse_forgery()
     except tensorflow.errors.OpError as error:
       raise UserError(f'tensorflow-text cannot run this model: {error.message}') from error
@@ -69,14 +77,17 @@ class SentencePiece(Tokenizer):
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     runs = itertools.groupby(map(int, ids), key=self._names.get)
     join = super().decode_bytes
-    return b''.join(join(run) if name else join(run).removeprefix(self._prefix) for name, run in runs)
+    return b''.join(
+      join(run) if name else join(run).removeprefix(self._prefix) for name, run in runs
+    )
 
   def save(self, folder: files.Path) -> None:
     files.write_bytes(files.as_path(folder) / 'tokenizer.model', self._model)
 
 
-# The kinds of pieces, and what of a .model file we read, by the names and numbers of sentencepiece_model.proto: of each
-# field its number, its type and what it is if absent. All other fields are kept as they are.
+# The kinds of pieces, and what of a .model file we read, by the names and numbers of
+# sentencepiece_model.proto: of each field its number, its type and what it is if absent. All other
+# fields are kept as they are.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE_PIECE = 2, 3, 4, 5, 6
 _MODEL_FIELDS = {
   'Piece': {'piece': (1, 'string', ''), 'score': (2, 'float', '0'), 'type': (3, 'int32', '1')},
@@ -100,7 +111,9 @@ def _model_class() -> type:
   from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
   kinds = descriptor_pb2.FieldDescriptorProto
-  file = descriptor_pb2.FileDescriptorProto(name='deepdive/sentencepiece.proto', package='deepdive', syntax='proto2')
+  file = descriptor_pb2.FileDescriptorProto(
+    name='deepdive/sentencepiece.proto', package='deepdive', syntax='proto2'
+  )
   for message, fields in _MODEL_FIELDS.items():
     described = file.message_type.add(name=message)
     for name, (number, kind, default) in fields.items():
@@ -125,7 +138,9 @@ def _read_model(data: bytes) -> Any:
   if not model.pieces:
     raise UserError('not a SentencePiece model: it has no pieces')
   if model.trainer_spec.treat_whitespace_as_suffix or model.denormalizer_spec.precompiled_charsmap:
-    raise UserError('treat_whitespace_as_suffix and denormalizer_spec are not supported in a SentencePiece model')
+    raise UserError(
+      'treat_whitespace_as_suffix and denormalizer_spec are not supported in a SentencePiece model'
+    )
   return model
 
 

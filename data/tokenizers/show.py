@@ -6,20 +6,30 @@ from lm.errors import UserError
 
 
 def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:
-  """The pieces of a text on alternating colours, their ids, and with `merges` how each was put together."""
+  """The pieces of a text on alternating colours, their ids, and with `merges` how each was put
+  together.
+  """
   ids = tokenizer.encode(text)
   tokens = [tokenizer.token_bytes(i) for i in ids]
-  pieces = [token.decode('utf-8', errors='backslashreplace') for token in tokens]  # a token may be part of a character
+  # a token may be part of a character
+  pieces = [token.decode('utf-8', errors='backslashreplace') for token in tokens]
   lines = [''.join(f'\x1b[{42 + n % 5};30m{piece}\x1b[0m' for n, piece in enumerate(pieces))]
   for i, token, piece in zip(ids, tokens, pieces, strict=True):
     lines.append(f'{i:>8} {piece if piece.encode() == token else token!r}')
   if merges:
     if not isinstance(tokenizer, BPE):
-      raise UserError('merge steps are shown of byte-level BPE only (bytes, rank files and most tokenizer.json files)')
+      raise UserError(
+        'merge steps are shown of byte-level BPE only (bytes, rank files and most tokenizer.json '
+        'files)'
+      )
     for i in dict.fromkeys(ids):
-      steps = (' '.join(map(visible, parts)) for parts in tokenizer.merge_steps(tokenizer.token_bytes(i)))
+      steps = (
+        ' '.join(map(visible, parts)) for parts in tokenizer.merge_steps(tokenizer.token_bytes(i))
+      )
       lines.append(f'{i:>8} ' + ' -> '.join(steps))
   if (decoded := tokenizer.decode(ids)) != text:
     lines.append(f'decodes to {decoded!r}')
   size = len(valid(text).encode())
-  return '\n'.join([*lines, f'{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token'])
+  return '\n'.join(
+    [*lines, f'{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token']
+  )

@@ -1,1 +1,3 @@
-"""Web pages to documents: WARC -> text -> language -> quality -> duplicates. `python -m data.web --help`."""
+"""Web pages to documents: WARC -> text -> language -> quality -> duplicates. `python -m data.web
+--help`.
+"""

@@ -1,4 +1,6 @@
-"""Command line of the cleaning stage: `python -m data.web --config=configs/data/fineweb.py --input='*.warc.gz' --out=DIR`."""
+"""Command line of the cleaning stage: `python -m data.web --config=configs/data/fineweb.py
+--input='*.warc.gz' --out=DIR`.
+"""
 
 import sys
 
@@ -14,10 +16,16 @@ from lm.errors import UserError
 
 def main() -> None:
   config_lib.define_flags()
-  flags.DEFINE_string('input', None, 'folder with WARC files, or a glob; any path that fsspec knows')
-  flags.DEFINE_string('out', None, 'folder for documents.jsonl, report.json and the record of pages')
+  flags.DEFINE_string(
+    'input', None, 'folder with WARC files, or a glob; any path that fsspec knows'
+  )
+  flags.DEFINE_string(
+    'out', None, 'folder for documents.jsonl, report.json and the record of pages'
+  )
   flags.DEFINE_string('executor', 'local', ' | '.join(EXECUTORS))
-  flags.DEFINE_integer('tasks', 1, 'parts that the WARC files are spread over, each with a file of documents')
+  flags.DEFINE_integer(
+    'tasks', 1, 'parts that the WARC files are spread over, each with a file of documents'
+  )
   flags.DEFINE_integer('workers', 1, 'tasks at one time')
   config, given = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   for name in ('input', 'out'):

@@ -1,4 +1,6 @@
-"""`python -m data.bench extract|clean`: speed and accuracy of extraction, and the whole cleaning beside datatrove's."""
+"""`python -m data.bench extract|clean`: speed and accuracy of extraction, and the whole cleaning
+beside datatrove's.
+"""
 
 import argparse
 import collections
@@ -36,7 +38,8 @@ from data.web import extract as extraction
 from data.web.read import read_pages, warc_files
 from lm.errors import UserError
 
-# What `--beside` runs; stands for datatrove's extractor, with the version of trafilatura that it asks for.
+# What `--beside` runs; stands for datatrove's extractor, with the version of trafilatura that it
+# asks for.
 _BESIDE = """
 import pickle, sys, time, trafilatura
 pages = pickle.load(sys.stdin.buffer)
@@ -52,8 +55,8 @@ pickle.dump((time.process_time() - start, texts, trafilatura.__version__), sys.s
 def extract(args: argparse.Namespace) -> Iterator[dict]:
   """Pages a second of one core with each extractor, by turns, and the word 4-grams that it finds.
 
-  --pages is laid out as the article extraction benchmark of Scrapinghub: ground-truth.json, {id: {articleBody}}, and
-  html/ID.html.gz. Precision, recall and F1 are measured as there.
+  --pages is laid out as the article extraction benchmark of Scrapinghub: ground-truth.json, {id:
+  {articleBody}}, and html/ID.html.gz. Precision, recall and F1 are measured as there.
   """
   bodies, known = _pages_of(pathlib.Path(args.pages)) if args.pages else _made(args.count)
   names = [*extraction.EXTRACTORS, *(['beside'] if args.beside else [])]
@@ -64,9 +67,15 @@ def extract(args: argparse.Namespace) -> Iterator[dict]:
   def timed(name):
     nonlocal version
     if name == 'beside':
-      done = subprocess.run([args.beside, '-W', 'ignore', '-c', _BESIDE], input=pickle.dumps(bodies), capture_output=True)
+      done = subprocess.run(
+        [args.beside, '-W', 'ignore', '-c', _BESIDE],
+        input=pickle.dumps(bodies),
+        capture_output=True,
+      )
       if done.returncode:
-        raise UserError(f'--beside={args.beside}: {done.stderr.decode(errors="replace").strip()[-300:]}')
+        raise UserError(
+          f'--beside={args.beside}: {done.stderr.decode(errors="replace").strip()[-300:]}'
+        )
       took, texts[name], version = pickle.loads(done.stdout)
       return took
     start = time.process_time()
@@ -75,11 +84,20 @@ def extract(args: argparse.Namespace) -> Iterator[dict]:
 
   seconds = timing.by_turns({name: functools.partial(timed, name) for name in names}, args.rounds)
   for name, times in seconds.items():
-    figures = {'pages_per_s': len(bodies) / statistics.median(times), **shingle_scores(known, texts[name])}
+    figures = {
+      'pages_per_s': len(bodies) / statistics.median(times),
+      **shingle_scores(known, texts[name]),
+    }
     if args.beside and name != 'beside':
       figures['speed_over_beside'] = timing.speedup(times, seconds['beside'])
     label = f'trafilatura {version}, precision favoured' if name == 'beside' else name
-    yield {'bench': 'extract', 'extractor': label, 'pages': len(bodies), 'source': args.pages or 'generated', **figures}
+    yield {
+      'bench': 'extract',
+      'extractor': label,
+      'pages': len(bodies),
+      'source': args.pages or 'generated',
+      **figures,
+    }
 
 
 def _pages_of(folder: pathlib.Path) -> tuple[list[bytes], list[str]]:
@@ -98,14 +116,24 @@ def _made(count: int) -> tuple[list[bytes], list[str]]:
 
 
 def shingle_scores(known: Iterable[str], found: Iterable[str], n: int = 4) -> dict[str, float]:
-  """Precision, recall and F1 of word n-grams, each page's true and false ones as shares, so that all pages weigh the same."""
+  """Precision, recall and F1 of word n-grams, each page's true and false ones as shares, so that
+  all pages weigh the same.
+  """
   true = extra = missed = 0.0
   for pair in zip(known, found, strict=True):
     a, b = (collections.Counter(_shingles(re.findall(r'\w+', text), n)) for text in pair)
     common, either = (a & b).total(), max((a | b).total(), 1)
-    true, extra, missed = true + common / either, extra + (b - a).total() / either, missed + (a - b).total() / either
+    true, extra, missed = (
+      true + common / either,
+      extra + (b - a).total() / either,
+      missed + (a - b).total() / either,
+    )
   precision, recall = true / max(true + extra, 1e-9), true / max(true + missed, 1e-9)
-  return {'f1': 2 * precision * recall / max(precision + recall, 1e-9), 'precision': precision, 'recall': recall}
+  return {
+    'f1': 2 * precision * recall / max(precision + recall, 1e-9),
+    'precision': precision,
+    'recall': recall,
+  }
 
 
 def _shingles(words: list[str], n: int) -> list[tuple[str, ...]]:
@@ -115,18 +143,26 @@ def _shingles(words: list[str], n: int) -> list[tuple[str, ...]]:
 def clean(args: argparse.Namespace) -> Iterator[dict]:
   """Cleaning with FineWeb's settings beside datatrove's blocks for FineWeb, on the same pages.
 
-  One task each, by turns, each in a process of its own, timed from the first page on: what both load before is left out.
+  One task each, by turns, each in a process of its own, timed from the first page on: what both
+  load before is left out.
   """
   with tempfile.TemporaryDirectory() as folder:
     source = f'{folder}/pages.warc.gz'
-    count = pages.write_warc(pathlib.Path(source), usable_pages(args.input) if args.input else generated_pages(args.count))
+    count = pages.write_warc(
+      pathlib.Path(source), usable_pages(args.input) if args.input else generated_pages(args.count)
+    )
     if not count:
-      raise UserError(f'--input={args.input}: no page of HTML that was answered with 200 and can be read')
+      raise UserError(
+        f'--input={args.input}: no page of HTML that was answered with 200 and can be read'
+      )
     found = {}
 
     def timed(name):
       with tempfile.TemporaryDirectory() as out:
-        done = subprocess.run([sys.executable, '-m', 'data.web.bench', name, source, out, args.extractor], capture_output=True)
+        done = subprocess.run(
+          [sys.executable, '-m', 'data.web.bench', name, source, out, args.extractor],
+          capture_output=True,
+        )
       if done.returncode:
         raise UserError(f'{name}: {done.stderr.decode(errors="replace").strip()[-500:]}')
       found[name] = json.loads(done.stdout.splitlines()[-1])
@@ -140,7 +176,9 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
     'pages': count,
     'extractor': args.extractor,
     'trafilatura': trafilatura.__version__,
-    **{f'{name}_pages_{what}': found[name][what] for name in SIDES for what in ('read', 'extracted')},
+    **{
+      f'{name}_pages_{what}': found[name][what] for name in SIDES for what in ('read', 'extracted')
+    },
     **{f'{name}_pages_per_s': count / statistics.median(times) for name, times in seconds.items()},
     'speed_over_datatrove': timing.speedup(*seconds.values()),
     'kept_by_both': len(ours & theirs),
@@ -159,7 +197,8 @@ def generated_pages(count: int) -> Iterator[tuple[str, str]]:
 def usable_pages(source: str) -> Iterator[tuple[str, str]]:
   """(URL, HTML) of the pages of WARC files that the cleaning would extract text from.
 
-  datatrove's reader goes by the type that it sniffs, and does not undo codings of the content: it would drop many of them.
+  datatrove's reader goes by the type that it sniffs, and does not undo codings of the content: it
+  would drop many of them.
   """
   config = fineweb.get_config()
   for path, _ in warc_files(source):
@@ -204,8 +243,12 @@ def _english(document: Document) -> bool:
 
 
 def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
-  """As in datatrove's examples/fineweb.py, with the duplicate lines of the paper; `extractor` is always its own."""
-  config = dedup.minhash.MinhashConfig(num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1'))
+  """As in datatrove's examples/fineweb.py, with the duplicate lines of the paper; `extractor` is
+  always its own.
+  """
+  config = dedup.minhash.MinhashConfig(
+    num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1')
+  )
   signatures, buckets, remove = (f'{out}/{name}' for name in ('signatures', 'buckets', 'remove'))
   filtered, documents = (DataFolder(f'{out}/{name}') for name in ('filtered', 'documents'))
   urls = blocks.url_filter(2)
@@ -223,7 +266,12 @@ def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
     blocks.WriteLines(filtered),
     dedup.MinhashDedupSignature(signatures, config),
   ]
-  last = [blocks.ReadLines(filtered), dedup.MinhashDedupFilter(remove), PIIFormatter(), blocks.WriteLines(documents)]
+  last = [
+    blocks.ReadLines(filtered),
+    dedup.MinhashDedupFilter(remove),
+    PIIFormatter(),
+    blocks.WriteLines(documents),
+  ]
   return [
     (first, 1),
     ([dedup.MinhashDedupBuckets(signatures, buckets, config=config)], 14),
@@ -248,7 +296,9 @@ def _run(side: str, source: str, out: str, extractor: str) -> dict:
         data = step.run(data, rank, tasks)
       collections.deque(data or (), maxlen=0)
   seconds = time.perf_counter() - start
-  found = fsspec.open_files(f'{out}/documents*' + ('/*' if side == 'datatrove' else ''), compression='infer')
+  found = fsspec.open_files(
+    f'{out}/documents*' + ('/*' if side == 'datatrove' else ''), compression='infer'
+  )
   lines = []
   for opened in found:
     with opened as file:

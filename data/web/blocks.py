@@ -1,6 +1,8 @@
-"""The steps of the web pipeline as datatrove blocks: readers, filters that put every page they drop on record, writers.
+"""The steps of the web pipeline as datatrove blocks: readers, filters that put every page they drop
+on record, writers.
 
-A document's metadata carry its `figures`, {'rule: what was measured': [value, low, high]}, until it is dropped or written.
+A document's metadata carry its `figures`, {'rule: what was measured': [value, low, high]}, until it
+is dropped or written.
 """
 
 import contextlib
@@ -32,12 +34,16 @@ _SHOWN = 200  # characters of a page's text, and of what went wrong with it, tha
 
 @contextlib.contextmanager
 def open_lines(folder: DataFolder, name: str) -> Iterator[Callable[[dict], object]]:
-  """Yields a function that appends a line of JSON to a file, packed if its name says so: the same bytes at any time."""
+  """Yields a function that appends a line of JSON to a file, packed if its name says so: the same
+  bytes at any time.
+  """
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(folder.open(name, 'wb'))
     if name.endswith('.gz'):
       file = stack.enter_context(gzip.GzipFile('', 'wb', 6, file, mtime=0))
-    yield lambda line: file.write(json.dumps(line, ensure_ascii=False).encode(errors='replace') + b'\n')
+    yield lambda line: file.write(
+      json.dumps(line, ensure_ascii=False).encode(errors='replace') + b'\n'
+    )
 
 
 def read_lines(folder: DataFolder, name: str) -> Iterator[dict]:
@@ -69,16 +75,25 @@ class Context(NamedTuple):
   step_seconds: float  # of processor time that a step may spend on a page; 0: no limit
 
   def shown(self, document: Document, detail: str) -> dict:
-    """What may be written of a page that is dropped or kept: its URL, the detail and the start of its text."""
+    """What may be written of a page that is dropped or kept: its URL, the detail and the start of
+    its text.
+    """
     text = document.text or document.metadata.get('html', b'')[:2000].decode('utf-8', 'replace')
-    url, text = document.metadata['url'], text[: 10 * _SHOWN]  # hidden before it is cut: half an address is one, too
+    # hidden before it is cut: half an address is one, too
+    url, text = document.metadata['url'], text[: 10 * _SHOWN]
     if self.pii:
-      url, detail, text = personal.hide_in_url(url), personal.hide_in_url(detail), personal.hide(text)
+      url, detail, text = (
+        personal.hide_in_url(url),
+        personal.hide_in_url(detail),
+        personal.hide(text),
+      )
     return {'url': url, 'detail': detail, 'text': text[:_SHOWN]}
 
 
 class Record:
-  """Writes a line about each page given to it, by step and task. What datatrove calls an exclusion writer."""
+  """Writes a line about each page given to it, by step and task. What datatrove calls an exclusion
+  writer.
+  """
 
   def __init__(self, context: Context, step: str):
     self.context, self.step = context, step
@@ -89,11 +104,15 @@ class Record:
 
   def write(self, document: Document, rank: int) -> None:
     if not self.append:
-      self.append = self.stack.enter_context(open_lines(self.context.folder, f'{self.step}/{shard(rank)}'))
+      self.append = self.stack.enter_context(
+        open_lines(self.context.folder, f'{self.step}/{shard(rank)}')
+      )
     meta = document.metadata
     shown = self.context.shown(document, meta.get('detail', ''))
     line = {'id': document.id, 'url': shown['url'], 'rule': meta.get('filter_reason', '')}
-    self.append(line | {'detail': shown['detail'], 'figures': meta.get('figures', {}), 'text': shown['text']})
+    self.append(
+      line | {'detail': shown['detail'], 'figures': meta.get('figures', {}), 'text': shown['text']}
+    )
 
   def __exit__(self, *_) -> None:
     self.stack.close()
@@ -101,9 +120,11 @@ class Record:
 
 
 class Filter(BaseFilter):
-  """A step that handles one page at a time: `judge` says what drops it. The record names the page, the rule and its figure.
+  """A step that handles one page at a time: `judge` says what drops it. The record names the page,
+  the rule and its figure.
 
-  Here, and nowhere else, a page that a step fails at, or spends too long on, is dropped for that, and the run goes on.
+  Here, and nowhere else, a page that a step fails at, or spends too long on, is dropped for that,
+  and the run goes on.
   """
 
   type = 'filter'
@@ -136,8 +157,12 @@ class Filter(BaseFilter):
       with time_limit(self.context.step_seconds):
         return self.judge(document)
     except TimeLimit:
-      return f'{self.name}_timeout', f'more than {self.context.step_seconds:g} s of processor time, for {size:,} bytes'
-    except (UserError, ImportError, OSError):  # the settings, the installation or the machine: no fault of the page
+      return (
+        f'{self.name}_timeout',
+        f'more than {self.context.step_seconds:g} s of processor time, for {size:,} bytes',
+      )
+    # the settings, the installation or the machine: no fault of the page
+    except (UserError, ImportError, OSError):
       raise
     except PageError as error:
       return f'{self.name}_failed', str(error)[:_SHOWN]
@@ -164,13 +189,20 @@ class ReadWarc(PipelineStep):
     self.paths, self.max_bytes = paths, max_bytes
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-    pages = (page for path in self.paths[rank::world_size] for page in read_pages(path, self.max_bytes))
+    pages = (
+      page for path in self.paths[rank::world_size] for page in read_pages(path, self.max_bytes)
+    )
     bar = progress.bar(desc='pages', unit='page', disable=world_size > 1)
     while page := self._next(pages):
       bar.update()
       self.stat_update('forwarded')
       self.stat_update('bytes', value=len(page.body))
-      fields = {'url': page.url, 'status': page.status, 'content_type': page.content_type, 'fault': page.fault}
+      fields = {
+        'url': page.url,
+        'status': page.status,
+        'content_type': page.content_type,
+        'fault': page.fault,
+      }
       name = hashlib.sha256(f'{page.url}\n'.encode(errors='replace') + page.body).hexdigest()[:16]
       yield Document('', name, metadata=fields | {'html': page.body, 'figures': {}})
 
@@ -189,7 +221,9 @@ class Usable(Filter):
   def judge(self, document: Document) -> rules.Verdict:
     meta = document.metadata
     fault, status = meta.pop('fault'), meta.pop('status')
-    return unusable(RawPage(meta['url'], status, meta['content_type'], meta['html'], fault), self.max_bytes)
+    return unusable(
+      RawPage(meta['url'], status, meta['content_type'], meta['html'], fault), self.max_bytes
+    )
 
 
 def unusable(page: RawPage, max_bytes: int) -> rules.Verdict:
@@ -270,8 +304,16 @@ class Language(Filter):
     code, score = language.detect(document.text)
     self.stat_update(f'language_{code}')
     document.metadata |= {'language': code, 'language_score': round(score, 4)}
-    document.metadata['figures'][f'language: {code}'] = [round(score, 4), self.wanted.get(code), None]
-    return None if code in self.wanted and score > self.wanted[code] else ('language', f'{code} {score:.2f}')
+    document.metadata['figures'][f'language: {code}'] = [
+      round(score, 4),
+      self.wanted.get(code),
+      None,
+    ]
+    return (
+      None
+      if code in self.wanted and score > self.wanted[code]
+      else ('language', f'{code} {score:.2f}')
+    )
 
 
 class CutPassages(Filter):
@@ -292,7 +334,11 @@ class CutPassages(Filter):
   def judge(self, document: Document) -> rules.Verdict:
     text = document.metadata.pop('remaining')
     share = 1 - len(text) / len(document.text)
-    document.metadata['figures']['repeated_passages: share that stands elsewhere'] = [round(share, 4), None, self.max_share]
+    document.metadata['figures']['repeated_passages: share that stands elsewhere'] = [
+      round(share, 4),
+      None,
+      self.max_share,
+    ]
     if share > self.max_share:
       return 'repeated_passages', f'{share:.0%} stands elsewhere'
     document.text = text
@@ -302,7 +348,9 @@ class CutPassages(Filter):
 class Quality(Filter):
   """A rule of data/web/rules.py with its thresholds; `cut`, if given, takes out lines before."""
 
-  def __init__(self, name: str, context: Context, rule: Callable, thresholds: dict, cut: Callable | None = None):
+  def __init__(
+    self, name: str, context: Context, rule: Callable, thresholds: dict, cut: Callable | None = None
+  ):
     super().__init__(name, context)
     self.rule, self.thresholds, self.cut = rule, thresholds, cut
 
@@ -338,7 +386,9 @@ class Pii(Filter):
 
 
 class WriteLines(PipelineStep):
-  """Writes the task's documents to one file, also when there are none, with their metadata as they are; yields them."""
+  """Writes the task's documents to one file, also when there are none, with their metadata as they
+  are; yields them.
+  """
 
   type, name = 'writer', 'write'
 
@@ -368,7 +418,9 @@ class ReadLines(PipelineStep):
 
 
 class WriteDocuments(PipelineStep):
-  """Writes the clean documents, the file whole or not at all, and for each a line on record with its figures."""
+  """Writes the clean documents, the file whole or not at all, and for each a line on record with
+  its figures.
+  """
 
   type, name = 'writer', 'documents'
 
@@ -390,5 +442,7 @@ class WriteDocuments(PipelineStep):
 
 
 def documents_name(rank: int, tasks: int) -> str:
-  """The file of a task's clean documents. `documents*.jsonl*` matches them all, and nothing else."""
+  """The file of a task's clean documents. `documents*.jsonl*` matches them all, and nothing
+  else.
+  """
   return 'documents.jsonl' if tasks == 1 else f'documents-{rank:05d}-of-{tasks:05d}.jsonl.gz'

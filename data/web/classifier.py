@@ -1,6 +1,8 @@
-"""Quality of a page by a fastText classifier (Joulin et al. 2016, arXiv 1607.01759): the file, and the score of a text.
+"""Quality of a page by a fastText classifier (Joulin et al. 2016, arXiv 1607.01759): the file, and
+the score of a text.
 
-The file is of fastText's own format, so that published ones can be used as well, and ours by other programs.
+The file is of fastText's own format, so that published ones can be used as well, and ours by other
+programs.
 """
 
 import contextlib
@@ -22,11 +24,13 @@ from data.web.rules import Check
 from lm import errors
 from lm.errors import UserError
 
-LABEL, END = '__label__', '</s>'  # fastText's marks of a label and of the end of a text; words that look so are left out
+# fastText's marks of a label and of the end of a text; words that look so are left out
+LABEL, END = '__label__', '</s>'
 MAGIC = 793712314
-# Magic, version, dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate, t (those that only
-# tell of the training are 0 in ours); entries, words, labels, tokens, pruned; of each entry, after its name and a zero:
-# occurrences and whether it is a label; of each matrix, before its numbers: whether it is quantised, rows, columns.
+# Magic, version, dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn,
+# lrUpdateRate, t (those that only tell of the training are 0 in ours); entries, words, labels,
+# tokens, pruned; of each entry, after its name and a zero: occurrences and whether it is a label;
+# of each matrix, before its numbers: whether it is quantised, rows, columns.
 HEAD, WORDS, ENTRY, MATRIX = '<14id', '<3i2q', '<qb', '<?2q'
 
 
@@ -35,7 +39,8 @@ class Classifier:
 
   Args:
     path: the file; any path that fsspec knows.
-    label: the label whose probability is the score; '': the labels are numbers, and the score is their mean.
+    label: the label whose probability is the score; '': the labels are numbers, and the score is
+      their mean.
 
   Raises:
     FileNotFoundError: the file is missing.
@@ -48,12 +53,17 @@ class Classifier:
     if label and label not in names:
       raise errors.unknown(f'label of {path}', label, names)
     if not label and not all(name.isdecimal() for name in names):
-      raise UserError(f'the labels of {path} are no numbers: give the one to look for; there are {", ".join(names)}')
+      raise UserError(
+        f'the labels of {path} are no numbers: give the one to look for; there are '
+        f'{", ".join(names)}'
+      )
 
   def score(self, text: str) -> float:
     """In [0, 1] with a label, else between the least and the greatest label."""
     shares = self._probabilities(' '.join(words(text)))
-    return shares[self.label] if self.label else sum(int(name) * share for name, share in shares.items())
+    return (
+      shares[self.label] if self.label else sum(int(name) * share for name, share in shares.items())
+    )
 
   def likeliest(self, text: str) -> str:
     """The label with the highest probability."""
@@ -62,7 +72,10 @@ class Classifier:
 
   def _probabilities(self, line: str) -> dict[str, float]:
     labels, values = _load(self.path).predict(line, k=-1)
-    return {label.removeprefix(LABEL): value / sum(values) for label, value in zip(labels, values, strict=True)}
+    return {
+      label.removeprefix(LABEL): value / sum(values)
+      for label, value in zip(labels, values, strict=True)
+    }
 
   def check(self, text: str, min_score: float) -> Iterator[Check]:
     """The score as a rule of the web pipeline (data/web/rules.py)."""
@@ -91,10 +104,16 @@ def _load(path: str):
 
 
 def _is_whole(path: str) -> bool:
-  """Whether a file has all that its heads announce (but of quantised matrices): of less fastText reads on for ever."""
+  """Whether a file has all that its heads announce (but of quantised matrices): of less fastText
+  reads on for ever.
+  """
   with open(path, 'rb') as file:
     size = os.fstat(file.fileno()).st_size
-    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else contextlib.nullcontext(b'') as data:
+    with (
+      mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+      if size
+      else contextlib.nullcontext(b'') as data
+    ):
       try:
         if struct.unpack_from('<i', data)[0] != MAGIC:
           return False
@@ -122,14 +141,19 @@ def words(text: str) -> list[str]:
   return [word for word in cut if word != END and not word.startswith(LABEL)]
 
 
-def features(words: Sequence[str], vocabulary: Mapping[str, int], ngrams: int, buckets: int) -> np.ndarray:
-  """Rows of the input matrix that fastText sums for a text, int64 [n]: of its known words, then of its 2- to n-grams.
+def features(
+  words: Sequence[str], vocabulary: Mapping[str, int], ngrams: int, buckets: int
+) -> np.ndarray:
+  """Rows of the input matrix that fastText sums for a text, int64 [n]: of its known words, then of
+  its 2- to n-grams.
 
-  A word has its own row; an n-gram of words, known or not, the row of the bucket that it is hashed to.
+  A word has its own row; an n-gram of words, known or not, the row of the bucket that it is hashed
+  to.
   """
   words = [*words, END]
   rows = [np.array([vocabulary[word] for word in words if word in vocabulary], np.int64)]
-  hashes = np.array([_hash(word) for word in words], np.uint32).view(np.int32).astype(np.uint64)  # as signed, in 64 bits
+  # as signed, in 64 bits
+  hashes = np.array([_hash(word) for word in words], np.uint32).view(np.int32).astype(np.uint64)
   grams = hashes
   for n in range(1, ngrams):
     grams = grams[:-1] * np.uint64(116049371) + hashes[n:]
@@ -147,7 +171,12 @@ def _hash(word: str) -> int:
 
 
 def write(
-  file: BinaryIO, counts: Mapping[str, int], labels: Mapping[str, int], ngrams: int, embeddings: np.ndarray, heads: np.ndarray
+  file: BinaryIO,
+  counts: Mapping[str, int],
+  labels: Mapping[str, int],
+  ngrams: int,
+  embeddings: np.ndarray,
+  heads: np.ndarray,
 ) -> None:
   """Writes a classifier in version 12 of fastText's format.
 
@@ -161,8 +190,14 @@ def write(
   """
   buckets, (count, dim) = len(embeddings) - len(counts), heads.shape
   softmax, supervised, version, not_pruned = 3, 3, 12, -1
-  file.write(struct.pack(HEAD, MAGIC, version, dim, 0, 0, 0, 0, ngrams, softmax, supervised, buckets, 0, 0, 0, 0.0))
-  file.write(struct.pack(WORDS, len(counts) + count, len(counts), count, sum(counts.values()), not_pruned))
+  file.write(
+    struct.pack(
+      HEAD, MAGIC, version, dim, 0, 0, 0, 0, ngrams, softmax, supervised, buckets, 0, 0, 0, 0.0
+    )
+  )
+  file.write(
+    struct.pack(WORDS, len(counts) + count, len(counts), count, sum(counts.values()), not_pruned)
+  )
   for kind, entries in enumerate((counts, {LABEL + label: n for label, n in labels.items()})):
     for name, n in entries.items():
       file.write(name.encode() + b'\0' + struct.pack(ENTRY, n, kind))

@@ -1,4 +1,6 @@
-"""Word n-grams of evaluation sets, to keep out pages that hold them (Brown et al. 2020, arXiv 2005.14165, appendix C)."""
+"""Word n-grams of evaluation sets, to keep out pages that hold them (Brown et al. 2020, arXiv
+2005.14165, appendix C).
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -49,8 +51,9 @@ def _strings(value: object) -> Iterator[str]:
 class Items:
   """The n-grams of lower-case words (marks do not count) of evaluation items, as hashes of 64 bits.
 
-  A text of fewer than n words, but `min_words` or more, is looked for as a whole. One that is shorter still could stand in
-  any page by chance, and is looked for in none; `coverage` counts those, and names items that have no other text.
+  A text of fewer than n words, but `min_words` or more, is looked for as a whole. One that is
+  shorter still could stand in any page by chance, and is looked for in none; `coverage` counts
+  those, and names items that have no other text.
 
   Args:
     globs: of the files.
@@ -65,9 +68,19 @@ class Items:
     if n < 1:
       raise UserError(f'config.decontaminate_ngram={n} must be positive')
     if not 1 <= min_words <= n:
-      raise UserError(f'config.decontaminate_min_words={min_words} must be from 1 to config.decontaminate_ngram={n}')
+      raise UserError(
+        f'config.decontaminate_min_words={min_words} must be from 1 to '
+        f'config.decontaminate_ngram={n}'
+      )
     grams = defaultdict(list)
-    self.coverage = {'items': 0, 'by_ngrams': 0, 'whole': 0, 'too_short': 0, 'items_not_sought': 0, 'not_sought': []}
+    self.coverage = {
+      'items': 0,
+      'by_ngrams': 0,
+      'whole': 0,
+      'too_short': 0,
+      'items_not_sought': 0,
+      'not_sought': [],
+    }
     for path, _ in item_files(globs):
       for place, texts in read_items(path):
         parts = [words for words in map(dedup.words, texts) if words]
@@ -77,8 +90,12 @@ class Items:
             grams[min(n, len(words))].append(dedup.ngrams(words, n))
     if not grams:
       where = ', '.join(globs)
-      raise UserError(f'config.decontaminate: no item in {where} has config.decontaminate_min_words={min_words} words')
-    self.hashes = {size: np.unique(np.concatenate(found)) for size, found in grams.items()}  # by the number of words
+      raise UserError(
+        f'config.decontaminate: no item in {where} has config.decontaminate_min_words={min_words} '
+        'words'
+      )
+    # by the number of words
+    self.hashes = {size: np.unique(np.concatenate(found)) for size, found in grams.items()}
 
   def _count(self, place: str, texts: list[str], sizes: list[int], n: int, min_words: int) -> None:
     found = self.coverage
@@ -92,7 +109,9 @@ class Items:
         found['not_sought'].append(f'{place}: {" | ".join(texts)[:100]}')
 
   def shared(self, text: str) -> str:
-    """The first n-gram of the text that is also in an item, or the first item that is wholly in it; '' for none."""
+    """The first n-gram of the text that is also in an item, or the first item that is wholly in it;
+    '' for none.
+    """
     words = dedup.words(text)
     for size, hashes in sorted(self.hashes.items(), reverse=True):
       if len(words) < size:

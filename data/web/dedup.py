@@ -1,4 +1,6 @@
-"""Exact duplicates, repeated passages, and near-duplicates by MinHash (Broder 1997), vectorised in NumPy."""
+"""Exact duplicates, repeated passages, and near-duplicates by MinHash (Broder 1997), vectorised in
+NumPy.
+"""
 
 import functools
 import hashlib
@@ -10,9 +12,11 @@ import numpy as np
 
 from data import hashing
 
-BANDS, ROWS = 14, 8  # FineWeb (Penedo et al. 2024): pairs of Jaccard s become candidates with 1 - (1 - s^8)^14
+# FineWeb (Penedo et al. 2024): pairs of Jaccard s become candidates with 1 - (1 - s^8)^14
+BANDS, ROWS = 14, 8
 CLUSTER_ROWS = 2  # 56 bands of 2: at s = .5 all but 1e-7 of the pairs become candidates
-# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han. There each character counts as a word.
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han. There each character
+# counts as a word.
 _SPACELESS = '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
 _WORD = re.compile(rf'[{_SPACELESS}]|[^\W{_SPACELESS}]+')
 _CHUNK = 4096  # shingles hashed at once: 3.7 MB of 112 hashes each
@@ -29,11 +33,13 @@ def digest(text: str) -> str:
 
 
 def remove_repeated_passages(texts: Sequence[str], window: int = 3) -> list[str]:
-  """Cuts every run of `window` or more lines that stood before, in the same text or in one earlier in rank.
+  """Cuts every run of `window` or more lines that stood before, in the same text or in one earlier
+  in rank.
 
-  Pages of one site share menus, footers and, in reference pages, inherited entries. CCNet (Wenzek et al. 2020, arXiv
-  1911.00359, section 3.1) drops each single line that was seen before, which tears holes in lists and code; a run of
-  lines is evidence enough. The longest text ranks first, so the fullest page keeps what several share.
+  Pages of one site share menus, footers and, in reference pages, inherited entries. CCNet (Wenzek
+  et al. 2020, arXiv 1911.00359, section 3.1) drops each single line that was seen before, which
+  tears holes in lists and code; a run of lines is evidence enough. The longest text ranks first, so
+  the fullest page keeps what several share.
 
   Args:
     texts: documents.
@@ -62,11 +68,15 @@ def remove_repeated_passages(texts: Sequence[str], window: int = 3) -> list[str]
 
 @functools.lru_cache(1 << 20)
 def _word_hash(word: str) -> int:
-  return int.from_bytes(hashlib.blake2b(word.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
+  return int.from_bytes(
+    hashlib.blake2b(word.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little'
+  )
 
 
 def words(text: str) -> list[str]:
-  """Lower-case runs of letters and digits; of a script without spaces between words, the single characters."""
+  """Lower-case runs of letters and digits; of a script without spaces between words, the single
+  characters.
+  """
   return _WORD.findall(text.lower())
 
 
@@ -81,7 +91,9 @@ def ngrams(words: list[str], n: int) -> np.ndarray:
 
 
 def shingles(text: str, n: int = 5) -> np.ndarray:
-  """The set of word n-grams as sorted uint64 [count]. A text of fewer than n words is one shingle."""
+  """The set of word n-grams as sorted uint64 [count]. A text of fewer than n words is one
+  shingle.
+  """
   return np.unique(ngrams(words(text), n))
 
 
@@ -93,7 +105,9 @@ def _permutations(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signature(hashes: np.ndarray, count: int = BANDS * ROWS) -> np.ndarray:
-  """MinHash signature, uint64 [count], of a set of 64-bit hashes [n]. Two agree at a place with probability Jaccard."""
+  """MinHash signature, uint64 [count], of a set of 64-bit hashes [n]. Two agree at a place with
+  probability Jaccard.
+  """
   a, b = _permutations(count)
   result = np.full(count, np.iinfo(np.uint64).max)
   for start in range(0, len(hashes), _CHUNK):
@@ -103,7 +117,9 @@ def signature(hashes: np.ndarray, count: int = BANDS * ROWS) -> np.ndarray:
 
 
 def candidates(signatures: np.ndarray, rows: int) -> np.ndarray:
-  """Pairs, int [n, 2] with i < j, of signatures [documents, hashes] that agree in a whole band of `rows` hashes."""
+  """Pairs, int [n, 2] with i < j, of signatures [documents, hashes] that agree in a whole band of
+  `rows` hashes.
+  """
   pairs = set()
   for start in range(0, signatures.shape[1] - rows + 1, rows):
     buckets = defaultdict(list)
@@ -121,22 +137,28 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def components(count: int, pairs: np.ndarray) -> list[int]:
-  """The smallest member of each document's connected component in the graph of `pairs`, int [n, 2]; [count]."""
+  """The smallest member of each document's connected component in the graph of `pairs`, int [n, 2];
+  [count].
+  """
   from scipy.sparse import coo_array, csgraph  # a second to import, and only the clusters need it
 
   a, b = np.asarray(pairs, np.int64).reshape(-1, 2).T
-  _, labels = csgraph.connected_components(coo_array((np.ones(len(a), bool), (a, b)), (count, count)), directed=False)
+  _, labels = csgraph.connected_components(
+    coo_array((np.ones(len(a), bool), (a, b)), (count, count)), directed=False
+  )
   _, first = np.unique(labels, return_index=True)
   return first[labels].tolist()
 
 
 def clusters(hashes: Sequence[np.ndarray], signatures: np.ndarray, similarity: float) -> list[int]:
-  """Component of each document under exact Jaccard >= `similarity`; pairs come from bands of 2 hashes.
+  """Component of each document under exact Jaccard >= `similarity`; pairs come from bands of 2
+  hashes.
 
   A split between these components leaves no pair of that similarity on both sides.
   """
   pairs = candidates(signatures, CLUSTER_ROWS)
-  # The signature's estimate has a standard error of at most .05: .2 below the limit nothing is lost.
+  # The signature's estimate has a standard error of at most .05: .2 below the limit nothing is
+  # lost.
   likely = (signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(axis=1) >= similarity - 0.2
   alike = [jaccard(hashes[a], hashes[b]) >= similarity for a, b in pairs[likely]]
   return components(len(hashes), pairs[likely][np.array(alike, bool)])

@@ -1,7 +1,9 @@
-"""Duplicates across the tasks of a run, in datatrove's four steps: signatures, pairs of each band, clusters, removal.
+"""Duplicates across the tasks of a run, in datatrove's four steps: signatures, pairs of each band,
+clusters, removal.
 
-Signatures and removal go with the steps before and after. The pairs are found by datatrove's own block, from sorted
-files of signatures; the text's digest is one more band, so that exact duplicates are found in the same way.
+Signatures and removal go with the steps before and after. The pairs are found by datatrove's own
+block, from sorted files of signatures; the text's digest is one more band, so that exact duplicates
+are found in the same way.
 """
 
 import json
@@ -24,11 +26,28 @@ SIZES = 'sizes.json'
 
 
 class Signatures(Filter):
-  """Writes the task's sorted signatures, a file a band, and what the choice of a cluster's best page needs; drops no page."""
+  """Writes the task's sorted signatures, a file a band, and what the choice of a cluster's best
+  page needs; drops no page.
+  """
 
-  def __init__(self, name: str, context: Context, folder: DataFolder, bands: int, rows: int, ngram: int, clusters: bool):
+  def __init__(
+    self,
+    name: str,
+    context: Context,
+    folder: DataFolder,
+    bands: int,
+    rows: int,
+    ngram: int,
+    clusters: bool,
+  ):
     super().__init__(name, context)
-    self.folder, self.bands, self.rows, self.ngram, self.clusters = folder, bands, rows, ngram, clusters
+    self.folder, self.bands, self.rows, self.ngram, self.clusters = (
+      folder,
+      bands,
+      rows,
+      ngram,
+      clusters,
+    )
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
     self.signatures, self.shingles = [], []
@@ -45,11 +64,20 @@ class Signatures(Filter):
     near = dedup.signature(hashes, self.bands * self.rows)
     self.signatures.append(np.concatenate([near, exact[: self.rows]]) >> SPARE_BITS)
     self.shingles += [hashes] if self.clusters else []
-    self.append({'id': document.id, 'url': document.metadata['url'], 'chars': len(document.text), 'digest': digest})
+    self.append(
+      {
+        'id': document.id,
+        'url': document.metadata['url'],
+        'chars': len(document.text),
+        'digest': digest,
+      }
+    )
     return None
 
   def _write(self, rank: int) -> None:
-    signatures = np.array(self.signatures, '<u8').reshape(len(self.signatures), self.bands + 1, self.rows)
+    signatures = np.array(self.signatures, '<u8').reshape(
+      len(self.signatures), self.bands + 1, self.rows
+    )
     for band in range(self.bands + 1):
       own = signatures[:, band]
       order = np.lexsort(own.T[::-1])
@@ -65,16 +93,21 @@ class Signatures(Filter):
 
 def pairs(folder: DataFolder, bands: int, rows: int) -> MinhashDedupBuckets:
   """datatrove's search for equal signatures; a task a band."""
-  config = MinhashConfig(num_buckets=bands + 1, hashes_per_bucket=rows, hash_config=HashConfig(64, 'sha1'))
-  signatures, found = (DataFolder(f'{folder.path}/{name}', folder.fs) for name in ('bands', 'pairs'))
+  config = MinhashConfig(
+    num_buckets=bands + 1, hashes_per_bucket=rows, hash_config=HashConfig(64, 'sha1')
+  )
+  signatures, found = (
+    DataFolder(f'{folder.path}/{name}', folder.fs) for name in ('bands', 'pairs')
+  )
   return MinhashDedupBuckets(signatures, found, config=config, lines_to_buffer=1000)
 
 
 class Clusters(PipelineStep):
-  """Chooses the page that each group of duplicates keeps, the longest, and names the clusters. One task.
+  """Chooses the page that each group of duplicates keeps, the longest, and names the clusters. One
+  task.
 
-  Writes for each task of the step before {drop: {place: [rule, detail]}, cluster: {place: name}}, and once
-  {pages in a group: number of groups}.
+  Writes for each task of the step before {drop: {place: [rule, detail]}, cluster: {place: name}},
+  and once {pages in a group: number of groups}.
   """
 
   type, name = 'duplicates', 'clusters'
@@ -85,11 +118,15 @@ class Clusters(PipelineStep):
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:
     with self.track_time():
-      found = [np.frombuffer(self.folder.cat_file(name), '<u4') for name in self.folder.list_files('pairs')]
+      found = [
+        np.frombuffer(self.folder.cat_file(name), '<u4') for name in self.folder.list_files('pairs')
+      ]
       found = np.concatenate([np.empty(0, np.uint32), *found]).reshape(-1, 2).astype(np.uint64)
       nodes, edges = np.unique(found[:, 0] << np.uint64(32) | found[:, 1], return_inverse=True)
       group = dedup.components(len(nodes), edges.reshape(-1, 2))
-      index = self._index({(int(node >> np.uint64(32)), int(node & np.uint64(0xFFFFFFFF))) for node in nodes})
+      index = self._index(
+        {(int(node >> np.uint64(32)), int(node & np.uint64(0xFFFFFFFF))) for node in nodes}
+      )
       drop, cluster = defaultdict(dict), defaultdict(dict)
       members = defaultdict(list)
       for place, first in zip(sorted(index), group, strict=True):
@@ -119,7 +156,9 @@ class Clusters(PipelineStep):
     for place in places:
       original = first.setdefault(pages[place]['digest'], place)
       if place != places[0]:
-        rule, of = ('near_duplicate', places[0]) if original == place else ('exact_duplicate', original)
+        rule, of = (
+          ('near_duplicate', places[0]) if original == place else ('exact_duplicate', original)
+        )
         drop[place[0]][place[1]] = (rule, f'of {pages[of]["url"]}')
 
   def _name(self, cluster: dict[int, dict]) -> None:
@@ -127,18 +166,24 @@ class Clusters(PipelineStep):
     pages, hashes = self._index(), []
     for task in range(self.tasks):
       with self.folder.open(f'shingles/{task:05d}.npz', 'rb') as file, np.load(file) as saved:
-        hashes += np.split(saved['hashes'], np.cumsum(saved['counts'])[:-1]) if len(saved['counts']) else []
+        hashes += (
+          np.split(saved['hashes'], np.cumsum(saved['counts'])[:-1]) if len(saved['counts']) else []
+        )
     places = list(pages)
     order = sorted(range(len(places)), key=lambda i: _rank(pages[places[i]]))
     hashes = [hashes[i] for i in order]
-    signatures = np.array([dedup.signature(h, CLUSTER_HASHES) for h in hashes]).reshape(-1, CLUSTER_HASHES)
+    signatures = np.array([dedup.signature(h, CLUSTER_HASHES) for h in hashes]).reshape(
+      -1, CLUSTER_HASHES
+    )
     for i, first in enumerate(dedup.clusters(hashes, signatures, self.similarity)):
       task, place = places[order[i]]
       cluster[task][place] = pages[places[order[first]]]['digest'][:16]
 
 
 def _rank(page: dict) -> tuple:
-  """The longest first; the rest makes the order the same however the pages are spread over tasks."""
+  """The longest first; the rest makes the order the same however the pages are spread over
+  tasks.
+  """
   return -page['chars'], page['digest'], page['url'], page['id']
 
 
@@ -157,6 +202,8 @@ class Unique(Filter):
 
   def judge(self, document: Document) -> rules.Verdict:
     place, self.place = str(self.place), self.place + 1
-    document.metadata['cluster'] = self.choice['cluster'].get(place) or dedup.digest(document.text)[:16]
+    document.metadata['cluster'] = (
+      self.choice['cluster'].get(place) or dedup.digest(document.text)[:16]
+    )
     found = self.choice['drop'].get(place)
     return tuple(found) if found else None

@@ -1,4 +1,5 @@
-"""What runs the stages of a pipeline: datatrove's executors on this machine, on a Ray cluster, or by Slurm.
+"""What runs the stages of a pipeline: datatrove's executors on this machine, on a Ray cluster, or
+by Slurm.
 
 A task that is complete is never run again: OUT/logs/STAGE/completions tells which are.
 """
@@ -30,7 +31,9 @@ class Stage(NamedTuple):
 
 
 class LocalExecutor(LocalPipelineExecutor):
-  """datatrove's without its messages, and with a pool of our own: after a kill -9 theirs leaves a process behind."""
+  """datatrove's without its messages, and with a pool of our own: after a kill -9 theirs leaves a
+  process behind.
+  """
 
   def run(self) -> None:
     ranks = self.get_incomplete_ranks()
@@ -59,7 +62,9 @@ def run_local(stages: list[Stage], out: DataFolder, config: ConfigDict, workers:
 
 
 def run_ray(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
-  """Runs the stages on a Ray cluster that can reach `out`. Raises UserError if there is none, or a task fails."""
+  """Runs the stages on a Ray cluster that can reach `out`. Raises UserError if there is none, or a
+  task fails.
+  """
   import ray  # the extra `ray`
 
   host, _, port = config.ray_address.rpartition(':')
@@ -68,21 +73,32 @@ def run_ray(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: i
       socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(config.ray_address, ignore_reinit_error=True, log_to_driver=False)
   except OSError as error:
-    raise UserError(f'config.ray_address={config.ray_address!r} is no Ray cluster that answers: {error}') from error
+    raise UserError(
+      f'config.ray_address={config.ray_address!r} is no Ray cluster that answers: {error}'
+    ) from error
   for stage in stages:
     options = ray_options(config) | {'workers': workers, 'logging_dir': _logs(out, stage)}
     executor = RayPipelineExecutor(stage.steps, stage.tasks, **options)
     executor.run()
-    if missing := executor.get_incomplete_ranks(skip_completed=True):  # it only warns of tasks that failed
+    # it only warns of tasks that failed
+    if missing := executor.get_incomplete_ranks(skip_completed=True):
       log = out.resolve_paths(f'logs/{stage.name}/logs/task_{missing[0]:05d}.log')
-      raise UserError(f'{len(missing)} of {stage.tasks} tasks of stage {stage.name!r} failed: see {log}')
+      raise UserError(
+        f'{len(missing)} of {stage.tasks} tasks of stage {stage.name!r} failed: see {log}'
+      )
 
 
 def run_slurm(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
-  """Submits a job array for each stage with tasks to do, each to start after the one before; does not wait for them."""
+  """Submits a job array for each stage with tasks to do, each to start after the one before; does
+  not wait for them.
+  """
   executor = None
   for stage in stages:
-    options = slurm_options(config) | {'workers': workers, 'job_name': stage.name, 'logging_dir': _logs(out, stage)}
+    options = slurm_options(config) | {
+      'workers': workers,
+      'job_name': stage.name,
+      'logging_dir': _logs(out, stage),
+    }
     executor = SlurmPipelineExecutor(stage.steps, stage.tasks, depends=executor, **options)
   executor.run()
 

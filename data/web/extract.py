@@ -20,24 +20,29 @@ _CHARSET = re.compile(r'charset\s{0,9}=\s{0,9}["\']?([\w-]+)', re.I)
 _CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f]')
 _TABS = re.compile(r'[ \t]+')
 _NOT_XML = bytes({*range(32), 127} - {*b'\t\n\r'})
-logging.getLogger('trafilatura').setLevel(logging.CRITICAL)  # it warns of each page without text; we put that on record
-_MISSED = 0.5  # share of resiliparse's text, and of its paragraphs, under which trafilatura's own rules missed the article
+# it warns of each page without text; we put that on record
+logging.getLogger('trafilatura').setLevel(logging.CRITICAL)
+# share of resiliparse's text, and of its paragraphs, under which trafilatura's own rules missed the
+# article
+_MISSED = 0.5
 _TITLE = 1000  # characters of a title that are kept
 _PARAGRAPH = 150  # characters of a line that is one, not a teaser or a comment
 
 
 def extract(body: bytes, content_type: str, extractor: str) -> tuple[str, str]:
-  """Returns (title, text) of an HTML page, both without surrogates and control characters; both may be empty.
+  """Returns (title, text) of an HTML page, both without surrogates and control characters; both may
+  be empty.
 
   Args:
     body: the page as sent.
     content_type: of the HTTP header, or ''.
     extractor:
-      trafilatura: FineWeb's, with precision favoured (Barbaresi 2021, ACL demos): its own rules, then those of readability
-        and jusText where they find much more.
-      trafilatura_fast: its own rules alone, and resiliparse's text where they find less than half of it.
-      resiliparse: every line of the main content as it stands, with the indentation, tables and definition lists of
-        reference pages.
+      trafilatura: FineWeb's, with precision favoured (Barbaresi 2021, ACL demos): its own rules,
+        then those of readability and jusText where they find much more.
+      trafilatura_fast: its own rules alone, and resiliparse's text where they find less than half
+        of it.
+      resiliparse: every line of the main content as it stands, with the indentation, tables and
+        definition lists of reference pages.
 
   Raises UserError for another extractor.
   """
@@ -57,12 +62,16 @@ def _resiliparse(tree: HTMLTree) -> str:
 
 
 def _trafilatura(page: str, fast: bool) -> tuple[str | None, str]:
-  """Title and text. The tree is trafilatura's input without what it cuts first, which halves the time of what follows."""
+  """Title and text. The tree is trafilatura's input without what it cuts first, which halves the
+  time of what follows.
+  """
   import trafilatura  # a second to import, and not every run does
   from trafilatura.settings import MANUALLY_CLEANED
 
   # The class of elements by a table: lxml.html's own parser asks a function of Python's for each.
-  parser = etree.HTMLParser(encoding='utf-8', collect_ids=False, remove_comments=True, remove_pis=True)
+  parser = etree.HTMLParser(
+    encoding='utf-8', collect_ids=False, remove_comments=True, remove_pis=True
+  )
   parser.set_element_class_lookup(etree.ElementDefaultClassLookup(element=HtmlElement))
   try:
     tree = etree.fromstring(page.encode('utf-8', 'replace').translate(None, _NOT_XML), parser)
@@ -73,8 +82,14 @@ def _trafilatura(page: str, fast: bool) -> tuple[str | None, str]:
   title = tree.findtext('.//title')
   etree.strip_elements(tree, 'head', 'script', 'style', 'noscript', with_tail=False)
   whole = len(' '.join(tree.text_content().split())) if fast else 0
-  etree.strip_elements(tree, *set(MANUALLY_CLEANED) - {'form', 'figure', 'math'}, with_tail=False)  # it looks into these
-  text = trafilatura.extract(tree, fast=fast, favor_precision=True, include_comments=False, deduplicate=False) or ''
+  # it looks into these
+  etree.strip_elements(tree, *set(MANUALLY_CLEANED) - {'form', 'figure', 'math'}, with_tail=False)
+  text = (
+    trafilatura.extract(
+      tree, fast=fast, favor_precision=True, include_comments=False, deduplicate=False
+    )
+    or ''
+  )
   if len(text) < _MISSED * whole:  # or resiliparse cannot find so much more
     other = _resiliparse(HTMLTree.parse(page))
     if len(text) < _MISSED * len(other) and _in_paragraphs(text) <= _MISSED * _in_paragraphs(other):
@@ -89,10 +104,12 @@ def _in_paragraphs(text: str) -> int:
 def decode(body: bytes, content_type: str) -> str:
   """The text of a page as sent, markup and all, without a byte order mark.
 
-  As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if browsers know it; else by a guess.
+  As UTF-8 if it can be; else by the charset of the HTTP header, else of the page, if browsers know
+  it; else by a guess.
 
-  No text in another encoding that has bytes over 127 is UTF-8 by chance, and labels are often wrong. Python knows codecs
-  that are no charset of the web, and make surrogates or worse of a page: unicode_escape, utf-7, idna, punycode.
+  No text in another encoding that has bytes over 127 is UTF-8 by chance, and labels are often
+  wrong. Python knows codecs that are no charset of the web, and make surrogates or worse of a page:
+  unicode_escape, utf-7, idna, punycode.
   """
   if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     return body.decode('utf-16', 'replace')
@@ -100,13 +117,16 @@ def decode(body: bytes, content_type: str) -> str:
     with contextlib.suppress(UnicodeDecodeError):
       return body.decode().removeprefix('\ufeff')
   sent, told = _charset(content_type), _charset(body[:1024].decode('latin-1'))
-  if told and told.startswith('utf-16'):  # a page in it could not be read up to here (HTML standard, 13.2.3.2)
+  # a page in it could not be read up to here (HTML standard, 13.2.3.2)
+  if told and told.startswith('utf-16'):
     told = None
   return body.decode(sent or told or detect_encoding(body), 'replace')
 
 
 def _charset(text: str) -> str | None:
-  """Python's name for the charset that a header or the head of a page names, None if there is none that browsers know."""
+  """Python's name for the charset that a header or the head of a page names, None if there is none
+  that browsers know.
+  """
   named = _CHARSET.search(text)
   return map_encoding_to_html5(named[1], fallback_utf8=False) if named else None
 
@@ -114,6 +134,8 @@ def _charset(text: str) -> str | None:
 def tidy(text: str) -> str:
   """Plain spaces, no trailing ones, no control characters, at most one blank line in a row."""
   text = _CONTROL.sub('', text.replace('\r\n', '\n').replace('\r', '\n').replace('\xa0', ' '))
-  text = _TABS.sub(lambda found: ' ' if '\t' in found[0] else found[0], text) if '\t' in text else text
+  text = (
+    _TABS.sub(lambda found: ' ' if '\t' in found[0] else found[0], text) if '\t' in text else text
+  )
   text = '\n'.join(map(str.rstrip, text.split('\n')))
   return re.sub(r'\n{3,}', '\n\n', text).strip('\n')

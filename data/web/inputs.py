@@ -14,10 +14,13 @@ from lm.errors import UserError
 
 
 def filesystem(path: files.Path) -> tuple[AbstractFileSystem, str]:
-  """The file system of a path, and its name there. Raises UserError if it is of no known kind, or its package is missing."""
+  """The file system of a path, and its name there. Raises UserError if it is of no known kind, or
+  its package is missing.
+  """
   try:
     return fsspec.core.url_to_fs(str(path))
-  except (ImportError, ValueError) as error:  # 'Install s3fs to access S3', 'Protocol not known: s4'
+  # 'Install s3fs to access S3', 'Protocol not known: s4'
+  except (ImportError, ValueError) as error:
     raise UserError(f'{path}: {error}') from error
 
 
@@ -37,7 +40,8 @@ def names(system: AbstractFileSystem, glob: str) -> list[tuple[str, int]]:
 def find(globs: Iterable[str], formats: tuple[str, ...], field: str) -> list[tuple[str, int]]:
   """(path, bytes) of the files that match, sorted, each once.
 
-  Raises UserError that names `field` for a glob that no file matches, or a file whose name ends in none of `formats`.
+  Raises UserError that names `field` for a glob that no file matches, or a file whose name ends in
+  none of `formats`.
   """
   found = set()
   for spec in globs:

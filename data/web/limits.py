@@ -1,6 +1,7 @@
 """Bounds on what one page may take: processor time here, and a process of its own for parsers in C.
 
-Python code heeds a signal; a parser in C does not, and may crash on a page made for it. `Sandbox` is for those.
+Python code heeds a signal; a parser in C does not, and may crash on a page made for it. `Sandbox`
+is for those.
 """
 
 import contextlib
@@ -24,9 +25,11 @@ class PageError(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-  """Raises TimeLimit when the block has used so many seconds of processor time, whatever else the machine does; 0: never.
+  """Raises TimeLimit when the block has used so many seconds of processor time, whatever else the
+  machine does; 0: never.
 
-  It works by a signal, so in the main thread only. Python code and its `re` heed it at once; a call into C is not cut.
+  It works by a signal, so in the main thread only. Python code and its `re` heed it at once; a call
+  into C is not cut.
   """
   if not seconds:
     yield
@@ -45,10 +48,11 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class Sandbox:
-  """Calls a function in a process of its own, which a call may hang, crash or fill: the next call gets a new one.
+  """Calls a function in a process of its own, which a call may hang, crash or fill: the next call
+  gets a new one.
 
-  datatrove's ExtractorSandbox is not used: it bounds the time by the clock, so that a busy machine drops more pages, and
-  forks a process that may have threads.
+  datatrove's ExtractorSandbox is not used: it bounds the time by the clock, so that a busy machine
+  drops more pages, and forks a process that may have threads.
 
   Args:
     function: of a module, so that the other process can import it.
@@ -71,7 +75,9 @@ class Sandbox:
       self._process = None
 
   def __call__(self, *args: Any) -> Any:
-    """Returns what the function returns. Raises TimeLimit, or PageError if it raised or its process died."""
+    """Returns what the function returns. Raises TimeLimit, or PageError if it raised or its process
+    died.
+    """
     if not self._process:
       self._start()
     try:
@@ -90,7 +96,8 @@ class Sandbox:
     return value
 
   def _start(self) -> None:
-    context = multiprocessing.get_context('forkserver')  # forks from a process that has no threads and little memory
+    # forks from a process that has no threads and little memory
+    context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([self._target[0].__module__])
     self._pipe, other = context.Pipe()
     self._process = context.Process(target=_serve, args=(other, *self._target), daemon=True)
@@ -99,7 +106,9 @@ class Sandbox:
 
 
 def _serve(pipe: Connection, function: Callable, warm_up: tuple, seconds: float) -> None:
-  """Answers calls until the other end of the pipe is closed. SIGPROF ends the process, wherever it is."""
+  """Answers calls until the other end of the pipe is closed. SIGPROF ends the process, wherever it
+  is.
+  """
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
   resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
   resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -1,4 +1,6 @@
-"""Reads pages from WARC files that may be cut off, corrupt, chunked, compressed or full of other things."""
+"""Reads pages from WARC files that may be cut off, corrupt, chunked, compressed or full of other
+things.
+"""
 
 import io
 import re
@@ -33,7 +35,9 @@ class RawPage(NamedTuple):
 
 
 class _Source:
-  """A file as FastWARC reads it. Keeps an error of the file system, which must not pass for damage of the file."""
+  """A file as FastWARC reads it. Keeps an error of the file system, which must not pass for damage
+  of the file.
+  """
 
   def __init__(self, file: BinaryIO):
     self.file, self.error = file, None
@@ -50,7 +54,8 @@ class _Source:
 
 
 def warc_files(spec: files.Path) -> list[tuple[str, int]]:
-  """(path, bytes) of the WARC files of a folder (by SUFFIXES) or a glob, sorted; any path that fsspec knows.
+  """(path, bytes) of the WARC files of a folder (by SUFFIXES) or a glob, sorted; any path that
+  fsspec knows.
 
   Raises UserError when there is none.
   """
@@ -63,11 +68,13 @@ def warc_files(spec: files.Path) -> list[tuple[str, int]]:
 
 
 def read_pages(path: files.Path, max_bytes: int) -> Iterator[RawPage]:
-  """Yields every response of a WARC file. After damage it goes on at the next place where a record begins.
+  """Yields every response of a WARC file. After damage it goes on at the next place where a record
+  begins.
 
   Args:
     path: the file; any path that fsspec knows.
-    max_bytes: of a body, packed and unpacked. Of a longer one `max_bytes + 1` bytes are read, and no more unpacked.
+    max_bytes: of a body, packed and unpacked. Of a longer one `max_bytes + 1` bytes are read, and
+      no more unpacked.
 
   Raises:
     OSError: the file is not there, or its file system cannot read on.
@@ -80,11 +87,14 @@ def read_pages(path: files.Path, max_bytes: int) -> Iterator[RawPage]:
       file.seek(start)
       source, after = _Source(file), start + 1
       try:
-        for record in ArchiveIterator(source, WarcRecordType.response, parse_http=False, auto_decode='none'):
+        for record in ArchiveIterator(
+          source, WarcRecordType.response, parse_http=False, auto_decode='none'
+        ):
           place, size = record.stream_pos, record.content_length
           page = _page(record, max_bytes)
           told = bool(page.fault)
-          after = place + (1 if told or packed else size)  # a plain body may have in it what looks like a record
+          # a plain body may have in it what looks like a record
+          after = place + (1 if told or packed else size)
           yield page
         if not told:
           return
@@ -121,11 +131,18 @@ def _page(record: WarcRecord, max_bytes: int) -> RawPage:
 def _codings(http) -> list[str]:
   """The names of what a body was packed by, in that order."""
   values = [*http.get_multiple('Content-Encoding'), *http.get_multiple('Transfer-Encoding')]
-  return [name for value in values for part in value.split(',') if (name := part.strip().lower()) in DECODERS]
+  return [
+    name
+    for value in values
+    for part in value.split(',')
+    if (name := part.strip().lower()) in DECODERS
+  ]
 
 
 def _decoded(body: bytes, codings: list[str], max_bytes: int) -> tuple[bytes, str]:
-  """(what is in a body, fault). Archives often hold bodies unpacked under the headers of the packed ones."""
+  """(what is in a body, fault). Archives often hold bodies unpacked under the headers of the packed
+  ones.
+  """
   if len(body) > max_bytes:
     return body, ''
   if len(codings) > _MOST_CODINGS:
@@ -140,7 +157,9 @@ def _decoded(body: bytes, codings: list[str], max_bytes: int) -> tuple[bytes, st
 
 
 def _inflate(data: bytes, size: int, *formats: int) -> bytes:
-  """The first `size` bytes of zlib data in the first of the formats that it has. Raises EOFError if it is cut off."""
+  """The first `size` bytes of zlib data in the first of the formats that it has. Raises EOFError if
+  it is cut off.
+  """
   try:
     unpacker = zlib.decompressobj(formats[0])
     found = unpacker.decompress(data, size)

@@ -1,4 +1,6 @@
-"""What happened to the pages: `report.json` and `report.html` from the tasks' statistics and the record of pages."""
+"""What happened to the pages: `report.json` and `report.html` from the tasks' statistics and the
+record of pages.
+"""
 
 import contextlib
 import json
@@ -22,7 +24,9 @@ class WriteReport(PipelineStep):
 
   type, name = 'report', 'report'
 
-  def __init__(self, folder: DataFolder, stages: list[str], tasks: int, settings: dict, decontamination: dict):
+  def __init__(
+    self, folder: DataFolder, stages: list[str], tasks: int, settings: dict, decontamination: dict
+  ):
     super().__init__()
     self.folder, self.stages, self.tasks = folder, stages, tasks
     self.settings, self.decontamination = settings, decontamination
@@ -50,7 +54,9 @@ class WriteReport(PipelineStep):
       'settings': self.settings,
       'documents': [documents_name(task, self.tasks) for task in range(self.tasks)],
     }
-    write_text(self.folder, 'report.html', to_html('deepdive: pages kept and dropped', _blocks(report)))
+    write_text(
+      self.folder, 'report.html', to_html('deepdive: pages kept and dropped', _blocks(report))
+    )
     write_json(self.folder, 'report.json', report)
     self.folder.rm('work', recursive=True)
 
@@ -65,9 +71,13 @@ def _steps(folder: DataFolder, stages: list[str]) -> tuple[list[dict], Counter]:
       for stats in json.loads(folder.cat_file(name)):
         figures = stats['stats'] | {'seconds': stats['time_stats']}
         # datatrove writes a plain number where all that was added up was alike.
-        counts[stats['name']].update({k: v['total'] if isinstance(v, dict) else v for k, v in figures.items()})
+        counts[stats['name']].update(
+          {k: v['total'] if isinstance(v, dict) else v for k, v in figures.items()}
+        )
     for full_name, count in counts.items():
-      languages.update({label[9:]: n for label, n in count.items() if label.startswith('language_')})
+      languages.update(
+        {label[9:]: n for label, n in count.items() if label.startswith('language_')}
+      )
       kind, _, name = full_name.partition(': ')
       moves = kind == 'filter' or name in ('read', 'documents')
       out = (count['forwarded'], count['bytes']) if moves else (pages, size)
@@ -84,17 +94,25 @@ def _steps(folder: DataFolder, stages: list[str]) -> tuple[list[dict], Counter]:
 
 
 class _Pages:
-  """What the record of pages tells, in one pass over it: statistics, the first drops of each rule, domains of the kept."""
+  """What the record of pages tells, in one pass over it: statistics, the first drops of each rule,
+  domains of the kept.
+  """
 
   def __init__(self, folder: DataFolder):
-    self.statistics, self.domains, self.examples = statistics.Statistics(), Counter(), defaultdict(list)
+    self.statistics, self.domains, self.examples = (
+      statistics.Statistics(),
+      Counter(),
+      defaultdict(list),
+    )
     for name in folder.list_files('pages'):
       for line in read_lines(folder, name):
         self.statistics.add(line['figures'])
         if not line['rule']:
           self.domains[_host(line['url'])] += 1
         elif len(self.examples[line['rule']]) < EXAMPLES:
-          self.examples[line['rule']].append({'url': line['url'], 'text': line['text'], 'detail': line['detail']})
+          self.examples[line['rule']].append(
+            {'url': line['url'], 'text': line['text'], 'detail': line['detail']}
+          )
 
 
 def _host(url: str) -> str:
@@ -106,12 +124,16 @@ def _host(url: str) -> str:
 
 def _blocks(report: dict) -> list[Block]:
   """The document that report.html shows."""
-  bounded = {name: h for name, h in report['statistics'].items() if (h['low'], h['high']) != (None, None)}
+  bounded = {
+    name: h for name, h in report['statistics'].items() if (h['low'], h['high']) != (None, None)
+  }
   clusters = report['duplicate_clusters']
   return [
     Heading('Pages kept and dropped', 1),
-    Paragraph(f'{report["pages_out"]:,} of {report["pages_in"]:,} pages were kept. Bytes are those of the bodies up to the '
-              'extraction, then of the text. `python -m data.why URL_OR_ID --run=DIR` tells about a single page.'),
+    Paragraph(f'{report["pages_out"]:,} of {report["pages_in"]:,} pages were kept. Bytes are those '
+              'of the bodies up to the '
+              'extraction, then of the text. `python -m data.why URL_OR_ID --run=DIR` tells about '
+              'a single page.'),
     Heading('Steps'),
     Table(('step', 'pages in', 'pages out', 'bytes in', 'bytes out', 'seconds'), [
       (step['step'], *(f'{step[name]:,}' for name in ('pages_in', 'pages_out', 'bytes_in', 'bytes_out', 'seconds')))
@@ -127,15 +149,18 @@ def _blocks(report: dict) -> list[Block]:
       Quote(f'{page["url"]}: {page["detail"]}', page['text']) for page in found
     ]) for rule, found in report['examples'].items()),
     Heading('What the rules measured'),
-    Picture('Pages by the value of each statistic; dashed: its threshold. A page that was dropped is not in what was measured '
-            'after. Heights go by the square root of the count, and each bin is as wide as the next, whatever its range.',
+    Picture('Pages by the value of each statistic; dashed: its threshold. A page that was dropped '
+            'is not in what was measured '
+            'after. Heights go by the square root of the count, and each bin is as wide as the '
+            'next, whatever its range.',
             statistics.picture(bounded), ''),
     Heading('Languages'),
     _counts('language', report['languages'], 'pages'),
     Heading('Domains with the most pages kept'),
     _counts('domain', report['domains'], 'pages'),
     Heading('Duplicates'),
-    Paragraph(f'{sum(clusters.values()):,} clusters of pages that are the same or nearly so, of which one is kept.'),
+    Paragraph(f'{sum(clusters.values()):,} clusters of pages that are the same or nearly so, of '
+              'which one is kept.'),
     _counts('pages in the cluster', clusters, 'clusters'),
     *(_decontamination(report) if report['decontamination'] else []),
   ]  # fmt: skip
@@ -151,21 +176,31 @@ def _decontamination(report: dict) -> list[Block]:
       (f'{least} to {n - 1} words, looked for as a whole', f'{found["whole"]:,}'),
       (f'fewer than {least} words, looked for in no page', f'{found["too_short"]:,}'),
     ]),
-    Paragraph(f'{found["items_not_sought"]:,} of {found["items"]:,} items have only texts of the last kind: pages that hold '
+    Paragraph(f'{found["items_not_sought"]:,} of {found["items"]:,} items have only texts of the '
+              'last kind: pages that hold '
               'them are kept.'),
     *([Fold('The first of them', [Quote('', '\n'.join(found['not_sought']))])] if found['not_sought'] else []),
   ]  # fmt: skip
 
 
 def _counts(name: str, counts: dict[str, int], of: str) -> Table:
-  return Table((name, of, 'of all'), [(str(k), f'{n:,}', f'{n / sum(counts.values()):.2%}') for k, n in counts.items()])
+  return Table(
+    (name, of, 'of all'),
+    [(str(k), f'{n:,}', f'{n / sum(counts.values()):.2%}') for k, n in counts.items()],
+  )
 
 
 def table(report: dict) -> str:
   """The report's steps and drops as a table of text."""
   rows = [('pages in', report['pages_in'])]
   rows += [(f'  dropped by {rule}', n) for rule, n in report['drops'].items()]
-  rows += [('pages out', report['pages_out']), ('bytes in', report['bytes_in']), ('bytes out', report['bytes_out'])]
+  rows += [
+    ('pages out', report['pages_out']),
+    ('bytes in', report['bytes_in']),
+    ('bytes out', report['bytes_out']),
+  ]
   if found := report['decontamination']:
-    rows += [(f'evaluation items too short to look for, of {found["items"]:,}', found['items_not_sought'])]
+    rows += [
+      (f'evaluation items too short to look for, of {found["items"]:,}', found['items_not_sought'])
+    ]
   return '\n'.join(f'{name:50}{n:>14,}' for name, n in rows)

@@ -1,4 +1,5 @@
-"""Quality rules as pure functions: a text in, checks out. Defaults are the published thresholds; None makes no check.
+"""Quality rules as pure functions: a text in, checks out. Defaults are the published thresholds;
+None makes no check.
 
 Lines are non-blank, as in Rae et al. 2021 (Gopher), appendix A.1.1.
 """
@@ -36,7 +37,9 @@ class Check(NamedTuple):
 
 
 def judge(checks: Iterable[Check], figures: dict[str, list] | None = None) -> Verdict:
-  """The first check that fails; notes in `figures` what was measured up to there: 'rule: what' -> [value, low, high]."""
+  """The first check that fails; notes in `figures` what was measured up to there: 'rule: what' ->
+  [value, low, high].
+  """
   for rule, what, value, low, high in checks:
     if figures is not None:
       _, least, most = figures.get(f'{rule}: {what}', (None, None, None))
@@ -71,7 +74,9 @@ def _repeats(parts: list[str]) -> tuple[float, int]:
 
 
 class Words:
-  """The words of a text as numbers, equal where the words are, and where each ends in characters without spaces."""
+  """The words of a text as numbers, equal where the words are, and where each ends in characters
+  without spaces.
+  """
 
   def __init__(self, words: Sequence[str]):
     ids: dict[str, int] = {}
@@ -87,7 +92,9 @@ class Words:
     return hashes
 
   def top_ngram(self, n: int) -> int:
-    """Characters in all occurrences of the most frequent n-gram (the first one, in a tie), with the spaces inside."""
+    """Characters in all occurrences of the most frequent n-gram (the first one, in a tie), with the
+    spaces inside.
+    """
     _, first, counts = np.unique(self._ngrams(n), return_index=True, return_counts=True)
     if not len(counts):
       return 0
@@ -95,7 +102,9 @@ class Words:
     return int((self.ends[place + n] - self.ends[place] + n - 1) * counts.max())
 
   def repeated_ngrams(self, n: int) -> int:
-    """Characters in n-grams that occurred before, without spaces; none that overlaps the one counted before it."""
+    """Characters in n-grams that occurred before, without spaces; none that overlaps the one
+    counted before it.
+    """
     hashes = self._ngrams(n)
     if not (np.diff(np.sort(hashes)) == 0).any():
       return 0
@@ -127,26 +136,36 @@ def gopher_repetition(
     words: how it is split, see words.split.
     max_line_share, max_paragraph_share: most lines/paragraphs that repeat an earlier one, of all.
     max_line_char_share, max_paragraph_char_share: most characters in those, of all.
-    max_top_ngram_char_share: most characters in the most frequent 2-, 3- and 4-gram of words, of all; () for none.
+    max_top_ngram_char_share: most characters in the most frequent 2-, 3- and 4-gram of words, of
+      all; () for none.
     max_duplicate_ngram_char_share: likewise in repeated 5- to 10-grams.
 
   N-grams are measured as in datatrove, whose figures FineWeb's thresholds judge: see Words.
   """
   for parts, kind, limit, char_limit in (
-    ([p.strip() for p in re.split(r'\n\s*\n', text)], 'paragraph', max_paragraph_share, max_paragraph_char_share),
+    (
+      [p.strip() for p in re.split(r'\n\s*\n', text)],
+      'paragraph',
+      max_paragraph_share,
+      max_paragraph_char_share,
+    ),
     ([line.strip() for line in text.split('\n')], 'line', max_line_share, max_line_char_share),
   ):
     share, chars = _repeats([part for part in parts if part])
     yield from _at_most(f'gopher_duplicate_{kind}s', f'share of repeated {kind}s', share, limit)
     chars /= max(len(text), 1)
-    yield from _at_most(f'gopher_duplicate_{kind}_chars', f'characters in repeated {kind}s', chars, char_limit)
+    yield from _at_most(
+      f'gopher_duplicate_{kind}_chars', f'characters in repeated {kind}s', chars, char_limit
+    )
   counted = Words(split(text, words))
   for n, limit in enumerate(max_top_ngram_char_share, 2):
     share = counted.top_ngram(n) / max(len(text), 1)
     yield Check(f'gopher_top_{n}gram', f'characters in the top {n}-gram', share, high=limit)
   for n, limit in enumerate(max_duplicate_ngram_char_share, 5):
     share = counted.repeated_ngrams(n) / max(len(text), 1)
-    yield Check(f'gopher_duplicate_{n}grams', f'characters in repeated {n}-grams', share, high=limit)
+    yield Check(
+      f'gopher_duplicate_{n}grams', f'characters in repeated {n}-grams', share, high=limit
+    )
 
 
 def gopher_quality(
@@ -167,11 +186,13 @@ def gopher_quality(
 
   Args:
     text: a document.
-    words: how it is split, see words.split. Marks alone do not count in the number and the mean length.
+    words: how it is split, see words.split. Marks alone do not count in the number and the mean
+      length.
     min_words, max_words: bounds on the number of words.
     min_word_length, max_word_length: bounds on their mean length in characters.
     max_symbols_per_word: most '#', and most ellipses, for each word.
-    max_bullet_lines, max_ellipsis_lines: largest shares of lines that begin with a bullet, or end in an ellipsis.
+    max_bullet_lines, max_ellipsis_lines: largest shares of lines that begin with a bullet, or end
+    in an ellipsis.
     min_alphabetic_words: smallest share of words with a letter in them.
     min_stop_words: how many of {the, be, to, of, and, that, have, with} must occur.
   """
@@ -182,9 +203,13 @@ def gopher_quality(
   mean = sum(solid) / len(solid)
   yield from _at_least('gopher_word_length', 'mean word length', mean, min_word_length)
   yield from _at_most('gopher_word_length', 'mean word length', mean, max_word_length)
-  yield from _at_most('gopher_symbols', "'#' per word", text.count('#') / len(words), max_symbols_per_word)
+  yield from _at_most(
+    'gopher_symbols', "'#' per word", text.count('#') / len(words), max_symbols_per_word
+  )
   ellipses = sum(text.count(mark) for mark in ELLIPSES)
-  yield from _at_most('gopher_symbols', 'ellipses per word', ellipses / len(words), max_symbols_per_word)
+  yield from _at_most(
+    'gopher_symbols', 'ellipses per word', ellipses / len(words), max_symbols_per_word
+  )
   lines = [line.strip() for line in text.split('\n') if line.strip()]
   bullets = sum(line.startswith(BULLETS) for line in lines) / len(lines)
   yield from _at_most('gopher_bullets', 'lines that begin with a bullet', bullets, max_bullet_lines)
@@ -204,7 +229,8 @@ def c4_lines(
   lines_with: Sequence[str] = (),
   strip_citations: bool = True,
 ) -> str:
-  """The text without the lines that C4 takes out (Raffel et al. 2020, arXiv 1910.10683, section 2.2).
+  """The text without the lines that C4 takes out (Raffel et al. 2020, arXiv 1910.10683, section
+  2.2).
 
   Args:
     text: a document.
@@ -216,7 +242,9 @@ def c4_lines(
   kept = []
   for line in text.split('\n'):
     words, lower = line.split(), line.lower()
-    if len(words) < min_line_words or (max_word_chars and any(len(word) > max_word_chars for word in words)):
+    if len(words) < min_line_words or (
+      max_word_chars and any(len(word) > max_word_chars for word in words)
+    ):
       continue
     if not any(phrase in lower for phrase in lines_with):
       kept.append(_CITATION.sub('', line) if strip_citations else line)
@@ -224,18 +252,27 @@ def c4_lines(
 
 
 def c4(
-  text: str, *, min_sentences: int | None = 5, max_curly_brackets: int | None = 0, max_lorem_ipsum: int | None = 0
+  text: str,
+  *,
+  min_sentences: int | None = 5,
+  max_curly_brackets: int | None = 0,
+  max_lorem_ipsum: int | None = 0,
 ) -> Iterator[Check]:
-  """C4's rules for whole pages (Raffel et al. 2020, arXiv 1910.10683, section 2.2), to be asked after `c4_lines`.
+  """C4's rules for whole pages (Raffel et al. 2020, arXiv 1910.10683, section 2.2), to be asked
+  after `c4_lines`.
 
   Args:
     text: a document.
     min_sentences: fewest sentences; each line ends one.
     max_curly_brackets, max_lorem_ipsum: most '{', and most times that 'lorem ipsum' occurs.
   """
-  yield from _at_most('c4_lorem_ipsum', "times 'lorem ipsum'", text.lower().count('lorem ipsum'), max_lorem_ipsum)
+  yield from _at_most(
+    'c4_lorem_ipsum', "times 'lorem ipsum'", text.lower().count('lorem ipsum'), max_lorem_ipsum
+  )
   yield from _at_most('c4_curly_bracket', "times '{'", text.count('{'), max_curly_brackets)
-  sentences = sum(len(_SENTENCE_END.split(line.strip())) for line in text.split('\n') if line.strip())
+  sentences = sum(
+    len(_SENTENCE_END.split(line.strip())) for line in text.split('\n') if line.strip()
+  )
   yield from _at_least('c4_sentences', 'sentences', sentences, min_sentences)
 
 
@@ -257,16 +294,23 @@ def fineweb(
     min_punctuated_lines: smallest share of lines that end in punctuation.
     max_short_lines: largest share of lines of at most `short_line` characters.
     short_line: characters.
-    max_line_char_share: most characters in lines that repeat an earlier one (.1 in the paper; datatrove ships .01).
+    max_line_char_share: most characters in lines that repeat an earlier one (.1 in the paper;
+      datatrove ships .01).
     max_lines_per_word: most line breaks for each word.
   """
   lines = [line for line in text.split('\n') if line.strip()]
   yield Check('fineweb_punctuation', 'lines', len(lines), low=1)
   punctuated = sum(line.rstrip().endswith(TERMINAL) for line in lines) / len(lines)
-  yield from _at_least('fineweb_punctuation', 'lines that end in punctuation', punctuated, min_punctuated_lines)
+  yield from _at_least(
+    'fineweb_punctuation', 'lines that end in punctuation', punctuated, min_punctuated_lines
+  )
   short = sum(len(line) <= short_line for line in lines) / len(lines)
-  yield from _at_most('fineweb_short_lines', f'lines of at most {short_line} characters', short, max_short_lines)
+  yield from _at_most(
+    'fineweb_short_lines', f'lines of at most {short_line} characters', short, max_short_lines
+  )
   repeated = _repeats(lines)[1] / sum(map(len, lines))
-  yield from _at_most('fineweb_duplicate_lines', 'characters in repeated lines', repeated, max_line_char_share)
+  yield from _at_most(
+    'fineweb_duplicate_lines', 'characters in repeated lines', repeated, max_line_char_share
+  )
   breaks = text.count('\n') / max(len(split(text, words)), 1)
   yield from _at_most('fineweb_list', 'line breaks per word', breaks, max_lines_per_word)

@@ -1,4 +1,6 @@
-"""Histograms of what the rules measured, counted in one pass in bounded memory, and their picture."""
+"""Histograms of what the rules measured, counted in one pass in bounded memory, and their
+picture.
+"""
 
 import html
 import math
@@ -6,10 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-# Values are counted to four decimals, as on record, below 1, and to three digits from there on; bins are made of these.
-FINE = [k / 10_000 for k in range(10_000)] + [k * 10**power / 100 for power in range(12) for k in range(100, 1000)]
+# Values are counted to four decimals, as on record, below 1, and to three digits from there on;
+# bins are made of these.
+FINE = [k / 10_000 for k in range(10_000)] + [
+  k * 10**power / 100 for power in range(12) for k in range(100, 1000)
+]
 MOST_LINEAR = 20  # beyond it bins widen with the value
-_COLUMNS, _WIDTH, _HEIGHT, _BARS = 3, 320, 130, 60  # of the picture's panels and their bars, in its units
+# of the picture's panels and their bars, in its units
+_COLUMNS, _WIDTH, _HEIGHT, _BARS = 3, 320, 130, 60
 
 
 class Statistics:
@@ -23,15 +29,19 @@ class Statistics:
     """Counts a page's figures, {name: (value, low, high)}."""
     for name, (value, low, high) in figures.items():
       self._counts[name][max(bisect_right(FINE, value) - 1, 0)] += 1
-      before = self._bounds.get(name, (None, None))  # a page dropped for the one bound was not held to the other
+      # a page dropped for the one bound was not held to the other
+      before = self._bounds.get(name, (None, None))
       self._bounds[name] = (before[0] if low is None else low, before[1] if high is None else high)
 
   def histograms(self) -> dict[str, dict]:
     """{name: {edges, counts, low, high}}: counts[i] values lie in [edges[i], edges[i + 1]).
 
-    `low` is an edge, and so is the next number above `high`: no bin has values on both sides of a bound.
+    `low` is an edge, and so is the next number above `high`: no bin has values on both sides of a
+    bound.
     """
-    return {name: self._histogram(counts, *self._bounds[name]) for name, counts in self._counts.items()}
+    return {
+      name: self._histogram(counts, *self._bounds[name]) for name, counts in self._counts.items()
+    }
 
   def _histogram(self, fine: Counter, low: float | None, high: float | None) -> dict:
     edges = _edges(fine, low, high)
@@ -42,7 +52,9 @@ class Statistics:
 
 
 def _edges(fine: Counter, low: float | None, high: float | None) -> list[float]:
-  """Even bins up to 1 or to 20 if the bounds and 99 % of the values lie there, else widening ones, as far as needed."""
+  """Even bins up to 1 or to 20 if the bounds and 99 % of the values lie there, else widening ones,
+  as far as needed.
+  """
   bounds = [bound for bound in (low, high) if bound is not None]
   reach = max([FINE[_quantile(fine, 0.99)], *bounds])
   if reach <= 1:
@@ -75,26 +87,40 @@ def _quantile(fine: Counter, share: float) -> int:
 
 
 def picture(histograms: Mapping[str, dict]) -> str:
-  """An <svg> element with a panel for each histogram: bars of the bins, lines at the bounds. The text is escaped."""
+  """An <svg> element with a panel for each histogram: bars of the bins, lines at the bounds. The
+  text is escaped.
+  """
   rows = math.ceil(len(histograms) / _COLUMNS)
   panels = '\n'.join(
-    f'<g transform="translate({i % _COLUMNS * _WIDTH} {i // _COLUMNS * _HEIGHT})">{"".join(_panel(name, **histogram))}</g>'
+    f'<g transform="translate({i % _COLUMNS * _WIDTH} '
+    f'{i // _COLUMNS * _HEIGHT})">{"".join(_panel(name, **histogram))}</g>'
     for i, (name, histogram) in enumerate(histograms.items())
   )
   size = f'0 0 {_COLUMNS * _WIDTH} {rows * _HEIGHT}'
-  return f'<svg role="img" viewBox="{size}" font-family="sans-serif" font-size="10" fill="currentColor">\n{panels}\n</svg>'
+  return (
+    f'<svg role="img" viewBox="{size}" font-family="sans-serif" font-size="10" '
+    f'fill="currentColor">\n{panels}\n</svg>'
+  )
 
 
-def _panel(name: str, edges: list[float], counts: list[int], low: float | None, high: float | None) -> Iterable[str]:
+def _panel(
+  name: str, edges: list[float], counts: list[int], low: float | None, high: float | None
+) -> Iterable[str]:
   width, top, bottom = _WIDTH - 30, 36, 36 + _BARS
   step, most = width / len(counts), max(counts)
   rule, _, what = name.partition(': ')
-  yield f'<text y="12" font-weight="bold">{html.escape(rule)}</text><text y="25">{html.escape(what)}</text>'
+  yield (
+    f'<text y="12" font-weight="bold">{html.escape(rule)}</text><text '
+    f'y="25">{html.escape(what)}</text>'
+  )
   for i, n in enumerate(counts):
     if n:
       height = _BARS * math.sqrt(n / most)
       tip = f'<title>{edges[i]:g} to {edges[i + 1]:g}: {n:,}</title>'
-      box = f'x="{i * step:.1f}" y="{bottom - height:.1f}" width="{0.9 * step:.1f}" height="{height:.1f}"'
+      box = (
+        f'x="{i * step:.1f}" y="{bottom - height:.1f}" width="{0.9 * step:.1f}" '
+        f'height="{height:.1f}"'
+      )
       yield f'<rect {box} fill="#3b82f6">{tip}</rect>'
   yield f'<path d="M0 {bottom}H{width}" stroke="currentColor" stroke-opacity=".4"/>'
   yield f'<text y="{bottom + 12}">{edges[0]:.3g}</text>'
@@ -104,4 +130,7 @@ def _panel(name: str, edges: list[float], counts: list[int], low: float | None, 
       x = place(edges, bound) * step
       yield f'<path d="M{x:.1f} {top - 6}V{bottom}" stroke="#ef4444" stroke-dasharray="4 3"/>'
       anchor = 'start' if x < width / 2 else 'end'
-      yield f'<text x="{x:.1f}" y="{bottom + 24}" text-anchor="{anchor}" fill="#ef4444">{sign} {bound:g}</text>'
+      yield (
+        f'<text x="{x:.1f}" y="{bottom + 24}" text-anchor="{anchor}" fill="#ef4444">{sign} '
+        f'{bound:g}</text>'
+      )

@@ -1,14 +1,17 @@
 """Training of the quality classifier of data/web/classifier.py on labelled pages.
 
-    python -m data.web.train_classifier --input='labelled/*.jsonl' --out=FILE.bin [--threshold=2.5 --held-out=.1 ...]
+    python -m data.web.train_classifier --input='labelled/*.jsonl' --out=FILE.bin [--threshold=2.5
+    --held-out=.1 ...]
 
-Input: {"text": ..., "score": ...} a line, of *.jsonl or *.jsonl.gz; any path that fsspec knows. A score is a number from 0
-to 5, taken as the nearest integer: FineWeb-Edu's scale of educational value (Penedo et al. 2024, arXiv 2406.17557, section
-4), or 0 and 1 for pages to be told from others, as DCLM does (Li et al. 2024, arXiv 2406.11794). Texts should be what the
-web pipeline's other steps leave of pages. They are held in memory, about 10 kB each.
+Input: {"text": ..., "score": ...} a line, of *.jsonl or *.jsonl.gz; any path that fsspec knows. A
+  score is a number from 0
+to 5, taken as the nearest integer: FineWeb-Edu's scale of educational value (Penedo et al. 2024,
+arXiv 2406.17557, section 4), or 0 and 1 for pages to be told from others, as DCLM does (Li et al.
+2024, arXiv 2406.11794). Texts should be what the web pipeline's other steps leave of pages. They
+are held in memory, about 10 kB each.
 
-The last line printed is JSON with what was measured on the rows held out, by the hash of their text: copies stay on one
-side. On one machine the same rows, options and seed give the same file.
+The last line printed is JSON with what was measured on the rows held out, by the hash of their
+text: copies stay on one side. On one machine the same rows, options and seed give the same file.
 """
 
 import argparse
@@ -39,7 +42,9 @@ def read(globs: Sequence[str]) -> list[Row]:
   rows = []
   for path, _ in inputs.find(globs, FORMATS, '--input'):
     for place, value in inputs.json_lines(path):
-      text, score = (value.get(name) for name in Row._fields) if isinstance(value, dict) else (None, None)
+      text, score = (
+        (value.get(name) for name in Row._fields) if isinstance(value, dict) else (None, None)
+      )
       if not isinstance(text, str):
         raise UserError(f'{place}: no "text", a string; a row is {{"text": ..., "score": ...}}')
       if type(score) not in (int, float) or not 0 <= score <= 5:
@@ -59,9 +64,11 @@ def train(
   buckets: int = 1 << 18,
   seed: int = 0,
 ) -> None:
-  """Learns a softmax over the mean of the rows of a text's words and n-grams, by SGD as fastText's, and writes it.
+  """Learns a softmax over the mean of the rows of a text's words and n-grams, by SGD as fastText's,
+  and writes it.
 
-  The rate falls to 0 in even steps. Raises UserError for an option that is not positive, or if all scores are the same.
+  The rate falls to 0 in even steps. Raises UserError for an option that is not positive, or if all
+  scores are the same.
 
   Args:
     rows: to learn from.
@@ -73,17 +80,31 @@ def train(
     buckets: rows for all n-grams together.
     seed: of the first weights and of the order.
   """
-  for name, value in {'dim': dim, 'epochs': epochs, 'lr': lr, 'ngrams': ngrams, 'buckets': buckets}.items():
+  for name, value in {
+    'dim': dim,
+    'epochs': epochs,
+    'lr': lr,
+    'ngrams': ngrams,
+    'buckets': buckets,
+  }.items():
     if value <= 0:
       raise UserError(f'--{name}={value:g} must be positive')
   texts, scores = [classifier.words(row.text) for row in rows], [row.score for row in rows]
   labels = Counter(map(str, sorted(scores)))
   if len(labels) < 2:
-    raise UserError(f'all of the {len(scores)} rows to learn from have the score {scores[0]}: nothing to tell apart')
+    raise UserError(
+      f'all of the {len(scores)} rows to learn from have the score {scores[0]}: nothing to tell '
+      'apart'
+    )
   seen = Counter(word for words in texts for word in words)
-  counts = {classifier.END: len(texts)} | {word: n for word, n in seen.most_common() if n >= MIN_COUNT}
+  counts = {classifier.END: len(texts)} | {
+    word: n for word, n in seen.most_common() if n >= MIN_COUNT
+  }
   vocabulary = {word: i for i, word in enumerate(counts)}
-  examples = [np.unique(classifier.features(words, vocabulary, ngrams, buckets), return_counts=True) for words in texts]
+  examples = [
+    np.unique(classifier.features(words, vocabulary, ngrams, buckets), return_counts=True)
+    for words in texts
+  ]
   targets = np.equal.outer(scores, sorted(set(scores))).astype(np.float32)
 
   rng = np.random.default_rng(seed)
@@ -91,7 +112,9 @@ def train(
   embeddings = rng.uniform(-1 / dim, 1 / dim, (features, dim)).astype(np.float32)
   heads = np.zeros((len(labels), dim), np.float32)
   order = np.concatenate([rng.permutation(len(texts)) for _ in range(epochs)])
-  for step, i in enumerate(progress.bar(order, desc='train classifier', unit=' texts', leave=False)):
+  for step, i in enumerate(
+    progress.bar(order, desc='train classifier', unit=' texts', leave=False)
+  ):
     (ids, times), rate = examples[i], lr * (1 - step / len(order))
     weights = (times / times.sum()).astype(np.float32)
     hidden = weights @ embeddings[ids]
@@ -105,7 +128,9 @@ def train(
     classifier.write(file, counts, labels, ngrams, embeddings, heads)
 
 
-def measure(model: Classifier, rows: Sequence[Row], threshold: float) -> dict[str, float | list[float]]:
+def measure(
+  model: Classifier, rows: Sequence[Row], threshold: float
+) -> dict[str, float | list[float]]:
   """How well a classifier scores rows: those of `threshold` and over are the ones to find."""
   truth = np.array([row.score for row in rows])
   likeliest = np.array([int(model.likeliest(row.text)) for row in rows])
@@ -133,29 +158,63 @@ def is_held_out(text: str, share: float) -> bool:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m data.web.train_classifier', description='Trains a quality classifier.')
-  parser.add_argument('--input', required=True, help='glob patterns of JSONL files with "text" and "score", between commas')
+  parser = argparse.ArgumentParser(
+    prog='python -m data.web.train_classifier', description='Trains a quality classifier.'
+  )
+  parser.add_argument(
+    '--input',
+    required=True,
+    help='glob patterns of JSONL files with "text" and "score", between commas',
+  )
   parser.add_argument('--out', required=True, help='file to write')
   parser.add_argument('--dim', type=int, default=16, help='numbers in the vector of a word (16)')
-  parser.add_argument('--epochs', type=int, default=10, help='times that the texts are gone through (10)')
-  parser.add_argument('--lr', type=float, default=0.5, help='learning rate at the start; it falls to 0 (0.5)')
+  parser.add_argument(
+    '--epochs', type=int, default=10, help='times that the texts are gone through (10)'
+  )
+  parser.add_argument(
+    '--lr', type=float, default=0.5, help='learning rate at the start; it falls to 0 (0.5)'
+  )
   parser.add_argument('--ngrams', type=int, default=2, help='the longest n-grams of words')
-  parser.add_argument('--buckets', type=int, default=1 << 18, help='rows for n-grams, of 4 x dim bytes in the file')
-  parser.add_argument('--seed', type=int, default=0, help='of the split, the first vectors and the order (0)')
-  parser.add_argument('--held-out', type=float, default=0.1, help='share of the texts to measure on')
-  parser.add_argument('--threshold', type=float, default=2.5, help='least score of a page to be kept, to measure F1 at')
+  parser.add_argument(
+    '--buckets', type=int, default=1 << 18, help='rows for n-grams, of 4 x dim bytes in the file'
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='of the split, the first vectors and the order (0)'
+  )
+  parser.add_argument(
+    '--held-out', type=float, default=0.1, help='share of the texts to measure on'
+  )
+  parser.add_argument(
+    '--threshold',
+    type=float,
+    default=2.5,
+    help='least score of a page to be kept, to measure F1 at',
+  )
   options = vars(parser.parse_args())
-  globs, out, held_out, threshold = (options.pop(name) for name in ('input', 'out', 'held_out', 'threshold'))
+  globs, out, held_out, threshold = (
+    options.pop(name) for name in ('input', 'out', 'held_out', 'threshold')
+  )
   if not 0 <= held_out < 1:
     raise UserError(f'--held-out={held_out:g} must be at least 0 and less than 1')
   rows = read([glob.strip() for glob in globs.split(',')])
   aside = [row for row in rows if is_held_out(row.text, held_out)]
   learned = [row for row in rows if not is_held_out(row.text, held_out)]
   if not learned or (held_out and not aside):
-    raise UserError(f'{len(learned)} texts to learn from and {len(aside)} held out: give more, or --held-out=0')
+    raise UserError(
+      f'{len(learned)} texts to learn from and {len(aside)} held out: give more, or --held-out=0'
+    )
   train(learned, out, **options)
-  report = {'learned_from': len(learned)} | (measure(Classifier(out), aside, threshold) if aside else {})
-  print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in report.items()}))
+  report = {'learned_from': len(learned)} | (
+    measure(Classifier(out), aside, threshold) if aside else {}
+  )
+  print(
+    json.dumps(
+      {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in report.items()
+      }
+    )
+  )
 
 
 if __name__ == '__main__':

@@ -15,8 +15,9 @@ def split(text: str, words: str) -> list[str]:
 
   Args:
     text: a document.
-    words: whitespace: what stands between spaces, as in Rae et al. 2021 (Gopher), appendix A.1.1; spacy: its parts by
-      spaCy's tokenizer for English, where each mark of punctuation is a word, as in FineWeb's run (datatrove).
+    words: whitespace: what stands between spaces, as in Rae et al. 2021 (Gopher), appendix A.1.1;
+      spacy: its parts by spaCy's tokenizer for English, where each mark of punctuation is a word,
+      as in FineWeb's run (datatrove).
 
   Raises UserError for another name.
   """
@@ -32,7 +33,8 @@ def split(text: str, words: str) -> list[str]:
     nlp = _spacy()
     with nlp.memory_zone():
       for part in new:
-        whole = part.isalpha() and part not in nlp.tokenizer.rules  # letters alone are not taken apart, but "cannot" is
+        # letters alone are not taken apart, but "cannot" is
+        whole = part.isalpha() and part not in nlp.tokenizer.rules
         _words[part] = [part] if whole else [token.text for token in nlp.tokenizer(part)]
   return [word for part in parts for word in _words[part]]
 

@@ -6,9 +6,11 @@ from collections.abc import Hashable, Sequence
 
 
 def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
-  """The score interval of a proportion (Wilson 1927, JASA 22; eq. 4 of Brown, Cai, DasGupta 2001, Stat. Sci. 16).
+  """The score interval of a proportion (Wilson 1927, JASA 22; eq. 4 of Brown, Cai, DasGupta 2001,
+  Stat. Sci. 16).
 
-  Unlike mean ± z standard errors it stays inside [0, 1] and keeps its coverage near 0 and 1 and at small n.
+  Unlike mean ± z standard errors it stays inside [0, 1] and keeps its coverage near 0 and 1 and at
+  small n.
 
   Args:
     successes: how many of the trials succeeded, 0 to n (graders may give parts of a point).
@@ -25,11 +27,13 @@ def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
 
 
 def effective_size(successes: Sequence[bool], clusters: Sequence[Hashable]) -> float:
-  """How many independent trials these are worth, where those of one cluster (repeats of one question) may agree.
+  """How many independent trials these are worth, where those of one cluster (repeats of one
+  question) may agree.
 
-  n divided by the design effect, the ratio of the variance of the proportion between clusters to that of n independent
-  trials (Kish, Survey Sampling, 1965; with Wilson's interval: Dean and Pagano 2015, J. Surv. Stat. Methodol. 3). It is
-  never more than n, and the number of clusters where every trial has the same outcome, or there is one cluster.
+  n divided by the design effect, the ratio of the variance of the proportion between clusters to
+  that of n independent trials (Kish, Survey Sampling, 1965; with Wilson's interval: Dean and Pagano
+  2015, J. Surv. Stat. Methodol. 3). It is never more than n, and the number of clusters where every
+  trial has the same outcome, or there is one cluster.
 
   Args:
     successes: the outcome of each trial.

@@ -13,7 +13,9 @@ AHEAD = 2  # batches that wait on the devices while the next one is read
 
 
 def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[float, float]]:
-  """Builds `evaluate(params, batches) -> (nats, weight)`: sums over all batches [B, T] of the loss, no regulariser inside."""
+  """Builds `evaluate(params, batches) -> (nats, weight)`: sums over all batches [B, T] of the loss,
+  no regulariser inside.
+  """
   sums = jax.jit(lambda params, batch: loss_fn(params, batch)[2]['train/loss'])
 
   def evaluate(params, batches):
@@ -23,7 +25,9 @@ def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[floa
       if len(dispatched) > AHEAD:
         parts.append(jax.device_get(dispatched.popleft()))
     parts += jax.device_get(list(dispatched))
-    return math.fsum(float(nats) for nats, _ in parts), math.fsum(float(weight) for _, weight in parts)
+    return math.fsum(float(nats) for nats, _ in parts), math.fsum(
+      float(weight) for _, weight in parts
+    )
 
   return evaluate
 

@@ -1,4 +1,6 @@
-"""What the train steps share: adding up microbatches, the one division, the update, and the refusal of bad ones."""
+"""What the train steps share: adding up microbatches, the one division, the update, and the refusal
+of bad ones.
+"""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +12,9 @@ import optax
 
 State = dict[str, Any]
 SumAndWeight = tuple[jax.Array, jax.Array]
-# (params, microbatch) -> (objective, its weight, metrics). All are sums. The objective is what is minimized, regularisers
-# included; `train/loss` among the metrics is the loss alone. Nothing is divided before microbatches are added up.
+# (params, microbatch) -> (objective, its weight, metrics). All are sums. The objective is what is
+# minimized, regularisers included; `train/loss` among the metrics is the loss alone. Nothing is
+# divided before microbatches are added up.
 LossFn = Callable[[Any, dict], tuple[jax.Array, jax.Array, dict[str, SumAndWeight]]]
 RECENT = 64  # losses whose median a spike is told by ...
 FEWEST = 8  # ... once there are this many
@@ -20,18 +23,28 @@ FEWEST = 8  # ... once there are this many
 def init_state(params: Any, tx: optax.GradientTransformation) -> State:
   """The state before the first update.
 
-  Its counters: `step` of all steps, `updates` of those that moved the parameters, `bad` of those that were refused;
-  `losses` holds the last RECENT losses that were accepted, as a ring.
+  Its counters: `step` of all steps, `updates` of those that moved the parameters, `bad` of those
+  that were refused; `losses` holds the last RECENT losses that were accepted, as a ring.
   """
   count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731  one each: they are donated
-  return {'params': params, 'opt_state': tx.init(params), 'step': count(), 'updates': count(), 'bad': count(),
-          'losses': jnp.zeros(RECENT, jnp.float32)}
+  return {
+    'params': params,
+    'opt_state': tx.init(params),
+    'step': count(),
+    'updates': count(),
+    'bad': count(),
+    'losses': jnp.zeros(RECENT, jnp.float32),
+  }
 
 
-def accumulate(loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int) -> tuple[Any, jax.Array, jax.Array, dict]:
-  """Gradients, objective, weight and metrics, each summed over the first `count` of the M microbatches on axis 0 of `batch`.
+def accumulate(
+  loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int
+) -> tuple[Any, jax.Array, jax.Array, dict]:
+  """Gradients, objective, weight and metrics, each summed over the first `count` of the M
+  microbatches on axis 0 of `batch`.
 
-  A batch of one microbatch is computed whatever the count: one with nothing to learn is not to be given.
+  A batch of one microbatch is computed whatever the count: one with nothing to learn is not to be
+  given.
   """
 
   def one(microbatch):
@@ -48,23 +61,30 @@ def accumulate(loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int
     return one(first)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
   return jax.lax.fori_loop(
-    0, count, lambda i, sums: jax.tree.map(jnp.add, sums, one(jax.tree.map(lambda x: x[i], batch))), zeros)
+    0,
+    count,
+    lambda i, sums: jax.tree.map(jnp.add, sums, one(jax.tree.map(lambda x: x[i], batch))),
+    zeros,
+  )
 
 
-def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule: optax.Schedule,
-                    spike: float = 0.0) -> Callable:
+def make_train_step(
+  loss_fn: LossFn, tx: optax.GradientTransformation, schedule: optax.Schedule, spike: float = 0.0
+) -> Callable:
   """Builds `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
 
   Args:
-    loss_fn: what is minimized, and its metrics; each is divided by its own summed weight here (0 where that is 0).
+    loss_fn: what is minimized, and its metrics; each is divided by its own summed weight here (0
+      where that is 0).
     tx: the optimizer.
     schedule: learning rate by update, for the log.
-    spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For losses above 0.
+    spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For
+      losses above 0.
 
-  The batch's leaves are [M, rows, ...]; the first `count` of the M microbatches are used, at least one. A step is
-  bad when its objective or gradient is not finite (`train/finite` is 0) or its loss a spike (`train/spike` is its ratio to the
-  median): it leaves the parameters and the optimizer as they were, sets the metric `train/bad` to 1 and adds to
-  `train/bad_steps`.
+  The batch's leaves are [M, rows, ...]; the first `count` of the M microbatches are used, at least
+  one. A step is bad when its objective or gradient is not finite (`train/finite` is 0) or its loss
+  a spike (`train/spike` is its ratio to the median): it leaves the parameters and the optimizer as
+  they were, sets the metric `train/bad` to 1 and adds to `train/bad_steps`.
   """
 
   def step(state, batch, count):
@@ -81,13 +101,23 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, schedule:
     updates, opt_state = tx.update(grads, state['opt_state'], state['params'])
     moves = ~bad & (weight > 0)
     old = {name: state[name] for name in ('params', 'opt_state', 'updates', 'losses')}
-    new = {'params': optax.apply_updates(state['params'], updates), 'opt_state': opt_state, 'updates': state['updates'] + 1,
-           'losses': state['losses'].at[state['updates'] % RECENT].set(means['train/loss'])}
+    new = {
+      'params': optax.apply_updates(state['params'], updates),
+      'opt_state': opt_state,
+      'updates': state['updates'] + 1,
+      'losses': state['losses'].at[state['updates'] % RECENT].set(means['train/loss']),
+    }
     new = jax.tree.map(lambda a, b: jnp.where(moves, a, b), new, old)
     counters = {'step': state['step'] + 1, 'bad': state['bad'] + bad.astype(jnp.int32)}
-    metrics = {'train/total': total * inverse, 'train/weight': weight, 'train/finite': finite.astype(jnp.float32),
-               'train/bad': bad.astype(jnp.float32), 'train/bad_steps': counters['bad'].astype(jnp.float32),
-               'opt/grad_norm': norm, 'opt/lr': jnp.asarray(schedule(state['updates']), jnp.float32)}
+    metrics = {
+      'train/total': total * inverse,
+      'train/weight': weight,
+      'train/finite': finite.astype(jnp.float32),
+      'train/bad': bad.astype(jnp.float32),
+      'train/bad_steps': counters['bad'].astype(jnp.float32),
+      'opt/grad_norm': norm,
+      'opt/lr': jnp.asarray(schedule(state['updates']), jnp.float32),
+    }
     return new | counters, means | metrics | watched
 
   return step
@@ -99,13 +129,19 @@ def _inverse(weight: jax.Array) -> jax.Array:
 
 
 def of_updates(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """The metrics of a step that made several updates on one batch, from those of each; {} if it made none.
+  """The metrics of a step that made several updates on one batch, from those of each; {} if it made
+  none.
 
-  Most are means over the updates. rl/sampler_gap is the first's, before anything has moved; opt/lr and train/bad_steps are
-  the last's; the step is bad, or not finite, where any update was.
+  Most are means over the updates. rl/sampler_gap is the first's, before anything has moved; opt/lr
+  and train/bad_steps are the last's; the step is bad, or not finite, where any update was.
   """
-  merge = {'rl/sampler_gap': lambda x: x[0], 'opt/lr': lambda x: x[-1], 'train/bad_steps': lambda x: x[-1],
-           'train/bad': max, 'train/finite': min}
+  merge = {
+    'rl/sampler_gap': lambda x: x[0],
+    'opt/lr': lambda x: x[-1],
+    'train/bad_steps': lambda x: x[-1],
+    'train/bad': max,
+    'train/finite': min,
+  }
   columns = {name: [values[name] for values in each] for name in (each[0] if each else ())}
   return {name: merge.get(name, statistics.fmean)(column) for name, column in columns.items()}
 

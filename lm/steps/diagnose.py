@@ -20,17 +20,24 @@ def _bad_places(tree: Any) -> Iterator[tuple[float, str]]:
     name = sharding.leaf_name(path)
     bad = distributed.fetch(~jnp.isfinite(x))
     if name.startswith('layers/'):
-      yield from ((float(i), f'{name}, layer {i}') for i in np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1)))
+      yield from (
+        (float(i), f'{name}, layer {i}')
+        for i in np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+      )
     elif bad.any():
       yield (-1.0 if name in ('embedding', 'position_table') else math.inf), name
 
 
-def first_non_finite(config: FrozenConfigDict, loss_fn: LossFn, params: Any, batch: dict, count: int) -> str:
-  """Names the first place that is not finite: a parameter, or the first place in a microbatch in the order of computation,
-  which is a layer's output, the loss, or a gradient (of the last layers first, as the backward pass meets them).
+def first_non_finite(
+  config: FrozenConfigDict, loss_fn: LossFn, params: Any, batch: dict, count: int
+) -> str:
+  """Names the first place that is not finite: a parameter, or the first place in a microbatch in
+  the order of computation, which is a layer's output, the loss, or a gradient (of the last layers
+  first, as the backward pass meets them).
 
   Args:
-    batch: leaves [M, rows, ...], of which the first `count` microbatches were used, as by `lm.steps.common.accumulate`.
+    batch: leaves [M, rows, ...], of which the first `count` microbatches were used, as by
+      `lm.steps.common.accumulate`.
   """
   if places := sorted(_bad_places(params)):
     return f'parameter {places[0][1]}'
@@ -38,8 +45,12 @@ def first_non_finite(config: FrozenConfigDict, loss_fn: LossFn, params: Any, bat
   @jax.jit
   def layers(params, microbatch):
     """Whether the output of each layer is finite, [L]."""
-    packing = {f'{name}_BT': microbatch[name] for name in ('positions', 'segment_ids') if name in microbatch}
-    _, seen = Transformer(config).apply({'params': params}, microbatch['inputs'], **packing, mutable=['finite'])
+    packing = {
+      f'{name}_BT': microbatch[name] for name in ('positions', 'segment_ids') if name in microbatch
+    }
+    _, seen = Transformer(config).apply(
+      {'params': params}, microbatch['inputs'], **packing, mutable=['finite']
+    )
     return jax.tree.leaves(seen)[0].reshape(-1)
 
   gradients = jax.jit(jax.value_and_grad(lambda params, microbatch: loss_fn(params, microbatch)[0]))

@@ -1,4 +1,6 @@
-"""The policy-gradient step: group-relative advantages and a clipped policy loss over sampled answers."""
+"""The policy-gradient step: group-relative advantages and a clipped policy loss over sampled
+answers.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,40 +18,58 @@ from lm.steps.common import LossFn
 
 
 def advantages(rewards_QG: np.ndarray, normalize_std: bool) -> np.ndarray:
-  """Rewards minus their group's mean, over the group's standard deviation if asked (GRPO, arXiv 2402.03300, 4.1.2).
+  """Rewards minus their group's mean, over the group's standard deviation if asked (GRPO, arXiv
+  2402.03300, 4.1.2).
 
-  Without the division it is Dr. GRPO's (arXiv 2503.20783). A group whose rewards are all equal gets zeros.
+  Without the division it is Dr. GRPO's (arXiv 2503.20783). A group whose rewards are all equal gets
+  zeros.
   """
-  equal_Q1 = np.ptp(rewards_QG, axis=1, keepdims=True) == 0  # asked of the rewards: their rounded mean may differ
+  # asked of the rewards: their rounded mean may differ
+  equal_Q1 = np.ptp(rewards_QG, axis=1, keepdims=True) == 0
   centred_QG = np.where(equal_Q1, 0, rewards_QG - rewards_QG.mean(axis=1, keepdims=True))
   if not normalize_std:
     return centred_QG
   return centred_QG / (rewards_QG.std(axis=1, keepdims=True) + 1e-6)
 
 
-UNUSED = ('vocab_blocks', 'balance', 'z_loss')  # fields of config.loss that this stage has no use for
+# fields of config.loss that this stage has no use for
+UNUSED = ('vocab_blocks', 'balance', 'z_loss')
 
 
 def check(loss_config: ConfigDict, defaults: ConfigDict) -> None:
-  """Raises UserError where a field of `config.loss` was set (differs from `defaults`) that stage rl does not read."""
+  """Raises UserError where a field of `config.loss` was set (differs from `defaults`) that stage rl
+  does not read.
+  """
   for field in UNUSED:
     if loss_config[field] != defaults[field]:
-      raise UserError(f'config.loss.{field} is {loss_config[field]}; stage rl does not use it: allowed: {defaults[field]}')
+      raise UserError(
+        f'config.loss.{field} is {loss_config[field]}; stage rl does not use it: allowed: '
+        f'{defaults[field]}'
+      )
 
 
-def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperature: float,
-               banned_ids: Sequence[int] = ()) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as the sampler had them.
+def make_score(
+  model_config: FrozenConfigDict,
+  loss_config: ConfigDict,
+  temperature: float,
+  banned_ids: Sequence[int] = (),
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as
+  the sampler had them.
 
   Args:
     temperature, banned_ids: those of the `lm.sample.Sampling` that drew the answers.
   """
   model, cap = Transformer(model_config), model_config.logit_softcap
-  normalize = functools.partial(filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids)))
+  normalize = functools.partial(
+    filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids))
+  )
 
   def score(params, inputs_BT, targets_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
-    return loss.token_log_probs(hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize, cap)
+    return loss.token_log_probs(
+      hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize, cap
+    )
 
   return score
 
@@ -57,32 +77,40 @@ def make_score(model_config: FrozenConfigDict, loss_config: ConfigDict, temperat
 def make_reference(score: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable[..., jax.Array]:
   """(params, inputs [M, rows, T], targets [M, rows, T]) -> log-probabilities, float32 [M, rows, T].
 
-  One microbatch is scored after the other: no more is held at one time than when the loss is computed.
+  One microbatch is scored after the other: no more is held at one time than when the loss is
+  computed.
   """
+
   def reference(params, inputs_MBT, targets_MBT):
     return jax.lax.map(lambda parts: score(params, *parts)[0], (inputs_MBT, targets_MBT))
 
   return reference
 
 
-def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, rl: ConfigDict,
-              banned_ids: Sequence[int] = ()) -> LossFn:
+def make_loss(
+  model_config: FrozenConfigDict,
+  loss_config: ConfigDict,
+  rl: ConfigDict,
+  banned_ids: Sequence[int] = (),
+) -> LossFn:
   """Loss of a batch of sampled answers, all arrays [B, T].
 
-  inputs, targets: int32, prompts and answers padded at the end; weights: 1 on tokens the policy sampled (its stop token
-  included, forced tool outputs not); old_log_probs: the sampler's; reference_log_probs: the starting model's, when
-  config.rl.kl is positive; advantages.
+  inputs, targets: int32, prompts and answers padded at the end; weights: 1 on tokens the policy
+  sampled (its stop token included, forced tool outputs not); old_log_probs: the sampler's;
+  reference_log_probs: the starting model's, when config.rl.kl is positive; advantages.
 
-  The policy loss is PPO's clipped ratio with DAPO's two bounds and token-level mean (arXiv 2503.14476). The KL term is
-  half the squared log-ratio, whose gradient on the policy's own samples is that of KL(policy || reference); the value
-  logged as rl/kl is the low-variance estimate r - 1 - log r (J. Schulman, Approximating KL divergence, 2020).
+  The policy loss is PPO's clipped ratio with DAPO's two bounds and token-level mean (arXiv
+  2503.14476). The KL term is half the squared log-ratio, whose gradient on the policy's own samples
+  is that of KL(policy || reference); the value logged as rl/kl is the low-variance estimate r - 1 -
+  log r (J. Schulman, Approximating KL divergence, 2020).
 
-  Means over the sampled tokens of groups whose rewards differ: train/loss, the policy loss. Means over those of all groups:
-  the KL term, which train/total adds to it. All other metrics are means over the sampled tokens of the rows that are
-  computed, which with a KL term are all and else those of groups whose rewards differ (`lm.rollout.collect`): rl/entropy of
-  the policy, in nats; rl/clip_share, the share of tokens whose ratio is clipped; rl/kl; rl/sampler_gap, the absolute
-  difference between the log-probabilities of the trainer and of the sampler, which a run logs as it is before the first
-  update on a batch (`lm.steps.common.of_updates`).
+  Means over the sampled tokens of groups whose rewards differ: train/loss, the policy loss. Means
+  over those of all groups: the KL term, which train/total adds to it. All other metrics are means
+  over the sampled tokens of the rows that are computed, which with a KL term are all and else those
+  of groups whose rewards differ (`lm.rollout.collect`): rl/entropy of the policy, in nats;
+  rl/clip_share, the share of tokens whose ratio is clipped; rl/kl; rl/sampler_gap, the absolute
+  difference between the log-probabilities of the trainer and of the sampler, which a run logs as it
+  is before the first update on a batch (`lm.steps.common.of_updates`).
   """
   score = make_score(model_config, loss_config, rl.temperature, banned_ids)
   clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl

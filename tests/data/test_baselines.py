@@ -27,7 +27,13 @@ def test_bigram_by_hand():
   rest = 3 * d0 / 4  # of the three followers (1, 2 and 0, of one input each) to each of four tokens
   q = [(0.75 + rest) / 3, (0.75 + rest) / 3, (0.75 + rest) / 3, rest / 3]
   back = (d3 + d1) / 4  # discounts of 0->1 (three times) and 0->2 (once), of four
-  expected = [1.5 / 4 + back * q[1], 0.5 / 4 + back * q[2], back * q[3], 1.25 / 2 + d2 / 2 * q[0], q[0]]
+  expected = [
+    1.5 / 4 + back * q[1],
+    0.5 / 4 + back * q[2],
+    back * q[3],
+    1.25 / 2 + d2 / 2 * q[0],
+    q[0],
+  ]
   np.testing.assert_allclose(got, expected)
 
 
@@ -44,12 +50,16 @@ def random_batches(seed, rows=400):
 def test_probabilities_sum_to_one_and_order_of_strength():
   (train, chain), (test, _) = random_batches(1), random_batches(2)
   counts, held_out = baselines.count(train), baselines.count(test)
-  every = baselines.Pairs(np.repeat(np.arange(31), 31), np.tile(np.arange(31), 31), np.ones(31 * 31))
+  every = baselines.Pairs(
+    np.repeat(np.arange(31), 31), np.tile(np.arange(31), 31), np.ones(31 * 31)
+  )
   p = baselines.bigram(counts.all, every, 31, [0.3, 0.4, 0.7, 1.0]).reshape(31, 31)
   np.testing.assert_allclose(p.sum(1), 1)
   tokens = held_out.all.counts.sum()
   assert tokens == 400 * 40
-  unigram, bigram = (f(counts, held_out, 31, tokens) for f in (baselines.unigram_bpb, baselines.bigram_bpb))
+  unigram, bigram = (
+    f(counts, held_out, 31, tokens) for f in (baselines.unigram_bpb, baselines.bigram_bpb)
+  )
   truth = -held_out.all.counts @ np.log2(chain[held_out.all.inputs, held_out.all.targets]) / tokens
   targets = np.concatenate([b['targets'].ravel() for b in test])
   share = np.bincount(np.concatenate([b['targets'].ravel() for b in train]), minlength=30) / tokens

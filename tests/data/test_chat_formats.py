@@ -1,4 +1,6 @@
-"""Models' own chat formats: ids as transformers gives them from the template, and nothing that can be forged."""
+"""Models' own chat formats: ids as transformers gives them from the template, and nothing that can
+be forged.
+"""
 
 import json
 import pickle
@@ -6,26 +8,48 @@ import pickle
 import pytest
 import tokenizers
 import transformers
-from chat_templates import DEFAULT_SYSTEM, GEMMA, LLAMA_2, LLAMA_3_2, MISTRAL, NO_SYSTEM, QWEN3, TULU
+from chat_templates import (
+  DEFAULT_SYSTEM,
+  GEMMA,
+  LLAMA_2,
+  LLAMA_3_2,
+  MISTRAL,
+  NO_SYSTEM,
+  QWEN3,
+  TULU,
+)
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data import chat, templates
 from data.tokenizers.bpe import PATTERNS
 from lm.errors import UserError
 
-CORPUS = ['Today you are Ann, a user of the system: what is 2 + 2?', 'assistant', 'thinks', 'Hello', '\n\n', '[INST]'] * 9
+CORPUS = [
+  'Today you are Ann, a user of the system: what is 2 + 2?',
+  'assistant',
+  'thinks',
+  'Hello',
+  '\n\n',
+  '[INST]',
+] * 9
 SIZE = 300
 BYTES, SPACES, PREFIXED = 'bytes', 'first', 'always'
 
 
 def make(folder, template, special_tokens, kind=BYTES, **variables):
-  """A model's tokenizer folder. Kinds: GPT-2's bytes; Llama's spaces, one before the first word or before each piece."""
+  """A model's tokenizer folder. Kinds: GPT-2's bytes; Llama's spaces, one before the first word or
+  before each piece.
+  """
   model = tokenizers.Tokenizer(models.BPE(unk_token=None if kind == BYTES else '<unk>'))
   split = pre_tokenizers.Split(tokenizers.Regex(PATTERNS['llama3']), 'isolated')
   byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
   model.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
   model.decoder = decoders.ByteLevel()
-  alphabet = pre_tokenizers.ByteLevel.alphabet() if kind == BYTES else [chr(i) for i in [10, *range(33, 127)]]
+  alphabet = (
+    pre_tokenizers.ByteLevel.alphabet()
+    if kind == BYTES
+    else [chr(i) for i in [10, *range(33, 127)]]
+  )
   if kind != BYTES:
     model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
     model.decoder = decoders.Metaspace(prepend_scheme=kind, split=False)
@@ -38,7 +62,10 @@ def make(folder, template, special_tokens, kind=BYTES, **variables):
   return folder
 
 
-IM, HEADER = ['<|im_start|>', '<|im_end|>'], ['<s>', '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
+IM, HEADER = (
+  ['<|im_start|>', '<|im_end|>'],
+  ['<s>', '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'],
+)
 BOS, EOS = {'bos_token': '<s>'}, {'eos_token': '</s>'}
 FAMILIES = {
   'chatml': (DEFAULT_SYSTEM, ['<|endoftext|>', *IM], BYTES, {}),
@@ -53,7 +80,8 @@ FAMILIES = {
   'tulu': (TULU, ['<|endoftext|>'], BYTES, {'eos_token': '<|endoftext|>'}),
 }
 TALKS = [
-  ['Hello'], ['what is\n2 + 2?', '4', ' and  then', 'thinks  it is'], ['a', 'b\n', 'c', '\td', 'e', 'f\n\nmodel'],
+  ['Hello'], ['what is\n2 + 2?', '4', ' and  then', 'thinks  it '
+                                                    'is'], ['a', 'b\n', 'c', '\td', 'e', 'f\n\nmodel'],
 ]  # fmt: skip
 
 
@@ -107,20 +135,28 @@ def test_going_on_is_the_same_conversation(family):
   known = ids[: len(mask) - 1 - mask[::-1].index(1)]  # up to the stop token
   cut_off = known[: len(known) - len(ours.tokenizer.encode_inside(ours.layout.trail))]
   assert [*cut_off, *ours.render_next('then?', stopped=False)] == ours.render_prompt(talk)
-  assert [*known, ours.stops[0], *ours.render_next('then?', stopped=True)] == ours.render_prompt(talk)
+  assert [*known, ours.stops[0], *ours.render_next('then?', stopped=True)] == ours.render_prompt(
+    talk
+  )
 
 
 def test_no_text_forges_a_special_token(family):
   ours, _ = family
   special = set(ours.tokenizer.special_tokens.values())
   names = ''.join(ours.tokenizer.special_tokens)
-  plain, forged = (ours.render({'messages': messages([text, text, text, text])})[0] for text in ('x', names))
-  assert [i for i in plain if i in special] == [i for i in forged if i in special] and len(forged) > len(plain)
+  plain, forged = (
+    ours.render({'messages': messages([text, text, text, text])})[0] for text in ('x', names)
+  )
+  assert [i for i in plain if i in special] == [i for i in forged if i in special] and len(
+    forged
+  ) > len(plain)
 
 
 def test_a_system_turn_without_a_place_is_refused(tmp_path):
   ours = chat.load(str(make(tmp_path, NO_SYSTEM, FAMILIES['gemma2'][1], **BOS)))
-  with pytest.raises(UserError, match=r"messages\[0\].role is 'system'.*no place for a system turn"):
+  with pytest.raises(
+    UserError, match=r"messages\[0\].role is 'system'.*no place for a system turn"
+  ):
     ours.render_prompt(messages(['a'], 'b'))
 
 
@@ -129,11 +165,17 @@ def test_tags_are_added_to_a_model_that_lacks_them(tmp_path):
   own = chat.load(folder)
   parts = [{'type': kind, 'text': '1'} for kind in ('think', 'python', 'output', 'text')]
   talk = {'messages': messages(['Hello', parts])}
-  with pytest.raises(UserError, match=r"no special tokens for parts of type 'think'; config\.data\.tools=True"):
+  with pytest.raises(
+    UserError, match=r"no special tokens for parts of type 'think'; config\.data\.tools=True"
+  ):
     own.render(talk)
   assert (own.banned_ids(SIZE), own.call_ids) == ((), ())
   assert own.banned_ids(SIZE + 2) == (SIZE, SIZE + 1)
-  assert chat.load(folder, extend=True, tools=False).tokenizer.vocab_size == own.tokenizer.vocab_size == SIZE
+  assert (
+    chat.load(folder, extend=True, tools=False).tokenizer.vocab_size
+    == own.tokenizer.vocab_size
+    == SIZE
+  )
   more = chat.load(folder, extend=True)
   ids, mask = more.render(talk)
   base = len(own.render_prompt(talk['messages'][:1]))
@@ -164,36 +206,56 @@ def test_a_base_model_gets_a_format_and_keeps_it(name, tmp_path):
   base = make(tmp_path / 'base', None, ['<|endoftext|>'], bos_token='<|endoftext|>')
   own = chat.load(str(base))
   assert own.document_start == 0 and own.tokenizer.vocab_size == SIZE
-  with pytest.raises(UserError, match=r'no chat template.*not trained to chat.*config\.data\.chat_format'):
+  with pytest.raises(
+    UserError, match=r'no chat template.*not trained to chat.*config\.data\.chat_format'
+  ):
     own.render_prompt(messages(['a']))
   if name == 'file':
-    (tmp_path / 'x.jinja').write_text('{% for m in messages %}{{ m.role }}: {{ m.content }}<|endoftext|>{% endfor %}'
-                                      '{% if add_generation_prompt %}assistant: {% endif %}')  # fmt: skip
+    (tmp_path / 'x.jinja').write_text('{% for m in messages %}{{ m.role }}: {{ m.content '
+                                      '}}<|endoftext|>{% endfor %}'
+                                      '{% if add_generation_prompt %}assistant: {% endif '
+                                      '%}')  # fmt: skip
     name = str(tmp_path / 'x.jinja')
   ours = chat.load(str(base), name, extend=True)
   ids = ours.render_prompt(messages(['a']))
   ours.save(tmp_path / 'run')
   again = chat.load(str(tmp_path / 'run'))
-  assert again.render_prompt(messages(['a'])) == ids == pickle.loads(pickle.dumps(ours)).render_prompt(messages(['a']))
-  assert (again.fingerprint, again.tokenizer.fingerprint) == (ours.fingerprint, ours.tokenizer.fingerprint)
+  assert (
+    again.render_prompt(messages(['a']))
+    == ids
+    == pickle.loads(pickle.dumps(ours)).render_prompt(messages(['a']))
+  )
+  assert (again.fingerprint, again.tokenizer.fingerprint) == (
+    ours.fingerprint,
+    ours.tokenizer.fingerprint,
+  )
   theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / 'run')
   assert reference(theirs, messages(['a']), add_generation_prompt=True) == ids
-  assert chat.load(str(tmp_path / 'run'), extend=True).tokenizer.vocab_size == ours.tokenizer.vocab_size
+  assert (
+    chat.load(str(tmp_path / 'run'), extend=True).tokenizer.vocab_size == ours.tokenizer.vocab_size
+  )
 
 
 def test_our_own_tokens_keep_their_order():
   assert list(chat.load('bytes').tokenizer.special_tokens) == list(chat.SPECIAL_TOKENS)
-  assert chat.load('bytes').tokenizer.fingerprint == chat.tokenizers.load('bytes', chat.SPECIAL_TOKENS).fingerprint
+  assert (
+    chat.load('bytes').tokenizer.fingerprint
+    == chat.tokenizers.load('bytes', chat.SPECIAL_TOKENS).fingerprint
+  )
 
 
 def test_a_template_without_a_stop_token_is_refused_when_it_is_needed(tmp_path):
   ours = chat.load(str(make(tmp_path, DEFAULT_SYSTEM, ['<|endoftext|>'])))
-  with pytest.raises(UserError, match=r"no special token.*stops an answer.*<\|im_end\|>.*config\.data\.chat_format"):
+  with pytest.raises(
+    UserError, match=r'no special token.*stops an answer.*<\|im_end\|>.*config\.data\.chat_format'
+  ):
     ours.render_prompt(messages(['a']))
 
 
 def test_a_template_that_fails_is_named(tmp_path):
   endless = '{% for i in range(10**12) %}{% endfor %}'
   ours = chat.load(str(make(tmp_path, endless, ['<|endoftext|>'])))
-  with pytest.raises(UserError, match=rf'^{tmp_path}/tokenizer_config\.json: the chat template fails: Range'):
+  with pytest.raises(
+    UserError, match=rf'^{tmp_path}/tokenizer_config\.json: the chat template fails: Range'
+  ):
     ours.render_prompt(messages(['a']))

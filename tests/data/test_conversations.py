@@ -17,7 +17,9 @@ def rows(path):
 
 
 def lines(path, *items):
-  path.write_text(''.join((item if isinstance(item, str) else json.dumps(item)) + '\n' for item in items))
+  path.write_text(
+    ''.join((item if isinstance(item, str) else json.dumps(item)) + '\n' for item in items)
+  )
   return path
 
 
@@ -28,7 +30,11 @@ def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
   out = tmp_path / 'c.jsonl'
   counts = conversations.write(out, MADE, examples=101, turns=1, seed=5, weights={'identity': 3})
   written = rows(out)
-  assert counts == collections.Counter(row['task'] for row in written) == {'arithmetic': 25, 'identity': 76}
+  assert (
+    counts
+    == collections.Counter(row['task'] for row in written)
+    == {'arithmetic': 25, 'identity': 76}
+  )
   first = [row['task'] for row in written[:40]]
   assert 2 <= first.count('arithmetic') <= 20
   for task in MADE:
@@ -98,68 +104,108 @@ def test_a_file_to_validate_on_has_problems_of_the_test_split(tmp_path):
 
 
 ULTRACHAT = {'id': '7', 'data': ['Hello <|end|>', 'Hi, é.', 'More?', 'Yes.']}
-ULTRACHAT_200K = {'prompt': 'Hello', 'prompt_id': 'x', 'messages': [
-  {'role': 'system', 'content': 'Be kind.', 'id': 1}, {'role': 'user', 'content': 'Hello'},
-  {'role': 'assistant', 'content': 'Hi.'}]}
+ULTRACHAT_200K = {
+  'prompt': 'Hello',
+  'prompt_id': 'x',
+  'messages': [
+    {'role': 'system', 'content': 'Be kind.', 'id': 1},
+    {'role': 'user', 'content': 'Hello'},
+    {'role': 'assistant', 'content': 'Hi.'},
+  ],
+}
 
 
 def test_public_formats_are_read(tmp_path):
-  source = lines(tmp_path / 'chat.jsonl', ULTRACHAT, ULTRACHAT_200K, {'id': '8', 'data': ['a', 'b', 'unanswered']})
+  source = lines(
+    tmp_path / 'chat.jsonl',
+    ULTRACHAT,
+    ULTRACHAT_200K,
+    {'id': '8', 'data': ['a', 'b', 'unanswered']},
+  )
   expected = [
-    {'messages': [{'role': 'user', 'content': 'Hello <|end|>'}, {'role': 'assistant', 'content': 'Hi, é.'},
-                  {'role': 'user', 'content': 'More?'}, {'role': 'assistant', 'content': 'Yes.'}]},
-    {'messages': [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': 'Hello'},
-                  {'role': 'assistant', 'content': 'Hi.'}]},
+    {
+      'messages': [
+        {'role': 'user', 'content': 'Hello <|end|>'},
+        {'role': 'assistant', 'content': 'Hi, é.'},
+        {'role': 'user', 'content': 'More?'},
+        {'role': 'assistant', 'content': 'Yes.'},
+      ]
+    },
+    {
+      'messages': [
+        {'role': 'system', 'content': 'Be kind.'},
+        {'role': 'user', 'content': 'Hello'},
+        {'role': 'assistant', 'content': 'Hi.'},
+      ]
+    },
     {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]},
   ]
   assert list(conversations.read(source, jsonl.Skipped())) == expected
   counts = conversations.write(tmp_path / 'out', MADE, examples=2, turns=1, seed=0, inputs=[source])
   assert counts == {'arithmetic': 1, 'identity': 1, 'chat': 3}
   assert rows(tmp_path / 'out')[2:] == [{**row, 'task': 'chat'} for row in expected]
-  assert list(conversations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected  # what is written can be read again
+  # what is written can be read again
+  assert list(conversations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected
 
 
-@pytest.mark.parametrize(('row', 'message'), [
-  ('{"data": ["a", "b"', 'not JSON'),
-  ([], '"messages" or "data"'),
-  ({'id': 'x'}, '"messages" or "data"'),
-  ('null', '"messages" or "data"'),
-  ('{"data": ["a", "' + '[' * 9 + '", ' + '[' * 100_000, 'nested too deep'),
-  ({'data': ['\ud800 ', 7]}, r'data\[1\] must be text'),
-  ({'data': 'hello'}, 'data must be a list'),
-  ({'data': ['a', None]}, r'data\[1\] must be text'),
-  ({'data': ['a', '']}, r'messages\[1\].content is empty'),
-  ({'data': ['a']}, r'messages\[0\].role'),
-  ({'data': []}, 'messages is empty'),
-  ({'messages': None}, 'messages'),
-  ({'messages': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'b'}]}, r"messages\[1\].role 'bot'"),
-  ({'messages': [{'role': 'user', 'value': 'a'}]}, r'messages\[0\]'),
-])
+@pytest.mark.parametrize(
+  ('row', 'message'),
+  [
+    ('{"data": ["a", "b"', 'not JSON'),
+    ([], '"messages" or "data"'),
+    ({'id': 'x'}, '"messages" or "data"'),
+    ('null', '"messages" or "data"'),
+    ('{"data": ["a", "' + '[' * 9 + '", ' + '[' * 100_000, 'nested too deep'),
+    ({'data': ['\ud800 ', 7]}, r'data\[1\] must be text'),
+    ({'data': 'hello'}, 'data must be a list'),
+    ({'data': ['a', None]}, r'data\[1\] must be text'),
+    ({'data': ['a', '']}, r'messages\[1\].content is empty'),
+    ({'data': ['a']}, r'messages\[0\].role'),
+    ({'data': []}, 'messages is empty'),
+    ({'messages': None}, 'messages'),
+    (
+      {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'b'}]},
+      r"messages\[1\].role 'bot'",
+    ),
+    ({'messages': [{'role': 'user', 'value': 'a'}]}, r'messages\[0\]'),
+  ],
+)
 def test_malformed_rows_are_skipped_by_file_line_and_field(tmp_path, row, message, capsys):
-  source, out = lines(tmp_path / 'chat.jsonl', ULTRACHAT, row, ULTRACHAT_200K), tmp_path / 'out.jsonl'
+  source, out = (
+    lines(tmp_path / 'chat.jsonl', ULTRACHAT, row, ULTRACHAT_200K),
+    tmp_path / 'out.jsonl',
+  )
   assert conversations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])['chat'] == 2
   assert len(rows(out)) == 5
-  assert re.search(rf'1 row skipped; the first: .*chat\.jsonl, line 2: .*{message}', capsys.readouterr().err)
+  assert re.search(
+    rf'1 row skipped; the first: .*chat\.jsonl, line 2: .*{message}', capsys.readouterr().err
+  )
 
 
 def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_path):
   source, out = lines(tmp_path / 'chat.jsonl', [], {}), tmp_path / 'out.jsonl'
   out.write_text('what was there')
-  with pytest.raises(UserError, match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: a row'):
+  with pytest.raises(
+    UserError,
+    match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: a row',
+  ):
     conversations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])
   assert out.read_text() == 'what was there'
   assert {path.name for path in tmp_path.iterdir()} == {'chat.jsonl', 'out.jsonl'}
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-  ({'examples': 3, 'weights': {'identty': 1}}, "'identty' .did you mean 'identity'"),
-  ({'examples': 3, 'weights': {'identity': -1}}, "'identity' is -1"),
-  ({'examples': 3, 'weights': {'identity': float('nan')}}, "'identity' is nan"),
-  ({'examples': 3, 'weights': {'identity': 0, 'arithmetic': 0}}, 'sum to 0'),
-  ({'examples': -3}, 'cannot share out -3'),
-  ({'examples': 0}, 'no conversations to write'),
-  ({'examples': 3, 'turns': 0}, 'most questions in a conversation is 0'),
-])
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'examples': 3, 'weights': {'identty': 1}}, "'identty' .did you mean 'identity'"),
+    ({'examples': 3, 'weights': {'identity': -1}}, "'identity' is -1"),
+    ({'examples': 3, 'weights': {'identity': float('nan')}}, "'identity' is nan"),
+    ({'examples': 3, 'weights': {'identity': 0, 'arithmetic': 0}}, 'sum to 0'),
+    ({'examples': -3}, 'cannot share out -3'),
+    ({'examples': 0}, 'no conversations to write'),
+    ({'examples': 3, 'turns': 0}, 'most questions in a conversation is 0'),
+  ],
+)
 def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
   with pytest.raises(UserError, match=message):
     conversations.write(tmp_path / 'c', MADE, **{'turns': 1, 'seed': 0} | arguments)
@@ -168,13 +214,24 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
 
 def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
   out = tmp_path / 'c.jsonl'
-  status, written, _ = run('-m', 'data.conversations', '--tasks=identity:3,comparison',
-                           '--examples=8', '--turns=2', '--seed=1', f'--out={out}')
+  status, written, _ = run(
+    '-m',
+    'data.conversations',
+    '--tasks=identity:3,comparison',
+    '--examples=8',
+    '--turns=2',
+    '--seed=1',
+    f'--out={out}',
+  )
   assert status == 0 and sorted(written.splitlines()) == ['comparison: 2', 'identity: 6']
   assert 4 <= len(rows(out)) < 8 == sum(len(row['messages']) // 2 for row in rows(out))
-  for wrong, message in ((['--tasks=identiy'], "did you mean 'identity'"), (['--tasks=docs'], 'or --documents names none'),
-                         (['--tasks=identity:x'], "'identity:x' is not"), ([], 'no conversations'),
-                         (['--tasks=docs', '--documents=nowhere'], 'nowhere')):
+  for wrong, message in (
+    (['--tasks=identiy'], "did you mean 'identity'"),
+    (['--tasks=docs'], 'or --documents names none'),
+    (['--tasks=identity:x'], "'identity:x' is not"),
+    ([], 'no conversations'),
+    (['--tasks=docs', '--documents=nowhere'], 'nowhere'),
+  ):
     status, _, err = run('-m', 'data.conversations', *wrong, f'--out={tmp_path / "none"}')
     assert status == 1 and message in err and err.count('\n') == 1
     assert err.startswith('error: ') and not (tmp_path / 'none').exists()

@@ -1,4 +1,6 @@
-"""Every grader on twenty ways to say the right answer and twenty to say a wrong one, or to say too much."""
+"""Every grader on twenty ways to say the right answer and twenty to say a wrong one, or to say too
+much.
+"""
 
 import json
 import random
@@ -11,8 +13,14 @@ from data.tasks.base import ask
 
 PAGES = {  # module: {function: what it does}
   'json': {'dumps': 'Return the text of an object.', 'read_tree': 'Read a whole tree of nodes.'},
-  'copy': {'deepcopy': 'Make a full copy of an object.', 'replace': 'Make a copy with other fields.'},
-  'time': {'sleep': 'Wait for a number of seconds.', 'clock_info': 'Describe a clock of the system.'},
+  'copy': {
+    'deepcopy': 'Make a full copy of an object.',
+    'replace': 'Make a copy with other fields.',
+  },
+  'time': {
+    'sleep': 'Wait for a number of seconds.',
+    'clock_info': 'Describe a clock of the system.',
+  },
 }
 
 
@@ -28,7 +36,8 @@ def made(tmp_path_factory):
   problems = [{'question': f'How many apples are {i}?', 'answer': f'#### {i}'} for i in range(40)]
   (folder / 'gsm8k.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in problems))
   named = tasks.make(
-    tasks.TASKS, seed=0, documents=folder / 'documents.jsonl', gsm8k=str(folder / 'gsm8k.jsonl'))
+    tasks.TASKS, seed=0, documents=folder / 'documents.jsonl', gsm8k=str(folder / 'gsm8k.jsonl')
+  )
   return {task.name: task for task in named}
 
 
@@ -44,19 +53,31 @@ PROBLEMS = {
   'spelling': problem("Spell the word 'import'.", 'i-m-p-o-r-t'),
   'docs': problem('Which module has the function dumps?', 'json', key='dumps'),
   'reading': problem(
-    'From the documentation of json:\ndumps: Return the text of an object.\nread_tree: Read a whole '
+    'From the documentation of json:\ndumps: Return the text of an object.\nread_tree: Read a '
+    'whole '
     'tree of nodes.\nload: Read an object.\nWhich function does this: Read a whole tree of nodes.',
-    'read_tree', others=['dumps', 'load']),
+    'read_tree',
+    others=['dumps', 'load'],
+  ),
   'gsm8k': problem(
-    'Ann has 24 pears and buys 3 bags of 6 pears. She eats 2. How many are left?', '40'),
+    'Ann has 24 pears and buys 3 bags of 6 pears. She eats 2. How many are left?', '40'
+  ),
   'name': problem('Who are you?', '', topic='name'),
   'other': problem('Are you ChatGPT?', '', topic='other'),
   'web': problem('Can you browse the web?', '', topic='web'),
-  'unknown': problem('What is the module blorktools?', '', known=False, name='blorktools', kind='module'),
+  'unknown': problem(
+    'What is the module blorktools?', '', known=False, name='blorktools', kind='module'
+  ),
   'known': problem('What is the module json?', '', known=True, name='json', kind='module'),
 }
 PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
-TASK_OF = {'name': 'identity', 'other': 'identity', 'web': 'identity', 'unknown': 'refusal', 'known': 'refusal'}
+TASK_OF = {
+  'name': 'identity',
+  'other': 'identity',
+  'web': 'identity',
+  'unknown': 'refusal',
+  'known': 'refusal',
+}
 
 LIKE = {'gsm8k_calculator': 'gsm8k', 'calculator': 'arithmetic'}  # answered in the same words
 CALL = [{'type': 'python', 'text': '47 * 38'}, {'type': 'output', 'text': '1786'}]
@@ -90,8 +111,29 @@ def test_every_task_is_here(made):
 def test_any_text_is_graded(made, name):
   """Pieces of answers in any order, as a model early in training writes them."""
   rng = random.Random(name)
-  pieces = [' ', '\n', '.', ',', '?', '-', '=', '/', '*', '(', ')', '0', '1e999', '.5', '<0>', '####', '\\boxed{', '}']
-  pieces += ' '.join([*replies(RIGHT[LIKE.get(name, name)]), *replies(WRONG[LIKE.get(name, name)])]).split(' ')
+  pieces = [
+    ' ',
+    '\n',
+    '.',
+    ',',
+    '?',
+    '-',
+    '=',
+    '/',
+    '*',
+    '(',
+    ')',
+    '0',
+    '1e999',
+    '.5',
+    '<0>',
+    '####',
+    '\\boxed{',
+    '}',
+  ]
+  pieces += ' '.join(
+    [*replies(RIGHT[LIKE.get(name, name)]), *replies(WRONG[LIKE.get(name, name)])]
+  ).split(' ')
   for _ in range(300):
     text = ''.join(rng.choice(pieces) + rng.choice(['', ' ']) for _ in range(rng.randrange(30)))
     assert grade(made, name, text) in (0, 1)

@@ -49,9 +49,21 @@ def test_batch(manifest):
 
 
 def test_command(manifest, tmp_path):
-  command = [sys.executable, '-m', 'data.inspect', str(manifest), '--tokenizer=bytes', '--step=0', '--seq-len=20']
+  command = [
+    sys.executable,
+    '-m',
+    'data.inspect',
+    str(manifest),
+    '--tokenizer=bytes',
+    '--step=0',
+    '--seq-len=20',
+  ]
   output = subprocess.run(command, capture_output=True, text=True)
   assert output.returncode == 0 and 'row 3: ' in output.stdout and 'document ' in output.stdout
   command[4] = '--tokenizer=' + str(tmp_path / 'absent.json')
   output = subprocess.run(command, capture_output=True, text=True)
-  assert output.returncode == 1 and output.stderr.startswith('error: ') and output.stderr.count('\n') == 1
+  assert (
+    output.returncode == 1
+    and output.stderr.startswith('error: ')
+    and output.stderr.count('\n') == 1
+  )

@@ -1,4 +1,6 @@
-"""Rows of untrusted files: what cannot be used is skipped by file, line and cause, and the reading goes on."""
+"""Rows of untrusted files: what cannot be used is skipped by file, line and cause, and the reading
+goes on.
+"""
 
 import bz2
 import gzip

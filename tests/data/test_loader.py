@@ -16,11 +16,16 @@ from lm import files
 from lm.errors import UserError
 
 BOS = 1000
-FIELDS = {**dict.fromkeys(('inputs', 'targets', 'segment_ids', 'positions'), np.int32), 'weights': np.float32}
+FIELDS = {
+  **dict.fromkeys(('inputs', 'targets', 'segment_ids', 'positions'), np.int32),
+  'weights': np.float32,
+}
 
 
 def write(folder, lengths, masks=None, dtype='uint16', per_shard=3):
-  """Shards of documents of these lengths, with ids that tell their place. Returns the manifest and the stream."""
+  """Shards of documents of these lengths, with ids that tell their place. Returns the manifest and
+  the stream.
+  """
   rng = np.random.default_rng(0)
   documents = [[BOS, *rng.integers(0, 1000, n - 1).tolist()] for n in lengths]
   lines = []
@@ -78,7 +83,9 @@ def test_evaluation_predicts_every_token_once(tmp_path, seq_len, dtype):
   lengths = [*np.random.default_rng(1).integers(1, 60, 29).tolist(), 9000]
   manifest, documents = write(tmp_path, lengths, dtype=dtype)
   stream = list(itertools.chain(*documents))
-  data = loader.Loader(manifest, seq_len=seq_len, batch_size=4, seed=0, shuffle=False, pad_last=True)
+  data = loader.Loader(
+    manifest, seq_len=seq_len, batch_size=4, seed=0, shuffle=False, pad_last=True
+  )
   assert data.tokens == len(stream) and data.bytes == sum(lengths)
   batches = [data.batch(step) for step in range(data.steps_per_epoch)]
   for batch in batches:
@@ -102,7 +109,9 @@ def test_training_holds_every_whole_window_once_an_epoch(text):
   assert data.rows == rows and rows % 7  # so an epoch ends inside a batch
   every = joined([data.batch(step) for step in range(3 * rows // 7 + 1)])
   windows = [tuple(stream[i * seq_len : (i + 1) * seq_len + 1]) for i in range(rows)]
-  got = [(*a, b[-1]) for a, b in zip(every['inputs'].tolist(), every['targets'].tolist(), strict=True)]
+  got = [
+    (*a, b[-1]) for a, b in zip(every['inputs'].tolist(), every['targets'].tolist(), strict=True)
+  ]
   epochs = [got[i * rows : (i + 1) * rows] for i in range(3)]
   for epoch in epochs:
     assert sorted(epoch) == sorted(windows)
@@ -132,9 +141,15 @@ def test_packed_rows(tmp_path, with_mask):
   masks = masks_for(lengths) if with_mask else None
   manifest, documents = write(tmp_path, lengths, masks, per_shard=30)
   seq_len = 40
-  data = loader.Loader(manifest, seq_len=seq_len, batch_size=1, seed=0, layout='packed', shuffle=False, pad_last=True)
+  data = loader.Loader(
+    manifest, seq_len=seq_len, batch_size=1, seed=0, layout='packed', shuffle=False, pad_last=True
+  )
   whole = masks or [[0] + [1] * (n - 1) for n in lengths]
-  kept = {tuple(d[: seq_len + 1]): m for d, m in zip(documents, whole, strict=True) if any(m[: seq_len + 1])}
+  kept = {
+    tuple(d[: seq_len + 1]): m
+    for d, m in zip(documents, whole, strict=True)
+    if any(m[: seq_len + 1])
+  }
   assert data.dropped_tokens == sum(lengths) - sum(map(len, kept))
   seen = []
   for step in range(data.steps_per_epoch):
@@ -144,7 +159,9 @@ def test_packed_rows(tmp_path, with_mask):
     stream = [*batch['inputs'][0, :used].tolist(), int(batch['targets'][0, used - 1])]
     starts = [*np.flatnonzero(np.array(stream) == BOS).tolist(), len(stream)]
     parts = [tuple(stream[a:b]) for a, b in itertools.pairwise(starts)]
-    check_row(batch, 0, row_reference(stream, seq_len, True, [m for p in parts for m in kept[p][: len(p)]]))
+    check_row(
+      batch, 0, row_reference(stream, seq_len, True, [m for p in parts for m in kept[p][: len(p)]])
+    )
     seen += parts
   assert sorted(seen) == sorted(kept)
   shuffled = loader.Loader(manifest, seq_len=seq_len, batch_size=5, seed=0, layout='packed')
@@ -155,15 +172,24 @@ def test_packed_rows(tmp_path, with_mask):
   assert set(counts.values()) == {5} and len(counts) == data.rows
 
 
-@pytest.mark.parametrize('name', ['deepdive', 'chatml'])  # the second begins with no token of its own
+# the second begins with no token of its own
+@pytest.mark.parametrize('name', ['deepdive', 'chatml'])
 def test_conversations_learn_the_assistant_alone(name, tmp_path):
-  turns = ([{'role': 'user', 'content': f'{i}?'}, {'role': 'assistant', 'content': f'{i}!'}] for i in range(9))
+  turns = (
+    [{'role': 'user', 'content': f'{i}?'}, {'role': 'assistant', 'content': f'{i}!'}]
+    for i in range(9)
+  )
   rows = [{'messages': turn} for turn in turns]
   (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
   chat_format = chat.load('bytes', name, extend=True)
   tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', chat_format, held_out=0, progress=False)
   data = loader.Loader(
-    tmp_path / 'out/train/manifest.json', seq_len=140, batch_size=2, seed=0, layout='packed', pad_last=True
+    tmp_path / 'out/train/manifest.json',
+    seq_len=140,
+    batch_size=2,
+    seed=0,
+    layout='packed',
+    pad_last=True,
   )
   learned, read = [], []
   for step in range(data.steps_per_epoch):
@@ -176,13 +202,16 @@ def test_conversations_learn_the_assistant_alone(name, tmp_path):
       assert all(batch['positions'][i][segments == n][0] == 0 for n in range(1, segments.max() + 1))
   assert sorted(learned) == [f'{i}!' for i in range(9)]
   documents = [chat_format.render(row)[0] for row in rows]
-  assert len(read) == 9 and all(any(ids in (d, d[:-1]) for d in documents) for ids in read)  # a row's last target is no input
+  # a row's last target is no input
+  assert len(read) == 9 and all(any(ids in (d, d[:-1]) for d in documents) for ids in read)
 
 
 @pytest.mark.parametrize('layout', loader.LAYOUTS)
 @pytest.mark.parametrize('pad_last', [True, False])
 def test_hosts_share_the_global_batch(text, layout, pad_last):
-  make = functools.partial(loader.Loader, text[0], seq_len=32, batch_size=8, seed=5, layout=layout, pad_last=pad_last)
+  make = functools.partial(
+    loader.Loader, text[0], seq_len=32, batch_size=8, seed=5, layout=layout, pad_last=pad_last
+  )
   data = make()
   for step in (0, 1, data.steps_per_epoch - 1):
     for hosts in (1, 2, 4, 8):
@@ -221,18 +250,24 @@ def permuted(index, size, key):
   while True:
     left, right = divmod(index, 2**half)
     for k in range(8):
-      left, right = right, left ^ mix(right ^ int.from_bytes(keys[8 * k : 8 * k + 8], 'little')) % 2**half
+      left, right = (
+        right,
+        left ^ mix(right ^ int.from_bytes(keys[8 * k : 8 * k + 8], 'little')) % 2**half,
+      )
     index = left * 2**half + right
     if index < size:
       return index
 
 
 def test_the_order_never_changes():
-  # Written down: with another order, a run that goes on after an update would see other data than it should.
+  # Written down: with another order, a run that goes on after an update would see other data than
+  # it should.
   assert loader.permute(np.arange(10), 10, '7/0').tolist() == [4, 5, 7, 0, 3, 6, 9, 1, 2, 8]
   for size in (1, 2, 3, 10, 1000, 10**12):
     some = np.arange(size)[:50] if size <= 1000 else np.arange(size - 50, size)
-    assert loader.permute(some, size, '7/1').tolist() == [permuted(i, size, '7/1') for i in some.tolist()]
+    assert loader.permute(some, size, '7/1').tolist() == [
+      permuted(i, size, '7/1') for i in some.tolist()
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -280,7 +315,9 @@ def test_missing_and_damaged_shards_are_named(text, tmp_path):
   make = functools.partial(loader.Loader, seq_len=32, batch_size=4, seed=5)
 
   def copy(name):
-    shutil.copytree(folder, tmp_path / name, ignore=lambda d, names: [n for n in names if '.' not in n])
+    shutil.copytree(
+      folder, tmp_path / name, ignore=lambda d, names: [n for n in names if '.' not in n]
+    )
     return tmp_path / name / 'manifest.json'
 
   manifest = copy('missing')
@@ -328,4 +365,7 @@ def test_fingerprint_is_of_the_content(text, tmp_path):
   data = loader.Loader(text[0], seq_len=32, batch_size=4, seed=5)
   other = write(tmp_path / 'other', [5] * 100)[0]
   assert data.fingerprint != loader.Loader(other, seq_len=32, batch_size=4, seed=5).fingerprint
-  assert data.fingerprint == loader.Loader(pathlib.Path(text[0]), seq_len=8, batch_size=1, seed=0).fingerprint
+  assert (
+    data.fingerprint
+    == loader.Loader(pathlib.Path(text[0]), seq_len=8, batch_size=1, seed=0).fingerprint
+  )

@@ -1,4 +1,6 @@
-"""Mixtures of token streams: exact shares, nothing skipped or repeated, the same whatever the hosts or the restarts."""
+"""Mixtures of token streams: exact shares, nothing skipped or repeated, the same whatever the hosts
+or the restarts.
+"""
 
 import numpy as np
 import pytest
@@ -23,8 +25,19 @@ def sources(tmp_path):
     builder = shards.Builder('uint32')
     builder.add(ids, None, len(ids))
     head = {'version': shards.VERSION, 'kind': 'text', 'dtype': 'uint32', 'document_start': 0}
-    files.write_json(tmp_path / str(i) / 'manifest.json', shards.manifest(head, [builder.write(tmp_path / str(i), 0)]))
-    made.append(loader.Loader(tmp_path / str(i) / 'manifest.json', seq_len=SEQ_LEN, batch_size=BATCH, seed=0, shuffle=False))
+    files.write_json(
+      tmp_path / str(i) / 'manifest.json',
+      shards.manifest(head, [builder.write(tmp_path / str(i), 0)]),
+    )
+    made.append(
+      loader.Loader(
+        tmp_path / str(i) / 'manifest.json',
+        seq_len=SEQ_LEN,
+        batch_size=BATCH,
+        seed=0,
+        shuffle=False,
+      )
+    )
   return made
 
 
@@ -37,22 +50,24 @@ def drawn(batch):
 @pytest.mark.parametrize('weights', ['5,3,2', '0:5,3,2;45:1,0,0;46:1,1,8'])
 def test_shares_are_exact_and_no_row_is_skipped_or_repeated(sources, weights):
   mixture = Mixture(sources, weights, batch_size=BATCH, seed=1)
-  source, row = map(np.concatenate, zip(*(drawn(mixture.batch(step)) for step in range(100)), strict=True))
+  source, row = map(
+    np.concatenate, zip(*(drawn(mixture.batch(step)) for step in range(100)), strict=True)
+  )
   for i, rows in enumerate(SIZES):
     mine = row[source == i]
     np.testing.assert_array_equal(mine, np.arange(len(mine)) % rows)
   block = Mixture.BLOCK
   if ';' not in weights:
     for k in range(3):
-      counts = np.bincount(source[k * block:(k + 1) * block])
+      counts = np.bincount(source[k * block : (k + 1) * block])
       np.testing.assert_allclose(counts / block, (0.5, 0.3, 0.2), atol=1 / block)
-    assert not np.array_equal(source[:block], source[block:2 * block])  # an order of its own
+    assert not np.array_equal(source[:block], source[block : 2 * block])  # an order of its own
     assert abs(np.bincount(source[:1000])[0] - 500) < 80  # and well mixed
     assert mixture.epoch(100) == pytest.approx(np.bincount(source)[2] / SIZES[2])
   else:
-    after = source[46 * BATCH:46 * BATCH + block]
+    after = source[46 * BATCH : 46 * BATCH + block]
     np.testing.assert_allclose(np.bincount(after) / block, (0.1, 0.1, 0.8), atol=1 / block)
-    assert set(source[45 * BATCH:46 * BATCH]) == {0}
+    assert set(source[45 * BATCH : 46 * BATCH]) == {0}
 
 
 def test_hosts_and_restarts_change_nothing(sources):
@@ -71,14 +86,32 @@ def test_hosts_and_restarts_change_nothing(sources):
 
 
 def test_the_fingerprint_is_of_sources_and_weights(sources):
-  prints = [Mixture(s, w, batch_size=BATCH, seed=0).fingerprint
-            for s, w in ((sources, '1,1,1'), (sources, '1,1,2'), (sources[::-1], '1,1,1'), (sources, '0:1,1,1;3:1,1,2'))]
+  prints = [
+    Mixture(s, w, batch_size=BATCH, seed=0).fingerprint
+    for s, w in (
+      (sources, '1,1,1'),
+      (sources, '1,1,2'),
+      (sources[::-1], '1,1,1'),
+      (sources, '0:1,1,1;3:1,1,2'),
+    )
+  ]
   assert len(set(prints)) == 4
 
 
-@pytest.mark.parametrize(('weights', 'message'), [
-  ('1,1', 'must give 3 weights'), ('1,1,-1', '0 or more'), ('0,0,0', '0 or more'), ('a,b,c', "'W,W,...'"), ('', "'W,W,...'"),
-  ('5:1,1,1', 'begin with 0'), ('0:1,1,1;9:1,1,1;9:1,1,1', 'rise'), ('1,1,inf', '0 or more'), ('1,1,1e-9', '1 in 16384')])
+@pytest.mark.parametrize(
+  ('weights', 'message'),
+  [
+    ('1,1', 'must give 3 weights'),
+    ('1,1,-1', '0 or more'),
+    ('0,0,0', '0 or more'),
+    ('a,b,c', "'W,W,...'"),
+    ('', "'W,W,...'"),
+    ('5:1,1,1', 'begin with 0'),
+    ('0:1,1,1;9:1,1,1;9:1,1,1', 'rise'),
+    ('1,1,inf', '0 or more'),
+    ('1,1,1e-9', '1 in 16384'),
+  ],
+)
 def test_bad_weights_are_named(sources, weights, message):
   with pytest.raises(UserError, match=r'config\.data\.weights is') as error:
     Mixture(sources, weights, batch_size=BATCH, seed=0)
@@ -91,7 +124,9 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
     (tmp_path / f'{name}.txt').write_text(name * 400)
     tokenize.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, chat_format, held_out=0.0)
   names = [str(tmp_path / name / 'train' / 'manifest.json') for name in 'ab']
-  config = ConfigDict({'stage': 'pretrain', 'seq_len': 8, 'batch_size': 64, 'seed': 0, 'data': {'weights': '3,1'}})
+  config = ConfigDict(
+    {'stage': 'pretrain', 'seq_len': 8, 'batch_size': 64, 'seed': 0, 'data': {'weights': '3,1'}}
+  )
   counts = np.zeros(2)
   mixture = evaluation.open_mixture(config, chat_format, ','.join(names))
   for step in range(20):

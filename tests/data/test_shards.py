@@ -21,13 +21,27 @@ def test_any_span_of_any_shards(tmp_path, dtype):
     builder.add(stream[end - size : end].tolist(), mask[end - size : end].tolist(), size)
     lines.append(builder.write(tmp_path, index))
   assert shards.Builder(dtype).write(tmp_path, 99) is None
-  files.write_json(tmp_path / 'manifest.json', shards.manifest({'version': shards.VERSION, 'dtype': dtype}, [*lines, None]))
+  files.write_json(
+    tmp_path / 'manifest.json',
+    shards.manifest({'version': shards.VERSION, 'dtype': dtype}, [*lines, None]),
+  )
   manifest = shards.read_manifest(tmp_path / 'manifest.json', verify=True)
-  assert manifest['tokens'] == manifest['bytes'] == len(stream) and manifest['documents'] == len(sizes)
+  assert manifest['tokens'] == manifest['bytes'] == len(stream) and manifest['documents'] == len(
+    sizes
+  )
 
-  edges = [0, record, *ends.tolist(), *(ends - 1).tolist(), ends[4] - record, ends[4] - 2 * record + 1]
+  edges = [
+    0,
+    record,
+    *ends.tolist(),
+    *(ends - 1).tolist(),
+    ends[4] - record,
+    ends[4] - 2 * record + 1,
+  ]
   edges = sorted({min(max(e, 0), len(stream)) for e in edges})
-  spans = [(a, b) for a in edges for b in edges if a < b] + [(i, i + 1) for i in rng.integers(0, len(stream), 50)]
+  spans = [(a, b) for a in edges for b in edges if a < b] + [
+    (i, i + 1) for i in rng.integers(0, len(stream), 50)
+  ]
   for expected, is_mask in ((stream, False), (mask, True)):
     parts = shards.Stream(tmp_path, manifest, mask=is_mask).read(spans)
     for (start, stop), part in zip(spans, parts, strict=True):
@@ -36,7 +50,9 @@ def test_any_span_of_any_shards(tmp_path, dtype):
 
 @pytest.fixture
 def large(tmp_path):
-  """A manifest whose files have more than 256 MiB together: most of them a hole that takes no room on the disk."""
+  """A manifest whose files have more than 256 MiB together: most of them a hole that takes no room
+  on the disk.
+  """
   builder = shards.Builder('uint16')
   builder.add([1, 2, 3], None, 3)
   line = builder.write(tmp_path, 0)
@@ -44,7 +60,10 @@ def large(tmp_path):
   with open(path, 'r+b') as file:
     file.truncate(300 << 20)
   line |= {'size': 300 << 20, 'sha256': files.sha256(path)}
-  files.write_json(tmp_path / 'manifest.json', shards.manifest({'version': shards.VERSION, 'dtype': 'uint16'}, [line]))
+  files.write_json(
+    tmp_path / 'manifest.json',
+    shards.manifest({'version': shards.VERSION, 'dtype': 'uint16'}, [line]),
+  )
   return tmp_path / 'manifest.json', path
 
 

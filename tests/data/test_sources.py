@@ -1,4 +1,6 @@
-"""Input files are found in any file system, and their digest is computed again only after a change."""
+"""Input files are found in any file system, and their digest is computed again only after a
+change.
+"""
 
 import hashlib
 import os

@@ -6,7 +6,18 @@ import datetime
 import json
 
 import pytest
-from chat_templates import DEFAULT_SYSTEM, GEMMA, LLAMA_2, LLAMA_3_2, MISTRAL, NO_SYSTEM, PROMPT, QWEN3, TULU, TURNS
+from chat_templates import (
+  DEFAULT_SYSTEM,
+  GEMMA,
+  LLAMA_2,
+  LLAMA_3_2,
+  MISTRAL,
+  NO_SYSTEM,
+  PROMPT,
+  QWEN3,
+  TULU,
+  TURNS,
+)
 
 from data import templates
 from lm.errors import UserError
@@ -19,7 +30,11 @@ def test_strings_of_known_shapes():
     start='<|im_start|>user\n', system='<|im_start|>system\n', question='<|im_end|>\n<|im_start|>user\n',
     reply='<|im_end|>\n<|im_start|>assistant\n', lead='', trail='', follow='<|im_end|>\n<|im_start|>user\n', end='<|im_end|>\n',
     stripped=())  # fmt: skip
-  assert templates.derive(TURNS + PROMPT, {}) == templates.derive(templates.NAMED['chatml'], {}) == chatml
+  assert (
+    templates.derive(TURNS + PROMPT, {})
+    == templates.derive(templates.NAMED['chatml'], {})
+    == chatml
+  )
   assert templates.derive(QWEN3, {}) == chatml
   start = '<|im_start|>system\nYou are Ann.<|im_end|>\n<|im_start|>user\n'
   assert templates.derive(DEFAULT_SYSTEM, {}) == dataclasses.replace(chatml, start=start)
@@ -55,9 +70,12 @@ def test_a_date_is_the_given_day():
   ("{{ ''.__class__.__mro__ }}", 'the chat template fails'),  # the sandbox
   ('{{ messages[-1].content }}', 'each turn once and in order'),
   ('{% for m in messages %}{{ m.content + m.content }}{% endfor %}', 'each turn once and in order'),
-  ('{% for m in messages %}<a>{{ m.content }}({{ loop.index }}){% endfor %}', 'more than constant text|prompts with'),
-  (TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}", 'prompts with .*<think>'),
-  ("{% for m in messages %}{{ m.content.replace('\n', ' ') }}|{% endfor %}", 'more than constant text'),
+  ('{% for m in messages %}<a>{{ m.content }}({{ loop.index }}){% endfor '
+   '%}', 'more than constant text|prompts with'),
+  (TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif "
+           "%}", 'prompts with .*<think>'),
+  ("{% for m in messages %}{{ m.content.replace('\n', ' ') }}|{% endfor "
+   "%}", 'more than constant text'),
 ])  # fmt: skip
 def test_templates_that_cannot_be_followed_are_refused(source, message):
   with pytest.raises(UserError, match=message):
@@ -65,12 +83,15 @@ def test_templates_that_cannot_be_followed_are_refused(source, message):
 
 
 # Programs that would take for ever, or more memory than there is, or fail.
-SIXTY_TIMES = '{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = NEXT %}{% endfor %}'
+SIXTY_TIMES = (
+  '{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = NEXT %}{% endfor %}'
+)
 HOSTILE = {
   'nested loops': '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}',
   'filters that loop': '{% for i in range(99999) %}{{ range(99999) | sum and "" }}{% endfor %}',
   'recursive loop': '{% for i in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}',
-  'doubling macro': '{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}',
+  'doubling macro': '{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro '
+  '%}{{ m(60) }}',
   'endless macro': '{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}',
   'a long range': '{% for i in range(10**12) %}{% endfor %}',
   'repetition': '{{ "x" * 10**9 }}',
@@ -81,12 +102,16 @@ HOSTILE = {
   'indentation': '{{ "x" | indent(10**10, first=True) }}',
   'bytes': '{{ (1).to_bytes(10**10, "big") | length }}',
   'doubling text': SIXTY_TIMES.replace('START', '"x"').replace('NEXT', 'ns.x ~ ns.x'),
-  'doubling lists': SIXTY_TIMES.replace('START', '[0]').replace('NEXT', '[ns.x, ns.x]') + '{{ ns.x }}',
+  'doubling lists': SIXTY_TIMES.replace('START', '[0]').replace('NEXT', '[ns.x, ns.x]')
+  + '{{ ns.x }}',
   'huge integers': '{{ 9**(9**9) }}',
   'huge products': SIXTY_TIMES.replace('START', '7').replace('NEXT', 'ns.x * ns.x'),
-  'regular expressions': '{% for i in range(9999) %}{{ (messages[0].content * 9999) | urlize and "" }}{% endfor %}',
+  'regular expressions': '{% for i in range(9999) %}{{ (messages[0].content * 9999) | urlize and '
+  '"" }}{% endfor %}',
   'a flood of text': '{% for i in range(9999) %}{{ "x" * 1000 }}{% endfor %}',
-  'a flood within a macro': '{% macro m() %}' + 'y{{ "x" * 10**8 }}' * 20 + '{% endmacro %}{{ m() }}',
+  'a flood within a macro': '{% macro m() %}'
+  + 'y{{ "x" * 10**8 }}' * 20
+  + '{% endmacro %}{{ m() }}',
   'a long error': '{{ raise_exception("x" * 10**8) }}',
   'deep nesting': '{{ ' + '(' * 20_000 + '1' + ')' * 20_000 + ' }}',
   'deep conditions': '{% if 1 %}' * 5_000 + '{% endif %}' * 5_000,
@@ -139,7 +164,12 @@ def test_files_that_hold_no_template_are_named(tmp_path):
 
 def test_where_a_template_is_found(tmp_path):
   assert templates.find('auto', None) == (None, '') and templates.find('auto', tmp_path)[0] is None
-  config = {'bos_token': {'content': '<s>', 'lstrip': False}, 'eos_token': '</s>', 'pad_token': None, 'chat_template': 'one'}
+  config = {
+    'bos_token': {'content': '<s>', 'lstrip': False},
+    'eos_token': '</s>',
+    'pad_token': None,
+    'chat_template': 'one',
+  }
   (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
   assert templates.find('auto', tmp_path) == ('one', str(tmp_path / 'tokenizer_config.json'))
   assert templates.variables(tmp_path) == VARIABLES and templates.variables(None) == {}

@@ -64,7 +64,9 @@ def write_lines(path, rows):
 
 
 def read(folder, key=None):
-  """All values of a split, read without our code, and its manifest; checks each shard's counts on the way."""
+  """All values of a split, read without our code, and its manifest; checks each shard's counts on
+  the way.
+  """
   manifest = json.loads((folder / 'manifest.json').read_text())
   values = []
   for shard in manifest['shards']:
@@ -78,7 +80,11 @@ def read(folder, key=None):
 
 def tree(folder):
   """Every file below a folder and its content."""
-  return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file() and p.name != '.lock'}
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in sorted(folder.rglob('*'))
+    if p.is_file() and p.name != '.lock'
+  }
 
 
 def run(inputs, out, **options):
@@ -87,17 +93,26 @@ def run(inputs, out, **options):
 
 def test_streams_hold_the_documents_in_order(tmp_path):
   rows = make_documents(300, clusters=60)
-  manifests = run(write_lines(tmp_path / 'a.jsonl', rows), tmp_path / 'out', held_out=0.2, shard_bytes=5000)
+  manifests = run(
+    write_lines(tmp_path / 'a.jsonl', rows), tmp_path / 'out', held_out=0.2, shard_bytes=5000
+  )
   split_of, total = {}, 0
   for split in ('train', 'val'):
     values, manifest = read(tmp_path / 'out' / split)
     assert manifest == manifests[split] and len(manifest['shards']) > 3
-    assert manifest['tokenizer'] == {'fingerprint': TOKENIZER.fingerprint, 'vocab_size': TOKENIZER.vocab_size}
-    texts = [bytes(part[1:].astype(np.uint8)).decode() for part in np.split(values, np.flatnonzero(values == BOS)[1:])]
+    assert manifest['tokenizer'] == {
+      'fingerprint': TOKENIZER.fingerprint,
+      'vocab_size': TOKENIZER.vocab_size,
+    }
+    texts = [
+      bytes(part[1:].astype(np.uint8)).decode()
+      for part in np.split(values, np.flatnonzero(values == BOS)[1:])
+    ]
     mine = [row for row in rows if row['text'] in set(texts)]
     assert texts == [row['text'] for row in mine]
     for row in mine:
-      assert split_of.setdefault(row['metadata']['cluster'], split) == split  # no cluster on both sides
+      # no cluster on both sides
+      assert split_of.setdefault(row['metadata']['cluster'], split) == split
     starts, at = [], 0
     for shard in manifest['shards']:
       index = np.load(tmp_path / 'out' / split / shard['index']['file'])
@@ -105,7 +120,9 @@ def test_streams_hold_the_documents_in_order(tmp_path):
       at += shard['tokens']
       assert (index[:, 1] == 1).all() and len(index) == shard['documents']
     assert starts == np.flatnonzero(values == BOS).tolist()
-    assert manifest['bytes'] == sum(len(t.encode()) for t in texts) and manifest['documents'] == len(texts)
+    assert manifest['bytes'] == sum(len(t.encode()) for t in texts) and manifest[
+      'documents'
+    ] == len(texts)
     total += len(texts)
   assert total == 300 and 0.05 < manifests['val']['documents'] / 300 < 0.4
 
@@ -115,7 +132,10 @@ def test_cuts_lose_and_repeat_no_line(tmp_path):
   path = write_lines(tmp_path / 'a.jsonl', rows)
   for size in range(1, path.stat().st_size + 2):
     skipped = jsonl.Skipped()
-    assert list(tokenize.documents(tokenize.spans(sources.find(path), size), skipped)) == rows and not skipped.count
+    assert (
+      list(tokenize.documents(tokenize.spans(sources.find(path), size), skipped)) == rows
+      and not skipped.count
+    )
 
 
 def test_the_split_depends_on_the_cluster_alone(tmp_path):
@@ -148,11 +168,20 @@ def test_killed_and_run_again(tmp_path, workers):
   source = write_lines(tmp_path / 'a.jsonl', make_documents(1500))
   run(source, tmp_path / 'whole', shard_bytes=4000)
   out = tmp_path / 'out'
-  command = [sys.executable, '-m', 'data.tokenize', f'--input={source}', '--tokenizer=bytes', f'--out={out}']
+  command = [
+    sys.executable,
+    '-m',
+    'data.tokenize',
+    f'--input={source}',
+    '--tokenizer=bytes',
+    f'--out={out}',
+  ]
   command += [f'--workers={workers}', '--shard-bytes=4000']
   before = -1
   for _ in range(2):
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+      command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     while process.poll() is None and len(list(out.glob('.tokenize/parts/*.json'))) < before + 8:
       time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)  # the main process alone: its workers must not stay
@@ -163,14 +192,19 @@ def test_killed_and_run_again(tmp_path, workers):
     stale = out / '.tokenize' / 'train' / '.tokens-00001.array_record.1.tmp'
     stale.write_bytes(b'half')
   deadline = time.time() + 10
-  while subprocess.run(['pgrep', '-g', str(process.pid)], capture_output=True).stdout and time.time() < deadline:
+  while (
+    subprocess.run(['pgrep', '-g', str(process.pid)], capture_output=True).stdout
+    and time.time() < deadline
+  ):
     time.sleep(0.05)
   assert time.time() < deadline, 'a worker outlives its parent'
   done = {p: p.stat().st_mtime_ns for p in (out / '.tokenize' / 'parts').iterdir()}
   seen = []
   original = tokenize.files.write_json
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tokenize.files, 'write_json', lambda path, value: (seen.append(path), original(path, value)))
+    patch.setattr(
+      tokenize.files, 'write_json', lambda path, value: (seen.append(path), original(path, value))
+    )
     run(source, out, shard_bytes=4000)
   assert done and not set(done) & set(seen)  # finished parts were not done again
   assert tree(out) == tree(tmp_path / 'whole')
@@ -215,7 +249,9 @@ def test_conversations(tmp_path):
   rendered = [FORMAT.render(row) for row in rows]
   assert values.tolist() == [i for ids, _ in rendered for i in ids]
   assert mask.tolist() == [m for _, masks in rendered for m in masks]
-  index = np.concatenate([np.load(tmp_path / 'out/train' / s['index']['file']) for s in manifest['shards']])
+  index = np.concatenate(
+    [np.load(tmp_path / 'out/train' / s['index']['file']) for s in manifest['shards']]
+  )
   assert index[:, 1].tolist() == [masks.index(1) for _, masks in rendered]
   assert manifest['bytes'] == sum(i < 256 for i in values)
 
@@ -229,7 +265,9 @@ def test_text_files_and_gzip(tmp_path):
     f.write('\n{"text": "three"}\n{"text": ""}\n{"text": "four", "id": null, "metadata": null}')
   run(f'{tmp_path}/in/*', tmp_path / 'out', held_out=0)
   values, manifest = read(tmp_path / 'out' / 'train')
-  texts = [bytes(p[1:].astype(np.uint8)) for p in np.split(values, np.flatnonzero(values == BOS)[1:])]
+  texts = [
+    bytes(p[1:].astype(np.uint8)) for p in np.split(values, np.flatnonzero(values == BOS)[1:])
+  ]
   assert texts == ['one\r\nζ'.encode(), b'two', b'three', b'four']
   assert manifest['documents'] == 4
 
@@ -242,7 +280,10 @@ def test_one_cluster_at_least_is_held_out_and_one_is_not(tmp_path):
       out = tmp_path / f'{n}-{held_out}'
       run(write_lines(tmp_path / 'a.jsonl', rows), out, held_out=held_out, shard_bytes=50)
       values = read(out / 'val')[0]
-      texts = [bytes(part[1:].astype(np.uint8)).decode() for part in np.split(values, np.flatnonzero(values == BOS)[1:])]
+      texts = [
+        bytes(part[1:].astype(np.uint8)).decode()
+        for part in np.split(values, np.flatnonzero(values == BOS)[1:])
+      ]
       assert sorted(texts) == sorted(row['text'] for row in expected)
       assert read(out / 'train')[1]['documents'] == n - len(expected)
 
@@ -250,25 +291,40 @@ def test_one_cluster_at_least_is_held_out_and_one_is_not(tmp_path):
 @pytest.mark.parametrize('below', [False, True])
 def test_a_single_cluster_is_trained_on_and_nothing_is_held_out(tmp_path, capsys, below):
   names = (f'c{i}' for i in itertools.count())
-  cluster = next(name for name in names if (split_hash({'metadata': {'cluster': name}}) < 0.05) == below)
+  cluster = next(
+    name for name in names if (split_hash({'metadata': {'cluster': name}}) < 0.05) == below
+  )
   rows = [{'text': text, 'metadata': {'cluster': cluster}} for text in ('one', 'two')]
   manifests = run(write_lines(tmp_path / 'a.jsonl', rows), tmp_path / 'out', shard_bytes=10)
-  assert {split: manifest['documents'] for split, manifest in manifests.items()} == {'train': 2, 'val': 0}
+  assert {split: manifest['documents'] for split, manifest in manifests.items()} == {
+    'train': 2,
+    'val': 0,
+  }
   assert 'nothing is held out' in capsys.readouterr().err
   assert run(tmp_path / 'a.jsonl', tmp_path / 'out', shard_bytes=10) == manifests  # it is complete
 
 
 def test_a_single_text_file_gives_shards_by_command(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(REPOSITORY)
-  monkeypatch.setattr(sys, 'argv', ['tokenize', '--input=README.md', '--tokenizer=bytes', f'--out={tmp_path}'])
+  monkeypatch.setattr(
+    sys, 'argv', ['tokenize', '--input=README.md', '--tokenizer=bytes', f'--out={tmp_path}']
+  )
   tokenize.main()
   assert read(tmp_path / 'train')[1]['documents'] == 1
   said = capsys.readouterr()
   assert 'nothing is held out' in said.err and '1 documents' in said.out
 
 
-BAD_ROWS = [b'{"text": \n', b'{"text": 3}\n', b'null\n', b'{"other": "x"}\n', b'\xff\xfe\n', b'[' * 100_000 + b'\n',
-            b'{"text": "x", "metadata": [1]}\n', b'{"messages": [{"role": "user", "content": "x"}]}\n']
+BAD_ROWS = [
+  b'{"text": \n',
+  b'{"text": 3}\n',
+  b'null\n',
+  b'{"other": "x"}\n',
+  b'\xff\xfe\n',
+  b'[' * 100_000 + b'\n',
+  b'{"text": "x", "metadata": [1]}\n',
+  b'{"messages": [{"role": "user", "content": "x"}]}\n',
+]
 
 
 def test_bad_rows_are_skipped_and_listed_and_the_others_are_tokenized(tmp_path, capsys):
@@ -280,12 +336,28 @@ def test_bad_rows_are_skipped_and_listed_and_the_others_are_tokenized(tmp_path, 
   for workers in (1, 2):
     out = tmp_path / f'out{workers}'
     capsys.readouterr()
-    manifest = run(tmp_path / 'a.jsonl', out, held_out=0, shard_bytes=2000, workers=workers)['train']
+    manifest = run(tmp_path / 'a.jsonl', out, held_out=0, shard_bytes=2000, workers=workers)[
+      'train'
+    ]
     assert read(out / 'train')[0].tolist() == read(tmp_path / 'whole' / 'train')[0].tolist()
-    assert manifest['skipped'] == 8 and f'8 rows skipped; the first: {tmp_path}/a.jsonl, line 8: ' in capsys.readouterr().err
+    assert (
+      manifest['skipped'] == 8
+      and f'8 rows skipped; the first: {tmp_path}/a.jsonl, line 8: ' in capsys.readouterr().err
+    )
     listed = [json.loads(line) for line in (out / 'skipped.jsonl').read_text().splitlines()]
-    assert [row['place'] for row in listed] == [f'{tmp_path}/a.jsonl, line {n}' for n in (8, 9, 10, 11, 31, 32, 33, 34)]
-    causes = ('not JSON', '"text"', '"text"', '"text"', 'not UTF-8', 'too deep', 'metadata', 'conversation')
+    assert [row['place'] for row in listed] == [
+      f'{tmp_path}/a.jsonl, line {n}' for n in (8, 9, 10, 11, 31, 32, 33, 34)
+    ]
+    causes = (
+      'not JSON',
+      '"text"',
+      '"text"',
+      '"text"',
+      'not UTF-8',
+      'too deep',
+      'metadata',
+      'conversation',
+    )
     assert all(cause in row['cause'] for cause, row in zip(causes, listed, strict=True))
 
 
@@ -293,7 +365,10 @@ def test_lone_surrogates_are_no_obstacle(tmp_path):
   (tmp_path / 'a.jsonl').write_text('{"text": "a\\ud800b", "id": "\\udfff"}\n{"text": "c"}\n')
   run(tmp_path / 'a.jsonl', tmp_path / 'out', held_out=0)
   values, manifest = read(tmp_path / 'out' / 'train')
-  assert manifest['documents'] == 2 and bytes(values[1:6].astype(np.uint8)).decode() == 'a\N{REPLACEMENT CHARACTER}b'
+  assert (
+    manifest['documents'] == 2
+    and bytes(values[1:6].astype(np.uint8)).decode() == 'a\N{REPLACEMENT CHARACTER}b'
+  )
 
 
 def test_conversations_that_cannot_be_rendered_are_skipped_by_line(tmp_path):
@@ -302,19 +377,28 @@ def test_conversations_that_cannot_be_rendered_are_skipped_by_line(tmp_path):
   write_lines(tmp_path / 'a.jsonl', [*rows[:2], bad, *rows[2:], {'text': 'a document'}])
   manifest = run(tmp_path / 'a.jsonl', tmp_path / 'out', held_out=0)['train']
   assert manifest['documents'] == 5 and manifest['skipped'] == 2
-  listed = [json.loads(line) for line in (tmp_path / 'out' / 'skipped.jsonl').read_text().splitlines()]
+  listed = [
+    json.loads(line) for line in (tmp_path / 'out' / 'skipped.jsonl').read_text().splitlines()
+  ]
   assert listed[0]['place'].endswith('a.jsonl, line 3') and "'cook'" in listed[0]['cause']
 
 
 def test_files_that_are_damaged_are_read_as_far_as_they_go(tmp_path):
-  whole = ''.join(json.dumps({'text': f'{i} {random.Random(i).random()}'}) + '\n' for i in range(5000)).encode()
+  whole = ''.join(
+    json.dumps({'text': f'{i} {random.Random(i).random()}'}) + '\n' for i in range(5000)
+  ).encode()
   (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(whole)[:-1000])
   (tmp_path / 'b.txt').write_bytes(b'\xff\xfe')
   (tmp_path / 'c.txt').write_text('good')
   manifest = run(f'{tmp_path}/*', tmp_path / 'out', held_out=0)['train']
   assert manifest['skipped'] == 2 and 2000 < manifest['documents'] < 5000
   listed = (tmp_path / 'out' / 'skipped.jsonl').read_text()
-  assert 'a.jsonl.gz, line' in listed and 'cut off or damaged' in listed and 'b.txt' in listed and 'not UTF-8' in listed
+  assert (
+    'a.jsonl.gz, line' in listed
+    and 'cut off or damaged' in listed
+    and 'b.txt' in listed
+    and 'not UTF-8' in listed
+  )
 
 
 def test_no_row_that_can_be_used_is_an_error_with_the_first_cause(tmp_path):
@@ -322,7 +406,8 @@ def test_no_row_that_can_be_used_is_an_error_with_the_first_cause(tmp_path):
   cases = {
     '': 'no document in .*a.jsonl',
     '{"text": ""}\n': 'all documents of .*a.jsonl are empty',
-    '{"text": \n': r'no document in .*a.jsonl: 1 row skipped; the first: .*a\.jsonl, line 1: not JSON',
+    '{"text": \n': r'no document in .*a.jsonl: 1 row skipped; the first: .*a\.jsonl, line 1: not '
+    r'JSON',
     '{"messages": [{"role": "cook", "content": "x"}]}\n': r'a\.jsonl, line 1: .*cook',
   }
   for content, message in cases.items():
@@ -361,7 +446,10 @@ def test_input_in_a_bucket_gives_the_same_shards(tmp_path, suffix):
     for path in (local, url):
       with fsspec.open(str(path), 'wb', compression='infer') as file:
         file.write(content.encode())
-  for inputs, out in ((f'{tmp_path}/in/*{suffix}', 'local'), (f'memory://tokenize/in/*{suffix}', 'bucket')):
+  for inputs, out in (
+    (f'{tmp_path}/in/*{suffix}', 'local'),
+    (f'memory://tokenize/in/*{suffix}', 'bucket'),
+  ):
     run(inputs, tmp_path / out, shard_bytes=2000)
   for split in ('train', 'val'):
     assert (read(tmp_path / 'local' / split)[0] == read(tmp_path / 'bucket' / split)[0]).all()
@@ -383,7 +471,11 @@ def test_input_that_has_not_changed_is_not_hashed_again(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'REMEMBER_BYTES', 1)
   monkeypatch.setattr(sources, 'SETTLED_SECONDS', -1)
   read_paths, plain = [], sources.hashlib.file_digest
-  monkeypatch.setattr(sources.hashlib, 'file_digest', lambda file, name: read_paths.append(file.name) or plain(file, name))
+  monkeypatch.setattr(
+    sources.hashlib,
+    'file_digest',
+    lambda file, name: read_paths.append(file.name) or plain(file, name),
+  )
   first = run(source, tmp_path / 'out')
   assert read_paths.count(str(source)) == 1
   assert run(source, tmp_path / 'out') == first

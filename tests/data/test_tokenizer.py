@@ -35,24 +35,34 @@ def folder(tmp_path_factory):
 def exported(folder):
   """What other libraries read from the two files, and ours."""
   ranks = load_tiktoken_bpe(str(folder / 'tokenizer.tiktoken'))
-  reference = tiktoken.Encoding('x', pat_str=PATTERNS['deepdive'], mergeable_ranks=ranks, special_tokens={})
+  reference = tiktoken.Encoding(
+    'x', pat_str=PATTERNS['deepdive'], mergeable_ranks=ranks, special_tokens={}
+  )
   hugging_face = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
   hugging_face.encode_special_tokens = True
-  fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / 'tokenizer.json'), split_special_tokens=True)
+  fast = transformers.PreTrainedTokenizerFast(
+    tokenizer_file=str(folder / 'tokenizer.json'), split_special_tokens=True
+  )
   others = {
     'tiktoken': reference.encode_ordinary,
     'tokenizers': lambda text: hugging_face.encode(text, add_special_tokens=False).ids,
     'transformers': lambda text: fast.encode(text, add_special_tokens=False),
   }
   assert hugging_face.get_vocab_size() == len(fast) == 603
-  assert [hugging_face.token_to_id(name) for name in SPECIALS] == fast.convert_tokens_to_ids(list(SPECIALS))
+  assert [hugging_face.token_to_id(name) for name in SPECIALS] == fast.convert_tokens_to_ids(
+    list(SPECIALS)
+  )
   return others, ours.load(folder), ours.load(f'{folder}/tokenizer.tiktoken:deepdive', SPECIALS)
 
 
 def test_both_files_are_one_tokenizer(exported):
   _, from_json, from_ranks = exported
   assert from_json.fingerprint == from_ranks.fingerprint
-  assert from_json.special_tokens == from_ranks.special_tokens == dict(zip(SPECIALS, range(600, 603), strict=True))
+  assert (
+    from_json.special_tokens
+    == from_ranks.special_tokens
+    == dict(zip(SPECIALS, range(600, 603), strict=True))
+  )
   assert [from_json.token_bytes(b) for b in range(256)] == [bytes([b]) for b in range(256)]
   assert from_json.vocab_size == 603
 
@@ -73,11 +83,21 @@ def test_ids_of_the_exported_files(exported, text):
 
 
 def unigram(path):
-  """A tokenizer.json in SentencePiece's manner: not byte-level, with normalisation and a metaspace."""
+  """A tokenizer.json in SentencePiece's manner: not byte-level, with normalisation and a
+  metaspace.
+  """
   model = tokenizers.Tokenizer(tokenizers.models.Unigram())
   model.normalizer = tokenizers.normalizers.NFC()
-  model.pre_tokenizer, model.decoder = tokenizers.pre_tokenizers.Metaspace(), tokenizers.decoders.Metaspace()
-  options = {'vocab_size': 300, 'special_tokens': ['<unk>'], 'unk_token': '<unk>', 'show_progress': False}
+  model.pre_tokenizer, model.decoder = (
+    tokenizers.pre_tokenizers.Metaspace(),
+    tokenizers.decoders.Metaspace(),
+  )
+  options = {
+    'vocab_size': 300,
+    'special_tokens': ['<unk>'],
+    'unk_token': '<unk>',
+    'show_progress': False,
+  }
   model.train_from_iterator(corpus(), tokenizers.trainers.UnigramTrainer(**options))
   model.add_special_tokens(['<|end|>'])
   model.save(str(path))
@@ -164,7 +184,9 @@ def test_special_tokens_of_a_rank_file(folder, tmp_path):
   spec = f'{folder}/tokenizer.tiktoken:deepdive:{path}'
   for content, message in (
     ('[]', 'a JSON object of names and ids'), ('{"a": "1"}', 'a JSON object'), ('{"a": -1}', 'a JSON object'),
-    ('{"<a>": 5}', "'<a>' cannot have id 5"), ('{"<a>": 600, "<b>": 600}', "'<b>' cannot have id 600"), ('{', 'not valid'),
+    ('{"<a>": 5}', "'<a>' cannot have id 5"), ('{"<a>": 600, "<b>": '
+                                               '600}', "'<b>' cannot have id "
+                                                       "600"), ('{', 'not valid'),
     ('{"the": 600}', "special token 'the' is an ordinary token"),
   ):  # fmt: skip
     path.write_text(content)
@@ -176,7 +198,12 @@ def test_special_tokens_of_a_rank_file(folder, tmp_path):
 
 def test_specials_of_a_file_keep_their_ids_and_new_ones_follow(folder):
   tokenizer = ours.load(folder, ['<|pad|>', '<|new|>'])
-  assert tokenizer.special_tokens == {'<|endoftext|>': 600, '<|end|>': 601, '<|pad|>': 602, '<|new|>': 603}
+  assert tokenizer.special_tokens == {
+    '<|endoftext|>': 600,
+    '<|end|>': 601,
+    '<|pad|>': 602,
+    '<|new|>': 603,
+  }
   assert tokenizer.fingerprint != ours.load(folder).fingerprint
   with pytest.raises(UserError, match=r"'<\|new\|>' cannot have id 5"):
     ours.load(folder, {'<|new|>': 5})
@@ -184,12 +211,21 @@ def test_specials_of_a_file_keep_their_ids_and_new_ones_follow(folder):
 
 def test_hard_texts(folder, exported):
   tokenizer, others = ours.load(folder), exported[0]
-  hard = [' ' * 400_000 + 'a', 'b' + '\n \n' * 100_000, 'the' * 30_000, '\u0301' * 50_000, '<|end|>' * 10_000, '\x00\ufeff', '']
+  hard = [
+    ' ' * 400_000 + 'a',
+    'b' + '\n \n' * 100_000,
+    'the' * 30_000,
+    '\u0301' * 50_000,
+    '<|end|>' * 10_000,
+    '\x00\ufeff',
+    '',
+  ]
   for text in hard:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert [name for name, encode in others.items() if encode(text) != ids] == []
-  for text in (' ' * 1_200_000 + 'a', 'b' + '\n \n' * 200_000, ' a ' * 300_000):  # white space that tiktoken cannot take
+  # white space that tiktoken cannot take
+  for text in (' ' * 1_200_000 + 'a', 'b' + '\n \n' * 200_000, ' a ' * 300_000):
     assert tokenizer.decode(tokenizer.encode(text)) == text
     hard.append(text)
   assert tokenizer.encode_batch(hard * 2) == [tokenizer.encode(text) for text in hard] * 2
@@ -198,7 +234,9 @@ def test_hard_texts(folder, exported):
 
 
 def test_a_text_that_forges_is_refused(tmp_path):
-  model = tokenizers.Tokenizer(tokenizers.models.WordLevel({'[A]': 0, 'x': 1, '?': 2}, unk_token='?'))
+  model = tokenizers.Tokenizer(
+    tokenizers.models.WordLevel({'[A]': 0, 'x': 1, '?': 2}, unk_token='?')
+  )
   model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
   model.add_special_tokens(['[A]'])
   model.save(str(tmp_path / 'tokenizer.json'))
@@ -237,7 +275,9 @@ def test_load_errors(tmp_path, folder):
   path.write_text('YQ== 0\n')
   with pytest.raises(UserError, match='255 of the 256 bytes'):
     ours.load(f'{path}:gpt2')
-  with pytest.raises(UserError, match=r'unknown split pattern .* allowed: gpt2, cl100k, o200k, llama3, deepdive'):
+  with pytest.raises(
+    UserError, match=r'unknown split pattern .* allowed: gpt2, cl100k, o200k, llama3, deepdive'
+  ):
     ours.load(str(path))
   for name in ('absent.json', 'absent.tiktoken:gpt2', 'absent.model'):
     with pytest.raises(FileNotFoundError, match=name.partition(':')[0]):
@@ -254,12 +294,21 @@ def test_load_errors(tmp_path, folder):
 
 
 def test_commands(tmp_path):
-  (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'id': str(i), 'text': t}) + '\n' for i, t in enumerate(corpus())))
-  options = (f'--input={tmp_path}/a.jsonl', '--vocab-size=300', f'--out={tmp_path}/new', '--pattern=cl100k')
+  (tmp_path / 'a.jsonl').write_text(
+    ''.join(json.dumps({'id': str(i), 'text': t}) + '\n' for i, t in enumerate(corpus()))
+  )
+  options = (
+    f'--input={tmp_path}/a.jsonl',
+    '--vocab-size=300',
+    f'--out={tmp_path}/new',
+    '--pattern=cl100k',
+  )
   status, _, err = commands.run('-m', 'data.train_tokenizer', *options)
   assert status == 0, err
   assert ours.load(tmp_path / 'new').pattern == PATTERNS['cl100k']
-  status, _, err = commands.run('-m', 'data.train_tokenizer', *options, f'--out={tmp_path}/t.tiktoken')
+  status, _, err = commands.run(
+    '-m', 'data.train_tokenizer', *options, f'--out={tmp_path}/t.tiktoken'
+  )
   assert status == 0, err
   assert {path.name for path in tmp_path.iterdir()} == {'a.jsonl', 'new', 't.json', 't.tiktoken'}
   assert ours.load(tmp_path / 't.json').fingerprint == ours.load(tmp_path / 'new').fingerprint
@@ -268,4 +317,6 @@ def test_commands(tmp_path):
   status, out, err = commands.run('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
   assert status == 0 and ' -> ' in out and '\x1b[' in out, err
   status, _, err = commands.run('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
-  assert status == 1 and err.startswith("error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN")
+  assert status == 1 and err.startswith(
+    "error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN"
+  )

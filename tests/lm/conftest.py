@@ -1,4 +1,6 @@
-"""A tiny model for the tests of lm/, varied by its config fields. Made and compiled once for each variant."""
+"""A tiny model for the tests of lm/, varied by its config fields. Made and compiled once for each
+variant.
+"""
 
 import functools
 
@@ -10,8 +12,17 @@ from ml_collections import FrozenConfigDict
 from configs import base
 from lm import model
 
-TINY = {'vocab_size': 23, 'num_layers': 2, 'embed_dim': 16, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 4,
-        'mlp_dim': 24, 'max_len': 64, 'scan_layers': True}
+TINY = {
+  'vocab_size': 23,
+  'num_layers': 2,
+  'embed_dim': 16,
+  'num_heads': 4,
+  'num_kv_heads': 2,
+  'head_dim': 4,
+  'mlp_dim': 24,
+  'max_len': 64,
+  'scan_layers': True,
+}
 
 
 @functools.cache
@@ -20,7 +31,9 @@ def _make(fields):
   model.check(config)
   params = jax.jit(functools.partial(model.init_params, config))(jax.random.key(0))
   rng = np.random.default_rng(1)
-  return config, jax.tree.map(lambda x: np.asarray(x + 0.3 * rng.normal(size=x.shape).astype(x.dtype)), params)
+  return config, jax.tree.map(
+    lambda x: np.asarray(x + 0.3 * rng.normal(size=x.shape).astype(x.dtype)), params
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -31,11 +44,17 @@ def _forward(config, params, tokens_BT, options):
 
 @pytest.fixture
 def tiny():
-  """tiny(field=value, ...) -> (config, params): a two-layer model none of whose parameters is 0 or 1. NumPy arrays."""
+  """tiny(field=value, ...) -> (config, params): a two-layer model none of whose parameters is 0 or
+  1. NumPy arrays.
+  """
   return lambda **fields: _make(tuple(sorted(fields.items())))
 
 
 @pytest.fixture
 def forward():
-  """forward(config, params, tokens_BT, **options of the Transformer) -> float32 logits [B, T, V] without a cache."""
-  return lambda config, params, tokens_BT, **options: np.asarray(_forward(config, params, tokens_BT, options))
+  """forward(config, params, tokens_BT, **options of the Transformer) -> float32 logits [B, T, V]
+  without a cache.
+  """
+  return lambda config, params, tokens_BT, **options: np.asarray(
+    _forward(config, params, tokens_BT, options)
+  )

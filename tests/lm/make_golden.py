@@ -1,4 +1,5 @@
-"""Makes tests/lm/golden/: a tiny random model of each family as transformers saves it, and what transformers computes.
+"""Makes tests/lm/golden/: a tiny random model of each family as transformers saves it, and what
+transformers computes.
 
     python tests/lm/make_golden.py [FAMILY ...]      (needs the extra deepdive-lm[parity])
 
@@ -56,10 +57,14 @@ MODELS = {  # contexts are longer than the windows and than original_max_positio
 
 
 def make(name: str) -> transformers.PreTrainedModel:
-  """The random model of a family: no parameter is left at 0 or 1, and none is so small that it could be forgotten."""
+  """The random model of a family: no parameter is left at 0 or 1, and none is so small that it
+  could be forgotten.
+  """
   torch.manual_seed(sum(map(ord, name)))
   config = MODELS[name]()
-  model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation='eager', dtype=torch.float32).eval()
+  model = transformers.AutoModelForCausalLM.from_config(
+    config, attn_implementation='eager', dtype=torch.float32
+  ).eval()
   with torch.no_grad():
     for path, weight in model.named_parameters():
       if weight.ndim > 1:
@@ -82,14 +87,23 @@ def logits(model: transformers.PreTrainedModel) -> np.ndarray:
   """[sum of LENGTHS, V], what transformers computes."""
   tokens, mask = inputs()
   with torch.no_grad():
-    return model(torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask).long()).logits.numpy()[mask]
+    return model(
+      torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask).long()
+    ).logits.numpy()[mask]
 
 
 def continuation(model: transformers.PreTrainedModel) -> np.ndarray:
   """[NEW], the likeliest token after each, behind the last row."""
   prompt = torch.from_numpy(inputs()[0][-1:, : LENGTHS[-1]])
-  out = model.generate(prompt, max_new_tokens=NEW, do_sample=False, output_logits=True, return_dict_in_generate=True,
-                       attention_mask=torch.ones_like(prompt), pad_token_id=0)
+  out = model.generate(
+    prompt,
+    max_new_tokens=NEW,
+    do_sample=False,
+    output_logits=True,
+    return_dict_in_generate=True,
+    attention_mask=torch.ones_like(prompt),
+    pad_token_id=0,
+  )
   for step in out.logits:
     best, second = step[0].topk(2).values
     assert best - second > 1e-3, 'two tokens are equally likely: another seed is needed'
@@ -102,8 +116,13 @@ def main() -> None:
     model.save_pretrained(folder)
     (folder / 'generation_config.json').unlink(missing_ok=True)
     expected = logits(model)
-    np.savez_compressed(folder / 'expected.npz', tokens=inputs()[0].astype(np.int32), lengths=np.array(LENGTHS, np.int32),
-                        logits=expected, continuation=continuation(model).astype(np.int32))
+    np.savez_compressed(
+      folder / 'expected.npz',
+      tokens=inputs()[0].astype(np.int32),
+      lengths=np.array(LENGTHS, np.int32),
+      logits=expected,
+      continuation=continuation(model).astype(np.int32),
+    )
     size = (folder / 'model.safetensors').stat().st_size
     print(f'{name:10} {size / 1000:.0f} kB, logits {expected.std():.2f}')
 

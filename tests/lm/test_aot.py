@@ -10,33 +10,62 @@ import pytest
 from lm import aot, budget
 
 pytestmark = pytest.mark.slow
-needs_libtpu = pytest.mark.skipif(not aot.has_libtpu(), reason="libtpu is not installed: pip install -e '.[tpu]'")
+needs_libtpu = pytest.mark.skipif(
+  not aot.has_libtpu(), reason="libtpu is not installed: pip install -e '.[tpu]'"
+)
 
-# Wide, so that activations and weights are most of what is held, and few layers; nothing is allocated.
-SHAPE = {'batch_size': 8, 'microbatches': 1, 'seq_len': 4096, 'model.vocab_size': 32_768, 'model.num_layers': 6,
-         'model.embed_dim': 2048, 'model.num_heads': 16, 'model.num_kv_heads': 8, 'model.head_dim': 128,
-         'model.mlp_dim': 8192, 'model.max_len': 4096, 'model.tie_embeddings': False, 'model.dtype': 'bfloat16',
-         'model.remat': 'full', 'model.attention': 'splash'}
+# Wide, so that activations and weights are most of what is held, and few layers; nothing is
+# allocated.
+SHAPE = {
+  'batch_size': 8,
+  'microbatches': 1,
+  'seq_len': 4096,
+  'model.vocab_size': 32_768,
+  'model.num_layers': 6,
+  'model.embed_dim': 2048,
+  'model.num_heads': 16,
+  'model.num_kv_heads': 8,
+  'model.head_dim': 128,
+  'model.mlp_dim': 8192,
+  'model.max_len': 4096,
+  'model.tie_embeddings': False,
+  'model.dtype': 'bfloat16',
+  'model.remat': 'full',
+  'model.attention': 'splash',
+}
 
 
 def run(topology, *options, **fields):
   given = [f'--config.{name}={value}' for name, value in (SHAPE | fields).items()]
-  return commands.run('-m', 'lm.aot', '--config=configs/pretrain.py', f'--topology={topology}', *given, *options)
+  return commands.run(
+    '-m', 'lm.aot', '--config=configs/pretrain.py', f'--topology={topology}', *given, *options
+  )
 
 
 @needs_libtpu
-@pytest.mark.parametrize('topology, fields', [
-  ('v5e:2x2', {'mesh.data': 2, 'mesh.tensor': 2, 'microbatches': 2, 'batch_size': 16}),
-  ('v5e:2x2', {'mesh.data': 1, 'mesh.fsdp': 4, 'model.remat': 'dots'})])
+@pytest.mark.parametrize(
+  'topology, fields',
+  [
+    ('v5e:2x2', {'mesh.data': 2, 'mesh.tensor': 2, 'microbatches': 2, 'batch_size': 16}),
+    ('v5e:2x2', {'mesh.data': 1, 'mesh.fsdp': 4, 'model.remat': 'dots'}),
+  ],
+)
 def test_the_formula_is_within_a_tenth_of_the_compiler(topology, fields, tmp_path):
   status, out, err = run(topology, '--json', f'--save={tmp_path}/step', **fields)
   assert status == 0, err
-  result, = map(json.loads, out.splitlines())
+  (result,) = map(json.loads, out.splitlines())
   for name in ('argument_bytes', 'peak_bytes', 'hlo_flops', 'collective_bytes'):
     assert result['predicted'][name] == pytest.approx(result[name], rel=0.1), name
-  assert result['predicted'].keys() >= result.keys() - {'topology', 'compile_seconds', 'temp_size_bytes', 'predicted'}
+  assert result['predicted'].keys() >= result.keys() - {
+    'topology',
+    'compile_seconds',
+    'temp_size_bytes',
+    'predicted',
+  }
   for axes, kinds in result['predicted']['collectives'].items():
-    sent = (sum(kind['bytes'] for kind in told.values()) for told in (kinds, result['collectives'][axes]))
+    sent = (
+      sum(kind['bytes'] for kind in told.values()) for told in (kinds, result['collectives'][axes])
+    )
     assert next(sent) == pytest.approx(next(sent), rel=0.2), axes
   assert result['compile_seconds'] > 1 and result['peak_bytes'] < result['hbm_bytes'] == 16 * 2**30
   assert [path.name for path in tmp_path.iterdir()] == ['step']
@@ -46,13 +75,21 @@ def test_the_formula_is_within_a_tenth_of_the_compiler(topology, fields, tmp_pat
 
 @needs_libtpu
 def test_a_step_that_does_not_fit_is_an_error():
-  status, _, err = run('v5e:2x2', **{'mesh.data': 4, 'model.embed_dim': 8192, 'model.mlp_dim': 16_384})
+  status, _, err = run(
+    'v5e:2x2', **{'mesh.data': 4, 'model.embed_dim': 8192, 'model.mlp_dim': 16_384}
+  )
   assert status == 1 and 'the step does not fit v5e:2x2' in err.splitlines()[-1]
 
 
 @needs_libtpu
-@pytest.mark.parametrize('topology, message', [
-  ('v9:2x2', "unknown chip in --topology 'v9'"), ('h100:8', "unknown TPU in --topology 'h100'"), ('v5e:3x5', 'not divisible')])
+@pytest.mark.parametrize(
+  'topology, message',
+  [
+    ('v9:2x2', "unknown chip in --topology 'v9'"),
+    ('h100:8', "unknown TPU in --topology 'h100'"),
+    ('v5e:3x5', 'not divisible'),
+  ],
+)
 def test_a_topology_that_is_not_known_is_an_error(topology, message):
   status, _, err = run(topology)
   assert status == 1 and message in err.splitlines()[-1]
@@ -65,17 +102,26 @@ def test_without_libtpu_the_extra_is_named():
 
 
 def test_the_table_in_the_readme_is_the_one_that_is_predicted():
-  """The formula's columns of each row; the compiled ones are those of `python -m lm.aot --table`."""
+  """The formula's columns of each row; the compiled ones are those of `python -m lm.aot
+  --table`.
+  """
   lines = (commands.ROOT / 'README.md').read_text().splitlines()
   start = lines.index(aot.HEADER.splitlines()[0]) + 2
-  rows = [re.split(r' *\| *', line.strip('| ')) for line in lines[start:start + len(aot.TABLE)]]
+  rows = [re.split(r' *\| *', line.strip('| ')) for line in lines[start : start + len(aot.TABLE)]]
   for (config, topology, *options), row in zip(aot.TABLE, rows, strict=True):
-    status, out, err = commands.run('-m', 'lm.budget', f'--config={config}', f'--topology={topology}', *options, '--json')
+    status, out, err = commands.run(
+      '-m', 'lm.budget', f'--config={config}', f'--topology={topology}', *options, '--json'
+    )
     assert status == 0, err
     predicted = json.loads(out)
     held, peak, mfu = row[4], row[5], row[6]
     assert row[:2] == [config.removeprefix('configs/').removesuffix('.py'), topology]
-    assert row[3] == f'{predicted["tokens_per_chip"]:,.0f}' and peak == f'{predicted["peak_bytes"] / 1e9:.2f}'
+    assert (
+      row[3] == f'{predicted["tokens_per_chip"]:,.0f}'
+      and peak == f'{predicted["peak_bytes"] / 1e9:.2f}'
+    )
     assert mfu == '{:.0%} to {:.0%}'.format(*predicted['mfu'])
     assert float(held.split()[0]) == pytest.approx(predicted['peak_bytes'] / 1e9, rel=0.1)
-  assert {budget.parse_topology(topology, 1)[0] for _, topology, *_ in aot.TABLE} <= set(budget.TPUS)
+  assert {budget.parse_topology(topology, 1)[0] for _, topology, *_ in aot.TABLE} <= set(
+    budget.TPUS
+  )

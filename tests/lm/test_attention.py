@@ -27,20 +27,28 @@ def formula(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=H**-0.5, cap=None):
 
 @pytest.fixture
 def inputs():
-  """inputs(T, S, causal) -> (q, k, v, dout, mask) with two documents in a row where causal, else a window of its own."""
+  """inputs(T, S, causal) -> (q, k, v, dout, mask) with two documents in a row where causal, else a
+  window of its own.
+  """
 
   def make(T, S, causal):
     rng = np.random.default_rng(0)
     shapes = (B, T, K * G, H), (B, S, K, H), (B, S, K, H), (B, T, K * G, H)
     arrays = [2 * rng.normal(size=shape).astype(np.float32) for shape in shapes]
     segment = np.arange(S) >= S // 3
-    mask = np.tril(segment[:, None] == segment[None, :]) if causal else np.arange(S)[None] <= np.arange(T)[:, None] + S - T
+    mask = (
+      np.tril(segment[:, None] == segment[None, :])
+      if causal
+      else np.arange(S)[None] <= np.arange(T)[:, None] + S - T
+    )
     return *arrays, np.broadcast_to(mask, (B, T, S))
 
   return make
 
 
-@pytest.mark.parametrize(('T', 'S', 'causal'), [(5, 5, True), (5, 9, False), (130, 130, True), (300, 300, True)])
+@pytest.mark.parametrize(
+  ('T', 'S', 'causal'), [(5, 5, True), (5, 9, False), (130, 130, True), (300, 300, True)]
+)
 def test_values_and_gradients_are_those_of_the_formula(inputs, T, S, causal):
   q, k, v, dout, mask = inputs(T, S, causal)
 
@@ -55,7 +63,9 @@ def test_scores_are_scaled_and_capped_as_asked(inputs):
   q, k, v, dout, mask = inputs(70, 70, True)
 
   def both(function):
-    return jax.value_and_grad(lambda *x: jnp.vdot(function(*x, mask, 0.7, 3.0), dout), argnums=(0, 1, 2))(q, k, v)
+    return jax.value_and_grad(
+      lambda *x: jnp.vdot(function(*x, mask, 0.7, 3.0), dout), argnums=(0, 1, 2)
+    )(q, k, v)
 
   ours = both(functools.partial(attention.attend, causal=True))
   chex.assert_trees_all_close(ours, both(formula), rtol=2e-5, atol=2e-5)

@@ -5,18 +5,41 @@ import json
 import commands
 import pytest
 
-SHAPE = ('--layers=1', '--width=16', '--heads=2', '--vocab=32', '--seq-len=8', '--batch=2', '--chunk=8', '--steps=3')
+SHAPE = (
+  '--layers=1',
+  '--width=16',
+  '--heads=2',
+  '--vocab=32',
+  '--seq-len=8',
+  '--batch=2',
+  '--chunk=8',
+  '--steps=3',
+)
 
 
-@pytest.mark.parametrize('options', [
-  (), pytest.param(('--optimizer=muon', '--scan-layers', '--remat=full', '--dtype=bfloat16'), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'options',
+  [
+    (),
+    pytest.param(
+      ('--optimizer=muon', '--scan-layers', '--remat=full', '--dtype=bfloat16'),
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
 def test_prints_one_line_of_json_that_adds_up(options):
   status, out, err = commands.run('-m', 'lm.bench', 'train', '--json', *SHAPE, *options)
   assert status == 0, err
-  result, = map(json.loads, out.splitlines())
-  assert result['step_s']['min'] <= result['step_s']['median'] <= result['step_s']['max'] < result['first_step_s']
+  (result,) = map(json.loads, out.splitlines())
+  assert (
+    result['step_s']['min']
+    <= result['step_s']['median']
+    <= result['step_s']['max']
+    < result['first_step_s']
+  )
   assert result['tokens_per_s'] == pytest.approx(16 / result['step_s']['median'])
-  # One layer of width D: 12 D^2 matrices, 13 D vectors, 2 D of the final norm; tables of V and T rows.
+  # One layer of width D: 12 D^2 matrices, 13 D vectors, 2 D of the final norm; tables of V and T
+  # rows.
   assert result['params'] == 12 * 256 + 13 * 16 + 2 * 16 + (32 + 8) * 16
   flops = 6 * (12 * 256 + 15 * 16 + 32 * 16) + 12 * 8 * 16
   assert result['model_flops_per_s'] == pytest.approx(result['tokens_per_s'] * flops)
@@ -26,8 +49,14 @@ def test_prints_one_line_of_json_that_adds_up(options):
 
 @pytest.mark.slow
 def test_a_missing_peer_is_named():
-  status, _, err = commands.run('-m', 'lm.bench', 'train', *SHAPE, '--beside=transformers',
-                                f'--beside-python={commands.sys.executable}')
+  status, _, err = commands.run(
+    '-m',
+    'lm.bench',
+    'train',
+    *SHAPE,
+    '--beside=transformers',
+    f'--beside-python={commands.sys.executable}',
+  )
   assert status == 1 and 'transformers ended early' in err
 
 

@@ -13,8 +13,17 @@ from lm.config import load
 from lm.errors import UserError
 
 # Wide enough that matrix products are nearly all that is done.
-FIELDS = {'vocab_size': 512, 'num_layers': 2, 'embed_dim': 128, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 32,
-          'mlp_dim': 256, 'max_len': 128, 'scan_layers': False}
+FIELDS = {
+  'vocab_size': 512,
+  'num_layers': 2,
+  'embed_dim': 128,
+  'num_heads': 4,
+  'num_kv_heads': 2,
+  'head_dim': 32,
+  'mlp_dim': 256,
+  'max_len': 128,
+  'scan_layers': False,
+}
 
 
 def settings(fields=(), mesh=(), **others):
@@ -35,10 +44,16 @@ def predict(config, devices=8, chip=None, mesh=None):
   return prog, budget.predict(config, model_config, mesh, prog, chip)
 
 
-@pytest.mark.parametrize('name, billions, tables, attention', [
-  # Parameters that work on each token: of Mixtral two of eight experts; of GPT-2 the table is the head.
-  ('llama3_8b', 8.0303, 128_256 * 4096, 32 * 8192 * 32 * 128), ('mixtral_8x7b', 12.8798, 32_000 * 4096, 32 * 4096 * 32 * 128),
-  ('gpt2_124m', 0.12444, 1024 * 768, 12 * 1024 * 768)])
+@pytest.mark.parametrize(
+  'name, billions, tables, attention',
+  [
+    # Parameters that work on each token: of Mixtral two of eight experts; of GPT-2 the table is the
+    # head.
+    ('llama3_8b', 8.0303, 128_256 * 4096, 32 * 8192 * 32 * 128),
+    ('mixtral_8x7b', 12.8798, 32_000 * 4096, 32 * 4096 * 32 * 128),
+    ('gpt2_124m', 0.12444, 1024 * 768, 12 * 1024 * 768),
+  ],
+)
 def test_model_flops_are_palms(name, billions, tables, attention):
   config = load(f'configs/{name}.py')
   result = predict(config, devices=16)[1]
@@ -47,14 +62,22 @@ def test_model_flops_are_palms(name, billions, tables, attention):
   assert result['tokens_per_chip'] == config.batch_size * config.seq_len / 16
 
 
-@pytest.mark.parametrize('fields, others', [
-  ({}, {}), ({'activation': 'gelu', 'tie_embeddings': False}, {'microbatches': 2}),
-  ({'layer_types': ('window', 'full'), 'window': 16}, {})])
+@pytest.mark.parametrize(
+  'fields, others',
+  [
+    ({}, {}),
+    ({'activation': 'gelu', 'tie_embeddings': False}, {'microbatches': 2}),
+    ({'layer_types': ('window', 'full'), 'window': 16}, {}),
+  ],
+)
 def test_operations_are_those_that_xla_counts(fields, others):
   config = settings(fields, {'data': 1}, **others)
   config.loss.chunk = 1024
   prog, result = predict(config, mesh=sharding.make_mesh(config.mesh, jax.devices()[:1]))
-  with jax.set_mesh(sharding.make_mesh(config.mesh, jax.devices()[:1])), jax.numpy_dtype_promotion('standard'):
+  with (
+    jax.set_mesh(sharding.make_mesh(config.mesh, jax.devices()[:1])),
+    jax.numpy_dtype_promotion('standard'),
+  ):
     compiled = prog.step.lower(prog.state, prog.batch, config.microbatches).compile()
   counted = hlo.cost(compiled.as_text(), result['mesh'], config.microbatches)
   assert counted.flops == result['hlo_flops'] and not counted.counts
@@ -63,7 +86,8 @@ def test_operations_are_those_that_xla_counts(fields, others):
 
 
 def test_a_ring_sends_and_computes_what_the_compiled_step_does():
-  fields = {'attention': 'ring', 'layer_types': ('window',), 'window': 34, 'remat': 'full'}  # three of four devices read keys
+  # three of four devices read keys
+  fields = {'attention': 'ring', 'layer_types': ('window',), 'window': 34, 'remat': 'full'}
   config = settings(fields, {'data': 1, 'fsdp': 2, 'context': 4})
   config.loss.vocab_blocks = 4
   mesh = sharding.make_mesh(config.mesh)
@@ -72,8 +96,13 @@ def test_a_ring_sends_and_computes_what_the_compiled_step_does():
     compiled = prog.step.lower(prog.state, prog.batch, 1).compile()
   cost = hlo.cost(compiled.as_text(), result['mesh'], 1)
   assert cost.flops == result['hlo_flops']
-  sent, predicted = (told['context']['collective-permute']['bytes'] for told in (cost.collectives(), result['collectives']))
-  assert sent == pytest.approx(predicted, rel=2e-3) and 'all-gather' not in cost.collectives()['context']
+  sent, predicted = (
+    told['context']['collective-permute']['bytes']
+    for told in (cost.collectives(), result['collectives'])
+  )
+  assert (
+    sent == pytest.approx(predicted, rel=2e-3) and 'all-gather' not in cost.collectives()['context']
+  )
 
 
 @pytest.mark.parametrize('mesh', [{'data': 1, 'fsdp': 4, 'tensor': 2}, {'data': 8}])
@@ -88,7 +117,10 @@ def test_arguments_are_those_of_the_compiled_step(mesh):
 
 
 def test_recomputation_costs_operations_and_saves_memory():
-  full, dots, none = (predict(settings({'remat': remat, 'dtype': 'bfloat16'}))[1] for remat in ('full', 'dots', 'none'))
+  full, dots, none = (
+    predict(settings({'remat': remat, 'dtype': 'bfloat16'}))[1]
+    for remat in ('full', 'dots', 'none')
+  )
   assert full['peak_bytes'] < dots['peak_bytes'] < none['peak_bytes']
   assert full['hlo_flops'] > dots['hlo_flops'] > none['hlo_flops']
   assert full['model_flops'] == dots['model_flops'] == none['model_flops']
@@ -97,31 +129,60 @@ def test_recomputation_costs_operations_and_saves_memory():
 
 def test_microbatches_cost_traffic_and_save_memory():
   fields = {'dtype': 'bfloat16', 'num_layers': 16}
-  one, four = (predict(settings(fields, {'fsdp': 2, 'data': 1}, microbatches=n), devices=2)[1] for n in (1, 4))
+  one, four = (
+    predict(settings(fields, {'fsdp': 2, 'data': 1}, microbatches=n), devices=2)[1] for n in (1, 4)
+  )
   assert four['hlo_flops'] == one['hlo_flops'] and four['peak_bytes'] < one['peak_bytes']
-  assert four['collectives']['fsdp']['all-gather']['bytes'] > 3 * one['collectives']['fsdp']['all-gather']['bytes']
+  assert (
+    four['collectives']['fsdp']['all-gather']['bytes']
+    > 3 * one['collectives']['fsdp']['all-gather']['bytes']
+  )
 
 
 def test_times_are_bounds():
   config = load('configs/llama3_8b.py')
   config.update(batch_size=256, microbatches=1)
   result = predict(config, devices=256, chip='v5e')[1]
-  assert result['step_seconds'] == [max(result['seconds'].values()), sum(result['seconds'].values())]
+  assert result['step_seconds'] == [
+    max(result['seconds'].values()),
+    sum(result['seconds'].values()),
+  ]
   assert 0.4 < result['mfu'][0] < result['mfu'][1] < 1
   assert result['fits'] and not predict(config, devices=16, chip='v5e')[1]['fits']
   config.mesh.dcn = 2  # the slow network has its own time, and only what goes along it
   slow = predict(config, devices=256, chip='v5e')[1]
-  assert slow['seconds']['dcn'] == slow['collectives']['dcn']['all-reduce']['bytes'] / budget.CHIPS['v5e'].dcn_bandwidth
+  assert (
+    slow['seconds']['dcn']
+    == slow['collectives']['dcn']['all-reduce']['bytes'] / budget.CHIPS['v5e'].dcn_bandwidth
+  )
   unknown = predict(config, devices=256)[1]
   assert unknown['mfu'] is unknown['seconds'] is unknown['hbm_bytes'] is None
   assert unknown.keys() == slow.keys() and 'not known' in budget.describe(unknown)
 
 
 def test_chips_by_the_name_that_jax_gives_their_devices():
-  kinds = ('TPU v4', 'TPU v5', 'TPU v5 lite', 'TPU v6 lite', 'NVIDIA H100 80GB HBM3', 'NVIDIA A100-SXM4-80GB', 'cpu')
-  assert [budget.chip_of(kind) for kind in kinds] == ['v4', 'v5p', 'v5e', 'v6e', 'h100', 'a100', None]
+  kinds = (
+    'TPU v4',
+    'TPU v5',
+    'TPU v5 lite',
+    'TPU v6 lite',
+    'NVIDIA H100 80GB HBM3',
+    'NVIDIA A100-SXM4-80GB',
+    'cpu',
+  )
+  assert [budget.chip_of(kind) for kind in kinds] == [
+    'v4',
+    'v5p',
+    'v5e',
+    'v6e',
+    'h100',
+    'a100',
+    None,
+  ]
   assert budget.parse_topology('v5e:4x8', 2) == ('v5e', 64)
-  with pytest.raises(UserError, match=r"unknown chip in --topology 'v5x' \(did you mean 'v5.'\?\); allowed: v4, v5e"):
+  with pytest.raises(
+    UserError, match=r"unknown chip in --topology 'v5x' \(did you mean 'v5.'\?\); allowed: v4, v5e"
+  ):
     budget.parse_topology('v5x:2x2', 1)
   with pytest.raises(UserError, match='for example v5e:16x16'):
     budget.parse_topology('v5e', 1)
@@ -131,8 +192,12 @@ def test_measured_stands_beside_predicted():
   result = predict(settings(), chip='v5e')[1]
   values = budget.measured(result, result['model_flops'] / (2 * result['step_seconds'][0]), 1, 5)
   assert values['perf/mfu'] == pytest.approx(result['mfu'][1] / 2)
-  assert values['perf/peak_bytes'] == 5 and values['perf/predicted_peak_bytes'] == result['peak_bytes']
-  assert budget.measured(predict(settings())[1], 1.0, 3, None).keys() == {'perf/predicted_peak_bytes'}
+  assert (
+    values['perf/peak_bytes'] == 5 and values['perf/predicted_peak_bytes'] == result['peak_bytes']
+  )
+  assert budget.measured(predict(settings())[1], 1.0, 3, None).keys() == {
+    'perf/predicted_peak_bytes'
+  }
 
 
 def test_flops_of_rows_are_of_their_own_tokens():
@@ -143,15 +208,21 @@ def test_flops_of_rows_are_of_their_own_tokens():
   assert whole == pytest.approx(result['model_flops'] * result['chips'])
   assert budget.rows_flops(config.model, params, []) == 0
   one, two = (budget.rows_flops(config.model, params, [n]) for n in (8, 16))
-  assert two - 2 * one == pytest.approx(12 * config.model.num_layers * config.model.num_heads * config.model.head_dim * 8 * 16)
+  assert two - 2 * one == pytest.approx(
+    12 * config.model.num_layers * config.model.num_heads * config.model.head_dim * 8 * 16
+  )
 
 
 def test_from_the_command_line():
   command = '-m', 'lm.budget', '--config=configs/llama3_8b.py', '--topology=v5e:16x16'
   status, out, err = commands.run(*command, '--json')
   assert status == 0, err
-  result, = map(json.loads, out.splitlines())
-  assert (result['chips'], result['mesh']['fsdp'], result['parameters']) == (256, 256, 8_030_261_248)
+  (result,) = map(json.loads, out.splitlines())
+  assert (result['chips'], result['mesh']['fsdp'], result['parameters']) == (
+    256,
+    256,
+    8_030_261_248,
+  )
   status, _, err = commands.run(*command, '--config.mesh.fsdp=100')
   assert status == 1 and 'does not fit 256 devices' in err
   status, out, err = commands.run('-m', 'lm.budget', '--config=configs/pretrain.py:smoke')

@@ -21,7 +21,9 @@ PYTHON, (END,) = FORMAT.tag_ids('python'), FORMAT.stops
 
 def new_session(tiny, max_len=160, max_new_tokens=10, **options):
   config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
-  return chat.Session(config, params, FORMAT, sample.Sampling(0), max_new_tokens=max_new_tokens, **options)
+  return chat.Session(
+    config, params, FORMAT, sample.Sampling(0), max_new_tokens=max_new_tokens, **options
+  )
 
 
 def full_logits(session, forward):
@@ -30,7 +32,9 @@ def full_logits(session, forward):
 
 
 def script(session, monkeypatch, *calls):
-  """Makes the model draw the given lists of tokens, each by one call of decode, by putting them into the cache."""
+  """Makes the model draw the given lists of tokens, each by one call of decode, by putting them
+  into the cache.
+  """
   queue = list(calls)
 
   def draw(count):
@@ -50,17 +54,22 @@ def shown(pieces):
 def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny, forward):
   session = new_session(tiny, system='Be brief.')
   list(session.reply('Hello there, who are you?'))
-  prompt = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello there, who are you?'}]
+  prompt = [
+    {'role': 'system', 'content': 'Be brief.'},
+    {'role': 'user', 'content': 'Hello there, who are you?'},
+  ]
   expected = FORMAT.render_prompt(prompt)
-  assert session.ids[:len(expected)] == expected and session.fed == len(expected)
+  assert session.ids[: len(expected)] == expected and session.fed == len(expected)
   assert len(session.ids) == len(expected) + 10  # the random model never stops
   first = list(session.ids)
   list(session.reply('And then?'))
   names = TOKENIZER.special_tokens
   turn = [END, names['<|user|>'], *b'And then?', END, names['<|assistant|>']]
-  assert session.ids[:len(first) + len(turn)] == first + turn
+  assert session.ids[: len(first) + len(turn)] == first + turn
   assert session.fed == len(expected) + len(turn)
-  logits = np.array(forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:])
+  logits = np.array(
+    forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:]
+  )
   np.testing.assert_allclose(session.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
   logits[:, list(FORMAT.tag_ids('output'))] = -np.inf  # never drawn
   assert session.ids[-10:] == logits[:-1].argmax(-1).tolist()
@@ -71,8 +80,10 @@ def test_a_finished_turn_gets_no_second_end(tiny, monkeypatch):
   script(session, monkeypatch, [*TOKENIZER.encode('Yes.'), END], [END])
   assert shown(session.reply('A?')) == 'Yes.'
   list(session.reply('B?'))
-  talk = [{'role': role, 'content': text} for role, text in
-          (('user', 'A?'), ('assistant', 'Yes.'), ('user', 'B?'))]
+  talk = [
+    {'role': role, 'content': text}
+    for role, text in (('user', 'A?'), ('assistant', 'Yes.'), ('user', 'B?'))
+  ]
   assert session.ids[:-1] == FORMAT.render_prompt(talk)
 
 
@@ -83,10 +94,16 @@ def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forwa
   pieces = list(session.reply('3*4?'))
   assert shown(pieces) == '[python: 3*4 -> 12]It is 12.'
   assert shown(p for p in pieces if p[1]) == '[python: 3*4 -> 12]'
-  content = [{'type': 'python', 'text': '3*4'}, {'type': 'output', 'text': '12'}, {'type': 'text', 'text': 'It is 12.'}]
+  content = [
+    {'type': 'python', 'text': '3*4'},
+    {'type': 'output', 'text': '12'},
+    {'type': 'text', 'text': 'It is 12.'},
+  ]
   messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
   assert session.ids == FORMAT.render({'messages': messages})[0]
-  np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(
+    session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
+  )
 
 
 def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
@@ -94,15 +111,20 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   config, params = tiny(vocab_size=size + 100, max_len=160, tie_embeddings=False)
   head = np.array(params['head'])
   head[size:] *= 100  # by far the likeliest, if they could be drawn
-  session = chat.Session(config, {**params, 'head': head}, FORMAT, sample.Sampling(1.0), max_new_tokens=20)
+  session = chat.Session(
+    config, {**params, 'head': head}, FORMAT, sample.Sampling(1.0), max_new_tokens=20
+  )
   list(session.reply('Hello'))
   assert session.fed < len(session.ids) and max(session.ids) < size
 
 
 def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny, monkeypatch):
   session = new_session(tiny, max_new_tokens=30)
-  call = [{'type': 'python', 'text': '3*4'}, {'type': 'output', 'text': '12'},
-          {'type': 'text', 'text': '12'}]
+  call = [
+    {'type': 'python', 'text': '3*4'},
+    {'type': 'output', 'text': '12'},
+    {'type': 'text', 'text': '12'},
+  ]
   told = [('3*4?', call), ('Who are you?', 'I am Ann.'), ('Spell ox.', 'o-x')]
   said = [*TOKENIZER.encode('12'), END], [*TOKENIZER.encode('I am Ann.'), END]
   last = [*TOKENIZER.encode('o-x'), END]
@@ -131,7 +153,9 @@ def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   next(session.reply('Hello'))
   assert len(session.ids) == session.fed + chat.DRAW
   list(session.reply('Again'))
-  np.testing.assert_allclose(session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(
+    session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
+  )
 
 
 def test_ctrl_c_stops_the_reply_only(tiny, capsys):
@@ -176,7 +200,9 @@ def run_folder(tiny, tmp_path):
 
 
 def chat_process(folder, text='', **environment):
-  return run('-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text, **environment)
+  return run(
+    '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text, **environment
+  )
 
 
 def test_piped_conversation(run_folder):
@@ -186,7 +212,9 @@ def test_piped_conversation(run_folder):
     model = pretrained.load(run_folder, config.model, config.model, mesh)
     session = chat.Session(model.config, model.params, FORMAT, sample.Sampling(0), max_new_tokens=6)
     expected = shown(session.reply('Hi')).translate(chat.CONTROLS)
-  status, out, err = chat_process(run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n')
+  status, out, err = chat_process(
+    run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n'
+  )
   assert status == 0, err
   assert out.count(expected + '\n') == 2
   assert all(name in out for name in chat.COMMANDS)
@@ -204,6 +232,8 @@ def test_what_cannot_be_loaded_is_one_line(run_folder):
   assert 'no complete checkpoint at' in error(run_folder / 'missing')
   tokenizer_lib.load('bytes', [*template.SPECIAL_TOKENS, '<|more|>']).save(run_folder / 'tokenizer')
   assert 'tokenizer of the checkpoint is' in error(run_folder)
-  largest = max((run_folder / 'checkpoints/3/params').rglob('*'), key=lambda p: p.is_file() and p.stat().st_size)
+  largest = max(
+    (run_folder / 'checkpoints/3/params').rglob('*'), key=lambda p: p.is_file() and p.stat().st_size
+  )
   largest.write_bytes(largest.read_bytes()[:-1] + b'?')
   assert 'corrupt checkpoint' in error(run_folder)

@@ -1,4 +1,6 @@
-"""Checkpoints against plain NumPy copies of what was saved, under kills, full disks, torn files and other shardings."""
+"""Checkpoints against plain NumPy copies of what was saved, under kills, full disks, torn files and
+other shardings.
+"""
 
 import errno
 import logging
@@ -22,12 +24,19 @@ import pytest
 from lm import checkpoint, files
 from lm.errors import UserError
 
-PROVENANCE = {'config': {'model': {'num_layers': 2}}, 'code': 'abc', 'data': 'd1', 'tokenizer': 't1'}
+PROVENANCE = {
+  'config': {'model': {'num_layers': 2}},
+  'code': 'abc',
+  'data': 'd1',
+  'tokenizer': 't1',
+}
 
 
 def sharding(*axes, shape=(4, 2)):
   devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
-  return jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ('data', 'model')), jax.sharding.PartitionSpec(*axes))
+  return jax.sharding.NamedSharding(
+    jax.sharding.Mesh(devices, ('data', 'model')), jax.sharding.PartitionSpec(*axes)
+  )
 
 
 def make_state(step=0, w_sharding=None):
@@ -78,7 +87,11 @@ def test_restores_onto_another_sharding(tmp_path):
 
 def test_state_may_be_donated_while_it_is_being_written(tmp_path):
   step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones((), x.dtype), s), donate_argnums=0)
-  state = {'params': {'w': jnp.zeros((1024, 2048))}, 'opt_state': {'m': jnp.zeros((1024, 2048))}, 'step': jnp.int32(0)}
+  state = {
+    'params': {'w': jnp.zeros((1024, 2048))},
+    'opt_state': {'m': jnp.zeros((1024, 2048))},
+    'step': jnp.int32(0),
+  }
   target = abstract(state)
   with checkpoint.Checkpointer(tmp_path, keep_last=9) as checkpointer:
     for i in range(4):
@@ -103,8 +116,9 @@ def test_saving_happens_in_the_background(tmp_path, monkeypatch):
   assert waited and all(waited)  # a save in the foreground would have waited in vain
 
 
-@pytest.mark.parametrize('content', [
-  {'../outside': ''}, {'params/../../outside': ''}, {'/outside': ''}, ['params/x']])
+@pytest.mark.parametrize(
+  'content', [{'../outside': ''}, {'params/../../outside': ''}, {'/outside': ''}, ['params/x']]
+)
 def test_a_digest_that_names_files_elsewhere_is_refused(tmp_path, content):
   step = saved(tmp_path / 'checkpoints') / '1'
   files.write_json(step / 'digest.json', content)
@@ -114,7 +128,9 @@ def test_a_digest_that_names_files_elsewhere_is_refused(tmp_path, content):
     checkpoint._verify(step, 'params/', '../', '/')
 
 
-@pytest.mark.parametrize('content', [{'run': '../elsewhere'}, {'run': '/elsewhere'}, {'run': 3}, {}, []])
+@pytest.mark.parametrize(
+  'content', [{'run': '../elsewhere'}, {'run': '/elsewhere'}, {'run': 3}, {}, []]
+)
 def test_a_recipe_whose_last_run_lies_elsewhere_is_refused(tmp_path, content):
   saved(tmp_path / 'elsewhere' / 'checkpoints')
   files.write_json(tmp_path / 'recipe' / 'final.json', content)
@@ -131,7 +147,10 @@ def test_keeps_the_last_and_every_nth(tmp_path):
 
 def test_does_not_overwrite_a_step(tmp_path):
   saved(tmp_path)
-  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer, pytest.raises(UserError, match='1 exists'):
+  with (
+    checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer,
+    pytest.raises(UserError, match='1 exists'),
+  ):
     checkpointer.save(1, make_state(2), PROVENANCE)
 
 
@@ -148,36 +167,58 @@ def test_params_are_read_without_the_optimizer(tmp_path):
 @pytest.mark.parametrize('damage', ['torn', 'altered', 'missing'])
 def test_every_damaged_file_is_named(tmp_path, damage):
   step = saved(tmp_path) / '1'
-  for path in sorted(p for p in step.rglob('*') if p.is_file() and p.name not in ('digest.json', 'commit_success.txt')):
+  for path in sorted(
+    p
+    for p in step.rglob('*')
+    if p.is_file() and p.name not in ('digest.json', 'commit_success.txt')
+  ):
     content = path.read_bytes()
     if damage == 'missing':
       path.unlink()
     else:
-      path.write_bytes(content[:-1] if damage == 'torn' else content[:-1] + bytes([content[-1] ^ 1]))
+      path.write_bytes(
+        content[:-1] if damage == 'torn' else content[:-1] + bytes([content[-1] ^ 1])
+      )
     name = path.relative_to(step).as_posix()
     if name != '_CHECKPOINT_METADATA':  # Orbax's note of the time; nothing is read from it
-      with pytest.raises(UserError, match=rf'corrupt checkpoint {re.escape(str(step))}: {re.escape(name)} is'):
+      with pytest.raises(
+        UserError, match=rf'corrupt checkpoint {re.escape(str(step))}: {re.escape(name)} is'
+      ):
         checkpoint.provenance(step)
         checkpoint.Checkpointer(tmp_path, keep_last=1).restore(abstract(make_state()))
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize('damage', ['torn', 'altered', 'missing', 'digest torn', 'digest missing'])
-def test_a_corrupt_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, caplog, damage):
+def test_a_corrupt_newest_checkpoint_is_set_aside_and_the_one_before_is_used(
+  tmp_path, caplog, damage
+):
   saved(tmp_path, (1, 2, 3))
   for step in (2, 3):
     folder = tmp_path / str(step)
-    victim = max((p for p in (folder / 'state').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+    victim = max(
+      (p for p in (folder / 'state').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size
+    )
     victim = folder / 'digest.json' if damage.startswith('digest') else victim
     content = victim.read_bytes()
     if damage.endswith('missing'):
       victim.unlink()
     else:
-      victim.write_bytes(content[: len(content) // 2] if damage.endswith('torn') else bytes([content[0] ^ 1]) + content[1:])
-  with checkpoint.Checkpointer(tmp_path, keep_last=9) as checkpointer, caplog.at_level(logging.WARNING):
+      victim.write_bytes(
+        content[: len(content) // 2]
+        if damage.endswith('torn')
+        else bytes([content[0] ^ 1]) + content[1:]
+      )
+  with (
+    checkpoint.Checkpointer(tmp_path, keep_last=9) as checkpointer,
+    caplog.at_level(logging.WARNING),
+  ):
     assert checkpointer.sound() == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2.corrupt', '3.corrupt']
-    assert f'checkpoint {tmp_path / "3"} is corrupt' in caplog.text and 'going on from step 1' in caplog.text
+    assert (
+      f'checkpoint {tmp_path / "3"} is corrupt' in caplog.text
+      and 'going on from step 1' in caplog.text
+    )
     assert_same(checkpointer.restore(abstract(make_state()), 1), make_state(1))
     checkpointer.save(3, make_state(3), PROVENANCE)
     checkpointer.wait()
@@ -190,8 +231,10 @@ def test_a_run_without_a_sound_checkpoint_is_not_started_anew(tmp_path):
   saved(tmp_path, (1, 2))
   for step in (1, 2):
     (tmp_path / str(step) / 'provenance.json').write_text('{}')
-  with (checkpoint.Checkpointer(tmp_path, keep_last=9) as checkpointer,
-        pytest.raises(UserError, match=f'corrupt checkpoint {tmp_path / "2"}: provenance.json is not')):
+  with (
+    checkpoint.Checkpointer(tmp_path, keep_last=9) as checkpointer,
+    pytest.raises(UserError, match=f'corrupt checkpoint {tmp_path / "2"}: provenance.json is not'),
+  ):
     checkpointer.sound()
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
 
@@ -208,28 +251,53 @@ def test_what_does_not_fit_is_named(tmp_path):
 
     w = jax.ShapeDtypeStruct((8, 7), jnp.float32)
     refused(
-      'params/layer/w is float32[8,6], but the model has float32[8,7]', lambda t: t['params']['layer'].update(w=w)
+      'params/layer/w is float32[8,6], but the model has float32[8,7]',
+      lambda t: t['params']['layer'].update(w=w),
     )
     b = jax.ShapeDtypeStruct((6,), jnp.float32)
-    refused('params/layer/b is bfloat16[6], but the model has float32[6]', lambda t: t['params']['layer'].update(b=b))
+    refused(
+      'params/layer/b is bfloat16[6], but the model has float32[6]',
+      lambda t: t['params']['layer'].update(b=b),
+    )
     refused('params/layer/x is no such array', lambda t: t['params']['layer'].update(x=b))
     refused('but the model has no such array', lambda t: t['params']['layer'].pop('b'))
-    refused('state/opt_state/0/count is int32[]', lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])))
+    refused(
+      'state/opt_state/0/count is int32[]',
+      lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])),
+    )
 
 
 def test_params_are_cast_to_another_float_and_to_nothing_else(tmp_path):
   saved(tmp_path)
   params = make_state(1)['params']
-  asked = {'layer': {'w': jax.ShapeDtypeStruct((8, 6), jnp.bfloat16), 'b': jax.ShapeDtypeStruct((6,), jnp.float32)}}
+  asked = {
+    'layer': {
+      'w': jax.ShapeDtypeStruct((8, 6), jnp.bfloat16),
+      'b': jax.ShapeDtypeStruct((6,), jnp.float32),
+    }
+  }
   read, _ = checkpoint.load_params(tmp_path, asked)
-  assert_same(read, {'layer': {'w': params['layer']['w'].astype(jnp.bfloat16), 'b': params['layer']['b'].astype(jnp.float32)}})
+  assert_same(
+    read,
+    {
+      'layer': {
+        'w': params['layer']['w'].astype(jnp.bfloat16),
+        'b': params['layer']['b'].astype(jnp.float32),
+      }
+    },
+  )
   asked['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.int32)
-  with pytest.raises(UserError, match=r'params/layer/w is float32\[8,6\], but the model has int32\[8,6\]'):
+  with pytest.raises(
+    UserError, match=r'params/layer/w is float32\[8,6\], but the model has int32\[8,6\]'
+  ):
     checkpoint.load_params(tmp_path, asked)
-  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:  # a run goes on in the type that it began in
+  # a run goes on in the type that it began in
+  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
     state = abstract(make_state())
     state['params']['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.bfloat16)
-    with pytest.raises(UserError, match=r'params/layer/w is float32\[8,6\], but the model has bfloat16\[8,6\]'):
+    with pytest.raises(
+      UserError, match=r'params/layer/w is float32\[8,6\], but the model has bfloat16\[8,6\]'
+    ):
       checkpointer.restore(state)
 
 
@@ -243,17 +311,26 @@ def test_params_are_written_one_by_one_and_read_by_name(tmp_path):
       deadline = time.monotonic() + 10  # a thread of Orbax's may let go of it a moment later
       while sum(ref() is not None for ref in alive) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
-      assert sum(ref() is not None for ref in alive) == 1  # the one before has been written and dropped
+      # the one before has been written and dropped
+      assert sum(ref() is not None for ref in alive) == 1
       return made
+
     return checkpoint.Deferred(make)
 
-  checkpoint.write_params(tmp_path / 'checkpoints' / '0', jax.tree.map(deferred, params), PROVENANCE)
+  checkpoint.write_params(
+    tmp_path / 'checkpoints' / '0', jax.tree.map(deferred, params), PROVENANCE
+  )
   assert len(alive) == 2
-  read, provenance = checkpoint.load_params(tmp_path, abstract(params, lambda _: sharding('data', shape=(2, 1))))
+  read, provenance = checkpoint.load_params(
+    tmp_path, abstract(params, lambda _: sharding('data', shape=(2, 1)))
+  )
   assert_same(read, params)
   assert provenance == PROVENANCE
   metadata = checkpoint.params_metadata(tmp_path)
-  assert {name: str(x) for name, x in metadata.items()} == {'layer/b': 'bfloat16[6]', 'layer/w': 'float32[8,6]'}
+  assert {name: str(x) for name, x in metadata.items()} == {
+    'layer/b': 'bfloat16[6]',
+    'layer/w': 'float32[8,6]',
+  }
   found = checkpoint.read_params(tmp_path, ['layer/b'])
   assert found.keys() == {'layer/b'} and type(found['layer/b']) is np.ndarray
   assert_same(found['layer/b'], params['layer']['b'])
@@ -272,7 +349,11 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
   assert checkpoint.locate(run / 'checkpoints' / '2').name == '2'
   (run / 'checkpoints' / '11').mkdir()  # not complete: no digest
   assert checkpoint.locate(run) == last
-  for path, text in ((tmp_path / 'nowhere', 'no such folder'), (run / 'checkpoints' / '11', ''), (tmp_path, '')):
+  for path, text in (
+    (tmp_path / 'nowhere', 'no such folder'),
+    (run / 'checkpoints' / '11', ''),
+    (tmp_path, ''),
+  ):
     with pytest.raises(FileNotFoundError, match=f'no complete checkpoint at {path}.*{text}'):
       checkpoint.load_params(path, {})
 
@@ -280,18 +361,43 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
 def test_provenance_mismatch_is_named_unless_allowed():
   checkpoint.check_provenance(PROVENANCE, PROVENANCE)
   checkpoint.check_provenance({'shape': [1, 2]}, {'shape': (1, 2)})
-  with pytest.raises(UserError, match=r"tokenizer of the checkpoint is 't1', here it is 't2'; .*allow_mismatch=tokenizer "):
-    checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2'}, allow=('code', 'data'))
-  with pytest.raises(UserError, match=r'config.model.num_layers of the checkpoint is 2, here it is 3'):
+  with pytest.raises(
+    UserError,
+    match=r"tokenizer of the checkpoint is 't1', here it is 't2'; .*allow_mismatch=tokenizer ",
+  ):
+    checkpoint.check_provenance(
+      PROVENANCE, {**PROVENANCE, 'tokenizer': 't2'}, allow=('code', 'data')
+    )
+  with pytest.raises(
+    UserError, match=r'config.model.num_layers of the checkpoint is 2, here it is 3'
+  ):
     checkpoint.check_provenance(PROVENANCE, {'config': {'model': {'num_layers': 3}}})
   with pytest.raises(UserError, match='optimizer of the checkpoint is None'):
     checkpoint.check_provenance(PROVENANCE, {'optimizer': 'adamw'})
-  checkpoint.check_provenance(PROVENANCE, {**PROVENANCE, 'tokenizer': 't2', 'data': 'd2'}, allow=('tokenizer', 'data'))
+  checkpoint.check_provenance(
+    PROVENANCE, {**PROVENANCE, 'tokenizer': 't2', 'data': 'd2'}, allow=('tokenizer', 'data')
+  )
 
 
 def test_fields_of_the_config_are_free_or_allowed_by_name():
-  stored = {'config': {'optim': {'lr': 1, 'b1': 2}, 'mesh': {'data': 1}, 'data': {'train': 'a'}, 'optimal': 1}, 'data': 'd1'}
-  new = {'config': {'optim': {'lr': 3, 'b1': 4}, 'mesh': {'data': 2}, 'data': {'train': 'b'}, 'optimal': 2}, 'data': 'd2'}
+  stored = {
+    'config': {
+      'optim': {'lr': 1, 'b1': 2},
+      'mesh': {'data': 1},
+      'data': {'train': 'a'},
+      'optimal': 1,
+    },
+    'data': 'd1',
+  }
+  new = {
+    'config': {
+      'optim': {'lr': 3, 'b1': 4},
+      'mesh': {'data': 2},
+      'data': {'train': 'b'},
+      'optimal': 2,
+    },
+    'data': 'd2',
+  }
 
   def lacking(*allow):
     with pytest.raises(UserError) as error:
@@ -305,20 +411,31 @@ def test_fields_of_the_config_are_free_or_allowed_by_name():
   checkpoint.check_provenance(stored, new, ('optim', 'optimal', 'data'), free=('mesh',))
 
 
-# TensorStore's other writes end after Orbax has left their event loop; Python reports that from TensorStore's threads.
+# TensorStore's other writes end after Orbax has left their event loop; Python reports that from
+# TensorStore's threads.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_disk_full(tmp_path, caplog):
-  """A file-size limit stands for a full disk: both come back from write(2). The second save is the big one."""
-  big = {'params': {f'w{i}': jnp.ones((512, 512)) for i in range(6)}, 'opt_state': {}, 'step': jnp.int32(2)}
+  """A file-size limit stands for a full disk: both come back from write(2). The second save is the
+  big one.
+  """
+  big = {
+    'params': {f'w{i}': jnp.ones((512, 512)) for i in range(6)},
+    'opt_state': {},
+    'step': jnp.int32(2),
+  }
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer, caplog.at_level(logging.ERROR):
+  with (
+    checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer,
+    caplog.at_level(logging.ERROR),
+  ):
     checkpointer.save(1, make_state(1), PROVENANCE)
     checkpointer.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:
       checkpointer.save(2, big, PROVENANCE)
       with pytest.raises(OSError) as caught:
-        checkpointer.save(3, make_state(3), PROVENANCE)  # the failure in the background surfaces here
+        # the failure in the background surfaces here
+        checkpointer.save(3, make_state(3), PROVENANCE)
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path)
@@ -336,7 +453,9 @@ def test_too_little_room_is_found_before_writing(tmp_path, monkeypatch):
   with checkpoint.Checkpointer(saved(tmp_path), keep_last=1) as checkpointer:
     monkeypatch.setattr(checkpoint.shutil, 'disk_usage', lambda path: usage)
     monkeypatch.setattr(checkpointer._saver, 'save', None)
-    with pytest.raises(OSError, match='No space left on device: checkpoint 2 is not saved, the last good one is 1'):
+    with pytest.raises(
+      OSError, match='No space left on device: checkpoint 2 is not saved, the last good one is 1'
+    ):
       checkpointer.save(2, make_state(2), PROVENANCE)
 
 
@@ -349,7 +468,9 @@ def test_disk_full_while_writing_the_digest(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'write_json', full)
   checkpointer = checkpoint.Checkpointer(tmp_path, keep_last=1)
   checkpointer.save(2, make_state(2), PROVENANCE)
-  with pytest.raises(OSError, match=f'No space left on device: checkpoint 2 is not saved.*{re.escape(str(tmp_path))}'):
+  with pytest.raises(
+    OSError, match=f'No space left on device: checkpoint 2 is not saved.*{re.escape(str(tmp_path))}'
+  ):
     checkpointer.close()
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1']
 
@@ -373,7 +494,9 @@ def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
   root = pathlib.Path(checkpoint.__file__).parents[1]
   last = 0
   for _ in range(6):
-    victim = subprocess.Popen([sys.executable, '-c', VICTIM, tmp_path], cwd=root, stdout=subprocess.PIPE)
+    victim = subprocess.Popen(
+      [sys.executable, '-c', VICTIM, tmp_path], cwd=root, stdout=subprocess.PIPE
+    )
     assert victim.stdout.readline() == b'ready\n'
     time.sleep(rng.uniform(0.2, 0.8))
     os.kill(victim.pid, signal.SIGKILL)
@@ -381,11 +504,15 @@ def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
     found = int(checkpoint.locate(tmp_path).name)
     assert found >= last
     last = found
-    params, provenance = checkpoint.load_params(tmp_path, {'w': jax.ShapeDtypeStruct((512, 512), jnp.int32)})
+    params, provenance = checkpoint.load_params(
+      tmp_path, {'w': jax.ShapeDtypeStruct((512, 512), jnp.int32)}
+    )
     assert np.unique(np.asarray(params['w'])).tolist() == [found] and provenance == {'step': found}
   assert last > 6
   with checkpoint.Checkpointer(tmp_path, keep_last=2) as checkpointer:
-    assert [p.name for p in tmp_path.iterdir() if not p.name.isdecimal()] == [] and len(checkpointer.steps()) <= 3
+    assert [p.name for p in tmp_path.iterdir() if not p.name.isdecimal()] == [] and len(
+      checkpointer.steps()
+    ) <= 3
 
 
 def test_code_version_is_the_commit_or_the_package_version(tmp_path, monkeypatch):

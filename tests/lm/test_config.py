@@ -32,13 +32,17 @@ def get_config(arg=None):
 @pytest.fixture
 def parse(tmp_path):
   (tmp_path / 'mine.py').write_text(CONFIG)
-  (tmp_path / 'plain.py').write_text('def get_config():\n  from ml_collections import ConfigDict\n  return ConfigDict()\n')
+  (tmp_path / 'plain.py').write_text(
+    'def get_config():\n  from ml_collections import ConfigDict\n  return ConfigDict()\n'
+  )
   (tmp_path / 'broken.py').write_text('def get_config(:\n')
   (tmp_path / 'empty.py').write_text('')
 
   def run(*arguments):
     """The config, or the one line that its reading ended in."""
-    status, out, err = commands.run('-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments), timeout=60)
+    status, out, err = commands.run(
+      '-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments), timeout=60
+    )
     if not status:
       return json.loads(out)
     assert status == 1 and err.startswith('error: ') and err.count('\n') == 1, err
@@ -48,29 +52,62 @@ def parse(tmp_path):
 
 
 def test_overrides_are_applied(parse):
-  c = parse('--config=DIR/mine.py:smoke', '--config.optim.lr=1e-3', '--config.eval.batch_size=4',
-            '--config.model.tie_embeddings=False', "--config.eval.prompts=('a','b')", '--config.data.train=x=y,z')
-  assert (c['steps'], c['model']['num_layers'], c['optim']['lr'], c['eval']['batch_size']) == (7, 2, 1e-3, 4)
-  assert c['model']['tie_embeddings'] is False and c['eval']['prompts'] == ['a', 'b'] and c['data']['train'] == 'x=y,z'
+  c = parse(
+    '--config=DIR/mine.py:smoke',
+    '--config.optim.lr=1e-3',
+    '--config.eval.batch_size=4',
+    '--config.model.tie_embeddings=False',
+    "--config.eval.prompts=('a','b')",
+    '--config.data.train=x=y,z',
+  )
+  assert (c['steps'], c['model']['num_layers'], c['optim']['lr'], c['eval']['batch_size']) == (
+    7,
+    2,
+    1e-3,
+    4,
+  )
+  assert (
+    c['model']['tie_embeddings'] is False
+    and c['eval']['prompts'] == ['a', 'b']
+    and c['data']['train'] == 'x=y,z'
+  )
   assert parse('--config=DIR/mine.py')['model']['num_layers'] == 12
 
 
-@pytest.mark.parametrize('arguments, parts', [
-  (['--config=DIR/mine.py', '--config.optim.lrr=1'], ["'config.optim.lrr'", "did you mean 'config.optim.lr'?"]),
-  (['--config=DIR/mine.py', '--config.optm.lr=1'], ["'config.optm'", "did you mean 'config.optim'?"]),
-  (['--config=DIR/mine.py', '--config.steps.more=1'], ["'config.steps.more'", "did you mean 'config.steps'?"]),
-  (['--config=DIR/mine.py', '--config.steps=many'], ['config.steps', 'many']),
-  (['--config=DIR/mine.py', '--config.optim.lr=fast'], ['config.optim.lr', 'fast']),
-  (['--config=DIR/mine.py', '--config.steps=1.5'], ['config.steps', '1.5']),
-  (['--config=DIR/none.py'], ['No such file', 'none.py']),
-  (['--config=DIR/mine.py:smok'], ["unknown config variant 'smok' (did you mean 'smoke'?); allowed: smoke"]),
-  (['--config=DIR/plain.py:smoke'], ['plain.py', 'smoke']),
-  (['--config=DIR/broken.py'], ['broken.py', 'SyntaxError']),
-  (['--config=DIR/empty.py'], ['empty.py', 'get_config']),
-  (['--config=DIR/mine.py', '--confg=1'], ['confg', 'config']),
-  (['--config=DIR/mine.py', 'config.steps=1'], ["unexpected argument 'config.steps=1'", '--name=value']),
-  ([], ['--config=FILE is missing']),
-])
+@pytest.mark.parametrize(
+  'arguments, parts',
+  [
+    (
+      ['--config=DIR/mine.py', '--config.optim.lrr=1'],
+      ["'config.optim.lrr'", "did you mean 'config.optim.lr'?"],
+    ),
+    (
+      ['--config=DIR/mine.py', '--config.optm.lr=1'],
+      ["'config.optm'", "did you mean 'config.optim'?"],
+    ),
+    (
+      ['--config=DIR/mine.py', '--config.steps.more=1'],
+      ["'config.steps.more'", "did you mean 'config.steps'?"],
+    ),
+    (['--config=DIR/mine.py', '--config.steps=many'], ['config.steps', 'many']),
+    (['--config=DIR/mine.py', '--config.optim.lr=fast'], ['config.optim.lr', 'fast']),
+    (['--config=DIR/mine.py', '--config.steps=1.5'], ['config.steps', '1.5']),
+    (['--config=DIR/none.py'], ['No such file', 'none.py']),
+    (
+      ['--config=DIR/mine.py:smok'],
+      ["unknown config variant 'smok' (did you mean 'smoke'?); allowed: smoke"],
+    ),
+    (['--config=DIR/plain.py:smoke'], ['plain.py', 'smoke']),
+    (['--config=DIR/broken.py'], ['broken.py', 'SyntaxError']),
+    (['--config=DIR/empty.py'], ['empty.py', 'get_config']),
+    (['--config=DIR/mine.py', '--confg=1'], ['confg', 'config']),
+    (
+      ['--config=DIR/mine.py', 'config.steps=1'],
+      ["unexpected argument 'config.steps=1'", '--name=value'],
+    ),
+    ([], ['--config=FILE is missing']),
+  ],
+)
 def test_what_is_wrong_is_told_in_one_line(parse, arguments, parts):
   line = parse(*arguments)
   for part in parts:
@@ -78,9 +115,15 @@ def test_what_is_wrong_is_told_in_one_line(parse, arguments, parts):
 
 
 def test_place_fills_in_the_folder_everywhere_in_a_copy():
-  config = ConfigDict({'a': '{workdir}/x', 'n': 3, 'inner': {'b': '{workdir}/{workdir}', 'c': 'plain'}})
+  config = ConfigDict(
+    {'a': '{workdir}/x', 'n': 3, 'inner': {'b': '{workdir}/{workdir}', 'c': 'plain'}}
+  )
   placed = config_lib.place(config, pathlib.Path('runs/1'))
-  assert placed.to_dict() == {'a': 'runs/1/x', 'n': 3, 'inner': {'b': 'runs/1/runs/1', 'c': 'plain'}}
+  assert placed.to_dict() == {
+    'a': 'runs/1/x',
+    'n': 3,
+    'inner': {'b': 'runs/1/runs/1', 'c': 'plain'},
+  }
   assert config.a == '{workdir}/x' and config.inner.b == '{workdir}/{workdir}'
 
 
@@ -89,6 +132,10 @@ def test_names_of_a_comma_separated_field():
 
 
 def test_variant():
-  assert config_lib.variant(None) == '' and config_lib.variant('') == '' and config_lib.variant('smoke') == 'smoke'
+  assert (
+    config_lib.variant(None) == ''
+    and config_lib.variant('') == ''
+    and config_lib.variant('smoke') == 'smoke'
+  )
   with pytest.raises(UserError, match='allowed: tiny, large'):
     config_lib.variant('smoke', ('tiny', 'large'))

@@ -1,4 +1,6 @@
-"""Field maps against what is published of known models, and against each other; names and sizes are facts, not files."""
+"""Field maps against what is published of known models, and against each other; names and sizes are
+facts, not files.
+"""
 
 import math
 
@@ -11,7 +13,8 @@ from lm.config import layer_types
 from lm.errors import UserError
 from lm.pretrained import EXECUTION
 
-# config.json of published models, the fields that decide what they compute, in the form of transformers 4.
+# config.json of published models, the fields that decide what they compute, in the form of
+# transformers 4.
 LLAMA_3_2_1B = {
   'architectures': ['LlamaForCausalLM'], 'vocab_size': 128256, 'hidden_size': 2048, 'intermediate_size': 8192,
   'num_hidden_layers': 16, 'num_attention_heads': 32, 'num_key_value_heads': 8, 'head_dim': 64, 'hidden_act': 'silu',
@@ -101,7 +104,8 @@ PUBLISHED = {  # with the number of parameters that the model's card or its safe
 
 
 def read(config, **changes):
-  config = {name: value for name, value in (config | changes).items() if value is not ...}  # ... takes a field out
+  # ... takes a field out
+  config = {name: value for name, value in (config | changes).items() if value is not ...}
   return families.of(config).read(config)
 
 
@@ -165,32 +169,42 @@ def test_windows_begin_above_max_window_layers():
 
 
 @pytest.mark.parametrize('config, changes, message', [
-  (LLAMA_3_2_1B, {'architectures': ['FalconForCausalLM']}, "unknown architecture in config.json 'FalconForCausalLM'.*Llama"),
-  (LLAMA_3_2_1B, {'architectures': ..., 'model_type': 'bloom'}, "architecture in config.json 'bloom'"),
+  (LLAMA_3_2_1B, {'architectures': ['FalconForCausalLM']}, "unknown architecture in config.json "
+                                                           "'FalconForCausalLM'.*Llama"),
+  (LLAMA_3_2_1B, {'architectures': ..., 'model_type': 'bloom'}, "architecture in config.json "
+                                                                "'bloom'"),
   (LLAMA_3_2_1B, {'hidden_size': ...}, "field 'hidden_size' is missing"),
   (LLAMA_3_2_1B, {'hidden_size': '2048'}, "hidden_size is '2048', not int"),
   (LLAMA_3_2_1B, {'tie_word_embeddings': 1}, 'tie_word_embeddings is 1, not bool'),
   (LLAMA_3_2_1B, {'hidden_act': 'gelu'}, "unknown hidden_act in config.json 'gelu'.*allowed: silu"),
-  (LLAMA_3_2_1B, {'quantization_config': {'bits': 4}}, "field 'quantization_config'.*not known of LlamaForCausalLM.*--ignore"),
+  (LLAMA_3_2_1B, {'quantization_config': {'bits': 4}}, "field 'quantization_config'.*not known of "
+                                                       "LlamaForCausalLM.*--ignore"),
   (LLAMA_3_2_1B, {'rope_interleaved': True}, 'rope_interleaved is True; allowed: None, False'),
-  (LLAMA_3_2_1B, {'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, "unknown RoPE type in rope_scaling.*'yarn'"),
-  (LLAMA_3_2_1B, {'rope_scaling': {'type': 'dynamic', 'factor': 4.0}}, "'dynamic'.*allowed: default, linear, llama3"),
-  (LLAMA_3_2_1B, {'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "'low_freq_factor' is missing"),
+  (LLAMA_3_2_1B, {'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, "unknown RoPE type in "
+                                                                         "rope_scaling.*'yarn'"),
+  (LLAMA_3_2_1B, {'rope_scaling': {'type': 'dynamic', 'factor': 4.0}}, "'dynamic'.*allowed: "
+                                                                       "default, linear, llama3"),
+  (LLAMA_3_2_1B, {'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "'low_freq_factor' is "
+                                                                           "missing"),
   (LLAMA_3_2_1B, {'rope_scaling': {'rope_type': 'linear', 'factor': 4.0, 'beta': 1}}, "key in rope_scaling.*'beta'"),
   (LLAMA_3_2_1B, {'rope_parameters': {'rope_theta': 1.0}}, 'both rope_scaling and rope_parameters'),
   (LLAMA_3_2_1B, {'partial_rotary_factor': 0.5}, 'partial_rotary_factor is 0.5'),
   (MISTRAL_7B, {'attention_bias': True}, "field 'attention_bias', True"),
   (GEMMA_3_1B, {'rope_parameters': {'full_attention': {}, 'chunked': {}}}, "key of rope_parameters.*'chunked'"),
   (GEMMA_3_1B, {'rope_parameters': {'sliding_attention': {'rope_type': 'linear', 'factor': 2.0}}}, 'sliding_attention.*linear'),
-  (GEMMA_2_2B, {'layer_types': ['chunked_attention'] * 26}, "unknown layer_types in config.json 'chunked_attention'"),
-  (GEMMA_2_2B, {'layer_types': ['full_attention'] * 25}, 'layer_types has 25 layers, the model has 26'),
+  (GEMMA_2_2B, {'layer_types': ['chunked_attention'] * 26}, "unknown layer_types in config.json "
+                                                            "'chunked_attention'"),
+  (GEMMA_2_2B, {'layer_types': ['full_attention'] * 25}, 'layer_types has 25 layers, the model has '
+                                                         '26'),
   (GEMMA_2_2B, {'use_bidirectional_attention': True}, 'use_bidirectional_attention is True'),
-  (QWEN2_5_05B, {'layer_types': ['sliding_attention'] * 24}, 'layer_types has sliding_attention, but sliding_window is off'),
+  (QWEN2_5_05B, {'layer_types': ['sliding_attention'] * 24}, 'layer_types has sliding_attention, '
+                                                             'but sliding_window is off'),
   (SMOLLM3_3B, {'use_sliding_window': True}, 'use_sliding_window is true'),
   (SMOLLM3_3B, {'no_rope_layers': [1, 0]}, 'no_rope_layers has 2 layers, the model has 36'),
   (QWEN3_30B_A3B, {'decoder_sparse_step': 2}, 'decoder_sparse_step is 2; allowed: 1'),
   (QWEN3_30B_A3B, {'mlp_only_layers': [0]}, r'mlp_only_layers is \[0\]; allowed: \[\]'),
-  (GPT2, {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx is True; allowed: False'),
+  (GPT2, {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx is True; '
+                                                    'allowed: False'),
   (GPT2, {'activation_function': 'gelu'}, "activation_function in config.json 'gelu'"),
 ])  # fmt: skip
 def test_what_cannot_be_run_is_named(config, changes, message):
@@ -215,16 +229,25 @@ def test_a_family_writes_what_it_reads(name):
 
 def test_fine_tuned_models_keep_their_config_with_the_new_vocabulary():
   ours = read(QWEN3_06B) | {'vocab_size': 152064}
-  assert families.express(ours, QWEN3_06B) == (families.of(QWEN3_06B), QWEN3_06B | {'vocab_size': 152064})
+  assert families.express(ours, QWEN3_06B) == (
+    families.of(QWEN3_06B),
+    QWEN3_06B | {'vocab_size': 152064},
+  )
 
 
-@pytest.mark.parametrize('fields, message', [
-  ({'norm': 'layernorm'}, "config.model.norm is 'layernorm'.*nearest, LlamaForCausalLM, has 'rmsnorm'"),
-  ({'activation': 'relu2'}, "config.model.activation is 'relu2'"),
-  ({'layer_types': ('window', 'nope'), 'window': 8}, 'config.model.layer_types'),
-  ({'qk_norm': 'projection'}, 'config.model.(qk_norm|norm_position)'),
-  ({'attention_softcap': 5.0}, 'config.model.attention_softcap is 5.0'),
-])
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    (
+      {'norm': 'layernorm'},
+      "config.model.norm is 'layernorm'.*nearest, LlamaForCausalLM, has 'rmsnorm'",
+    ),
+    ({'activation': 'relu2'}, "config.model.activation is 'relu2'"),
+    ({'layer_types': ('window', 'nope'), 'window': 8}, 'config.model.layer_types'),
+    ({'qk_norm': 'projection'}, 'config.model.(qk_norm|norm_position)'),
+    ({'attention_softcap': 5.0}, 'config.model.attention_softcap is 5.0'),
+  ],
+)
 def test_what_no_family_has_is_named(fields, message):
   with pytest.raises(UserError, match=message):
     families.express(base.get_config().model.to_dict() | fields)
@@ -232,10 +255,18 @@ def test_what_no_family_has_is_named(fields, message):
 
 def test_configs_that_compute_the_same_are_one():
   plain = base.get_config().model.to_dict()
-  same = {'layer_types': ('full', 'full'), 'window': 7, 'rope_factor': 3.0, 'rope_original_len': 5, 'experts_per_token': 9,
-          'attention_scale': plain['head_dim'] ** -0.5}
+  same = {
+    'layer_types': ('full', 'full'),
+    'window': 7,
+    'rope_factor': 3.0,
+    'rope_original_len': 5,
+    'experts_per_token': 9,
+    'attention_scale': plain['head_dim'] ** -0.5,
+  }
   assert families.canonical(plain | same) == families.canonical(plain)
-  assert families.canonical(plain | {'layer_types': ('full', 'nope', 'full', 'nope')})['layer_types'] == ('full', 'nope')
+  assert families.canonical(plain | {'layer_types': ('full', 'nope', 'full', 'nope')})[
+    'layer_types'
+  ] == ('full', 'nope')
 
 
 def test_every_field_of_the_model_is_known_to_the_maps():

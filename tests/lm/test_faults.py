@@ -53,12 +53,18 @@ def test_a_request_waits_while_it_is_looked_for_and_ends_the_process_otherwise(n
 
 
 def run(losses, spike, schedule=lambda updates: updates.astype(jnp.float32)):
-  """The metrics and last state of steps whose losses are given; the parameter falls by 1 in each that is taken."""
+  """The metrics and last state of steps whose losses are given; the parameter falls by 1 in each
+  that is taken.
+  """
   tx = optax.sgd(1.0)
 
   def loss_fn(params, batch):
     one = jnp.float32(1)
-    return params['x'] - jax.lax.stop_gradient(params['x']) + batch['loss'], one, {'train/loss': (batch['loss'], one)}
+    return (
+      params['x'] - jax.lax.stop_gradient(params['x']) + batch['loss'],
+      one,
+      {'train/loss': (batch['loss'], one)},
+    )
 
   step = jax.jit(common.make_train_step(loss_fn, tx, schedule, spike))
   state, seen = common.init_state({'x': jnp.float32(0)}, tx), []
@@ -71,11 +77,16 @@ def run(losses, spike, schedule=lambda updates: updates.astype(jnp.float32)):
 def test_spikes_and_what_is_not_finite_are_refused_and_counted():
   rng = np.random.default_rng(0)
   plain = rng.uniform(1, 2, 100).tolist()
-  losses = [*plain[:5], 9.0, *plain[5:60], np.nan, 7.0, *plain[60:], 2.2, np.inf, 8.0]  # the first 9 comes before FEWEST
+  # the first 9 comes before FEWEST
+  losses = [*plain[:5], 9.0, *plain[5:60], np.nan, 7.0, *plain[60:], 2.2, np.inf, 8.0]
   seen, state = run(losses, spike=3.0)
   accepted, expected = [], []
   for loss in losses:
-    median = sorted(accepted[-common.RECENT:])[(len(accepted[-common.RECENT:]) - 1) // 2] if accepted else np.nan
+    median = (
+      sorted(accepted[-common.RECENT :])[(len(accepted[-common.RECENT :]) - 1) // 2]
+      if accepted
+      else np.nan
+    )
     bad = not np.isfinite(loss) or (len(accepted) >= common.FEWEST and loss > 3 * median)
     expected.append(bad)
     accepted += [] if bad else [loss]
@@ -86,9 +97,15 @@ def test_spikes_and_what_is_not_finite_are_refused_and_counted():
   assert float(state['params']['x']) == -len(accepted) and int(state['updates']) == len(accepted)
   assert int(state['step']) == len(losses)
   # The schedule is that of the updates made: a skipped one does not use up a learning rate.
-  assert [m['opt/lr'] for m in seen] == [sum(not bad for bad in expected[:i]) for i in range(len(losses))]
+  assert [m['opt/lr'] for m in seen] == [
+    sum(not bad for bad in expected[:i]) for i in range(len(losses))
+  ]
 
 
 def test_without_a_limit_no_finite_loss_is_a_spike():
   seen, state = run([1.0] * 20 + [1e6], spike=0.0)
-  assert not any(m['train/bad'] for m in seen) and 'train/spike' not in seen[0] and int(state['updates']) == 21
+  assert (
+    not any(m['train/bad'] for m in seen)
+    and 'train/spike' not in seen[0]
+    and int(state['updates']) == 21
+  )

@@ -23,7 +23,8 @@ def test_a_file_is_the_old_one_until_it_is_the_whole_new_one(tmp_path):
   assert path.read_text() == 'old'
   with open(path) as reader:
     files.write_text(path, 'new ü')
-    assert reader.read() == 'old'  # who reads while it is replaced gets one or the other, never a mix
+    # who reads while it is replaced gets one or the other, never a mix
+    assert reader.read() == 'old'
   assert path.read_bytes() == 'new ü'.encode()
   assert os.listdir(path.parent) == ['a.txt']
 
@@ -97,7 +98,9 @@ def test_a_folder_is_on_the_disk_before_the_old_one_is_touched(tmp_path, monkeyp
   assert (path / 'x').read_text() == 'old' and os.listdir(tmp_path) == ['d']
 
 
-@pytest.mark.parametrize('name', ['../x', '/etc/passwd', 'a/../../x', '', '.', '..', 'a\0b', 3, None, ['x']])
+@pytest.mark.parametrize(
+  'name', ['../x', '/etc/passwd', 'a/../../x', '', '.', '..', 'a\0b', 3, None, ['x']]
+)
 def test_a_file_that_a_file_names_lies_inside_its_folder(tmp_path, name):
   assert files.within(tmp_path, 'a/b.bin', 'index.json') == tmp_path / 'a' / 'b.bin'
   with pytest.raises(UserError, match=r'index\.json names the file '):
@@ -122,7 +125,10 @@ def test_digests(tmp_path):
   (tmp_path / 'a').write_bytes(b'abc')
   assert files.sha256_all([tmp_path / 'a'] * 20) == [files.sha256(tmp_path / 'a')] * 20
   # FIPS 180-2, appendix B.1.
-  assert files.sha256(tmp_path / 'a') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+  assert (
+    files.sha256(tmp_path / 'a')
+    == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+  )
   assert files.digest({'b': 1, 'a': [2]}) == hashlib.sha256(b'{"a": [2], "b": 1}').hexdigest()
   assert files.digest({'a': [2], 'b': 1}) == files.digest({'b': 1, 'a': (2,)})
 
@@ -148,9 +154,14 @@ def test_front_ends_end_in_one_line_and_status_1(capfd):
 
   def run(error, **environment):
     command = [sys.executable, '-c', code.format(error)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | environment)
+    return subprocess.run(
+      command, cwd=root, capture_output=True, text=True, env=os.environ | environment
+    )
 
-  for error, line in (('errors.UserError("a\\nb")', 'error: a b\n'), ('FileNotFoundError("no x")', 'error: no x\n')):
+  for error, line in (
+    ('errors.UserError("a\\nb")', 'error: a b\n'),
+    ('FileNotFoundError("no x")', 'error: no x\n'),
+  ):
     result = run(error)
     assert (result.returncode, result.stderr) == (1, line)
     assert 'Traceback' in run(error, DEEPDIVE_TRACEBACK='1').stderr
@@ -160,17 +171,25 @@ def test_front_ends_end_in_one_line_and_status_1(capfd):
 
 def test_unknown_names_the_nearest():
   error = errors.unknown('task', 'spelin', ['arithmetic', 'spelling'])
-  assert str(error) == "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
+  assert (
+    str(error) == "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
+  )
   assert 'did you mean' not in str(errors.unknown('task', 'qqq', ['arithmetic']))
 
 
 def test_a_folder_is_held_until_its_holder_ends(tmp_path):
-  folder, code = tmp_path / 'a' / 'b', 'import sys; from lm import files\nwith files.locked(sys.argv[1]): print(1); input()'
+  folder, code = (
+    tmp_path / 'a' / 'b',
+    'import sys; from lm import files\nwith files.locked(sys.argv[1]): print(1); input()',
+  )
   root = os.path.dirname(os.path.dirname(files.__file__))
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
   with subprocess.Popen([sys.executable, '-uc', code, folder], cwd=root, **pipes) as other:
     other.stdout.readline()
-    with pytest.raises(UserError, match=rf'b is already in use by pid {other.pid}$'), files.locked(folder):
+    with (
+      pytest.raises(UserError, match=rf'b is already in use by pid {other.pid}$'),
+      files.locked(folder),
+    ):
       pass
     threading.Timer(0.3, other.kill).start()
     with files.locked(folder, seconds=20):

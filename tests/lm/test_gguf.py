@@ -1,4 +1,6 @@
-"""GGUF files: weights by the formats' descriptions, models beside the same ones as Hugging Face folders."""
+"""GGUF files: weights by the formats' descriptions, models beside the same ones as Hugging Face
+folders.
+"""
 
 import functools
 import json
@@ -28,8 +30,11 @@ TOKENIZER = {'model': 'gpt2', 'pre': 'gpt-2', 'tokens': ['a', 'b', 'ab', '<e>'],
 def write(path, architecture, fields, tensors, tokenizer=None, **more):
   """A file; tensors are arrays, or (type, blocks as bytes)."""
   writer = package.GGUFWriter(path, architecture)
-  for key, value in {**{f'{architecture}.{k}': v for k, v in fields.items()}, **more,
-                     **{f'tokenizer.ggml.{k}': v for k, v in (tokenizer or TOKENIZER).items()}}.items():
+  for key, value in {
+    **{f'{architecture}.{k}': v for k, v in fields.items()},
+    **more,
+    **{f'tokenizer.ggml.{k}': v for k, v in (tokenizer or TOKENIZER).items()},
+  }.items():
     if isinstance(value, list):
       writer.add_array(key, value)
     elif isinstance(value, int):  # also bool: the writer tells them apart
@@ -39,7 +44,12 @@ def write(path, architecture, fields, tensors, tokenizer=None, **more):
   for name, value in tensors.items():
     kind, data = value if isinstance(value, tuple) else (None, np.ascontiguousarray(value))
     writer.add_tensor(name, data, raw_dtype=kind)
-  for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+  for step in (
+    writer.write_header_to_file,
+    writer.write_kv_data_to_file,
+    writer.write_tensors_to_file,
+    writer.close,
+  ):
     step()
   return path
 
@@ -52,11 +62,12 @@ def read(stored, index=None):
   return stored.read(index or tuple(slice(0, n) for n in stored.shape))
 
 
-# ---- Types of weights: blocks as ggml-common.h and the dequantize functions of ggml-quants.c describe them -------------
+# ---- Types of weights: blocks as ggml-common.h and the dequantize functions of ggml-quants.c
+# describe them
 
 
 def half(block, at):
-  return float(block[at:at + 2].view(np.float16)[0])
+  return float(block[at : at + 2].view(np.float16)[0])
 
 
 def nibbles(data):
@@ -84,19 +95,30 @@ def k_values(block, high):
 
 
 def q6_k(block):
-  ql, qh, scales, d = block[:128].astype(int), block[128:192].astype(int), block[192:208].view(np.int8), half(block, 208)
+  ql, qh, scales, d = (
+    block[:128].astype(int),
+    block[128:192].astype(int),
+    block[192:208].view(np.int8),
+    half(block, 208),
+  )
   out = np.zeros(256)
   for n in range(2):
     for l in range(32):
       a, b, h = ql[64 * n + l], ql[64 * n + l + 32], qh[32 * n + l]
-      for k, q in enumerate(((a & 15) | (h & 3) << 4, (b & 15) | (h >> 2 & 3) << 4, (a >> 4) | (h >> 4 & 3) << 4,
-                             (b >> 4) | (h >> 6) << 4)):
+      for k, q in enumerate(
+        (
+          (a & 15) | (h & 3) << 4,
+          (b & 15) | (h >> 2 & 3) << 4,
+          (a >> 4) | (h >> 4 & 3) << 4,
+          (b >> 4) | (h >> 6) << 4,
+        )
+      ):
         out[128 * n + 32 * k + l] = d * scales[8 * n + l // 16 + 2 * k] * (q - 32)
   return out
 
 
 def fifth(block, at):
-  return (int(block[at:at + 4].view(np.uint32)[0]) >> np.arange(32) & 1) << 4
+  return (int(block[at : at + 4].view(np.uint32)[0]) >> np.arange(32) & 1) << 4
 
 
 BLOCKS = {  # type: (bytes, where float16 numbers are, what a block holds)
@@ -106,7 +128,11 @@ BLOCKS = {  # type: (bytes, where float16 numbers are, what a block holds)
   'Q5_0': (22, (0,), lambda b: half(b, 0) * ((nibbles(b[6:]) | fifth(b, 2)) - 16)),
   'Q5_1': (24, (0, 2), lambda b: half(b, 0) * (nibbles(b[8:]) | fifth(b, 4)) + half(b, 2)),
   'Q4_K': (144, (0, 2), lambda b: k_values(b, np.zeros(8, int))),
-  'Q5_K': (176, (0, 2), lambda b: k_values(b, (b[16:48].astype(int) >> np.arange(8)[:, None] & 1) << 4)),
+  'Q5_K': (
+    176,
+    (0, 2),
+    lambda b: k_values(b, (b[16:48].astype(int) >> np.arange(8)[:, None] & 1) << 4),
+  ),
   'Q6_K': (210, (208,), q6_k),
 }
 
@@ -116,9 +142,11 @@ def test_weights_of_each_type(name, tmp_path):
   rng, shape = np.random.default_rng(0), (5, 512)
   if name in BLOCKS:
     size, halves, value = BLOCKS[name]
-    blocks = rng.integers(256, size=(5 * 512 // (512 // (2 if 'K' in name else 16)), size), dtype=np.uint8)
+    blocks = rng.integers(
+      256, size=(5 * 512 // (512 // (2 if 'K' in name else 16)), size), dtype=np.uint8
+    )
     for at in halves:
-      blocks[:, at:at + 2] = rng.normal(size=(len(blocks), 1)).astype(np.float16).view(np.uint8)
+      blocks[:, at : at + 2] = rng.normal(size=(len(blocks), 1)).astype(np.float16).view(np.uint8)
     expected, data = np.concatenate(list(map(value, blocks))).reshape(shape), blocks.reshape(5, -1)
   else:
     dtype = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}[name]
@@ -137,18 +165,24 @@ def test_the_packages_own_quantization_is_read_back(tmp_path):
   weights = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
   for name in ('Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'BF16'):
     blocks = package.quants.quantize(weights, Kind[name])
-    path = write(tmp_path / f'{name}.gguf', 'llama', MODEL, {'token_embd.weight': (Kind[name], blocks)})
+    path = write(
+      tmp_path / f'{name}.gguf', 'llama', MODEL, {'token_embd.weight': (Kind[name], blocks)}
+    )
     out = read(open_file(path).tensors['model.embed_tokens.weight'])
     np.testing.assert_array_equal(out, package.quants.dequantize(blocks, Kind[name]))
     assert np.abs(out - weights).max() < 0.3
 
 
-# ---- Models ----------------------------------------------------------------------------------------------------------
+# ---- Models --------------------------------------------------------------------------------------
 
 
 def permuted(weight, heads):
   """As convert_hf_to_gguf.py stores queries and keys of Llama."""
-  return weight.reshape(heads, 2, len(weight) // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+  return (
+    weight.reshape(heads, 2, len(weight) // heads // 2, *weight.shape[1:])
+    .swapaxes(1, 2)
+    .reshape(weight.shape)
+  )
 
 
 def convert(name, path, fields):
@@ -161,7 +195,9 @@ def convert(name, path, fields):
   stored = {}
   for key, value in tensors.items():
     if architecture == 'llama' and (kind := key.split('.')[-2]) in ('q_proj', 'k_proj'):
-      value = permuted(value, config['num_attention_heads' if kind == 'q_proj' else 'num_key_value_heads'])
+      value = permuted(
+        value, config['num_attention_heads' if kind == 'q_proj' else 'num_key_value_heads']
+      )
     if 'gemma' in name and key.endswith('norm.weight'):
       value = value + 1
     module, suffix = key.rsplit('.', 1)
@@ -169,9 +205,12 @@ def convert(name, path, fields):
   if name == 'llama3':
     stored['rope_freqs.weight'] = llama3_factors(config)
   known = {
-    'context_length': config['max_position_embeddings'], 'embedding_length': config['hidden_size'],
-    'block_count': config['num_hidden_layers'], 'feed_forward_length': config['intermediate_size'],
-    'attention.head_count': config['num_attention_heads'], 'attention.head_count_kv': config['num_key_value_heads'],
+    'context_length': config['max_position_embeddings'],
+    'embedding_length': config['hidden_size'],
+    'block_count': config['num_hidden_layers'],
+    'feed_forward_length': config['intermediate_size'],
+    'attention.head_count': config['num_attention_heads'],
+    'attention.head_count_kv': config['num_key_value_heads'],
     'attention.layer_norm_rms_epsilon': config['rms_norm_eps'],
   }
   vocab = ['a', 'b', 'ab', '<e>', *(chr(0x4E00 + i) for i in range(97))]
@@ -180,8 +219,14 @@ def convert(name, path, fields):
 
 
 def llama3_factors(config):
-  """Llama3Model.generate_extra_tensors of convert_hf_to_gguf.py, by the formula of Llama 3.1's release."""
-  rope_, dim, out = config['rope_parameters'], config['hidden_size'] // config['num_attention_heads'], []
+  """Llama3Model.generate_extra_tensors of convert_hf_to_gguf.py, by the formula of Llama 3.1's
+  release.
+  """
+  rope_, dim, out = (
+    config['rope_parameters'],
+    config['hidden_size'] // config['num_attention_heads'],
+    [],
+  )
   low, high = rope_['low_freq_factor'], rope_['high_freq_factor']
   for frequency in 1 / rope_['rope_theta'] ** (np.arange(0, dim, 2) / dim):
     length = 2 * np.pi / frequency
@@ -195,7 +240,8 @@ def llama3_factors(config):
   return np.array(out, np.float32)
 
 
-MODELS = {  # golden model: (metadata beyond what all have, changes of its config.json that no metadata tells)
+# golden model: (metadata beyond what all have, changes of its config.json that no metadata tells)
+MODELS = {
   'llama': ({'attention.key_length': 12, 'attention.value_length': 12, 'rope.dimension_count': 12}, {}),
   'llama3': ({'rope.freq_base': 500.0, 'rope.dimension_count': 8}, {}),
   'qwen2': ({'rope.freq_base': 10_000.0}, {'use_sliding_window': False, 'sliding_window': None, 'layer_types': None}),
@@ -218,26 +264,44 @@ def test_a_model_is_the_same_as_from_a_folder(name, tmp_path):
   assert source.tensors.keys() == tensors.keys()
   for key, value in tensors.items():
     exact = not ('gemma' in name and key.endswith('norm.weight'))
-    np.testing.assert_allclose(read(source.tensors[key]), value, rtol=0, atol=0 if exact else 2e-7, err_msg=key)
+    np.testing.assert_allclose(
+      read(source.tensors[key]), value, rtol=0, atol=0 if exact else 2e-7, err_msg=key
+    )
   hf.open_params(source, hf.model_config(source, base.get_config().model))
 
 
 @pytest.mark.parametrize('pattern', [{}, {'attention.sliding_window_pattern': 3}])
 def test_layers_of_gemma3_by_their_number(pattern, tmp_path):
-  """Every sixth layer has full attention unless the file says otherwise, and window layers turn by 10000."""
-  fields = {name: value for name, value in MODELS['gemma3'][0].items() if not name.endswith(('pattern', 'swa'))}
+  """Every sixth layer has full attention unless the file says otherwise, and window layers turn by
+  10000.
+  """
+  fields = {
+    name: value
+    for name, value in MODELS['gemma3'][0].items()
+    if not name.endswith(('pattern', 'swa'))
+  }
   config = open_file(convert('gemma3', tmp_path / 'x.gguf', fields | pattern)[0]).config
-  assert [kind.split('_')[0] for kind in config['layer_types']] == ['sliding', 'sliding', 'full' if pattern else 'sliding']
+  assert [kind.split('_')[0] for kind in config['layer_types']] == [
+    'sliding',
+    'sliding',
+    'full' if pattern else 'sliding',
+  ]
   assert config['rope_local_base_freq'] == 10_000
 
 
-@pytest.mark.parametrize('factor, theta, dim, original', [(8.0, 500_000.0, 128, 8192), (32.0, 500_000.0, 64, 8192)])
+@pytest.mark.parametrize(
+  'factor, theta, dim, original', [(8.0, 500_000.0, 128, 8192), (32.0, 500_000.0, 64, 8192)]
+)
 def test_the_scaling_of_published_llama_models_is_found(factor, theta, dim, original):
   parameters = {'factor': factor, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'rope_theta': theta,
                 'original_max_position_embeddings': original}  # fmt: skip
-  factors = llama3_factors({'rope_parameters': parameters, 'hidden_size': dim, 'num_attention_heads': 1})
+  factors = llama3_factors(
+    {'rope_parameters': parameters, 'hidden_size': dim, 'num_attention_heads': 1}
+  )
   found = gguf.llama3_scaling(factors, theta, 1)
-  assert found == {key: parameters[key] for key in parameters if key != 'rope_theta'} | {'rope_type': 'llama3'}
+  assert found == {key: parameters[key] for key in parameters if key != 'rope_theta'} | {
+    'rope_type': 'llama3'
+  }
   with pytest.raises(UserError, match='rope_freqs'):
     gguf.llama3_scaling(factors[::-1], theta, original)
 
@@ -247,13 +311,19 @@ def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tm
   status, stdout, stderr = commands.run('-m', 'lm.hf', 'import', 'gguf', path, tmp_path / 'run')
   assert status == 0 and 'float32' in stdout, stderr
   config = base.get_config().model
-  loaded = pretrained.load(tmp_path / 'run', config, config, sharding.make_mesh(base.get_config().mesh))
+  loaded = pretrained.load(
+    tmp_path / 'run', config, config, sharding.make_mesh(base.get_config().mesh)
+  )
   expected = np.load(GOLDEN / 'llama3' / 'expected.npz')
   row = expected['tokens'][:1]
   hidden, _ = model.Transformer(loaded.config).apply(
-    {'params': loaded.params}, row, positions_BT=np.arange(row.shape[1])[None], segment_ids_BT=np.ones_like(row))
+    {'params': loaded.params},
+    row,
+    positions_BT=np.arange(row.shape[1])[None],
+    segment_ids_BT=np.ones_like(row),
+  )
   out = model.unembed(loaded.params, loaded.config, hidden)[0]
-  np.testing.assert_allclose(out, expected['logits'][:row.shape[1]], rtol=0, atol=1e-4)
+  np.testing.assert_allclose(out, expected['logits'][: row.shape[1]], rtol=0, atol=1e-4)
   assert loaded.provenance['source']['files'].keys() == {'x.gguf'}
   status, _, stderr = commands.run('-m', 'lm.hf', 'export', tmp_path / 'run', tmp_path / 'out')
   assert status == 0, stderr
@@ -264,20 +334,34 @@ def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tm
 
 @pytest.mark.slow
 def test_import_streams(tmp_path):
-  """With 57 MB of blocks that become 400 MB, half of which is one parameter, less than 1.3 times the 400 MB is taken."""
+  """With 57 MB of blocks that become 400 MB, half of which is one parameter, less than 1.3 times
+  the 400 MB is taken.
+  """
   rng, D, V, L, F = np.random.default_rng(0), 512, 100_000, 12, 4_000
   names = {'attn_q': (D, D), 'attn_k': (D, D), 'attn_v': (D, D), 'attn_output': (D, D), 'ffn_gate': (F, D), 'ffn_up': (F, D),
            'ffn_down': (D, F)}  # fmt: skip
   norms = [f'blk.{l}.{name}_norm.weight' for l in range(L) for name in ('attn', 'ffn')]
-  shapes = {'token_embd.weight': (V, D)} | {f'blk.{l}.{name}.weight': shape for l in range(L) for name, shape in names.items()}
+  shapes = {'token_embd.weight': (V, D)} | {
+    f'blk.{l}.{name}.weight': shape for l in range(L) for name, shape in names.items()
+  }
   tensors = {name: np.ones(D, np.float32) for name in ['output_norm.weight', *norms]}
   for name, (rows, columns) in shapes.items():
     blocks = rng.integers(256, size=(rows, columns // 32, 18), dtype=np.uint8)
-    blocks[..., 1] = 0x2c  # of the scale, float16: near 0.07
+    blocks[..., 1] = 0x2C  # of the scale, float16: near 0.07
     tensors[name] = Kind.Q4_0, blocks.reshape(rows, -1)
-  path = write(tmp_path / 'x.gguf', 'llama', MODEL | {
-    'embedding_length': D, 'block_count': L, 'feed_forward_length': F, 'attention.head_count': 8}, tensors)
-  script = '''
+  path = write(
+    tmp_path / 'x.gguf',
+    'llama',
+    MODEL
+    | {
+      'embedding_length': D,
+      'block_count': L,
+      'feed_forward_length': F,
+      'attention.head_count': 8,
+    },
+    tensors,
+  )
+  script = """
 import resource, sys
 from configs import base
 from lm import gguf, hf
@@ -287,35 +371,58 @@ before = peak()
 source = gguf.open_file(sys.argv[1], lambda metadata: {'tokenizer.json': b'{}'})
 hf.import_model(source, sys.argv[2], base.get_config().model, lambda folder: '')
 print(peak() - before)
-'''
+"""
   status, stdout, stderr = commands.run('-c', script, path, tmp_path / 'run')
   assert status == 0, stderr
   assert int(stdout.split()[-1]) < 1.3 * 4 * sum(math.prod(shape) for shape in shapes.values())
 
 
-# ---- What is refused -------------------------------------------------------------------------------------------------
+# ---- What is refused -----------------------------------------------------------------------------
 
 EMBEDDING = {'token_embd.weight': np.zeros((4, 256), np.float32)}
 
 
-@pytest.mark.parametrize('change, message', [
-  ({'architecture': 'mamba'}, "unknown architecture 'mamba'.*allowed: llama, qwen2"),
-  ({'fields': {'expert_count': 8}}, 'metadata key llama.expert_count, 8, is not known'),
-  ({'fields': {'rope.dimension_count': 16}}, 'rope.dimension_count is 16; allowed: the width of a head, 64'),
-  ({'fields': {'rope.scaling.type': 'yarn'}}, "rope.scaling.type 'yarn'; allowed: none, linear"),
-  ({'fields': {'rope.scaling.type': 'linear'}}, 'rope.scaling.factor is missing'),
-  ({'fields': {'block_count': [1, 2]}}, r'llama.block_count is \[1, 2\], not int'),
-  ({'without': 'context_length'}, 'llama.context_length is missing'),
-  ({'tensors': {}}, "'token_embd.weight' is missing"),
-  ({'tensors': {'token_embd.weight': (Kind.Q2_K, np.zeros((4, 84), np.uint8))}}, "type of tensor 'token_embd.weight'.*'Q2_K'"),
-  ({'tensors': EMBEDDING | {'rope_freqs.weight': np.array([1, 1, 5, 5], np.float32)}}, 'rope_freqs.weight'),
-  ({'more': {'split.count': 3}}, 'the file is one of 3'),
-  ({'tokenizer': TOKENIZER | {'pre': 'bloom'}}, "unknown tokenizer.ggml.pre 'bloom'.*allowed: gpt-2, smollm"),
-])
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'architecture': 'mamba'}, "unknown architecture 'mamba'.*allowed: llama, qwen2"),
+    ({'fields': {'expert_count': 8}}, 'metadata key llama.expert_count, 8, is not known'),
+    (
+      {'fields': {'rope.dimension_count': 16}},
+      'rope.dimension_count is 16; allowed: the width of a head, 64',
+    ),
+    ({'fields': {'rope.scaling.type': 'yarn'}}, "rope.scaling.type 'yarn'; allowed: none, linear"),
+    ({'fields': {'rope.scaling.type': 'linear'}}, 'rope.scaling.factor is missing'),
+    ({'fields': {'block_count': [1, 2]}}, r'llama.block_count is \[1, 2\], not int'),
+    ({'without': 'context_length'}, 'llama.context_length is missing'),
+    ({'tensors': {}}, "'token_embd.weight' is missing"),
+    (
+      {'tensors': {'token_embd.weight': (Kind.Q2_K, np.zeros((4, 84), np.uint8))}},
+      "type of tensor 'token_embd.weight'.*'Q2_K'",
+    ),
+    (
+      {'tensors': EMBEDDING | {'rope_freqs.weight': np.array([1, 1, 5, 5], np.float32)}},
+      'rope_freqs.weight',
+    ),
+    ({'more': {'split.count': 3}}, 'the file is one of 3'),
+    (
+      {'tokenizer': TOKENIZER | {'pre': 'bloom'}},
+      "unknown tokenizer.ggml.pre 'bloom'.*allowed: gpt-2, smollm",
+    ),
+  ],
+)
 def test_what_is_not_run_is_named(change, message, tmp_path):
-  fields = {key: value for key, value in MODEL.items() if key != change.get('without')} | change.get('fields', {})
-  path = write(tmp_path / 'x.gguf', change.get('architecture', 'llama'), fields, change.get('tensors', EMBEDDING),
-               change.get('tokenizer'), **change.get('more', {}))
+  fields = {
+    key: value for key, value in MODEL.items() if key != change.get('without')
+  } | change.get('fields', {})
+  path = write(
+    tmp_path / 'x.gguf',
+    change.get('architecture', 'llama'),
+    fields,
+    change.get('tensors', EMBEDDING),
+    change.get('tokenizer'),
+    **change.get('more', {}),
+  )
   with pytest.raises(UserError, match=message) as caught:
     open_file(path)
   assert str(path) in str(caught.value)
@@ -352,7 +459,7 @@ def test_the_command_says_what_it_takes(tmp_path):
     assert status == 2 and 'one folder, or `gguf` and one file' in stderr
 
 
-# ---- Models that Python packages carry -------------------------------------------------------------------------------
+# ---- Models that Python packages carry -----------------------------------------------------------
 
 
 @pytest.fixture
@@ -364,8 +471,14 @@ def carried(tmp_path, monkeypatch):
   convert('llama3', folder / 'x.gguf', MODELS['llama3'][0])
   monkeypatch.syspath_prepend(tmp_path / 'site')
   monkeypatch.setattr(gguf, 'CACHE', tmp_path / 'cache')
-  monkeypatch.setattr(gguf, 'MODELS', {'tiny': ('tiny-package', 'tiny_package/x.gguf'), 'none': ('no-package', 'no_such/x')})
-  return functools.partial(gguf.installed, tokenizer=tokenizers.convert, fingerprint=lambda folder: 'fingerprint')
+  monkeypatch.setattr(
+    gguf,
+    'MODELS',
+    {'tiny': ('tiny-package', 'tiny_package/x.gguf'), 'none': ('no-package', 'no_such/x')},
+  )
+  return functools.partial(
+    gguf.installed, tokenizer=tokenizers.convert, fingerprint=lambda folder: 'fingerprint'
+  )
 
 
 def test_a_carried_model_is_imported_once(carried, tmp_path):
@@ -380,5 +493,7 @@ def test_a_carried_model_is_imported_once(carried, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named(carried):
-  with pytest.raises(UserError, match=r"comes with the package no-package: pip install -e '\.\[smollm2\]'"):
+  with pytest.raises(
+    UserError, match=r"comes with the package no-package: pip install -e '\.\[smollm2\]'"
+  ):
     carried('none', base.get_config().model)

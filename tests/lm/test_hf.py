@@ -1,4 +1,6 @@
-"""Hugging Face folders against what transformers computed of them (golden/, by make_golden.py), and back to the byte."""
+"""Hugging Face folders against what transformers computed of them (golden/, by make_golden.py), and
+back to the byte.
+"""
 
 import dataclasses
 import functools
@@ -27,7 +29,7 @@ VOCAB = 101
 
 
 def mesh_of(**sizes):
-  devices = jax.devices()[:math.prod(sizes.values())]
+  devices = jax.devices()[: math.prod(sizes.values())]
   return sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | sizes), devices)
 
 
@@ -49,13 +51,16 @@ def golden(name):
 @functools.partial(jax.jit, static_argnums=0)
 def forward(config, params, tokens_BT, positions_BT, segment_ids_BT):
   hidden, _ = model.Transformer(config).apply(
-    {'params': params}, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT)
+    {'params': params}, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT
+  )
   return model.unembed(params, config, hidden)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def append(config, params, tokens_BT, cache, num_B):
-  hidden, cache = model.Transformer(config).apply({'params': params}, tokens_BT, cache=cache, num_tokens_B=num_B)
+  hidden, cache = model.Transformer(config).apply(
+    {'params': params}, tokens_BT, cache=cache, num_tokens_B=num_B
+  )
   return model.unembed(params, config, hidden), cache
 
 
@@ -64,10 +69,16 @@ def logits(loaded, name):
   expected = golden(name)
   T, (first, *others) = expected['tokens'].shape[1] + 4, expected['lengths']
   tokens, positions, segments = np.zeros((3, 2, T), np.int32)
-  tokens[0, :first], positions[0], segments[0, :first] = expected['tokens'][0, :first], np.arange(T), 1
-  tokens[1, :sum(others)] = np.concatenate([row[:n] for row, n in zip(expected['tokens'][1:], others, strict=True)])
-  positions[1, :sum(others)] = np.concatenate([np.arange(n) for n in others])
-  segments[1, :sum(others)] = np.repeat([1, 2], others)
+  tokens[0, :first], positions[0], segments[0, :first] = (
+    expected['tokens'][0, :first],
+    np.arange(T),
+    1,
+  )
+  tokens[1, : sum(others)] = np.concatenate(
+    [row[:n] for row, n in zip(expected['tokens'][1:], others, strict=True)]
+  )
+  positions[1, : sum(others)] = np.concatenate([np.arange(n) for n in others])
+  segments[1, : sum(others)] = np.repeat([1, 2], others)
   out = forward(loaded.config, loaded.params, tokens, positions, segments)
   return np.asarray(out)[segments > 0]
 
@@ -79,20 +90,27 @@ def test_logits_are_those_of_transformers(name, scan):
   np.testing.assert_allclose(logits(loaded, name), golden(name)['logits'], rtol=0, atol=1e-4)
 
 
-QUICK = ('gpt2', 'llama3', 'gemma3', 'mixtral')  # together they have whatever changes how a cache is read
+# together they have whatever changes how a cache is read
+QUICK = ('gpt2', 'llama3', 'gemma3', 'mixtral')
 
 
-@pytest.mark.parametrize('name', [
-  *QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in QUICK)])
+@pytest.mark.parametrize(
+  'name',
+  [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in QUICK)],
+)
 def test_cached_decoding_is_that_of_transformers(name):
   expected, loaded = golden(name), load(GOLDEN / name, scan_layers=False)
   tokens, lengths = expected['tokens'], expected['lengths']
-  cache, read, rows = model.init_cache(loaded.config, len(tokens), 64), np.zeros(len(tokens), int), [[] for _ in tokens]
+  cache, read, rows = (
+    model.init_cache(loaded.config, len(tokens), 64),
+    np.zeros(len(tokens), int),
+    [[] for _ in tokens],
+  )
   while (read < lengths).any():  # chunks of a size that divides nothing, rows of unequal length
     chunk = np.zeros((len(tokens), 7), np.int32)
     num = np.minimum(lengths - read, [7, 5, 2]).clip(0).astype(np.int32)
     for row, start, n, part in zip(tokens, read, num, chunk, strict=True):
-      part[:n] = row[start:start + n]
+      part[:n] = row[start : start + n]
     out, cache = append(loaded.config, loaded.params, chunk, cache, num)
     for done, part, n in zip(rows, np.asarray(out), num, strict=True):
       done.append(part[:n])
@@ -100,10 +118,17 @@ def test_cached_decoding_is_that_of_transformers(name):
   found = np.concatenate([part for row in rows for part in row])
   np.testing.assert_allclose(found, expected['logits'], rtol=0, atol=1e-4)
 
-  prompt = tokens[-1, :lengths[-1]].tolist()
-  [completion] = sample.generate(loaded.config, loaded.params, [prompt], key=jax.random.key(0),
-                                 sampling=sample.Sampling(0.0), max_new_tokens=len(expected['continuation']), stop_ids=[],
-                                 capacity=64)
+  prompt = tokens[-1, : lengths[-1]].tolist()
+  [completion] = sample.generate(
+    loaded.config,
+    loaded.params,
+    [prompt],
+    key=jax.random.key(0),
+    sampling=sample.Sampling(0.0),
+    max_new_tokens=len(expected['continuation']),
+    stop_ids=[],
+    capacity=64,
+  )
   assert completion.tokens == expected['continuation'].tolist()
 
 
@@ -117,18 +142,22 @@ def test_cached_decoding_is_that_of_transformers(name):
 ])  # fmt: skip
 def test_the_golden_models_tell_fields_apart(name, field, value):
   loaded = load(GOLDEN / name, scan_layers=False)
-  wrong = dataclasses.replace(loaded, config=FrozenConfigDict(loaded.config.to_dict() | {field: value}))
+  wrong = dataclasses.replace(
+    loaded, config=FrozenConfigDict(loaded.config.to_dict() | {field: value})
+  )
   assert np.abs(logits(wrong, name) - golden(name)['logits']).max() > 1e-2
 
 
-# ---- Folders with a tokenizer, and changes of them -------------------------------------------------------------------
+# ---- Folders with a tokenizer, and changes of them -----------------------------------------------
 
 
 def copy(name, to, change=None, dtype=None, **fields):
   """A golden folder with a tokenizer; `change` edits its tensors, `fields` its config.json."""
   shutil.copytree(GOLDEN / name, to, ignore=shutil.ignore_patterns('expected.npz'))
   (to / 'tokenizer.json').write_text(tokenizer().to_str())
-  (to / 'tokenizer_config.json').write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<e>"}')
+  (to / 'tokenizer_config.json').write_text(
+    '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<e>"}'
+  )
   (to / 'chat_template.jinja').write_text('{{ messages }}')
   config = json.loads((to / 'config.json').read_text()) | fields
   (to / 'config.json').write_text(json.dumps(config))
@@ -150,7 +179,9 @@ def tokenizer():
 
 
 def import_(source, to, **options):
-  return hf.import_model(hf.open_folder(source), to, execution(), lambda folder: 'fingerprint', **options)
+  return hf.import_model(
+    hf.open_folder(source), to, execution(), lambda folder: 'fingerprint', **options
+  )
 
 
 def shard(folder):
@@ -160,12 +191,16 @@ def shard(folder):
   names = sorted(tensors)
   where = {name: f'model-0000{1 + i % 3}-of-00003.safetensors' for i, name in enumerate(names)}
   for file in set(where.values()):
-    safetensors.numpy.save_file({name: tensors[name] for name in names if where[name] == file}, folder / file)
-  (folder / 'model.safetensors.index.json').write_text(json.dumps({'metadata': {}, 'weight_map': where}))
+    safetensors.numpy.save_file(
+      {name: tensors[name] for name in names if where[name] == file}, folder / file
+    )
+  (folder / 'model.safetensors.index.json').write_text(
+    json.dumps({'metadata': {}, 'weight_map': where})
+  )
   return folder
 
 
-# ---- There and back --------------------------------------------------------------------------------------------------
+# ---- There and back ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', FAMILIES)
@@ -173,8 +208,11 @@ def test_the_round_trip_gives_the_same_bytes(name, tmp_path):
   source = copy(name, tmp_path / 'source')
   import_(source, tmp_path / 'run')
   hf.export_model(
-    tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={'eos_token_id': 5})
-  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(p.name for p in source.iterdir())
+    tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={'eos_token_id': 5}
+  )
+  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
+    p.name for p in source.iterdir()
+  )
   for path in source.iterdir():
     if path.name == 'config.json':
       assert json.loads((tmp_path / 'out' / path.name).read_text()) == json.loads(path.read_text())
@@ -192,7 +230,10 @@ def test_an_imported_run_says_where_it_comes_from(tmp_path):
   assert provenance['source']['path'] == str(source)
   assert provenance['source']['files'].keys() == {'config.json', 'model.safetensors'}
   assert provenance['hf_config'] == json.loads((source / 'config.json').read_text())
-  assert provenance['tokenizer'] == 'fingerprint' and provenance['config']['model']['rope_scaling'] == 'llama3'
+  assert (
+    provenance['tokenizer'] == 'fingerprint'
+    and provenance['config']['model']['rope_scaling'] == 'llama3'
+  )
   loaded = load(tmp_path / 'run')
   loaded.check_tokenizer('fingerprint')
   with pytest.raises(UserError, match='tokenizer of the checkpoint'):
@@ -207,23 +248,40 @@ def test_weights_keep_their_type_and_are_cast_for_a_run(tmp_path):
   source = copy('qwen3', tmp_path / 'source', dtype=ml_dtypes.bfloat16)
   config = import_(source, tmp_path / 'run')
   assert config.param_dtype == 'bfloat16'
-  assert {x.dtype for x in checkpoint.params_metadata(tmp_path / 'run').values()} == {np.dtype(ml_dtypes.bfloat16)}
+  assert {x.dtype for x in checkpoint.params_metadata(tmp_path / 'run').values()} == {
+    np.dtype(ml_dtypes.bfloat16)
+  }
   hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={})
-  assert (tmp_path / 'out/model.safetensors').read_bytes() == (source / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'out/model.safetensors').read_bytes() == (
+    source / 'model.safetensors'
+  ).read_bytes()
   assert json.loads((tmp_path / 'out/config.json').read_text())['dtype'] == 'bfloat16'
   for path in (tmp_path / 'run', source):
     loaded = load(path)
     assert {x.dtype for x in jax.tree.leaves(loaded.params)} == {np.dtype(np.float32)}
     np.testing.assert_allclose(logits(loaded, 'qwen3'), golden('qwen3')['logits'], rtol=0, atol=0.2)
     kept = load(path, param_dtype='bfloat16')
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a, np.float32), b), kept.params, loaded.params)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_array_equal(np.asarray(a, np.float32), b),
+      kept.params,
+      loaded.params,
+    )
 
 
 def test_shards_are_read_and_written(tmp_path):
   source = shard(copy('gemma3', tmp_path / 'source'))
   import_(source, tmp_path / 'run')
-  np.testing.assert_allclose(logits(load(tmp_path / 'run'), 'gemma3'), golden('gemma3')['logits'], rtol=0, atol=1e-4)
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={}, max_shard_bytes=40_000)
+  np.testing.assert_allclose(
+    logits(load(tmp_path / 'run'), 'gemma3'), golden('gemma3')['logits'], rtol=0, atol=1e-4
+  )
+  hf.export_model(
+    tmp_path / 'run',
+    tmp_path / 'out',
+    execution(),
+    vocab_size=VOCAB,
+    tokens={},
+    max_shard_bytes=40_000,
+  )
   index = json.loads((tmp_path / 'out/model.safetensors.index.json').read_text())
   files = sorted(set(index['weight_map'].values()))
   assert len(files) == 3 and files[0] == 'model-00001-of-00003.safetensors'
@@ -238,10 +296,19 @@ def test_shards_are_read_and_written(tmp_path):
   assert not original
 
 
-@pytest.mark.parametrize('mesh, name', [
-  ({'fsdp': 8}, 'gpt2'), ({'data': 2, 'fsdp': 2, 'tensor': 2}, 'qwen2'), ({'fsdp': 2, 'expert': 2, 'tensor': 2}, 'mixtral')])
+@pytest.mark.parametrize(
+  'mesh, name',
+  [
+    ({'fsdp': 8}, 'gpt2'),
+    ({'data': 2, 'fsdp': 2, 'tensor': 2}, 'qwen2'),
+    ({'fsdp': 2, 'expert': 2, 'tensor': 2}, 'mixtral'),
+  ],
+)
 def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
-  """On a mesh of eight devices the parameters are as on one, and no more is read than the devices hold."""
+  """On a mesh of eight devices the parameters are as on one, and no more is read than the devices
+  hold.
+  """
+
   def even(tensors):  # a vocabulary that two devices divide
     return {key: value[:100] if VOCAB in value.shape else value for key, value in tensors.items()}
 
@@ -253,23 +320,30 @@ def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
       part = stored.read(index)
       read.append(part.nbytes)
       return part
+
     return hf.Stored(stored.dtype, stored.shape, read_part)
 
-  source = hf.Source(**vars(source) | {'tensors': {key: counted(stored) for key, stored in source.tensors.items()}})
+  source = hf.Source(
+    **vars(source) | {'tensors': {key: counted(stored) for key, stored in source.tensors.items()}}
+  )
   mesh, config = mesh_of(**mesh), hf.model_config(source, execution())
   params = hf.load(source, config, pretrained.abstract_params(config, mesh)[0])
-  assert sum(read) == sum(x.nbytes for x in jax.tree.leaves(params))  # each byte once: replicas share what was read
+  # each byte once: replicas share what was read
+  assert sum(read) == sum(x.nbytes for x in jax.tree.leaves(params))
   assert len(params['layers']['attention']['q']['kernel'].sharding.device_set) == 8
   held = params['layers']['mlp']['up']['kernel'].addressable_shards[0].data.nbytes
   assert held <= params['layers']['mlp']['up']['kernel'].nbytes / 4
-  jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), jax.device_get(load(folder).params))
+  jax.tree.map(
+    np.testing.assert_array_equal, jax.device_get(params), jax.device_get(load(folder).params)
+  )
 
 
-# ---- Forms of files --------------------------------------------------------------------------------------------------
+# ---- Forms of files ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name, change', [
-  ('gpt2', lambda t: {key.removeprefix('transformer.'): value for key, value in t.items()}),  # as OpenAI's was published
+  # as OpenAI's was published
+  ('gpt2', lambda t: {key.removeprefix('transformer.'): value for key, value in t.items()}),
   ('gpt2', lambda t: t | {'lm_head.weight': t['transformer.wte.weight']}),
   ('gpt2', lambda t: t | {f'transformer.h.{i}.attn.bias': np.tril(np.ones((1, 1, 64, 64), bool)) for i in range(2)}),
   ('gpt2', lambda t: {key.removeprefix('transformer.'): value for key, value in t.items()} | {
@@ -286,14 +360,20 @@ def test_forms_of_published_files(name, change, tmp_path):
    r"tensor 'model.layers.1.mlp.up_proj.weight' is missing; Qwen3ForCausalLM"),
   (lambda t: t | {'model.layers.2.mlp.up_proj.weight': np.ones((40, 32), np.float32)},
    "tensor 'model.layers.2.mlp.up_proj.weight' is not one of Qwen3ForCausalLM"),
-  (lambda t: t | {'model.layers.0.self_attn.q_proj.bias': np.ones(40, np.float32)}, 'q_proj.bias.* is not one of'),
-  (lambda t: t | {'model.norm.weight': np.ones(33, np.float32)}, r"'model.norm.weight' is \[33\].*should be \[32\]"),
+  (lambda t: t | {'model.layers.0.self_attn.q_proj.bias': np.ones(40, np.float32)}, 'q_proj.bias.* '
+                                                                                    'is not one '
+                                                                                    'of'),
+  (lambda t: t | {'model.norm.weight': np.ones(33, np.float32)}, r"'model.norm.weight' is "
+                                                                 r"\[33\].*should be \[32\]"),
   (lambda t: t | {'model.layers.0.self_attn.k_proj.weight': np.ones((32, 20), np.float32)},
    r'k_proj.weight.* is \[32, 20\]; with this config.json it should be \[20, 32\]'),
-  (lambda t: t | {'model.norm.weight': np.ones(32, np.int8)}, "'model.norm.weight' is of type I8; allowed: F32, F16, BF16"),
+  (lambda t: t | {'model.norm.weight': np.ones(32, np.int8)}, "'model.norm.weight' is of type I8; "
+                                                              "allowed: F32, F16, BF16"),
   (lambda t: t | {'model.layers.0.input_layernorm.weight': np.ones(32, np.float16)},
    'layers/attention_norm/scale have the types F16, F32'),
-  (lambda t: t | {'lm_head.weight': t['model.embed_tokens.weight'] + 1}, "tie_word_embeddings is true, but 'lm_head.weight'"),
+  (lambda t: t | {'lm_head.weight': t['model.embed_tokens.weight'] + 1}, "tie_word_embeddings is "
+                                                                         "true, but "
+                                                                         "'lm_head.weight'"),
 ])  # fmt: skip
 def test_tensors_that_do_not_fit_are_named(change, message, tmp_path):
   source = copy('qwen3', tmp_path / 'source', change)
@@ -307,7 +387,9 @@ def test_tensors_that_do_not_fit_are_named(change, message, tmp_path):
 def test_folders_that_cannot_be_read_are_named(tmp_path):
   pickled = copy('llama', tmp_path / 'pickled')
   (pickled / 'model.safetensors').rename(pickled / 'pytorch_model.bin')
-  with pytest.raises(UserError, match=r'pytorch_model.bin is a pickle, which can run code and is not read'):
+  with pytest.raises(
+    UserError, match=r'pytorch_model.bin is a pickle, which can run code and is not read'
+  ):
     load(pickled)
   torn = copy('llama', tmp_path / 'torn')
   (torn / 'model.safetensors').write_bytes((torn / 'model.safetensors').read_bytes()[:-100])
@@ -318,14 +400,20 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'model-00002-of-00003.safetensors'):
     load(lacking)
   unknown = copy('llama', tmp_path / 'unknown', architectures=['MambaForCausalLM'])
-  with pytest.raises(UserError, match=r"unknown: unknown architecture in config.json 'MambaForCausalLM'"):
+  with pytest.raises(
+    UserError, match=r"unknown: unknown architecture in config.json 'MambaForCausalLM'"
+  ):
     load(unknown)
-  with pytest.raises(UserError, match=r'num_layers is 5, but the checkpoint of config.init_from has 2'):
+  with pytest.raises(
+    UserError, match=r'num_layers is 5, but the checkpoint of config.init_from has 2'
+  ):
     load(GOLDEN / 'llama', num_layers=5)
 
 
-@pytest.mark.parametrize('entry', [
-  '../outside.safetensors', '{tmp_path}/outside.safetensors', 'a/../../outside.safetensors', 7])
+@pytest.mark.parametrize(
+  'entry',
+  ['../outside.safetensors', '{tmp_path}/outside.safetensors', 'a/../../outside.safetensors', 7],
+)
 def test_an_index_that_names_files_outside_its_folder_is_refused(entry, tmp_path):
   folder = shard(copy('llama', tmp_path / 'model'))
   index = json.loads((folder / hf.SHARDED).read_text())
@@ -352,7 +440,9 @@ def test_a_parameter_that_a_family_has_no_tensor_for_is_named():
   tensors = {name: x for name, x in family.tensors.items() if name != 'layers/attention/q/kernel'}
   lacking = dataclasses.replace(family, tensors=tensors)
   config = hf.model_config(hf.open_folder(GOLDEN / 'llama'), execution())
-  with pytest.raises(UserError, match=r"parameter 'layers/attention/q/kernel' has no tensor in LlamaForCausalLM"):
+  with pytest.raises(
+    UserError, match=r"parameter 'layers/attention/q/kernel' has no tensor in LlamaForCausalLM"
+  ):
     hf.layouts(lacking, config)
 
 
@@ -360,7 +450,9 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
   (tmp_path / 'there').mkdir()
   with pytest.raises(UserError, match='there exists; nothing is overwritten'):
     import_(GOLDEN / 'llama', tmp_path / 'there')
-  with pytest.raises(UserError, match=r'golden/llama has neither tokenizer.json nor tokenizer.model'):
+  with pytest.raises(
+    UserError, match=r'golden/llama has neither tokenizer.json nor tokenizer.model'
+  ):
     import_(GOLDEN / 'llama', tmp_path / 'run')
   source = copy('llama', tmp_path / 'source', mood='good')
   with pytest.raises(UserError, match="field 'mood', 'good', is not known"):
@@ -371,53 +463,92 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['run', 'source', 'there']
 
 
-# ---- Export of what was trained here ---------------------------------------------------------------------------------
+# ---- Export of what was trained here -------------------------------------------------------------
 
 
 def save_run(folder, config, params, init_from=None):
   with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saver:
-    provenance = {'config': {'model': json.loads(config.to_json())}, 'tokenizer': 'x', 'init_from': init_from}
+    provenance = {
+      'config': {'model': json.loads(config.to_json())},
+      'tokenizer': 'x',
+      'init_from': init_from,
+    }
     saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
   (folder / 'tokenizer').mkdir()
   (folder / 'tokenizer' / 'tokenizer.json').write_text(tokenizer().to_str())
   return folder
 
 
-@pytest.mark.parametrize('fields, architecture', [
-  ({}, 'LlamaForCausalLM'), ({'qk_norm': 'head', 'tie_embeddings': False}, 'Qwen3ForCausalLM'),
-  ({'norm': 'layernorm', 'position': 'learned', 'attention_bias': 'all', 'mlp_bias': True, 'num_kv_heads': 4,
-    'activation': 'gelu'}, 'GPT2LMHeadModel')])
+@pytest.mark.parametrize(
+  'fields, architecture',
+  [
+    ({}, 'LlamaForCausalLM'),
+    ({'qk_norm': 'head', 'tie_embeddings': False}, 'Qwen3ForCausalLM'),
+    (
+      {
+        'norm': 'layernorm',
+        'position': 'learned',
+        'attention_bias': 'all',
+        'mlp_bias': True,
+        'num_kv_heads': 4,
+        'activation': 'gelu',
+      },
+      'GPT2LMHeadModel',
+    ),
+  ],
+)
 def test_what_was_trained_from_scratch_is_exported(tiny, forward, fields, architecture, tmp_path):
   config, params = tiny(**fields)
-  hf.export_model(save_run(tmp_path / 'run', config, params), tmp_path / 'out', execution(), vocab_size=config.vocab_size,
-                  tokens={'eos_token_id': 7})
+  hf.export_model(
+    save_run(tmp_path / 'run', config, params),
+    tmp_path / 'out',
+    execution(),
+    vocab_size=config.vocab_size,
+    tokens={'eos_token_id': 7},
+  )
   written = json.loads((tmp_path / 'out/config.json').read_text())
   assert (written['architectures'], written['eos_token_id']) == ([architecture], 7)
-  assert json.loads((tmp_path / 'out/tokenizer_config.json').read_text())['tokenizer_class'] == 'PreTrainedTokenizerFast'
+  assert (
+    json.loads((tmp_path / 'out/tokenizer_config.json').read_text())['tokenizer_class']
+    == 'PreTrainedTokenizerFast'
+  )
   loaded = load(tmp_path / 'out')
   tokens = np.random.default_rng(0).integers(config.vocab_size, size=(2, 9))
-  np.testing.assert_array_equal(forward(loaded.config, loaded.params, tokens), forward(config, params, tokens))
-  assert transformers.AutoConfig.from_pretrained(tmp_path / 'out').model_type == written['model_type']
+  np.testing.assert_array_equal(
+    forward(loaded.config, loaded.params, tokens), forward(config, params, tokens)
+  )
+  assert (
+    transformers.AutoConfig.from_pretrained(tmp_path / 'out').model_type == written['model_type']
+  )
 
 
 def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path):
   start = load(copy('qwen3', tmp_path / 'source'))
   grown = np.concatenate([start.params['embedding'], np.ones((27, 32), np.float32)])
   config = FrozenConfigDict(start.config.to_dict() | {'vocab_size': 128})
-  run = save_run(tmp_path / 'run', config, start.params | {'embedding': grown}, init_from=start.provenance)
+  run = save_run(
+    tmp_path / 'run', config, start.params | {'embedding': grown}, init_from=start.provenance
+  )
   hf.export_model(run, tmp_path / 'out', execution(), vocab_size=104, tokens={'eos_token_id': 103})
   written = json.loads((tmp_path / 'out/config.json').read_text())
   original = json.loads((tmp_path / 'source/config.json').read_text())
   assert written == original | {'vocab_size': 104, 'eos_token_id': 103}
   np.testing.assert_array_equal(load(tmp_path / 'out').params['embedding'], grown[:104])
-  hf.export_model(run, tmp_path / 'fewer', execution(), vocab_size=90, tokens={})  # spare rows that it came with are its own
+  # spare rows that it came with are its own
+  hf.export_model(run, tmp_path / 'fewer', execution(), vocab_size=90, tokens={})
   assert load(tmp_path / 'fewer').config.vocab_size == VOCAB
 
 
 def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   config, params = tiny(activation='relu2')
   with pytest.raises(UserError, match=r"config.model.activation is 'relu2'"):
-    hf.export_model(save_run(tmp_path / 'run', config, params), tmp_path / 'out', execution(), vocab_size=23, tokens={})
+    hf.export_model(
+      save_run(tmp_path / 'run', config, params),
+      tmp_path / 'out',
+      execution(),
+      vocab_size=23,
+      tokens={},
+    )
   assert not (tmp_path / 'out').exists()
 
 
@@ -431,10 +562,17 @@ def test_exported_tokenizers_are_read_by_transformers(tmp_path):
 
 @pytest.mark.slow
 def test_commands(tmp_path):
-  """Trained here, exported, then used as a Hugging Face folder and as an import: training, evaluation, chat, export."""
+  """Trained here, exported, then used as a Hugging Face folder and as an import: training,
+  evaluation, chat, export.
+  """
   run, out = tmp_path / 'run', tmp_path / 'hf'
-  few = ['--config.steps=2', '--config.optim.warmup=1', '--config.eval.examples=2', '--config.eval.tasks=arithmetic',
-         '--config.data.examples=40']
+  few = [
+    '--config.steps=2',
+    '--config.optim.warmup=1',
+    '--config.eval.examples=2',
+    '--config.eval.tasks=arithmetic',
+    '--config.data.examples=40',
+  ]
 
   def ok(*arguments, text=''):
     status, stdout, stderr = commands.run(*arguments, text=text)
@@ -448,10 +586,23 @@ def test_commands(tmp_path):
   for path in out.iterdir():
     assert (tmp_path / 'again' / path.name).read_bytes() == path.read_bytes(), path.name
   for i, start in enumerate((out, tmp_path / 'imported')):
-    ok('train.py', '--config=configs/sft.py:smoke', f'--workdir={tmp_path / str(i)}', f'--config.init_from={start}', *few)
-    ok('eval.py', '--config=configs/eval.py:smoke', f'--checkpoint={start}', f'--out={tmp_path / "report.json"}')
+    ok(
+      'train.py',
+      '--config=configs/sft.py:smoke',
+      f'--workdir={tmp_path / str(i)}',
+      f'--config.init_from={start}',
+      *few,
+    )
+    ok(
+      'eval.py',
+      '--config=configs/eval.py:smoke',
+      f'--checkpoint={start}',
+      f'--out={tmp_path / "report.json"}',
+    )
     ok('-m', 'lm.chat', f'--checkpoint={start}', '--max-new-tokens=4', text='hello\n')
-    ok('-m', 'lm.hf', 'export', tmp_path / str(i), tmp_path / f'trained{i}', '--max-shard-gb=0.0001')
+    ok(
+      '-m', 'lm.hf', 'export', tmp_path / str(i), tmp_path / f'trained{i}', '--max-shard-gb=0.0001'
+    )
     assert (tmp_path / f'trained{i}' / 'model.safetensors.index.json').exists()
   weights = [load(tmp_path / f'trained{i}').params for i in range(2)]
   jax.tree.map(np.testing.assert_array_equal, *weights)
@@ -461,20 +612,36 @@ def test_commands(tmp_path):
 
 @pytest.mark.slow
 def test_import_and_export_stream(tmp_path):
-  """Neither holds the weights: with 400 MB of them, half of which is one parameter, less than 1.3 times that is taken."""
+  """Neither holds the weights: with 400 MB of them, half of which is one parameter, less than 1.3
+  times that is taken.
+  """
   rng, tensors = np.random.default_rng(0), {}
   D, V, L, F = 512, 100_000, 12, 4_000
   names = {'self_attn.q_proj': (D, D), 'self_attn.k_proj': (D, D), 'self_attn.v_proj': (D, D), 'self_attn.o_proj': (D, D),
            'mlp.gate_proj': (F, D), 'mlp.up_proj': (F, D), 'mlp.down_proj': (D, F), 'input_layernorm': (D,),
            'post_attention_layernorm': (D,)}  # fmt: skip
   shapes = {'model.embed_tokens.weight': (V, D), 'model.norm.weight': (D,)}
-  shapes |= {f'model.layers.{l}.{name}.weight': shape for l in range(L) for name, shape in names.items()}
+  shapes |= {
+    f'model.layers.{l}.{name}.weight': shape for l in range(L) for name, shape in names.items()
+  }
   for name, shape in shapes.items():
     tensors[name] = rng.standard_normal(shape, dtype=np.float32)
-  source = copy('llama', tmp_path / 'source', lambda _: tensors, attention_bias=False, mlp_bias=False, hidden_size=D,
-                vocab_size=V, num_hidden_layers=L, intermediate_size=F, num_attention_heads=8, num_key_value_heads=8,
-                head_dim=64, tie_word_embeddings=True)
-  script = '''
+  source = copy(
+    'llama',
+    tmp_path / 'source',
+    lambda _: tensors,
+    attention_bias=False,
+    mlp_bias=False,
+    hidden_size=D,
+    vocab_size=V,
+    num_hidden_layers=L,
+    intermediate_size=F,
+    num_attention_heads=8,
+    num_key_value_heads=8,
+    head_dim=64,
+    tie_word_embeddings=True,
+  )
+  script = """
 import resource, sys
 from configs import base
 from lm import hf
@@ -486,10 +653,15 @@ if sys.argv[1] == 'import':
 else:
   hf.export_model(sys.argv[2], sys.argv[3], base.get_config().model, vocab_size=1, tokens={})
 print(peak() - before)
-'''
+"""
   size = sum(x.nbytes for x in tensors.values())
-  for what, a, b in (('import', source, tmp_path / 'run'), ('export', tmp_path / 'run', tmp_path / 'out')):
+  for what, a, b in (
+    ('import', source, tmp_path / 'run'),
+    ('export', tmp_path / 'run', tmp_path / 'out'),
+  ):
     status, stdout, stderr = commands.run('-c', script, what, a, b)
     assert status == 0, stderr
     assert int(stdout.split()[-1]) < 1.3 * size
-  assert (tmp_path / 'out/model.safetensors').read_bytes() == (source / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'out/model.safetensors').read_bytes() == (
+    source / 'model.safetensors'
+  ).read_bytes()

@@ -1,4 +1,6 @@
-"""As test_hf.py, but against transformers itself, in this process: pip install -e '.[test,parity]'."""
+"""As test_hf.py, but against transformers itself, in this process: pip install -e
+'.[test,parity]'.
+"""
 
 import json
 import shutil
@@ -13,7 +15,8 @@ from lm import checkpoint, families, hf, model, pretrained, sharding
 from lm.steps import sft
 
 torch = pytest.importorskip('torch', reason="needs pip install -e '.[parity]'")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]  # torch and transformers have warnings of their own
+# torch and transformers have warnings of their own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]
 
 import make_golden  # noqa: E402
 import transformers  # noqa: E402
@@ -45,25 +48,38 @@ def load(path, **fields):
 
 
 def from_pretrained(path, **options):
-  return transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation='eager', **options).eval()
+  return transformers.AutoModelForCausalLM.from_pretrained(
+    path, attn_implementation='eager', **options
+  ).eval()
 
 
 def logits(loaded):
   tokens, mask = make_golden.inputs()
   hidden, _ = model.Transformer(loaded.config).apply(
-    {'params': loaded.params}, tokens, segment_ids_BT=mask.astype(np.int32))
+    {'params': loaded.params}, tokens, segment_ids_BT=mask.astype(np.int32)
+  )
   return np.asarray(model.unembed(loaded.params, loaded.config, hidden))[mask]
 
 
 @pytest.mark.parametrize('scan', [True, False])
 def test_logits(theirs, folder, scan):
-  np.testing.assert_allclose(logits(load(folder, scan_layers=scan)), make_golden.logits(theirs), rtol=0, atol=1e-4)
+  np.testing.assert_allclose(
+    logits(load(folder, scan_layers=scan)), make_golden.logits(theirs), rtol=0, atol=1e-4
+  )
 
 
 def test_export_gives_transformers_the_same_model(theirs, folder, tmp_path):
-  hf.import_model(hf.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: '')
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', base.get_config().model, vocab_size=1, tokens={},
-                  max_shard_bytes=30_000)
+  hf.import_model(
+    hf.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: ''
+  )
+  hf.export_model(
+    tmp_path / 'run',
+    tmp_path / 'out',
+    base.get_config().model,
+    vocab_size=1,
+    tokens={},
+    max_shard_bytes=30_000,
+  )
   back = from_pretrained(tmp_path / 'out')
   assert type(back) is type(theirs)
   np.testing.assert_array_equal(make_golden.logits(back), make_golden.logits(theirs))
@@ -72,14 +88,18 @@ def test_export_gives_transformers_the_same_model(theirs, folder, tmp_path):
 
 
 def test_config_json_of_our_own_gives_transformers_the_same_model(theirs, folder, tmp_path):
-  """What is written for models that were not imported, in the form that transformers 4 reads too."""
+  """What is written for models that were not imported, in the form that transformers 4 reads
+  too.
+  """
   shutil.copy(folder / 'model.safetensors', tmp_path)
   ours = hf.model_config(hf.open_folder(folder), base.get_config().model)
   family, written = families.express(ours)
   assert family is families.of(json.loads((folder / 'config.json').read_text()))
   (tmp_path / 'config.json').write_text(json.dumps(written))
   back = from_pretrained(tmp_path, dtype=torch.float32)
-  np.testing.assert_allclose(make_golden.logits(back), make_golden.logits(theirs), rtol=0, atol=1e-5)
+  np.testing.assert_allclose(
+    make_golden.logits(back), make_golden.logits(theirs), rtol=0, atol=1e-5
+  )
 
 
 @pytest.mark.parametrize('layers', [1, 2])
@@ -87,9 +107,18 @@ def test_what_is_trained_here_runs_in_transformers(tiny, forward, layers, tmp_pa
   """A model whose shape is of no family by name: grouped heads, biases, tied."""
   config, params = tiny(attention_bias='qkv', num_layers=layers)
   with checkpoint.Checkpointer(tmp_path / 'run/checkpoints', keep_last=1) as saver:
-    saver.save(1, {'params': params, 'step': np.int32(1)}, {'config': {'model': json.loads(config.to_json())}})
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', base.get_config().model,
-                  vocab_size=config.vocab_size, tokens={'eos_token_id': 3})
+    saver.save(
+      1,
+      {'params': params, 'step': np.int32(1)},
+      {'config': {'model': json.loads(config.to_json())}},
+    )
+  hf.export_model(
+    tmp_path / 'run',
+    tmp_path / 'out',
+    base.get_config().model,
+    vocab_size=config.vocab_size,
+    tokens={'eos_token_id': 3},
+  )
   theirs = from_pretrained(tmp_path / 'out')
   tokens = np.random.default_rng(0).integers(config.vocab_size, size=(2, 9))
   with torch.no_grad():
@@ -100,15 +129,26 @@ def test_what_is_trained_here_runs_in_transformers(tiny, forward, layers, tmp_pa
 
 @pytest.mark.parametrize('name', ['gpt2', 'llama3'], indirect=True)
 def test_gradients_of_an_sft_step_are_torchs(theirs, folder):
-  """Of the mean cross entropy over the mask's tokens, with rows of unequal length; each gradient to 1e-4 of its norm."""
+  """Of the mean cross entropy over the mask's tokens, with rows of unequal length; each gradient to
+  1e-4 of its norm.
+  """
   tokens, real = make_golden.inputs()
   weights = (np.random.default_rng(1).random(tokens.shape) < 0.4) & real
   weights[:, 0] = False  # the first token is not predicted
   loaded = load(folder)
-  batch = {'inputs': tokens[:, :-1], 'targets': tokens[:, 1:], 'weights': weights[:, 1:].astype(np.float32),
-           'segment_ids': real[:, :-1].astype(np.int32),
-           'positions': np.broadcast_to(np.arange(tokens.shape[1] - 1, dtype=np.int32), tokens[:, 1:].shape)}
-  batch = {key: value.astype(np.int32) if value.dtype == np.int64 else value for key, value in batch.items()}
+  batch = {
+    'inputs': tokens[:, :-1],
+    'targets': tokens[:, 1:],
+    'weights': weights[:, 1:].astype(np.float32),
+    'segment_ids': real[:, :-1].astype(np.int32),
+    'positions': np.broadcast_to(
+      np.arange(tokens.shape[1] - 1, dtype=np.int32), tokens[:, 1:].shape
+    ),
+  }
+  batch = {
+    key: value.astype(np.int32) if value.dtype == np.int64 else value
+    for key, value in batch.items()
+  }
   loss_fn = sft.make_loss(loaded.config, base.get_config().loss)
 
   def mean(params):
@@ -118,8 +158,12 @@ def test_gradients_of_an_sft_step_are_torchs(theirs, folder):
   loss, gradients = jax.jit(jax.value_and_grad(mean))(loaded.params)
 
   theirs.zero_grad()
-  out = theirs(torch.from_numpy(tokens[:, :-1]), attention_mask=torch.from_numpy(real[:, :-1]).long()).logits
-  losses = torch.nn.functional.cross_entropy(out.transpose(1, 2), torch.from_numpy(tokens[:, 1:]), reduction='none')
+  out = theirs(
+    torch.from_numpy(tokens[:, :-1]), attention_mask=torch.from_numpy(real[:, :-1]).long()
+  ).logits
+  losses = torch.nn.functional.cross_entropy(
+    out.transpose(1, 2), torch.from_numpy(tokens[:, 1:]), reduction='none'
+  )
   expected = losses[torch.from_numpy(weights[:, 1:])].mean()
   expected.backward()
   assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
@@ -128,10 +172,13 @@ def test_gradients_of_an_sft_step_are_torchs(theirs, folder):
     return hf.Stored('F32', gradient.shape, gradient.__getitem__)
 
   tensors = {key: stored(weight.grad.numpy()) for key, weight in theirs.named_parameters()}
-  layout = hf.layouts(families.of(theirs.config.to_dict()), FrozenConfigDict(loaded.config.to_dict()))
+  layout = hf.layouts(
+    families.of(theirs.config.to_dict()), FrozenConfigDict(loaded.config.to_dict())
+  )
   flat = jax.tree_util.tree_leaves_with_path(gradients)
   leaves = {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in flat}
-  if loaded.config.position == 'learned':  # a query's scores all move by the same: nothing to learn, rounding is left
+  # a query's scores all move by the same: nothing to learn, rounding is left
+  if loaded.config.position == 'learned':
     assert np.abs(leaves.pop('layers/attention/k/bias')).max() < 1e-7
   assert len(leaves) > 8
   for name, found in leaves.items():

@@ -1,4 +1,6 @@
-"""Counting what a compiled program does: texts written by hand, and a program whose counts are known."""
+"""Counting what a compiled program does: texts written by hand, and a program whose counts are
+known.
+"""
 
 import functools
 
@@ -59,29 +61,53 @@ def text(bound='constant(7)', groups='[4,2]<=[2,4]T(1,0)'):
 def test_a_loop_counts_as_often_as_it_turns():
   cost = hlo.cost(text(), MESH)
   assert cost.flops == 5 * 2 * 8 * 16 * 16
-  assert cost.collectives() == {'data': {'all-gather': {'count': 5, 'bytes': 5 * 8 * 16 * 2}}}  # the other goes on with it
-  assert hlo.cost(text().replace('%step = s32[]{:T(128)} constant(1)', '%step = s32[]{:T(128)} constant(2)'), MESH).flops == (
-    3 * 2 * 8 * 16 * 16)  # 2, 4, 6
+  # the other goes on with it
+  assert cost.collectives() == {'data': {'all-gather': {'count': 5, 'bytes': 5 * 8 * 16 * 2}}}
+  assert hlo.cost(
+    text().replace('%step = s32[]{:T(128)} constant(1)', '%step = s32[]{:T(128)} constant(2)'), MESH
+  ).flops == (3 * 2 * 8 * 16 * 16)  # 2, 4, 6
   cost = hlo.cost(text('get-tuple-element(%p), index=0'), MESH, trips=3)
   assert cost.flops == 3 * 2 * 8 * 16 * 16
 
 
-@pytest.mark.parametrize('groups, axes, n', [
-  ('{{0,4},{1,5},{2,6},{3,7}}', 'data', 2), ('{{0,1,2,3},{4,5,6,7}}', 'fsdp', 4), ('[2,4]<=[8]', 'fsdp', 4),
-  ('[1,8]<=[8]', 'data+fsdp', 8), ('{}', 'data+fsdp', 8), ("mesh['a'=2,'b'=4] {'a'}", 'data', 2),
-  ("mesh['a'=2,'b'=4] {'b'}", 'fsdp', 4), ("mesh['a'=1,'b'=8] {'a','b'}", 'data+fsdp', 8),
-  ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", 'fsdp', 4), ("mesh['a'=2,'b'=2,'c'=2] {'b'}", 'fsdp', 2)])
+@pytest.mark.parametrize(
+  'groups, axes, n',
+  [
+    ('{{0,4},{1,5},{2,6},{3,7}}', 'data', 2),
+    ('{{0,1,2,3},{4,5,6,7}}', 'fsdp', 4),
+    ('[2,4]<=[8]', 'fsdp', 4),
+    ('[1,8]<=[8]', 'data+fsdp', 8),
+    ('{}', 'data+fsdp', 8),
+    ("mesh['a'=2,'b'=4] {'a'}", 'data', 2),
+    ("mesh['a'=2,'b'=4] {'b'}", 'fsdp', 4),
+    ("mesh['a'=1,'b'=8] {'a','b'}", 'data+fsdp', 8),
+    ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", 'fsdp', 4),
+    ("mesh['a'=2,'b'=2,'c'=2] {'b'}", 'fsdp', 2),
+  ],
+)
 def test_groups_are_told_by_the_axes_along_which_their_devices_differ(groups, axes, n):
   (found,), (kinds,) = zip(*hlo.cost(text(groups=groups), MESH).collectives().items(), strict=True)
   assert (found, kinds['all-gather']['bytes']) == (axes, 5 * 8 * 16 * 2 * (n - 1))
 
 
-@pytest.mark.parametrize('line, flops', [
-  # The heads are a spatial axis that is reversed and padded: each meets its own part of the weight.
-  ('%y = bf16[4,32,2,8]{3,2,1,0} convolution(%a, %b), window={size=1x2 pad=0_0x1_1 rhs_reversal=0x1}, '
-   'dim_labels=0bf1_i1o0->0b1f', 2 * 4 * 32 * 2 * 8 * 16),
-  # The sum is over a spatial axis of the window.
-  ('%y = bf16[16,8,1]{1,0,2} convolution(%c, %d), window={size=4}, dim_labels=0fb_0io->bf0', 2 * 16 * 8 * 4 * 32)])
+@pytest.mark.parametrize(
+  'line, flops',
+  [
+    # The heads are a spatial axis that is reversed and padded: each meets its own part of the
+    # weight.
+    (
+      '%y = bf16[4,32,2,8]{3,2,1,0} convolution(%a, %b), window={size=1x2 pad=0_0x1_1 '
+      'rhs_reversal=0x1}, '
+      'dim_labels=0bf1_i1o0->0b1f',
+      2 * 4 * 32 * 2 * 8 * 16,
+    ),
+    # The sum is over a spatial axis of the window.
+    (
+      '%y = bf16[16,8,1]{1,0,2} convolution(%c, %d), window={size=4}, dim_labels=0fb_0io->bf0',
+      2 * 16 * 8 * 4 * 32,
+    ),
+  ],
+)
 def test_matrix_products_that_are_convolutions(line, flops):
   program = f"""
 ENTRY %main (a: bf16[4,32,16,1]) -> bf16[1] {{
@@ -130,15 +156,26 @@ ENTRY %main (a: f32[64], b: f32[8,8], i: s32[]) -> f32[8,8] {
   cost = hlo.cost(program, MESH)
   assert cost.flops == 2 * 2 * 8**3
   assert cost.kernels == [hlo.Kernel('k', 1, (('f32', (8, 8)), ('f32', (64,))))]
-  assert cost.collectives() == {'data': {'collective-permute': {'count': 1, 'bytes': 8 * 8 * 4 * 2 / 8}},
-                                'dcn': {'send': {'count': 1, 'bytes': 8 * 8 * 4}},
-                                'fsdp': {'reduce-scatter': {'count': 1, 'bytes': 64 * 4 * 3 / 4}}}
+  assert cost.collectives() == {
+    'data': {'collective-permute': {'count': 1, 'bytes': 8 * 8 * 4 * 2 / 8}},
+    'dcn': {'send': {'count': 1, 'bytes': 8 * 8 * 4}},
+    'fsdp': {'reduce-scatter': {'count': 1, 'bytes': 64 * 4 * 3 / 4}},
+  }
 
 
-@pytest.mark.parametrize('program, message', [
-  (text(groups='[2,4]='), 'replica groups of a form that is not known'), (text('constant(7)').replace('LT', 'GT'), 'condition'),
-  ('HloModule x', 'no ENTRY'), (text().replace('%first = s32[] constant(2)', '%first = s32[] negate(%w)'), 'from a constant'),
-  (text().replace('add(%i, %step)', 'multiply(%i, %step)'), 'by multiply next, not from a constant')])
+@pytest.mark.parametrize(
+  'program, message',
+  [
+    (text(groups='[2,4]='), 'replica groups of a form that is not known'),
+    (text('constant(7)').replace('LT', 'GT'), 'condition'),
+    ('HloModule x', 'no ENTRY'),
+    (text().replace('%first = s32[] constant(2)', '%first = s32[] negate(%w)'), 'from a constant'),
+    (
+      text().replace('add(%i, %step)', 'multiply(%i, %step)'),
+      'by multiply next, not from a constant',
+    ),
+  ],
+)
 def test_what_is_not_understood_is_an_error(program, message):
   with pytest.raises(UserError, match=message):
     hlo.cost(program, MESH)
@@ -157,12 +194,21 @@ def test_a_program_of_eight_devices():
     return jax.lax.psum_scatter(x, 'fsdp', tiled=True)
 
   spec = functools.partial(PartitionSpec)
-  run = jax.shard_map(local, mesh=mesh, in_specs=(spec(('data', 'fsdp')), spec(None, 'fsdp')), out_specs=spec('fsdp'))
-  shapes = jax.ShapeDtypeStruct((32, 32), jnp.float32), jax.ShapeDtypeStruct((3, 32, 32), jnp.float32)
+  run = jax.shard_map(
+    local, mesh=mesh, in_specs=(spec(('data', 'fsdp')), spec(None, 'fsdp')), out_specs=spec('fsdp')
+  )
+  shapes = (
+    jax.ShapeDtypeStruct((32, 32), jnp.float32),
+    jax.ShapeDtypeStruct((3, 32, 32), jnp.float32),
+  )
   cost = hlo.cost(jax.jit(run).lower(*shapes).compile().as_text(), MESH)
   assert cost.flops == 3 * 2 * 4 * 32 * 32
   x = 4 * 32 * 4
   assert cost.collectives() == {
     'data': {'all-reduce': {'count': 1, 'bytes': x}},
-    'fsdp': {'all-gather': {'count': 3, 'bytes': 3 * 3 * 8 * 32 * 4}, 'collective-permute': {'count': 1, 'bytes': x},
-             'reduce-scatter': {'count': 1, 'bytes': x * 3 / 4}}}
+    'fsdp': {
+      'all-gather': {'count': 3, 'bytes': 3 * 3 * 8 * 32 * 4},
+      'collective-permute': {'count': 1, 'bytes': x},
+      'reduce-scatter': {'count': 1, 'bytes': x * 3 / 4},
+    },
+  }

@@ -25,8 +25,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='speaks of glibc')
 def test_freed_blocks_are_used_again_without_page_faults():
-  plain, kept, large = (int(commands.run('-c', CODE.format(keep=keep))[1]) for keep in (
-    '', 'host.keep_freed_memory()', 'host.keep_freed_memory(); host.give_back_large_blocks()'))
+  plain, kept, large = (
+    int(commands.run('-c', CODE.format(keep=keep))[1])
+    for keep in (
+      '',
+      'host.keep_freed_memory()',
+      'host.keep_freed_memory(); host.give_back_large_blocks()',
+    )
+  )
   assert kept < 10 < min(plain, large)
 
 

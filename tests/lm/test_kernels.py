@@ -17,7 +17,9 @@ B, T, N, K, H = 2, 256, 4, 2, 128
 
 def inputs(rows=B):
   rng = np.random.default_rng(0)
-  q, k, v, dout = (rng.normal(size=(rows, T, heads, H)).astype(np.float32) for heads in (N, K, K, N))
+  q, k, v, dout = (
+    rng.normal(size=(rows, T, heads, H)).astype(np.float32) for heads in (N, K, K, N)
+  )
   segments = np.sort(rng.integers(1, 4, size=(rows, T)), axis=1).astype(np.int32)
   return q, k, v, dout, segments
 
@@ -30,7 +32,9 @@ def reference(q, k, v, segments, scale, cap, window):
 
 def both(function, dout, *arrays):
   """Output and gradients."""
-  return jax.jit(jax.value_and_grad(lambda *x: jnp.vdot(function(*x), dout), argnums=(0, 1, 2)))(*arrays)
+  return jax.jit(jax.value_and_grad(lambda *x: jnp.vdot(function(*x), dout), argnums=(0, 1, 2)))(
+    *arrays
+  )
 
 
 def splash(q, k, v, segments, scale, cap, window):
@@ -41,13 +45,17 @@ def splash(q, k, v, segments, scale, cap, window):
 def test_splash_is_the_reference(cap, window):
   q, k, v, dout, segments = inputs()
   options = segments, 0.11, cap, window
-  got, expected = (both(lambda *x, f=f: f(*x, *options), dout, q, k, v) for f in (splash, reference))
+  got, expected = (
+    both(lambda *x, f=f: f(*x, *options), dout, q, k, v) for f in (splash, reference)
+  )
   chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=2e-4)
 
 
 def test_splash_over_a_mesh_is_the_reference():
   q, k, v, dout, segments = inputs(4)
-  mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | {'fsdp': 2, 'context': 2, 'tensor': 2}))
+  mesh = sharding.make_mesh(
+    ConfigDict(dict.fromkeys(sharding.AXES, 1) | {'fsdp': 2, 'context': 2, 'tensor': 2})
+  )
   options = segments, 0.11, 0.0, 0
   expected = both(lambda *x: reference(*x, *options), dout, q, k, v)
   with jax.set_mesh(mesh):
@@ -58,6 +66,7 @@ def test_splash_over_a_mesh_is_the_reference():
 @pytest.mark.parametrize('window', [0, 50])
 def test_what_is_asked_of_cudnn_is_the_reference(window, monkeypatch):
   """As XLA computes it: the kernel itself needs a GPU."""
+
   def by_xla(*arrays, implementation, attention=jax.nn.dot_product_attention, **options):
     assert implementation == 'cudnn'
     return attention(*arrays, implementation='xla', **options)
@@ -66,18 +75,28 @@ def test_what_is_asked_of_cudnn_is_the_reference(window, monkeypatch):
   q, k, v, dout, segments = inputs()
   options = segments, 0.11, 0.0, window
   got = both(lambda *x: kernels.attend('cudnn', *x, *options), dout, q, k, v)
-  chex.assert_trees_all_close(got, both(lambda *x: reference(*x, *options), dout, q, k, v), rtol=1e-3, atol=2e-4)
+  chex.assert_trees_all_close(
+    got, both(lambda *x: reference(*x, *options), dout, q, k, v), rtol=1e-3, atol=2e-4
+  )
 
 
 def config(**fields):
   return FrozenConfigDict(base.get_config().model.to_dict() | fields)
 
 
-@pytest.mark.parametrize(('fields', 'platform', 'message'), [
-  ({'attention': 'flash'}, 'tpu', "config.model.attention 'flash'"),
-  ({'attention': 'splash'}, 'cpu', "config.model.attention is 'splash', which runs on tpu only; the devices are cpu"),
-  ({'attention': 'cudnn'}, 'tpu', 'which runs on gpu only'),
-  ({'attention': 'cudnn', 'attention_softcap': 2.0}, 'gpu', 'which has no attention_softcap')])
+@pytest.mark.parametrize(
+  ('fields', 'platform', 'message'),
+  [
+    ({'attention': 'flash'}, 'tpu', "config.model.attention 'flash'"),
+    (
+      {'attention': 'splash'},
+      'cpu',
+      "config.model.attention is 'splash', which runs on tpu only; the devices are cpu",
+    ),
+    ({'attention': 'cudnn'}, 'tpu', 'which runs on gpu only'),
+    ({'attention': 'cudnn', 'attention_softcap': 2.0}, 'gpu', 'which has no attention_softcap'),
+  ],
+)
 def test_what_is_not_available_is_refused(fields, platform, message):
   with pytest.raises(UserError) as error:
     kernels.check(config(**fields), platform)
@@ -85,19 +104,36 @@ def test_what_is_not_available_is_refused(fields, platform, message):
   kernels.check(config(), platform)
 
 
-@pytest.mark.parametrize(('name', 'context', 'length', 'multiple'), [
-  ('reference', 8, 12, 8), ('ring', 8, 12, 8), ('cudnn', 1, 127, 2), ('splash', 1, 160, 128), ('splash', 4, 384, 512)])
-def test_a_length_that_an_attention_cannot_cut_is_refused_before_the_run(name, context, length, multiple):
+@pytest.mark.parametrize(
+  ('name', 'context', 'length', 'multiple'),
+  [
+    ('reference', 8, 12, 8),
+    ('ring', 8, 12, 8),
+    ('cudnn', 1, 127, 2),
+    ('splash', 1, 160, 128),
+    ('splash', 4, 384, 512),
+  ],
+)
+def test_a_length_that_an_attention_cannot_cut_is_refused_before_the_run(
+  name, context, length, multiple
+):
   mesh = AbstractMesh((context,), ('context',))
-  message = f'config.seq_len is {length}; allowed: multiples of {multiple}, for config.model.attention = {name!r}'
+  message = (
+    f'config.seq_len is {length}; allowed: multiples of {multiple}, for '
+    f'config.model.attention = {name!r}'
+  )
   with pytest.raises(UserError, match=message):
     kernels.check_length(name, mesh, length)
   kernels.check_length(name, mesh, multiple)
-  with pytest.raises(UserError, match=r"config\.model\.attention 'splatsh' \(did you mean 'splash'"):
+  with pytest.raises(
+    UserError, match=r"config\.model\.attention 'splatsh' \(did you mean 'splash'"
+  ):
     kernels.check_length('splatsh', mesh, length)
 
 
 def test_rows_that_splash_cannot_cut_are_refused():
   q, k, v, _, segments = (x[:, :100] for x in inputs())
-  with pytest.raises(UserError, match='needs a multiple of 128 queries on each device; a row of 100 tokens'):
+  with pytest.raises(
+    UserError, match='needs a multiple of 128 queries on each device; a row of 100 tokens'
+  ):
     kernels.attend('splash', q, k, v, segments, 1.0, 0.0, 0)

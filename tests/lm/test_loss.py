@@ -14,13 +14,18 @@ B, T, D, V = 3, 8, 6, 13
 
 def inputs(seed=0):
   rng = np.random.default_rng(seed)
-  x, head = rng.normal(size=(B, T, D)).astype(np.float32), rng.normal(size=(V, D)).astype(np.float32)
+  x, head = (
+    rng.normal(size=(B, T, D)).astype(np.float32),
+    rng.normal(size=(V, D)).astype(np.float32),
+  )
   weights = rng.choice([0.0, 1.0, 0.5], size=(B, T)).astype(np.float32)
   return x, head, rng.integers(V, size=(B, T), dtype=np.int32), weights
 
 
 def numpy_cross_entropy(x, head, targets, weights, z_loss, cap=None):
-  """Value and gradients in float64: d/dlogits = w (softmax (1 + 2 z log Z) - onehot), times sech^2 where capped."""
+  """Value and gradients in float64: d/dlogits = w (softmax (1 + 2 z log Z) - onehot), times sech^2
+  where capped.
+  """
   x, head = x.astype(np.float64), head.astype(np.float64)
   raw = x @ head.T
   logits = cap * np.tanh(raw / cap) if cap else raw
@@ -35,7 +40,9 @@ def numpy_cross_entropy(x, head, targets, weights, z_loss, cap=None):
 
 
 @pytest.mark.parametrize(('z_loss', 'cap'), [(0.0, 0.0), (0.1, 0.0), (0.1, 2.0)])
-@pytest.mark.parametrize(('chunk', 'vocab_blocks'), [(1, 0), (5, 0), (7, 0), (24, 0), (1000, 0), (1, 1), (1, 4), (1, 13)])
+@pytest.mark.parametrize(
+  ('chunk', 'vocab_blocks'), [(1, 0), (5, 0), (7, 0), (24, 0), (1000, 0), (1, 1), (1, 4), (1, 13)]
+)
 def test_cross_entropy_and_its_gradients(chunk, vocab_blocks, z_loss, cap):
   x, head, targets, weights = inputs()
   value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss, cap)
@@ -76,7 +83,9 @@ def test_bfloat16_states_give_float32_sums(vocab_blocks):
 
   value, (dx, dhead) = jax.value_and_grad(total, argnums=(0, 1))(low, head)
   assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
-  np.testing.assert_allclose(value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02)
+  np.testing.assert_allclose(
+    value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02
+  )
 
 
 def numpy_log_probs(x, head, targets, temperature, cap=None):
@@ -91,7 +100,9 @@ def numpy_log_probs(x, head, targets, temperature, cap=None):
 def test_log_probs_and_entropies(chunk, temperature, cap):
   x, head, targets, _ = inputs()
   log_p, entropy = numpy_log_probs(x, head, targets, temperature, cap)
-  got = loss.token_log_probs(x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature), cap)
+  got = loss.token_log_probs(
+    x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature), cap
+  )
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
 
@@ -99,22 +110,31 @@ def test_log_probs_and_entropies(chunk, temperature, cap):
 def test_gradient_of_log_probs_against_differences():
   x, head, targets, weights = inputs()
   normalize = functools.partial(sample.filter_logits, sampling=sample.Sampling(0.7))
-  grad = jax.grad(lambda x: jnp.sum(weights * loss.token_log_probs(x, head, targets, 5, normalize)[0]))(x)
+  grad = jax.grad(
+    lambda x: jnp.sum(weights * loss.token_log_probs(x, head, targets, 5, normalize)[0])
+  )(x)
   direction = np.random.default_rng(1).normal(size=x.shape)
-  ends = [(weights * numpy_log_probs(x + h * direction, head, targets, 0.7)[0]).sum() for h in (1e-5, -1e-5)]
+  ends = [
+    (weights * numpy_log_probs(x + h * direction, head, targets, 0.7)[0]).sum()
+    for h in (1e-5, -1e-5)
+  ]
   np.testing.assert_allclose((grad * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-3)
 
 
 def test_banned_tokens_have_no_probability_and_no_gradient():
   x, head, targets, _ = inputs()
   targets = np.where(targets == 4, 5, targets)
-  normalize = functools.partial(sample.filter_logits, sampling=sample.Sampling(1.0, banned_ids=(4,)))
+  normalize = functools.partial(
+    sample.filter_logits, sampling=sample.Sampling(1.0, banned_ids=(4,))
+  )
   without = np.delete(head, 4, axis=0)
   log_p, entropy = numpy_log_probs(x, without, targets - (targets > 4), 1.0)
   got = loss.token_log_probs(x, head, targets, 24, normalize)
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
-  grad = jax.grad(lambda head: sum(y.sum() for y in loss.token_log_probs(x, head, targets, 24, normalize)))(head)
+  grad = jax.grad(
+    lambda head: sum(y.sum() for y in loss.token_log_probs(x, head, targets, 24, normalize))
+  )(head)
   assert np.isfinite(grad).all() and not grad[4].any() and grad[5].any()
 
 

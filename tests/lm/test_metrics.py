@@ -1,4 +1,6 @@
-"""Metrics files against what was written, and against TensorBoard's own record format read by hand."""
+"""Metrics files against what was written, and against TensorBoard's own record format read by
+hand.
+"""
 
 import json
 import os
@@ -16,7 +18,9 @@ from lm.errors import UserError
 
 
 def events(workdir):
-  """All (step, tag, value) in the event files: length-prefixed protocol buffers with two checksums."""
+  """All (step, tag, value) in the event files: length-prefixed protocol buffers with two
+  checksums.
+  """
   found = []
   for path in sorted(workdir.glob('events.out.tfevents.*')):
     content = path.read_bytes()
@@ -24,7 +28,13 @@ def events(workdir):
       (size,) = struct.unpack('<Q', content[:8])
       event = event_pb2.Event.FromString(content[12 : 12 + size])
       for v in event.summary.value:
-        found.append((event.step, v.tag, v.tensor.string_val[0].decode() if v.tensor.string_val else v.simple_value))
+        found.append(
+          (
+            event.step,
+            v.tag,
+            v.tensor.string_val[0].decode() if v.tensor.string_val else v.simple_value,
+          )
+        )
       content = content[16 + size :]
   return found
 
@@ -94,12 +104,17 @@ def test_every_line_survives_a_kill(tmp_path):
   code = 'import os, signal, sys; from lm.metrics import Metrics; m = Metrics(sys.argv[1]); '
   code += '[m.write(i, {"x": i}) for i in range(50)]; os.kill(os.getpid(), signal.SIGKILL)'
   root = os.path.dirname(os.path.dirname(metrics.__file__))
-  assert subprocess.run([sys.executable, '-c', code, tmp_path], cwd=root).returncode == -signal.SIGKILL
+  assert (
+    subprocess.run([sys.executable, '-c', code, tmp_path], cwd=root).returncode == -signal.SIGKILL
+  )
   assert [line['x'] for line in metrics.read(tmp_path)] == list(range(50))
 
 
 def test_peak_memory_counts_what_was_freed():
-  code = 'from lm.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; print(a, p())'
+  code = (
+    'from lm.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; '
+    'print(a, p())'
+  )
   root = os.path.dirname(os.path.dirname(metrics.__file__))
   a, b = map(int, subprocess.check_output([sys.executable, '-c', code], cwd=root).split())
   assert 5e6 < a < 200e6 and 300e6 < b - a < 330e6
@@ -130,16 +145,31 @@ def test_clock_tells_the_parts_of_a_run_apart(monkeypatch):
     clock.first_step()
   first = clock.read()
   assert {name: value for name, value in first.items() if name.startswith('perf/')} == {
-    'perf/step_s': 5, 'perf/input_s': 1, 'perf/tokens_per_s': 10, 'perf/model_flops_per_s': 20, 'perf/first_step_s': 20}
-  shares = {name.partition('/')[2]: value * 45 for name, value in first.items() if name.startswith('goodput/')}
-  assert shares == pytest.approx({'start': 10, 'eval': 5, 'compile': 20, 'input': 2, 'rollout': 0, 'step': 6, 'save': 0})
+    'perf/step_s': 5,
+    'perf/input_s': 1,
+    'perf/tokens_per_s': 10,
+    'perf/model_flops_per_s': 20,
+    'perf/first_step_s': 20,
+  }
+  shares = {
+    name.partition('/')[2]: value * 45
+    for name, value in first.items()
+    if name.startswith('goodput/')
+  }
+  assert shares == pytest.approx(
+    {'start': 10, 'eval': 5, 'compile': 20, 'input': 2, 'rollout': 0, 'step': 6, 'save': 0}
+  )
   spend(3)
   with clock.part('step'), clock.part('save'):
     spend(10)
   clock.step(6, 0.5)
   second = clock.read()
   assert {name: value for name, value in second.items() if name.startswith('perf/')} == {
-    'perf/step_s': 3, 'perf/input_s': 0, 'perf/tokens_per_s': 2, 'perf/model_flops_per_s': 1 / 6}
+    'perf/step_s': 3,
+    'perf/input_s': 0,
+    'perf/tokens_per_s': 2,
+    'perf/model_flops_per_s': 1 / 6,
+  }
   assert second['goodput/save'] == 10 / 58 and second['goodput/step'] == pytest.approx(6 / 58)
 
 
@@ -148,7 +178,8 @@ def test_clock_books_rollouts_beside_the_step_that_they_are_for(monkeypatch):
   monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
   clock = metrics.Clock()
   clock.started()
-  for rollout_s, step_s, tokens in ((100, 10, 40), (8, 2, 10), (5, 0.5, 0)):  # the last learns nothing
+  # the last learns nothing
+  for rollout_s, step_s, tokens in ((100, 10, 40), (8, 2, 10), (5, 0.5, 0)):
     with clock.part('input'):
       now[0] += 0.25
       with clock.part('rollout'):
@@ -157,7 +188,11 @@ def test_clock_books_rollouts_beside_the_step_that_they_are_for(monkeypatch):
       now[0] += step_s
     clock.step(tokens, 6.0 * tokens)
     read = clock.read()
-    assert (read['perf/rollout_s'], read['perf/step_s'], read['perf/input_s']) == (rollout_s, step_s + 0.25, 0.25)
+    assert (read['perf/rollout_s'], read['perf/step_s'], read['perf/input_s']) == (
+      rollout_s,
+      step_s + 0.25,
+      0.25,
+    )
     assert read['perf/tokens_per_s'] == pytest.approx(tokens / (step_s + 0.25))
     assert read['perf/model_flops_per_s'] == pytest.approx(6 * tokens / (step_s + 0.25))
 

@@ -1,4 +1,6 @@
-"""The Transformer against NumPy, through its gradients, and with its cache against itself without."""
+"""The Transformer against NumPy, through its gradients, and with its cache against itself
+without.
+"""
 
 import functools
 
@@ -17,17 +19,57 @@ TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
 VARIANTS = {
   'llama': {'activation': 'swiglu', 'tie_embeddings': False},
   'qwen': {'qk_norm': 'head', 'activation': 'geglu', 'rope_theta': 50.0, 'num_kv_heads': 1},
-  'gpt2': {'norm': 'layernorm', 'position': 'learned', 'activation': 'gelu', 'attention_bias': 'all', 'mlp_bias': True,
-           'num_kv_heads': 4},
-  'gemma': {'layer_types': ('window', 'full'), 'window': 3, 'norm_position': 'both', 'norm_offset': True,
-            'scale_embeddings': True, 'attention_scale': 0.3, 'attention_softcap': 2.0, 'logit_softcap': 4.0,
-            'rope_theta_window': 30.0, 'rope_scaling': 'linear', 'rope_factor': 8.0, 'qk_norm': 'head'},
-  'olmo': {'norm_position': 'post', 'qk_norm': 'projection', 'layer_types': ('full', 'nope', 'window'), 'window': 4,
-           'num_layers': 3, 'attention_bias': 'qkv'},
-  'llama3': {'rope_scaling': 'llama3', 'rope_factor': 4.0, 'rope_original_len': 20, 'rope_theta': 30.0, 'head_dim': 12},
+  'gpt2': {
+    'norm': 'layernorm',
+    'position': 'learned',
+    'activation': 'gelu',
+    'attention_bias': 'all',
+    'mlp_bias': True,
+    'num_kv_heads': 4,
+  },
+  'gemma': {
+    'layer_types': ('window', 'full'),
+    'window': 3,
+    'norm_position': 'both',
+    'norm_offset': True,
+    'scale_embeddings': True,
+    'attention_scale': 0.3,
+    'attention_softcap': 2.0,
+    'logit_softcap': 4.0,
+    'rope_theta_window': 30.0,
+    'rope_scaling': 'linear',
+    'rope_factor': 8.0,
+    'qk_norm': 'head',
+  },
+  'olmo': {
+    'norm_position': 'post',
+    'qk_norm': 'projection',
+    'layer_types': ('full', 'nope', 'window'),
+    'window': 4,
+    'num_layers': 3,
+    'attention_bias': 'qkv',
+  },
+  'llama3': {
+    'rope_scaling': 'llama3',
+    'rope_factor': 4.0,
+    'rope_original_len': 20,
+    'rope_theta': 30.0,
+    'head_dim': 12,
+  },
   'mixtral': {'num_experts': 5, 'experts_per_token': 2, 'layer_types': ('window',), 'window': 5},
-  'unnormalized experts': {'num_experts': 4, 'experts_per_token': 3, 'normalize_experts': False, 'activation': 'gelu'},
-  'relu2': {'activation': 'relu2', 'mlp_bias': True, 'attention_bias': 'all', 'norm_eps': 0.1, 'head_dim': 6},
+  'unnormalized experts': {
+    'num_experts': 4,
+    'experts_per_token': 3,
+    'normalize_experts': False,
+    'activation': 'gelu',
+  },
+  'relu2': {
+    'activation': 'relu2',
+    'mlp_bias': True,
+    'attention_bias': 'all',
+    'norm_eps': 0.1,
+    'head_dim': 6,
+  },
 }
 
 
@@ -49,14 +91,22 @@ def test_long_rows_are_attended_in_blocks_without_a_seam(tiny, forward):
   config, params = tiny(max_len=200)
   tokens = np.random.default_rng(1).integers(23, size=(1, 150), dtype=np.int32)
   np.testing.assert_allclose(
-    forward(config, params, tokens)[0], reference.logits(config, params, tokens[0]), rtol=5e-4, atol=5e-4)
+    forward(config, params, tokens)[0],
+    reference.logits(config, params, tokens[0]),
+    rtol=5e-4,
+    atol=5e-4,
+  )
 
 
 def influence(config, params, tokens, **options):
-  """[T, S]: whether the logits at t depend on the embedding of the token at s. One row, no two tokens alike."""
+  """[T, S]: whether the logits at t depend on the embedding of the token at s. One row, no two
+  tokens alike.
+  """
 
   def logits(table):
-    hidden, _ = model.Transformer(config).apply({'params': params | {'embedding': table}}, tokens, **options)
+    hidden, _ = model.Transformer(config).apply(
+      {'params': params | {'embedding': table}}, tokens, **options
+    )
     return model.unembed(params, config, hidden)[0].sum(-1)
 
   jacobian_TVD = jax.jit(jax.jacrev(logits))(jnp.asarray(params['embedding']))
@@ -78,7 +128,10 @@ def test_documents_do_not_see_each_other(tiny, forward):
   seen = influence(config, params, tokens, **options)
   np.testing.assert_array_equal(seen > 0, np.tril(segments[0][:, None] == segments[0]))
   together = forward(config, params, tokens, **options)
-  alone = [forward(config, params, tokens)[:, :4], forward(config, params, np.roll(tokens, 5, axis=1))[:, :5]]
+  alone = [
+    forward(config, params, tokens)[:, :4],
+    forward(config, params, np.roll(tokens, 5, axis=1))[:, :5],
+  ]
   np.testing.assert_allclose(together, np.concatenate(alone, axis=1), atol=1e-5)
 
 
@@ -113,7 +166,8 @@ def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
     exps[remat], dots[remat] = text.count(' exponential('), text.count(' dot(')
   for remat in ('full', 'dots'):
     chex.assert_trees_all_close(results[remat], results['none'], rtol=1e-4, atol=1e-6)
-  assert exps['full'] > exps['none'] and exps['dots'] > exps['none']  # softmax and SiLU are computed again
+  # softmax and SiLU are computed again
+  assert exps['full'] > exps['none'] and exps['dots'] > exps['none']
   assert dots['full'] > dots['dots'] >= dots['none']
   if scan_layers:
     used = {remat: c.memory_analysis().temp_size_in_bytes for remat, c in compiled.items()}
@@ -121,11 +175,15 @@ def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
 
 
 def cached(config, params, rows, chunks, capacity=16):
-  """Logits of ragged `rows`, read in pieces: chunks[i][row] tokens of each row in call i, padded with other tokens."""
+  """Logits of ragged `rows`, read in pieces: chunks[i][row] tokens of each row in call i, padded
+  with other tokens.
+  """
 
   @jax.jit
   def read(params, cache, tokens, num):
-    hidden, cache = model.Transformer(config).apply({'params': params}, tokens, cache=cache, num_tokens_B=num)
+    hidden, cache = model.Transformer(config).apply(
+      {'params': params}, tokens, cache=cache, num_tokens_B=num
+    )
     return model.unembed(params, config, hidden), cache
 
   cache = model.init_cache(config, len(rows), capacity)
@@ -134,7 +192,7 @@ def cached(config, params, rows, chunks, capacity=16):
   for chunk in chunks:
     tokens = np.full((len(rows), width), 7, np.int32)
     for row, n in enumerate(chunk):
-      tokens[row, :n] = rows[row][done[row]:done[row] + n]
+      tokens[row, :n] = rows[row][done[row] : done[row] + n]
     logits, cache = read(params, cache, tokens, np.array(chunk, np.int32))
     for row, n in enumerate(chunk):
       out[row].append(np.asarray(logits)[row, :n])
@@ -154,19 +212,25 @@ def test_cached_equals_full(tiny, forward, name):
   rows = [TOKENS[0], TOKENS[1, :2], TOKENS[2, :7]]
   ragged = cached(config, params, rows, [(5, 2, 0), (3, 0, 1), (1, 0, 6), (2, 0, 0)])
   for i, row in enumerate(rows):
-    np.testing.assert_allclose(ragged[i], full[i, :len(row)], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ragged[i], full[i, : len(row)], rtol=1e-4, atol=1e-4)
 
 
 def test_cache_may_be_filled_to_the_brim(tiny, forward):
   config, params = tiny(**VARIANTS['llama'])
   rows = [TOKENS[0], TOKENS[1, :5]]
-  got = cached(config, params, rows, [(8, 5), (3, 0)], capacity=11)  # padding of row 0's last chunk falls off the end
+  # padding of row 0's last chunk falls off the end
+  got = cached(config, params, rows, [(8, 5), (3, 0)], capacity=11)
   for i, row in enumerate(rows):
-    np.testing.assert_allclose(got[i], forward(config, params, TOKENS)[i, :len(row)], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+      got[i], forward(config, params, TOKENS)[i, : len(row)], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward):
-  (config, params), (exact, _) = tiny(dtype='bfloat16', **VARIANTS['llama']), tiny(**VARIANTS['llama'])
+  (config, params), (exact, _) = (
+    tiny(dtype='bfloat16', **VARIANTS['llama']),
+    tiny(**VARIANTS['llama']),
+  )
   hidden, _ = jax.eval_shape(model.Transformer(config).apply, {'params': params}, TOKENS)
   logits = forward(config, params, TOKENS)
   assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
@@ -186,7 +250,9 @@ def products(jaxpr):
 def test_routers_are_float32_where_products_are_bfloat16_by_default(tiny):
   """TPUs multiply float32 as bfloat16 unless the highest precision is asked for."""
   config, params = tiny(num_experts=5, dtype='bfloat16')
-  program = jax.make_jaxpr(lambda params: model.Transformer(config).apply({'params': params}, TOKENS))(params)
+  program = jax.make_jaxpr(
+    lambda params: model.Transformer(config).apply({'params': params}, TOKENS)
+  )(params)
   routers = [p for p in products(program.jaxpr) if p.outvars[0].aval.shape == (*TOKENS.shape, 5)]
   assert routers
   for product in routers:
@@ -209,29 +275,35 @@ def test_blocks_of_the_feed_forward_layer_are_the_whole(tiny, fields):
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(mlp, x_BTD)
 
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), run(4), run(1))
-  with pytest.raises(UserError, match=r'config\.model\.mlp_blocks is 5; times config\.mesh\.tensor = 1 it must divide .* 24'):
+  with pytest.raises(
+    UserError,
+    match=r'config\.model\.mlp_blocks is 5; times config\.mesh\.tensor = 1 it must divide .* 24',
+  ):
     run(5)
 
 
-@pytest.mark.parametrize('fields, message', [
-  ({'activation': 'gelo'}, "config.model.activation 'gelo' (did you mean 'gelu'?)"),
-  ({'norm': 'batchnorm'}, 'config.model.norm'),
-  ({'position': 'rop'}, "config.model.position 'rop' (did you mean 'rope'?)"),
-  ({'remat': 'some'}, "config.model.remat 'some'"),
-  ({'num_kv_heads': 3}, 'config.model.num_kv_heads is 3; it must divide num_heads, 4'),
-  ({'head_dim': 5}, 'config.model.head_dim is 5'),
-  ({'layer_types': ('ful',)}, "config.model.layer_types 'ful' (did you mean 'full'?)"),
-  ({'layer_types': ()}, 'config.model.layer_types is ()'),
-  ({'layer_types': ('window', 'full')}, 'config.model.window is 0'),
-  ({'layer_types': ('nope',), 'position': 'learned'}, "config.model.layer_types is ('nope',)"),
-  ({'qk_norm': 'heads'}, "config.model.qk_norm 'heads' (did you mean 'head'?)"),
-  ({'rope_scaling': 'yarn'}, "config.model.rope_scaling 'yarn'"),
-  ({'rope_scaling': 'llama3'}, 'config.model.rope_original_len is 0'),
-  ({'num_experts': 4, 'experts_per_token': 5}, 'config.model.experts_per_token is 5'),
-  ({'num_experts': 4, 'mlp_bias': True}, 'config.model.mlp_bias is True'),
-  ({'num_experts': 4, 'mlp_blocks': 2}, 'config.model.mlp_blocks is 2'),
-  ({'mlp_blocks': 0}, 'config.model.mlp_blocks is 0'),
-])
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'activation': 'gelo'}, "config.model.activation 'gelo' (did you mean 'gelu'?)"),
+    ({'norm': 'batchnorm'}, 'config.model.norm'),
+    ({'position': 'rop'}, "config.model.position 'rop' (did you mean 'rope'?)"),
+    ({'remat': 'some'}, "config.model.remat 'some'"),
+    ({'num_kv_heads': 3}, 'config.model.num_kv_heads is 3; it must divide num_heads, 4'),
+    ({'head_dim': 5}, 'config.model.head_dim is 5'),
+    ({'layer_types': ('ful',)}, "config.model.layer_types 'ful' (did you mean 'full'?)"),
+    ({'layer_types': ()}, 'config.model.layer_types is ()'),
+    ({'layer_types': ('window', 'full')}, 'config.model.window is 0'),
+    ({'layer_types': ('nope',), 'position': 'learned'}, "config.model.layer_types is ('nope',)"),
+    ({'qk_norm': 'heads'}, "config.model.qk_norm 'heads' (did you mean 'head'?)"),
+    ({'rope_scaling': 'yarn'}, "config.model.rope_scaling 'yarn'"),
+    ({'rope_scaling': 'llama3'}, 'config.model.rope_original_len is 0'),
+    ({'num_experts': 4, 'experts_per_token': 5}, 'config.model.experts_per_token is 5'),
+    ({'num_experts': 4, 'mlp_bias': True}, 'config.model.mlp_bias is True'),
+    ({'num_experts': 4, 'mlp_blocks': 2}, 'config.model.mlp_blocks is 2'),
+    ({'mlp_blocks': 0}, 'config.model.mlp_blocks is 0'),
+  ],
+)
 def test_check_names_the_field(tiny, fields, message):
   with pytest.raises(UserError) as error:
     tiny(**fields)

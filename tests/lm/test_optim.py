@@ -13,13 +13,26 @@ from lm import optim
 from lm.errors import UserError
 
 AXES = {
-  'embedding': ('vocab', 'embed'), 'position_table': ('positions', 'embed'),
-  'layers': {'q': ('layers', 'embed', 'heads', 'head_dim'), 'o': ('layers', 'heads', 'head_dim', 'embed'),
-             'up': ('layers', 'expert', 'embed', 'mlp'), 'scale': ('layers', 'embed'), 'bias': ('layers', 'heads', 'head_dim')},
+  'embedding': ('vocab', 'embed'),
+  'position_table': ('positions', 'embed'),
+  'layers': {
+    'q': ('layers', 'embed', 'heads', 'head_dim'),
+    'o': ('layers', 'heads', 'head_dim', 'embed'),
+    'up': ('layers', 'expert', 'embed', 'mlp'),
+    'scale': ('layers', 'embed'),
+    'bias': ('layers', 'heads', 'head_dim'),
+  },
 }
 SHAPES = {
-  'embedding': (10, 8), 'position_table': (6, 8),
-  'layers': {'q': (3, 8, 2, 4), 'o': (3, 2, 4, 8), 'up': (3, 2, 8, 8), 'scale': (3, 8), 'bias': (3, 2, 4)},
+  'embedding': (10, 8),
+  'position_table': (6, 8),
+  'layers': {
+    'q': (3, 8, 2, 4),
+    'o': (3, 2, 4, 8),
+    'up': (3, 2, 8, 8),
+    'scale': (3, 8),
+    'bias': (3, 2, 4),
+  },
 }
 
 
@@ -44,14 +57,22 @@ def random(seed):
 
 def test_cosine_with_warmup():
   schedule = optim.make_schedule(config(schedule='cosine', warmup=10, final_lr=0.1), 2.0, 110)
-  for step, expected in ((0, 2 / 11), (9, 2 * 10 / 11), (10, 2.0), (60, 2 * (0.1 + 0.9 * 0.5)), (110, 0.2)):
+  for step, expected in (
+    (0, 2 / 11),
+    (9, 2 * 10 / 11),
+    (10, 2.0),
+    (60, 2 * (0.1 + 0.9 * 0.5)),
+    (110, 0.2),
+  ):
     assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
   quarter = 0.5 * (1 + math.cos(math.pi * 0.25))
   assert float(schedule(35)) == pytest.approx(2 * (0.1 + 0.9 * quarter), rel=1e-5)
 
 
 def test_warmup_stable_decay():
-  schedule = optim.make_schedule(config(schedule='wsd', warmup=10, decay=0.2, final_lr=0.0), 1.0, 100)
+  schedule = optim.make_schedule(
+    config(schedule='wsd', warmup=10, decay=0.2, final_lr=0.0), 1.0, 100
+  )
   assert [float(schedule(s)) for s in (10, 50, 80)] == pytest.approx([1, 1, 1])
   assert float(schedule(90)) == pytest.approx(0.5)
   assert float(schedule(100)) == pytest.approx(0.0, abs=1e-6)
@@ -61,7 +82,9 @@ def test_warmup_stable_decay():
 @pytest.mark.parametrize('steps', [1, 2, 5, 101])
 def test_a_warmup_longer_than_the_run_reaches_the_peak_with_its_last_update(schedule, steps):
   rate = optim.make_schedule(config(schedule=schedule, warmup=100), 2.0, steps)
-  assert [float(rate(step)) for step in range(steps)] == pytest.approx([2 * (i + 1) / steps for i in range(steps)])
+  assert [float(rate(step)) for step in range(steps)] == pytest.approx(
+    [2 * (i + 1) / steps for i in range(steps)]
+  )
 
 
 def test_a_warmup_below_0_and_a_run_without_steps_are_refused():
@@ -80,7 +103,11 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
 def test_decay_shrinks_matrices_and_nothing_else(name):
-  tx, _ = optim.make(config(name=name, schedule='constant', warmup=0, lr=0.1, muon_lr=0.1, weight_decay=0.5), 10, AXES)
+  tx, _ = optim.make(
+    config(name=name, schedule='constant', warmup=0, lr=0.1, muon_lr=0.1, weight_decay=0.5),
+    10,
+    AXES,
+  )
   params = random(0)
   updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
   new = optax.apply_updates(params, updates)
@@ -89,14 +116,23 @@ def test_decay_shrinks_matrices_and_nothing_else(name):
     for key in path:
       before, after = before[key], after[key]
     np.testing.assert_allclose(after, before * (1 - 0.1 * 0.5), rtol=1e-5)
-  for before, after in ((params['position_table'], new['position_table']),
-                        (params['layers']['scale'], new['layers']['scale']),
-                        (params['layers']['bias'], new['layers']['bias'])):
+  for before, after in (
+    (params['position_table'], new['position_table']),
+    (params['layers']['scale'], new['layers']['scale']),
+    (params['layers']['bias'], new['layers']['bias']),
+  ):
     np.testing.assert_array_equal(before, after)
 
 
 def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
-  plain = {'schedule': 'constant', 'warmup': 0, 'lr': 0.1, 'muon_lr': 1.0, 'weight_decay': 0.0, 'clip': 0.0}
+  plain = {
+    'schedule': 'constant',
+    'warmup': 0,
+    'lr': 0.1,
+    'muon_lr': 1.0,
+    'weight_decay': 0.0,
+    'clip': 0.0,
+  }
   params, grads = random(0), random(1)
   muon, _ = optim.make(config(name='muon', **plain), 10, AXES)
   adam, _ = optim.make(config(name='adamw', **plain), 10, AXES)
@@ -104,21 +140,32 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
   expected, _ = adam.update(grads, adam.init(params), params)
   for name in ('embedding', 'position_table'):
     np.testing.assert_allclose(updates[name], expected[name], rtol=1e-4, atol=1e-6)
-  np.testing.assert_allclose(updates['layers']['scale'], expected['layers']['scale'], rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    updates['layers']['scale'], expected['layers']['scale'], rtol=1e-4, atol=1e-6
+  )
   for layer in range(3):
     new = {name: updates['layers'][name][layer] for name in ('q', 'o', 'up')}
-    for matrix in (new['q'].reshape(8, 8), new['o'].reshape(8, 8), *new['up']):  # each expert is a matrix
+    # each expert is a matrix
+    for matrix in (new['q'].reshape(8, 8), new['o'].reshape(8, 8), *new['up']):
       singular = np.linalg.svd(np.asarray(matrix), compute_uv=False)
-      # Five Newton-Schulz steps bring singular values into about [0.7, 1.2]; a tiny one may stay behind.
+      # Five Newton-Schulz steps bring singular values into about [0.7, 1.2]; a tiny one may stay
+      # behind.
       assert np.median(singular) == pytest.approx(1.0, abs=0.3)
       assert singular.max() < 1.4
 
 
 def test_gradients_are_clipped_by_their_global_norm():
-  tx, _ = optim.make(config(schedule='constant', warmup=0, clip=1.0, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0, lr=1.0),
-                     10, AXES)
+  tx, _ = optim.make(
+    config(
+      schedule='constant', warmup=0, clip=1.0, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0, lr=1.0
+    ),
+    10,
+    AXES,
+  )
   params, grads = random(0), jax.tree.map(lambda g: 100 * g, random(1))
   updates, _ = tx.update(grads, tx.init(params), params)
   norm = float(optax.tree.norm(grads))
   clipped = grads['embedding'] / norm
-  np.testing.assert_allclose(updates['embedding'], -clipped / (jnp.abs(clipped) + 1.0), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    updates['embedding'], -clipped / (jnp.abs(clipped) + 1.0), rtol=1e-4, atol=1e-6
+  )

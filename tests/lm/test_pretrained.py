@@ -1,4 +1,6 @@
-"""Models from checkpoints: whose choice each field is, and what becomes of one whose tokenizer gets more tokens."""
+"""Models from checkpoints: whose choice each field is, and what becomes of one whose tokenizer gets
+more tokens.
+"""
 
 import copy
 import pickle

@@ -32,15 +32,18 @@ def seconds(monkeypatch):
 
 def test_a_log_gets_a_line_every_ten_seconds_and_the_last_one(seconds, monkeypatch):
   monkeypatch.setattr(sys, 'stderr', Stream(terminal=False))
-  with progress.bar(total=100, desc='pretrain', unit='step', mininterval=0.5, leave=False) as bar, \
-       progress.bar(total=5, desc='short') as short:
+  with (
+    progress.bar(total=100, desc='pretrain', unit='step', mininterval=0.5, leave=False) as bar,
+    progress.bar(total=5, desc='short') as short,
+  ):
     seconds(short, 5)
     seconds(bar, 45)
     progress.write('said in between')
     assert 'short' not in sys.stderr.getvalue()  # it never came to ten seconds
   lines = sys.stderr.getvalue().splitlines()
   assert [line.split('%')[0].split() for line in lines if line.startswith('pretrain')] == [
-    ['pretrain:', done] for done in ('5', '15', '25', '35', '45', '45')]
+    ['pretrain:', done] for done in ('5', '15', '25', '35', '45', '45')
+  ]
   assert lines.count('said in between') == 1
   assert len([line for line in lines if not line.startswith(('pretrain', 'short'))]) == 1
   assert 'loss 44' in lines[-1] + lines[-2] and not {'\r', '\x1b'} & set(sys.stderr.getvalue())

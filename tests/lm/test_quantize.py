@@ -6,8 +6,10 @@ import pytest
 
 from lm import model, quantize, sharding
 
-VARIANTS = {'dense': {'attention_bias': 'all', 'mlp_bias': True, 'embed_dim': 64, 'mlp_dim': 96},
-            'routed': {'num_experts': 4, 'embed_dim': 64}}
+VARIANTS = {
+  'dense': {'attention_bias': 'all', 'mlp_bias': True, 'embed_dim': 64, 'mlp_dim': 96},
+  'routed': {'num_experts': 4, 'embed_dim': 64},
+}
 
 
 def rounded(x, axis):
@@ -27,7 +29,9 @@ def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype)
     for matrix in names:
       kernel = params['layers'][part][matrix]['kernel'].astype(np.float64)
       summed = (1, 2) if matrix == 'o' else kernel.ndim - 2 if part == 'mlp' else 1
-      layers[part][matrix] = params['layers'][part][matrix] | {'kernel': rounded(kernel, summed).astype(np.float32)}
+      layers[part][matrix] = params['layers'][part][matrix] | {
+        'kernel': rounded(kernel, summed).astype(np.float32)
+      }
       assert small['layers'][part][matrix]['kernel'].dtype == np.int8
   tokens = np.random.default_rng(0).integers(23, size=(2, 9), dtype=np.int32)
   got, full = forward(config, small, tokens), forward(config, params, tokens)
@@ -43,6 +47,8 @@ def test_a_matrix_takes_a_quarter_of_its_memory(tiny):
   config, params = tiny(embed_dim=64, mlp_dim=256)
   axes = sharding.axis_names(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
   small = quantize.quantize('int8', params, axes)
-  before, after = (sum(x.nbytes for x in jax.tree.leaves(p['layers']['mlp'])) for p in (params, small))
+  before, after = (
+    sum(x.nbytes for x in jax.tree.leaves(p['layers']['mlp'])) for p in (params, small)
+  )
   assert after < 0.27 * before
   assert quantize.quantize('none', params, axes) is params

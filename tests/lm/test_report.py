@@ -12,12 +12,22 @@ from lm import files, report
 from lm.errors import UserError
 
 EVIL = '<script>alert("x")</script> & `code` | **bold** ``` é'
-TASKS = {'arithmetic': (0.02, 0.31, 0.78), 'identity': (0.0, 0.96, 0.97), 'spelling.v2': (0.05, 0.66, 0.64)}
+TASKS = {
+  'arithmetic': (0.02, 0.31, 0.78),
+  'identity': (0.0, 0.96, 0.97),
+  'spelling.v2': (0.05, 0.66, 0.64),
+}
 STAGES = ('crawl', 'clean', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'rl', 'report')
 
 
 def score(accuracy, n=200):
-  return {'accuracy': accuracy, 'low': max(0, accuracy - 0.05), 'high': min(1, accuracy + 0.05), 'n': n, 'extra': 1}
+  return {
+    'accuracy': accuracy,
+    'low': max(0, accuracy - 0.05),
+    'high': min(1, accuracy + 0.05),
+    'n': n,
+    'extra': 1,
+  }
 
 
 def write_lines(path, lines):
@@ -27,28 +37,47 @@ def write_lines(path, lines):
 def make_run(workdir):
   rng = np.random.default_rng(0)
   for i, name in enumerate(STAGES):
-    record = {'name': name, 'started': 1e9 + i, 'complete': name != 'report', 'settings': None, 'fingerprint': 'f'}
+    record = {
+      'name': name,
+      'started': 1e9 + i,
+      'complete': name != 'report',
+      'settings': None,
+      'fingerprint': 'f',
+    }
     files.write_json(
-      workdir / 'stages' / f'{name}.json', record | {'seconds': 10.5 * (i + 1), 'peak_rss_bytes': (i + 1) << 28}
+      workdir / 'stages' / f'{name}.json',
+      record | {'seconds': 10.5 * (i + 1), 'peak_rss_bytes': (i + 1) << 28},
     )
   page = {'url': 'http://127.0.0.1/a?<b>', 'text': EVIL * 30, 'detail': 'score 0.1 | bad'}
   drops = {'language': 7, 'near duplicate': 30, 'lorem ipsum': 0}
   examples = {rule: [page] * min(3, n) for rule, n in drops.items()}
   clean = {'pages_in': 100, 'pages_out': 63, 'drops': drops, 'examples': examples}
   files.write_json(workdir / 'clean/report.json', clean)
-  files.write_json(workdir / 'tokenizer/report.json', {'vocab_size': 4106, 'bytes_per_token': 3.41, 'more': 1})
+  files.write_json(
+    workdir / 'tokenizer/report.json', {'vocab_size': 4106, 'bytes_per_token': 3.41, 'more': 1}
+  )
   scores = [{task: score(values[i]) for task, values in TASKS.items()} for i in range(3)]
   bpb = {'val_bpb': 1.83, 'unigram_bpb': 3.02, 'bigram_bpb': 2.01, 'gzip_bpb': 2.24, 'xz_bpb': 2.05}
-  texts = {'first': [{'prompt': 'The', 'text': EVIL}], 'last': [{'prompt': 'The', 'text': 'list of names.\n  x = 1'}]}
+  texts = {
+    'first': [{'prompt': 'The', 'text': EVIL}],
+    'last': [{'prompt': 'The', 'text': 'list of names.\n  x = 1'}],
+  }
   files.write_json(
-    workdir / 'pretrain/report.json', {'pretrain': {'tokens': 800_000, **bpb}, 'scores': scores[0], 'samples': texts}
+    workdir / 'pretrain/report.json',
+    {'pretrain': {'tokens': 800_000, **bpb}, 'scores': scores[0], 'samples': texts},
   )
   replies = [{'prompt': f'Who are you? {EVIL}', 'reply': f'I am deepdive. {EVIL}'}]
   files.write_json(workdir / 'sft/report.json', {'scores': scores[1], 'samples': replies})
-  change = {'reward_first': 0.3, 'reward_last': 0.8, 'answer_length_first': 12.5, 'answer_length_last': 9.25}
+  change = {
+    'reward_first': 0.3,
+    'reward_last': 0.8,
+    'answer_length_first': 12.5,
+    'answer_length_last': 9.25,
+  }
   origin = {'code': 'abc-dirty', 'config': {'lr': 1}, 'data': 'd' * 64, 'tokenizer': 't' * 64}
   files.write_json(
-    workdir / 'rl/report.json', {'scores': scores[2], 'samples': replies, 'rl': change, 'provenance': origin}
+    workdir / 'rl/report.json',
+    {'scores': scores[2], 'samples': replies, 'rl': change, 'provenance': origin},
   )
   fall = lambda i: 2 + 6 * np.exp(-i / 60) + rng.normal() / 20  # noqa: E731
   pretrain = [{'step': i, 'train/loss': fall(i)} for i in range(400)]
@@ -56,7 +85,9 @@ def make_run(workdir):
     workdir / 'pretrain/metrics.jsonl',
     pretrain + [{'step': i, 'eval/val/bpb': 1.8 + 2 * np.exp(-i / 80)} for i in range(0, 401, 40)],
   )
-  write_lines(workdir / 'sft/metrics.jsonl', [{'step': i, 'train/loss': fall(i) / 3} for i in range(200)])
+  write_lines(
+    workdir / 'sft/metrics.jsonl', [{'step': i, 'train/loss': fall(i) / 3} for i in range(200)]
+  )
   write_lines(
     workdir / 'rl/metrics.jsonl',
     [
@@ -78,7 +109,9 @@ def run(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-  """Collects tags, links to elsewhere, and the visible text; checks that what is opened is closed."""
+  """Collects tags, links to elsewhere, and the visible text; checks that what is opened is
+  closed.
+  """
 
   def __init__(self, text):
     super().__init__()
@@ -88,7 +121,9 @@ class Page(html.parser.HTMLParser):
 
   def handle_starttag(self, tag, attrs):
     self.tags.append(tag)
-    self.links += [v for k, v in attrs if k in ('src', 'href', 'xlink:href') and not v.startswith('#')]
+    self.links += [
+      v for k, v in attrs if k in ('src', 'href', 'xlink:href') and not v.startswith('#')
+    ]
     if tag not in ('meta', 'br', 'hr', 'img'):
       self.open.append(tag)
 
@@ -112,7 +147,12 @@ def test_json_holds_the_numbers_of_the_sources(run):
   assert found['pretrain'] == {
     'tokens': 800_000, 'val_bpb': 1.83, 'unigram_bpb': 3.02, 'bigram_bpb': 2.01, 'gzip_bpb': 2.24, 'xz_bpb': 2.05
   }  # fmt: skip
-  assert found['scores']['sft']['arithmetic'] == {'accuracy': 0.31, 'low': 0.26, 'high': 0.36, 'n': 200}
+  assert found['scores']['sft']['arithmetic'] == {
+    'accuracy': 0.31,
+    'low': 0.26,
+    'high': 0.36,
+    'n': 200,
+  }
   assert {model: row['arithmetic']['accuracy'] for model, row in found['scores'].items()} == dict(
     zip(('base', 'sft', 'rl'), TASKS['arithmetic'], strict=True)
   )
@@ -131,8 +171,10 @@ def test_scores_of_turns_are_shown_and_leave_the_mean_of_the_tasks_as_it_is(run,
     content['scores']['turn_2'] = score(0.123)
     files.write_json(tmp_path / name / 'report.json', content)
   report.write_report(tmp_path)
-  [before], [after] = ([line for line in (folder / 'report.md').read_text().splitlines()
-                        if 'mean accuracy' in line] for folder in (run, tmp_path))
+  [before], [after] = (
+    [line for line in (folder / 'report.md').read_text().splitlines() if 'mean accuracy' in line]
+    for folder in (run, tmp_path)
+  )
   assert before == after
   assert '| turn\\_2 | 12.3%' in (tmp_path / 'report.md').read_text()
 
@@ -146,7 +188,14 @@ def test_html_needs_nothing_else_and_escapes_all_text(run):
   for svg in re.findall(r'<svg.*?</svg>', text, re.DOTALL):
     xml.etree.ElementTree.fromstring(svg)
     assert 'currentColor' in svg
-  for shown in ('bigram 2.01', 'xz -9 2.05', 'right', 'wrong', '78.0% [73.0, 83.0] n=200 ▲', '1.830 (2.010)'):
+  for shown in (
+    'bigram 2.01',
+    'xz -9 2.05',
+    'right',
+    'wrong',
+    '78.0% [73.0, 83.0] n=200 ▲',
+    '1.830 (2.010)',
+  ):
     assert shown in page.text, shown
 
 
@@ -156,7 +205,8 @@ def test_markdown_shows_the_same_and_escapes_it(run):
     assert (run / path).read_bytes().startswith(b'\x89PNG')
   assert '| near duplicate | 30 | 30.0% |' in text
   assert '| arithmetic | 2.0% \\[0.0, 7.0\\] n=200 | 31.0% \\[26.0, 36.0\\] n=200 ▲ | 78.0%' in text
-  assert '96.0% \\[91.0, 100.0\\] n=200 ▲ | 97.0% \\[92.0, 100.0\\] n=200 |' in text  # within noise: no mark
+  # within noise: no mark
+  assert '96.0% \\[91.0, 100.0\\] n=200 ▲ | 97.0% \\[92.0, 100.0\\] n=200 |' in text
   outside = re.sub(r'^(````+)text\n.*?^\1$', '', text, flags=re.DOTALL | re.MULTILINE)
   assert '<script>' in text and '<script>' not in outside
 

@@ -26,7 +26,9 @@ def on(axes):
 
 
 def inputs(dtype=jnp.float32):
-  """(q, k, v, dout, segments): documents that cross the borders of devices, and padding that fills some devices."""
+  """(q, k, v, dout, segments): documents that cross the borders of devices, and padding that fills
+  some devices.
+  """
   rng = np.random.default_rng(0)
   arrays = (jnp.asarray(rng.normal(size=(B, T, heads, H)), dtype) for heads in (N, K, K, N))
   segments = np.stack([np.arange(T) // 13 + 1, np.where(np.arange(T) < 11, 1, 0)]).astype(np.int32)
@@ -56,27 +58,40 @@ def ringed(segments, cap=0.0, window=0):
 def reference(segments, cap=0.0, window=0):
   distance = np.arange(T)[:, None] - np.arange(T)[None]
   mask = (distance >= 0) & (segments[:, :, None] == segments[:, None, :])
-  return lambda q, k, v: attention.attend(q, k, v, mask & (distance < window) if window else mask, 0.4, cap)
+  return lambda q, k, v: attention.attend(
+    q, k, v, mask & (distance < window) if window else mask, 0.4, cap
+  )
 
 
-@pytest.mark.parametrize(('axes', 'cap', 'window', 'turns'), [
-  ({'context': 4, 'tensor': 2}, 0.0, 0, 3),
-  ({'fsdp': 2, 'context': 4}, 2.0, 10, 2),  # the first query of a part sees one key of the last part but one
-  ({'context': 8}, 0.0, 9, 2),  # and here all keys of it
-  ({}, 2.0, 9, 0)])
+@pytest.mark.parametrize(
+  ('axes', 'cap', 'window', 'turns'),
+  [
+    ({'context': 4, 'tensor': 2}, 0.0, 0, 3),
+    # the first query of a part sees one key of the last part but one
+    ({'fsdp': 2, 'context': 4}, 2.0, 10, 2),
+    ({'context': 8}, 0.0, 9, 2),  # and here all keys of it
+    ({}, 2.0, 9, 0),
+  ],
+)
 def test_a_ring_is_the_reference(axes, cap, window, turns, monkeypatch):
   *arrays, segments = inputs()
   expected, _ = both(reference(segments, cap, window), {}, *arrays)
   monkeypatch.setattr(ring, 'BLOCK', 4)
   got, text = both(ringed(segments, cap, window), axes, *arrays)
   chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=2e-5)
-  # Keys, values and documents go round twice, gradients of keys and values once and home; nothing is gathered.
+  # Keys, values and documents go round twice, gradients of keys and values once and home; nothing
+  # is gathered.
   sizes = dict.fromkeys(sharding.AXES, 1) | axes
   tokens = B * T // math.prod(sizes[axis] for axis in (*sharding.BATCH, 'context'))
-  sent = 4 * tokens * (2 * turns * (2 * K * H // sizes['tensor'] + 1) + (turns + 1) * 2 * K * H // sizes['tensor'])
+  sent = (
+    4
+    * tokens
+    * (2 * turns * (2 * K * H // sizes['tensor'] + 1) + (turns + 1) * 2 * K * H // sizes['tensor'])
+  )
   count = 2 * turns * 3 + (turns + 1) * 2
   assert hlo.cost(text, sizes).collectives() == (
-    {'context': {'collective-permute': {'count': count, 'bytes': sent}}} if turns else {})
+    {'context': {'collective-permute': {'count': count, 'bytes': sent}}} if turns else {}
+  )
 
 
 def test_sums_are_float32_where_inputs_are_bfloat16():
@@ -84,7 +99,9 @@ def test_sums_are_float32_where_inputs_are_bfloat16():
   got, _ = both(ringed(segments), {'fsdp': 2, 'context': 4}, *arrays)
   expected, _ = both(reference(segments), {}, *(x.astype(jnp.float32) for x in arrays))
   chex.assert_trees_all_equal_dtypes(got, tuple(arrays[i] for i in (0, 0, 1, 2)))
-  chex.assert_trees_all_close(jax.tree.map(lambda x: x.astype(np.float32), got), expected, atol=0.05)
+  chex.assert_trees_all_close(
+    jax.tree.map(lambda x: x.astype(np.float32), got), expected, atol=0.05
+  )
 
 
 def test_the_backward_pass_keeps_no_scores():
@@ -96,8 +113,19 @@ def test_the_backward_pass_keeps_no_scores():
 @pytest.mark.parametrize('kinds', [('window', 'full'), ('full',)])
 def test_a_model_is_that_of_the_reference_and_keeps_no_masks(kinds, monkeypatch):
   monkeypatch.setattr(ring, 'BLOCK', 4)
-  fields = {'vocab_size': 24, 'num_layers': 2, 'embed_dim': 16, 'num_heads': N, 'num_kv_heads': K, 'head_dim': 4, 'mlp_dim': 24,
-            'layer_types': kinds, 'window': 9, 'remat': 'full', 'init_std': 0.3}
+  fields = {
+    'vocab_size': 24,
+    'num_layers': 2,
+    'embed_dim': 16,
+    'num_heads': N,
+    'num_kv_heads': K,
+    'head_dim': 4,
+    'mlp_dim': 24,
+    'layer_types': kinds,
+    'window': 9,
+    'remat': 'full',
+    'init_std': 0.3,
+  }
   *_, segments = inputs()
   tokens = np.random.default_rng(0).integers(24, size=(B, T))
 
@@ -115,10 +143,14 @@ def test_a_model_is_that_of_the_reference_and_keeps_no_masks(kinds, monkeypatch)
 
   got, text = run('ring', {'fsdp': 2, 'context': 4})
   chex.assert_trees_all_close(got, run('reference', {})[0], rtol=2e-4, atol=1e-4)
-  assert not re.search(r'pred\[(\d+,){5}', text)  # masks of several blocks or stops, kept for all layers
+  # masks of several blocks or stops, kept for all layers
+  assert not re.search(r'pred\[(\d+,){5}', text)
 
 
 def test_a_row_that_the_mesh_does_not_divide_is_refused():
   *arrays, _, segments = (x[:, :30] for x in inputs())
-  with on({'fsdp': 2, 'context': 4}), pytest.raises(UserError, match='context is 4, which does not divide a row of 30 tokens'):
+  with (
+    on({'fsdp': 2, 'context': 4}),
+    pytest.raises(UserError, match='context is 4, which does not divide a row of 30 tokens'),
+  ):
     ringed(segments)(*arrays)

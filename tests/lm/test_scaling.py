@@ -11,7 +11,9 @@ E, A, ALPHA, UNIT = 1.7, 0.9, 0.15, 1e15
 
 def points(noise=0.0, seed=0, sizes=8):
   compute = np.geomspace(1e13, 1e17, sizes)
-  return compute, E + A * (compute / UNIT) ** -ALPHA + np.random.default_rng(seed).normal(0, noise, sizes)
+  return compute, E + A * (compute / UNIT) ** -ALPHA + np.random.default_rng(seed).normal(
+    0, noise, sizes
+  )
 
 
 def test_the_law_of_exact_points_is_found():
@@ -47,6 +49,9 @@ def test_the_largest_size_is_foretold_from_the_others(tmp_path):
   loss[-1] += 0.5  # not as the law has it
   scaling.write(tmp_path, list(zip(compute.tolist(), loss.tolist(), strict=True)))
   report = files.read_json(tmp_path / 'ladder.json')
-  assert report['next']['predicted'] == pytest.approx(loss[-1] - 0.5, rel=1e-3) and not report['next']['inside']
+  assert (
+    report['next']['predicted'] == pytest.approx(loss[-1] - 0.5, rel=1e-3)
+    and not report['next']['inside']
+  )
   assert len(report['points']) == 7 and 'OUTSIDE' in (tmp_path / 'ladder.md').read_text()
   assert (tmp_path / 'ladder.png').read_bytes()[:4] == b'\x89PNG'

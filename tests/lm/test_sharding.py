@@ -17,9 +17,20 @@ from lm.steps import common
 
 ROWS, LENGTH, VOCAB = 8, 16, 24
 QUICK = {'xla_backend_optimization_level': 0}  # seven programs to compile, each run twice
-FIELDS = {'vocab_size': VOCAB, 'num_layers': 2, 'embed_dim': 16, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 4,
-          'mlp_dim': 24, 'max_len': LENGTH, 'attention_bias': 'all', 'qk_norm': 'head', 'tie_embeddings': False,
-          'init_std': 0.3}
+FIELDS = {
+  'vocab_size': VOCAB,
+  'num_layers': 2,
+  'embed_dim': 16,
+  'num_heads': 4,
+  'num_kv_heads': 2,
+  'head_dim': 4,
+  'mlp_dim': 24,
+  'max_len': LENGTH,
+  'attention_bias': 'all',
+  'qk_norm': 'head',
+  'tie_embeddings': False,
+  'init_std': 0.3,
+}
 
 
 def mesh_of(devices=None, **axes):
@@ -34,17 +45,28 @@ def batch(stage):
   rng = np.random.default_rng(0)
   tokens = rng.integers(VOCAB, size=(1, ROWS, LENGTH + 1), dtype=np.int32)
   shape = 1, ROWS, LENGTH
-  segments = np.broadcast_to(np.arange(LENGTH) // 6 + 1, shape).astype(np.int32)  # documents that cross every border
+  # documents that cross every border
+  segments = np.broadcast_to(np.arange(LENGTH) // 6 + 1, shape).astype(np.int32)
   positions = np.broadcast_to(np.arange(LENGTH) % 6, shape).astype(np.int32)
-  floats = {name: rng.normal(size=shape).astype(np.float32) for name in ('advantages', 'old_log_probs', 'reference_log_probs')}
-  return {'inputs': tokens[..., :-1], 'targets': tokens[..., 1:], 'positions': positions, 'segment_ids': segments,
-          'weights': rng.choice([0, 1], size=shape).astype(np.float32),
-          **{name: x if name == 'advantages' else -3 + 0.1 * x for name, x in floats.items()}}
+  floats = {
+    name: rng.normal(size=shape).astype(np.float32)
+    for name in ('advantages', 'old_log_probs', 'reference_log_probs')
+  }
+  return {
+    'inputs': tokens[..., :-1],
+    'targets': tokens[..., 1:],
+    'positions': positions,
+    'segment_ids': segments,
+    'weights': rng.choice([0, 1], size=shape).astype(np.float32),
+    **{name: x if name == 'advantages' else -3 + 0.1 * x for name, x in floats.items()},
+  }
 
 
 @functools.cache
 def train(name, stage='pretrain', experts=0, attention='reference', **axes):
-  """State and metrics after two updates, as train.py makes them; the parameters start from the same NumPy arrays."""
+  """State and metrics after two updates, as train.py makes them; the parameters start from the same
+  NumPy arrays.
+  """
   mesh = mesh_of(jax.devices()[:1] if not axes else None, **axes)
   model_fields = {'num_experts': experts} if experts else {'mlp_blocks': 3 if axes else 1}
   config, settings = model_config(attention=attention, **model_fields), base.get_config()
@@ -52,56 +74,104 @@ def train(name, stage='pretrain', experts=0, attention='reference', **axes):
   settings.optim.update(name=name, schedule='constant', warmup=0, lr=0.01, eps=1e-3)
   settings.loss.vocab_blocks = 3 if axes else 0
   settings.rl.kl = 0.1
-  with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):  # optax raises b1 to the power of an integer
+  # optax raises b1 to the power of an integer
+  with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):
     prog = program.make(settings, config, mesh)
-    state = prog.start(jax.device_put(start(experts), jax.tree.map(lambda x: x.sharding, prog.state['params'])))
+    state = prog.start(
+      jax.device_put(start(experts), jax.tree.map(lambda x: x.sharding, prog.state['params']))
+    )
     data = {name: x for name, x in batch(stage).items() if name in prog.batch}
     step = prog.step.lower(state, sharding.put_batch(data, mesh), 1).compile(QUICK)
     for _ in range(2):
       state, metrics = step(state, sharding.put_batch(data, mesh), 1)
   # What comes out lies as what went in: nothing is compiled again.
-  jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s.sharding, x.ndim) or pytest.fail(f'{x.sharding} {s}'),
-               state, prog.state)
+  jax.tree.map(
+    lambda x, s: (
+      x.sharding.is_equivalent_to(s.sharding, x.ndim) or pytest.fail(f'{x.sharding} {s}')
+    ),
+    state,
+    prog.state,
+  )
   return state, metrics
 
 
 @functools.cache
 def start(experts):
   config = model_config(num_experts=experts)
-  return jax.tree.map(np.asarray, jax.jit(functools.partial(model.init_params, config))(jax.random.key(0)))
+  return jax.tree.map(
+    np.asarray, jax.jit(functools.partial(model.init_params, config))(jax.random.key(0))
+  )
 
 
 EIGHT = [{'fsdp': 8}, {'context': 8}, {'data': 4, 'tensor': 2}]
-SLOW = [{'data': 8}, {'dcn': 2, 'fsdp': 2, 'tensor': 2},
-        {'data': 2, 'fsdp': 2, 'tensor': 2}, {'fsdp': 4, 'context': 2}, {'fsdp': 2, 'context': 2, 'tensor': 2},
-        {'dcn': 2, 'data': 4}, {'data': 4, 'context': 2}]
+SLOW = [
+  {'data': 8},
+  {'dcn': 2, 'fsdp': 2, 'tensor': 2},
+  {'data': 2, 'fsdp': 2, 'tensor': 2},
+  {'fsdp': 4, 'context': 2},
+  {'fsdp': 2, 'context': 2, 'tensor': 2},
+  {'dcn': 2, 'data': 4},
+  {'data': 4, 'context': 2},
+]
 ROUTED = [{'fsdp': 2, 'expert': 4}]
-SLOW_ROUTED = [{'expert': 4, 'tensor': 2}, {'data': 8},
-               {'data': 2, 'expert': 2, 'context': 2}, {'fsdp': 2, 'expert': 2, 'tensor': 2},
-               {'context': 2, 'fsdp': 4}]
+SLOW_ROUTED = [
+  {'expert': 4, 'tensor': 2},
+  {'data': 8},
+  {'data': 2, 'expert': 2, 'context': 2},
+  {'fsdp': 2, 'expert': 2, 'tensor': 2},
+  {'context': 2, 'fsdp': 4},
+]
 
 
 def case(name, stage, experts, axes, slow):
-  words = name, stage, 'routed' if experts else 'dense', *(f'{axis}{size}' for axis, size in axes.items())
-  return pytest.param(name, stage, experts, axes, id=' '.join(words), marks=[pytest.mark.slow] if slow else [])
+  words = (
+    name,
+    stage,
+    'routed' if experts else 'dense',
+    *(f'{axis}{size}' for axis, size in axes.items()),
+  )
+  return pytest.param(
+    name, stage, experts, axes, id=' '.join(words), marks=[pytest.mark.slow] if slow else []
+  )
 
 
-@pytest.mark.parametrize('name, stage, experts, axes', [
-  *(case('adamw', 'pretrain', 0, axes, slow) for slow, many in ((False, EIGHT), (True, SLOW)) for axes in many),
-  *(case('adamw', 'pretrain', 4, axes, slow) for slow, many in ((False, ROUTED), (True, SLOW_ROUTED)) for axes in many),
-  case('adamw', 'pretrain', 0, {'fsdp': 2, 'context': 2, 'tensor': 2, 'attention': 'ring'}, True),
-  *(case('adamw', stage, 0, {'fsdp': 2, 'context': 2, 'tensor': 2}, True) for stage in ('sft', 'rl')),
-  *(case('adamw', stage, 4, {'fsdp': 2, 'expert': 2, 'tensor': 2}, True) for stage in ('sft', 'rl')),
-  case('muon', 'pretrain', 0, {'data': 2, 'fsdp': 2, 'tensor': 2}, True)])
+@pytest.mark.parametrize(
+  'name, stage, experts, axes',
+  [
+    *(
+      case('adamw', 'pretrain', 0, axes, slow)
+      for slow, many in ((False, EIGHT), (True, SLOW))
+      for axes in many
+    ),
+    *(
+      case('adamw', 'pretrain', 4, axes, slow)
+      for slow, many in ((False, ROUTED), (True, SLOW_ROUTED))
+      for axes in many
+    ),
+    case('adamw', 'pretrain', 0, {'fsdp': 2, 'context': 2, 'tensor': 2, 'attention': 'ring'}, True),
+    *(
+      case('adamw', stage, 0, {'fsdp': 2, 'context': 2, 'tensor': 2}, True)
+      for stage in ('sft', 'rl')
+    ),
+    *(
+      case('adamw', stage, 4, {'fsdp': 2, 'expert': 2, 'tensor': 2}, True)
+      for stage in ('sft', 'rl')
+    ),
+    case('muon', 'pretrain', 0, {'data': 2, 'fsdp': 2, 'tensor': 2}, True),
+  ],
+)
 def test_a_mesh_trains_as_one_device(name, stage, experts, axes):
   expected, one = train(name, stage, experts)
   state, metrics = train(name, stage, experts, **axes)
   for metric in ('train/loss', 'opt/grad_norm'):
     assert float(metrics[metric]) == pytest.approx(float(one[metric]), rel=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state['params'], expected['params'])
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state['params'], expected['params']
+  )
   ways = axes.get('fsdp', 1) * axes.get('tensor', 1)
   down, head = state['params']['layers']['mlp']['down']['kernel'], state['params']['head']
-  for x, split in ((down, ways * axes.get('expert', 1)), (head, ways)):  # it is spread, not only equal
+  # it is spread, not only equal
+  for x, split in ((down, ways * axes.get('expert', 1)), (head, ways)):
     assert x.addressable_shards[0].data.size == x.size // split
   moments = [x for x in jax.tree.leaves(state['opt_state']) if x.shape == down.shape]
   assert len(moments) == (2 if name == 'adamw' else 1)
@@ -115,28 +185,63 @@ def test_moments_lie_as_their_parameter_and_counters_everywhere():
   tx, _ = optim.make(base.get_config().optim, 1000, axes)
   with jax.numpy_dtype_promotion('standard'):
     state = sharding.abstract_state(functools.partial(common.init_state, tx=tx), shapes, mesh)
-  adam = next(s for s in jax.tree.leaves(state['opt_state'], is_leaf=lambda x: hasattr(x, 'mu')) if hasattr(s, 'mu'))
+  adam = next(
+    s
+    for s in jax.tree.leaves(state['opt_state'], is_leaf=lambda x: hasattr(x, 'mu'))
+    if hasattr(s, 'mu')
+  )
   for moments in (adam.mu, adam.nu):
     assert jax.tree.map(lambda x: x.sharding, moments) == jax.tree.map(lambda x: x.sharding, shapes)
   assert adam.count.sharding.spec == state['step'].sharding.spec == PartitionSpec()
-  # Written by hand: embed over fsdp; heads, feed-forward and vocabulary over tensor; layers and head_dim whole.
-  by_hand = {'q': (None, 'fsdp', 'tensor', None), 'k': (None, 'fsdp', 'tensor', None), 'o': (None, 'tensor', None, 'fsdp')}
+  # Written by hand: embed over fsdp; heads, feed-forward and vocabulary over tensor; layers and
+  # head_dim whole.
+  by_hand = {
+    'q': (None, 'fsdp', 'tensor', None),
+    'k': (None, 'fsdp', 'tensor', None),
+    'o': (None, 'tensor', None, 'fsdp'),
+  }
   for name, axes in by_hand.items():
-    assert state['params']['layers']['attention'][name]['kernel'].sharding.spec == PartitionSpec(*axes)
-  assert state['params']['layers']['mlp']['down']['kernel'].sharding.spec == PartitionSpec(None, 'tensor', 'fsdp')
+    assert state['params']['layers']['attention'][name]['kernel'].sharding.spec == PartitionSpec(
+      *axes
+    )
+  assert state['params']['layers']['mlp']['down']['kernel'].sharding.spec == PartitionSpec(
+    None, 'tensor', 'fsdp'
+  )
   assert state['params']['embedding'].sharding.spec == PartitionSpec('tensor', 'fsdp')
 
 
-@pytest.mark.parametrize('fields, mesh, message', [
-  ({'num_kv_heads': 1}, {'data': 4, 'tensor': 2},
-   "parameter layers/attention/k/bias: axis 'kv_heads' has size 1, which config.mesh.tensor = 2 does not divide"),
-  ({'embed_dim': 12}, {'fsdp': 8}, "axis 'embed' has size 12, which config.mesh.fsdp = 8 does not divide"),
-  ({'position': 'learned', 'max_len': 256}, {'data': 4, 'tensor': 2},
-   "would be whole on every device: its axes ('positions', 'embed') are split by none of config.mesh {'tensor': 2}"),
-  ({'num_experts': 4}, {'expert': 8}, "axis 'expert' has size 4, which config.mesh.expert = 8 does not divide"),
-  ({'vocab_size': 25}, {'data': 4, 'tensor': 2},
-   "parameter embedding: axis 'vocab' has size 25, which config.mesh.tensor = 2 does not divide"),
-])
+@pytest.mark.parametrize(
+  'fields, mesh, message',
+  [
+    (
+      {'num_kv_heads': 1},
+      {'data': 4, 'tensor': 2},
+      "parameter layers/attention/k/bias: axis 'kv_heads' has size 1, which config.mesh.tensor = 2 "
+      'does not divide',
+    ),
+    (
+      {'embed_dim': 12},
+      {'fsdp': 8},
+      "axis 'embed' has size 12, which config.mesh.fsdp = 8 does not divide",
+    ),
+    (
+      {'position': 'learned', 'max_len': 256},
+      {'data': 4, 'tensor': 2},
+      "would be whole on every device: its axes ('positions', 'embed') are split by none of "
+      "config.mesh {'tensor': 2}",
+    ),
+    (
+      {'num_experts': 4},
+      {'expert': 8},
+      "axis 'expert' has size 4, which config.mesh.expert = 8 does not divide",
+    ),
+    (
+      {'vocab_size': 25},
+      {'data': 4, 'tensor': 2},
+      "parameter embedding: axis 'vocab' has size 25, which config.mesh.tensor = 2 does not divide",
+    ),
+  ],
+)
 def test_an_axis_that_does_not_divide_is_named(fields, mesh, message):
   with pytest.raises(UserError) as error:
     abstract_params(model_config(**fields), mesh_of(**mesh))
@@ -149,9 +254,15 @@ def test_the_rest_of_the_devices():
   assert dict(mesh_of(fsdp=-1).shape) == ones | {'fsdp': 8}
 
 
-@pytest.mark.parametrize('sizes, message', [
-  ({'data': 3}, 'does not fit 8 devices'), ({'data': -1, 'tensor': 3}, 'does not fit 8 devices'),
-  ({'data': -1, 'fsdp': -1}, '-1 for one of them'), ({'fsdp': 0}, 'at least 1')])
+@pytest.mark.parametrize(
+  'sizes, message',
+  [
+    ({'data': 3}, 'does not fit 8 devices'),
+    ({'data': -1, 'tensor': 3}, 'does not fit 8 devices'),
+    ({'data': -1, 'fsdp': -1}, '-1 for one of them'),
+    ({'fsdp': 0}, 'at least 1'),
+  ],
+)
 def test_a_mesh_that_does_not_fit_is_refused(sizes, message):
   with pytest.raises(UserError, match=message):
     mesh_of(**sizes)
@@ -168,11 +279,16 @@ def test_batches_are_split_by_rows():
   x = np.arange(2 * 8 * 3).reshape(2, 8, 3)
   put = sharding.put_batch({'x': x, 'row': np.arange(8)}, mesh_of(data=2, fsdp=2, tensor=2))
   np.testing.assert_array_equal(put['x'], x)
-  assert put['x'].addressable_shards[0].data.shape == (2, 2, 3) and put['row'].addressable_shards[0].data.shape == (2,)
+  assert put['x'].addressable_shards[0].data.shape == (2, 2, 3) and put['row'].addressable_shards[
+    0
+  ].data.shape == (2,)
 
 
 def test_every_axis_of_every_parameter_has_a_rule():
-  for fields in ({}, {'position': 'learned', 'norm': 'layernorm', 'activation': 'gelu', 'mlp_bias': True}):
+  for fields in (
+    {},
+    {'position': 'learned', 'norm': 'layernorm', 'activation': 'gelu', 'mlp_bias': True},
+  ):
     config = model_config(**fields)
     boxed = jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
     names = jax.tree.leaves(sharding.axis_names(boxed), is_leaf=lambda x: isinstance(x, tuple))
@@ -180,9 +296,12 @@ def test_every_axis_of_every_parameter_has_a_rule():
     for axes, x in zip(names, shapes, strict=True):
       assert len(axes) == x.ndim and set(axes) <= set(sharding.RULES)
 
+
 @functools.cache
 def reading(experts, rows=3, length=7):
-  """A compiled reader of whole rows, and of rows of unequal length into a cache; what it reads; the results on one device."""
+  """A compiled reader of whole rows, and of rows of unequal length into a cache; what it reads; the
+  results on one device.
+  """
   config = model_config(num_experts=experts)
   tokens = np.random.default_rng(0).integers(config.vocab_size, size=(rows, length), dtype=np.int32)
 
@@ -190,15 +309,24 @@ def reading(experts, rows=3, length=7):
   def read(params, tokens):
     whole, _ = model.Transformer(config).apply({'params': params}, tokens)
     empty, num_B = model.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
-    cached, cache = model.Transformer(config).apply({'params': params}, tokens, cache=empty, num_tokens_B=num_B)
+    cached, cache = model.Transformer(config).apply(
+      {'params': params}, tokens, cache=empty, num_tokens_B=num_B
+    )
     return whole, cached, cache.k_LBSKH
 
   return read, tokens, jax.device_get(read(start(experts), tokens))
 
 
-@pytest.mark.parametrize('experts, axes', [
-  (4, {'data': 8}), (4, {'fsdp': 2, 'expert': 4}), (4, {'expert': 2, 'context': 2, 'tensor': 2}),
-  (0, {'fsdp': 2, 'context': 2, 'tensor': 2})], ids=str)
+@pytest.mark.parametrize(
+  'experts, axes',
+  [
+    (4, {'data': 8}),
+    (4, {'fsdp': 2, 'expert': 4}),
+    (4, {'expert': 2, 'context': 2, 'tensor': 2}),
+    (0, {'fsdp': 2, 'context': 2, 'tensor': 2}),
+  ],
+  ids=str,
+)
 def test_rows_that_a_mesh_does_not_divide_are_read_as_by_one_device(experts, axes):
   read, tokens, expected = reading(experts)
   mesh = mesh_of(**axes)

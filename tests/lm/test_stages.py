@@ -1,4 +1,6 @@
-"""Stages: run, skipped, resumed, killed, measured. The stages are functions of a script that is written here."""
+"""Stages: run, skipped, resumed, killed, measured. The stages are functions of a script that is
+written here.
+"""
 
 import contextlib
 import importlib
@@ -80,12 +82,16 @@ def script(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def started(script, workdir, seconds=600):
-  """The script as a process; yields it and the pids of its second stage and of the process that that one started."""
+  """The script as a process; yields it and the pids of its second stage and of the process that
+  that one started.
+  """
   command = [sys.executable, script.__file__, workdir, str(seconds)]
   environment = os.environ | {'PYTHONPATH': str(ROOT)}
   pids = workdir / 'pids'
   pids.unlink(missing_ok=True)
-  with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+  with subprocess.Popen(
+    command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  ) as process:
     try:
       wait_for(lambda: pids.exists() and pids.read_text().endswith('\n'))
       yield process, [int(x) for x in pids.read_text().split()]
@@ -113,7 +119,10 @@ def record(workdir, name):
 
 def test_runs_in_order_then_skips_what_is_complete(script, tmp_path, capfd):
   log = tmp_path / 'log'
-  recipe = [Stage('a', script.note, (log, 'a'), 'fa', ('log',)), Stage('b', script.note, (log, 'b'), 'fb')]
+  recipe = [
+    Stage('a', script.note, (log, 'a'), 'fa', ('log',)),
+    Stage('b', script.note, (log, 'b'), 'fb'),
+  ]
   stages.run_stages(tmp_path, recipe)
   assert log.read_text() == 'a\nb\n'
   assert '[1/2] a: starting ...\n' in capfd.readouterr().out
@@ -134,18 +143,23 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
   def run(fingerprint, lr):
     settings = {'optim': {'lr': lr, 'betas': (0.9, 0.95)}}
     first = Stage('a', script.note, (log, 'a'), 'fa', ('absent',))
-    stages.run_stages(tmp_path, [first, Stage('b', script.note, (log, 'b'), fingerprint, settings=settings)])
+    stages.run_stages(
+      tmp_path, [first, Stage('b', script.note, (log, 'b'), fingerprint, settings=settings)]
+    )
 
   run('f1', 0.1)
   before = log.read_text()
-  with pytest.raises(UserError, match=r"stage 'b' in .*\(optim.lr was 0.1, now it is 0.2\); give another --workdir"):
+  with pytest.raises(
+    UserError, match=r"stage 'b' in .*\(optim.lr was 0.1, now it is 0.2\); give another --workdir"
+  ):
     run('f2', 0.2)
   assert log.read_text() == before
   run('f1', 0.1)  # as it was: goes on
 
 
 @pytest.mark.parametrize(
-  ('kind', 'message'), [('user', '^no port is free$'), ('disk', r"^\[Errno 28\] no port is free: '/some/dir'$")]
+  ('kind', 'message'),
+  [('user', '^no port is free$'), ('disk', r"^\[Errno 28\] no port is free: '/some/dir'$")],
 )
 def test_an_error_for_the_user_arrives_as_one_line(script, tmp_path, capfd, kind, message):
   with pytest.raises(UserError, match=message):
@@ -156,7 +170,10 @@ def test_an_error_for_the_user_arrives_as_one_line(script, tmp_path, capfd, kind
 
 def test_a_fault_of_ours_prints_its_traceback_and_names_the_stage(script, tmp_path, capfd):
   with pytest.raises(UserError, match="stage 'a' failed with exit status 1"):
-    stages.run_stages(tmp_path, [Stage('a', script.fail, ('bug', 'oh'), 'f'), Stage('b', script.note, (tmp_path, 'b'))])
+    stages.run_stages(
+      tmp_path,
+      [Stage('a', script.fail, ('bug', 'oh'), 'f'), Stage('b', script.note, (tmp_path, 'b'))],
+    )
   assert 'TypeError: oh' in capfd.readouterr().err
   assert not (tmp_path / 'stages' / 'b.json').exists()
   with pytest.raises(UserError, match=r"stage 'c' was killed by SIGKILL \(out of memory\?\)"):
@@ -164,7 +181,9 @@ def test_a_fault_of_ours_prints_its_traceback_and_names_the_stage(script, tmp_pa
 
 
 def test_peak_memory_is_that_of_the_whole_family(script, tmp_path):
-  stages.run_stages(tmp_path, [Stage('small', script.hold, (0, 0.1)), Stage('big', script.hold, (400, 1.5))])
+  stages.run_stages(
+    tmp_path, [Stage('small', script.hold, (0, 0.1)), Stage('big', script.hold, (400, 1.5))]
+  )
   small, big = (record(tmp_path, name)['peak_rss_bytes'] for name in ('small', 'big'))
   assert 5e6 < small < 150e6
   assert 400 * 2**20 < big < 550 * 2**20
@@ -189,7 +208,10 @@ def test_kill_of_the_parent_ends_all_and_the_next_run_goes_on(script, tmp_path):
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0 and '[2/2] second: going on ...' in out
   assert (tmp_path / 'log').read_text() == 'first\n'
-  assert record(tmp_path, 'second')['complete'] and record(tmp_path, 'second')['seconds'] > spent['seconds'] > 1
+  assert (
+    record(tmp_path, 'second')['complete']
+    and record(tmp_path, 'second')['seconds'] > spent['seconds'] > 1
+  )
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -25,8 +25,13 @@ def make_batch(rows=4, length=8):
   weights[0] = 0.0
   weights[0, 3] = 1.0  # one target in one row, many in the others
   positions = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
-  return {'inputs': tokens[:, :-1], 'targets': tokens[:, 1:], 'weights': weights, 'positions': positions,
-          'segment_ids': np.ones((rows, length), np.int32)}
+  return {
+    'inputs': tokens[:, :-1],
+    'targets': tokens[:, 1:],
+    'weights': weights,
+    'positions': positions,
+    'segment_ids': np.ones((rows, length), np.int32),
+  }
 
 
 def parts(batch, count):
@@ -41,7 +46,9 @@ def plain_log_probs(config, params, batch, temperature=1.0):
 
 
 def close(got, expected, tolerance=1e-5):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=tolerance), got, expected)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=tolerance), got, expected
+  )
 
 
 def jitted(loss_fn, tx=None):
@@ -53,7 +60,9 @@ def test_microbatches_add_up_to_the_mean_over_all_weights_of_the_batch(tiny):
   batch, tx = make_batch(), optax.sgd(0.5)
 
   def mean(params):
-    return -(batch['weights'] * plain_log_probs(config, params, batch)).sum() / batch['weights'].sum()
+    return (
+      -(batch['weights'] * plain_log_probs(config, params, batch)).sum() / batch['weights'].sum()
+    )
 
   value, grads = jax.jit(jax.value_and_grad(mean))(params)
   expected = jax.tree.map(lambda p, g: p - 0.5 * g, params, grads)
@@ -90,24 +99,33 @@ def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out
 
   def balance_of(balance_weight, parts):
     loss_fn = pretrain.make_loss(config, ConfigDict(CHUNK.to_dict() | {'balance': balance_weight}))
-    return jax.jit(lambda params, parts: common.accumulate(loss_fn, params, parts, len(parts['inputs'])))(params, parts)
+    return jax.jit(
+      lambda params, parts: common.accumulate(loss_fn, params, parts, len(parts['inputs']))
+    )(params, parts)
 
   grads, total, weight, sums = balance_of(0.5, parts(batch, 1))
-  assert total == pytest.approx(float(balance_of(0.0, parts(batch, 1))[1] + 0.5 * sums['train/expert_balance'][0]), rel=1e-5)
+  assert total == pytest.approx(
+    float(balance_of(0.0, parts(batch, 1))[1] + 0.5 * sums['train/expert_balance'][0]), rel=1e-5
+  )
   assert 1 < sums['train/expert_balance'][0] / weight < 2  # 1: evenly; E / A = 2: always the same
   close(balance_of(0.5, parts(batch, 4)), (grads, total, weight, sums))
   batch['inputs'][1, 5:] += 1  # what stands in the padding
   other = balance_of(0.5, parts(batch, 1))
-  assert other[3]['train/expert_balance'][0] == pytest.approx(float(sums['train/expert_balance'][0]), rel=1e-6)
+  assert other[3]['train/expert_balance'][0] == pytest.approx(
+    float(sums['train/expert_balance'][0]), rel=1e-6
+  )
   plain = balance_of(0.0, parts(batch, 1))[0]['layers']['mlp']['router']['kernel']
-  assert np.abs(other[0]['layers']['mlp']['router']['kernel'] - plain).max() > 1e-3  # its gradient comes through the scan
+  # its gradient comes through the scan
+  assert np.abs(other[0]['layers']['mlp']['router']['kernel'] - plain).max() > 1e-3
 
 
 @pytest.mark.parametrize('vocab_blocks', [0, 3])
 @pytest.mark.parametrize('stage', [pretrain, sft])
 def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
   config, params = tiny(num_experts=4, experts_per_token=2, tie_embeddings=False)
-  settings = ConfigDict(CHUNK.to_dict() | {'z_loss': 0.1, 'balance': 0.5, 'vocab_blocks': vocab_blocks})
+  settings = ConfigDict(
+    CHUNK.to_dict() | {'z_loss': 0.1, 'balance': 0.5, 'vocab_blocks': vocab_blocks}
+  )
   loss_fn, batch, tx = stage.make_loss(config, settings), make_batch(), optax.sgd(0.5)
   weight = batch['weights'].sum()
   nats = -(batch['weights'] * plain_log_probs(config, params, batch)).sum()
@@ -115,23 +133,36 @@ def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
   log_z = np.log(np.exp(np.asarray(hidden, np.float64) @ params['head'].T).sum(-1))
   _, seen = jitted(loss_fn, tx)(common.init_state(params, tx), parts(batch, 2), 2)
   assert seen['train/loss'] == pytest.approx(float(nats / weight), rel=1e-5)
-  assert seen['train/z_loss'] == pytest.approx((batch['weights'] * log_z**2).sum() / weight, rel=1e-5)
+  assert seen['train/z_loss'] == pytest.approx(
+    (batch['weights'] * log_z**2).sum() / weight, rel=1e-5
+  )
   assert seen['train/expert_balance'] > 1
   expected = seen['train/loss'] + 0.1 * seen['train/z_loss'] + 0.5 * seen['train/expert_balance']
   assert seen['train/total'] == pytest.approx(float(expected), rel=1e-5)
-  assert perplexity.make_evaluate(loss_fn)(params, [batch]) == pytest.approx((float(nats), weight), rel=1e-5)
+  assert perplexity.make_evaluate(loss_fn)(params, [batch]) == pytest.approx(
+    (float(nats), weight), rel=1e-5
+  )
 
 
 def test_each_metric_has_a_weight_of_its_own():
   def loss_fn(params, batch):
     count = batch['x'].size
-    return params.sum() * 0, jnp.float32(8), {'train/loss': (batch['x'].sum(), jnp.float32(count)),
-                                               'other': (batch['x'].sum(), batch['x'][0, 0]), 'none': (jnp.float32(0),) * 2}
+    return (
+      params.sum() * 0,
+      jnp.float32(8),
+      {
+        'train/loss': (batch['x'].sum(), jnp.float32(count)),
+        'other': (batch['x'].sum(), batch['x'][0, 0]),
+        'none': (jnp.float32(0),) * 2,
+      },
+    )
 
   tx = optax.sgd(0.5)
   batch = {'x': jnp.arange(1.0, 13.0).reshape(2, 2, 3)}
   _, seen = jitted(loss_fn, tx)(common.init_state(jnp.zeros(1), tx), batch, 2)
-  assert seen['train/loss'] == pytest.approx(78 / 12) and seen['other'] == pytest.approx(78 / (1 + 7))
+  assert seen['train/loss'] == pytest.approx(78 / 12) and seen['other'] == pytest.approx(
+    78 / (1 + 7)
+  )
   assert seen['none'] == 0 and seen['train/weight'] == 16
 
 
@@ -147,19 +178,24 @@ def test_such_a_step_moves_nothing(tiny, what):
   assert bool(metrics['train/finite']) == (what == 'no weight') and after['step'] == 2
   for name in ('params', 'opt_state'):
     jax.tree.map(np.testing.assert_array_equal, after[name], state[name])
-  assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state['params'], params)), strict=True))
+  assert any(
+    (a != b).any() for a, b in zip(*map(jax.tree.leaves, (state['params'], params)), strict=True)
+  )
 
 
 def changed(params, path, change):
   """Params with change(array) at a path."""
   name, *rest = path.split('/')
-  return params | {name: changed(params[name], '/'.join(rest), change) if rest else change(np.array(params[name]))}
+  return params | {
+    name: changed(params[name], '/'.join(rest), change) if rest else change(np.array(params[name]))
+  }
 
 
 def at(layer, value):
   def change(x):
     x[layer].flat[0] = value
     return x
+
   return change
 
 
@@ -171,28 +207,41 @@ def test_diagnosis_names_the_place(tiny):
     return diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1)
 
   assert where(params).startswith('nothing')
-  assert where(changed(params, 'layers/mlp/down/kernel', at(1, np.inf))) == 'parameter layers/mlp/down/kernel, layer 1'
+  assert (
+    where(changed(params, 'layers/mlp/down/kernel', at(1, np.inf)))
+    == 'parameter layers/mlp/down/kernel, layer 1'
+  )
   assert where(changed(params, 'final_norm/scale', at(..., np.nan))) == 'parameter final_norm/scale'
   for layer in (0, 1):  # finite parameters whose products are not
-    huge = changed(params, 'layers/mlp/down/kernel', lambda x, i=layer: x * np.where(np.arange(2) == i, 1e38, 1)
-                   .astype(np.float32)[:, None, None])
+    huge = changed(
+      params,
+      'layers/mlp/down/kernel',
+      lambda x, i=layer: x * np.where(np.arange(2) == i, 1e38, 1).astype(np.float32)[:, None, None],
+    )
     huge = changed(huge, 'layers/mlp/up/kernel', lambda x: x * 100)
     assert where(huge) == f'output of layer {layer}, in microbatch 0'
-  assert where(params, batch=batch | {'weights': batch['weights'] * np.nan}) == 'the loss, after finite layers, in microbatch 0'
+  assert (
+    where(params, batch=batch | {'weights': batch['weights'] * np.nan})
+    == 'the loss, after finite layers, in microbatch 0'
+  )
 
 
 def test_diagnosis_looks_at_each_microbatch_that_was_used(tiny):
   config, params = tiny()
   batch, loss_fn = parts(make_batch(), 4), pretrain.make_loss(config, CHUNK)
   batch['weights'] = batch['weights'] * np.float32([1, 1, np.nan, 1])[:, None, None]
-  assert diagnose.first_non_finite(config, loss_fn, params, batch, 4) == 'the loss, after finite layers, in microbatch 2'
+  assert (
+    diagnose.first_non_finite(config, loss_fn, params, batch, 4)
+    == 'the loss, after finite layers, in microbatch 2'
+  )
   assert diagnose.first_non_finite(config, loss_fn, params, batch, 2).startswith('nothing')
 
 
 def test_diagnosis_reads_the_positions_of_the_batch(tiny):
   config, params = tiny(position='learned', norm='layernorm', max_len=8)
   batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
-  huge = changed(changed(params, 'position_table', at(7, 3e38)), 'embedding', at(0, 3e38))  # only their sum is not finite
+  # only their sum is not finite
+  huge = changed(changed(params, 'position_table', at(7, 3e38)), 'embedding', at(0, 3e38))
   batch['inputs'] = np.maximum(batch['inputs'], 1)
   batch['inputs'][:, 3], batch['positions'][:, 3:] = 0, 7
   place = diagnose.first_non_finite(config, loss_fn, huge, parts(batch, 1), 1)
@@ -200,13 +249,19 @@ def test_diagnosis_reads_the_positions_of_the_batch(tiny):
 
 
 def test_diagnosis_reads_the_documents_of_the_batch(tiny):
-  """Where each token is a document of its own no two values are added, whose sum would not be finite."""
+  """Where each token is a document of its own no two values are added, whose sum would not be
+  finite.
+  """
   config, params = tiny(attention_bias='all')
   batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
   for name, change in (('q/kernel', 0), ('q/bias', 0), ('o/kernel', 1e-30)):
-    params = changed(params, f'layers/attention/{name}', lambda x, change=change: x * np.float32(change))
+    params = changed(
+      params, f'layers/attention/{name}', lambda x, change=change: x * np.float32(change)
+    )
   params = changed(params, 'layers/attention/v/bias', lambda x: np.full_like(x, 2e38))
-  assert diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1).startswith('output of layer 0')
+  assert diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1).startswith(
+    'output of layer 0'
+  )
   batch['segment_ids'] += np.arange(8, dtype=np.int32)
   assert 'output' not in diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1)
 
@@ -215,14 +270,25 @@ def test_diagnosis_of_sampled_answers(tiny):
   config, params, settings, batch, _, _ = rl_case(tiny)
   batch, loss_fn = parts(batch, 2), rl.make_loss(config, CHUNK, settings)
   batch['advantages'] = batch['advantages'] * np.float32([1, np.inf])[:, None, None]
-  assert diagnose.first_non_finite(config, loss_fn, params, batch, 2) == 'the loss, after finite layers, in microbatch 1'
+  assert (
+    diagnose.first_non_finite(config, loss_fn, params, batch, 2)
+    == 'the loss, after finite layers, in microbatch 1'
+  )
 
 
 def test_diagnosis_follows_the_backward_pass_from_its_end(tiny):
   config, params = tiny()
 
-  def loss_fn(params, _):  # d sqrt(0 x) / dx is inf * 0: of both layers, and of the embedding that they got it from
-    return sum(jnp.sqrt(0 * x).sum() for x in (params['layers']['mlp']['down']['kernel'], params['embedding'])), 1.0, {}
+  # d sqrt(0 x) / dx is inf * 0: of both layers, and of the embedding that they got it from
+  def loss_fn(params, _):
+    return (
+      sum(
+        jnp.sqrt(0 * x).sum()
+        for x in (params['layers']['mlp']['down']['kernel'], params['embedding'])
+      ),
+      1.0,
+      {},
+    )
 
   place = diagnose.first_non_finite(config, loss_fn, params, parts(make_batch(), 2), 2)
   assert place == 'gradient of layers/mlp/down/kernel, layer 1, in microbatch 0'
@@ -234,12 +300,17 @@ def rl_case(tiny):
   settings.update(temperature=0.7, kl=0.3, clip_low=0.1, clip_high=0.3)
   batch = make_batch()
   log_p = np.asarray(plain_log_probs(config, params, batch, 0.7))
-  off = np.resize(np.float32([-0.6, -0.05, 0.15, 0.5, 0.0]), log_p.shape)  # ratios on both sides of both bounds
+  # ratios on both sides of both bounds
+  off = np.resize(np.float32([-0.6, -0.05, 0.15, 0.5, 0.0]), log_p.shape)
   sign = np.float32([[1], [-1], [2], [-0.5]])
-  batch |= {'old_log_probs': log_p - off, 'reference_log_probs': log_p - off[::-1] / 2,
-            'advantages': np.broadcast_to(sign, log_p.shape)}
+  batch |= {
+    'old_log_probs': log_p - off,
+    'reference_log_probs': log_p - off[::-1] / 2,
+    'advantages': np.broadcast_to(sign, log_p.shape),
+  }
   for name in ('old_log_probs', 'reference_log_probs'):
-    batch[name] = np.where(batch['weights'] > 0, batch[name], 1e30).astype(np.float32)  # where none sampled: anything
+    # where none sampled: anything
+    batch[name] = np.where(batch['weights'] > 0, batch[name], 1e30).astype(np.float32)
   return config, params, settings, batch, log_p, off
 
 
@@ -247,25 +318,32 @@ def test_policy_loss_and_its_gradient(tiny):
   config, params, settings, batch, log_p, off = rl_case(tiny)
   mask, advantage = batch['weights'], batch['advantages']
   ratio = np.exp(off)
-  inside = np.where(advantage > 0, ratio < 1.3, ratio > 0.9)  # PPO stops a ratio that has gone far enough its way
+  # PPO stops a ratio that has gone far enough its way
+  inside = np.where(advantage > 0, ratio < 1.3, ratio > 0.9)
   gain = np.where(inside, ratio * advantage, np.where(advantage > 0, 1.3, 0.9) * advantage)
   away = off[::-1] / 2
   value = -(mask * gain).sum() + 0.3 * 0.5 * (mask * away**2).sum()
-  slope = mask * (-1.0 * inside * ratio * advantage + 0.3 * away)  # of the loss on each log-probability
+  # of the loss on each log-probability
+  slope = mask * (-1.0 * inside * ratio * advantage + 0.3 * away)
   _, pull = jax.vjp(lambda params: plain_log_probs(config, params, batch, 0.7), params)
   loss_fn = rl.make_loss(config, CHUNK, settings)
-  (got, (weight, metrics)), grads = jax.jit(jax.value_and_grad(
-    lambda params: (lambda total, *rest: (total, rest))(*loss_fn(params, batch)), has_aux=True))(params)
+  (got, (weight, metrics)), grads = jax.jit(
+    jax.value_and_grad(
+      lambda params: (lambda total, *rest: (total, rest))(*loss_fn(params, batch)), has_aux=True
+    )
+  )(params)
   assert got == pytest.approx(value, rel=1e-4) and weight == mask.sum()
   close(grads, pull(slope.astype(np.float32))[0], tolerance=1e-4)
   assert all(own == weight for _, own in metrics.values())
-  assert metrics['train/loss'][0] == pytest.approx(-(mask * gain).sum(), rel=1e-4)  # the pull to the reference apart
+  # the pull to the reference apart
+  assert metrics['train/loss'][0] == pytest.approx(-(mask * gain).sum(), rel=1e-4)
   assert metrics['rl/clip_share'][0] == (mask * ~inside).sum() > 0
   assert metrics['rl/sampler_gap'][0] == pytest.approx((mask * np.abs(off)).sum(), rel=1e-4)
   # KL(policy || reference) is the mean under the policy of r - 1 - log r, r = reference / policy.
   r = np.exp(log_p - away - log_p)
   assert metrics['rl/kl'][0] == pytest.approx((mask * (r - 1 - np.log(r))).sum(), rel=1e-3)
-  assert metrics['rl/kl'][0] != pytest.approx((mask * (1 / r - 1 + np.log(r))).sum(), rel=1e-2)  # nor the other way round
+  # nor the other way round
+  assert metrics['rl/kl'][0] != pytest.approx((mask * (1 / r - 1 + np.log(r))).sum(), rel=1e-2)
 
 
 def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
@@ -282,24 +360,36 @@ def on_policy(tiny, **fields):
   settings.temperature = 0.7
   prompts = [[1], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
   answers = sample.generate(
-    config, params, prompts, key=jax.random.key(0), sampling=sample.Sampling(0.7, banned_ids=(4, 5)), max_new_tokens=8,
-    stop_ids=[STOP], capacity=32)
+    config,
+    params,
+    prompts,
+    key=jax.random.key(0),
+    sampling=sample.Sampling(0.7, banned_ids=(4, 5)),
+    max_new_tokens=8,
+    stop_ids=[STOP],
+    capacity=32,
+  )
   return config, params, settings, prompts, answers
 
 
-@pytest.mark.parametrize('fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'attention_bias': 'all'}])
+@pytest.mark.parametrize(
+  'fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'attention_bias': 'all'}]
+)
 def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   config, params, settings, prompts, answers = on_policy(tiny, **fields)
   batch = rollout.layout(prompts, answers, np.ones(4))
   assert batch['weights'].sum() == sum(len(a.tokens) for a in answers) > 4
-  log_p, entropy = rl.make_score(config, CHUNK, 0.7, (4, 5))(params, batch['inputs'], batch['targets'])
+  log_p, entropy = rl.make_score(config, CHUNK, 0.7, (4, 5))(
+    params, batch['inputs'], batch['targets']
+  )
   drawn = batch['weights'] > 0
   np.testing.assert_allclose(log_p[drawn], batch['old_log_probs'][drawn], rtol=1e-4, atol=1e-4)
   _, weight, metrics = rl.make_loss(config, CHUNK, settings, (4, 5))(params, batch)
   assert metrics['rl/sampler_gap'][0] / weight < 1e-5 and metrics['rl/clip_share'][0] == 0
   assert metrics['rl/entropy'][0] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
   cold, _ = rl.make_score(config, CHUNK, 0.6, (4, 5))(params, batch['inputs'], batch['targets'])
-  assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05  # the temperature is part of the policy
+  # the temperature is part of the policy
+  assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05
 
 
 @pytest.mark.parametrize('advantage', [1.0, -1.0])
@@ -335,17 +425,29 @@ def test_rows_that_are_not_learned_from_change_nothing_and_nothing_recompiles(ti
 
 
 def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
-  """With the KL term, rows of such a group get the gradient of half the squared log-ratio, and the others also PPO's."""
+  """With the KL term, rows of such a group get the gradient of half the squared log-ratio, and the
+  others also PPO's.
+  """
   config, params, settings, prompts, answers = on_policy(tiny)
   settings.update(group_size=2, kl=0.5)
   rewards = iter([1.0, 0.0, 1.0, 1.0])
-  drawn = rollout.collect(lambda _: answers, prompts[:2], lambda *_: rollout.Grade(next(rewards), True), settings, 4, 8, 32)
+  drawn = rollout.collect(
+    lambda _: answers,
+    prompts[:2],
+    lambda *_: rollout.Grade(next(rewards), True),
+    settings,
+    4,
+    8,
+    32,
+  )
   batch = {name: x[0] for name, x in drawn.batch.items()}
   score = rl.make_score(config, CHUNK, 0.7, (4, 5))
   batch['old_log_probs'] = batch['weights'] * score(params, batch['inputs'], batch['targets'])[0]
   batch['reference_log_probs'] = batch['weights'] * (batch['old_log_probs'] - 0.3)
   loss_fn = rl.make_loss(config, CHUNK, settings, (4, 5))
-  got = jax.jit(jax.grad(lambda params: loss_fn(params, batch)[0] / loss_fn(params, batch)[1]))(params)
+  got = jax.jit(jax.grad(lambda params: loss_fn(params, batch)[0] / loss_fn(params, batch)[1]))(
+    params
+  )
   mask, sizes = batch['weights'], batch['weights'].sum(axis=1)
   slope = 0.5 * 0.3 * mask / sizes.sum()  # at ratio 1 nothing is clipped
   slope[:2] -= np.float32([[1], [-1]]) * mask[:2] / sizes[:2].sum()
@@ -361,25 +463,56 @@ def test_the_reference_is_scored_one_microbatch_at_a_time(tiny):
   stacked = [batch[name].reshape(8, 8, 16) for name in ('inputs', 'targets')]
   whole = jax.jit(score)
   np.testing.assert_allclose(
-    reference(params, *stacked).reshape(64, 16), whole(params, batch['inputs'], batch['targets'])[0], rtol=1e-5, atol=1e-5)
-  held = [f.lower(params, *arrays).compile().memory_analysis().temp_size_in_bytes
-          for f, arrays in ((reference, stacked), (whole, [batch['inputs'], batch['targets']]))]
+    reference(params, *stacked).reshape(64, 16),
+    whole(params, batch['inputs'], batch['targets'])[0],
+    rtol=1e-5,
+    atol=1e-5,
+  )
+  held = [
+    f.lower(params, *arrays).compile().memory_analysis().temp_size_in_bytes
+    for f, arrays in ((reference, stacked), (whole, [batch['inputs'], batch['targets']]))
+  ]
   assert held[0] < held[1] / 3
 
 
 def test_the_sampler_gap_is_the_one_before_the_first_update():
-  each = [{'rl/sampler_gap': 0.001, 'rl/entropy': 2.0, 'opt/lr': 0.1, 'train/bad': 1.0, 'train/finite': 0.0,
-           'train/bad_steps': 1.0},
-          {'rl/sampler_gap': 0.5, 'rl/entropy': 1.0, 'opt/lr': 0.2, 'train/bad': 0.0, 'train/finite': 1.0,
-           'train/bad_steps': 1.0}]
-  assert common.of_updates(each) == {'rl/sampler_gap': 0.001, 'rl/entropy': 1.5, 'opt/lr': 0.2, 'train/bad': 1.0,
-                                     'train/finite': 0.0, 'train/bad_steps': 1.0}
+  each = [
+    {
+      'rl/sampler_gap': 0.001,
+      'rl/entropy': 2.0,
+      'opt/lr': 0.1,
+      'train/bad': 1.0,
+      'train/finite': 0.0,
+      'train/bad_steps': 1.0,
+    },
+    {
+      'rl/sampler_gap': 0.5,
+      'rl/entropy': 1.0,
+      'opt/lr': 0.2,
+      'train/bad': 0.0,
+      'train/finite': 1.0,
+      'train/bad_steps': 1.0,
+    },
+  ]
+  assert common.of_updates(each) == {
+    'rl/sampler_gap': 0.001,
+    'rl/entropy': 1.5,
+    'opt/lr': 0.2,
+    'train/bad': 1.0,
+    'train/finite': 0.0,
+    'train/bad_steps': 1.0,
+  }
   assert common.of_updates(each[1:]) == each[1] and common.of_updates([]) == {}
 
 
-@pytest.mark.parametrize(('field', 'value'), [('vocab_blocks', 4), ('balance', 0.5), ('z_loss', 1e-4)])
+@pytest.mark.parametrize(
+  ('field', 'value'), [('vocab_blocks', 4), ('balance', 0.5), ('z_loss', 1e-4)]
+)
 def test_a_field_of_the_loss_that_rl_does_not_read_is_refused(field, value):
   defaults = base.get_config().loss
   rl.check(ConfigDict(defaults.to_dict() | {'chunk': 8}), defaults)
-  with pytest.raises(UserError, match=f'config.loss.{field} is {value}; stage rl does not use it: allowed: {defaults[field]}'):
+  with pytest.raises(
+    UserError,
+    match=f'config.loss.{field} is {value}; stage rl does not use it: allowed: {defaults[field]}',
+  ):
     rl.check(ConfigDict(defaults.to_dict() | {field: value}), defaults)

@@ -1,4 +1,6 @@
-"""Byte-level BPE beside tiktoken and `tokenizers`: cuts, large vocabularies, and what ranks cannot express."""
+"""Byte-level BPE beside tiktoken and `tokenizers`: cuts, large vocabularies, and what ranks cannot
+express.
+"""
 
 import base64
 import json
@@ -36,7 +38,9 @@ def test_published_patterns_cut_as_published(name):
     raw = piece.encode()
     for n in range(2, len(raw) + 1):
       ranks.setdefault(raw[:n], len(ranks))
-  reference = tiktoken.Encoding(name, pat_str=published_patterns()[name], mergeable_ranks=ranks, special_tokens={})
+  reference = tiktoken.Encoding(
+    name, pat_str=published_patterns()[name], mergeable_ranks=ranks, special_tokens={}
+  )
   mine = BPE(PATTERNS[name], ranks, ())
   hugging_face = tokenizers.Tokenizer.from_str(mine._json())
 
@@ -71,10 +75,14 @@ def test_large_vocabularies(tmp_path, name, size):
   path.write_bytes(b''.join(base64.b64encode(t) + b' %d\n' % i for t, i in tokens.items()))
   (tmp_path / 'specials.json').write_text(json.dumps(specials))
   tokenizer = ours.load(f'{path}:{name}:{tmp_path}/specials.json', [min(specials), '<|new|>'])
-  assert tokenizer.special_tokens == specials | {'<|new|>': size} and tokenizer.vocab_size == size + 1
+  assert (
+    tokenizer.special_tokens == specials | {'<|new|>': size} and tokenizer.vocab_size == size + 1
+  )
   tokenizer = ours.load(f'{path}:{name}:{tmp_path}/specials.json')
   assert tokenizer.special_tokens == specials and tokenizer.vocab_size == size
-  reference = tiktoken.Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=tokens, special_tokens=specials)
+  reference = tiktoken.Encoding(
+    name, pat_str=PATTERNS[name], mergeable_ranks=tokens, special_tokens=specials
+  )
   assert reference.n_vocab == size
   text = ''.join(map(chr, np.random.default_rng(0).integers(32, 0x500, 20000))) + ''.join(specials)
   ids = tokenizer.encode(text)
@@ -93,7 +101,8 @@ def test_large_vocabularies(tmp_path, name, size):
 
 
 def test_json_whose_merges_ranks_cannot_express(tmp_path):
-  # "abc" is made of a + bc, but a + b merges first: by ranks the text abc is one token, by the merge list two.
+  # "abc" is made of a + bc, but a + b merges first: by ranks the text abc is one token, by the
+  # merge list two.
   plain = json.loads(ours.load('bytes')._json())
   plain['pre_tokenizer']['use_regex'] = True
   plain['model']['ignore_merges'] = False

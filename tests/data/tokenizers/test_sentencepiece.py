@@ -29,10 +29,19 @@ def test_sentencepiece_ids_are_those_of_the_library(tmp_path, name):
   (tmp_path / 'x.model').write_bytes(model)
   reference = sentencepiece.SentencePieceProcessor(model_proto=model)
   tokenizer = ours.load(tmp_path / 'x.model', SPECIALS)
-  assert tokenizer.special_tokens == {'<s>': 1, '</s>': 2} | {n: len(reference) + i for i, n in enumerate(SPECIALS)}
+  assert tokenizer.special_tokens == {'<s>': 1, '</s>': 2} | {
+    n: len(reference) + i for i, n in enumerate(SPECIALS)
+  }
 
   @settings(max_examples=300, deadline=None)
-  @given(st.one_of(FORGING, st.lists(st.sampled_from(['<s>', '</s>', '<unk>', '<0x41>', ' ', '<b>', 'the\n\n'])).map(''.join)))
+  @given(
+    st.one_of(
+      FORGING,
+      st.lists(st.sampled_from(['<s>', '</s>', '<unk>', '<0x41>', ' ', '<b>', 'the\n\n'])).map(
+        ''.join
+      ),
+    )
+  )
   @example('\u2581a \u2581')
   @example('<turn>a\n\n<turn>')
   @example('')
@@ -44,7 +53,9 @@ def test_sentencepiece_ids_are_those_of_the_library(tmp_path, name):
     if name != 'default':
       assert tokenizer.decode(ids) == text.replace('\u2581', ' ')
       prefix = bool(text) and name != 'no prefix'
-      assert tokenizer.byte_lengths()[ids].sum() == prefix + len(text.replace('\u2581', ' ').encode())
+      assert tokenizer.byte_lengths()[ids].sum() == prefix + len(
+        text.replace('\u2581', ' ').encode()
+      )
 
   check()
   texts = [*corpus(1)[:10], '', 'a\ud800']
@@ -56,17 +67,31 @@ def test_sentencepiece_special_tokens(tmp_path):
   model = sentencepiece_model(user_defined_symbols=['<turn>', '<other>'], control_symbols=['<pad>'])
   path = tmp_path / 'x.model'
   path.write_bytes(model)
-  plain, turn = ours.load(path), sentencepiece.SentencePieceProcessor(model_proto=model).piece_to_id('<turn>')
+  plain, turn = (
+    ours.load(path),
+    sentencepiece.SentencePieceProcessor(model_proto=model).piece_to_id('<turn>'),
+  )
   assert turn in plain.encode('a<turn>') and '<turn>' not in plain.special_tokens
   tokenizer = ours.load(path, ['<turn>', '<pad>', '<|end|>'])
   assert tokenizer.special_tokens['<turn>'] == turn
   assert tokenizer.special_tokens['<|end|>'] == plain.vocab_size
-  assert turn not in tokenizer.encode('a<turn>') and tokenizer.decode(tokenizer.encode('a<turn>')) == 'a<turn>'
+  assert (
+    turn not in tokenizer.encode('a<turn>')
+    and tokenizer.decode(tokenizer.encode('a<turn>')) == 'a<turn>'
+  )
   assert tokenizer.encode('b<other>') == plain.encode('b<other>')
   assert tokenizer.fingerprint != plain.fingerprint
-  ids = [turn, *tokenizer.encode(' a'), tokenizer.special_tokens['<|end|>'], *tokenizer.encode('b c')]
+  ids = [
+    turn,
+    *tokenizer.encode(' a'),
+    tokenizer.special_tokens['<|end|>'],
+    *tokenizer.encode('b c'),
+  ]
   assert tokenizer.decode(ids) == '<turn> a<|end|>b c'
-  for special_tokens, message in (({'<new>': 5000}, "'<new>' cannot have id 5000"), (['e'], "'e' cannot have id")):
+  for special_tokens, message in (
+    ({'<new>': 5000}, "'<new>' cannot have id 5000"),
+    (['e'], "'e' cannot have id"),
+  ):
     with pytest.raises(UserError, match=rf'x\.model: special token {message}'):
       ours.load(path, special_tokens)
 
@@ -80,19 +105,28 @@ def test_sentencepiece_errors(tmp_path, monkeypatch):
   path.write_bytes(sentencepiece_model(treat_whitespace_as_suffix=True))
   with pytest.raises(UserError, match=r'x\.model: treat_whitespace_as_suffix .* not supported'):
     ours.load(path)
-  # A control symbol of one character is made from that character, which the library takes for a fault of its own.
+  # A control symbol of one character is made from that character, which the library takes for a
+  # fault of its own.
   path.write_bytes(sentencepiece_model(control_symbols=['\u2603']))
-  with pytest.raises(UserError, match=r'x\.model: tensorflow-text cannot run this model: .*not consumed'):
+  with pytest.raises(
+    UserError, match=r'x\.model: tensorflow-text cannot run this model: .*not consumed'
+  ):
     ours.load(path)
   monkeypatch.setitem(sys.modules, 'tensorflow_text', None)
-  with pytest.raises(UserError, match=r"x\.model: .* needs the package tensorflow_text: pip install 'deepdive-lm\[sentencep"):
+  with pytest.raises(
+    UserError,
+    match=r"x\.model: .* needs the package tensorflow_text: pip install 'deepdive-lm\[sentencep",
+  ):
     ours.load(path)
 
 
 @pytest.mark.slow
 def test_tensorflow_is_imported_for_sentencepiece_only(tmp_path):
   (tmp_path / 'x.model').write_bytes(sentencepiece_model())
-  code = 'import sys; from data import tokenizer; tokenizer.load({!r}).encode("a"); print("tensorflow" in sys.modules)'
+  code = (
+    'import sys; from data import tokenizer; tokenizer.load({!r}).encode("a"); '
+    'print("tensorflow" in sys.modules)'
+  )
   for spec, loaded in (('bytes', 'False'), (str(tmp_path / 'x.model'), 'True')):
     status, out, err = commands.run('-c', code.format(spec))
     assert (status, out.strip()) == (0, loaded), err

@@ -21,11 +21,17 @@ def test_show():
     '     261 Ġ t e x t -> Ġt e x t -> Ġt ex t -> Ġtex t -> Ġtext',
     '2 tokens, 8 bytes, 4.00 bytes per token',
   ]
-  assert "     195 b'\\xc3'" in show(ours.load('bytes'), 'aÃ') and "      97 'a'" in show(ours.load('bytes'), 'aÃ')
+  assert "     195 b'\\xc3'" in show(ours.load('bytes'), 'aÃ') and "      97 'a'" in show(
+    ours.load('bytes'), 'aÃ'
+  )
 
 
 def test_show_other_kinds(tmp_path):
-  lossy = {'byte_fallback': False, 'normalization_rule_name': 'nmt_nfkc', 'remove_extra_whitespaces': True}
+  lossy = {
+    'byte_fallback': False,
+    'normalization_rule_name': 'nmt_nfkc',
+    'remove_extra_whitespaces': True,
+  }
   (tmp_path / 'x.model').write_bytes(sentencepiece_model(**lossy))
   tokenizer = ours.load(tmp_path / 'x.model')
   assert "decodes to 'a b'" in show(tokenizer, 'a  b') and 'decodes' not in show(tokenizer, 'a b')

@@ -1,4 +1,6 @@
-"""Our words and rules beside datatrove's, decision by decision, on the same texts: what differs has a stated cause."""
+"""Our words and rules beside datatrove's, decision by decision, on the same texts: what differs has
+a stated cause.
+"""
 
 import functools
 import importlib
@@ -34,7 +36,11 @@ def texts():
   for name in MODULES.split():
     module = importlib.import_module(name)
     for thing in (module, *vars(module).values()):
-      text = inspect.getdoc(thing) if inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isfunction(thing) else ''
+      text = (
+        inspect.getdoc(thing)
+        if inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isfunction(thing)
+        else ''
+      )
       if text and len(text) >= 300:
         found[text] = None
   assert len(found) > 300
@@ -42,7 +48,9 @@ def texts():
 
 
 def differences(texts, theirs, ours):
-  """(text, their reason or None, our verdict or None) where one drops what the other keeps; both must do each often."""
+  """(text, their reason or None, our verdict or None) where one drops what the other keeps; both
+  must do each often.
+  """
   found, dropped = [], 0
   for text in texts:
     verdict, answer = rules.judge(ours(text)), theirs.filter(Document(text, ''))
@@ -54,10 +62,13 @@ def differences(texts, theirs, ours):
 
 
 def test_words_are_the_same(texts):
-  odd = ["I can't, won't; it's e.g. 3km/h (U.S.)... “Dr. O'Neil's” a-b—c x=y 10-20 http://a.b/c?d=e.", 'cannot 東京\u3000了']
+  odd = [
+    "I can't, won't; it's e.g. 3km/h (U.S.)... “Dr. O'Neil's” a-b—c x=y 10-20 http://a.b/c?d=e.",
+    'cannot 東京\u3000了',
+  ]
   for text in (*texts[:200], *odd, *odd):
     assert words.split(text, 'spacy') == split_into_words(text)
-  assert words.split('I can\'t,\n really.', 'whitespace') == ['I', "can't,", 'really.']
+  assert words.split("I can't,\n really.", 'whitespace') == ['I', "can't,", 'really.']
   with pytest.raises(UserError, match=r"words 'space'.*whitespace"):
     words.split('a', 'space')
 
@@ -78,18 +89,32 @@ def test_rules_of_words_are_the_same(texts):
   theirs = inspect.signature(FineWebQualityFilter).parameters
   names = {'line_punct_thr': 'min_punctuated_lines', 'short_line_thr': 'max_short_lines', 'short_line_length': 'short_line',
            'new_line_ratio': 'max_lines_per_word'}  # fmt: skip
-  assert {theirs[name].default: ours[own] for name, own in names.items()} == {0.12: 0.12, 0.67: 0.67, 30: 30, 0.3: 0.3}
+  assert {theirs[name].default: ours[own] for name, own in names.items()} == {
+    0.12: 0.12,
+    0.67: 0.67,
+    30: 30,
+    0.3: 0.3,
+  }
 
 
 def test_words_of_whitespace_make_the_rules_milder_on_reference_text(texts):
-  """Marks count as words without a letter for spaCy, so min_alphabetic_words drops what whitespace keeps."""
-  found = differences(texts, GopherQualityFilter(), functools.partial(rules.gopher_quality, words='whitespace'))
-  assert {theirs for _, theirs, ours in found if not ours} <= {'gopher_below_alpha_threshold', 'gopher_short_doc'}
+  """Marks count as words without a letter for spaCy, so min_alphabetic_words drops what whitespace
+  keeps.
+  """
+  found = differences(
+    texts, GopherQualityFilter(), functools.partial(rules.gopher_quality, words='whitespace')
+  )
+  assert {theirs for _, theirs, ours in found if not ours} <= {
+    'gopher_below_alpha_threshold',
+    'gopher_short_doc',
+  }
   assert sum(theirs == 'gopher_below_alpha_threshold' for _, theirs, _ in found) > 0.3 * len(texts)
 
 
 def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
-  """Theirs split sentences by spaCy, ours after . ! ? and a space; and theirs strip each line, ours keep indentation."""
+  """Theirs split sentences by spaCy, ours after . ! ? and a space; and theirs strip each line, ours
+  keep indentation.
+  """
   config = fineweb.get_config()
   theirs, agreed = C4QualityFilter(filter_no_terminal_punct=False), 0
   for text in texts:
@@ -111,14 +136,23 @@ def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
   ('text', 'left'),
   [
     ('Ask jane@some.org or <j.doe+x@a-b.co.uk>.', f'Ask {EMAIL} or <{EMAIL}>.'),
-    ('From 8.8.8.8, 93.184.216.34:80 and 1.1.1.1.', f'From {IP_ADDRESS}, {IP_ADDRESS}:80 and {IP_ADDRESS}.'),
+    (
+      'From 8.8.8.8, 93.184.216.34:80 and 1.1.1.1.',
+      f'From {IP_ADDRESS}, {IP_ADDRESS}:80 and {IP_ADDRESS}.',
+    ),
     ('At 192.168.0.1 or 127.0.0.1', 'At 192.168.0.1 or 127.0.0.1'),
   ],
 )
 def test_personal_data_goes_where_theirs_goes(text, left):
-  assert hide(text) == left == PIIFormatter(email_replacement=EMAIL, ip_replacement=IP_ADDRESS).format(text)
+  assert (
+    hide(text)
+    == left
+    == PIIFormatter(email_replacement=EMAIL, ip_replacement=IP_ADDRESS).format(text)
+  )
 
 
-@pytest.mark.parametrize('text', ['object 1.3.6.1.5.5.7.3.2', 'release-v8.8.8.80', '8.8.8.8765', '999.1.1.1'])
+@pytest.mark.parametrize(
+  'text', ['object 1.3.6.1.5.5.7.3.2', 'release-v8.8.8.80', '8.8.8.8765', '999.1.1.1']
+)
 def test_longer_numbers_are_no_addresses(text):
   assert hide(text) == text != PIIFormatter().format(text)

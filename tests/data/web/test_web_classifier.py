@@ -1,4 +1,6 @@
-"""The quality classifier: what it learns, the file beside fastText's own reading of it, and the step of the pipeline."""
+"""The quality classifier: what it learns, the file beside fastText's own reading of it, and the
+step of the pipeline.
+"""
 
 import gzip
 import json
@@ -30,10 +32,13 @@ LESSON, ADVERT, SHARED = (line.split() for line in WORDS.splitlines())
 
 
 def text(seed, score):
-  """Words of a lesson in so many fifths of the places, of an advert in the others, half of all words shared."""
+  """Words of a lesson in so many fifths of the places, of an advert in the others, half of all
+  words shared.
+  """
   rng = random.Random(f'{seed} {score}')
   return ' '.join(
-    rng.choice(SHARED if rng.random() < 0.5 else LESSON if rng.random() < score / 5 else ADVERT) for _ in range(150)
+    rng.choice(SHARED if rng.random() < 0.5 else LESSON if rng.random() < score / 5 else ADVERT)
+    for _ in range(150)
   )
 
 
@@ -52,7 +57,10 @@ def model(tmp_path_factory):
 def test_scores_of_new_texts_are_near_their_labels(model):
   found = measure(model, rows(1000, 1030), threshold=3)
   assert found['held_out'] == 180 and found['majority_accuracy'] == pytest.approx(1 / 6)
-  assert found['accuracy'] > 0.6 and found['accuracy_95'][0] < found['accuracy'] < found['accuracy_95'][1]
+  assert (
+    found['accuracy'] > 0.6
+    and found['accuracy_95'][0] < found['accuracy'] < found['accuracy_95'][1]
+  )
   assert found['f1'] > 0.9 and found['mean_absolute_error'] < 0.5 and found['positive'] == 0.5
   assert found['majority_mean_absolute_error'] == pytest.approx(2.5)  # of 0
 
@@ -70,12 +78,17 @@ def test_figures_follow_their_definitions(monkeypatch, model):
 
 @pytest.mark.parametrize('ngrams', [1, 2, 3])
 def test_the_file_means_to_fasttext_what_was_written(tmp_path, ngrams):
-  """A softmax by hand over `features`, beside fastText's own reading of the same file; words of all scripts, known or not."""
+  """A softmax by hand over `features`, beside fastText's own reading of the same file; words of all
+  scripts, known or not.
+  """
   words = ['cat', 'café', 'Ωμέγα', '猫', 'dog.', '\U0001f600']
   counts = {classifier.END: 3} | {word: 2 + i for i, word in enumerate(words)}
   vocabulary = {word: i for i, word in enumerate(counts)}
   rng = np.random.default_rng(ngrams)
-  inputs, outputs = rng.normal(size=(len(counts) + 11, 4)).astype(np.float32), rng.normal(size=(3, 4)).astype(np.float32)
+  inputs, outputs = (
+    rng.normal(size=(len(counts) + 11, 4)).astype(np.float32),
+    rng.normal(size=(3, 4)).astype(np.float32),
+  )
   path = tmp_path / 'a.bin'
   with open(path, 'wb') as file:
     classifier.write(file, counts, {'0': 1, '2': 1, '5': 1}, ngrams, inputs, outputs)
@@ -96,7 +109,10 @@ def test_ngrams_are_those_of_adjacent_words_in_order():
 
   assert len(grams('a b c')) == 3  # a b, b c, c END
   assert len(grams('a b c') & grams('a b d')) == 1 and not grams('a b') & grams('b a')
-  assert len(classifier.features(['a'], {}, 5, 100)) == 1 and len(classifier.features([], {}, 5, 100)) == 0
+  assert (
+    len(classifier.features(['a'], {}, 5, 100)) == 1
+    and len(classifier.features([], {}, 5, 100)) == 0
+  )
 
 
 def test_same_seed_same_bytes_another_seed_other_weights(tmp_path):
@@ -118,18 +134,32 @@ def test_a_label_may_be_what_is_looked_for(tmp_path):
   numbered = Classifier(str(path)).score(text(99, 1))
   data = path.read_bytes()
   path = tmp_path / 'named.bin'
-  path.write_bytes(data.replace(b'__label__0\0', b'__label__cc\0').replace(b'__label__1\0', b'__label__hq\0'))
-  assert Classifier(str(path), 'hq').score(text(99, 1)) == numbered == 1 - Classifier(str(path), 'cc').score(text(99, 1))
+  path.write_bytes(
+    data.replace(b'__label__0\0', b'__label__cc\0').replace(b'__label__1\0', b'__label__hq\0')
+  )
+  assert (
+    Classifier(str(path), 'hq').score(text(99, 1))
+    == numbered
+    == 1 - Classifier(str(path), 'cc').score(text(99, 1))
+  )
   with pytest.raises(UserError, match=r'labels of .*named\.bin are no numbers.*there are .*hq'):
     Classifier(str(path))
-  with pytest.raises(UserError, match=r"unknown label of .*named\.bin 'hp' \(did you mean 'hq'\?\)"):
+  with pytest.raises(
+    UserError, match=r"unknown label of .*named\.bin 'hp' \(did you mean 'hq'\?\)"
+  ):
     Classifier(str(path), 'hp')
 
 
 def test_a_file_that_is_no_classifier(tmp_path, model):
   """fastText itself would fill the memory for minutes."""
   whole, path = pathlib.Path(model.path).read_bytes(), tmp_path / 'bad.bin'
-  for data in (b'', b'no', b'no' * 1000, *(whole[:size] for size in (8, 70, 91, 100, 800, 5000, len(whole) - 1)), whole + b'0'):
+  for data in (
+    b'',
+    b'no',
+    b'no' * 1000,
+    *(whole[:size] for size in (8, 70, 91, 100, 800, 5000, len(whole) - 1)),
+    whole + b'0',
+  ):
     path.write_bytes(data)
     with pytest.raises(UserError, match=r'bad\.bin is no fastText model, or is cut off'):
       Classifier(str(path))
@@ -153,7 +183,9 @@ def test_copies_of_a_text_are_on_one_side():
   sides = Counter(is_held_out(text(i, 1), 0.25) for i in range(2000))
   assert 0.22 < sides[True] / 2000 < 0.28
   for i in range(50):
-    assert is_held_out(text(i, 1), 0.25) == is_held_out(f' {text(i, 1).upper()}\n'.replace(' ', '  '), 0.25)
+    assert is_held_out(text(i, 1), 0.25) == is_held_out(
+      f' {text(i, 1).upper()}\n'.replace(' ', '  '), 0.25
+    )
 
 
 def pages(path):
@@ -176,7 +208,10 @@ def test_pages_below_the_least_score_are_dropped(tmp_path, model):
   histogram = report['statistics']['quality: score']
   assert (histogram['low'], histogram['high'], sum(histogram['counts'])) == (2.0, None, 4)
   steps = [step['step'] for step in report['steps']]
-  assert steps.index('quality') == steps.index('fineweb') + 1 and 'quality<' in (tmp_path / 'out/report.html').read_text()
+  assert (
+    steps.index('quality') == steps.index('fineweb') + 1
+    and 'quality<' in (tmp_path / 'out/report.html').read_text()
+  )
   dropped = min(set(where) - expected)
   (line,) = why.find(tmp_path / 'out', dropped)
   told = why.explain(line)
@@ -193,7 +228,10 @@ def test_a_run_is_of_one_classifier(tmp_path):
   pages(tmp_path)
   path = tmp_path / 'a.bin'
   train(rows(0, 3), path, buckets=64)
-  config = settings(quality={'model': str(path), 'min_score': 0.0}, gopher_repetition={'max_top_ngram_char_share': ()})
+  config = settings(
+    quality={'model': str(path), 'min_score': 0.0},
+    gopher_repetition={'max_top_ngram_char_share': ()},
+  )
   clean(tmp_path, tmp_path / 'out', config)
   train(rows(3, 6), path, buckets=64)
   with pytest.raises(UserError, match='holds a run whose classifier is'):
@@ -232,12 +270,23 @@ def test_faulty_rows_are_named(tmp_path, line, fault):
 def test_command(tmp_path):
   labelled = [{'text': row.text, 'score': row.score} for row in rows(0, 40, (0, 5))]
   (tmp_path / 'a.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in labelled[:40]))
-  (tmp_path / 'b.jsonl.gz').write_bytes(gzip.compress(''.join(f'{json.dumps(row)}\n' for row in labelled[40:]).encode()))
-  options = ['-m', 'data.web.train_classifier', f'--input={tmp_path}/a.jsonl, {tmp_path}/*.jsonl.gz', f'--out={tmp_path}/m.bin']
+  (tmp_path / 'b.jsonl.gz').write_bytes(
+    gzip.compress(''.join(f'{json.dumps(row)}\n' for row in labelled[40:]).encode())
+  )
+  options = [
+    '-m',
+    'data.web.train_classifier',
+    f'--input={tmp_path}/a.jsonl, {tmp_path}/*.jsonl.gz',
+    f'--out={tmp_path}/m.bin',
+  ]
   status, out, err = run(*options, '--buckets=64', '--held-out=.2', '--epochs=20')
   assert status == 0, err
   found = json.loads(out)
-  assert found['learned_from'] + found['held_out'] == 80 and found['held_out'] > 5 and found['accuracy'] == found['f1'] == 1
+  assert (
+    found['learned_from'] + found['held_out'] == 80
+    and found['held_out'] > 5
+    and found['accuracy'] == found['f1'] == 1
+  )
   pages(tmp_path)
   status, out, err = run(*COMMAND, f'--input={tmp_path}', f'--out={tmp_path}/out', f'--config.quality.model={tmp_path}/m.bin',
                          '--config.gopher_repetition.max_top_ngram_char_share=()')  # fmt: skip

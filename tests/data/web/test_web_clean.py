@@ -44,12 +44,16 @@ KEPT = {f'http://h/{name}' for name in ('1', '2', 'chunked', 'gzip', 'latin')}
 LINES_ONLY = {'gopher_repetition': {'max_paragraph_share': None, 'max_paragraph_char_share': None}}
 
 
-@pytest.mark.parametrize(('place', 'tasks'), [('{}/out', 1), ('file://{}/out', 2), ('memory:/{}', 3)])
+@pytest.mark.parametrize(
+  ('place', 'tasks'), [('{}/out', 1), ('file://{}/out', 2), ('memory:/{}', 3)]
+)
 def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus, place, tasks):
   out = place.format(corpus)
   report = clean(corpus, out, settings(**LINES_ONLY), tasks=tasks)
   documents = documents_of(out)
-  assert {rule: [e['url'] for e in found] for rule, found in report['examples'].items()} == EXPECTED_DROPS
+  assert {
+    rule: [e['url'] for e in found] for rule, found in report['examples'].items()
+  } == EXPECTED_DROPS
   assert report['drops'] == {rule: len(urls) for rule, urls in EXPECTED_DROPS.items()}
   assert report['pages_in'] == 14 == report['pages_out'] + sum(report['drops'].values())
   assert {document['metadata']['url'] for document in documents} == KEPT and len(documents) == 5
@@ -61,7 +65,9 @@ def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus, place, task
   assert len({document['id'] for document in documents}) == 5
   assert len({document['metadata']['cluster'] for document in documents}) == 5
   texts = {document['metadata']['url']: document['text'] for document in documents}
-  assert 'The café was open.' in texts['http://h/latin'] and article(4)[11] in texts['http://h/chunked']
+  assert (
+    'The café was open.' in texts['http://h/latin'] and article(4)[11] in texts['http://h/chunked']
+  )
   for before, after in zip(report['steps'], report['steps'][1:], strict=False):
     assert (before['pages_out'], before['bytes_out']) == (after['pages_in'], after['bytes_in'])
     assert after['pages_in'] == after['pages_out'] + sum(after['drops'].values())
@@ -79,10 +85,16 @@ def test_every_page_is_on_record_with_its_figures(corpus):
     with gzip.open(name) as f:
       record |= {line['url']: line for line in map(json.loads, f)}
   assert {url for url in record if not record[url]['rule']} == KEPT and len(record) == 14
-  assert record['http://h/short']['detail'] == f'words {len(" ".join(article(5, sentences=2)).split())} < 50'
+  assert (
+    record['http://h/short']['detail']
+    == f'words {len(" ".join(article(5, sentences=2)).split())} < 50'
+  )
   assert record['http://h/1-near']['detail'] == 'of http://h/1'
   figures = record['http://h/1']['figures']
-  assert figures['gopher_words: words'][1:] == [50, 100_000] and 'fineweb_list: line breaks per word' in figures
+  assert (
+    figures['gopher_words: words'][1:] == [50, 100_000]
+    and 'fineweb_list: line breaks per word' in figures
+  )
   assert record['http://h/gone']['rule'] == 'status' and not record['http://h/gone']['figures']
 
 
@@ -94,20 +106,36 @@ def test_the_report_shows_every_page_and_runs_nothing(corpus):
   report = clean(corpus, corpus / 'out', settings(**LINES_ONLY), tasks=2)
   measured = {name: sum(histogram['counts']) for name, histogram in report['statistics'].items()}
   words = report['statistics']['gopher_words: words']
-  left = sum(report['drops'].get(rule, 0) for rule in ('gopher_duplicate_lines', 'status', 'not_html', 'empty', 'damaged'))
+  left = sum(
+    report['drops'].get(rule, 0)
+    for rule in ('gopher_duplicate_lines', 'status', 'not_html', 'empty', 'damaged')
+  )
   assert measured['gopher_words: words'] == 16 - left - report['drops']['language']
   assert sum(n for n, edge in zip(words['counts'], words['edges'], strict=False) if edge < 50) == 1
-  assert (words['low'], words['high']) == (50, 100_000) and measured['fineweb_list: line breaks per word'] == 8
+  assert (words['low'], words['high']) == (50, 100_000) and measured[
+    'fineweb_list: line breaks per word'
+  ] == 8
   assert report['duplicate_clusters'] == {'2': 2}
   text = (corpus / 'out/report.html').read_text()
   seen = html.parser.HTMLParser()
   tags = []
   seen.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
   seen.feed(text)
-  assert {tag for tag, _ in tags} & {'table', 'svg', 'details'} and not {tag for tag, _ in tags} & {'script', 'img', 'b'}
-  assert not [attributes for _, attributes in tags if attributes.keys() & {'src', 'href', 'onclick'}]
+  assert {tag for tag, _ in tags} & {'table', 'svg', 'details'} and not {tag for tag, _ in tags} & {
+    'script',
+    'img',
+    'b',
+  }
+  assert not [
+    attributes for _, attributes in tags if attributes.keys() & {'src', 'href', 'onclick'}
+  ]
   assert text.count(html.escape(hostile)) >= 2 and html.escape('<b>&amp;h') in text
-  for name in (*report['drops'], *(step['step'] for step in report['steps']), *report['languages'], *report['domains']):
+  for name in (
+    *report['drops'],
+    *(step['step'] for step in report['steps']),
+    *report['languages'],
+    *report['domains'],
+  ):
     assert html.escape(name) in text
   assert sum(tag == 'path' and 'stroke-dasharray' in attributes for tag, attributes in tags) == sum(
     h[bound] is not None for h in report['statistics'].values() for bound in ('low', 'high')
@@ -123,7 +151,11 @@ def test_url_lists_are_datatroves(tmp_path, monkeypatch):
   urls = {'http://www.bad.com/': 'url_domain', 'http://sub.good.com/': 'url_subdomain', 'http://good.com/x': 'url_url',
           'http://good.com/the-worst': 'url_hard_blacklisted', 'http://a.com/soft/softer': 'url_soft_blacklisted',
           'http://a.com/soft': '', 'http://good.com/': ''}  # fmt: skip
-  write(tmp_path / 'a.warc', [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)], gzipped=False)
+  write(
+    tmp_path / 'a.warc',
+    [(url, 200, HTML, page(article(i))) for i, url in enumerate(urls)],
+    gzipped=False,
+  )
   report = clean(tmp_path, tmp_path / 'out', settings(url_lists=True))
   found = {line['url']: line['rule'] for url in urls for line in why.find(tmp_path / 'out', url)}
   assert found == urls and report['pages_out'] == 2
@@ -134,11 +166,17 @@ def test_why_tells_the_verdict_and_the_figures(corpus):
   clean(corpus, out, settings(**LINES_ONLY), tasks=2)
   status, text, err = run('-m', 'data.why', 'http://h/short', f'--run={out}')
   words = len(' '.join(article(5, sentences=2)).split())
-  assert status == 0 and f'dropped by gopher_words (step gopher_quality): words {words} < 50' in text, err
+  assert (
+    status == 0 and f'dropped by gopher_words (step gopher_quality): words {words} < 50' in text
+  ), err
   assert re.search(rf'gopher_words: words +{words} +>= 50\n', text) and 'fineweb' not in text
-  (name,) = (document['id'] for document in documents_of(out) if document['metadata']['url'] == 'http://h/1')
+  (name,) = (
+    document['id'] for document in documents_of(out) if document['metadata']['url'] == 'http://h/1'
+  )
   status, text, err = run('-m', 'data.why', name, f'--run={out}')
-  assert status == 0 and text.startswith(f'http://h/1  id {name}\n  kept\n') and '<= 0.67' in text, err
+  assert (
+    status == 0 and text.startswith(f'http://h/1  id {name}\n  kept\n') and '<= 0.67' in text
+  ), err
   status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={out}')
   assert status == 1 and "no page 'http://h/none'" in err
   status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={corpus}')
@@ -149,14 +187,24 @@ def test_input_may_be_any_path_that_fsspec_knows(corpus):
   system = fsspec.filesystem('memory')
   for path in corpus.glob('*.warc*'):
     system.put(str(path), f'/crawl/{path.name}')
-  there, here = (clean(source, corpus / name, settings()) for source, name in (('memory://crawl', 'a'), (corpus, 'b')))
-  assert there['drops'] == here['drops'] and documents_of(corpus / 'a') == documents_of(corpus / 'b')
+  there, here = (
+    clean(source, corpus / name, settings())
+    for source, name in (('memory://crawl', 'a'), (corpus, 'b'))
+  )
+  assert there['drops'] == here['drops'] and documents_of(corpus / 'a') == documents_of(
+    corpus / 'b'
+  )
   assert documents_of(corpus / 'a')
 
 
 def test_a_path_of_another_kind_is_refused_by_name(corpus):
-  fsspec.register_implementation('far', 'no_such_package.FarFileSystem', errtxt='Install no_such_package')
-  for path, fault in (('far://a', 'far://a: Install no_such_package'), ('farther://a', 'Protocol not known: farther')):
+  fsspec.register_implementation(
+    'far', 'no_such_package.FarFileSystem', errtxt='Install no_such_package'
+  )
+  for path, fault in (
+    ('far://a', 'far://a: Install no_such_package'),
+    ('farther://a', 'Protocol not known: farther'),
+  ):
     for source, out, changes in (
       (path, corpus / 'out', {}),
       (corpus, path, {}),
@@ -173,7 +221,9 @@ def test_a_path_of_another_kind_is_refused_by_name(corpus):
 def test_the_split_into_tasks_changes_nothing(corpus):
   for name, tasks in (('one', 1), ('two', 2), ('many', 5)):
     clean(corpus, corpus / name, settings(cluster_similarity=0.5), tasks=tasks)
-  one, *others = [sorted(map(json.dumps, documents_of(corpus / name))) for name in ('one', 'two', 'many')]
+  one, *others = [
+    sorted(map(json.dumps, documents_of(corpus / name))) for name in ('one', 'two', 'many')
+  ]
   assert others == [one, one] and len(one) == 5
 
 
@@ -186,8 +236,14 @@ def test_settings_change_what_is_kept(corpus):
   assert report['pages_out'] == 1 and report['drops']['language'] == 9
   config = settings(minhash={'bands': 0}, cluster_similarity=0.5)
   report = clean(corpus, corpus / 'exact', config)
-  clusters = {document['metadata']['url']: document['metadata']['cluster'] for document in documents_of(corpus / 'exact')}
-  assert clusters['http://h/1'] == clusters['http://h/1-near'] and len(set(clusters.values())) == len(clusters) - 1
+  clusters = {
+    document['metadata']['url']: document['metadata']['cluster']
+    for document in documents_of(corpus / 'exact')
+  }
+  assert (
+    clusters['http://h/1'] == clusters['http://h/1-near']
+    and len(set(clusters.values())) == len(clusters) - 1
+  )
   assert report['drops']['exact_duplicate'] == 1 and 'near_duplicate' not in report['drops']
   with pytest.raises(UserError, match=r"extractor 'lynx'"):
     clean(corpus, corpus / 'new', settings(extractor='lynx'))
@@ -221,9 +277,14 @@ def test_personal_data_is_in_no_file_that_is_written(tmp_path, monkeypatch, pii)
     'http://8.8.8.8/a': page(article(4), title),
     f'http://h/short/{mail}': page([f'{mail} ' * 9]),
     f'http://h/same/{mail}': page([*article(1), 'A last line of it.'], title),
-    f'http://h/french/{mail}': page([f'{line} {mail} {mail.replace("@", "%40")} 8.8.8.8' for line in FRENCH]),
+    f'http://h/french/{mail}': page(
+      [f'{line} {mail} {mail.replace("@", "%40")} 8.8.8.8' for line in FRENCH]
+    ),
   }
-  gone = [(f'http://h/{mail}', 404, HTML, f'<p>{"x" * 190}{mail}'), (f'http://h/pic/{mail}', 200, f'image/{mail}', mail)]
+  gone = [
+    (f'http://h/{mail}', 404, HTML, f'<p>{"x" * 190}{mail}'),
+    (f'http://h/pic/{mail}', 200, f'image/{mail}', mail),
+  ]
   write(tmp_path / 'a.warc.gz', [*((url, 200, HTML, body) for url, body in urls.items()), *gone])
   monkeypatch.setattr(DataFolder, 'rm', lambda *_, **__: None)  # keeps what the steps hand on
   report = clean(tmp_path, tmp_path / 'out', settings(pii=pii))
@@ -249,7 +310,9 @@ def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
   report = clean(tmp_path, tmp_path / 'out', settings(passage_lines=3))
   assert report['drops'] == {'repeated_passages': 1} and report['pages_out'] == 5
   documents = documents_of(tmp_path / 'out')
-  assert [document['metadata']['url'] for document in documents if menu[3] in document['text']] == ['http://h/4']
+  assert [document['metadata']['url'] for document in documents if menu[3] in document['text']] == [
+    'http://h/4'
+  ]
 
 
 def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
@@ -261,7 +324,10 @@ def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
 
 
 def test_a_folder_is_written_by_one_process(corpus):
-  with files.locked(corpus / 'out'), pytest.raises(UserError, match=rf'out is already in use by pid {os.getpid()}$'):
+  with (
+    files.locked(corpus / 'out'),
+    pytest.raises(UserError, match=rf'out is already in use by pid {os.getpid()}$'),
+  ):
     clean(corpus, corpus / 'out', settings())
 
 
@@ -270,7 +336,9 @@ def test_a_folder_holds_one_run(corpus):
   before = (corpus / 'out/report.json').stat().st_mtime_ns
   clean(corpus, corpus / 'out', settings(memory_gb=1))
   assert (corpus / 'out/report.json').stat().st_mtime_ns == before
-  with pytest.raises(UserError, match=r'whose settings.gopher_quality.min_words is 50, not 40: give another --out'):
+  with pytest.raises(
+    UserError, match=r'whose settings.gopher_quality.min_words is 50, not 40: give another --out'
+  ):
     clean(corpus, corpus / 'out', settings(gopher_quality={'min_words': 40}))
   shutil.copy(corpus / 'a.warc.gz', corpus / 'c.warc.gz')
   with pytest.raises(UserError, match='holds a run whose inputs'):
@@ -280,7 +348,10 @@ def test_a_folder_holds_one_run(corpus):
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_result(corpus, workers):
   for i in range(4):
-    write(corpus / f'd{i}.warc.gz', [(f'http://h/{i}/{j}', 200, HTML, page(article(10 * i + j))) for j in range(10)])
+    write(
+      corpus / f'd{i}.warc.gz',
+      [(f'http://h/{i}/{j}', 200, HTML, page(article(10 * i + j))) for j in range(10)],
+    )
   options = (f'--input={corpus}', '--tasks=6', f'--workers={workers}')
   out, whole = corpus / 'cut', corpus / 'whole'
   kill_at(out / 'logs/filter/completions/00002', *COMMAND, *options, f'--out={out}')
@@ -300,7 +371,10 @@ def test_a_killed_run_goes_on_to_the_same_result(corpus, workers):
     for step in report['steps']:
       del step['seconds']
   assert reports[0] == reports[1] and reports[0]['pages_in'] == 54
-  records = [{str(name.relative_to(place)): name.read_bytes() for name in place.glob('pages/*/*')} for place in (out, whole)]
+  records = [
+    {str(name.relative_to(place)): name.read_bytes() for name in place.glob('pages/*/*')}
+    for place in (out, whole)
+  ]
   assert records[0] == records[1]
 
 
@@ -313,7 +387,12 @@ def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
   del data[-100:]
   path.write_bytes(data)
   pages = list(read_pages(path, 1_000_000))
-  assert [p.url for p in pages if not p.fault] == ['http://h/0', 'http://h/1', 'http://h/3', 'http://h/4']
+  assert [p.url for p in pages if not p.fault] == [
+    'http://h/0',
+    'http://h/1',
+    'http://h/3',
+    'http://h/4',
+  ]
   assert len([p for p in pages if p.fault]) == 2
   assert clean(tmp_path, tmp_path / 'out', settings())['drops']['damaged'] == 2
   rng = random.Random(0)
@@ -332,13 +411,17 @@ def test_records_without_what_a_response_needs(tmp_path):
   odd = b'WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 5\r\n\r\nhello\r\n\r\n'
   path.write_bytes(odd + path.read_bytes())
   assert [(bool(p.fault), p.url) for p in read_pages(path, 1_000_000)][-1] == (False, 'http://h/0')
-  assert warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [(str(path), path.stat().st_size)]
+  assert (
+    warc_files(tmp_path) == warc_files(f'{tmp_path}/*.warc') == [(str(path), path.stat().st_size)]
+  )
 
 
 def test_reference_pages_keep_their_lines():
   body = (
-    b'<html><head><title> Pydoc:\n module  x</title></head><body><a href="file:/home/me/x.py">/home/me/x.py</a>'
-    b'<dl><dt><strong>f</strong>(a, b=None)</dt><dd><span>Adds&nbsp;two&nbsp;numbers.<br>\n&nbsp;<br>\n'
+    b'<html><head><title> Pydoc:\n module  x</title></head><body><a '
+    b'href="file:/home/me/x.py">/home/me/x.py</a>'
+    b'<dl><dt><strong>f</strong>(a, '
+    b'b=None)</dt><dd><span>Adds&nbsp;two&nbsp;numbers.<br>\n&nbsp;<br>\n'
     b'&gt;&gt;&gt;&nbsp;f(1,&nbsp;2)<br>\n3</span></dd></dl></body></html>'
   )
   title, text = extract(body, 'text/html', 'resiliparse')
@@ -359,10 +442,16 @@ def test_a_step_that_takes_too_long_over_a_page_drops_it(corpus, monkeypatch):
 
   monkeypatch.setattr(blocks.language, 'detect', slow)
   report = clean(corpus, corpus / 'out', settings(**LINES_ONLY, step_seconds=0.2))
-  examples = {example['url']: example['detail'] for example in report['examples']['language_timeout']}
+  examples = {
+    example['url']: example['detail'] for example in report['examples']['language_timeout']
+  }
   assert examples.keys() == {'http://h/latin', 'http://h/2'} and report['pages_out'] == 4
-  assert re.fullmatch(r'more than 0.2 s of processor time, for [\d,]+ bytes', examples['http://h/2'])
-  assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+  assert re.fullmatch(
+    r'more than 0.2 s of processor time, for [\d,]+ bytes', examples['http://h/2']
+  )
+  assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL and signal.getitimer(
+    signal.ITIMER_VIRTUAL
+  ) == (0, 0)
   with pytest.raises(UserError, match=r'config.step_seconds=-1 must be positive, or 0'):
     clean(corpus, corpus / 'new', settings(step_seconds=-1.0))
 
@@ -370,7 +459,9 @@ def test_a_step_that_takes_too_long_over_a_page_drops_it(corpus, monkeypatch):
 def test_no_time_limit_sets_no_signal():
   before = signal.getsignal(signal.SIGVTALRM)
   with time_limit(0):
-    assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+    assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(
+      signal.ITIMER_VIRTUAL
+    ) == (0, 0)
 
 
 @pytest.mark.parametrize('extractor', EXTRACTORS)
@@ -396,10 +487,15 @@ def test_pages_without_text(extractor, body):
 
 
 def test_fast_extraction_finds_the_article_and_is_rescued_where_it_does_not():
-  around = '<nav><a href="/">Home</a> <a href="/b">Business</a></nav>{}<footer>All rights reserved.</footer>'
+  around = (
+    '<nav><a href="/">Home</a> <a href="/b">Business</a></nav>{}<footer>All rights '
+    'reserved.</footer>'
+  )
   article = '\n'.join(f'{line} {line}' for line in FRENCH)
   paragraphs = ''.join(f'<p>{line}</p>' for line in article.split('\n'))
-  title, text = extract(f'<title>Le\npont</title>{around.format(paragraphs)}'.encode(), '', 'trafilatura_fast')
+  title, text = extract(
+    f'<title>Le\npont</title>{around.format(paragraphs)}'.encode(), '', 'trafilatura_fast'
+  )
   assert (title, text) == ('Le pont', article)
   hidden = around.format(f'<p>{FRENCH[0]}</p><fieldset>{paragraphs}</fieldset>').encode()
   assert extract(hidden, '', 'trafilatura')[1] == FRENCH[0]
@@ -407,7 +503,9 @@ def test_fast_extraction_finds_the_article_and_is_rescued_where_it_does_not():
   assert [line for line in found.split('\n') if line] == [FRENCH[0], *article.split('\n')]
 
 
-@pytest.mark.parametrize(('text', 'code'), [(' '.join(article(0)), 'en'), ('\n'.join(FRENCH), 'fr')])
+@pytest.mark.parametrize(
+  ('text', 'code'), [(' '.join(article(0)), 'en'), ('\n'.join(FRENCH), 'fr')]
+)
 def test_language(text, code):
   found, score = detect(text)
   assert found == code and 0.65 < score <= 1

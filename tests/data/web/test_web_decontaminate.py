@@ -17,7 +17,9 @@ ITEM = (
   'so how many does he gather?'
 )
 WORDS = ITEM.rstrip('?').replace(',', '').split()
-LINE = json.dumps({'id': 7, 'question': ITEM, 'choices': ['Too short an answer', article(900, 2)[0]]})
+LINE = json.dumps(
+  {'id': 7, 'question': ITEM, 'choices': ['Too short an answer', article(900, 2)[0]]}
+)
 
 
 def items(folder, n=13, min_words=8, line=LINE):
@@ -31,7 +33,8 @@ def items(folder, n=13, min_words=8, line=LINE):
     (ITEM, 0),
     (f'Before. {" ".join(WORDS[:13])} and after.', 0),
     (f'Before. {" ".join(WORDS[3:16])} and after.', 3),
-    (f'{" ".join(WORDS[:12])} other {" ".join(WORDS[13:])}', None),  # twelve words shared, then one, then seven
+    # twelve words shared, then one, then seven
+    (f'{" ".join(WORDS[:12])} other {" ".join(WORDS[13:])}', None),
     (f'Before. {" ".join(WORDS[5:17])} and after.', None),
     (' '.join(reversed(WORDS)), None),
     (ITEM.upper(), 0),
@@ -55,24 +58,52 @@ def test_the_length_is_a_setting(tmp_path):
 
 @pytest.mark.parametrize('count', [8, 9, 12])
 def test_a_short_item_is_found_as_a_whole(tmp_path, count):
-  found = items(tmp_path, line=json.dumps({'question': ' '.join(WORDS[:count]), 'answer': 'eleven'}))
+  found = items(
+    tmp_path, line=json.dumps({'question': ' '.join(WORDS[:count]), 'answer': 'eleven'})
+  )
   whole = ' '.join(WORDS[:count]).lower()
   assert found.shared(f'Before. {whole.upper()}, and after.') == whole == found.shared(whole)
-  assert not found.shared(' '.join(WORDS[: count - 1])) and not found.shared(f'other {" ".join(WORDS[1:count])} other')
+  assert not found.shared(' '.join(WORDS[: count - 1])) and not found.shared(
+    f'other {" ".join(WORDS[1:count])} other'
+  )
   assert not found.shared('eleven')
-  assert found.coverage == {'items': 1, 'by_ngrams': 0, 'whole': 1, 'too_short': 1, 'items_not_sought': 0, 'not_sought': []}
+  assert found.coverage == {
+    'items': 1,
+    'by_ngrams': 0,
+    'whole': 1,
+    'too_short': 1,
+    'items_not_sought': 0,
+    'not_sought': [],
+  }
 
 
 def test_items_that_are_too_short_are_counted_and_named(tmp_path):
-  lines = [LINE, *(json.dumps({'question': f'What is {i} plus 2?', 'answer': i}) for i in range(30))]
+  lines = [
+    LINE,
+    *(json.dumps({'question': f'What is {i} plus 2?', 'answer': i}) for i in range(30)),
+  ]
   (tmp_path / 'eval.jsonl').write_text('\n'.join(lines))
-  write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page([*article(1), 'What is 3 plus 2?']))])
-  options = (f'--input={tmp_path}', f'--out={tmp_path}/out', f'--config.decontaminate={tmp_path}/eval.jsonl')
+  write(
+    tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page([*article(1), 'What is 3 plus 2?']))]
+  )
+  options = (
+    f'--input={tmp_path}',
+    f'--out={tmp_path}/out',
+    f'--config.decontaminate={tmp_path}/eval.jsonl',
+  )
   status, text, err = run(*COMMAND, *options)
-  assert status == 0 and re.search(r'evaluation items too short to look for, of 31 +30\n?$', text), err
+  assert status == 0 and re.search(
+    r'evaluation items too short to look for, of 31 +30\n?$', text
+  ), err
   found = json.loads((tmp_path / 'out/report.json').read_text())['decontamination']
-  assert found.items() >= {'items': 31, 'by_ngrams': 2, 'whole': 0, 'too_short': 31, 'items_not_sought': 30}.items()
-  assert found['not_sought'][3] == f'{tmp_path}/eval.jsonl, line 5: What is 3 plus 2?' and len(found['not_sought']) == 20
+  assert (
+    found.items()
+    >= {'items': 31, 'by_ngrams': 2, 'whole': 0, 'too_short': 31, 'items_not_sought': 30}.items()
+  )
+  assert (
+    found['not_sought'][3] == f'{tmp_path}/eval.jsonl, line 5: What is 3 plus 2?'
+    and len(found['not_sought']) == 20
+  )
   html = (tmp_path / 'out/report.html').read_text()
   assert '30 of 31 items' in html and 'What is 3 plus 2?' in html
 
@@ -84,18 +115,28 @@ def test_pages_with_an_item_are_dropped_before_duplicates_are_sought(tmp_path):
   clean_text = article(1)
   pages = {
     '1': clean_text,
-    '1-and-item': [*clean_text, ITEM.upper().replace(' ', ', ')],  # the longer of two that are nearly the same
+    # the longer of two that are nearly the same
+    '1-and-item': [*clean_text, ITEM.upper().replace(' ', ', ')],
     'text': [*article(2), *article(70, 4)[1:3]],
     'near': [*article(3), ' '.join([*WORDS[:12], 'other', *WORDS[13:]]) + '.'],
   }
-  write(tmp_path / 'a.warc.gz', [(f'http://h/{name}', 200, HTML, page(lines)) for name, lines in pages.items()])
+  write(
+    tmp_path / 'a.warc.gz',
+    [(f'http://h/{name}', 200, HTML, page(lines)) for name, lines in pages.items()],
+  )
   where = f'{tmp_path}/eval/*.jsonl.gz, {tmp_path}/eval/b.txt'
   report = clean(tmp_path, tmp_path / 'out', settings(decontaminate=where), tasks=2)
-  assert {document['metadata']['url'] for document in documents_of(tmp_path / 'out')} == {'http://h/1', 'http://h/near'}
+  assert {document['metadata']['url'] for document in documents_of(tmp_path / 'out')} == {
+    'http://h/1',
+    'http://h/near',
+  }
   assert report['drops'] == {'contaminated': 2}
   details = {example['url']: example['detail'] for example in report['examples']['contaminated']}
   assert details['http://h/1-and-item'] == ' '.join(WORDS[:13]).lower()
-  assert len(details['http://h/text'].split()) == 13 and details['http://h/text'] in ' '.join(article(70, 4)[1:3]).lower()
+  assert (
+    len(details['http://h/text'].split()) == 13
+    and details['http://h/text'] in ' '.join(article(70, 4)[1:3]).lower()
+  )
   assert clean(tmp_path, tmp_path / 'off', settings())['drops'] == {'near_duplicate': 1}
   (tmp_path / 'eval/b.txt').write_text(ITEM)
   with pytest.raises(UserError, match='holds a run whose items'):
@@ -110,7 +151,11 @@ def test_faults_are_named(tmp_path):
     ('cut.jsonl.gz', gzip.compress(LINE.encode())[:-12], r'cut\.jsonl\.gz is cut off or damaged'),
     ('cut.txt.gz', gzip.compress(ITEM.encode())[:-1], r'cut\.txt\.gz is cut off or damaged'),
     ('plain.jsonl.gz', LINE.encode(), r'plain\.jsonl\.gz is cut off or damaged'),
-    ('flipped.jsonl.gz', gzip.compress(LINE.encode())[:12] + b'\xff' * 200, r'flipped\.jsonl\.gz is cut off or damaged'),
+    (
+      'flipped.jsonl.gz',
+      gzip.compress(LINE.encode())[:12] + b'\xff' * 200,
+      r'flipped\.jsonl\.gz is cut off or damaged',
+    ),
     ('d.txt', b'too short', r'no item in .*d\.txt has config\.decontaminate_min_words=8 words'),
   ):
     (tmp_path / name).write_bytes(content)
@@ -119,9 +164,19 @@ def test_faults_are_named(tmp_path):
   with pytest.raises(UserError, match=r'config\.decontaminate_ngram=0 must be positive'):
     Items((f'{tmp_path}/a.jsonl',), 0, 0)
   for least in (0, 14):
-    with pytest.raises(UserError, match=rf'config\.decontaminate_min_words={least} must be from 1 to .*=13'):
+    with pytest.raises(
+      UserError, match=rf'config\.decontaminate_min_words={least} must be from 1 to .*=13'
+    ):
       Items((f'{tmp_path}/a.jsonl',), 13, least)
   write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(article(1)))])
-  options = (f'--input={tmp_path}', f'--out={tmp_path}/out', f'--config.decontaminate={tmp_path}/none*.jsonl')
+  options = (
+    f'--input={tmp_path}',
+    f'--out={tmp_path}/out',
+    f'--config.decontaminate={tmp_path}/none*.jsonl',
+  )
   status, _, err = run(*COMMAND, *options)
-  assert status == 1 and err.startswith('error: config.decontaminate: no file matches') and not (tmp_path / 'out').exists()
+  assert (
+    status == 1
+    and err.startswith('error: config.decontaminate: no file matches')
+    and not (tmp_path / 'out').exists()
+  )

@@ -32,12 +32,16 @@ def test_candidates_follow_the_formula(similarity):
     assert len(dedup.candidates(signatures, dedup.CLUSTER_ROWS)) == 1
   expected = 1 - (1 - similarity**8) ** 14
   assert abs(found / trials - expected) < 4 * math.sqrt(expected * (1 - expected) / trials)
-  assert abs(np.mean(agreement) - similarity) < 4 * math.sqrt(similarity * (1 - similarity) / 112 / trials)
+  assert abs(np.mean(agreement) - similarity) < 4 * math.sqrt(
+    similarity * (1 - similarity) / 112 / trials
+  )
 
 
 def test_unlike_sets_rarely_agree():
   rng = np.random.default_rng(0)
-  signatures = np.array([dedup.signature(rng.integers(0, 2**64, 200, dtype=np.uint64)) for _ in range(200)])
+  signatures = np.array(
+    [dedup.signature(rng.integers(0, 2**64, 200, dtype=np.uint64)) for _ in range(200)]
+  )
   assert len(dedup.candidates(signatures, dedup.ROWS)) == 0
   assert len({tuple(row) for row in signatures}) == 200
 
@@ -55,10 +59,15 @@ def test_shingles_are_the_set_of_word_5grams():
   rng = np.random.default_rng(0)
   for count in (0, 1, 4, 5, 6, 50, 5000):
     for vocabulary in (2, 5, 1000):
-      texts = [', '.join(words_of(rng, count, vocabulary)), ' '.join(words_of(rng, count, vocabulary)).upper()]
+      texts = [
+        ', '.join(words_of(rng, count, vocabulary)),
+        ' '.join(words_of(rng, count, vocabulary)).upper(),
+      ]
       sets, hashes = [tuples(text) for text in texts], [dedup.shingles(text) for text in texts]
       assert [len(h) for h in hashes] == [len(s) for s in sets]
-      assert dedup.jaccard(*hashes) == pytest.approx(len(sets[0] & sets[1]) / len(sets[0] | sets[1]))
+      assert dedup.jaccard(*hashes) == pytest.approx(
+        len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+      )
   assert dedup.shingles('one two') != dedup.shingles('two one')
 
 
@@ -116,5 +125,9 @@ def test_repeated_passages_are_cut_from_all_but_the_longest_text():
   long = f'{menu}\n\nThe longest page of all of them, which keeps the menu.\nIt ends here.'
   twice = 'First line of it.\nSecond line of it.\nThird line of it.'
   texts = [short, long, f'{twice}\n\nBetween.\n\n{twice}']
-  assert dedup.remove_repeated_passages(texts, 3) == ['A short page.\nHome', long, f'{twice}\n\nBetween.']
+  assert dedup.remove_repeated_passages(texts, 3) == [
+    'A short page.\nHome',
+    long,
+    f'{twice}\n\nBetween.',
+  ]
   assert dedup.remove_repeated_passages(texts, 4) == texts

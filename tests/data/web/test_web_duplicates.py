@@ -1,4 +1,6 @@
-"""Duplicates over several tasks: the same as in one process, and the same as datatrove's own four steps find."""
+"""Duplicates over several tasks: the same as in one process, and the same as datatrove's own four
+steps find.
+"""
 
 import json
 from collections import Counter
@@ -26,7 +28,9 @@ TASKS = 3
 
 @pytest.fixture(scope='module')
 def pages():
-  """Families of a text and copies with more and more of its sentences changed, some of them exact; shuffled."""
+  """Families of a text and copies with more and more of its sentences changed, some of them exact;
+  shuffled.
+  """
   found = []
   for family in range(25):
     base = article(family, 40)
@@ -39,11 +43,16 @@ def pages():
 
 
 def documents(pages, task):
-  return [Document(text, f'{task}-{i}', metadata={'url': f'http://h/{task}/{i}'}) for i, text in enumerate(pages[task::TASKS])]
+  return [
+    Document(text, f'{task}-{i}', metadata={'url': f'http://h/{task}/{i}'})
+    for i, text in enumerate(pages[task::TASKS])
+  ]
 
 
 def choices(pages, folder, similarity=0.0):
-  """{text: what `Clusters` says of it, None if it stays}, clusters by text; of pages spread over three tasks."""
+  """{text: what `Clusters` says of it, None if it stays}, clusters by text; of pages spread over
+  three tasks.
+  """
   context, folder = Context(DataFolder(f'{folder}/pages'), True, 0), DataFolder(str(folder))
   for task in range(TASKS):
     step = Signatures('signatures', context, folder, 14, 8, 5, bool(similarity))
@@ -77,23 +86,34 @@ def test_tasks_find_what_one_process_finds(pages, tmp_path):
   exact = [[i, pages.index(text)] for i, text in enumerate(pages)]
   component = dedup.components(len(pages), [*dedup.candidates(signatures, dedup.ROWS), *exact])
   sizes = Counter(n for n in Counter(component).values() if n > 1)
-  assert json.loads((tmp_path / SIZES).read_text()) == {str(size): n for size, n in sizes.items()} and len(sizes) > 1
+  assert (
+    json.loads((tmp_path / SIZES).read_text()) == {str(size): n for size, n in sizes.items()}
+    and len(sizes) > 1
+  )
   kept = [i for i, rule in enumerate(drop) if rule is None]
-  assert len(kept) == len(set(component)) == len({component[i] for i in kept}) and 60 < len(kept) < 120
+  assert (
+    len(kept) == len(set(component)) == len({component[i] for i in kept}) and 60 < len(kept) < 120
+  )
   for i in kept:
-    assert len(pages[i]) == max(len(pages[j]) for j in range(len(pages)) if component[j] == component[i])
+    assert len(pages[i]) == max(
+      len(pages[j]) for j in range(len(pages)) if component[j] == component[i]
+    )
   for i, rule in enumerate(drop):
     if rule:
       task, place = map(int, rule[1].removeprefix('of http://h/').split('/'))
       original = task + TASKS * place
       assert component[original] == component[i] and original != i
       assert (rule[0] == 'exact_duplicate') == (pages[original] == pages[i])
-  assert sum(rule is not None and rule[0] == 'exact_duplicate' for rule in drop) == len(pages) - len(set(pages))
+  assert sum(rule is not None and rule[0] == 'exact_duplicate' for rule in drop) == len(
+    pages
+  ) - len(set(pages))
   assert groups(cluster) == groups(dedup.clusters(hashes, signatures, 0.5))
 
 
 def test_datatroves_own_steps_agree_but_for_chance(pages, tmp_path):
-  """Both draw 112 random hashes: sure pairs fall to both, far ones to neither, and about as many in between."""
+  """Both draw 112 random hashes: sure pairs fall to both, far ones to neither, and about as many in
+  between.
+  """
   config = MinhashConfig(num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1'))
   names = [str(tmp_path / name) for name in ('signatures', 'buckets', 'remove')]
   for task in range(TASKS):
@@ -101,7 +121,11 @@ def test_datatroves_own_steps_agree_but_for_chance(pages, tmp_path):
   for band in range(14):
     MinhashDedupBuckets(names[0], names[1], config=config).run(None, band, 14)
   MinhashDedupCluster(names[1], names[2], config).run(None, 0, 1)
-  theirs = {d.id for task in range(TASKS) for d in MinhashDedupFilter(names[2]).run(documents(pages, task), task, TASKS)}
+  theirs = {
+    d.id
+    for task in range(TASKS)
+    for d in MinhashDedupFilter(names[2]).run(documents(pages, task), task, TASKS)
+  }
   drop, _ = choices(pages, tmp_path / 'ours')
   ours = {f'{i % TASKS}-{i // TASKS}' for i, rule in enumerate(drop) if rule is None}
   assert abs(len(theirs) - len(ours)) < 0.05 * len(pages)

@@ -1,4 +1,6 @@
-"""The same pipeline by Ray and by Slurm: a real Ray head on loopback, and a stand-in for sbatch that runs the scripts."""
+"""The same pipeline by Ray and by Slurm: a real Ray head on loopback, and a stand-in for sbatch
+that runs the scripts.
+"""
 
 import json
 import os
@@ -50,12 +52,19 @@ def test_slurm(corpus, tmp_path_factory):
     if 'launch_pickled_pipeline' in script:
       jobs[re.search('--job-name=(.*)', script)[1]] = (int(path.stem), arguments, script)
   assert list(jobs) == ['filter', 'pairs', 'clusters', 'finish', 'report']
-  assert '#SBATCH --array=0-1%7\n' in jobs['filter'][2] and '#SBATCH --array=0-2%7\n' in jobs['pairs'][2]
-  assert '#SBATCH --partition=cpu\n' in jobs['filter'][2] and '#SBATCH --mem-per-cpu=3G\n' in jobs['filter'][2]
+  assert (
+    '#SBATCH --array=0-1%7\n' in jobs['filter'][2] and '#SBATCH --array=0-2%7\n' in jobs['pairs'][2]
+  )
+  assert (
+    '#SBATCH --partition=cpu\n' in jobs['filter'][2]
+    and '#SBATCH --mem-per-cpu=3G\n' in jobs['filter'][2]
+  )
   for before, after in zip(list(jobs), list(jobs)[1:], strict=False):
     assert f'--dependency=afterok:{jobs[before][0]}' in jobs[after][1]
   whole = clean(corpus, corpus / 'whole', smoke(bands=2), tasks=2)
-  assert sorted(map(json.dumps, documents_of(corpus / 'out'))) == sorted(map(json.dumps, documents_of(corpus / 'whole')))
+  assert sorted(map(json.dumps, documents_of(corpus / 'out'))) == sorted(
+    map(json.dumps, documents_of(corpus / 'whole'))
+  )
   assert json.loads((corpus / 'out/report.json').read_text())['drops'] == whole['drops']
   count = len(list(folder.glob('*.job')))
   status, out, err = run(*options, PATH=f'{folder}:{os.environ["PATH"]}')
@@ -80,7 +89,10 @@ def test_ray(corpus, tmp_path):
           f'--temp-dir={tmp_path}/r', f'--memory={8 << 30}', f'--object-store-memory={100 << 20}']  # fmt: skip
   options = [*COMMAND, f'--input={corpus}', f'--out={corpus}/out', '--executor=ray', '--tasks=2', '--workers=2',
              '--config.minhash.bands=2', f'--config.ray_address=127.0.0.1:{port}', '--config.memory_gb=1']  # fmt: skip
-  with open(tmp_path / 'log', 'w') as log, subprocess.Popen(head, stdout=log, stderr=log) as process:
+  with (
+    open(tmp_path / 'log', 'w') as log,
+    subprocess.Popen(head, stdout=log, stderr=log) as process,
+  ):
     try:
       wait_for(port, process)
       status, out, err = run(*options)
@@ -88,7 +100,9 @@ def test_ray(corpus, tmp_path):
     finally:
       process.terminate()  # the head ends what it started
   clean(corpus, corpus / 'whole', smoke(bands=2), tasks=2)
-  assert sorted(map(json.dumps, documents_of(corpus / 'out'))) == sorted(map(json.dumps, documents_of(corpus / 'whole')))
+  assert sorted(map(json.dumps, documents_of(corpus / 'out'))) == sorted(
+    map(json.dumps, documents_of(corpus / 'whole'))
+  )
   status, _, err = run(*options[:-1], f'--out={corpus}/new')
   assert status == 1 and f"config.ray_address='127.0.0.1:{port}' is no Ray cluster" in err
 

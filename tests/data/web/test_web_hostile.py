@@ -36,12 +36,18 @@ def test_hostile_pages_are_kept_or_dropped_for_a_cause_on_record(tmp_path, gzipp
   responses.append(('http://h/good', 200, HTML, page(article(0))))
   write(tmp_path / ('a.warc.gz' if gzipped else 'a.warc'), responses, gzipped)
   report = clean(tmp_path, tmp_path / 'out', settings(**LOOSE))
-  lines = {name: record_of(tmp_path / 'out', f'http://h/{name}') for name in (*hostile.PAGES, 'good')}
+  lines = {
+    name: record_of(tmp_path / 'out', f'http://h/{name}') for name in (*hostile.PAGES, 'good')
+  }
   expected = {name: rule or '' for name, (_, rule) in hostile.PAGES.items()} | {'good': ''}
   assert {name: line['rule'] for name, line in lines.items()} == expected
   assert all(line['detail'] for line in lines.values() if line['rule'])
   assert report['drops']['damaged'] == sum(rule == 'damaged' for _, rule in hostile.PAGES.values())
-  assert report['pages_in'] == len(hostile.PAGES) + 1 == report['pages_out'] + sum(report['drops'].values())
+  assert (
+    report['pages_in']
+    == len(hostile.PAGES) + 1
+    == report['pages_out'] + sum(report['drops'].values())
+  )
   for document in documents_of(tmp_path / 'out'):
     for text in (document['text'], document['metadata']['title']):
       text.encode()
@@ -64,9 +70,15 @@ def test_hostile_urls(tmp_path):
 
 @pytest.mark.parametrize(
   ('module', 'function', 'step'),
-  [(blocks.language, 'detect', 'language'), (blocks.rules, 'judge', 'gopher_repetition'), (dedup, 'shingles', 'signatures')],
+  [
+    (blocks.language, 'detect', 'language'),
+    (blocks.rules, 'judge', 'gopher_repetition'),
+    (dedup, 'shingles', 'signatures'),
+  ],
 )
-def test_a_step_that_fails_at_a_page_drops_it_and_says_why(tmp_path, monkeypatch, module, function, step):
+def test_a_step_that_fails_at_a_page_drops_it_and_says_why(
+  tmp_path, monkeypatch, module, function, step
+):
   right, odd = getattr(module, function), article(2)[0]
 
   def fails(given, *rest):  # the text, or the checks of a rule, which is a generator over it
@@ -81,7 +93,9 @@ def test_a_step_that_fails_at_a_page_drops_it_and_says_why(tmp_path, monkeypatch
   assert report['examples'][f'{step}_failed'][0]['detail'] == 'IndexError: whatever a page provokes'
 
 
-@pytest.mark.parametrize('error', [UserError('a setting'), OSError('no space left'), ModuleNotFoundError('no spacy')])
+@pytest.mark.parametrize(
+  'error', [UserError('a setting'), OSError('no space left'), ModuleNotFoundError('no spacy')]
+)
 def test_a_fault_of_the_machine_is_no_fault_of_a_page(tmp_path, monkeypatch, error):
   def fails(text):
     raise error
@@ -93,10 +107,15 @@ def test_a_fault_of_the_machine_is_no_fault_of_a_page(tmp_path, monkeypatch, err
 
 
 @pytest.mark.parametrize('extractor', ['resiliparse', 'trafilatura_fast'])
-def test_a_page_that_a_parser_cannot_get_through_is_dropped_and_the_next_is_read(tmp_path, extractor):
+def test_a_page_that_a_parser_cannot_get_through_is_dropped_and_the_next_is_read(
+  tmp_path, extractor
+):
   responses = [('http://h/0', 200, HTML, page(article(0)))]
   for name, html in hostile.SLOW.items():
-    responses += [(f'http://h/{name}', 200, HTML, html), (f'http://h/after-{name}', 200, HTML, page(article(len(name))))]
+    responses += [
+      (f'http://h/{name}', 200, HTML, html),
+      (f'http://h/after-{name}', 200, HTML, page(article(len(name)))),
+    ]
   write(tmp_path / 'a.warc.gz', responses)
   report = clean(tmp_path, tmp_path / 'out', settings(extractor=extractor, step_seconds=0.5))
   lines = {name: record_of(tmp_path / 'out', f'http://h/{name}') for name in hostile.SLOW}
@@ -104,7 +123,10 @@ def test_a_page_that_a_parser_cannot_get_through_is_dropped_and_the_next_is_read
   assert lines['attributes']['rule'] == 'extract_timeout'
   assert lines['attributes']['detail'].startswith('more than 0.5 s of processor time, for ')
   kept = {document['metadata']['url'] for document in documents_of(tmp_path / 'out')}
-  assert kept == {'http://h/0', *(f'http://h/after-{name}' for name in hostile.SLOW)} and report['pages_out'] == 3
+  assert (
+    kept == {'http://h/0', *(f'http://h/after-{name}' for name in hostile.SLOW)}
+    and report['pages_out'] == 3
+  )
 
 
 def test_a_parser_that_crashes_ends_only_the_page():
@@ -160,7 +182,9 @@ TEXTS = ['a.' * 50_000, 'a-' * 50_000 + '@', '! ' * 50_000, '")]' * 50_000, '. '
 
 @pytest.mark.parametrize('text', TEXTS)
 def test_no_expression_takes_long_on_text_made_for_it(text):
-  """Seconds of the processor, not of the clock; each takes milliseconds, and minutes where time grows with the square."""
+  """Seconds of the processor, not of the clock; each takes milliseconds, and minutes where time
+  grows with the square.
+  """
   with time_limit(5):
     tidied = tidy(text)
     for rule in (rules.gopher_repetition, rules.gopher_quality, rules.c4, rules.fineweb):
@@ -178,8 +202,19 @@ def _warc(gzipped):
 
 
 WARCS = [_warc(False), _warc(True)]
-MARKUP = page(article(1), title='Ünïcode &amp; ').encode() + b'<![CDATA[x]]><!-- a --><table><tr><td>'
-TORN = [b'<', b'\0', b'\r\n\r\n', b'&#xD800;', b'<![ if', b'charset=utf-7', b'Content-Encoding: br', b'WARC/1.0\r\n']
+MARKUP = (
+  page(article(1), title='Ünïcode &amp; ').encode() + b'<![CDATA[x]]><!-- a --><table><tr><td>'
+)
+TORN = [
+  b'<',
+  b'\0',
+  b'\r\n\r\n',
+  b'&#xD800;',
+  b'<![ if',
+  b'charset=utf-7',
+  b'Content-Encoding: br',
+  b'WARC/1.0\r\n',
+]
 
 
 @st.composite
@@ -195,7 +230,11 @@ def damaged(draw, whole):
 
 
 @hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
-@hypothesis.given(damaged(MARKUP), damaged(b'text/html; charset=utf-8'), st.sampled_from(['resiliparse', 'trafilatura_fast']))
+@hypothesis.given(
+  damaged(MARKUP),
+  damaged(b'text/html; charset=utf-8'),
+  st.sampled_from(['resiliparse', 'trafilatura_fast']),
+)
 def test_any_page_gives_text_that_can_be_written(body, kind, extractor):
   title, text = extract(body, kind.decode('latin-1'), extractor)
   assert (title + text).encode() is not None and '\0' not in title + text
@@ -210,4 +249,6 @@ def test_any_damage_of_a_warc_file_is_read_to_its_end(data):
     file.write(data.draw(damaged(whole)))
     file.flush()
     found = list(read_pages(file.name, 100_000))
-  assert len(found) < 20 and all(isinstance(part, str) for one in found for part in (one.url, one.content_type, one.fault))
+  assert len(found) < 20 and all(
+    isinstance(part, str) for one in found for part in (one.url, one.content_type, one.fault)
+  )

@@ -4,7 +4,11 @@ import inspect
 import random
 
 import pytest
-from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate, find_top_duplicate, get_n_grams
+from datatrove.pipeline.filters.gopher_repetition_filter import (
+  find_all_duplicate,
+  find_top_duplicate,
+  get_n_grams,
+)
 
 from data.web import rules
 from data.web.rules import judge
@@ -23,7 +27,8 @@ UNMARKED = 'This line has no mark at its end'
 
 def random_words(seed, letters, length):
   rng = random.Random(seed)
-  return [rng.choice(letters) + 'xyz'[: rng.randint(0, 3)] for _ in range(length)]  # no two joined are another two
+  # no two joined are another two
+  return [rng.choice(letters) + 'xyz'[: rng.randint(0, 3)] for _ in range(length)]
 
 
 @pytest.mark.parametrize('n', [2, 3, 4, 5, 7, 10])
@@ -41,7 +46,8 @@ def test_a_good_page_passes_every_rule():
     assert judge(rule(GOOD)) is None
 
 
-# Each pair stands on the two sides of one threshold: the first text is kept by the rule, the second dropped.
+# Each pair stands on the two sides of one threshold: the first text is kept by the rule, the second
+# dropped.
 FILLER = 'the of ' + 'word ' * 47
 PLAIN = 'the of three seven eight eleven\n'
 PAIRS = [
@@ -51,7 +57,8 @@ PAIRS = [
   ('gopher_word_length', 'the of ' + 'abcdefghij ' * 60, 'the of ' + 'abcdefghijk ' * 60),
   ('gopher_symbols', FILLER * 2 + '# ' * 10, FILLER * 2 + '# ' * 12),
   ('gopher_symbols', FILLER * 2 + '... ' * 10 + 'end', FILLER * 2 + '… ' * 12),
-  ('gopher_bullets', '- the of one two three four\n' * 9 + 'word ' * 10, '• the of one two three four\n' * 10),
+  ('gopher_bullets', '- the of one two three four\n' * 9 + 'word ' * 10, '• the of one two three '
+                                                                         'four\n' * 10),
   ('gopher_ellipses', 'the of seven...\n' * 3 + PLAIN * 7, 'the of seven...\n' * 4 + PLAIN * 8),
   ('gopher_alphabetic', FILLER * 2 + '123 ' * 24, FILLER * 2 + '123 ' * 26),
   ('gopher_stop_words', 'the and ' + 'word ' * 60, 'the the ' + 'word ' * 60),
@@ -104,7 +111,9 @@ def test_gopher_repetition_thresholds(rule, kept, dropped):
   off |= {own: (0.20,)} if 'ngram' in own else {}
   assert judge(rules.gopher_repetition(kept, **off)) is None
   assert judge(rules.gopher_repetition(dropped, **off))[0] == rule
-  assert judge(rules.gopher_repetition(dropped, **off | {own: () if 'ngram' in own else None})) is None
+  assert (
+    judge(rules.gopher_repetition(dropped, **off | {own: () if 'ngram' in own else None})) is None
+  )
 
 
 @pytest.mark.parametrize('n', range(5, 11))
@@ -114,7 +123,11 @@ def test_repeated_5_to_10_grams_have_a_limit_each(n):
   share = sum(map(len, passage)) / len(text)
   for limit, rule in ((share - 0.001, f'gopher_duplicate_{n}grams'), (share + 0.001, None)):
     limits = [limit if k == n else 1 for k in range(5, 11)]
-    found = judge(rules.gopher_repetition(text, max_top_ngram_char_share=(), max_duplicate_ngram_char_share=limits))
+    found = judge(
+      rules.gopher_repetition(
+        text, max_top_ngram_char_share=(), max_duplicate_ngram_char_share=limits
+      )
+    )
     assert (found[0] if found else None) == rule
 
 
@@ -158,7 +171,9 @@ C4_LINES = {'lines_with': ('javascript', 'use cookies')}
 )
 def test_c4_cuts_lines(line, left):
   assert rules.c4_lines(line, **C4_LINES) == left
-  assert rules.c4_lines(f'{SENTENCES[0]}\n\n{line}', **C4_LINES) == f'{SENTENCES[0]}\n{left}'.strip()
+  assert (
+    rules.c4_lines(f'{SENTENCES[0]}\n\n{line}', **C4_LINES) == f'{SENTENCES[0]}\n{left}'.strip()
+  )
   off = {'min_line_words': 0, 'max_word_chars': 0, 'strip_citations': False}
   assert rules.c4_lines(f'{line}\n\nx', **off) == f'{line}\n\nx'
 
@@ -166,7 +181,11 @@ def test_c4_cuts_lines(line, left):
 @pytest.mark.parametrize(
   ('rule', 'kept', 'dropped'),
   [
-    ('c4_sentences', 'One. "Two?" Three! Four... five.\nSix', 'One. Two? Three! Version 1.2 is the last'),
+    (
+      'c4_sentences',
+      'One. "Two?" Three! Four... five.\nSix',
+      'One. Two? Three! Version 1.2 is the last',
+    ),
     ('c4_curly_bracket', GOOD, GOOD + '\n{ a }'),
     ('c4_lorem_ipsum', GOOD, GOOD + '\nLorem Ipsum dolor sit'),
   ],
@@ -174,7 +193,10 @@ def test_c4_cuts_lines(line, left):
 def test_c4_thresholds(rule, kept, dropped):
   assert judge(rules.c4(kept)) is None
   assert judge(rules.c4(dropped))[0] == rule
-  assert judge(rules.c4(dropped, min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None)) is None
+  assert (
+    judge(rules.c4(dropped, min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None))
+    is None
+  )
 
 
 def test_figures_are_noted_with_their_bounds_up_to_the_failing_one():
@@ -182,8 +204,14 @@ def test_figures_are_noted_with_their_bounds_up_to_the_failing_one():
   assert judge(rules.gopher_quality(GOOD, min_words=10), figures) is None
   assert figures['gopher_words: words'] == [len(GOOD.split()), 10, 100_000] and len(figures) == 8
   figures = {}
-  assert judge(rules.gopher_quality('a ' * 50), figures) == ('gopher_word_length', 'mean word length 1 < 3')
-  assert figures == {'gopher_words: words': [50, 50, 100_000], 'gopher_word_length: mean word length': [1, 3, None]}
+  assert judge(rules.gopher_quality('a ' * 50), figures) == (
+    'gopher_word_length',
+    'mean word length 1 < 3',
+  )
+  assert figures == {
+    'gopher_words: words': [50, 50, 100_000],
+    'gopher_word_length: mean word length': [1, 3, None],
+  }
 
 
 def test_empty_text_is_dropped_not_a_crash():

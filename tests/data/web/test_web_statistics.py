@@ -37,13 +37,21 @@ def samples(seed, scale, digits):
 def test_counts_are_exact_and_no_bin_straddles_a_bound(values, low, high):
   found = of(values, low, high)
   edges, counts = found['edges'], found['counts']
-  assert edges == sorted(set(edges)) and len(counts) == len(edges) - 1 <= 80 and (found['low'], found['high']) == (low, high)
+  assert (
+    edges == sorted(set(edges))
+    and len(counts) == len(edges) - 1 <= 80
+    and (found['low'], found['high']) == (low, high)
+  )
   assert counts == [sum(a <= value < b for value in values) for a, b in itertools.pairwise(edges)]
   assert sum(counts) == len(values)
   if low is not None:
-    assert sum(n for n, edge in zip(counts, edges, strict=False) if edge < low) == sum(value < low for value in values)
+    assert sum(n for n, edge in zip(counts, edges, strict=False) if edge < low) == sum(
+      value < low for value in values
+    )
   if high is not None:
-    assert sum(n for n, edge in zip(counts, edges, strict=False) if edge > high) == sum(value > high for value in values)
+    assert sum(n for n, edge in zip(counts, edges, strict=False) if edge > high) == sum(
+      value > high for value in values
+    )
 
 
 def test_an_outlier_does_not_flatten_the_rest():
@@ -63,18 +71,28 @@ def test_bounds_are_kept_whichever_page_told_them():
   statistics = Statistics()
   for figures in ([40, 50, None], [60, 50, 100], [45, 50, None]):
     statistics.add({'a: b': figures})
-  assert (statistics.histograms()['a: b']['low'], statistics.histograms()['a: b']['high']) == (50, 100)
+  assert (statistics.histograms()['a: b']['low'], statistics.histograms()['a: b']['high']) == (
+    50,
+    100,
+  )
 
 
 def test_the_picture_has_a_bar_a_bin_and_a_line_a_bound():
   histograms = {'gopher: <b>&"': of(samples(3, 300, 0), 50, 900), 'c4: {': of([0, 0, 1], high=0)}
   root = ElementTree.fromstring(picture(histograms))
   panels = root.findall('g')
-  assert [''.join(text.text for text in panel.findall('text')[:2]) for panel in panels] == ['gopher<b>&"', 'c4{']
+  assert [''.join(text.text for text in panel.findall('text')[:2]) for panel in panels] == [
+    'gopher<b>&"',
+    'c4{',
+  ]
   for panel, histogram in zip(panels, histograms.values(), strict=True):
     bars = panel.findall('rect')
     assert len(bars) == sum(n > 0 for n in histogram['counts'])
-    lines = [float(path.get('d')[1:].split()[0]) for path in panel.findall('path') if path.get('stroke-dasharray')]
+    lines = [
+      float(path.get('d')[1:].split()[0])
+      for path in panel.findall('path')
+      if path.get('stroke-dasharray')
+    ]
     assert len(lines) == sum(histogram[name] is not None for name in ('low', 'high'))
     tips = [float(bar.find('title').text.split()[0]) for bar in bars]
     for edge, bar in zip(tips, bars, strict=True):  # what a bound drops is drawn beyond its line

@@ -11,7 +11,8 @@ from lm.evals.intervals import effective_size, wilson
 @pytest.mark.parametrize(
   ('successes', 'n', 'low', 'high'),
   [
-    # Newcombe 1998, Statistics in Medicine 17, 857-872, table I, method 3 (score without continuity correction).
+    # Newcombe 1998, Statistics in Medicine 17, 857-872, table I, method 3 (score without continuity
+    # correction).
     (81, 263, 0.2553, 0.3662),
     (15, 148, 0.0624, 0.1605),
     (0, 20, 0.0000, 0.1611),
@@ -35,7 +36,8 @@ def test_knows_nothing_without_trials():
 
 
 def test_trials_of_clusters_are_worth_what_their_spread_says():
-  # By simulation: the variance of the mean over draws of 40 clusters of 10, in which p is drawn anew for each cluster.
+  # By simulation: the variance of the mean over draws of 40 clusters of 10, in which p is drawn
+  # anew for each cluster.
   rng = np.random.default_rng(0)
   p = rng.beta(1, 1, size=(2000, 40, 1))
   outcomes = rng.random((2000, 40, 10)) < p
@@ -50,7 +52,9 @@ def test_independent_trials_are_worth_their_number():
   rng = np.random.default_rng(0)
   outcomes = (rng.random(3000) < 0.3).tolist()
   assert effective_size(outcomes, range(3000)) == pytest.approx(3000, rel=1e-3)
-  assert effective_size(outcomes, np.repeat(np.arange(300), 10).tolist()) == pytest.approx(3000, rel=0.15)
+  assert effective_size(outcomes, np.repeat(np.arange(300), 10).tolist()) == pytest.approx(
+    3000, rel=0.15
+  )
 
 
 def test_outcomes_that_are_all_the_same_are_worth_as_many_as_there_are_clusters():

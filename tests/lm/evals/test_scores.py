@@ -51,20 +51,27 @@ def test_perplexity_sums_over_batches_before_anything_is_divided():
     loss = params * (batch['x'] * batch['w']).sum()
     return jnp.nan, jnp.nan, {'train/loss': (loss, weight), 'not/looked at': (jnp.nan, weight)}
 
-  batches = [{'x': np.full((2, 2), v, np.float32), 'w': np.full((2, 2), w, np.float32)} for v, w in ((1, 1), (5, 0.25))]
+  batches = [
+    {'x': np.full((2, 2), v, np.float32), 'w': np.full((2, 2), w, np.float32)}
+    for v, w in ((1, 1), (5, 0.25))
+  ]
   assert perplexity.make_evaluate(loss_fn)(jnp.float32(2), batches) == (2 * (4 + 5), 5)
 
 
 def test_few_batches_wait_on_the_devices(monkeypatch):
   fetched, fetch = [], jax.device_get
-  monkeypatch.setattr(jax, 'device_get', lambda tree: fetched.extend(jax.tree.leaves(tree)) or fetch(tree))
+  monkeypatch.setattr(
+    jax, 'device_get', lambda tree: fetched.extend(jax.tree.leaves(tree)) or fetch(tree)
+  )
 
   def batches():
     for i in range(10):
       assert i - len(fetched) // 2 <= 3  # two numbers of each batch
       yield {'x': jnp.float32(i)}
 
-  evaluate = perplexity.make_evaluate(lambda params, batch: (0, 0, {'train/loss': (params * batch['x'], jnp.float32(1))}))
+  evaluate = perplexity.make_evaluate(
+    lambda params, batch: (0, 0, {'train/loss': (params * batch['x'], jnp.float32(1))})
+  )
   assert evaluate(jnp.float32(2), batches()) == (90, 10)
 
 
