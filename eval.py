@@ -14,27 +14,31 @@ from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from data import chat, tools
 from data import tasks as tasks_lib
-from data.loader import Loader
-from data.mixture import Mixture
-from data.tokenizers import gguf as gguf_tokenizer
-from lm import config as config_lib
-from lm import files, gguf, keys, metrics, pretrained, quantize, sample, sharding
-from lm.errors import UserError, run
-from lm.evals import perplexity
-from lm.evals import tasks as scoring
-from lm.steps import pretrain
+from data.chat import chat_formats
+from data.shards.loader import Loader
+from data.shards.mixture import Mixture
+from data.tokenizers import gguf_vocabulary as gguf_tokenizer
+from data.tools import calculator
+from lm.base import config as config_lib
+from lm.base import files, metrics
+from lm.base.errors import UserError, run
+from lm.evals import perplexity, scoring
+from lm.infer import engine
+from lm.model import quantize
+from lm.parallel import keys, sharding
+from lm.stages import pretrain
+from lm.weights import gguf, pretrained
 
 
 def make_generate(
   config: FrozenConfigDict,
-  chat_format: chat.Format,
+  chat_format: chat_formats.Format,
   *,
   temperature: float,
   max_new_tokens: int,
   max_len: int,
-) -> Callable[[Any, Sequence[list[int]], jax.Array], list[sample.Completion]]:
+) -> Callable[[Any, Sequence[list[int]], jax.Array], list[engine.Completion]]:
   """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator
   answered.
 
@@ -43,10 +47,10 @@ def make_generate(
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
-  sampling = sample.Sampling(temperature, banned_ids=chat_format.banned_ids(config.vocab_size))
+  sampling = engine.Sampling(temperature, banned_ids=chat_format.banned_ids(config.vocab_size))
 
   def generate(params, prompts, key):
-    return sample.generate(
+    return engine.generate(
       config,
       params,
       prompts,
@@ -55,7 +59,7 @@ def make_generate(
       max_new_tokens=max_new_tokens,
       stop_ids=chat_format.stops,
       capacity=max_len,
-      tool=lambda ids: chat_format.answer_call(ids, tools.calculate),
+      tool=lambda ids: chat_format.answer_call(ids, calculator.calculate),
       pause_ids=chat_format.call_ids,
     )
 
@@ -66,7 +70,7 @@ def score_tasks(
   config: ConfigDict,
   generate: Callable,
   params: Any,
-  chat_format: chat.Format,
+  chat_format: chat_formats.Format,
   tasks: Sequence[Any],
 ) -> tuple[dict[str, dict], list[dict]]:
   """Accuracy on the test problems of each task, and `format`: the share of all problems whose reply
@@ -94,7 +98,7 @@ def score_tasks(
         formats.append(0.0)
         return 0.0
       reply = chat_format.parse(completion.tokens)
-      formats.append(chat.grade_format(reply))
+      formats.append(chat_formats.grade_format(reply))
       value = task.grade(problem, reply)
       if sum(s['task'] == task.name for s in samples) < 4:
         samples.append(
@@ -123,7 +127,7 @@ def score_turns(
   config: ConfigDict,
   generate: Callable,
   params: Any,
-  chat_format: chat.Format,
+  chat_format: chat_formats.Format,
   tasks: Sequence[Any],
 ) -> tuple[dict[str, dict], list[dict]]:
   """Accuracy on the first, second, ... question of conversations, after the model's own replies.
@@ -175,7 +179,7 @@ def score_turns(
 def continue_texts(
   config: FrozenConfigDict,
   params: Any,
-  chat_format: chat.Format,
+  chat_format: chat_formats.Format,
   prompts: Sequence[str],
   max_new_tokens: int,
   seed: int,
@@ -184,8 +188,8 @@ def continue_texts(
   start, tokenizer = chat_format.document_start, chat_format.tokenizer
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
-  sampling = sample.Sampling(0.8, banned_ids=chat_format.banned_ids(config.vocab_size))
-  out = sample.generate(
+  sampling = engine.Sampling(0.8, banned_ids=chat_format.banned_ids(config.vocab_size))
+  out = engine.generate(
     config,
     params,
     rows,
@@ -218,16 +222,18 @@ def make_tasks(config: ConfigDict, names: str) -> list[Any]:
 
 
 def find_model(path: str) -> str | pathlib.Path:
-  """Where a checkpoint is; one that a Python package carries (`lm.gguf.MODELS`) is imported when
+  """Where a checkpoint is; one that a Python package carries (`lm.weights.gguf.MODELS`) is imported when
   first named.
   """
   if path not in gguf.MODELS:
     return path
-  return gguf.installed(path, base.get_config().model, gguf_tokenizer.convert, chat.fingerprint)
+  return gguf.installed(
+    path, base.get_config().model, gguf_tokenizer.convert, chat_formats.fingerprint
+  )
 
 
 def open_loader(
-  config: ConfigDict, chat_format: chat.Format, manifest: str, *, train: bool
+  config: ConfigDict, chat_format: chat_formats.Format, manifest: str, *, train: bool
 ) -> Loader:
   """Batches of a manifest for training (shuffled, endless) or for evaluation (each token once, in
   order).
@@ -262,7 +268,9 @@ def open_loader(
   return loader
 
 
-def open_mixture(config: ConfigDict, chat_format: chat.Format, manifests: str) -> Loader | Mixture:
+def open_mixture(
+  config: ConfigDict, chat_format: chat_formats.Format, manifests: str
+) -> Loader | Mixture:
   """Training batches of one manifest, or of several, between commas, in the shares of
   `config.data.weights`.
 
@@ -284,7 +292,7 @@ def open_mixture(config: ConfigDict, chat_format: chat.Format, manifests: str) -
 
 def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
   """The report of `configs/eval.py` on one checkpoint, its weights in the form `quantization`
-  (lm/quantize.py).
+  (lm/model/quantize.py).
 
   With `config.data.val` it holds val_bpb, bits per byte, and where weights are quantized
   `perplexity_change`, the share by which that raises the perplexity per token.
@@ -292,7 +300,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict:
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     model = pretrained.load(find_model(path), config.model, base.get_config().model, mesh)
-    chat_format = chat.load(model.tokenizer)
+    chat_format = chat_formats.load(model.tokenizer)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
     allow = config_lib.allowed_mismatches(config)
     model.check_tokenizer(chat_format.tokenizer.fingerprint, allow)

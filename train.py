@@ -3,7 +3,7 @@
 
 A config of stage pretrain, sft or rl is one training run: `train` below, read from top to bottom. A
 recipe is a list of such runs and of the data stages before them, each in a process of its own
-(`lm.stages`).
+(`lm.launch.recipes`).
 """
 
 import math
@@ -18,10 +18,12 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from lm import config as config_lib
-from lm import files, host, progress, report, stages
-from lm import metrics as metrics_lib
-from lm.errors import UserError, run, unknown
+from lm.base import allocator, files, progress
+from lm.base import config as config_lib
+from lm.base import metrics as metrics_lib
+from lm.base.errors import UserError, run, unknown
+from lm.launch import recipes
+from lm.report import card
 
 # A recipe's parent and its data stages import this file too and have no use for jax: `train`
 # imports what it needs.
@@ -42,7 +44,7 @@ def train(
 
   Raises SystemExit(0) when it was told to stop, by SIGTERM or SIGINT, and has saved its work.
   """
-  host.keep_freed_memory()
+  allocator.keep_freed_memory()
   clock = metrics_lib.Clock()
   import contextlib
   import itertools
@@ -52,22 +54,19 @@ def train(
 
   import eval as evaluation
   from configs import base
-  from data import baselines, chat, prepare, tasks
-  from lm import (
-    budget,
-    checkpoint,
-    distributed,
-    faults,
-    kernels,
-    keys,
-    model,
-    pretrained,
-    program,
-    rollout,
-    sharding,
-  )
+  from data import tasks
+  from data.batches import prepare
+  from data.chat import chat_formats
+  from data.shards import baselines
+  from lm.cost import estimate
   from lm.evals import perplexity
-  from lm.steps import common, diagnose, rl
+  from lm.model import transformer
+  from lm.model.attention import kernels
+  from lm.parallel import distributed, keys, sharding
+  from lm.stages.rl import policy_gradient as rl_step
+  from lm.stages.rl import rollout
+  from lm.train import diagnose, faults, program, train_step
+  from lm.weights import checkpoint, pretrained
 
   # ---- Config ------------------------------------------------------------------------------------
   if config.batch_size % config.microbatches:
@@ -91,7 +90,7 @@ def train(
     )
 
   if config.stage == 'rl':
-    rl.check(config.loss, base.get_config().loss)
+    rl_step.check(config.loss, base.get_config().loss)
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the second start of a run compiles nothing
     jax.config.update(
@@ -116,7 +115,7 @@ def train(
     start = pretrained.load(
       evaluation.find_model(config.init_from), config.model, base.get_config().model, mesh
     )
-  chat_format = chat.load(
+  chat_format = chat_formats.load(
     start.tokenizer if start else config.data.tokenizer,
     config.data.chat_format,
     extend=not start or config.stage != 'pretrain',
@@ -128,7 +127,7 @@ def train(
     start = pretrained.grow(start, tokenizer.vocab_size, mesh)
     model_config = start.config
   else:
-    model_config = model.sized(config.model, tokenizer.vocab_size)
+    model_config = transformer.sized(config.model, tokenizer.vocab_size)
   if config.seq_len > model_config.max_len:
     raise UserError(
       f'config.seq_len is {config.seq_len}; the model reads at most max_len = '
@@ -157,16 +156,18 @@ def train(
   banned = chat_format.banned_ids(model_config.vocab_size) if config.stage == 'rl' else ()
   prog = program.make(config, model_config, mesh, banned)
   if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(prog.state['params'])) > 2**28:
-    host.give_back_large_blocks()
+    allocator.give_back_large_blocks()
 
   # ---- Budget: what an update should take --------------------------------------------------------
   device = jax.local_devices()[0]
-  predicted = budget.predict(config, model_config, mesh, prog, budget.chip_of(device.device_kind))
+  predicted = estimate.predict(
+    config, model_config, mesh, prog, estimate.chip_of(device.device_kind)
+  )
   if dry:
     print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
-    return print(budget.describe(predicted))
+    return print(estimate.describe(predicted))
   if main:
-    print(budget.summary(predicted), file=sys.stderr)
+    print(estimate.summary(predicted), file=sys.stderr)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------
   saved = checkpoint.Checkpointer(
@@ -218,7 +219,7 @@ def train(
         batch, drawn, skipped = jax.block_until_ready(rollouts(jumps.batch(step), state['params']))
       for text in skipped:
         metrics.text(step + 1, 'rl/prompts_too_long', text)
-      flops = budget.rows_flops(model_config, predicted['parameters'], drawn.lengths) / mesh.size
+      flops = estimate.rows_flops(model_config, predicted['parameters'], drawn.lengths) / mesh.size
       work = prog.updates * sum(drawn.lengths), prog.updates * flops
       return batch, drawn.count, work, drawn.metrics | {'rl/prompts_too_long': len(skipped)}
   else:
@@ -325,7 +326,7 @@ def train(
   def settle(number, batch, count, updates, work, seen):
     """Waits for a dispatched step and logs it; False: it was bad, and the run is to go back."""
     with clock.part('step'):
-      values = common.of_updates(
+      values = train_step.of_updates(
         [{name: float(x) for name, x in update.items()} for update in jax.device_get(updates)]
       )
     clock.first_step()
@@ -349,7 +350,7 @@ def train(
         values
         | seen
         | timing
-        | budget.measured(
+        | estimate.measured(
           predicted,
           timing['perf/model_flops_per_s'],
           prog.updates,
@@ -472,18 +473,20 @@ def make_rollouts(
 
   Args:
     reference: the parameters that the policy is to stay near; None where `config.rl.kl` is 0.
-    prog: the run's `lm.program.Program`.
+    prog: the run's `lm.train.program.Program`.
 
-  `rollouts` returns (batch on the mesh, `lm.rollout.Rollouts`, a line for each problem that was
+  `rollouts` returns (batch on the mesh, `lm.stages.rl.rollout.Rollouts`, a line for each problem that was
   passed over because its prompt leaves no room for an answer). Another problem of the same task is
   asked instead.
   """
   import jax
 
   import eval as evaluation
-  from data import chat
-  from lm import kernels, keys, rollout, sharding
-  from lm.steps import rl as rl_step
+  from data.chat import chat_formats
+  from lm.model.attention import kernels
+  from lm.parallel import keys, sharding
+  from lm.stages.rl import policy_gradient as rl_step
+  from lm.stages.rl import rollout
 
   rl, tasks = config.rl, evaluation.make_tasks(config, config.data.tasks)
   if not tasks:
@@ -502,7 +505,10 @@ def make_rollouts(
   if rl.kl:
     score = rl_step.make_reference(
       rl_step.make_score(
-        model_config, config.loss, rl.temperature, chat_format.banned_ids(model_config.vocab_size)
+        model_config,
+        config.loss,
+        rl.temperature,
+        chat_format.banned_ids(model_config.vocab_size),
       )
     )
     score = jax.jit(score, out_shardings=prog.batch['reference_log_probs'].sharding)
@@ -540,7 +546,9 @@ def make_rollouts(
     def grade(q, completion):
       reply = chat_format.parse(completion.tokens)
       right = asked[q].grade(problems[q], reply)
-      return rollout.Grade(right + rl.format_reward * chat.grade_format(reply), right >= 0.5)
+      return rollout.Grade(
+        right + rl.format_reward * chat_formats.grade_format(reply), right >= 0.5
+      )
 
     drawn = rollout.collect(
       lambda rows: generate(params, rows, key),
@@ -571,7 +579,7 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Runs the stages of a recipe, each in a process of its own; those that are complete are
   skipped.
   """
-  from data import stages as data_stages
+  from data.pipeline import steps as data_stages
 
   # name -> (function, its part of the config, what it leaves behind)
   known = {
@@ -582,7 +590,7 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
     'pretrain': (train_stage, config.pretrain, 'pretrain/report.json'),
     'sft': (train_stage, config.sft, 'sft/report.json'),
     'rl': (train_stage, config.rl, 'rl/report.json'),
-    'report': (report.write_report, None, 'report.json'),
+    'report': (card.write_report, None, 'report.json'),
   }
   todo, fingerprint = [], ''
   for name in config.stages:
@@ -596,8 +604,8 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
       args = (config_lib.place(part, workdir), workdir / name)
     else:
       args = (part, workdir) if part else (workdir,)
-    todo.append(stages.Stage(name, function, args, fingerprint, (output,), settings))
-  stages.run_stages(workdir, todo)
+    todo.append(recipes.Stage(name, function, args, fingerprint, (output,), settings))
+  recipes.run_stages(workdir, todo)
   print(
     f'report: {workdir}/report.html (also .md, .json)\nchat:   python -m lm.chat '
     f'--checkpoint={workdir}'
@@ -606,7 +614,7 @@ def recipe(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def run_sweep(config: ConfigDict, options: flags.FlagValues) -> None:
   """The trials of a config file, each as a run of this file."""
-  from lm import sweep
+  from lm.launch import sweep
 
   if not options.workdir:
     raise UserError('--workdir is missing; for example --workdir=runs/sweep')
@@ -675,8 +683,8 @@ def main() -> None:
   profile = options.profile and re.fullmatch(r'(\d+):(\d+)', options.profile)
   if options.profile and not (profile and 0 < int(profile[1]) <= int(profile[2])):
     raise UserError(f'--profile is {options.profile!r}; FIRST:LAST is wanted, steps from 1')
-  host.keep_freed_memory()
-  from lm import distributed
+  allocator.keep_freed_memory()
+  from lm.parallel import distributed
 
   distributed.initialize(
     options.coordinator,

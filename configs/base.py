@@ -10,7 +10,7 @@ jax.
 from ml_collections import ConfigDict
 
 from configs.data import fineweb
-from lm.config import Tracked
+from lm.base.config import Tracked
 
 # The model of the :smoke variants: for bytes, on a CPU.
 TINY = {
@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
   c.seq_len = 1024  # tokens in a row
 
   c.data = ConfigDict()
-  # see data/tokenizer.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
+  # see data/tokenizers/loading.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
   c.data.tokenizer = 'bytes'
   # auto (the tokenizer folder's template, else deepdive) | deepdive | chatml | llama3 | X.jinja
   c.data.chat_format = 'auto'
@@ -231,7 +231,7 @@ def smoke(c: ConfigDict) -> None:
   """Makes a pretraining config one for a first look: a tiny model of its kind, on this repository's
   own source, as bytes.
   """
-  c.data.train, c.data.tokenizer = 'lm/*.py,data/*.py', 'bytes'
+  c.data.train, c.data.tokenizer = 'lm/*/*.py,data/*/*.py', 'bytes'
   c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
   c.model.update(TINY)
   c.loss.vocab_blocks = 0
@@ -266,7 +266,9 @@ def get_recipe() -> ConfigDict:
   c.clean = fineweb.get_config()  # its fields and thresholds are in configs/data/fineweb.py
 
   c.tokenizer = ConfigDict()
-  c.tokenizer.vocab_size = 4096  # ids learned; the special tokens of data/chat.py come after them
+  c.tokenizer.vocab_size = (
+    4096  # ids learned; the special tokens of data/chat/chat_formats.py come after them
+  )
   # share of near-duplicate clusters kept from training, of the tokenizer and of the model
   c.tokenizer.held_out = 0.05
 

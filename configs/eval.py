@@ -10,7 +10,7 @@ Hardware:  whatever holds the model. Time: a second per hundred problems of a sm
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -13,7 +13,7 @@ Result:    a validation loss near 3.28 nats, as llm.c reports (94 minutes on 8 A
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -8,7 +8,7 @@ Result:    HellaSwag past 48.9 %, as llm.c reports.
 """
 
 from configs import base, gpt2_124m
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

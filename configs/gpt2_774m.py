@@ -8,7 +8,7 @@ Result:    a loss below that of the 124M model.
 """
 
 from configs import base, gpt2_124m
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -11,7 +11,7 @@ Time:      nine minutes, beside other jobs. :smoke has smaller sizes, about a mi
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the last is foretold
 SMOKE_WIDTHS = (8, 16, 24, 32, 40, 48)

@@ -8,7 +8,7 @@ Result:    with the published data and compute, the published model; here the sh
 """
 
 from configs import base, llama3_8b
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

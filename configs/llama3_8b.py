@@ -10,7 +10,7 @@ Result:    with the published data and compute, the published model; here the sh
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

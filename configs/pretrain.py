@@ -7,7 +7,7 @@ Result:    with 10B tokens of FineWeb a validation loss near 3.28 nats (llm.c, d
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -9,7 +9,7 @@ Time:      under 15 minutes. :smoke does every stage on fewer pages and updates 
 
 from configs import base
 from data.crawling.pydoc_server import PYDOC_EXCLUDE
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -10,7 +10,7 @@ Result:    the published shape; the schedule is ours.
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

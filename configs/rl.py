@@ -8,7 +8,7 @@ Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -9,7 +9,7 @@ Result:    identity, spelling and arithmetic answered in the chat format (see th
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -9,7 +9,7 @@ Result:    the published shape; the published weights are what `python -m lm.cha
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

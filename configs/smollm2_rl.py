@@ -11,7 +11,7 @@ Time:      12 minutes, on cores shared with two other jobs. :smoke does two upda
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -12,7 +12,7 @@ Time:      20 minutes, on cores shared with two other jobs. :smoke does three up
 """
 
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -7,31 +7,13 @@ is complete, and names each page that could not be had, with the cause.
 """
 
 import argparse
-import signal
-import sys
+from collections.abc import Sequence
 
 from data.crawling import run
-from lm import errors, files
-from lm import progress as progress_lib
+from lm.base import errors
 
 
-def crawl(url: str, out: files.Path, **options) -> dict:
-  """Runs `data.crawling.run.crawl` under a progress bar, with the exit status of signals."""
-  with progress_lib.bar(desc='crawl', unit='page') as bar:
-
-    def progress(done: int, known: int) -> None:
-      bar.total = known
-      bar.update(done - bar.n)
-
-    try:
-      return run.crawl(url, out, progress=progress, **options)
-    except run.Stopped as stopped:
-      if stopped.signum == signal.SIGINT:
-        raise KeyboardInterrupt from None
-      sys.exit(128 + stopped.signum)
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description='Crawls one site into gzip WARC; goes on with a crawl that was cut off.'
   )
@@ -64,7 +46,7 @@ def main() -> None:
   parser.add_argument(
     '--contact', default='', help='URL or address of whoever answers for this crawl'
   )
-  report = crawl(**vars(parser.parse_args()))
+  report = run.crawl_with_progress(**vars(parser.parse_args(argv)))
   failed = len(report['errors'])
   print(
     f'{report["pages"]} pages, {report["bytes"]:,} bytes in {report["seconds"]:.0f} s, '

@@ -20,108 +20,25 @@ tokenizer.json files run on `tokenizers`, SentencePiece models on tensorflow-tex
 """
 
 import argparse
-import contextlib
-import json
-import os
-import pathlib
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from data.tokenizers import bpe
-from data.tokenizers.base import Specials, Tokenizer, place
-from data.tokenizers.bpe import BPE
-from data.tokenizers.huggingface import HuggingFace
-from data.tokenizers.sentencepiece import SentencePiece
+from data.tokenizers import loading
 from data.tokenizers.show import show
-from lm import errors, files
-from lm.errors import UserError
-
-SPEC = (
-  "'bytes', x.tiktoken:PATTERN[:SPECIALS.json], tokenizer.json, x.model, or the folder of "
-  'one '
-  'of the last two'
-)
+from lm.base import errors
 
 
-def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
-  """Loads a tokenizer.
-
-  Args:
-    spec: see the module's first lines.
-    special_tokens: names, which follow the largest id in this order unless the file has them
-      already; or name -> id.
-
-  Raises:
-    FileNotFoundError: the file is missing.
-    UserError: the spec, the pattern or the file's content is not one we know, or a package is
-      missing; the message names it.
-  """
-  spec = os.fspath(spec)
-  if spec == 'bytes':
-    return BPE(None, bpe.BYTES, special_tokens)
-  if ranks := re.fullmatch(r'(.*?\.tiktoken)(?::([^:]*))?(?::(.*))?', spec):
-    return _load_ranks(*ranks.groups(''), special_tokens)
-  path = files.as_path(spec)
-  if path.is_dir():
-    path = next(
-      (p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None
-    )
-    if path is None:
-      raise UserError(f'{spec} holds neither tokenizer.json nor tokenizer.model')
-  if path.suffix == '.json':
-    return _load_json(path, special_tokens)
-  if path.suffix == '.model':
-    with _named(path):
-      return SentencePiece(path.read_bytes(), special_tokens)
-  raise UserError(f'unknown tokenizer {spec!r}; allowed: {SPEC}')
-
-
-@contextlib.contextmanager
-def _named(path: files.Path) -> Iterator[None]:
-  """An error inside names the file."""
-  try:
-    yield
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
-
-
-def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Specials) -> BPE:
-  if pattern not in bpe.PATTERNS:
-    raise errors.unknown(f'split pattern of {path} (x.tiktoken:PATTERN)', pattern, bpe.PATTERNS)
-  ranks, own = bpe.read_ranks(path), files.read_json(specials_path) if specials_path else {}
-  if not isinstance(own, dict) or any(type(i) is not int or i < 0 for i in own.values()):
-    raise UserError(
-      f'{specials_path}: special tokens are a JSON object of names and ids; found {own!r:.80}'
-    )
-  taken = set(ranks.values())
-  with _named(specials_path):
-    own = place(own, {}, taken)
-  with _named(path):
-    return BPE(bpe.PATTERNS[pattern], ranks, place(special_tokens, own, taken | set(own.values())))
-
-
-def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
-  value = files.read_json(path)
-  if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
-    raise UserError(f'{path} is not a tokenizers file: no field {min(lacking)!r}')
-  for token in value['added_tokens']:
-    token['special'] |= token['content'] in special_tokens
-  with _named(path):
-    return bpe.from_json(value, special_tokens) or HuggingFace(json.dumps(value), special_tokens)
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m data.tokenizer', description='Shows how a text is cut into tokens.'
   )
   parser.add_argument('command', choices=['show'])
   parser.add_argument('text')
-  parser.add_argument('--tokenizer', required=True, help=SPEC)
+  parser.add_argument('--tokenizer', required=True, help=loading.SPEC)
   parser.add_argument(
     '--merges', action='store_true', help='also show the merge steps of each token'
   )
-  args = parser.parse_args()
-  print(show(load(args.tokenizer), args.text, args.merges))
+  args = parser.parse_args(argv)
+  print(show(loading.load(args.tokenizer), args.text, args.merges))
 
 
 if __name__ == '__main__':

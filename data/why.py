@@ -3,12 +3,12 @@ URL_OR_ID --run=DIR`.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from data.web import inputs, personal
 from data.web.blocks import read_lines
-from lm import errors, files
-from lm.errors import UserError
+from lm.base import errors, files
+from lm.base.errors import UserError
 
 
 def find(run: files.Path, page: str) -> Iterator[dict]:
@@ -46,13 +46,13 @@ def explain(line: dict) -> str:
   return '\n'.join([*rows, f'  {" ".join(line["text"].split())[:100]}'])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m data.why', description='Why a page was kept or dropped.'
   )
   parser.add_argument('page', help='URL, or id of a document')
   parser.add_argument('--run', required=True, help='folder that `python -m data.web` wrote')
-  flags = parser.parse_args()
+  flags = parser.parse_args(argv)
   found = [explain(line) for line in find(flags.run, flags.page)]
   if not found:
     raise UserError(f'no page {flags.page!r} in {flags.run}: it was not in the WARC files')

@@ -1,268 +1,25 @@
 """Chat in the terminal: python -m lm.chat --checkpoint=runs/quickstart, or --model=smollm2"""
 
 import argparse
-import codecs
-import contextlib
-import dataclasses
 import datetime
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import numpy as np
-from ml_collections import FrozenConfigDict
 
 from configs import base
-from data import chat, tools
-from data.tokenizers import gguf as gguf_tokenizer
-from lm import errors, gguf, keys, pretrained, quantize, sample, sharding
-from lm.errors import UserError
-
-# tokens read by one call: a fixed size, so that turns of every length run the same compiled program
-FEED = 32
-DRAW = 4  # tokens drawn by one call: text appears, and Ctrl-C is heard, this often
-COMMANDS = {
-  '/help': 'this list',
-  '/reset': 'forget the conversation and begin anew',
-  '/exit': 'leave (or Ctrl-D)',
-}
-# shown for their tags
-MARKS = {'python': ('[python: ', ''), 'output': (' -> ', ']'), 'think': ('[think: ', ']')}
-CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
+from data.chat import chat_formats
+from data.tokenizers import gguf_vocabulary as gguf_tokenizer
+from data.tools import calculator
+from lm.base import errors
+from lm.infer import engine
+from lm.model import quantize
+from lm.parallel import sharding
+from lm.serve import chat_session
+from lm.weights import gguf, pretrained
 
 
-class Pieces:
-  """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as
-  [python: 1+1 -> 2].
-  """
-
-  def __init__(self, chat_format: chat.Format):
-    self._tokenizer = chat_format.tokenizer
-    # shown, but for these:
-    self._names = {index: name for name, index in self._tokenizer.special_tokens.items()}
-    self._marks = dict.fromkeys(chat_format.stops, '')
-    for kind, marks in MARKS.items():
-      self._marks |= zip(chat_format.tag_ids(kind), marks, strict=False)
-    self._opening = {i for kind in MARKS for i in chat_format.tag_ids(kind)[:1]} | {
-      *chat_format.call_ids
-    }
-    self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
-    self._aside = False
-
-  def __call__(self, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """(text, aside) of the next tokens; aside: a tool call or a thought, not what is said. Texts
-    may be empty.
-    """
-    for index in ids:
-      name = self._names.get(index)
-      if name is None:
-        yield self._utf8.decode(self._tokenizer.token_bytes(index)), self._aside
-      else:
-        yield self._utf8.decode(b'', final=True), self._aside
-        yield self._marks.get(index, name), True
-        if index in self._marks:
-          self._aside = index in self._opening
-
-  def end(self) -> tuple[str, bool]:
-    """What is left of a character that never became whole."""
-    return self._utf8.decode(b'', final=True), self._aside
-
-
-class Session:
-  """A conversation whose past stays in the key/value cache, so that each turn costs its own tokens
-  only.
-
-  Attributes:
-    ids: every token of the conversation so far; all of them are in the cache.
-    state: the cache and the logits that follow `ids`.
-    fed: how many tokens were read in since the start or the last reset (the others were drawn).
-  """
-
-  def __init__(
-    self,
-    config: FrozenConfigDict,
-    params: Any,
-    chat_format: chat.Format,
-    sampling: sample.Sampling,
-    *,
-    max_new_tokens: int,
-    seed: int = 0,
-    system: str = '',
-  ):
-    """Starts with an empty conversation.
-
-    Args:
-      config: the model's; its max_len is how many tokens a conversation may have.
-      sampling: its banned_ids are set here: tags of tool results, and ids that are no token, are
-        never drawn.
-      max_new_tokens: longest reply, tool results not counted; at least 1.
-      system: text of a system turn, '' for none.
-    """
-    if max_new_tokens < 1:
-      raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
-    self.config, self.params, self.chat_format = config, params, chat_format
-    self._sampling = dataclasses.replace(
-      sampling, banned_ids=chat_format.banned_ids(config.vocab_size)
-    )
-    self._ends_V = sample.token_set([*chat_format.stops, *chat_format.call_ids], config.vocab_size)
-    self._max_new_tokens, self._system, self._key = (
-      max_new_tokens,
-      system,
-      keys.derive(seed, 'chat'),
-    )
-    self.reset()
-
-  def reset(self) -> None:
-    """Forgets the conversation. The next one draws other random numbers."""
-    self._key, key = jax.random.split(self._key)
-    self._keys_B = key[None]
-    self.state = sample.start(self.config, 1, self.config.max_len)
-    self.ids: list[int] = []
-    self.fed = 0
-
-  def reply(self, text: str) -> Iterator[tuple[str, bool]]:
-    """Says `text` and yields the reply as it is drawn: pieces (text, aside) of `Pieces`, some of
-    them empty.
-
-    The iterator may be dropped at any piece: the conversation goes on after what was drawn by then.
-
-    Raises:
-      UserError: the context is full: before `text` was read, or in the middle of the reply.
-    """
-    self._feed(self._turn(text))
-    begin, left, pieces = len(self.ids), self._max_new_tokens, Pieces(self.chat_format)
-    while left:
-      drawn = self._draw(min(left, DRAW))
-      left -= len(drawn)
-      yield from pieces(drawn)
-      if drawn[-1] in self.chat_format.stops:
-        return
-      if drawn[-1] in self.chat_format.call_ids:
-        result = self.chat_format.answer_call(self.ids[begin:], tools.calculate)
-        if not result:  # a tag that closes no call
-          return
-        self._feed(result)
-        yield from pieces(result)
-    yield pieces.end()
-    yield f' [stopped after {self._max_new_tokens} tokens]', True
-
-  def _turn(self, text: str) -> list[int]:
-    """The user's turn up to where the reply begins, behind whatever the conversation still
-    lacks.
-    """
-    if self.ids:
-      return self.chat_format.render_next(text, stopped=self.ids[-1] in self.chat_format.stops)
-    system = [{'role': 'system', 'content': self._system}] * bool(self._system)
-    return self.chat_format.render_prompt([*system, {'role': 'user', 'content': text}])
-
-  def _feed(self, ids: list[int]) -> None:
-    """Reads tokens in. Raises UserError, and reads none, if they leave no room for a reply."""
-    if len(self.ids) + len(ids) >= self.config.max_len:
-      raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
-    for i in range(0, len(ids), FEED):
-      tokens_1T, num_1 = sample.pad_tokens([ids[i : i + FEED]], FEED)
-      self.state = sample.prefill(self.config, self.params, self.state, tokens_1T, num_1)
-    self.ids += ids
-    self.fed += len(ids)
-
-  def _draw(self, count: int) -> list[int]:
-    """Draws 1 to `count` tokens. Raises UserError if there is room for none."""
-    if len(self.ids) >= self.config.max_len:
-      raise self._full('the reply is cut off')
-    self.state, out = sample.decode(
-      self.config,
-      self._sampling,
-      DRAW,
-      self.params,
-      self.state,
-      np.array([count], np.int32),
-      self._ends_V,
-      self._keys_B,
-    )
-    out = jax.device_get(out)
-    drawn = out.tokens_BM[0, : int(out.count_B[0])].tolist()
-    self.ids += drawn
-    return drawn
-
-  def _full(self, what: str) -> UserError:
-    return UserError(
-      f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new '
-      'conversation'
-    )
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-  """Gives a function that says whether Ctrl-C was pressed. An exception could lose a cache that is
-  being passed on.
-  """
-  pressed = threading.Event()
-  before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-  try:
-    yield pressed.is_set
-  finally:
-    signal.signal(signal.SIGINT, before)
-
-
-def show(text: str, aside: bool) -> None:
-  """Prints a piece, dimmed on a terminal if it is an aside. Control characters could steer the
-  terminal: replaced.
-  """
-  text = text.translate(CONTROLS)
-  print(
-    f'\033[2m{text}\033[0m' if aside and text and sys.stdout.isatty() else text, end='', flush=True
-  )
-
-
-def note(text: object) -> None:
-  """Prints a line that is not the model's."""
-  show(f'[{text}]\n', True)
-
-
-def converse(session: Session, line: str) -> None:
-  """Shows the reply to one line. Ctrl-C or a full context ends the reply."""
-  with interrupts() as interrupted:
-    try:
-      for text, aside in session.reply(line):
-        show(text, aside)
-        if interrupted():
-          show(' [stopped]', True)
-          break
-      print()
-    except UserError as error:
-      print()
-      note(error)
-
-
-def loop(session: Session) -> None:
-  """Reads lines and commands until /exit or the end of the input."""
-  prompt = '> ' if sys.stdin.isatty() else ''
-  while True:
-    try:
-      line = input(prompt).strip()
-    except EOFError:
-      return
-    except KeyboardInterrupt:
-      print()
-      note('/exit or Ctrl-D leaves')
-      continue
-    if line == '/exit':
-      return
-    if line == '/help':
-      print('\n'.join(f'{name:8} {meaning}' for name, meaning in COMMANDS.items()))
-    elif line == '/reset':
-      session.reset()
-      note('a new conversation')
-    elif line.startswith('/'):
-      note(errors.unknown('command', line.split()[0], COMMANDS))
-    elif line:
-      converse(session, line)
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--checkpoint', help='a step, run or recipe folder, or a Hugging Face folder')
@@ -285,8 +42,8 @@ def main() -> None:
     choices=quantize.QUANTIZATIONS,
     help='of the weights (default none)',
   )
-  args = parser.parse_args()
-  sampling = sample.Sampling(args.temperature, args.top_k, args.top_p)
+  args = parser.parse_args(argv)
+  sampling = engine.Sampling(args.temperature, args.top_k, args.top_p)
   for stream in (sys.stdin, sys.stdout):
     # a byte that is no text, or a character the terminal lacks, ends no chat
     stream.reconfigure(errors='replace')
@@ -294,17 +51,18 @@ def main() -> None:
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     path = args.checkpoint or gguf.installed(
-      args.model, config.model, gguf_tokenizer.convert, chat.fingerprint
+      args.model, config.model, gguf_tokenizer.convert, chat_formats.fingerprint
     )
     model = pretrained.load(path, config.model, config.model, mesh)
-    chat_format = chat.load(model.tokenizer, today=datetime.date.today())
+    chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
     model.check_tokenizer(chat_format.tokenizer.fingerprint)
     params = quantize.quantize(args.quantize, model.params, model.axes)
-    session = Session(
+    session = chat_session.Session(
       model.config,
       params,
       chat_format,
       sampling,
+      calculate=calculator.calculate,
       max_new_tokens=args.max_new_tokens,
       seed=args.seed,
       system=args.system,
@@ -312,11 +70,11 @@ def main() -> None:
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it
 
-      note(
+      chat_session.note(
         f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists '
         'commands'
       )
-    loop(session)
+    chat_session.loop(session)
 
 
 if __name__ == '__main__':

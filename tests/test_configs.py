@@ -13,17 +13,19 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from configs.data import fineweb
-from data.web import train_classifier
+from data.web import classifier_training
 from data.web.blocks import Quality
 from data.web.clean import pipeline
 from data.web.executors import ray_options, slurm_options
-from lm import metrics, model, optim
-from lm.config import load
+from lm.base import metrics
+from lm.base.config import load
+from lm.model import transformer
+from lm.train import optimizers
 
 RECORD = """
 import json, pathlib, sys
 from ml_collections import ConfigDict
-from lm.config import load
+from lm.base.config import load
 import train
 
 read, plain = set(), ConfigDict.__getattr__
@@ -77,10 +79,10 @@ def test_every_field_is_read(reads, monkeypatch):
 
   for variant in VARIANTS:
     config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
-    model.check(config)
+    transformer.check(config)
     with monkeypatch.context() as patch:
       patch.setattr(ConfigDict, '__getattr__', record)
-      jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
+      jax.eval_shape(lambda config=config: transformer.init(config, jax.random.key(0)))
   assert [
     name for name, field in fields(base.get_config()).items() if field not in everything
   ] == []
@@ -121,7 +123,7 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
   (tmp_path / 'items.txt').write_text('word ' * 13)
   config.decontaminate = f'{tmp_path}/*.txt'
   config.quality.model = str(tmp_path / 'classifier')
-  train_classifier.train(
+  classifier_training.train(
     [train_classifier.Row('a', 0), train_classifier.Row('b', 1)], config.quality.model, buckets=1
   )
   stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
@@ -150,7 +152,7 @@ def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
   )
   for settings in stages:
     for steps in (1, 2):
-      schedule = optim.make_schedule(settings.optim, settings.optim.lr, steps)
+      schedule = optimizers.make_schedule(settings.optim, settings.optim.lr, steps)
       assert float(schedule(steps - 1)) == pytest.approx(settings.optim.lr)
 
 
@@ -172,8 +174,8 @@ PUBLISHED = {  # parameters
 def test_a_shape_has_the_published_number_of_parameters(name, monkeypatch):
   monkeypatch.chdir(ROOT)
   config = FrozenConfigDict(load(f'configs/{name}.py').model.to_dict())
-  model.check(config)
-  params = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+  transformer.check(config)
+  params = jax.eval_shape(lambda: transformer.init_params(config, jax.random.key(0)))
   assert sum(x.size for x in jax.tree.leaves(params)) == PUBLISHED[name]
 
 

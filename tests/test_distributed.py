@@ -11,8 +11,8 @@ import pytest
 import tiny
 from test_faults import wait_for
 
-from lm import distributed
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.parallel import distributed
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_who_is_taken_for_one_of_several(monkeypatch):
 COUNT = """
 import json, os, sys
 import train
-from data import loader
+from data.shards import loader
 rows = {'train': 0, 'val': 0}
 read = loader.Loader.rows_of
 
@@ -88,7 +88,7 @@ def counted(folder, count, *arguments):
   [(2, {}), (4, {'mesh__data': 2, 'mesh__fsdp': 2}), (2, {'mesh__data': 1, 'mesh__tensor': 2})],
 )
 def test_several_processes_train_as_one_and_each_reads_its_rows(tmp_path, count, mesh):
-  text = 'lm/*.py'
+  text = 'lm/*/*.py'
   fields = {
     'steps': 8,
     'checkpoint__every': 4,
@@ -147,11 +147,15 @@ def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
 RESTORE = """
 import hashlib, sys, pathlib
 coordinator, count, number, fsdp, tensor, run = sys.argv[1:]
-from lm import distributed
+from lm.parallel import distributed
 distributed.initialize(coordinator or None, int(count), int(number), 30)
 import jax, numpy as np
 from configs import base
-from lm import checkpoint, config, model, program, sharding
+from lm.weights import checkpoint
+from lm.base import config
+from lm.model import transformer
+from lm.train import program
+from lm.parallel import sharding
 c = base.get_config()
 stored = checkpoint.provenance(checkpoint.locate(run))['config']
 c.optim.update(stored['optim'])

@@ -7,9 +7,11 @@ from ml_collections import FrozenConfigDict
 
 import eval as evaluation
 from configs import base
-from data import chat, tasks
-from lm import keys, model
-from lm.sample import Completion
+from data import tasks
+from data.chat import chat_formats
+from lm.infer.engine import Completion
+from lm.model import transformer
+from lm.parallel import keys
 
 
 def counting_generate(chat_format, seen):
@@ -32,7 +34,7 @@ def settings(examples, batch_size, seq_len):
 
 
 def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
-  chat_format, seen = chat.load('bytes'), []
+  chat_format, seen = chat_formats.load('bytes'), []
   asked = tasks.make(['arithmetic', 'comparison'], seed=0)
   generate = counting_generate(chat_format, seen)
   scores, _ = evaluation.score_tasks(settings(5, 2, 10**6), generate, None, chat_format, asked)
@@ -41,7 +43,7 @@ def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
 
 
 def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
-  chat_format, seen = chat.load('bytes'), []
+  chat_format, seen = chat_formats.load('bytes'), []
   asked = tasks.make(['arithmetic'], seed=0)
   lengths = [
     len(chat_format.render_prompt(asked[0].problem(i, 'test')['messages'])) for i in range(20)
@@ -61,11 +63,11 @@ def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
 
 @pytest.mark.parametrize('temperature', [0.0, 1.0])
 def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
-  chat_format = chat.load('bytes')
+  chat_format = chat_formats.load('bytes')
   size = chat_format.tokenizer.vocab_size
   fields = base.TINY | {'vocab_size': size + 100, 'num_layers': 1, 'tie_embeddings': False}
   config = FrozenConfigDict(base.get_config().model.to_dict() | fields)
-  params = model.init_params(config, keys.derive(0, 'initialization'))
+  params = transformer.init_params(config, keys.derive(0, 'initialization'))
   # by far the likeliest, if they could be drawn
   params['head'] = params['head'].at[size:].multiply(1e3)
   generate = evaluation.make_generate(

@@ -16,7 +16,7 @@ COMMANDS = sorted(
     'lm/*.py',
     'data/*.py',
     '*/*/__main__.py',
-    'data/web/train_classifier.py',
+    '*/*/*/__main__.py',
   )
   for path in ROOT.glob(pattern)
   if "__name__ == '__main__'" in path.read_text()
@@ -58,7 +58,9 @@ def test_help_lists_the_flags_and_ends_well(name, own_flags, capsys, monkeypatch
   )
   parsers, parse = [], argparse.ArgumentParser.parse_args
   monkeypatch.setattr(
-    argparse.ArgumentParser, 'parse_args', lambda self: parsers.append(self) or parse(self)
+    argparse.ArgumentParser,
+    'parse_args',
+    lambda self, argv: parsers.append(self) or parse(self, argv),
   )
   monkeypatch.setattr(sys, 'argv', [name, '--help'])
   with pytest.raises(SystemExit) as ended:

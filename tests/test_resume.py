@@ -9,10 +9,11 @@ import tiny
 from ml_collections import ConfigDict
 
 from configs import base
-from lm import checkpoint, files
-from lm import config as config_lib
-from lm.errors import UserError
-from lm.pretrained import EXECUTION
+from lm.base import config as config_lib
+from lm.base import files
+from lm.base.errors import UserError
+from lm.weights import checkpoint
+from lm.weights.pretrained import EXECUTION
 
 
 def start(run, text, **fields):

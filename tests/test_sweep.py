@@ -7,8 +7,9 @@ import commands
 import pytest
 import tiny
 
-from lm import files, sweep
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
+from lm.launch import sweep
 
 CONFIG = """
 import sys
@@ -80,7 +81,7 @@ def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
   config, work = write(tmp_path / 'c.py', '1e30'), tmp_path / 'work'
   options = [
     a
-    for a in tiny.arguments('lm/*.py', steps=8, data__held_out=0.05)
+    for a in tiny.arguments('lm/*/*.py', steps=8, data__held_out=0.05)
     if not a.startswith('--config=')
   ]
   command = [*options[1:], f'--workdir={work}', '--sweep', '--parallel=2']
@@ -118,7 +119,7 @@ def test_the_smoke_ladder_foretells_its_largest_size(tmp_path):
     '--sweep',
     '--fit',
     '--parallel=2',
-    '--config.data.train=lm/*.py',
+    '--config.data.train=lm/*/*.py',
   )
   assert status == 0, err
   report = files.read_json(tmp_path / 'ladder.json')

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from data import chat
-from data import tokenizer as tokenizer_lib
-from lm import checkpoint, model
-from lm import config as config_lib
+from data.chat import chat_formats
+from data.tokenizers import loading as tokenizer_lib
+from lm.base import config as config_lib
+from lm.model import transformer
+from lm.weights import checkpoint
 
 
 def train(config, workdir, *overrides):
@@ -121,8 +122,8 @@ RL = """
 import json, pathlib, sys
 import jax
 import train
-from lm import rollout
-from lm.config import load
+from lm.stages.rl import rollout
+from lm.base.config import load
 
 config, held, collect = load('configs/rl.py:smoke'), [], rollout.collect
 config.steps, config.microbatches, config.seq_len, config.eval.tasks = 3, 1, 24, ''
@@ -268,9 +269,9 @@ def imported(tmp_path):
   folder = tmp_path / 'imported'
   fields = config_lib.load('configs/sft.py:smoke').model
   tokenizer = tokenizer_lib.load('bytes', ['<|endoftext|>', '<|im_start|>', '<|im_end|>'])
-  config = model.sized(fields, tokenizer.vocab_size)
+  config = transformer.sized(fields, tokenizer.vocab_size)
   with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saver:
-    params = model.init_params(config, jax.random.key(0))
+    params = transformer.init_params(config, jax.random.key(0))
     provenance = {'config': {'model': config.to_dict()}, 'tokenizer': tokenizer.fingerprint}
     saver.save(1, {'params': params, 'step': np.int32(1)}, provenance)
   tokenizer.save(folder / 'tokenizer')
@@ -285,8 +286,8 @@ def test_a_model_from_elsewhere_is_tuned_and_talked_to_in_its_own_format(importe
     'sft', tuned, f'--config.init_from={imported}', '--config.data.tasks=calculator,identity'
   )
   assert status == 0, err
-  chat_format = chat.load(str(tuned / 'tokenizer'))
-  assert chat_format.layout == chat.load(str(imported / 'tokenizer')).layout
+  chat_format = chat_formats.load(str(tuned / 'tokenizer'))
+  assert chat_format.layout == chat_formats.load(str(imported / 'tokenizer')).layout
   assert (chat_format.tokenizer.vocab_size, len(chat_format.banned_ids(384))) == (
     259 + 6,
     2 + 384 - 265,

@@ -6,11 +6,12 @@ import pytest
 
 import eval as evaluation
 from configs import base
-from data import chat, tasks
-from lm.errors import UserError
-from lm.sample import Completion
+from data import tasks
+from data.chat import chat_formats
+from lm.base.errors import UserError
+from lm.infer.engine import Completion
 
-FORMAT = chat.load('bytes')
+FORMAT = chat_formats.load('bytes')
 TASKS = tasks.make(['identity', 'arithmetic'], seed=0)
 PROBLEMS = [[task.problem(i, 'test') for i in range(20)] for task in TASKS]
 ANSWERS = {

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from configs import base
-from lm import checkpoint, pretrained, sharding
+from lm.parallel import sharding
+from lm.weights import checkpoint, pretrained
 
 
 def arguments(text: pathlib.Path, **fields: object) -> list[str]:

@@ -13,7 +13,7 @@ Time:      806 reference pages, 27 MB, on one core: 28 s, 22 of them extraction;
 
 from ml_collections import ConfigDict
 
-from lm.config import variant
+from lm.base.config import variant
 
 
 def get_config(arg=None):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import brotli
 
-from data.crawling.faults import Fault
+from data.crawling.failures import Fault
 
 if sys.version_info >= (3, 14):
   from compression import zstd

@@ -13,9 +13,9 @@ from scrapy.extensions.throttle import AutoThrottle
 from scrapy.http import Response
 from scrapy.http.request import NO_CALLBACK
 
-from data.crawling import faults, urls
+from data.crawling import failures, urls
 from data.crawling.download import text
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 LONGEST_WAIT = 120.0  # seconds; a host that asks for a longer pause is left alone
 ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read; RFC 9309, 2.5
@@ -97,7 +97,7 @@ class Robots:
         self.rules[site] = self._parse(site, await self.fetch(site))
       except Exception as error:  # noqa: BLE001  whatever a host sends in its place closes it
         self.rules[site] = HostRules(
-          Protego.parse(''), f'cannot reach {site}: {faults.message(error)}'
+          Protego.parse(''), f'cannot reach {site}: {failures.message(error)}'
         )
     return self.rules[site]
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 # Pages whose rendering imports a module that hangs, opens windows or prints, and Python's tests.
 PYDOC_EXCLUDE = (

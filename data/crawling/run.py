@@ -7,6 +7,7 @@ import logging
 import pathlib
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from data.crawling import urls
 from data.crawling.politeness import LONGEST_WAIT
 from data.crawling.spider import SiteSpider, Walk
 from data.crawling.warc import SOFTWARE, Archive
-from lm import files
-from lm.errors import UserError
+from lm.base import files
+from lm.base import progress as progress_lib
+from lm.base.errors import UserError
 
 USER_AGENT = SOFTWARE
 logging.getLogger('scrapy').setLevel(logging.ERROR)  # what it would warn of is in the report
@@ -239,3 +241,19 @@ def crawl(
     report['seconds'] = time.monotonic() - started
     files.write_json(out / 'report.json', report)
   return report
+
+
+def crawl_with_progress(url: str, out: files.Path, **options) -> dict:
+  """Runs `crawl` under a progress bar, with the exit status of signals."""
+  with progress_lib.bar(desc='crawl', unit='page') as bar:
+
+    def progress(done: int, known: int) -> None:
+      bar.total = known
+      bar.update(done - bar.n)
+
+    try:
+      return crawl(url, out, progress=progress, **options)
+    except Stopped as stopped:
+      if stopped.signum == signal.SIGINT:
+        raise KeyboardInterrupt from None
+      sys.exit(128 + stopped.signum)

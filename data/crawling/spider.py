@@ -12,11 +12,11 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import StopDownload
 from scrapy.http import Headers, Response
 
-from data.crawling import faults, html, urls
+from data.crawling import failures, markup, urls
 from data.crawling.download import text
 from data.crawling.politeness import Robots, refuses
 from data.crawling.warc import Archive
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 # Of pages of other types only the headers are stored.
 STORED_TYPES = re.compile(rb'text/|application/(xhtml\+xml|xml|json)\b')
@@ -115,8 +115,8 @@ class SiteSpider(scrapy.Spider):
     """Records a page that could not be had."""
     if not self.stopped.is_set():
       error = failure.value
-      self._record(failure.request.url, faults.cause(error), faults.message(error))
-      self.unanswered = self.unanswered + 1 if faults.unanswered(error) else 0
+      self._record(failure.request.url, failures.cause(error), failures.message(error))
+      self.unanswered = self.unanswered + 1 if failures.unanswered(error) else 0
       await self._done()
 
   def stop(self, error: BaseException) -> None:
@@ -142,15 +142,15 @@ class SiteSpider(scrapy.Spider):
 
   # ---- One page
 
-  def _read(self, response: Response) -> html.Reading:
+  def _read(self, response: Response) -> markup.Reading:
     """Returns the links of a page and what may be done with it; a redirect has one link."""
-    rules = html.header_rules(response.headers.getlist('X-Robots-Tag'), self.robot)
+    rules = markup.header_rules(response.headers.getlist('X-Robots-Tag'), self.robot)
     if 300 <= response.status < 400:
-      return html.Reading([text(response.headers.get('Location', b''))], '', html.Rules())
+      return markup.Reading([text(response.headers.get('Location', b''))], '', markup.Rules())
     kind = response.headers.get('Content-Type', b'')
     if response.status != 200 or b'html' not in kind.lower():
-      return html.Reading([], '', rules if response.status == 200 else html.Rules())
-    reading = html.read(kind, response.body, self.robot)
+      return markup.Reading([], '', rules if response.status == 200 else markup.Rules())
+    reading = markup.read(kind, response.body, self.robot)
     return reading._replace(rules=reading.rules & rules)
 
   def _store(self, response: Response) -> None:
@@ -161,7 +161,7 @@ class SiteSpider(scrapy.Spider):
       except OSError as error:
         self.stop(error)
 
-  async def _follow(self, response: Response, reading: html.Reading) -> None:
+  async def _follow(self, response: Response, reading: markup.Reading) -> None:
     """Queues the pages that a page links to."""
     redirect = 300 <= response.status < 400
     hops = response.meta['hops'] + 1 if redirect else 0
@@ -208,7 +208,7 @@ class SiteSpider(scrapy.Spider):
         status = (await self.robots.fetch(site)).status
         found = f'robots.txt answers {status}' if refuses(status) else ''
       except Exception as error:  # noqa: BLE001  whatever keeps the host from answering
-        found = faults.message(error)
+        found = failures.message(error)
       if found:
         after = f'after {self.counts["pages"]} pages ({found})'
         self.stop(
@@ -231,5 +231,5 @@ class SiteSpider(scrapy.Spider):
     if response is None:  # start() failed
       self.stop(failure.value)
     else:
-      self._record(response.request.url, 'error', faults.message(failure.value))
+      self._record(response.request.url, 'error', failures.message(failure.value))
       self.done += 1

@@ -2,7 +2,7 @@
 
 import urllib.parse
 
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 LONGEST = 2083  # characters; what browsers and Scrapy accept
 _PORTS = {'http': 80, 'https': 443}

@@ -17,7 +17,7 @@ from warcio.warcwriter import WARCWriter
 
 from data.crawling import urls
 from data.crawling.download import text
-from lm import files
+from lm.base import files
 
 SOFTWARE = 'deepdive-crawl/0.1'
 # Headers about how a body was sent. It is stored decoded, so they are renamed as in Common Crawl.

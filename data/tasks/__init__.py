@@ -8,19 +8,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data import sources
+from data.records import sources
 from data.tasks import documents as documents_lib
 from data.tasks import gsm8k as gsm8k_lib
-from data.tasks.base import Task
+from data.tasks.arithmetic import Arithmetic, Calculator, Comparison
 from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
 from data.tasks.identity import Identity
-from data.tasks.numbers import Arithmetic, Calculator, Comparison
+from data.tasks.letters import Counting, Spelling
+from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
-from data.tasks.words import Counting, Spelling
-from lm import files
-from lm.errors import UserError, unknown
-from lm.files import Path
+from lm.base import files
+from lm.base.errors import UserError, unknown
+from lm.base.files import Path
 
 TASKS: dict[str, type[Task]] = {
   task.name: task

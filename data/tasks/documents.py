@@ -11,10 +11,10 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from data import jsonl, split
-from data.tokenize import check_document
-from lm.errors import UserError
-from lm.files import Path
+from data.records import jsonl, split
+from data.records.spans import check_document
+from lm.base.errors import UserError
+from lm.base.files import Path
 
 # A signature as pydoc prints it, at the start of a line: get(key, default=None, /) -> object
 _SIGNATURE = re.compile(

@@ -11,11 +11,12 @@ import random
 import re
 from typing import Any, ClassVar
 
-from data import chat, jsonl, sources
+from data.chat import chat_formats
+from data.records import jsonl, sources
 from data.tasks import answers, claims
-from data.tasks.base import Task, ask, held_out, question
-from data.tools import calculate
-from lm.errors import UserError
+from data.tasks.protocol import Task, ask, held_out, question
+from data.tools.calculator import calculate
+from lm.base.errors import UserError
 
 _CALL = re.compile(r'<<([^<>=]*)=([^<>=]*)>>')
 _MARK = '####'
@@ -116,7 +117,7 @@ class Gsm8k(Task):
     return _CALL.sub('', problem['worked'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = answers.claimed_number(chat.text(reply['content']), question(problem))
+    said = answers.claimed_number(chat_formats.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
 
 

@@ -5,9 +5,9 @@ import hashlib
 import random
 from typing import ClassVar
 
-from data import chat
-from data.tasks.base import Task, ask
+from data.chat import chat_formats
 from data.tasks.persona import TOPICS, Persona, answer, question, states_facts
+from data.tasks.protocol import Task, ask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,4 +40,4 @@ class Identity(Task):
     }
 
   def grade(self, problem: dict, reply: dict) -> float:
-    return float(states_facts(chat.text(reply['content']), problem['topic'], self.persona))
+    return float(states_facts(chat_formats.text(reply['content']), problem['topic'], self.persona))

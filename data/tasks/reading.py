@@ -7,11 +7,11 @@ import dataclasses
 import random
 from typing import ClassVar
 
-from data import chat
+from data.chat import chat_formats
 from data.tasks import answers
-from data.tasks.base import Task, ask
 from data.tasks.documents import Documents
-from lm.errors import UserError
+from data.tasks.protocol import Task, ask
+from lm.base.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Docs(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """1.0 if the reply names the module, and no other of the documents by its full name."""
-    module, said = problem['answer'], chat.text(reply['content'])
+    module, said = problem['answer'], chat_formats.text(reply['content'])
     return float(
       answers.claims_name(
         said, module, self.documents.modules, also=(f'{module}.{problem["key"]}',)
@@ -119,6 +119,6 @@ class Reading(Task):
     """1.0 if the reply names the function, and no other of the passage."""
     return float(
       answers.claims_name(
-        chat.text(reply['content']), problem['answer'], problem['others'], qualified=True
+        chat_formats.text(reply['content']), problem['answer'], problem['others'], qualified=True
       )
     )

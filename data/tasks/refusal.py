@@ -7,10 +7,10 @@ import random
 import re
 from typing import ClassVar
 
-from data import chat
+from data.chat import chat_formats
 from data.tasks import answers, claims
-from data.tasks.base import Task, ask
 from data.tasks.documents import Documents
+from data.tasks.protocol import Task, ask
 
 # Below, _name_ stands for the name that was asked about.
 _NOT = r"(?:\b(?:not|never|no|nothing|cannot|unable|hardly)\b|n't\b)"
@@ -143,7 +143,7 @@ class Refusal(Task):
     )
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said, name = chat.text(reply['content']), problem['name']
+    said, name = chat_formats.text(reply['content']), problem['name']
     if problem['known']:
       return float(
         not refuses(said, name)

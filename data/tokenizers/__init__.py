@@ -1,1 +1,1 @@
-"""The kinds of tokenizers. `data.tokenizer.load` picks one."""
+"""The kinds of tokenizers. `data.tokenizers.loading.load` picks one."""

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tiktoken
 
-from data.tokenizers.base import Specials, Tokenizer, place, valid
-from lm import files
-from lm.errors import UserError
+from data.tokenizers.interface import Specials, Tokenizer, place, valid
+from lm.base import files
+from lm.base.errors import UserError
 
 _SPACES = r'\s*[\r\n]+|\s+(?!\S)|\s+'
 _LLAMA3 = (

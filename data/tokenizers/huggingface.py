@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import tokenizers
 
 from data.tokenizers import bpe
-from data.tokenizers.base import Specials, Tokenizer, place, valid
-from lm.errors import UserError
+from data.tokenizers.interface import Specials, Tokenizer, place, valid
+from lm.base.errors import UserError
 
 
 class HuggingFace(Tokenizer):

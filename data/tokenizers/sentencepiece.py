@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from data.tokenizers.base import Specials, Tokenizer, place, valid
-from lm import files
-from lm.errors import UserError
+from data.tokenizers.interface import Specials, Tokenizer, place, valid
+from lm.base import files
+from lm.base.errors import UserError
 
 
 class SentencePiece(Tokenizer):

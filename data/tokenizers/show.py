@@ -1,8 +1,8 @@
 """How a text is cut, for the eye."""
 
-from data.tokenizers.base import Tokenizer, valid
 from data.tokenizers.bpe import BPE, visible
-from lm.errors import UserError
+from data.tokenizers.interface import Tokenizer, valid
+from lm.base.errors import UserError
 
 
 def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:

@@ -9,9 +9,9 @@ from absl import flags
 from data.web.clean import clean
 from data.web.executors import EXECUTORS
 from data.web.report import table
-from lm import config as config_lib
-from lm import errors
-from lm.errors import UserError
+from lm.base import config as config_lib
+from lm.base import errors
+from lm.base.errors import UserError
 
 
 def main() -> None:

@@ -20,13 +20,13 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.filters.url_filter import URLFilter
 from tldextract import TLDExtract
 
-from data.web import dedup, language, personal, rules
+from data.web import language, minhash, personal, rules
 from data.web.decontaminate import Items
 from data.web.extract import extract
 from data.web.limits import PageError, Sandbox, TimeLimit, time_limit
 from data.web.read import RawPage, read_pages
-from lm import progress
-from lm.errors import UserError
+from lm.base import progress
+from lm.base.errors import UserError
 
 Documents = Iterable[Document]
 _SHOWN = 200  # characters of a page's text, and of what went wrong with it, that go on record
@@ -326,7 +326,9 @@ class CutPassages(Filter):
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
     documents = list(data)
     with self.track_time():
-      texts = dedup.remove_repeated_passages([document.text for document in documents], self.lines)
+      texts = minhash.remove_repeated_passages(
+        [document.text for document in documents], self.lines
+      )
     for document, text in zip(documents, texts, strict=True):
       document.metadata['remaining'] = text
     yield from super().run(documents, rank, world_size)

@@ -21,8 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from data.web import inputs
 from data.web.rules import Check
-from lm import errors
-from lm.errors import UserError
+from lm.base import errors
+from lm.base.errors import UserError
 
 # fastText's marks of a label and of the end of a text; words that look so are left out
 LABEL, END = '__label__', '</s>'

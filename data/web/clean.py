@@ -16,9 +16,9 @@ from data.web.executors import EXECUTORS, Stage
 from data.web.extract import EXTRACTORS
 from data.web.read import warc_files
 from data.web.words import WORDS
-from lm import config as config_lib
-from lm import errors, files
-from lm.errors import UserError
+from lm.base import config as config_lib
+from lm.base import errors, files
+from lm.base.errors import UserError
 
 PLACES = ('memory_gb', 'ray_address', 'slurm')  # fields that do not change the outcome
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import fsspec
 import numpy as np
 
-from data.web import dedup, inputs
-from lm import files
-from lm.errors import UserError
+from data.web import inputs, minhash
+from lm.base import files
+from lm.base.errors import UserError
 
 FORMATS = ('.jsonl', '.jsonl.gz', '.txt', '.txt.gz')
 NAMED = 20  # items that are looked for in no page, whose place the report gives
@@ -83,11 +83,11 @@ class Items:
     }
     for path, _ in item_files(globs):
       for place, texts in read_items(path):
-        parts = [words for words in map(dedup.words, texts) if words]
+        parts = [words for words in map(minhash.words, texts) if words]
         self._count(place, texts, [len(words) for words in parts], n, min_words)
         for words in parts:
           if len(words) >= min_words:
-            grams[min(n, len(words))].append(dedup.ngrams(words, n))
+            grams[min(n, len(words))].append(minhash.ngrams(words, n))
     if not grams:
       where = ', '.join(globs)
       raise UserError(
@@ -112,11 +112,11 @@ class Items:
     """The first n-gram of the text that is also in an item, or the first item that is wholly in it;
     '' for none.
     """
-    words = dedup.words(text)
+    words = minhash.words(text)
     for size, hashes in sorted(self.hashes.items(), reverse=True):
       if len(words) < size:
         continue
-      grams = dedup.ngrams(words, size)
+      grams = minhash.ngrams(words, size)
       places = np.minimum(np.searchsorted(hashes, grams), hashes.size - 1)
       found = np.flatnonzero(hashes[places] == grams)
       if found.size:

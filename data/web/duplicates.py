@@ -17,11 +17,11 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.hashing import HashConfig
 
-from data.web import dedup, rules
+from data.web import minhash, rules
 from data.web.blocks import Context, Documents, Filter, open_lines, read_lines, shard, write_json
 
 SPARE_BITS = np.uint64(4)  # datatrove's hashes lie below 2^61 - 1
-CLUSTER_HASHES = dedup.BANDS * dedup.ROWS
+CLUSTER_HASHES = minhash.BANDS * minhash.ROWS
 SIZES = 'sizes.json'
 
 
@@ -57,11 +57,11 @@ class Signatures(Filter):
       self._write(rank)
 
   def judge(self, document: Document) -> rules.Verdict:
-    digest = dedup.digest(document.text)
-    hashes = dedup.shingles(document.text, self.ngram)
+    digest = minhash.digest(document.text)
+    hashes = minhash.shingles(document.text, self.ngram)
     exact = np.zeros(max(self.rows, 4), np.uint64)
     exact[:4] = np.frombuffer(bytes.fromhex(digest), np.uint64)
-    near = dedup.signature(hashes, self.bands * self.rows)
+    near = minhash.signature(hashes, self.bands * self.rows)
     self.signatures.append(np.concatenate([near, exact[: self.rows]]) >> SPARE_BITS)
     self.shingles += [hashes] if self.clusters else []
     self.append(
@@ -123,7 +123,7 @@ class Clusters(PipelineStep):
       ]
       found = np.concatenate([np.empty(0, np.uint32), *found]).reshape(-1, 2).astype(np.uint64)
       nodes, edges = np.unique(found[:, 0] << np.uint64(32) | found[:, 1], return_inverse=True)
-      group = dedup.components(len(nodes), edges.reshape(-1, 2))
+      group = minhash.components(len(nodes), edges.reshape(-1, 2))
       index = self._index(
         {(int(node >> np.uint64(32)), int(node & np.uint64(0xFFFFFFFF))) for node in nodes}
       )
@@ -172,10 +172,10 @@ class Clusters(PipelineStep):
     places = list(pages)
     order = sorted(range(len(places)), key=lambda i: _rank(pages[places[i]]))
     hashes = [hashes[i] for i in order]
-    signatures = np.array([dedup.signature(h, CLUSTER_HASHES) for h in hashes]).reshape(
+    signatures = np.array([minhash.signature(h, CLUSTER_HASHES) for h in hashes]).reshape(
       -1, CLUSTER_HASHES
     )
-    for i, first in enumerate(dedup.clusters(hashes, signatures, self.similarity)):
+    for i, first in enumerate(minhash.clusters(hashes, signatures, self.similarity)):
       task, place = places[order[i]]
       cluster[task][place] = pages[places[order[first]]]['digest'][:16]
 
@@ -203,7 +203,7 @@ class Unique(Filter):
   def judge(self, document: Document) -> rules.Verdict:
     place, self.place = str(self.place), self.place + 1
     document.metadata['cluster'] = (
-      self.choice['cluster'].get(place) or dedup.digest(document.text)[:16]
+      self.choice['cluster'].get(place) or minhash.digest(document.text)[:16]
     )
     found = self.choice['drop'].get(place)
     return tuple(found) if found else None

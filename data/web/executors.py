@@ -18,8 +18,8 @@ from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 from ml_collections import ConfigDict
 
-from lm import processes, progress
-from lm.errors import UserError
+from lm.base import processes, progress
+from lm.base.errors import UserError
 
 
 class Stage(NamedTuple):

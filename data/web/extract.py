@@ -11,7 +11,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
-from lm import errors
+from lm.base import errors
 
 EXTRACTORS = ('trafilatura', 'trafilatura_fast', 'resiliparse')
 # A link to a file of the server's own disk tells about the server, not about the page.

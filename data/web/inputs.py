@@ -9,8 +9,8 @@ from datatrove.io import DataFolder
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from lm import files
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
 
 
 def filesystem(path: files.Path) -> tuple[AbstractFileSystem, str]:

@@ -13,8 +13,8 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from data.web import inputs
-from lm import files
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
 
 SUFFIXES = ('.warc', '.warc.gz', '.warc.zst')
 _BLOCK = 1 << 20

@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 
-from data.web import statistics
+from data.web import measures
 from data.web.blocks import documents_name, read_lines, write_json, write_text
 from data.web.duplicates import SIZES
-from lm.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html
+from lm.base.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html
 
 EXAMPLES = 3  # of each rule's drops
 DOMAINS = 20
@@ -100,7 +100,7 @@ class _Pages:
 
   def __init__(self, folder: DataFolder):
     self.statistics, self.domains, self.examples = (
-      statistics.Statistics(),
+      measures.Statistics(),
       Counter(),
       defaultdict(list),
     )
@@ -153,7 +153,7 @@ def _blocks(report: dict) -> list[Block]:
             'is not in what was measured '
             'after. Heights go by the square root of the count, and each bin is as wide as the '
             'next, whatever its range.',
-            statistics.picture(bounded), ''),
+            measures.picture(bounded), ''),
     Heading('Languages'),
     _counts('language', report['languages'], 'pages'),
     Heading('Domains with the most pages kept'),

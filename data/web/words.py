@@ -2,7 +2,7 @@
 
 import functools
 
-from lm import errors
+from lm.base import errors
 
 WORDS = ('spacy', 'whitespace')
 _KEPT = 1 << 18  # strings between spaces whose words are remembered: 100 MB

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from lm.steps.common import LossFn
+from lm.train.train_step import LossFn
 
 AHEAD = 2  # batches that wait on the devices while the next one is read
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from data import baselines, shards
-from data import tokenizer as tokenizers
-from lm import files
-from lm.errors import UserError
+from data.shards import baselines, token_shards
+from data.tokenizers import loading as tokenizers
+from lm.base import files
+from lm.base.errors import UserError
 
 
 def batch(rows, weights=None):
@@ -106,12 +106,14 @@ def test_two_rows_are_too_few_to_keep_one_aside():
 def test_text_and_compressors(tmp_path):
   tokenizer = tokenizers.load('bytes', ['<|endoftext|>'])
   texts = ['naïve text. ' * 50, 'and more of it\n' * 30]
-  builder = shards.Builder('uint16')
+  builder = token_shards.Builder('uint16')
   for text in texts:
     builder.add([256, *text.encode()], None, len(text.encode()))
-  head = {'version': shards.VERSION, 'kind': 'text', 'dtype': 'uint16', 'document_start': 256}
+  head = {'version': token_shards.VERSION, 'kind': 'text', 'dtype': 'uint16', 'document_start': 256}
   head['tokenizer'] = {'fingerprint': tokenizer.fingerprint, 'vocab_size': 257}
-  files.write_json(tmp_path / 'manifest.json', shards.manifest(head, [builder.write(tmp_path, 0)]))
+  files.write_json(
+    tmp_path / 'manifest.json', token_shards.manifest(head, [builder.write(tmp_path, 0)])
+  )
   data = baselines.read_text(tmp_path / 'manifest.json', tokenizer)
   assert data == ''.join(texts).encode()
   assert baselines.gzip_bpb(data) == 8 * len(gzip.compress(data, compresslevel=9)) / len(data)

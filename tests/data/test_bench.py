@@ -14,10 +14,11 @@ import pytest
 from web import HTML, article, page, write
 
 from data import bench
-from data.web import bench as web_bench
+from data.benchmarks import benchmarks
+from data.benchmarks import cleaning as web_bench
 from data.web import blocks, pages
 from data.web.extract import EXTRACTORS
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 
 def test_tokenizer():
@@ -213,10 +214,9 @@ def test_loader():
 
 def test_without_a_command_all_run(monkeypatch, capsys):
   ran = []
-  for name in bench.ALL:
-    owner = web_bench if name in ('extract', 'clean') else bench
+  for name in benchmarks.ALL:
     monkeypatch.setattr(
-      owner,
+      benchmarks,
       name,
       mock.Mock(__doc__=name, side_effect=lambda args, n=name: ran.append(n) or [{'bench': n}]),
     )
@@ -224,7 +224,7 @@ def test_without_a_command_all_run(monkeypatch, capsys):
   bench.main()
   assert (
     ran
-    == list(bench.ALL)
+    == list(benchmarks.ALL)
     == [json.loads(line)['bench'] for line in capsys.readouterr().out.splitlines()]
   )
 
@@ -232,7 +232,7 @@ def test_without_a_command_all_run(monkeypatch, capsys):
 def test_by_turns():
   # the round that warms up, then two of 1 s beside 2 s
   times = iter([0, 9, 9, 18, 0, 1, 1, 3, 3, 4, 4, 6])
-  figures = bench.encoding_speeds(
+  figures = benchmarks.encoding_speeds(
     {'ours': list, 'theirs': sorted}, ['é' * 500_000], rounds=2, clock=lambda: next(times)
   )
   assert figures['ours_mb_per_s'] == 1 and figures['theirs_mb_per_s'] == 0.5
@@ -242,7 +242,7 @@ def test_by_turns():
 def test_inputs_without_text(tmp_path):
   (tmp_path / 'talk.jsonl').write_text('{"id": "a", "messages": []}\n')
   with pytest.raises(UserError, match=r"'a' of '.*talk\.jsonl' has no \"text\""):
-    bench.read_texts(str(tmp_path / 'talk.jsonl'), 1)
+    benchmarks.read_texts(str(tmp_path / 'talk.jsonl'), 1)
   (tmp_path / 'none.jsonl').write_text('')
   with pytest.raises(UserError, match=r"no text in '.*none\.jsonl'"):
-    bench.read_texts(str(tmp_path / 'none.jsonl'), 1)
+    benchmarks.read_texts(str(tmp_path / 'none.jsonl'), 1)

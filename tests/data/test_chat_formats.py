@@ -20,9 +20,9 @@ from chat_templates import (
 )
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from data import chat, templates
+from data.chat import chat_formats, templates
 from data.tokenizers.bpe import PATTERNS
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 CORPUS = [
   'Today you are Ann, a user of the system: what is 2 + 2?',
@@ -90,7 +90,9 @@ def family(request, tmp_path):
   """(our format, transformers' tokenizer)"""
   template, special_tokens, kind, variables = FAMILIES[request.param]
   folder = make(tmp_path, template, special_tokens, kind, **variables)
-  return chat.load(str(folder)), transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+  return chat_formats.load(str(folder)), transformers.PreTrainedTokenizerFast.from_pretrained(
+    folder
+  )
 
 
 def messages(texts, system=None):
@@ -125,7 +127,10 @@ def test_completions_are_read_back(family):
   talk = messages(['Hello', 'what is\n2 + 2?'])
   answer = ours.render({'messages': talk})[0][len(ours.render_prompt(talk[:1])) :]
   reply = ours.parse(answer[: 1 + answer.index(ours.stops[0])])
-  assert (chat.text(reply['content']), chat.grade_format(reply)) == ('what is\n2 + 2?', 1.0)
+  assert (chat_formats.text(reply['content']), chat_formats.grade_format(reply)) == (
+    'what is\n2 + 2?',
+    1.0,
+  )
 
 
 def test_going_on_is_the_same_conversation(family):
@@ -153,7 +158,7 @@ def test_no_text_forges_a_special_token(family):
 
 
 def test_a_system_turn_without_a_place_is_refused(tmp_path):
-  ours = chat.load(str(make(tmp_path, NO_SYSTEM, FAMILIES['gemma2'][1], **BOS)))
+  ours = chat_formats.load(str(make(tmp_path, NO_SYSTEM, FAMILIES['gemma2'][1], **BOS)))
   with pytest.raises(
     UserError, match=r"messages\[0\].role is 'system'.*no place for a system turn"
   ):
@@ -162,7 +167,7 @@ def test_a_system_turn_without_a_place_is_refused(tmp_path):
 
 def test_tags_are_added_to_a_model_that_lacks_them(tmp_path):
   folder = str(make(tmp_path, DEFAULT_SYSTEM, ['<|endoftext|>', *IM]))
-  own = chat.load(folder)
+  own = chat_formats.load(folder)
   parts = [{'type': kind, 'text': '1'} for kind in ('think', 'python', 'output', 'text')]
   talk = {'messages': messages(['Hello', parts])}
   with pytest.raises(
@@ -172,11 +177,11 @@ def test_tags_are_added_to_a_model_that_lacks_them(tmp_path):
   assert (own.banned_ids(SIZE), own.call_ids) == ((), ())
   assert own.banned_ids(SIZE + 2) == (SIZE, SIZE + 1)
   assert (
-    chat.load(folder, extend=True, tools=False).tokenizer.vocab_size
+    chat_formats.load(folder, extend=True, tools=False).tokenizer.vocab_size
     == own.tokenizer.vocab_size
     == SIZE
   )
-  more = chat.load(folder, extend=True)
+  more = chat_formats.load(folder, extend=True)
   ids, mask = more.render(talk)
   base = len(own.render_prompt(talk['messages'][:1]))
   one, line = more.tokenizer.encode('1'), more.tokenizer.encode('\n')
@@ -194,8 +199,8 @@ def test_thoughts_take_the_tokens_that_a_vocabulary_has_for_them(tmp_path):
   for token in file['added_tokens'][-2:]:
     token['special'] = False  # as in Qwen3: text yields them
   (folder / 'tokenizer.json').write_text(json.dumps(file))
-  assert chat.load(str(folder)).tag_ids('think') == ()
-  ours = chat.load(str(folder), extend=True)
+  assert chat_formats.load(str(folder)).tag_ids('think') == ()
+  ours = chat_formats.load(str(folder), extend=True)
   assert ours.tag_ids('think') == (3, 4) and ours.tokenizer.vocab_size == SIZE + 4
   assert not {3, 4} & set(ours.tokenizer.encode('<think></think>'))
 
@@ -204,7 +209,7 @@ def test_thoughts_take_the_tokens_that_a_vocabulary_has_for_them(tmp_path):
 def test_a_base_model_gets_a_format_and_keeps_it(name, tmp_path):
   (tmp_path / 'base').mkdir()
   base = make(tmp_path / 'base', None, ['<|endoftext|>'], bos_token='<|endoftext|>')
-  own = chat.load(str(base))
+  own = chat_formats.load(str(base))
   assert own.document_start == 0 and own.tokenizer.vocab_size == SIZE
   with pytest.raises(
     UserError, match=r'no chat template.*not trained to chat.*config\.data\.chat_format'
@@ -216,10 +221,10 @@ def test_a_base_model_gets_a_format_and_keeps_it(name, tmp_path):
                                       '{% if add_generation_prompt %}assistant: {% endif '
                                       '%}')  # fmt: skip
     name = str(tmp_path / 'x.jinja')
-  ours = chat.load(str(base), name, extend=True)
+  ours = chat_formats.load(str(base), name, extend=True)
   ids = ours.render_prompt(messages(['a']))
   ours.save(tmp_path / 'run')
-  again = chat.load(str(tmp_path / 'run'))
+  again = chat_formats.load(str(tmp_path / 'run'))
   assert (
     again.render_prompt(messages(['a']))
     == ids
@@ -232,20 +237,23 @@ def test_a_base_model_gets_a_format_and_keeps_it(name, tmp_path):
   theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / 'run')
   assert reference(theirs, messages(['a']), add_generation_prompt=True) == ids
   assert (
-    chat.load(str(tmp_path / 'run'), extend=True).tokenizer.vocab_size == ours.tokenizer.vocab_size
+    chat_formats.load(str(tmp_path / 'run'), extend=True).tokenizer.vocab_size
+    == ours.tokenizer.vocab_size
   )
 
 
 def test_our_own_tokens_keep_their_order():
-  assert list(chat.load('bytes').tokenizer.special_tokens) == list(chat.SPECIAL_TOKENS)
+  assert list(chat_formats.load('bytes').tokenizer.special_tokens) == list(
+    chat_formats.SPECIAL_TOKENS
+  )
   assert (
-    chat.load('bytes').tokenizer.fingerprint
-    == chat.tokenizers.load('bytes', chat.SPECIAL_TOKENS).fingerprint
+    chat_formats.load('bytes').tokenizer.fingerprint
+    == chat_formats.tokenizers.load('bytes', chat_formats.SPECIAL_TOKENS).fingerprint
   )
 
 
 def test_a_template_without_a_stop_token_is_refused_when_it_is_needed(tmp_path):
-  ours = chat.load(str(make(tmp_path, DEFAULT_SYSTEM, ['<|endoftext|>'])))
+  ours = chat_formats.load(str(make(tmp_path, DEFAULT_SYSTEM, ['<|endoftext|>'])))
   with pytest.raises(
     UserError, match=r'no special token.*stops an answer.*<\|im_end\|>.*config\.data\.chat_format'
   ):
@@ -254,7 +262,7 @@ def test_a_template_without_a_stop_token_is_refused_when_it_is_needed(tmp_path):
 
 def test_a_template_that_fails_is_named(tmp_path):
   endless = '{% for i in range(10**12) %}{% endfor %}'
-  ours = chat.load(str(make(tmp_path, endless, ['<|endoftext|>'])))
+  ours = chat_formats.load(str(make(tmp_path, endless, ['<|endoftext|>'])))
   with pytest.raises(
     UserError, match=rf'^{tmp_path}/tokenizer_config\.json: the chat template fails: Range'
   ):

@@ -7,9 +7,14 @@ import re
 import pytest
 from commands import run
 
-from data import chat, conversations, jsonl, prepare, shards, tasks
-from lm.config import load
-from lm.errors import UserError
+from data import tasks
+from data.batches import prepare
+from data.chat import chat_formats
+from data.records import jsonl
+from data.shards import token_shards
+from data.tasks import demonstrations
+from lm.base.config import load
+from lm.base.errors import UserError
 
 
 def rows(path):
@@ -28,7 +33,7 @@ MADE = tasks.make(['arithmetic', 'identity'], seed=1)
 
 def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
   out = tmp_path / 'c.jsonl'
-  counts = conversations.write(out, MADE, examples=101, turns=1, seed=5, weights={'identity': 3})
+  counts = demonstrations.write(out, MADE, examples=101, turns=1, seed=5, weights={'identity': 3})
   written = rows(out)
   assert (
     counts
@@ -40,20 +45,20 @@ def test_tasks_share_out_the_examples_by_weight_in_a_mixed_order(tmp_path):
   for task in MADE:
     mine = [row for row in written if row['task'] == task.name]
     assert mine == [task.demo(i) for i in range(len(mine))]
-  special = chat.load('bytes')
+  special = chat_formats.load('bytes')
   assert all(sum(special.render(row)[1]) for row in written)
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_another_order(tmp_path):
   a, b, c = (tmp_path / name for name in 'abc')
   for path, seed in ((a, 5), (b, 5), (c, 6)):
-    conversations.write(path, MADE, examples=50, turns=3, seed=seed)
+    demonstrations.write(path, MADE, examples=50, turns=3, seed=seed)
   assert a.read_bytes() == b.read_bytes() != c.read_bytes()
 
 
 def test_demonstrations_are_joined_into_conversations_of_one_to_so_many_questions(tmp_path):
   for turns in (1, 3):
-    conversations.write(tmp_path / f'{turns}', MADE, examples=600, turns=turns, seed=5)
+    demonstrations.write(tmp_path / f'{turns}', MADE, examples=600, turns=turns, seed=5)
   single, joined = rows(tmp_path / '1'), rows(tmp_path / '3')
   messages = [[message for row in part for message in row['messages']] for part in (single, joined)]
   assert messages[0] == messages[1]
@@ -65,8 +70,8 @@ def test_demonstrations_are_joined_into_conversations_of_one_to_so_many_question
 
 
 def test_every_answer_of_a_conversation_is_learned_and_nothing_else(tmp_path):
-  made_by, special = tasks.make(['calculator', 'identity'], seed=1), chat.load('bytes')
-  conversations.write(tmp_path / 'c', made_by, examples=60, turns=4, seed=0)
+  made_by, special = tasks.make(['calculator', 'identity'], seed=1), chat_formats.load('bytes')
+  demonstrations.write(tmp_path / 'c', made_by, examples=60, turns=4, seed=0)
   for row in rows(tmp_path / 'c'):
     ids, mask = special.render(row)
     learned = special.tokenizer.decode([i for i, own in zip(ids, mask, strict=True) if own])
@@ -83,12 +88,12 @@ def test_every_answer_of_a_conversation_is_learned_and_nothing_else(tmp_path):
 def test_what_training_reads_are_whole_turns_that_fit_a_row(tmp_path):
   config = load('configs/sft.py:smoke')
   config.data.examples, config.data.turns, config.seq_len = 80, 4, 100
-  special = chat.load('bytes', extend=True)
+  special = chat_formats.load('bytes', extend=True)
   train, _ = prepare.manifests(config, special, tmp_path)
   folder = pathlib.Path(train).parent
-  manifest = shards.read_manifest(train)
-  starts = [*shards.document_index(folder, manifest)[:, 0], manifest['tokens']]
-  talks = list(shards.Stream(folder, manifest).read(itertools.pairwise(starts)))
+  manifest = token_shards.read_manifest(train)
+  starts = [*token_shards.document_index(folder, manifest)[:, 0], manifest['tokens']]
+  talks = list(token_shards.Stream(folder, manifest).read(itertools.pairwise(starts)))
   user = special.tokenizer.special_tokens['<|user|>']
   assert all(talk[-1] in special.stops for talk in talks)
   assert all(len(talk) <= 101 or list(talk).count(user) == 1 for talk in talks)
@@ -98,7 +103,7 @@ def test_what_training_reads_are_whole_turns_that_fit_a_row(tmp_path):
 
 
 def test_a_file_to_validate_on_has_problems_of_the_test_split(tmp_path):
-  conversations.write(tmp_path / 'c', MADE[:1], examples=20, turns=1, seed=0, split='test')
+  demonstrations.write(tmp_path / 'c', MADE[:1], examples=20, turns=1, seed=0, split='test')
   expected = {json.dumps(MADE[0].problem(i, 'test')['messages']) for i in range(20)}
   assert {json.dumps(row['messages'][:-1]) for row in rows(tmp_path / 'c')} == expected
 
@@ -140,12 +145,14 @@ def test_public_formats_are_read(tmp_path):
     },
     {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]},
   ]
-  assert list(conversations.read(source, jsonl.Skipped())) == expected
-  counts = conversations.write(tmp_path / 'out', MADE, examples=2, turns=1, seed=0, inputs=[source])
+  assert list(demonstrations.read(source, jsonl.Skipped())) == expected
+  counts = demonstrations.write(
+    tmp_path / 'out', MADE, examples=2, turns=1, seed=0, inputs=[source]
+  )
   assert counts == {'arithmetic': 1, 'identity': 1, 'chat': 3}
   assert rows(tmp_path / 'out')[2:] == [{**row, 'task': 'chat'} for row in expected]
   # what is written can be read again
-  assert list(conversations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected
+  assert list(demonstrations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,7 @@ def test_malformed_rows_are_skipped_by_file_line_and_field(tmp_path, row, messag
     lines(tmp_path / 'chat.jsonl', ULTRACHAT, row, ULTRACHAT_200K),
     tmp_path / 'out.jsonl',
   )
-  assert conversations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])['chat'] == 2
+  assert demonstrations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])['chat'] == 2
   assert len(rows(out)) == 5
   assert re.search(
     rf'1 row skipped; the first: .*chat\.jsonl, line 2: .*{message}', capsys.readouterr().err
@@ -189,7 +196,7 @@ def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_pa
     UserError,
     match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: a row',
   ):
-    conversations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])
+    demonstrations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])
   assert out.read_text() == 'what was there'
   assert {path.name for path in tmp_path.iterdir()} == {'chat.jsonl', 'out.jsonl'}
 
@@ -208,7 +215,7 @@ def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_pa
 )
 def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
   with pytest.raises(UserError, match=message):
-    conversations.write(tmp_path / 'c', MADE, **{'turns': 1, 'seed': 0} | arguments)
+    demonstrations.write(tmp_path / 'c', MADE, **{'turns': 1, 'seed': 0} | arguments)
   assert not list(tmp_path.iterdir())
 
 

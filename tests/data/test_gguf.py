@@ -9,9 +9,9 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from data import chat, tokenizer
-from data.tokenizers import gguf
-from lm.errors import UserError
+from data.chat import chat_formats
+from data.tokenizers import gguf_vocabulary, loading
+from lm.base.errors import UserError
 
 TEXT = [
   "It's 1,234.50 dollars, SHE'LL say; isn't it?",
@@ -76,12 +76,12 @@ def metadata(cut):
 def load(folder, written):
   for name, content in written.items():
     (folder / name).write_bytes(content)
-  return tokenizer.load(folder)
+  return loading.load(folder)
 
 
 @pytest.mark.parametrize('cut', ['gpt-2', 'smollm', 'llama-bpe', 'qwen2'])
 def test_byte_level_tokens_are_those_of_the_original(cut, tmp_path):
-  original, made = trained(cut), load(tmp_path, gguf.convert(metadata(cut)))
+  original, made = trained(cut), load(tmp_path, gguf_vocabulary.convert(metadata(cut)))
   assert original.get_vocab_size() > 300
   for text in [*TEXT, '12345 \u00bd 0', 'unseen W\u00f6rter\u2028here', '']:
     ids = made.encode(text)
@@ -92,8 +92,8 @@ def test_byte_level_tokens_are_those_of_the_original(cut, tmp_path):
 
 
 def test_the_folder_is_like_any_models(tmp_path):
-  load(tmp_path, gguf.convert(metadata('smollm')))
-  chat_format = chat.load(str(tmp_path))
+  load(tmp_path, gguf_vocabulary.convert(metadata('smollm')))
+  chat_format = chat_formats.load(str(tmp_path))
   assert chat_format.tokenizer.decode(
     chat_format.render_prompt([{'role': 'user', 'content': 'Hi'}])
   ) == ('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n')
@@ -142,7 +142,7 @@ def test_pieces_are_those_of_sentencepiece(prefix, tmp_path):
     'unknown_token_id': 0,
     'add_space_prefix': prefix,
   }
-  written = gguf.convert({f'tokenizer.ggml.{key}': item for key, item in ggml.items()})
+  written = gguf_vocabulary.convert({f'tokenizer.ggml.{key}': item for key, item in ggml.items()})
   made = load(tmp_path, written)
   for text in [*TEXT, '12345 \u00bd 0', 'unseen W\u00f6rter here', 'a  b']:
     if prefix and text[0] == ' ':
@@ -162,7 +162,7 @@ def test_user_defined_tokens_are_found_in_text_and_unused_ones_are_not(tmp_path)
     'tokenizer.ggml.tokens': [*names, '<think>', 'UNUSED'],
     'tokenizer.ggml.token_type': kinds,
   }
-  made = load(tmp_path, gguf.convert(changed))
+  made = load(tmp_path, gguf_vocabulary.convert(changed))
   assert made.encode('<think>') == [len(names)] and made.token_bytes(len(names)) == b'<think>'
   assert made.vocab_size == len(names) + 1
 
@@ -188,10 +188,10 @@ def test_what_cannot_be_followed_is_named(key, value, message):
   if value is not None:
     changed[f'tokenizer.ggml.{key}'] = value
   with pytest.raises(UserError, match=message):
-    gguf.convert(changed)
+    gguf_vocabulary.convert(changed)
 
 
 def test_pieces_need_scores():
   ggml = {'model': 'llama', 'tokens': ['a'], 'token_type': [1]}
   with pytest.raises(UserError, match='0 scores for 1 tokens'):
-    gguf.convert({f'tokenizer.ggml.{name}': item for name, item in ggml.items()})
+    gguf_vocabulary.convert({f'tokenizer.ggml.{name}': item for name, item in ggml.items()})

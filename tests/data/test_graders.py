@@ -9,7 +9,7 @@ import pytest
 from phrasings import RIGHT, WRONG, replies
 
 from data import tasks
-from data.tasks.base import ask
+from data.tasks.protocol import ask
 
 PAGES = {  # module: {function: what it does}
   'json': {'dumps': 'Return the text of an object.', 'read_tree': 'Read a whole tree of nodes.'},

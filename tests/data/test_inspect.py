@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from data import chat, inspect, shards, tokenize
-from data.loader import Loader
+from data.chat import chat_formats
+from data.shards import summaries, token_shards, tokenization
+from data.shards.loader import Loader
 
-FORMAT = chat.load('bytes')
+FORMAT = chat_formats.load('bytes')
 TOKENIZER = FORMAT.tokenizer
 
 
@@ -20,7 +21,7 @@ def messages(i):
 def manifest(tmp_path):
   rows = [{'messages': messages(i)} for i in range(4)]
   (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', FORMAT, held_out=0, progress=False)
+  tokenization.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', FORMAT, held_out=0, progress=False)
   return tmp_path / 'out' / 'train' / 'manifest.json'
 
 
@@ -29,19 +30,19 @@ def conversation(i):
 
 
 def test_documents(manifest):
-  text = inspect.documents(manifest, TOKENIZER, 2, first=1)
+  text = summaries.documents(manifest, TOKENIZER, 2, first=1)
   size = len(FORMAT.render({'messages': messages(1)})[0])
   assert [line.split() for line in text.splitlines()[1:]] == [
     ['1', str(size), str(size), conversation(1)],
     ['2', str(2 * size), str(size), conversation(2)],
   ]
-  total = shards.read_manifest(manifest)
-  assert f'4 documents, {4 * size} tokens, {total["bytes"]} bytes' in inspect.summary(total)
+  total = token_shards.read_manifest(manifest)
+  assert f'4 documents, {4 * size} tokens, {total["bytes"]} bytes' in summaries.summary(total)
 
 
 def test_batch(manifest):
   data = Loader(manifest, seq_len=30, batch_size=1, seed=0, layout='packed', shuffle=False)
-  shown = inspect.batch(data.batch(0), TOKENIZER).splitlines()
+  shown = summaries.batch(data.batch(0), TOKENIZER).splitlines()
   assert shown[0] == 'row 0: 25 of 30 used, 2 documents, 10 learned'
   assert re.sub(r'\x1b\[[0-9]*m', '', shown[1]) == f'{conversation(0)}┃{conversation(1)}' + '␠' * 5
   learned = re.findall(r'\x1b\[32m([^\x1b]*)', shown[1])

@@ -11,8 +11,8 @@ import lzma
 import fsspec
 import pytest
 
-from data import jsonl
-from lm.errors import UserError
+from data.records import jsonl
+from lm.base.errors import UserError
 
 
 def parse(row):

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import chat, loader, shards, tokenize
-from lm import files
-from lm.errors import UserError
+from data.chat import chat_formats
+from data.shards import loader, token_shards, tokenization
+from lm.base import files
+from lm.base.errors import UserError
 
 BOS = 1000
 FIELDS = {
@@ -30,13 +31,13 @@ def write(folder, lengths, masks=None, dtype='uint16', per_shard=3):
   documents = [[BOS, *rng.integers(0, 1000, n - 1).tolist()] for n in lengths]
   lines = []
   for index, first in enumerate(range(0, len(documents), per_shard)):
-    builder = shards.Builder(dtype)
+    builder = token_shards.Builder(dtype)
     for i in range(first, min(first + per_shard, len(documents))):
       builder.add(documents[i], masks[i] if masks else None, lengths[i])
     lines.append(builder.write(folder, index))
   kind = 'conversations' if masks else 'text'
-  head = {'version': shards.VERSION, 'kind': kind, 'dtype': dtype, 'document_start': BOS}
-  files.write_json(folder / 'manifest.json', shards.manifest(head, lines))
+  head = {'version': token_shards.VERSION, 'kind': kind, 'dtype': dtype, 'document_start': BOS}
+  files.write_json(folder / 'manifest.json', token_shards.manifest(head, lines))
   return folder / 'manifest.json', documents
 
 
@@ -181,8 +182,10 @@ def test_conversations_learn_the_assistant_alone(name, tmp_path):
   )
   rows = [{'messages': turn} for turn in turns]
   (tmp_path / 'c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  chat_format = chat.load('bytes', name, extend=True)
-  tokenize.tokenize(tmp_path / 'c.jsonl', tmp_path / 'out', chat_format, held_out=0, progress=False)
+  chat_format = chat_formats.load('bytes', name, extend=True)
+  tokenization.tokenize(
+    tmp_path / 'c.jsonl', tmp_path / 'out', chat_format, held_out=0, progress=False
+  )
   data = loader.Loader(
     tmp_path / 'out/train/manifest.json',
     seq_len=140,

@@ -7,10 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 import eval as evaluation
-from data import chat, loader, shards, tokenize
-from data.mixture import Mixture
-from lm import files
-from lm.errors import UserError
+from data.chat import chat_formats
+from data.shards import loader, token_shards, tokenization
+from data.shards.mixture import Mixture
+from lm.base import files
+from lm.base.errors import UserError
 
 SEQ_LEN, BATCH = 4, 512
 SIZES = (100, 1000, 37)  # rows of the sources
@@ -22,12 +23,12 @@ def sources(tmp_path):
   made = []
   for i, rows in enumerate(SIZES):
     ids = [1 + i * 100_000 + n // SEQ_LEN for n in range(rows * SEQ_LEN + 1)]
-    builder = shards.Builder('uint32')
+    builder = token_shards.Builder('uint32')
     builder.add(ids, None, len(ids))
-    head = {'version': shards.VERSION, 'kind': 'text', 'dtype': 'uint32', 'document_start': 0}
+    head = {'version': token_shards.VERSION, 'kind': 'text', 'dtype': 'uint32', 'document_start': 0}
     files.write_json(
       tmp_path / str(i) / 'manifest.json',
-      shards.manifest(head, [builder.write(tmp_path / str(i), 0)]),
+      token_shards.manifest(head, [builder.write(tmp_path / str(i), 0)]),
     )
     made.append(
       loader.Loader(
@@ -119,10 +120,10 @@ def test_bad_weights_are_named(sources, weights, message):
 
 
 def test_a_config_names_manifests_and_their_weights(tmp_path):
-  chat_format = chat.load('bytes')
+  chat_format = chat_formats.load('bytes')
   for name in 'ab':
     (tmp_path / f'{name}.txt').write_text(name * 400)
-    tokenize.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, chat_format, held_out=0.0)
+    tokenization.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, chat_format, held_out=0.0)
   names = [str(tmp_path / name / 'train' / 'manifest.json') for name in 'ab']
   config = ConfigDict(
     {'stage': 'pretrain', 'seq_len': 8, 'batch_size': 64, 'seed': 0, 'data': {'weights': '3,1'}}

@@ -6,10 +6,11 @@ import json
 import pytest
 
 from configs import base
-from data import chat, prepare
-from lm import files
+from data.batches import prepare
+from data.chat import chat_formats
+from lm.base import files
 
-FORMAT = chat.load('bytes')
+FORMAT = chat_formats.load('bytes')
 
 
 def page(index):

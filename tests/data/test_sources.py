@@ -8,8 +8,8 @@ import os
 import fsspec
 import pytest
 
-from data import sources
-from lm.errors import UserError
+from data.records import sources
+from lm.base.errors import UserError
 
 
 @pytest.fixture(autouse=True)

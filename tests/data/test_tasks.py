@@ -15,13 +15,15 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 import eval as evaluation
 from configs import base as base_config
-from data import chat, conversations, tasks, tokenize
-from data.split import split_hash
-from data.tasks import answers, base, documents, persona, refusal
-from lm import config as config_lib
-from lm.errors import UserError
+from data import conversations, tasks
+from data.chat import chat_formats
+from data.records.split import split_hash
+from data.shards import tokenization
+from data.tasks import answers, documents, persona, protocol, refusal
+from lm.base import config as config_lib
+from lm.base.errors import UserError
 
-FORMAT = chat.load('bytes')
+FORMAT = chat_formats.load('bytes')
 
 
 def str_of(index):
@@ -119,13 +121,13 @@ NAMES = sorted(tasks.TASKS)
 @pytest.mark.parametrize('name', NAMES)
 def test_demonstrations_earn_the_reward_of_their_grader(made, name):
   for index in range(150):
-    for split in base.SPLITS:
+    for split in protocol.SPLITS:
       problem, demo = made[name].problem(index, split), made[name].demo(index, split)
       assert (
         demo['task'] == problem['task'] == name and demo['messages'][:-1] == problem['messages']
       )
       assert made[name].grade(problem, answered(demo)) == 1, (problem, demo)
-      assert chat.grade_format(answered(demo)) == 1
+      assert chat_formats.grade_format(answered(demo)) == 1
       json.dumps([problem, demo], allow_nan=False)
 
 
@@ -151,7 +153,7 @@ def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, wo
 
 def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word_problems):
   """Also in another process, with another hash seed and read in another order."""
-  order = [(name, index, split) for name in NAMES for index in (5, 0) for split in base.SPLITS]
+  order = [(name, index, split) for name in NAMES for index in (5, 0) for split in protocol.SPLITS]
   code = (
     'import json, sys; from data import tasks\n'
     'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], '
@@ -248,7 +250,7 @@ def test_tool_share_of_the_demonstrations_call_the_calculator(share, low, high):
 def test_the_answer_to_arithmetic_is_what_is_said_after_the_last_result():
   task, problem = (
     tasks.Arithmetic(seed=0),
-    {'answer': '1786', 'messages': base.ask('What is 47 * 38?')},
+    {'answer': '1786', 'messages': protocol.ask('What is 47 * 38?')},
   )
   call = (('python', '47 * 38'), ('output', '1786'))
   assert task.grade(problem, reply(*call, 'It is 1,786.')) == 1
@@ -258,7 +260,10 @@ def test_the_answer_to_arithmetic_is_what_is_said_after_the_last_result():
 
 
 def test_the_calculator_task_wants_a_call_whose_result_is_the_calculators():
-  task, problem = tasks.Calculator(seed=0), {'answer': '4', 'messages': base.ask('What is 2 + 2?')}
+  task, problem = (
+    tasks.Calculator(seed=0),
+    {'answer': '4', 'messages': protocol.ask('What is 2 + 2?')},
+  )
   assert task.grade(problem, reply(('python', '2+2'), ('output', '4'), '4')) == 1
   assert task.grade(problem, reply('4')) == 0
   assert task.grade(problem, reply(('python', '2+2'), '4')) == 0
@@ -302,7 +307,7 @@ def test_docs_ask_where_functions_are_that_one_module_alone_describes(made, corp
   held_out = {e.module for e in documents.read(corpus).test}
   keys = {
     split: {made['docs'].problem(index, split)['key'] for index in range(300)}
-    for split in base.SPLITS
+    for split in protocol.SPLITS
   }
   assert not keys['train'] & keys['test'] and 'shared' not in keys['train'] | keys['test']
   for index in range(100):
@@ -351,7 +356,7 @@ def test_reading_asks_for_the_one_function_of_the_passage_that_does_what_is_said
 
 def test_refusals_are_graded_both_ways(made):
   task = made['refusal']
-  problems = [task.problem(i, split) for i in range(300) for split in base.SPLITS]
+  problems = [task.problem(i, split) for i in range(300) for split in protocol.SPLITS]
   assert 0.4 < sum(problem['known'] for problem in problems) / len(problems) < 0.6
   always = sum(task.grade(p, reply(f"I don't know {p['name']}.")) for p in problems)
   never = sum(task.grade(p, reply(f'Yes, {p["name"]} is there.')) for p in problems)
@@ -486,7 +491,9 @@ def test_identity_is_that_of_the_persona_and_varied():
   maker = next(p for p in (task.problem(i, 'train') for i in range(100)) if p['topic'] == 'maker')
   assert task.grade(maker, reply('I am Claude, made by Acme (labs).')) == 1
   assert task.grade(maker, reply('I am Deepdive, made by the deepdive project.')) == 0
-  topics = {split: {task.problem(i, split)['topic'] for i in range(300)} for split in base.SPLITS}
+  topics = {
+    split: {task.problem(i, split)['topic'] for i in range(300)} for split in protocol.SPLITS
+  }
   assert topics['train'] == topics['test'] == set(persona.TOPICS)
 
 
@@ -494,7 +501,7 @@ def test_prompts_and_answers_are_short(made):
   for task in made.values():
     for index in range(50):
       question, answer = (
-        len(chat.text(message['content'])) for message in task.demo(index)['messages']
+        len(chat_formats.text(message['content'])) for message in task.demo(index)['messages']
       )
       assert question < 400 and answer < 120
 
@@ -605,7 +612,7 @@ def test_reading_is_tested_on_pages_that_token_shards_hold_out(corpus, tmp_path,
   """By the config that evaluation and training take, and by the share that the shards were really
   made with.
   """
-  tokenize.tokenize(corpus, tmp_path, FORMAT, held_out=share, progress=False)
+  tokenization.tokenize(corpus, tmp_path, FORMAT, held_out=share, progress=False)
   tokens = np.concatenate(
     [
       np.frombuffer(record, '<u2')
@@ -721,7 +728,7 @@ def test_unknown_names_are_refused_with_the_nearest():
   ],
 )
 def test_word_problems_are_graded_by_their_final_number(made, said, grade):
-  problem = {'answer': '1234', 'messages': base.ask('How many?')}
+  problem = {'answer': '1234', 'messages': protocol.ask('How many?')}
   assert made['gsm8k'].grade(problem, reply(said)) == grade
   assert (
     made['gsm8k_calculator'].grade(

@@ -19,8 +19,8 @@ from chat_templates import (
   TURNS,
 )
 
-from data import templates
-from lm.errors import UserError
+from data.chat import templates
+from lm.base.errors import UserError
 
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}
 

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data import chat, jsonl, sources, tokenize
-from data.split import split_hash
-from lm import files
-from lm.errors import UserError
+from data import tokenize
+from data.chat import chat_formats
+from data.records import jsonl, sources
+from data.records.split import split_hash
+from data.shards import tokenization
+from lm.base import files
+from lm.base.errors import UserError
 
-FORMAT = chat.load('bytes')
+FORMAT = chat_formats.load('bytes')
 TOKENIZER = FORMAT.tokenizer
-BOS = TOKENIZER.special_tokens[chat.BOS]
+BOS = TOKENIZER.special_tokens[chat_formats.BOS]
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
@@ -88,7 +91,7 @@ def tree(folder):
 
 
 def run(inputs, out, **options):
-  return tokenize.tokenize(inputs, out, FORMAT, progress=False, **options)
+  return tokenization.tokenize(inputs, out, FORMAT, progress=False, **options)
 
 
 def test_streams_hold_the_documents_in_order(tmp_path):
@@ -133,7 +136,7 @@ def test_cuts_lose_and_repeat_no_line(tmp_path):
   for size in range(1, path.stat().st_size + 2):
     skipped = jsonl.Skipped()
     assert (
-      list(tokenize.documents(tokenize.spans(sources.find(path), size), skipped)) == rows
+      list(tokenization.documents(tokenization.spans(sources.find(path), size), skipped)) == rows
       and not skipped.count
     )
 
@@ -200,10 +203,12 @@ def test_killed_and_run_again(tmp_path, workers):
   assert time.time() < deadline, 'a worker outlives its parent'
   done = {p: p.stat().st_mtime_ns for p in (out / '.tokenize' / 'parts').iterdir()}
   seen = []
-  original = tokenize.files.write_json
+  original = tokenization.files.write_json
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
-      tokenize.files, 'write_json', lambda path, value: (seen.append(path), original(path, value))
+      tokenization.files,
+      'write_json',
+      lambda path, value: (seen.append(path), original(path, value)),
     )
     run(source, out, shard_bytes=4000)
   assert done and not set(done) & set(seen)  # finished parts were not done again
@@ -215,12 +220,12 @@ def test_killed_between_the_moves(tmp_path, monkeypatch):
   run(source, tmp_path / 'whole')
   moves = []
 
-  def one_move(work, out, split, manifest, move=tokenize._move):
+  def one_move(work, out, split, manifest, move=tokenization._move):
     if moves:
       raise KeyboardInterrupt
     moves.append(move(work, out, split, manifest))
 
-  monkeypatch.setattr(tokenize, '_move', one_move)
+  monkeypatch.setattr(tokenization, '_move', one_move)
   with pytest.raises(KeyboardInterrupt):
     run(source, tmp_path / 'out')
   monkeypatch.undo()
@@ -428,7 +433,7 @@ def test_no_row_that_can_be_used_is_an_error_with_the_first_cause(tmp_path):
 def test_a_worker_that_fails_ends_the_run_at_once(tmp_path, monkeypatch):
   write_lines(tmp_path / 'a.jsonl', make_documents(400))
   with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-    patch.setattr(tokenize, '_records', lambda *_: 1 / 0)
+    patch.setattr(tokenization, '_records', lambda *_: 1 / 0)
     run(tmp_path / 'a.jsonl', tmp_path / 'out', shard_bytes=1000)
   (tmp_path / 'out' / '.tokenize' / 'train').write_text('a file where a folder is to be')
   with pytest.raises(OSError, match='train'):

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from texts import FORGING, SPECIALS, corpus, sentencepiece_model
 from tiktoken.load import load_tiktoken_bpe
 
-from data import tokenizer as ours
-from data import train_tokenizer
+from data.tokenizers import loading as ours
+from data.tokenizers import training
 from data.tokenizers.bpe import PATTERNS
 from data.tokenizers.huggingface import HuggingFace
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """A tokenizer trained on made-up text in several scripts."""
   path = tmp_path_factory.mktemp('tokenizer') / 'new'
-  report = train_tokenizer.train(corpus(), 600, SPECIALS, path, held_out=corpus(1)[:20])
+  report = training.train(corpus(), 600, SPECIALS, path, held_out=corpus(1)[:20])
   texts = corpus(1)[:20]
   assert report['vocab_size'] == 603
   tokens = sum(len(ours.load(path).encode(text)) for text in texts)
@@ -245,25 +245,25 @@ def test_a_text_that_forges_is_refused(tmp_path):
 
 
 def test_training_is_deterministic(folder, tmp_path):
-  train_tokenizer.train(corpus(), 600, SPECIALS, tmp_path / 'again', held_out=corpus(1)[:20])
+  training.train(corpus(), 600, SPECIALS, tmp_path / 'again', held_out=corpus(1)[:20])
   for name in ('tokenizer.json', 'tokenizer.tiktoken', 'report.json'):
     assert (tmp_path / 'again' / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_training_learns_the_commonest_pair_first(folder):
   texts = ['lo lo lo lo ab ab']
-  train_tokenizer.train(texts, 258, (), (out := folder.parent / 'tiny'))
+  training.train(texts, 258, (), (out := folder.parent / 'tiny'))
   ranks = load_tiktoken_bpe(str(out / 'tokenizer.tiktoken'))
   assert sorted(ranks, key=ranks.get)[256:] == [b'lo', b' lo']
 
 
 def test_training_errors(tmp_path):
   with pytest.raises(UserError, match='vocab_size is 100'):
-    train_tokenizer.train(['text'], 100, (), tmp_path / 'a')
+    training.train(['text'], 100, (), tmp_path / 'a')
   with pytest.raises(UserError, match=r'vocabulary of 25[0-9], not 5000'):
-    train_tokenizer.train(['text'], 5000, (), tmp_path / 'a')
+    training.train(['text'], 5000, (), tmp_path / 'a')
   with pytest.raises(UserError, match="did you mean 'gpt2'"):
-    train_tokenizer.train(['text'], 256, (), tmp_path / 'a', pattern='gpt')
+    training.train(['text'], 256, (), tmp_path / 'a', pattern='gpt')
   assert not (tmp_path / 'a').exists()
 
 

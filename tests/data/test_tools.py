@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data.tools import LIMIT, calculate
+from data.tools.calculator import LIMIT, calculate
 
 INTEGERS = st.integers(-(10**12), 10**12)
 

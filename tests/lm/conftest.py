@@ -10,7 +10,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from configs import base
-from lm import model
+from lm.model import transformer
 
 TINY = {
   'vocab_size': 23,
@@ -28,8 +28,8 @@ TINY = {
 @functools.cache
 def _make(fields):
   config = FrozenConfigDict(base.get_config().model.to_dict() | TINY | dict(fields))
-  model.check(config)
-  params = jax.jit(functools.partial(model.init_params, config))(jax.random.key(0))
+  transformer.check(config)
+  params = jax.jit(functools.partial(transformer.init_params, config))(jax.random.key(0))
   rng = np.random.default_rng(1)
   return config, jax.tree.map(
     lambda x: np.asarray(x + 0.3 * rng.normal(size=x.shape).astype(x.dtype)), params
@@ -38,8 +38,8 @@ def _make(fields):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(config, params, tokens_BT, options):
-  hidden, _ = model.Transformer(config).apply({'params': params}, tokens_BT, **options)
-  return model.unembed(params, config, hidden)
+  hidden, _ = transformer.Transformer(config).apply({'params': params}, tokens_BT, **options)
+  return transformer.unembed(params, config, hidden)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import re
 import commands
 import pytest
 
-from lm import aot, budget
+from lm.cost import ahead_of_time, estimate
 
 pytestmark = pytest.mark.slow
 needs_libtpu = pytest.mark.skipif(
-  not aot.has_libtpu(), reason="libtpu is not installed: pip install -e '.[tpu]'"
+  not ahead_of_time.has_libtpu(), reason="libtpu is not installed: pip install -e '.[tpu]'"
 )
 
 # Wide, so that activations and weights are most of what is held, and few layers; nothing is
@@ -95,7 +95,7 @@ def test_a_topology_that_is_not_known_is_an_error(topology, message):
   assert status == 1 and message in err.splitlines()[-1]
 
 
-@pytest.mark.skipif(aot.has_libtpu(), reason='libtpu is installed')
+@pytest.mark.skipif(ahead_of_time.has_libtpu(), reason='libtpu is installed')
 def test_without_libtpu_the_extra_is_named():
   status, _, err = run('v5e:2x2')
   assert status == 1 and "pip install -e '.[tpu]'" in err.splitlines()[-1]
@@ -106,9 +106,12 @@ def test_the_table_in_the_readme_is_the_one_that_is_predicted():
   --table`.
   """
   lines = (commands.ROOT / 'README.md').read_text().splitlines()
-  start = lines.index(aot.HEADER.splitlines()[0]) + 2
-  rows = [re.split(r' *\| *', line.strip('| ')) for line in lines[start : start + len(aot.TABLE)]]
-  for (config, topology, *options), row in zip(aot.TABLE, rows, strict=True):
+  start = lines.index(ahead_of_time.HEADER.splitlines()[0]) + 2
+  rows = [
+    re.split(r' *\| *', line.strip('| '))
+    for line in lines[start : start + len(ahead_of_time.TABLE)]
+  ]
+  for (config, topology, *options), row in zip(ahead_of_time.TABLE, rows, strict=True):
     status, out, err = commands.run(
       '-m', 'lm.budget', f'--config={config}', f'--topology={topology}', *options, '--json'
     )
@@ -122,6 +125,6 @@ def test_the_table_in_the_readme_is_the_one_that_is_predicted():
     )
     assert mfu == '{:.0%} to {:.0%}'.format(*predicted['mfu'])
     assert float(held.split()[0]) == pytest.approx(predicted['peak_bytes'] / 1e9, rel=0.1)
-  assert {budget.parse_topology(topology, 1)[0] for _, topology, *_ in aot.TABLE} <= set(
-    budget.TPUS
-  )
+  assert {
+    estimate.parse_topology(topology, 1)[0] for _, topology, *_ in ahead_of_time.TABLE
+  } <= set(estimate.TPUS)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm import attention
+from lm.model.attention import reference
 
 B, K, G, H = 2, 2, 3, 8
 
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_those_of_the_formula(inputs, T, S, causal):
   def both(function):
     return jax.value_and_grad(lambda *x: jnp.vdot(function(*x), dout), argnums=(0, 1, 2))(q, k, v)
 
-  ours = both(lambda *x: attention.attend(*x, mask, H**-0.5, causal=causal))
+  ours = both(lambda *x: reference.attend(*x, mask, H**-0.5, causal=causal))
   chex.assert_trees_all_close(ours, both(lambda *x: formula(*x, mask)), rtol=2e-5, atol=2e-5)
 
 
@@ -67,13 +67,13 @@ def test_scores_are_scaled_and_capped_as_asked(inputs):
       lambda *x: jnp.vdot(function(*x, mask, 0.7, 3.0), dout), argnums=(0, 1, 2)
     )(q, k, v)
 
-  ours = both(functools.partial(attention.attend, causal=True))
+  ours = both(functools.partial(reference.attend, causal=True))
   chex.assert_trees_all_close(ours, both(formula), rtol=2e-5, atol=2e-5)
 
 
 def test_the_backward_pass_keeps_nothing_of_size_queries_times_keys(inputs):
   q, k, v, _, mask = inputs(200, 200, True)
-  _, backward = jax.vjp(lambda *x: attention.attend(*x, mask, H**-0.5, causal=True), q, k, v)
+  _, backward = jax.vjp(lambda *x: reference.attend(*x, mask, H**-0.5, causal=True), q, k, v)
   floats = [x for x in jax.tree.leaves(backward) if jnp.issubdtype(x.dtype, jnp.floating)]
   assert floats and max(x.size for x in floats) <= q.size
 
@@ -81,7 +81,7 @@ def test_the_backward_pass_keeps_nothing_of_size_queries_times_keys(inputs):
 def test_bfloat16_goes_in_and_out_while_the_softmax_is_float32(inputs):
   *arrays, dout, mask = inputs(64, 64, True)
   q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays)
-  out, backward = jax.vjp(lambda *x: attention.attend(*x, mask, H**-0.5, causal=True), q, k, v)
+  out, backward = jax.vjp(lambda *x: reference.attend(*x, mask, H**-0.5, causal=True), q, k, v)
   grads = backward(jnp.asarray(dout, jnp.bfloat16))
   chex.assert_trees_all_equal_dtypes([out, *grads], [q, q, k, v])
   expected = formula(*(x.astype(jnp.float32) for x in (q, k, v)), mask)

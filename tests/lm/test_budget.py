@@ -8,9 +8,12 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from configs import base
-from lm import budget, hlo, model, program, sharding
-from lm.config import load
-from lm.errors import UserError
+from lm.base.config import load
+from lm.base.errors import UserError
+from lm.cost import estimate, hlo
+from lm.model import transformer
+from lm.parallel import sharding
+from lm.train import program
 
 # Wide enough that matrix products are nearly all that is done.
 FIELDS = {
@@ -38,10 +41,10 @@ def predict(config, devices=8, chip=None, mesh=None):
   if mesh is None:
     sizes = tuple(sharding.mesh_sizes(config.mesh, devices))
     mesh = AbstractMesh(sizes, sharding.AXES, axis_types=(AxisType.Auto,) * len(sizes))
-  model_config = model.sized(config.model, config.model.vocab_size)
+  model_config = transformer.sized(config.model, config.model.vocab_size)
   with jax.numpy_dtype_promotion('standard'):
     prog = program.make(config, model_config, mesh)
-  return prog, budget.predict(config, model_config, mesh, prog, chip)
+  return prog, estimate.predict(config, model_config, mesh, prog, chip)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +156,11 @@ def test_times_are_bounds():
   slow = predict(config, devices=256, chip='v5e')[1]
   assert (
     slow['seconds']['dcn']
-    == slow['collectives']['dcn']['all-reduce']['bytes'] / budget.CHIPS['v5e'].dcn_bandwidth
+    == slow['collectives']['dcn']['all-reduce']['bytes'] / estimate.CHIPS['v5e'].dcn_bandwidth
   )
   unknown = predict(config, devices=256)[1]
   assert unknown['mfu'] is unknown['seconds'] is unknown['hbm_bytes'] is None
-  assert unknown.keys() == slow.keys() and 'not known' in budget.describe(unknown)
+  assert unknown.keys() == slow.keys() and 'not known' in estimate.describe(unknown)
 
 
 def test_chips_by_the_name_that_jax_gives_their_devices():
@@ -170,7 +173,7 @@ def test_chips_by_the_name_that_jax_gives_their_devices():
     'NVIDIA A100-SXM4-80GB',
     'cpu',
   )
-  assert [budget.chip_of(kind) for kind in kinds] == [
+  assert [estimate.chip_of(kind) for kind in kinds] == [
     'v4',
     'v5p',
     'v5e',
@@ -179,23 +182,23 @@ def test_chips_by_the_name_that_jax_gives_their_devices():
     'a100',
     None,
   ]
-  assert budget.parse_topology('v5e:4x8', 2) == ('v5e', 64)
+  assert estimate.parse_topology('v5e:4x8', 2) == ('v5e', 64)
   with pytest.raises(
     UserError, match=r"unknown chip in --topology 'v5x' \(did you mean 'v5.'\?\); allowed: v4, v5e"
   ):
-    budget.parse_topology('v5x:2x2', 1)
+    estimate.parse_topology('v5x:2x2', 1)
   with pytest.raises(UserError, match='for example v5e:16x16'):
-    budget.parse_topology('v5e', 1)
+    estimate.parse_topology('v5e', 1)
 
 
 def test_measured_stands_beside_predicted():
   result = predict(settings(), chip='v5e')[1]
-  values = budget.measured(result, result['model_flops'] / (2 * result['step_seconds'][0]), 1, 5)
+  values = estimate.measured(result, result['model_flops'] / (2 * result['step_seconds'][0]), 1, 5)
   assert values['perf/mfu'] == pytest.approx(result['mfu'][1] / 2)
   assert (
     values['perf/peak_bytes'] == 5 and values['perf/predicted_peak_bytes'] == result['peak_bytes']
   )
-  assert budget.measured(predict(settings())[1], 1.0, 3, None).keys() == {
+  assert estimate.measured(predict(settings())[1], 1.0, 3, None).keys() == {
     'perf/predicted_peak_bytes'
   }
 
@@ -204,10 +207,10 @@ def test_flops_of_rows_are_of_their_own_tokens():
   config = settings()
   result = predict(config)[1]
   rows, length, params = config.batch_size, config.seq_len, result['parameters']
-  whole = budget.rows_flops(config.model, params, [length] * rows)
+  whole = estimate.rows_flops(config.model, params, [length] * rows)
   assert whole == pytest.approx(result['model_flops'] * result['chips'])
-  assert budget.rows_flops(config.model, params, []) == 0
-  one, two = (budget.rows_flops(config.model, params, [n]) for n in (8, 16))
+  assert estimate.rows_flops(config.model, params, []) == 0
+  one, two = (estimate.rows_flops(config.model, params, [n]) for n in (8, 16))
   assert two - 2 * one == pytest.approx(
     12 * config.model.num_layers * config.model.num_heads * config.model.head_dim * 8 * 16
   )

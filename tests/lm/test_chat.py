@@ -9,10 +9,13 @@ import pytest
 from commands import run
 
 from configs import base
-from data import chat as template
-from data import tokenizer as tokenizer_lib
-from lm import chat, checkpoint, pretrained, sample, sharding
-from lm.errors import UserError
+from data.chat import chat_formats as template
+from data.tokenizers import loading as tokenizer_lib
+from lm.base.errors import UserError
+from lm.infer import engine
+from lm.parallel import sharding
+from lm.serve import chat_session
+from lm.weights import checkpoint, pretrained
 
 FORMAT = template.load('bytes')
 TOKENIZER = FORMAT.tokenizer
@@ -21,8 +24,8 @@ PYTHON, (END,) = FORMAT.tag_ids('python'), FORMAT.stops
 
 def new_session(tiny, max_len=160, max_new_tokens=10, **options):
   config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
-  return chat.Session(
-    config, params, FORMAT, sample.Sampling(0), max_new_tokens=max_new_tokens, **options
+  return chat_session.Session(
+    config, params, FORMAT, engine.Sampling(0), max_new_tokens=max_new_tokens, **options
   )
 
 
@@ -111,8 +114,8 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   config, params = tiny(vocab_size=size + 100, max_len=160, tie_embeddings=False)
   head = np.array(params['head'])
   head[size:] *= 100  # by far the likeliest, if they could be drawn
-  session = chat.Session(
-    config, {**params, 'head': head}, FORMAT, sample.Sampling(1.0), max_new_tokens=20
+  session = chat_session.Session(
+    config, {**params, 'head': head}, FORMAT, engine.Sampling(1.0), max_new_tokens=20
   )
   list(session.reply('Hello'))
   assert session.fed < len(session.ids) and max(session.ids) < size
@@ -139,19 +142,19 @@ def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny, monk
 
 def test_no_piece_ends_inside_a_character():
   data = 'né €𝄞'.encode()
-  pieces = chat.Pieces(FORMAT)
+  pieces = chat_session.Pieces(FORMAT)
   texts = [shown(pieces([byte])) for byte in data]
   assert texts == ['n', '', 'é', ' ', '', '', '€', '', '', '', '𝄞']
   assert pieces.end() == ('', False)
-  pieces = chat.Pieces(FORMAT)
+  pieces = chat_session.Pieces(FORMAT)
   assert shown(pieces(['€'.encode()[0]])) == '' and pieces.end()[0] == '\ufffd'
-  assert shown(chat.Pieces(FORMAT)(['€'.encode()[0], END])) == '\ufffd'
+  assert shown(chat_session.Pieces(FORMAT)(['€'.encode()[0], END])) == '\ufffd'
 
 
 def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   session = new_session(tiny)
   next(session.reply('Hello'))
-  assert len(session.ids) == session.fed + chat.DRAW
+  assert len(session.ids) == session.fed + chat_session.DRAW
   list(session.reply('Again'))
   np.testing.assert_allclose(
     session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
@@ -167,9 +170,9 @@ def test_ctrl_c_stops_the_reply_only(tiny, capsys):
     return draw(count)
 
   session._draw = interrupted
-  chat.converse(session, 'Hello')
+  chat_session.converse(session, 'Hello')
   assert capsys.readouterr().out.endswith('[stopped]\n')
-  assert len(session.ids) == session.fed + chat.DRAW
+  assert len(session.ids) == session.fed + chat_session.DRAW
   assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -182,7 +185,7 @@ def test_a_full_context_is_said_and_reset_helps(tiny):
     list(session.reply('Hello?'))
   assert len(session.ids) == 40
   session.reset()
-  assert next(session.reply('Hello')) and session.fed == len(session.ids) - chat.DRAW
+  assert next(session.reply('Hello')) and session.fed == len(session.ids) - chat_session.DRAW
   session.reset()
   with pytest.raises(UserError, match='more tokens do not fit behind 0'):
     list(session.reply('x' * 40))
@@ -210,14 +213,16 @@ def test_piped_conversation(run_folder):
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     model = pretrained.load(run_folder, config.model, config.model, mesh)
-    session = chat.Session(model.config, model.params, FORMAT, sample.Sampling(0), max_new_tokens=6)
-    expected = shown(session.reply('Hi')).translate(chat.CONTROLS)
+    session = chat_session.Session(
+      model.config, model.params, FORMAT, engine.Sampling(0), max_new_tokens=6
+    )
+    expected = shown(session.reply('Hi')).translate(chat_session.CONTROLS)
   status, out, err = chat_process(
     run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n'
   )
   assert status == 0, err
   assert out.count(expected + '\n') == 2
-  assert all(name in out for name in chat.COMMANDS)
+  assert all(name in out for name in chat_session.COMMANDS)
   assert "unknown command '/rest' (did you mean '/reset'?)" in out
   assert 'context of 64 tokens is full' in out and '\033' not in out
 

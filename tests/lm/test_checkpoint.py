@@ -21,8 +21,9 @@ import numpy as np
 import optax
 import pytest
 
-from lm import checkpoint, files
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
+from lm.weights import checkpoint
 
 PROVENANCE = {
   'config': {'model': {'num_layers': 2}},
@@ -477,7 +478,7 @@ def test_disk_full_while_writing_the_digest(tmp_path, monkeypatch):
 
 VICTIM = """
 import sys, jax.numpy as jnp
-from lm import checkpoint
+from lm.weights import checkpoint
 with checkpoint.Checkpointer(sys.argv[1], keep_last=2) as c:
   step = c.latest() or 0
   print('ready', flush=True)
@@ -491,7 +492,7 @@ with checkpoint.Checkpointer(sys.argv[1], keep_last=2) as c:
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
   rng = np.random.default_rng(0)
-  root = pathlib.Path(checkpoint.__file__).parents[1]
+  root = pathlib.Path(checkpoint.__file__).parents[2]
   last = 0
   for _ in range(6):
     victim = subprocess.Popen(
@@ -516,8 +517,8 @@ def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
 
 
 def test_code_version_is_the_commit_or_the_package_version(tmp_path, monkeypatch):
-  package = tmp_path / 'lm' / 'checkpoint.py'
-  package.parent.mkdir()
+  package = tmp_path / 'lm' / 'weights' / 'checkpoint.py'
+  package.parent.mkdir(parents=True)
   package.write_text('1')
   monkeypatch.setattr(checkpoint, '__file__', str(package))
   assert re.fullmatch(r'deepdive-lm \d+\.\d+.*', checkpoint.code_version())

@@ -7,18 +7,18 @@ import commands
 import pytest
 from ml_collections import ConfigDict
 
-from lm import config as config_lib
-from lm.errors import UserError
+from lm.base import config as config_lib
+from lm.base.errors import UserError
 
 PROGRAM = """
 import sys
-from lm import config, errors
+from lm.base import config, errors
 config.define_flags()
 errors.run(lambda: print(config.parse(sys.argv, '').to_json()))
 """
 CONFIG = """
 from configs import base
-from lm.config import variant
+from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()

@@ -8,10 +8,10 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from configs import base
-from lm import families, hf
-from lm.config import layer_types
-from lm.errors import UserError
-from lm.pretrained import EXECUTION
+from lm.base.config import layer_types
+from lm.base.errors import UserError
+from lm.weights import families, hub_format
+from lm.weights.pretrained import EXECUTION
 
 # config.json of published models, the fields that decide what they compute, in the form of
 # transformers 4.
@@ -113,7 +113,7 @@ def read(config, **changes):
 def test_parameters_are_counted_as_published(name):
   config, count = PUBLISHED[name]
   ours = FrozenConfigDict(base.get_config().model.to_dict() | read(config))
-  layout = hf.layouts(families.of(config), ours)
+  layout = hub_format.layouts(families.of(config), ours)
   assert sum(math.prod(x.shape) for x in layout.values()) == count
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from lm import faults, files
-from lm.steps import common
+from lm.base import files
+from lm.train import faults, train_step
 
 
 def test_which_batch_an_update_reads_after_jumps(tmp_path):
@@ -66,8 +66,8 @@ def run(losses, spike, schedule=lambda updates: updates.astype(jnp.float32)):
       {'train/loss': (batch['loss'], one)},
     )
 
-  step = jax.jit(common.make_train_step(loss_fn, tx, schedule, spike))
-  state, seen = common.init_state({'x': jnp.float32(0)}, tx), []
+  step = jax.jit(train_step.make_train_step(loss_fn, tx, schedule, spike))
+  state, seen = train_step.init_state({'x': jnp.float32(0)}, tx), []
   for loss in losses:
     state, metrics = step(state, {'loss': jnp.full((1,), loss, jnp.float32)}, 1)
     seen.append({name: float(value) for name, value in metrics.items()})
@@ -83,11 +83,11 @@ def test_spikes_and_what_is_not_finite_are_refused_and_counted():
   accepted, expected = [], []
   for loss in losses:
     median = (
-      sorted(accepted[-common.RECENT :])[(len(accepted[-common.RECENT :]) - 1) // 2]
+      sorted(accepted[-train_step.RECENT :])[(len(accepted[-train_step.RECENT :]) - 1) // 2]
       if accepted
       else np.nan
     )
-    bad = not np.isfinite(loss) or (len(accepted) >= common.FEWEST and loss > 3 * median)
+    bad = not np.isfinite(loss) or (len(accepted) >= train_step.FEWEST and loss > 3 * median)
     expected.append(bad)
     accepted += [] if bad else [loss]
   assert [bool(m['train/bad']) for m in seen] == expected and sum(expected) == 4

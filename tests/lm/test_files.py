@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import threading
 
 import pytest
 
-from lm import errors, files
-from lm.errors import UserError
+from lm.base import errors, files
+from lm.base.errors import UserError
 
 
 def test_a_file_is_the_old_one_until_it_is_the_whole_new_one(tmp_path):
@@ -50,12 +51,12 @@ def test_a_kill_while_writing_leaves_the_old_one(tmp_path, kind):
     (temporary if kind == 'atomic_path' else temporary / 'x').write_text('old')
   code = f"""
 import os, signal, sys
-from lm import files
+from lm.base import files
 with files.{kind}(sys.argv[1]) as t:
   (t if {kind == 'atomic_path'} else t / 'y').write_text('half')
   os.kill(os.getpid(), signal.SIGKILL)
 """
-  root = os.path.dirname(os.path.dirname(files.__file__))
+  root = pathlib.Path(files.__file__).parents[2]
   assert subprocess.run([sys.executable, '-c', code, path], cwd=root).returncode == -signal.SIGKILL
   content = path if kind == 'atomic_path' else path / 'x'
   assert content.read_text() == 'old'
@@ -149,8 +150,8 @@ def test_the_first_difference_is_named(stored, expected, found):
 
 
 def test_front_ends_end_in_one_line_and_status_1(capfd):
-  code = 'from lm import errors\ndef f(): raise {}\nerrors.run(f)'
-  root = os.path.dirname(os.path.dirname(files.__file__))
+  code = 'from lm.base import errors\ndef f(): raise {}\nerrors.run(f)'
+  root = pathlib.Path(files.__file__).parents[2]
 
   def run(error, **environment):
     command = [sys.executable, '-c', code.format(error)]
@@ -180,9 +181,9 @@ def test_unknown_names_the_nearest():
 def test_a_folder_is_held_until_its_holder_ends(tmp_path):
   folder, code = (
     tmp_path / 'a' / 'b',
-    'import sys; from lm import files\nwith files.locked(sys.argv[1]): print(1); input()',
+    'import sys; from lm.base import files\nwith files.locked(sys.argv[1]): print(1); input()',
   )
-  root = os.path.dirname(os.path.dirname(files.__file__))
+  root = pathlib.Path(files.__file__).parents[2]
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
   with subprocess.Popen([sys.executable, '-uc', code, folder], cwd=root, **pipes) as other:
     other.stdout.readline()

@@ -16,9 +16,11 @@ import safetensors.numpy
 from gguf.constants import GGMLQuantizationType as Kind
 
 from configs import base
-from data.tokenizers import gguf as tokenizers
-from lm import checkpoint, families, gguf, hf, model, pretrained, sharding
-from lm.errors import UserError
+from data.tokenizers import gguf_vocabulary as tokenizers
+from lm.base.errors import UserError
+from lm.model import transformer
+from lm.parallel import sharding
+from lm.weights import checkpoint, families, gguf, hub_format, pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 MODEL = {'context_length': 64, 'embedding_length': 256, 'block_count': 1, 'feed_forward_length': 8, 'attention.head_count': 4,
@@ -267,7 +269,7 @@ def test_a_model_is_the_same_as_from_a_folder(name, tmp_path):
     np.testing.assert_allclose(
       read(source.tensors[key]), value, rtol=0, atol=0 if exact else 2e-7, err_msg=key
     )
-  hf.open_params(source, hf.model_config(source, base.get_config().model))
+  hub_format.open_params(source, hub_format.model_config(source, base.get_config().model))
 
 
 @pytest.mark.parametrize('pattern', [{}, {'attention.sliding_window_pattern': 3}])
@@ -316,13 +318,13 @@ def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tm
   )
   expected = np.load(GOLDEN / 'llama3' / 'expected.npz')
   row = expected['tokens'][:1]
-  hidden, _ = model.Transformer(loaded.config).apply(
+  hidden, _ = transformer.Transformer(loaded.config).apply(
     {'params': loaded.params},
     row,
     positions_BT=np.arange(row.shape[1])[None],
     segment_ids_BT=np.ones_like(row),
   )
-  out = model.unembed(loaded.params, loaded.config, hidden)[0]
+  out = transformer.unembed(loaded.params, loaded.config, hidden)[0]
   np.testing.assert_allclose(out, expected['logits'][: row.shape[1]], rtol=0, atol=1e-4)
   assert loaded.provenance['source']['files'].keys() == {'x.gguf'}
   status, _, stderr = commands.run('-m', 'lm.hf', 'export', tmp_path / 'run', tmp_path / 'out')
@@ -364,7 +366,7 @@ def test_import_streams(tmp_path):
   script = """
 import resource, sys
 from configs import base
-from lm import gguf, hf
+from lm.weights import gguf, hub_format
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
@@ -437,7 +439,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
   path, _, _ = convert('qwen3', tmp_path / 'x.gguf', MODELS['qwen3'][0] | {'block_count': 3})
   source = open_file(path)
   with pytest.raises(UserError, match=r'model.layers.2.*is missing'):
-    hf.open_params(source, hf.model_config(source, base.get_config().model))
+    hub_format.open_params(source, hub_format.model_config(source, base.get_config().model))
 
 
 def test_a_file_that_is_cut_off_or_another_is_named(tmp_path):

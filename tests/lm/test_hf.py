@@ -20,8 +20,11 @@ import transformers
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import checkpoint, families, hf, model, pretrained, sample, sharding
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.infer import engine
+from lm.model import transformer
+from lm.parallel import sharding
+from lm.weights import checkpoint, families, hub_format, pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 FAMILIES = sorted(path.name for path in GOLDEN.iterdir())
@@ -50,18 +53,18 @@ def golden(name):
 
 @functools.partial(jax.jit, static_argnums=0)
 def forward(config, params, tokens_BT, positions_BT, segment_ids_BT):
-  hidden, _ = model.Transformer(config).apply(
+  hidden, _ = transformer.Transformer(config).apply(
     {'params': params}, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT
   )
-  return model.unembed(params, config, hidden)
+  return transformer.unembed(params, config, hidden)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def append(config, params, tokens_BT, cache, num_B):
-  hidden, cache = model.Transformer(config).apply(
+  hidden, cache = transformer.Transformer(config).apply(
     {'params': params}, tokens_BT, cache=cache, num_tokens_B=num_B
   )
-  return model.unembed(params, config, hidden), cache
+  return transformer.unembed(params, config, hidden), cache
 
 
 def logits(loaded, name):
@@ -102,7 +105,7 @@ def test_cached_decoding_is_that_of_transformers(name):
   expected, loaded = golden(name), load(GOLDEN / name, scan_layers=False)
   tokens, lengths = expected['tokens'], expected['lengths']
   cache, read, rows = (
-    model.init_cache(loaded.config, len(tokens), 64),
+    transformer.init_cache(loaded.config, len(tokens), 64),
     np.zeros(len(tokens), int),
     [[] for _ in tokens],
   )
@@ -119,12 +122,12 @@ def test_cached_decoding_is_that_of_transformers(name):
   np.testing.assert_allclose(found, expected['logits'], rtol=0, atol=1e-4)
 
   prompt = tokens[-1, : lengths[-1]].tolist()
-  [completion] = sample.generate(
+  [completion] = engine.generate(
     loaded.config,
     loaded.params,
     [prompt],
     key=jax.random.key(0),
-    sampling=sample.Sampling(0.0),
+    sampling=engine.Sampling(0.0),
     max_new_tokens=len(expected['continuation']),
     stop_ids=[],
     capacity=64,
@@ -179,8 +182,8 @@ def tokenizer():
 
 
 def import_(source, to, **options):
-  return hf.import_model(
-    hf.open_folder(source), to, execution(), lambda folder: 'fingerprint', **options
+  return hub_format.import_model(
+    hub_format.open_folder(source), to, execution(), lambda folder: 'fingerprint', **options
   )
 
 
@@ -207,7 +210,7 @@ def shard(folder):
 def test_the_round_trip_gives_the_same_bytes(name, tmp_path):
   source = copy(name, tmp_path / 'source')
   import_(source, tmp_path / 'run')
-  hf.export_model(
+  hub_format.export_model(
     tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={'eos_token_id': 5}
   )
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
@@ -251,7 +254,9 @@ def test_weights_keep_their_type_and_are_cast_for_a_run(tmp_path):
   assert {x.dtype for x in checkpoint.params_metadata(tmp_path / 'run').values()} == {
     np.dtype(ml_dtypes.bfloat16)
   }
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={})
+  hub_format.export_model(
+    tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={}
+  )
   assert (tmp_path / 'out/model.safetensors').read_bytes() == (
     source / 'model.safetensors'
   ).read_bytes()
@@ -274,7 +279,7 @@ def test_shards_are_read_and_written(tmp_path):
   np.testing.assert_allclose(
     logits(load(tmp_path / 'run'), 'gemma3'), golden('gemma3')['logits'], rtol=0, atol=1e-4
   )
-  hf.export_model(
+  hub_format.export_model(
     tmp_path / 'run',
     tmp_path / 'out',
     execution(),
@@ -313,7 +318,7 @@ def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
     return {key: value[:100] if VOCAB in value.shape else value for key, value in tensors.items()}
 
   folder = copy(name, tmp_path / 'source', even, vocab_size=100)
-  source, read = hf.open_folder(folder), []
+  source, read = hub_format.open_folder(folder), []
 
   def counted(stored):
     def read_part(index):
@@ -321,13 +326,13 @@ def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
       read.append(part.nbytes)
       return part
 
-    return hf.Stored(stored.dtype, stored.shape, read_part)
+    return hub_format.Stored(stored.dtype, stored.shape, read_part)
 
-  source = hf.Source(
+  source = hub_format.Source(
     **vars(source) | {'tensors': {key: counted(stored) for key, stored in source.tensors.items()}}
   )
-  mesh, config = mesh_of(**mesh), hf.model_config(source, execution())
-  params = hf.load(source, config, pretrained.abstract_params(config, mesh)[0])
+  mesh, config = mesh_of(**mesh), hub_format.model_config(source, execution())
+  params = hub_format.load(source, config, pretrained.abstract_params(config, mesh)[0])
   # each byte once: replicas share what was read
   assert sum(read) == sum(x.nbytes for x in jax.tree.leaves(params))
   assert len(params['layers']['attention']['q']['kernel'].sharding.device_set) == 8
@@ -416,14 +421,14 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
 )
 def test_an_index_that_names_files_outside_its_folder_is_refused(entry, tmp_path):
   folder = shard(copy('llama', tmp_path / 'model'))
-  index = json.loads((folder / hf.SHARDED).read_text())
+  index = json.loads((folder / hub_format.SHARDED).read_text())
   entry = entry.format(tmp_path=tmp_path) if isinstance(entry, str) else entry
   shutil.move(folder / 'model-00002-of-00003.safetensors', tmp_path / 'outside.safetensors')
   where = {name: entry if '00002' in file else file for name, file in index['weight_map'].items()}
-  (folder / hf.SHARDED).write_text(json.dumps({'weight_map': where}))
+  (folder / hub_format.SHARDED).write_text(json.dumps({'weight_map': where}))
   with pytest.raises(UserError) as error:
     load(folder)
-  assert str(folder / hf.SHARDED) in str(error.value) and repr(entry) in str(error.value)
+  assert str(folder / hub_format.SHARDED) in str(error.value) and repr(entry) in str(error.value)
 
 
 def test_links_of_the_hubs_cache_are_followed(tmp_path):
@@ -436,14 +441,14 @@ def test_links_of_the_hubs_cache_are_followed(tmp_path):
 
 
 def test_a_parameter_that_a_family_has_no_tensor_for_is_named():
-  family = families.of(hf.open_folder(GOLDEN / 'llama').config)
+  family = families.of(hub_format.open_folder(GOLDEN / 'llama').config)
   tensors = {name: x for name, x in family.tensors.items() if name != 'layers/attention/q/kernel'}
   lacking = dataclasses.replace(family, tensors=tensors)
-  config = hf.model_config(hf.open_folder(GOLDEN / 'llama'), execution())
+  config = hub_format.model_config(hub_format.open_folder(GOLDEN / 'llama'), execution())
   with pytest.raises(
     UserError, match=r"parameter 'layers/attention/q/kernel' has no tensor in LlamaForCausalLM"
   ):
-    hf.layouts(lacking, config)
+    hub_format.layouts(lacking, config)
 
 
 def test_import_refuses_what_it_cannot_finish(tmp_path):
@@ -459,7 +464,9 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
     import_(source, tmp_path / 'run')
   import_(source, tmp_path / 'run', ignore=['mood'])
   with pytest.raises(UserError, match='there exists; nothing is overwritten'):
-    hf.export_model(tmp_path / 'run', tmp_path / 'there', execution(), vocab_size=VOCAB, tokens={})
+    hub_format.export_model(
+      tmp_path / 'run', tmp_path / 'there', execution(), vocab_size=VOCAB, tokens={}
+    )
   assert sorted(p.name for p in tmp_path.iterdir()) == ['run', 'source', 'there']
 
 
@@ -499,7 +506,7 @@ def save_run(folder, config, params, init_from=None):
 )
 def test_what_was_trained_from_scratch_is_exported(tiny, forward, fields, architecture, tmp_path):
   config, params = tiny(**fields)
-  hf.export_model(
+  hub_format.export_model(
     save_run(tmp_path / 'run', config, params),
     tmp_path / 'out',
     execution(),
@@ -529,20 +536,22 @@ def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path
   run = save_run(
     tmp_path / 'run', config, start.params | {'embedding': grown}, init_from=start.provenance
   )
-  hf.export_model(run, tmp_path / 'out', execution(), vocab_size=104, tokens={'eos_token_id': 103})
+  hub_format.export_model(
+    run, tmp_path / 'out', execution(), vocab_size=104, tokens={'eos_token_id': 103}
+  )
   written = json.loads((tmp_path / 'out/config.json').read_text())
   original = json.loads((tmp_path / 'source/config.json').read_text())
   assert written == original | {'vocab_size': 104, 'eos_token_id': 103}
   np.testing.assert_array_equal(load(tmp_path / 'out').params['embedding'], grown[:104])
   # spare rows that it came with are its own
-  hf.export_model(run, tmp_path / 'fewer', execution(), vocab_size=90, tokens={})
+  hub_format.export_model(run, tmp_path / 'fewer', execution(), vocab_size=90, tokens={})
   assert load(tmp_path / 'fewer').config.vocab_size == VOCAB
 
 
 def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   config, params = tiny(activation='relu2')
   with pytest.raises(UserError, match=r"config.model.activation is 'relu2'"):
-    hf.export_model(
+    hub_format.export_model(
       save_run(tmp_path / 'run', config, params),
       tmp_path / 'out',
       execution(),
@@ -554,7 +563,9 @@ def test_what_no_family_has_is_not_exported(tiny, tmp_path):
 
 def test_exported_tokenizers_are_read_by_transformers(tmp_path):
   import_(copy('llama', tmp_path / 'source'), tmp_path / 'run')
-  hf.export_model(tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={})
+  hub_format.export_model(
+    tmp_path / 'run', tmp_path / 'out', execution(), vocab_size=VOCAB, tokens={}
+  )
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')
   assert theirs.encode('AB', add_special_tokens=False) == tokenizer().encode('AB').ids
   assert theirs.eos_token == '<e>' and theirs.chat_template == '{{ messages }}'
@@ -644,7 +655,7 @@ def test_import_and_export_stream(tmp_path):
   script = """
 import resource, sys
 from configs import base
-from lm import hf
+from lm.weights import hub_format
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()

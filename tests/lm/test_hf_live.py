@@ -11,8 +11,10 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import checkpoint, families, hf, model, pretrained, sharding
-from lm.steps import sft
+from lm.model import transformer
+from lm.parallel import sharding
+from lm.stages import sft
+from lm.weights import checkpoint, families, hub_format, pretrained
 
 torch = pytest.importorskip('torch', reason="needs pip install -e '.[parity]'")
 # torch and transformers have warnings of their own
@@ -55,10 +57,10 @@ def from_pretrained(path, **options):
 
 def logits(loaded):
   tokens, mask = make_golden.inputs()
-  hidden, _ = model.Transformer(loaded.config).apply(
+  hidden, _ = transformer.Transformer(loaded.config).apply(
     {'params': loaded.params}, tokens, segment_ids_BT=mask.astype(np.int32)
   )
-  return np.asarray(model.unembed(loaded.params, loaded.config, hidden))[mask]
+  return np.asarray(transformer.unembed(loaded.params, loaded.config, hidden))[mask]
 
 
 @pytest.mark.parametrize('scan', [True, False])
@@ -69,10 +71,10 @@ def test_logits(theirs, folder, scan):
 
 
 def test_export_gives_transformers_the_same_model(theirs, folder, tmp_path):
-  hf.import_model(
-    hf.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: ''
+  hub_format.import_model(
+    hub_format.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: ''
   )
-  hf.export_model(
+  hub_format.export_model(
     tmp_path / 'run',
     tmp_path / 'out',
     base.get_config().model,
@@ -92,7 +94,7 @@ def test_config_json_of_our_own_gives_transformers_the_same_model(theirs, folder
   too.
   """
   shutil.copy(folder / 'model.safetensors', tmp_path)
-  ours = hf.model_config(hf.open_folder(folder), base.get_config().model)
+  ours = hub_format.model_config(hub_format.open_folder(folder), base.get_config().model)
   family, written = families.express(ours)
   assert family is families.of(json.loads((folder / 'config.json').read_text()))
   (tmp_path / 'config.json').write_text(json.dumps(written))
@@ -112,7 +114,7 @@ def test_what_is_trained_here_runs_in_transformers(tiny, forward, layers, tmp_pa
       {'params': params, 'step': np.int32(1)},
       {'config': {'model': json.loads(config.to_json())}},
     )
-  hf.export_model(
+  hub_format.export_model(
     tmp_path / 'run',
     tmp_path / 'out',
     base.get_config().model,
@@ -169,10 +171,10 @@ def test_gradients_of_an_sft_step_are_torchs(theirs, folder):
   assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
 
   def stored(gradient):
-    return hf.Stored('F32', gradient.shape, gradient.__getitem__)
+    return hub_format.Stored('F32', gradient.shape, gradient.__getitem__)
 
   tensors = {key: stored(weight.grad.numpy()) for key, weight in theirs.named_parameters()}
-  layout = hf.layouts(
+  layout = hub_format.layouts(
     families.of(theirs.config.to_dict()), FrozenConfigDict(loaded.config.to_dict())
   )
   flat = jax.tree_util.tree_leaves_with_path(gradients)

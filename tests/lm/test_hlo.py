@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from lm import hlo
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.cost import hlo
 
 MESH = {'data': 2, 'fsdp': 4}
 

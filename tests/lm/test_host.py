@@ -5,12 +5,12 @@ import platform
 import commands
 import pytest
 
-from lm import host
+from lm.base import allocator
 
 # Page faults of touching 100 MB for the second time, after freeing them.
 CODE = """
 import ctypes, resource
-from lm import host
+from lm.base import allocator
 {keep}
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
@@ -38,6 +38,6 @@ def test_freed_blocks_are_used_again_without_page_faults():
 
 @pytest.mark.parametrize('plugin', ['libtpu', 'jax_plugins'])
 def test_hosts_of_accelerators_are_left_alone(monkeypatch, plugin):
-  monkeypatch.setattr(host.importlib.util, 'find_spec', lambda name: name == plugin or None)
-  monkeypatch.setattr(host.ctypes, 'CDLL', None)
-  assert not host.keep_freed_memory()
+  monkeypatch.setattr(allocator.importlib.util, 'find_spec', lambda name: name == plugin or None)
+  monkeypatch.setattr(allocator.ctypes, 'CDLL', None)
+  assert not allocator.keep_freed_memory()

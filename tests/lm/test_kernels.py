@@ -9,8 +9,9 @@ from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import attention, kernels, sharding
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.model.attention import kernels, reference
+from lm.parallel import sharding
 
 B, T, N, K, H = 2, 256, 4, 2, 128
 
@@ -24,10 +25,10 @@ def inputs(rows=B):
   return q, k, v, dout, segments
 
 
-def reference(q, k, v, segments, scale, cap, window):
+def expected_attention(q, k, v, segments, scale, cap, window):
   distance = np.arange(T)[:, None] - np.arange(T)[None]
   mask = (distance >= 0) & (segments[:, :, None] == segments[:, None, :])
-  return attention.attend(q, k, v, mask & (distance < window) if window else mask, scale, cap)
+  return reference.attend(q, k, v, mask & (distance < window) if window else mask, scale, cap)
 
 
 def both(function, dout, *arrays):
@@ -46,7 +47,7 @@ def test_splash_is_the_reference(cap, window):
   q, k, v, dout, segments = inputs()
   options = segments, 0.11, cap, window
   got, expected = (
-    both(lambda *x, f=f: f(*x, *options), dout, q, k, v) for f in (splash, reference)
+    both(lambda *x, f=f: f(*x, *options), dout, q, k, v) for f in (splash, expected_attention)
   )
   chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=2e-4)
 
@@ -57,7 +58,7 @@ def test_splash_over_a_mesh_is_the_reference():
     ConfigDict(dict.fromkeys(sharding.AXES, 1) | {'fsdp': 2, 'context': 2, 'tensor': 2})
   )
   options = segments, 0.11, 0.0, 0
-  expected = both(lambda *x: reference(*x, *options), dout, q, k, v)
+  expected = both(lambda *x: expected_attention(*x, *options), dout, q, k, v)
   with jax.set_mesh(mesh):
     got = both(lambda *x: splash(*x, *options), dout, q, k, v)
   chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), rtol=1e-3, atol=2e-4)
@@ -76,7 +77,7 @@ def test_what_is_asked_of_cudnn_is_the_reference(window, monkeypatch):
   options = segments, 0.11, 0.0, window
   got = both(lambda *x: kernels.attend('cudnn', *x, *options), dout, q, k, v)
   chex.assert_trees_all_close(
-    got, both(lambda *x: reference(*x, *options), dout, q, k, v), rtol=1e-3, atol=2e-4
+    got, both(lambda *x: expected_attention(*x, *options), dout, q, k, v), rtol=1e-3, atol=2e-4
   )
 
 

@@ -5,7 +5,7 @@ import itertools
 import jax
 import pytest
 
-from lm import keys
+from lm.parallel import keys
 
 
 def bits(key):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm import loss, sample
+from lm.infer import engine
+from lm.train import losses
 
 B, T, D, V = 3, 8, 6, 13
 
@@ -47,14 +48,14 @@ def test_cross_entropy_and_its_gradients(chunk, vocab_blocks, z_loss, cap):
   x, head, targets, weights = inputs()
   value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, z_loss, cap)
   args = (targets, weights, chunk, z_loss, cap, vocab_blocks)
-  total, nats, log_z_squared = loss.cross_entropy(x, head, *args)
+  total, nats, log_z_squared = losses.cross_entropy(x, head, *args)
   plain = numpy_cross_entropy(x, head, targets, weights, 0.0, cap)[0]
   np.testing.assert_allclose((total, nats), (value, plain), rtol=1e-5)
   squares = numpy_cross_entropy(x, head, targets, weights, 1.0, cap)[0] - plain
   np.testing.assert_allclose(log_z_squared, squares, rtol=1e-5)
 
   def thrice(x, head):
-    return 3.0 * loss.cross_entropy(x, head, *args)[0]
+    return 3.0 * losses.cross_entropy(x, head, *args)[0]
 
   got, grads = jax.value_and_grad(thrice, argnums=(0, 1))(x, head)
   np.testing.assert_allclose(got, 3 * value, rtol=1e-5)  # 3: what comes in from above is passed on
@@ -67,7 +68,7 @@ def test_cross_entropy_stays_finite_at_huge_logits(vocab_blocks):
   x, head, targets, weights = inputs()
 
   def total(x):
-    return loss.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
+    return losses.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
 
   value, grad = jax.value_and_grad(total)(1e4 * x)
   assert np.isfinite(value) and np.isfinite(grad).all()
@@ -79,7 +80,7 @@ def test_bfloat16_states_give_float32_sums(vocab_blocks):
   low = jnp.asarray(x, jnp.bfloat16)
 
   def total(x, head):
-    return loss.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
+    return losses.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
 
   value, (dx, dhead) = jax.value_and_grad(total, argnums=(0, 1))(low, head)
   assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
@@ -100,7 +101,7 @@ def numpy_log_probs(x, head, targets, temperature, cap=None):
 def test_log_probs_and_entropies(chunk, temperature, cap):
   x, head, targets, _ = inputs()
   log_p, entropy = numpy_log_probs(x, head, targets, temperature, cap)
-  got = loss.token_log_probs(
+  got = losses.token_log_probs(
     x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature), cap
   )
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
@@ -109,9 +110,9 @@ def test_log_probs_and_entropies(chunk, temperature, cap):
 
 def test_gradient_of_log_probs_against_differences():
   x, head, targets, weights = inputs()
-  normalize = functools.partial(sample.filter_logits, sampling=sample.Sampling(0.7))
+  normalize = functools.partial(engine.filter_logits, sampling=engine.Sampling(0.7))
   grad = jax.grad(
-    lambda x: jnp.sum(weights * loss.token_log_probs(x, head, targets, 5, normalize)[0])
+    lambda x: jnp.sum(weights * losses.token_log_probs(x, head, targets, 5, normalize)[0])
   )(x)
   direction = np.random.default_rng(1).normal(size=x.shape)
   ends = [
@@ -125,15 +126,15 @@ def test_banned_tokens_have_no_probability_and_no_gradient():
   x, head, targets, _ = inputs()
   targets = np.where(targets == 4, 5, targets)
   normalize = functools.partial(
-    sample.filter_logits, sampling=sample.Sampling(1.0, banned_ids=(4,))
+    engine.filter_logits, sampling=engine.Sampling(1.0, banned_ids=(4,))
   )
   without = np.delete(head, 4, axis=0)
   log_p, entropy = numpy_log_probs(x, without, targets - (targets > 4), 1.0)
-  got = loss.token_log_probs(x, head, targets, 24, normalize)
+  got = losses.token_log_probs(x, head, targets, 24, normalize)
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
   grad = jax.grad(
-    lambda head: sum(y.sum() for y in loss.token_log_probs(x, head, targets, 24, normalize))
+    lambda head: sum(y.sum() for y in losses.token_log_probs(x, head, targets, 24, normalize))
   )(head)
   assert np.isfinite(grad).all() and not grad[4].any() and grad[5].any()
 
@@ -146,10 +147,10 @@ def test_never_holds_all_logits(function):
 
   def total(x, head):
     if function == 'cross_entropy':
-      return loss.cross_entropy(x, head, targets, weights, chunk)[0]
+      return losses.cross_entropy(x, head, targets, weights, chunk)[0]
     if function == 'by vocabulary':
-      return loss.cross_entropy(x, head, targets, weights, chunk, vocab_blocks=16)[0]
-    return loss.token_log_probs(x, head, targets, chunk)[0].sum()
+      return losses.cross_entropy(x, head, targets, weights, chunk, vocab_blocks=16)[0]
+    return losses.token_log_probs(x, head, targets, chunk)[0].sum()
 
   compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(x, head).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * 4 * tokens * vocab

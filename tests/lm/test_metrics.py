@@ -3,7 +3,7 @@ hand.
 """
 
 import json
-import os
+import pathlib
 import signal
 import struct
 import subprocess
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from lm import metrics
-from lm.errors import UserError
+from lm.base import metrics
+from lm.base.errors import UserError
 
 
 def events(workdir):
@@ -103,7 +103,7 @@ def test_a_torn_last_line_is_not_read_and_a_corrupt_one_is_named(tmp_path):
 def test_every_line_survives_a_kill(tmp_path):
   code = 'import os, signal, sys; from lm.metrics import Metrics; m = Metrics(sys.argv[1]); '
   code += '[m.write(i, {"x": i}) for i in range(50)]; os.kill(os.getpid(), signal.SIGKILL)'
-  root = os.path.dirname(os.path.dirname(metrics.__file__))
+  root = pathlib.Path(metrics.__file__).parents[2]
   assert (
     subprocess.run([sys.executable, '-c', code, tmp_path], cwd=root).returncode == -signal.SIGKILL
   )
@@ -115,7 +115,7 @@ def test_peak_memory_counts_what_was_freed():
     'from lm.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; '
     'print(a, p())'
   )
-  root = os.path.dirname(os.path.dirname(metrics.__file__))
+  root = pathlib.Path(metrics.__file__).parents[2]
   a, b = map(int, subprocess.check_output([sys.executable, '-c', code], cwd=root).split())
   assert 5e6 < a < 200e6 and 300e6 < b - a < 330e6
 

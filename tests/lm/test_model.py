@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import reference
 
-from lm import layers, model
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.model import layers, transformer
 
 TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
 VARIANTS = {
@@ -104,10 +104,10 @@ def influence(config, params, tokens, **options):
   """
 
   def logits(table):
-    hidden, _ = model.Transformer(config).apply(
+    hidden, _ = transformer.Transformer(config).apply(
       {'params': params | {'embedding': table}}, tokens, **options
     )
-    return model.unembed(params, config, hidden)[0].sum(-1)
+    return transformer.unembed(params, config, hidden)[0].sum(-1)
 
   jacobian_TVD = jax.jit(jax.jacrev(logits))(jnp.asarray(params['embedding']))
   return np.asarray(jnp.abs(jacobian_TVD).sum(-1))[:, tokens[0]]
@@ -140,10 +140,10 @@ def loss_and_grads(config):
   """The compiled (params) -> (loss, gradients) of three rows."""
 
   def loss(params):
-    hidden, _ = model.Transformer(config).apply({'params': params}, jnp.asarray(TOKENS))
-    return jnp.square(model.unembed(params, config, hidden)).mean()
+    hidden, _ = transformer.Transformer(config).apply({'params': params}, jnp.asarray(TOKENS))
+    return jnp.square(transformer.unembed(params, config, hidden)).mean()
 
-  shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+  shapes = jax.eval_shape(lambda: transformer.init_params(config, jax.random.key(0)))
   return jax.jit(jax.value_and_grad(loss)).lower(shapes).compile()
 
 
@@ -158,7 +158,7 @@ def test_scan_changes_nothing_but_the_program(tiny):
 @pytest.mark.parametrize('scan_layers', [True, False])
 def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
   compiled, results, exps, dots = {}, {}, {}, {}
-  for remat in model.REMAT:
+  for remat in transformer.REMAT:
     config, params = tiny(remat=remat, scan_layers=scan_layers)
     compiled[remat] = loss_and_grads(config)
     results[remat] = compiled[remat](params)
@@ -181,12 +181,12 @@ def cached(config, params, rows, chunks, capacity=16):
 
   @jax.jit
   def read(params, cache, tokens, num):
-    hidden, cache = model.Transformer(config).apply(
+    hidden, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=cache, num_tokens_B=num
     )
-    return model.unembed(params, config, hidden), cache
+    return transformer.unembed(params, config, hidden), cache
 
-  cache = model.init_cache(config, len(rows), capacity)
+  cache = transformer.init_cache(config, len(rows), capacity)
   done, out = [0] * len(rows), [[] for _ in rows]
   width = max(max(chunk) for chunk in chunks)
   for chunk in chunks:
@@ -231,7 +231,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
     tiny(dtype='bfloat16', **VARIANTS['llama']),
     tiny(**VARIANTS['llama']),
   )
-  hidden, _ = jax.eval_shape(model.Transformer(config).apply, {'params': params}, TOKENS)
+  hidden, _ = jax.eval_shape(transformer.Transformer(config).apply, {'params': params}, TOKENS)
   logits = forward(config, params, TOKENS)
   assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
   error = np.abs(logits - forward(exact, params, TOKENS)) / np.abs(logits).max()
@@ -251,7 +251,7 @@ def test_routers_are_float32_where_products_are_bfloat16_by_default(tiny):
   """TPUs multiply float32 as bfloat16 unless the highest precision is asked for."""
   config, params = tiny(num_experts=5, dtype='bfloat16')
   program = jax.make_jaxpr(
-    lambda params: model.Transformer(config).apply({'params': params}, TOKENS)
+    lambda params: transformer.Transformer(config).apply({'params': params}, TOKENS)
   )(params)
   routers = [p for p in products(program.jaxpr) if p.outvars[0].aval.shape == (*TOKENS.shape, 5)]
   assert routers

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from configs import base
-from lm import optim
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.train import optimizers
 
 AXES = {
   'embedding': ('vocab', 'embed'),
@@ -56,7 +56,7 @@ def random(seed):
 
 
 def test_cosine_with_warmup():
-  schedule = optim.make_schedule(config(schedule='cosine', warmup=10, final_lr=0.1), 2.0, 110)
+  schedule = optimizers.make_schedule(config(schedule='cosine', warmup=10, final_lr=0.1), 2.0, 110)
   for step, expected in (
     (0, 2 / 11),
     (9, 2 * 10 / 11),
@@ -70,7 +70,7 @@ def test_cosine_with_warmup():
 
 
 def test_warmup_stable_decay():
-  schedule = optim.make_schedule(
+  schedule = optimizers.make_schedule(
     config(schedule='wsd', warmup=10, decay=0.2, final_lr=0.0), 1.0, 100
   )
   assert [float(schedule(s)) for s in (10, 50, 80)] == pytest.approx([1, 1, 1])
@@ -78,10 +78,10 @@ def test_warmup_stable_decay():
   assert float(schedule(100)) == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize('schedule', optim.SCHEDULES)
+@pytest.mark.parametrize('schedule', optimizers.SCHEDULES)
 @pytest.mark.parametrize('steps', [1, 2, 5, 101])
 def test_a_warmup_longer_than_the_run_reaches_the_peak_with_its_last_update(schedule, steps):
-  rate = optim.make_schedule(config(schedule=schedule, warmup=100), 2.0, steps)
+  rate = optimizers.make_schedule(config(schedule=schedule, warmup=100), 2.0, steps)
   assert [float(rate(step)) for step in range(steps)] == pytest.approx(
     [2 * (i + 1) / steps for i in range(steps)]
   )
@@ -89,21 +89,21 @@ def test_a_warmup_longer_than_the_run_reaches_the_peak_with_its_last_update(sche
 
 def test_a_warmup_below_0_and_a_run_without_steps_are_refused():
   with pytest.raises(UserError, match=r'config\.steps is 0'):
-    optim.make_schedule(config(), 1.0, 0)
+    optimizers.make_schedule(config(), 1.0, 0)
   with pytest.raises(UserError, match=r'config\.optim\.warmup is -1'):
-    optim.make_schedule(config(warmup=-1), 1.0, 100)
+    optimizers.make_schedule(config(warmup=-1), 1.0, 100)
 
 
 def test_unknown_names_are_refused():
   with pytest.raises(UserError, match=r"did you mean 'cosine'"):
-    optim.make_schedule(config(schedule='cosin'), 1.0, 1000)
+    optimizers.make_schedule(config(schedule='cosin'), 1.0, 1000)
   with pytest.raises(UserError, match=r"did you mean 'adamw'"):
-    optim.make(config(name='adam'), 1000, AXES)
+    optimizers.make(config(name='adam'), 1000, AXES)
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
 def test_decay_shrinks_matrices_and_nothing_else(name):
-  tx, _ = optim.make(
+  tx, _ = optimizers.make(
     config(name=name, schedule='constant', warmup=0, lr=0.1, muon_lr=0.1, weight_decay=0.5),
     10,
     AXES,
@@ -134,8 +134,8 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
     'clip': 0.0,
   }
   params, grads = random(0), random(1)
-  muon, _ = optim.make(config(name='muon', **plain), 10, AXES)
-  adam, _ = optim.make(config(name='adamw', **plain), 10, AXES)
+  muon, _ = optimizers.make(config(name='muon', **plain), 10, AXES)
+  adam, _ = optimizers.make(config(name='adamw', **plain), 10, AXES)
   updates, _ = muon.update(grads, muon.init(params), params)
   expected, _ = adam.update(grads, adam.init(params), params)
   for name in ('embedding', 'position_table'):
@@ -155,7 +155,7 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
 
 
 def test_gradients_are_clipped_by_their_global_norm():
-  tx, _ = optim.make(
+  tx, _ = optimizers.make(
     config(
       schedule='constant', warmup=0, clip=1.0, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0, lr=1.0
     ),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from lm import config as config_lib
-from lm import pretrained, sharding
-from lm.errors import UserError
+from lm.base import config as config_lib
+from lm.base.errors import UserError
+from lm.parallel import sharding
+from lm.weights import pretrained
 
 STORED = {
   'num_layers': 3,

@@ -6,7 +6,7 @@ import sys
 import pytest
 import tqdm.std
 
-from lm import progress
+from lm.base import progress
 
 
 class Stream(io.StringIO):

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from lm import model, quantize, sharding
+from lm.model import quantize, transformer
+from lm.parallel import sharding
 
 VARIANTS = {
   'dense': {'attention_bias': 'all', 'mlp_bias': True, 'embed_dim': 64, 'mlp_dim': 96},
@@ -22,7 +23,7 @@ def rounded(x, axis):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype):
   config, params = tiny(dtype=dtype, **VARIANTS[name])
-  axes = sharding.axis_names(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
+  axes = sharding.axis_names(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
   small = quantize.quantize('int8', params, axes)
   layers = {part: dict(x) for part, x in params['layers'].items()}
   for part, names in (('attention', 'qkvo'), ('mlp', ('gate', 'up', 'down'))):
@@ -45,7 +46,7 @@ def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype)
 
 def test_a_matrix_takes_a_quarter_of_its_memory(tiny):
   config, params = tiny(embed_dim=64, mlp_dim=256)
-  axes = sharding.axis_names(jax.eval_shape(lambda: model.init(config, jax.random.key(0))))
+  axes = sharding.axis_names(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
   small = quantize.quantize('int8', params, axes)
   before, after = (
     sum(x.nbytes for x in jax.tree.leaves(p['layers']['mlp'])) for p in (params, small)

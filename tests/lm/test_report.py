@@ -8,8 +8,9 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from lm import files, report
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
+from lm.report import card
 
 EVIL = '<script>alert("x")</script> & `code` | **bold** ``` é'
 TASKS = {
@@ -104,7 +105,7 @@ def make_run(workdir):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   workdir = make_run(tmp_path_factory.mktemp('run'))
-  report.write_report(workdir)
+  card.write_report(workdir)
   return workdir
 
 
@@ -170,7 +171,7 @@ def test_scores_of_turns_are_shown_and_leave_the_mean_of_the_tasks_as_it_is(run,
     content = files.read_json(tmp_path / name / 'report.json')
     content['scores']['turn_2'] = score(0.123)
     files.write_json(tmp_path / name / 'report.json', content)
-  report.write_report(tmp_path)
+  card.write_report(tmp_path)
   [before], [after] = (
     [line for line in (folder / 'report.md').read_text().splitlines() if 'mean accuracy' in line]
     for folder in (run, tmp_path)
@@ -216,12 +217,12 @@ def test_a_missing_source_a_field_or_a_metric_is_named(tmp_path):
   content = files.read_json(tmp_path / 'rl/report.json')
   files.write_json(tmp_path / 'rl/report.json', {**content, 'rl': {'reward_first': 1}})
   with pytest.raises(UserError, match=r"rl/report\.json has no field 'rl\.reward_last'"):
-    report.write_report(tmp_path)
+    card.write_report(tmp_path)
   files.write_json(tmp_path / 'rl/report.json', content)
   write_lines(tmp_path / 'sft/metrics.jsonl', [{'step': 1, 'train/los': 1}])
   with pytest.raises(UserError, match=r"sft/metrics\.jsonl has no metric 'train/loss'"):
-    report.write_report(tmp_path)
+    card.write_report(tmp_path)
   (tmp_path / 'clean/report.json').unlink()
   with pytest.raises(FileNotFoundError, match=r'clean/report\.json'):
-    report.write_report(tmp_path)
+    card.write_report(tmp_path)
   assert not (tmp_path / 'report.json').exists()

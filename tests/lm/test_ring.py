@@ -12,8 +12,11 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import attention, hlo, kernels, model, ring, sharding
-from lm.errors import UserError
+from lm.base.errors import UserError
+from lm.cost import hlo
+from lm.model import transformer
+from lm.model.attention import kernels, reference, ring
+from lm.parallel import sharding
 
 B, T, N, K, H = 2, 32, 4, 2, 8
 
@@ -55,10 +58,10 @@ def ringed(segments, cap=0.0, window=0):
   return lambda q, k, v: kernels.attend('ring', q, k, v, segments, 0.4, cap, window)
 
 
-def reference(segments, cap=0.0, window=0):
+def expected_attention(segments, cap=0.0, window=0):
   distance = np.arange(T)[:, None] - np.arange(T)[None]
   mask = (distance >= 0) & (segments[:, :, None] == segments[:, None, :])
-  return lambda q, k, v: attention.attend(
+  return lambda q, k, v: reference.attend(
     q, k, v, mask & (distance < window) if window else mask, 0.4, cap
   )
 
@@ -75,7 +78,7 @@ def reference(segments, cap=0.0, window=0):
 )
 def test_a_ring_is_the_reference(axes, cap, window, turns, monkeypatch):
   *arrays, segments = inputs()
-  expected, _ = both(reference(segments, cap, window), {}, *arrays)
+  expected, _ = both(expected_attention(segments, cap, window), {}, *arrays)
   monkeypatch.setattr(ring, 'BLOCK', 4)
   got, text = both(ringed(segments, cap, window), axes, *arrays)
   chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=2e-5)
@@ -97,7 +100,7 @@ def test_a_ring_is_the_reference(axes, cap, window, turns, monkeypatch):
 def test_sums_are_float32_where_inputs_are_bfloat16():
   *arrays, segments = inputs(jnp.bfloat16)
   got, _ = both(ringed(segments), {'fsdp': 2, 'context': 4}, *arrays)
-  expected, _ = both(reference(segments), {}, *(x.astype(jnp.float32) for x in arrays))
+  expected, _ = both(expected_attention(segments), {}, *(x.astype(jnp.float32) for x in arrays))
   chex.assert_trees_all_equal_dtypes(got, tuple(arrays[i] for i in (0, 0, 1, 2)))
   chex.assert_trees_all_close(
     jax.tree.map(lambda x: x.astype(np.float32), got), expected, atol=0.05
@@ -133,10 +136,10 @@ def test_a_model_is_that_of_the_reference_and_keeps_no_masks(kinds, monkeypatch)
     config = FrozenConfigDict(base.get_config().model.to_dict() | fields | {'attention': attention})
 
     def loss(params):
-      hidden, _ = model.Transformer(config).apply({'params': params}, tokens, None, segments)
+      hidden, _ = transformer.Transformer(config).apply({'params': params}, tokens, None, segments)
       return jnp.square(hidden - 1).sum()
 
-    params = model.init_params(config, jax.random.key(0))
+    params = transformer.init_params(config, jax.random.key(0))
     with on(axes):
       compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
       return jax.device_get(compiled(params)), compiled.as_text()

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lm import kernels, rollout, sharding
-from lm.errors import UserError
-from lm.sample import Completion
-from lm.steps.rl import advantages
+from lm.base.errors import UserError
+from lm.infer.engine import Completion
+from lm.model.attention import kernels
+from lm.parallel import sharding
+from lm.stages.rl import rollout
+from lm.stages.rl.policy_gradient import advantages
 
 ANSWERS = [
   Completion([7, 8, 2], [-0.5, -1.0, -0.25], [True, True, True], True),  # 2 is its stop token

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from lm import sample
-from lm.errors import UserError
-from lm.sample import Sampling
+from lm.base.errors import UserError
+from lm.infer import engine
+from lm.infer.engine import Sampling
 
 # every full forward is padded to this, which changes nothing before the padding: one compilation
 LENGTH = 32
@@ -51,7 +51,7 @@ def full(config, params, forward, rows):
 
 def generate(config, params, prompts, sampling, **options):
   options = {'key': KEY, 'max_new_tokens': 12, 'stop_ids': [], 'capacity': LENGTH} | options
-  return sample.generate(config, params, prompts, sampling=sampling, **options)
+  return engine.generate(config, params, prompts, sampling=sampling, **options)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_a_row_does_not_depend_on_its_neighbours(tiny):
   together = generate(config, params, PROMPTS, sampling)
   ends = jnp.zeros(23, bool)
   for i, prompt in enumerate(PROMPTS):
-    tokens, num = sample.pad_tokens([prompt], 32)
-    state = sample.prefill(config, params, sample.start(config, 1, LENGTH), tokens, num)
-    _, out = sample.decode(
+    tokens, num = engine.pad_tokens([prompt], 32)
+    state = engine.prefill(config, params, engine.start(config, 1, LENGTH), tokens, num)
+    _, out = engine.decode(
       config,
       sampling,
       12,
@@ -136,7 +136,7 @@ def test_a_row_does_not_depend_on_its_neighbours(tiny):
 )
 def test_filters_equal_numpy(options):
   logits = (3 * np.random.default_rng(1).normal(size=(16, 23))).astype(np.float32)
-  log_p = np.asarray(sample.filter_logits(jnp.asarray(logits), Sampling(**options)))
+  log_p = np.asarray(engine.filter_logits(jnp.asarray(logits), Sampling(**options)))
   named = {'banned' if name == 'banned_ids' else name: value for name, value in options.items()}
   expected = np.array([np_filtered(row, **named) for row in logits])
   np.testing.assert_array_equal(np.isneginf(log_p), expected == 0)
@@ -152,7 +152,7 @@ def test_top_p_keeps_the_token_that_crosses_it_and_one_at_least():
     (1e-6, {1}),
     (1.0, {0, 1, 2, 3}),
   ):
-    filtered = sample.filter_logits(log_p, Sampling(top_p=top_p))[0]
+    filtered = engine.filter_logits(log_p, Sampling(top_p=top_p))[0]
     assert set(np.flatnonzero(np.isfinite(filtered)).tolist()) == kept
 
 
@@ -198,11 +198,11 @@ def test_stop_budget_and_a_full_cache_end_rows_one_by_one(tiny):
 
 
 def decode(config, params, prompt, budget_B):
-  tokens, num = sample.pad_tokens([prompt] * len(budget_B), 32)
-  state = sample.prefill(config, params, sample.start(config, len(budget_B), LENGTH), tokens, num)
+  tokens, num = engine.pad_tokens([prompt] * len(budget_B), 32)
+  state = engine.prefill(config, params, engine.start(config, len(budget_B), LENGTH), tokens, num)
   before = np.asarray(state.logits_BV)
   keys = jax.random.split(KEY, len(budget_B))
-  state, out = sample.decode(
+  state, out = engine.decode(
     config, Sampling(0), 12, params, state, np.array(budget_B, np.int32), jnp.zeros(23, bool), keys
   )
   return before, state, out

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lm import files, scaling
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
+from lm.report import scaling
 
 E, A, ALPHA, UNIT = 1.7, 0.9, 0.15, 1e15
 

@@ -10,10 +10,11 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm import model, optim, program, sharding
-from lm.errors import UserError
-from lm.pretrained import abstract_params
-from lm.steps import common
+from lm.base.errors import UserError
+from lm.model import transformer
+from lm.parallel import sharding
+from lm.train import optimizers, program, train_step
+from lm.weights.pretrained import abstract_params
 
 ROWS, LENGTH, VOCAB = 8, 16, 24
 QUICK = {'xla_backend_optimization_level': 0}  # seven programs to compile, each run twice
@@ -99,7 +100,7 @@ def train(name, stage='pretrain', experts=0, attention='reference', **axes):
 def start(experts):
   config = model_config(num_experts=experts)
   return jax.tree.map(
-    np.asarray, jax.jit(functools.partial(model.init_params, config))(jax.random.key(0))
+    np.asarray, jax.jit(functools.partial(transformer.init_params, config))(jax.random.key(0))
   )
 
 
@@ -182,9 +183,9 @@ def test_a_mesh_trains_as_one_device(name, stage, experts, axes):
 def test_moments_lie_as_their_parameter_and_counters_everywhere():
   mesh = mesh_of(data=2, fsdp=2, tensor=2)
   shapes, axes = abstract_params(model_config(), mesh)
-  tx, _ = optim.make(base.get_config().optim, 1000, axes)
+  tx, _ = optimizers.make(base.get_config().optim, 1000, axes)
   with jax.numpy_dtype_promotion('standard'):
-    state = sharding.abstract_state(functools.partial(common.init_state, tx=tx), shapes, mesh)
+    state = sharding.abstract_state(functools.partial(train_step.init_state, tx=tx), shapes, mesh)
   adam = next(
     s
     for s in jax.tree.leaves(state['opt_state'], is_leaf=lambda x: hasattr(x, 'mu'))
@@ -290,7 +291,7 @@ def test_every_axis_of_every_parameter_has_a_rule():
     {'position': 'learned', 'norm': 'layernorm', 'activation': 'gelu', 'mlp_bias': True},
   ):
     config = model_config(**fields)
-    boxed = jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
+    boxed = jax.eval_shape(lambda config=config: transformer.init(config, jax.random.key(0)))
     names = jax.tree.leaves(sharding.axis_names(boxed), is_leaf=lambda x: isinstance(x, tuple))
     shapes = jax.tree.leaves(nn.unbox(boxed))
     for axes, x in zip(names, shapes, strict=True):
@@ -307,9 +308,9 @@ def reading(experts, rows=3, length=7):
 
   @jax.jit
   def read(params, tokens):
-    whole, _ = model.Transformer(config).apply({'params': params}, tokens)
-    empty, num_B = model.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
-    cached, cache = model.Transformer(config).apply(
+    whole, _ = transformer.Transformer(config).apply({'params': params}, tokens)
+    empty, num_B = transformer.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
+    cached, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=empty, num_tokens_B=num_B
     )
     return whole, cached, cache.k_LBSKH

@@ -12,9 +12,12 @@ import jax
 import pytest
 
 from configs import base
-from data import chat
-from data.tokenizers import gguf as gguf_tokenizer
-from lm import checkpoint, files, gguf, hf, pretrained, sample, sharding
+from data.chat import chat_formats
+from data.tokenizers import gguf_vocabulary as gguf_tokenizer
+from lm.base import files
+from lm.infer import engine
+from lm.parallel import sharding
+from lm.weights import checkpoint, gguf, hub_format, pretrained
 
 pytestmark = [
   pytest.mark.slow,
@@ -43,7 +46,9 @@ def home(tmp_path_factory):
   path = tmp_path_factory.mktemp('home')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(gguf, 'CACHE', path / '.cache' / 'deepdive' / 'models')
-    gguf.installed('smollm2', base.get_config().model, gguf_tokenizer.convert, chat.fingerprint)
+    gguf.installed(
+      'smollm2', base.get_config().model, gguf_tokenizer.convert, chat_formats.fingerprint
+    )
   yield path
   shutil.rmtree(path)
 
@@ -58,21 +63,21 @@ def test_greedy_answers_are_those_of_transformers(run, tmp_path):
   import transformers
 
   config, mesh = base.get_config(), sharding.make_mesh(base.get_config().mesh)
-  chat_format = chat.load(str(run / 'tokenizer'))
+  chat_format = chat_formats.load(str(run / 'tokenizer'))
   prompts = [chat_format.render_prompt([{'role': 'user', 'content': text}]) for text in PROMPTS]
   with jax.set_mesh(mesh):
     loaded = pretrained.load(run, config.model, config.model, mesh)
-    ours = sample.generate(
+    ours = engine.generate(
       loaded.config,
       loaded.params,
       prompts,
       key=jax.random.key(0),
-      sampling=sample.Sampling(0.0),
+      sampling=engine.Sampling(0.0),
       max_new_tokens=64,
       stop_ids=chat_format.stops,
       capacity=192,
     )
-  hf.export_model(
+  hub_format.export_model(
     run,
     tmp_path / 'hf',
     base.get_config().model,

@@ -15,14 +15,15 @@ import time
 import commands
 import pytest
 
-from lm import stages
-from lm.errors import UserError
-from lm.stages import Stage
+from lm.base.errors import UserError
+from lm.launch import recipes
+from lm.launch.recipes import Stage
 
-ROOT = pathlib.Path(stages.__file__).parents[1]
+ROOT = pathlib.Path(recipes.__file__).parents[2]
 SCRIPT = """
 import errno, os, pathlib, signal, subprocess, sys, time
-from lm import errors, stages
+from lm.base import errors
+from lm.launch import recipes
 
 def note(path, text):
   with open(path, 'a') as f:
@@ -123,17 +124,17 @@ def test_runs_in_order_then_skips_what_is_complete(script, tmp_path, capfd):
     Stage('a', script.note, (log, 'a'), 'fa', ('log',)),
     Stage('b', script.note, (log, 'b'), 'fb'),
   ]
-  stages.run_stages(tmp_path, recipe)
+  recipes.run_stages(tmp_path, recipe)
   assert log.read_text() == 'a\nb\n'
   assert '[1/2] a: starting ...\n' in capfd.readouterr().out
   a = record(tmp_path, 'a')
   assert a['complete'] and a['fingerprint'] == 'fa' and 0.05 < a['seconds'] < 20
-  stages.run_stages(tmp_path, [*recipe, Stage('c', script.note, (log, 'c'), 'fc')])
+  recipes.run_stages(tmp_path, [*recipe, Stage('c', script.note, (log, 'c'), 'fc')])
   assert log.read_text() == 'a\nb\nc\n'
   assert '[1/3] a: complete, skipped (' in capfd.readouterr().out
   assert record(tmp_path, 'a') == a
   log.unlink()  # the output of a
-  stages.run_stages(tmp_path, recipe)
+  recipes.run_stages(tmp_path, recipe)
   assert log.read_text() == 'a\n'
 
 
@@ -143,7 +144,7 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
   def run(fingerprint, lr):
     settings = {'optim': {'lr': lr, 'betas': (0.9, 0.95)}}
     first = Stage('a', script.note, (log, 'a'), 'fa', ('absent',))
-    stages.run_stages(
+    recipes.run_stages(
       tmp_path, [first, Stage('b', script.note, (log, 'b'), fingerprint, settings=settings)]
     )
 
@@ -163,25 +164,25 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
 )
 def test_an_error_for_the_user_arrives_as_one_line(script, tmp_path, capfd, kind, message):
   with pytest.raises(UserError, match=message):
-    stages.run_stages(tmp_path, [Stage('a', script.fail, (kind, 'no port\nis free'), 'f')])
+    recipes.run_stages(tmp_path, [Stage('a', script.fail, (kind, 'no port\nis free'), 'f')])
   assert 'Traceback' not in capfd.readouterr().err
   assert not record(tmp_path, 'a')['complete']
 
 
 def test_a_fault_of_ours_prints_its_traceback_and_names_the_stage(script, tmp_path, capfd):
   with pytest.raises(UserError, match="stage 'a' failed with exit status 1"):
-    stages.run_stages(
+    recipes.run_stages(
       tmp_path,
       [Stage('a', script.fail, ('bug', 'oh'), 'f'), Stage('b', script.note, (tmp_path, 'b'))],
     )
   assert 'TypeError: oh' in capfd.readouterr().err
   assert not (tmp_path / 'stages' / 'b.json').exists()
   with pytest.raises(UserError, match=r"stage 'c' was killed by SIGKILL \(out of memory\?\)"):
-    stages.run_stages(tmp_path, [Stage('c', script.die, (signal.SIGKILL,))])
+    recipes.run_stages(tmp_path, [Stage('c', script.die, (signal.SIGKILL,))])
 
 
 def test_peak_memory_is_that_of_the_whole_family(script, tmp_path):
-  stages.run_stages(
+  recipes.run_stages(
     tmp_path, [Stage('small', script.hold, (0, 0.1)), Stage('big', script.hold, (400, 1.5))]
   )
   small, big = (record(tmp_path, name)['peak_rss_bytes'] for name in ('small', 'big'))
@@ -190,7 +191,7 @@ def test_peak_memory_is_that_of_the_whole_family(script, tmp_path):
 
 
 def test_what_a_stage_leaves_running_is_ended(script, tmp_path):
-  stages.run_stages(tmp_path, [Stage('a', script.leave, (tmp_path / 'pid',))])
+  recipes.run_stages(tmp_path, [Stage('a', script.leave, (tmp_path / 'pid',))])
   pids = [int(pid) for pid in (tmp_path / 'pid').read_text().split()]
   assert len(pids) == 2
   wait_for(lambda: not any(running(pid) for pid in pids))
@@ -226,22 +227,22 @@ def test_a_signal_reaches_the_stage_and_ends_the_run(script, tmp_path, number, s
 
 
 def test_two_runs_never_share_a_folder(script, tmp_path, monkeypatch):
-  monkeypatch.setattr(stages, 'LOCK_SECONDS', 0.2)
+  monkeypatch.setattr(recipes, 'LOCK_SECONDS', 0.2)
   with started(script, tmp_path) as (process, pids):
     with pytest.raises(UserError, match=f'{tmp_path} is already in use by pid {process.pid}$'):
-      stages.run_stages(tmp_path, [])
+      recipes.run_stages(tmp_path, [])
     os.kill(pids[0], signal.SIGSTOP)  # cannot notice that its parent is gone
     while pathlib.Path(f'/proc/{pids[0]}/stat').read_text().rpartition(') ')[2][0] != 'T':
       time.sleep(0.01)
     process.kill()
     process.wait()
     with pytest.raises(UserError, match='already in use'):
-      stages.run_stages(tmp_path, [])
+      recipes.run_stages(tmp_path, [])
     os.kill(pids[0], signal.SIGCONT)
-  monkeypatch.setattr(stages, 'LOCK_SECONDS', 5)
-  stages.run_stages(tmp_path, [])
+  monkeypatch.setattr(recipes, 'LOCK_SECONDS', 5)
+  recipes.run_stages(tmp_path, [])
 
 
 def test_imports_no_jax():
-  code = 'import sys; from lm import stages; assert not {"jax", "flax", "orbax"} & set(sys.modules)'
+  code = 'import sys; from lm.launch import recipes; assert not {"jax", "flax", "orbax"} & set(sys.modules)'
   assert commands.run('-c', code) == (0, '', '')

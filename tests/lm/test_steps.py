@@ -8,10 +8,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from lm import layers, model, rollout, sample
-from lm.errors import UserError
+from lm.base.errors import UserError
 from lm.evals import perplexity
-from lm.steps import common, diagnose, pretrain, rl, sft
+from lm.infer import engine
+from lm.model import layers, transformer
+from lm.stages import pretrain, sft
+from lm.stages.rl import policy_gradient, rollout
+from lm.train import diagnose, train_step
 
 VOCAB, STOP = 23, 2
 CHUNK = ConfigDict({'chunk': 8, 'z_loss': 0.0, 'vocab_blocks': 0, 'balance': 0.5})
@@ -39,7 +42,7 @@ def parts(batch, count):
 
 
 def plain_log_probs(config, params, batch, temperature=1.0):
-  hidden, _ = model.Transformer(config).apply({'params': params}, batch['inputs'])
+  hidden, _ = transformer.Transformer(config).apply({'params': params}, batch['inputs'])
   logits = jnp.einsum('btd,vd->btv', hidden, params.get('head', params['embedding'])) / temperature
   log_p = logits - jnp.log(jnp.exp(logits).sum(-1, keepdims=True))
   return (log_p * jax.nn.one_hot(batch['targets'], VOCAB)).sum(-1)
@@ -52,7 +55,7 @@ def close(got, expected, tolerance=1e-5):
 
 
 def jitted(loss_fn, tx=None):
-  return jax.jit(common.make_train_step(loss_fn, tx or optax.sgd(0.5), SCHEDULE))
+  return jax.jit(train_step.make_train_step(loss_fn, tx or optax.sgd(0.5), SCHEDULE))
 
 
 def test_microbatches_add_up_to_the_mean_over_all_weights_of_the_batch(tiny):
@@ -71,7 +74,7 @@ def test_microbatches_add_up_to_the_mean_over_all_weights_of_the_batch(tiny):
   poison['weights'] = np.full_like(poison['weights'], np.nan)  # beyond `count`: never computed
   four = jax.tree.map(lambda a, b: np.concatenate([a, b]), parts(batch, 2), poison)
   for stacked, count in ((parts(batch, 1), 1), (four, 2)):
-    state, metrics = step(common.init_state(params, tx), stacked, count)
+    state, metrics = step(train_step.init_state(params, tx), stacked, count)
     close(state['params'], expected)
     assert metrics['train/loss'] == pytest.approx(float(value), rel=1e-5)
     assert metrics['train/weight'] == batch['weights'].sum() and metrics['train/finite'] == 1
@@ -100,7 +103,7 @@ def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out
   def balance_of(balance_weight, parts):
     loss_fn = pretrain.make_loss(config, ConfigDict(CHUNK.to_dict() | {'balance': balance_weight}))
     return jax.jit(
-      lambda params, parts: common.accumulate(loss_fn, params, parts, len(parts['inputs']))
+      lambda params, parts: train_step.accumulate(loss_fn, params, parts, len(parts['inputs']))
     )(params, parts)
 
   grads, total, weight, sums = balance_of(0.5, parts(batch, 1))
@@ -129,9 +132,9 @@ def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
   loss_fn, batch, tx = stage.make_loss(config, settings), make_batch(), optax.sgd(0.5)
   weight = batch['weights'].sum()
   nats = -(batch['weights'] * plain_log_probs(config, params, batch)).sum()
-  hidden, _ = model.Transformer(config).apply({'params': params}, batch['inputs'])
+  hidden, _ = transformer.Transformer(config).apply({'params': params}, batch['inputs'])
   log_z = np.log(np.exp(np.asarray(hidden, np.float64) @ params['head'].T).sum(-1))
-  _, seen = jitted(loss_fn, tx)(common.init_state(params, tx), parts(batch, 2), 2)
+  _, seen = jitted(loss_fn, tx)(train_step.init_state(params, tx), parts(batch, 2), 2)
   assert seen['train/loss'] == pytest.approx(float(nats / weight), rel=1e-5)
   assert seen['train/z_loss'] == pytest.approx(
     (batch['weights'] * log_z**2).sum() / weight, rel=1e-5
@@ -159,7 +162,7 @@ def test_each_metric_has_a_weight_of_its_own():
 
   tx = optax.sgd(0.5)
   batch = {'x': jnp.arange(1.0, 13.0).reshape(2, 2, 3)}
-  _, seen = jitted(loss_fn, tx)(common.init_state(jnp.zeros(1), tx), batch, 2)
+  _, seen = jitted(loss_fn, tx)(train_step.init_state(jnp.zeros(1), tx), batch, 2)
   assert seen['train/loss'] == pytest.approx(78 / 12) and seen['other'] == pytest.approx(
     78 / (1 + 7)
   )
@@ -172,7 +175,7 @@ def test_such_a_step_moves_nothing(tiny, what):
   batch, tx = parts(make_batch(), 1), optax.adamw(0.1)
   step = jitted(pretrain.make_loss(config, CHUNK), tx)
   with jax.numpy_dtype_promotion('standard'):  # optax raises b1 to the power of an integer
-    state, _ = step(common.init_state(params, tx), batch, 1)  # moments that are not 0
+    state, _ = step(train_step.init_state(params, tx), batch, 1)  # moments that are not 0
     weights = batch['weights'] * np.float32(np.nan if what == 'not finite' else 0)
     after, metrics = step(state, batch | {'weights': weights}, 1)
   assert bool(metrics['train/finite']) == (what == 'no weight') and after['step'] == 2
@@ -268,7 +271,7 @@ def test_diagnosis_reads_the_documents_of_the_batch(tiny):
 
 def test_diagnosis_of_sampled_answers(tiny):
   config, params, settings, batch, _, _ = rl_case(tiny)
-  batch, loss_fn = parts(batch, 2), rl.make_loss(config, CHUNK, settings)
+  batch, loss_fn = parts(batch, 2), policy_gradient.make_loss(config, CHUNK, settings)
   batch['advantages'] = batch['advantages'] * np.float32([1, np.inf])[:, None, None]
   assert (
     diagnose.first_non_finite(config, loss_fn, params, batch, 2)
@@ -326,7 +329,7 @@ def test_policy_loss_and_its_gradient(tiny):
   # of the loss on each log-probability
   slope = mask * (-1.0 * inside * ratio * advantage + 0.3 * away)
   _, pull = jax.vjp(lambda params: plain_log_probs(config, params, batch, 0.7), params)
-  loss_fn = rl.make_loss(config, CHUNK, settings)
+  loss_fn = policy_gradient.make_loss(config, CHUNK, settings)
   (got, (weight, metrics)), grads = jax.jit(
     jax.value_and_grad(
       lambda params: (lambda total, *rest: (total, rest))(*loss_fn(params, batch)), has_aux=True
@@ -350,7 +353,10 @@ def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
   config, params, settings, batch, _, _ = rl_case(tiny)
   settings.kl = 0.0
   del batch['reference_log_probs']
-  assert 'rl/kl' not in jax.eval_shape(rl.make_loss(config, CHUNK, settings), params, batch)[2]
+  assert (
+    'rl/kl'
+    not in jax.eval_shape(policy_gradient.make_loss(config, CHUNK, settings), params, batch)[2]
+  )
 
 
 def on_policy(tiny, **fields):
@@ -359,12 +365,12 @@ def on_policy(tiny, **fields):
   settings = base.get_config().rl
   settings.temperature = 0.7
   prompts = [[1], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
-  answers = sample.generate(
+  answers = engine.generate(
     config,
     params,
     prompts,
     key=jax.random.key(0),
-    sampling=sample.Sampling(0.7, banned_ids=(4, 5)),
+    sampling=engine.Sampling(0.7, banned_ids=(4, 5)),
     max_new_tokens=8,
     stop_ids=[STOP],
     capacity=32,
@@ -379,15 +385,17 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   config, params, settings, prompts, answers = on_policy(tiny, **fields)
   batch = rollout.layout(prompts, answers, np.ones(4))
   assert batch['weights'].sum() == sum(len(a.tokens) for a in answers) > 4
-  log_p, entropy = rl.make_score(config, CHUNK, 0.7, (4, 5))(
+  log_p, entropy = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))(
     params, batch['inputs'], batch['targets']
   )
   drawn = batch['weights'] > 0
   np.testing.assert_allclose(log_p[drawn], batch['old_log_probs'][drawn], rtol=1e-4, atol=1e-4)
-  _, weight, metrics = rl.make_loss(config, CHUNK, settings, (4, 5))(params, batch)
+  _, weight, metrics = policy_gradient.make_loss(config, CHUNK, settings, (4, 5))(params, batch)
   assert metrics['rl/sampler_gap'][0] / weight < 1e-5 and metrics['rl/clip_share'][0] == 0
   assert metrics['rl/entropy'][0] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
-  cold, _ = rl.make_score(config, CHUNK, 0.6, (4, 5))(params, batch['inputs'], batch['targets'])
+  cold, _ = policy_gradient.make_score(config, CHUNK, 0.6, (4, 5))(
+    params, batch['inputs'], batch['targets']
+  )
   # the temperature is part of the policy
   assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05
 
@@ -395,22 +403,22 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
 @pytest.mark.parametrize('advantage', [1.0, -1.0])
 def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   config, params = tiny()
-  score = jax.jit(rl.make_score(config, CHUNK, 1.0))
-  answer = sample.Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
+  score = jax.jit(policy_gradient.make_score(config, CHUNK, 1.0))
+  answer = engine.Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
   batch = rollout.layout([[3, 1, 4]], [answer], np.array([advantage]))
   before = score(params, batch['inputs'], batch['targets'])[0][0, 2]
   batch['old_log_probs'] = batch['weights'] * before
   tx = optax.sgd(0.01)
-  step = jitted(rl.make_loss(config, CHUNK, base.get_config().rl), tx)
-  state, metrics = step(common.init_state(params, tx), parts(batch, 1), 1)
+  step = jitted(policy_gradient.make_loss(config, CHUNK, base.get_config().rl), tx)
+  state, metrics = step(train_step.init_state(params, tx), parts(batch, 1), 1)
   after = score(state['params'], batch['inputs'], batch['targets'])[0][0, 2]
   assert metrics['train/weight'] == 1 and (after - before) * advantage > 1e-4
 
 
 def test_rows_that_are_not_learned_from_change_nothing_and_nothing_recompiles(tiny):
   config, params, settings, prompts, answers = on_policy(tiny)
-  step = jitted(rl.make_loss(config, CHUNK, settings, (4, 5)))
-  state = jax.jit(lambda params: common.init_state(params, optax.sgd(0.5)))(params)
+  step = jitted(policy_gradient.make_loss(config, CHUNK, settings, (4, 5)))
+  state = jax.jit(lambda params: train_step.init_state(params, optax.sgd(0.5)))(params)
   full = rollout.layout(prompts, answers, np.array([0.0, 1.0, 0.0, -1.0]))
   batch, count = rollout.split(full, np.array([0, 1, 0, 1], bool), 2, 32, 32)
   got, metrics = step(state, batch, count)
@@ -441,10 +449,10 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
     32,
   )
   batch = {name: x[0] for name, x in drawn.batch.items()}
-  score = rl.make_score(config, CHUNK, 0.7, (4, 5))
+  score = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))
   batch['old_log_probs'] = batch['weights'] * score(params, batch['inputs'], batch['targets'])[0]
   batch['reference_log_probs'] = batch['weights'] * (batch['old_log_probs'] - 0.3)
-  loss_fn = rl.make_loss(config, CHUNK, settings, (4, 5))
+  loss_fn = policy_gradient.make_loss(config, CHUNK, settings, (4, 5))
   got = jax.jit(jax.grad(lambda params: loss_fn(params, batch)[0] / loss_fn(params, batch)[1]))(
     params
   )
@@ -458,8 +466,8 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
 def test_the_reference_is_scored_one_microbatch_at_a_time(tiny):
   config, params = tiny()
   batch = make_batch(rows=64, length=16)
-  score = rl.make_score(config, CHUNK, 0.7, (4, 5))
-  reference = jax.jit(rl.make_reference(score))
+  score = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))
+  reference = jax.jit(policy_gradient.make_reference(score))
   stacked = [batch[name].reshape(8, 8, 16) for name in ('inputs', 'targets')]
   whole = jax.jit(score)
   np.testing.assert_allclose(
@@ -494,7 +502,7 @@ def test_the_sampler_gap_is_the_one_before_the_first_update():
       'train/bad_steps': 1.0,
     },
   ]
-  assert common.of_updates(each) == {
+  assert train_step.of_updates(each) == {
     'rl/sampler_gap': 0.001,
     'rl/entropy': 1.5,
     'opt/lr': 0.2,
@@ -502,7 +510,7 @@ def test_the_sampler_gap_is_the_one_before_the_first_update():
     'train/finite': 0.0,
     'train/bad_steps': 1.0,
   }
-  assert common.of_updates(each[1:]) == each[1] and common.of_updates([]) == {}
+  assert train_step.of_updates(each[1:]) == each[1] and train_step.of_updates([]) == {}
 
 
 @pytest.mark.parametrize(
@@ -510,9 +518,9 @@ def test_the_sampler_gap_is_the_one_before_the_first_update():
 )
 def test_a_field_of_the_loss_that_rl_does_not_read_is_refused(field, value):
   defaults = base.get_config().loss
-  rl.check(ConfigDict(defaults.to_dict() | {'chunk': 8}), defaults)
+  policy_gradient.check(ConfigDict(defaults.to_dict() | {'chunk': 8}), defaults)
   with pytest.raises(
     UserError,
     match=f'config.loss.{field} is {value}; stage rl does not use it: allowed: {defaults[field]}',
   ):
-    rl.check(ConfigDict(defaults.to_dict() | {field: value}), defaults)
+    policy_gradient.check(ConfigDict(defaults.to_dict() | {field: value}), defaults)

@@ -8,7 +8,7 @@ import brotli
 import pytest
 
 from data.crawling.bodies import decode
-from data.crawling.faults import Fault
+from data.crawling.failures import Fault
 
 if sys.version_info >= (3, 14):
   from compression import zstd

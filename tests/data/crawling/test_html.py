@@ -2,12 +2,12 @@
 
 import pytest
 
-from data.crawling import html
-from data.crawling.html import Rules
+from data.crawling import markup
+from data.crawling.markup import Rules
 
 
 def read(body, kind=b'text/html'):
-  return html.read(kind, body, 'deepdive-crawl')
+  return markup.read(kind, body, 'deepdive-crawl')
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_links_of_broken_pages_in_wrong_charsets(body, kind, expected):
 
 def test_the_first_base_counts_and_the_number_of_links_is_bounded():
   assert read(b'<base href="http://["><base href="/b"><a href=x>').base == 'http://['
-  page = b''.join(b'<a href=/%d>' % i for i in range(html.MOST_LINKS + 10))
-  assert len(read(page).links) == html.MOST_LINKS
+  page = b''.join(b'<a href=/%d>' % i for i in range(markup.MOST_LINKS + 10))
+  assert len(read(page).links) == markup.MOST_LINKS
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_meta_robots(page, index, follow):
   ],
 )
 def test_x_robots_tag(values, index, follow):
-  assert html.header_rules(values, 'deepdive-crawl') == Rules(index, follow)
+  assert markup.header_rules(values, 'deepdive-crawl') == Rules(index, follow)

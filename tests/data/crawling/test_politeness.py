@@ -14,7 +14,7 @@ from sites import Site, links
 
 from data.crawling.politeness import Robots, retry_after
 from data.crawling.run import crawl
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 AGENT = 'deepdive-crawl/0.1'
 

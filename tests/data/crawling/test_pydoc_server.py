@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from data.crawling.pydoc_server import serve_pydoc
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 
 def test_pydoc_server_serves_the_standard_library_and_dies_with_its_parent():

@@ -3,7 +3,7 @@
 import pytest
 
 from data.crawling.urls import normalise, page_id, same_site
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import tokenizers
 from hypothesis import given, settings
 from texts import TEXTS, corpus
 
-from data import tokenizer as ours
+from data.tokenizers import loading as ours
 from data.tokenizers.bpe import BPE, PATTERNS
 
 

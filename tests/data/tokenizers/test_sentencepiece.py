@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from texts import FORGING, SPECIALS, corpus, sentencepiece_model
 
-from data import tokenizer as ours
-from lm.errors import UserError
+from data.tokenizers import loading as ours
+from lm.base.errors import UserError
 
 SENTENCEPIECE = {
   'bpe': {},
@@ -124,7 +124,7 @@ def test_sentencepiece_errors(tmp_path, monkeypatch):
 def test_tensorflow_is_imported_for_sentencepiece_only(tmp_path):
   (tmp_path / 'x.model').write_bytes(sentencepiece_model())
   code = (
-    'import sys; from data import tokenizer; tokenizer.load({!r}).encode("a"); '
+    'import sys; from data.tokenizers import loading; loading.load({!r}).encode("a"); '
     'print("tensorflow" in sys.modules)'
   )
   for spec, loaded in (('bytes', 'False'), (str(tmp_path / 'x.model'), 'True')):

@@ -3,10 +3,10 @@ import re
 import pytest
 from texts import sentencepiece_model
 
-from data import tokenizer as ours
+from data.tokenizers import loading as ours
 from data.tokenizers.bpe import BPE, PATTERNS
 from data.tokenizers.show import show
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 
 def test_show():

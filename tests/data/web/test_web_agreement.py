@@ -20,7 +20,7 @@ from datatrove.utils.text import split_into_sentences, split_into_words
 from configs.data import fineweb
 from data.web import rules, words
 from data.web.personal import EMAIL, IP_ADDRESS, hide
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 MODULES = """argparse ast asyncio base64 bisect calendar cmd collections concurrent.futures contextlib csv ctypes dataclasses
 datetime decimal difflib dis doctest email enum fractions functools gettext gzip heapq html http.client imaplib inspect io

@@ -18,11 +18,11 @@ from commands import run
 from web import COMMAND, HTML, article, documents_of, page, settings, write
 
 from data import why
-from data.web import classifier, train_classifier
+from data.web import classifier, classifier_training
 from data.web.classifier import Classifier
+from data.web.classifier_training import Row, is_held_out, measure, train
 from data.web.clean import clean
-from data.web.train_classifier import Row, is_held_out, measure, train
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 WORDS = """\
 theorem proof lesson student equation energy history exercise explains therefore because example
@@ -244,7 +244,7 @@ def test_a_classifier_and_its_rows_may_be_on_any_path(model):
   assert Classifier('memory://models/edu.bin').score(text(5, 3)) == model.score(text(5, 3))
   assert classifier.digest('memory://models/edu.bin') == classifier.digest(model.path)
   system.pipe('/labelled/a.jsonl', b'{"text": "a", "score": 2.6, "url": "h"}\n')
-  assert train_classifier.read(['memory://labelled/*.jsonl']) == [Row('a', 3)]
+  assert classifier_training.read(['memory://labelled/*.jsonl']) == [Row('a', 3)]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_classifier_and_its_rows_may_be_on_any_path(model):
 def test_faulty_rows_are_named(tmp_path, line, fault):
   (tmp_path / 'a.jsonl').write_text(f'{{"text": "good", "score": 0}}\n{line}\n')
   with pytest.raises(UserError, match=rf'a\.jsonl, line 2.*{re.escape(fault)}'):
-    train_classifier.read([f'{tmp_path}/*.jsonl'])
+    classifier_training.read([f'{tmp_path}/*.jsonl'])
 
 
 def test_command(tmp_path):

@@ -26,8 +26,8 @@ from data.web.language import detect
 from data.web.limits import time_limit
 from data.web.personal import EMAIL
 from data.web.read import read_pages, warc_files
-from lm import files
-from lm.errors import UserError
+from lm.base import files
+from lm.base.errors import UserError
 
 EXPECTED_DROPS = {
   'exact_duplicate': ['http://h/2-again'],

@@ -10,7 +10,7 @@ from web import COMMAND, HTML, article, documents_of, page, settings, write
 
 from data.web.clean import clean
 from data.web.decontaminate import Items
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 ITEM = (
   'A farmer sells seven eggs to each of his nineteen neighbours and keeps eleven for breakfast, '

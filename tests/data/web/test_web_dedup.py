@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from data.web import dedup
+from data.web import minhash
 
 
 def pair(rng, similarity, union=300):
@@ -26,10 +26,10 @@ def test_candidates_follow_the_formula(similarity):
   rng, trials = np.random.default_rng(int(similarity * 10)), 400
   found, agreement = 0, []
   for _ in range(trials):
-    signatures = np.array([dedup.signature(hashes) for hashes in pair(rng, similarity)])
-    found += len(dedup.candidates(signatures, dedup.ROWS))
+    signatures = np.array([minhash.signature(hashes) for hashes in pair(rng, similarity)])
+    found += len(minhash.candidates(signatures, minhash.ROWS))
     agreement.append((signatures[0] == signatures[1]).mean())
-    assert len(dedup.candidates(signatures, dedup.CLUSTER_ROWS)) == 1
+    assert len(minhash.candidates(signatures, minhash.CLUSTER_ROWS)) == 1
   expected = 1 - (1 - similarity**8) ** 14
   assert abs(found / trials - expected) < 4 * math.sqrt(expected * (1 - expected) / trials)
   assert abs(np.mean(agreement) - similarity) < 4 * math.sqrt(
@@ -40,9 +40,9 @@ def test_candidates_follow_the_formula(similarity):
 def test_unlike_sets_rarely_agree():
   rng = np.random.default_rng(0)
   signatures = np.array(
-    [dedup.signature(rng.integers(0, 2**64, 200, dtype=np.uint64)) for _ in range(200)]
+    [minhash.signature(rng.integers(0, 2**64, 200, dtype=np.uint64)) for _ in range(200)]
   )
-  assert len(dedup.candidates(signatures, dedup.ROWS)) == 0
+  assert len(minhash.candidates(signatures, minhash.ROWS)) == 0
   assert len({tuple(row) for row in signatures}) == 200
 
 
@@ -63,19 +63,19 @@ def test_shingles_are_the_set_of_word_5grams():
         ', '.join(words_of(rng, count, vocabulary)),
         ' '.join(words_of(rng, count, vocabulary)).upper(),
       ]
-      sets, hashes = [tuples(text) for text in texts], [dedup.shingles(text) for text in texts]
+      sets, hashes = [tuples(text) for text in texts], [minhash.shingles(text) for text in texts]
       assert [len(h) for h in hashes] == [len(s) for s in sets]
-      assert dedup.jaccard(*hashes) == pytest.approx(
+      assert minhash.jaccard(*hashes) == pytest.approx(
         len(sets[0] & sets[1]) / len(sets[0] | sets[1])
       )
-  assert dedup.shingles('one two') != dedup.shingles('two one')
+  assert minhash.shingles('one two') != minhash.shingles('two one')
 
 
 def test_signature_does_not_depend_on_chunks(monkeypatch):
   hashes = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
-  whole = dedup.signature(hashes)
-  monkeypatch.setattr(dedup, '_CHUNK', 7)
-  assert (dedup.signature(hashes) == whole).all()
+  whole = minhash.signature(hashes)
+  monkeypatch.setattr(minhash, '_CHUNK', 7)
+  assert (minhash.signature(hashes) == whole).all()
 
 
 def test_components_are_those_of_the_graph():
@@ -87,7 +87,7 @@ def test_components_are_those_of_the_graph():
       reach[a, b] = reach[b, a] = True
     for _ in range(5):  # paths of up to 32 edges
       reach = (reach.astype(int) @ reach.astype(int)) > 0
-    assert dedup.components(30, pairs) == [int(np.argmax(row)) for row in reach]
+    assert minhash.components(30, pairs) == [int(np.argmax(row)) for row in reach]
 
 
 def test_no_pair_over_the_similarity_is_in_two_clusters():
@@ -100,9 +100,9 @@ def test_no_pair_over_the_similarity_is_in_two_clusters():
       for i in rng.integers(0, 300, changes):
         words[i] = 'changed'
       texts.append(' '.join(words))
-  hashes = [dedup.shingles(text) for text in texts]
-  signatures = np.array([dedup.signature(h) for h in hashes])
-  cluster = dedup.clusters(hashes, signatures, 0.5)
+  hashes = [minhash.shingles(text) for text in texts]
+  signatures = np.array([minhash.signature(h) for h in hashes])
+  cluster = minhash.clusters(hashes, signatures, 0.5)
   sets = [tuples(text) for text in texts]
   over = under = 0
   for a, b in itertools.combinations(range(len(texts)), 2):
@@ -115,8 +115,8 @@ def test_no_pair_over_the_similarity_is_in_two_clusters():
 
 
 def test_exact_duplicates_differ_in_case_and_space_only():
-  assert dedup.digest('A  page\nof text ') == dedup.digest('a page of TEXT')
-  assert dedup.digest('a page of text') != dedup.digest('a page of texts')
+  assert minhash.digest('A  page\nof text ') == minhash.digest('a page of TEXT')
+  assert minhash.digest('a page of text') != minhash.digest('a page of texts')
 
 
 def test_repeated_passages_are_cut_from_all_but_the_longest_text():
@@ -125,9 +125,9 @@ def test_repeated_passages_are_cut_from_all_but_the_longest_text():
   long = f'{menu}\n\nThe longest page of all of them, which keeps the menu.\nIt ends here.'
   twice = 'First line of it.\nSecond line of it.\nThird line of it.'
   texts = [short, long, f'{twice}\n\nBetween.\n\n{twice}']
-  assert dedup.remove_repeated_passages(texts, 3) == [
+  assert minhash.remove_repeated_passages(texts, 3) == [
     'A short page.\nHome',
     long,
     f'{twice}\n\nBetween.',
   ]
-  assert dedup.remove_repeated_passages(texts, 4) == texts
+  assert minhash.remove_repeated_passages(texts, 4) == texts

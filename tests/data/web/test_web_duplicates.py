@@ -19,7 +19,7 @@ from datatrove.pipeline.dedup.minhash import (
 from datatrove.utils.hashing import HashConfig
 from web import article
 
-from data.web import dedup
+from data.web import minhash
 from data.web.blocks import Context
 from data.web.duplicates import SIZES, Clusters, Signatures, pairs
 
@@ -81,10 +81,12 @@ def groups(names):
 
 def test_tasks_find_what_one_process_finds(pages, tmp_path):
   drop, cluster = choices(pages, tmp_path, 0.5)
-  hashes = [dedup.shingles(text) for text in pages]
-  signatures = np.array([dedup.signature(h) for h in hashes])
+  hashes = [minhash.shingles(text) for text in pages]
+  signatures = np.array([minhash.signature(h) for h in hashes])
   exact = [[i, pages.index(text)] for i, text in enumerate(pages)]
-  component = dedup.components(len(pages), [*dedup.candidates(signatures, dedup.ROWS), *exact])
+  component = minhash.components(
+    len(pages), [*minhash.candidates(signatures, minhash.ROWS), *exact]
+  )
   sizes = Counter(n for n in Counter(component).values() if n > 1)
   assert (
     json.loads((tmp_path / SIZES).read_text()) == {str(size): n for size, n in sizes.items()}
@@ -107,7 +109,7 @@ def test_tasks_find_what_one_process_finds(pages, tmp_path):
   assert sum(rule is not None and rule[0] == 'exact_duplicate' for rule in drop) == len(
     pages
   ) - len(set(pages))
-  assert groups(cluster) == groups(dedup.clusters(hashes, signatures, 0.5))
+  assert groups(cluster) == groups(minhash.clusters(hashes, signatures, 0.5))
 
 
 def test_datatroves_own_steps_agree_but_for_chance(pages, tmp_path):
@@ -129,9 +131,9 @@ def test_datatroves_own_steps_agree_but_for_chance(pages, tmp_path):
   drop, _ = choices(pages, tmp_path / 'ours')
   ours = {f'{i % TASKS}-{i // TASKS}' for i, rule in enumerate(drop) if rule is None}
   assert abs(len(theirs) - len(ours)) < 0.05 * len(pages)
-  hashes = [dedup.shingles(text) for text in pages]
+  hashes = [minhash.shingles(text) for text in pages]
   for i, own in enumerate(hashes):
-    nearest = max(dedup.jaccard(own, other) for j, other in enumerate(hashes) if j != i)
+    nearest = max(minhash.jaccard(own, other) for j, other in enumerate(hashes) if j != i)
     if nearest < 0.3:
       assert f'{i % TASKS}-{i // TASKS}' in ours & theirs
   assert len({pages[int(name[0]) + TASKS * int(name[2:])] for name in theirs}) == len(theirs)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from web import HTML, article, documents_of, page, settings, write
 
 from data import why
-from data.web import blocks, dedup, personal, rules
+from data.web import blocks, minhash, personal, rules
 from data.web.clean import clean
 from data.web.extract import extract, tidy
 from data.web.limits import PageError, Sandbox, time_limit
 from data.web.read import read_pages
-from lm.errors import UserError
+from lm.base.errors import UserError
 
 LOOSE = {'gopher_repetition': {'max_paragraph_share': None, 'max_paragraph_char_share': None}, 'minhash': {'bands': 0},
          'languages': {'en': 0.3}, 'c4': {'max_curly_brackets': None},
@@ -73,7 +73,7 @@ def test_hostile_urls(tmp_path):
   [
     (blocks.language, 'detect', 'language'),
     (blocks.rules, 'judge', 'gopher_repetition'),
-    (dedup, 'shingles', 'signatures'),
+    (minhash, 'shingles', 'signatures'),
   ],
 )
 def test_a_step_that_fails_at_a_page_drops_it_and_says_why(
@@ -100,7 +100,7 @@ def test_a_fault_of_the_machine_is_no_fault_of_a_page(tmp_path, monkeypatch, err
   def fails(text):
     raise error
 
-  monkeypatch.setattr(dedup, 'digest', fails)
+  monkeypatch.setattr(minhash, 'digest', fails)
   write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(article(1)))])
   with pytest.raises(type(error), match=str(error)):
     clean(tmp_path, tmp_path / 'out', settings())
@@ -191,7 +191,7 @@ def test_no_expression_takes_long_on_text_made_for_it(text):
       rules.judge(rule(tidied, words='whitespace') if rule is not rules.c4 else rule(tidied))
     rules.c4_lines(text)
     personal.hide_in_url(text)
-    dedup.shingles(text)
+    minhash.shingles(text)
 
 
 def _warc(gzipped):

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from data.web.statistics import FINE, Statistics, picture
+from data.web.measures import FINE, Statistics, picture
 
 
 def of(values, low=None, high=None):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lm.evals.intervals import effective_size, wilson
+from lm.base.intervals import effective_size, wilson
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.evals import perplexity, tasks
-from lm.sample import Completion
+from lm.evals import perplexity, scoring
+from lm.infer.engine import Completion
 
 
 def test_score_fills_the_last_batch_up_without_counting_it():
@@ -23,24 +23,24 @@ def test_score_fills_the_last_batch_up_without_counting_it():
     graded.append((problem, completion.tokens[0]))
     return float(completion.tokens[0] > 20)
 
-  grades = tasks.score('abcde', prompts, generate, grade, batch_size=3, max_len=2)
+  grades = scoring.score('abcde', prompts, generate, grade, batch_size=3, max_len=2)
   assert sizes == [3, 3]  # one shape, one compilation
   assert graded == [('a', 10), ('b', 20), ('c', 30), ('d', 40), ('e', 50)]
   assert grades == [0, 0, 1, 1, 1]
 
 
 def test_summary_is_accuracy_with_wilsons_interval():
-  got = tasks.summary([1.0, 0.5, 0.49, 0.0], 'abcd')
+  got = scoring.summary([1.0, 0.5, 0.49, 0.0], 'abcd')
   # 2 of 4, by hand: centre 0.5, half 1.96 sqrt(0.25 * 4 + 0.9604) / (4 + 3.8416)
   half = 1.96 * math.sqrt(1.9604) / 7.8416
   assert got == pytest.approx({'accuracy': 0.5, 'low': 0.5 - half, 'high': 0.5 + half, 'n': 4})
-  all_right = tasks.summary([1.0] * 10, range(10))
+  all_right = scoring.summary([1.0] * 10, range(10))
   assert all_right['low'] == pytest.approx(10 / 13.8416) and all_right['high'] == 1
 
 
 def test_a_problem_asked_again_and_again_counts_once():
-  once = tasks.summary([1.0, 0.0, 1.0, 1.0], 'abcd')
-  again = tasks.summary([1.0, 0.0, 1.0, 1.0] * 50, 'abcd' * 50)
+  once = scoring.summary([1.0, 0.0, 1.0, 1.0], 'abcd')
+  again = scoring.summary([1.0, 0.0, 1.0, 1.0] * 50, 'abcd' * 50)
   assert again['n'] == 200 and again['accuracy'] == once['accuracy']
   assert again['high'] - again['low'] > 0.9 * (once['high'] - once['low'])
 

@@ -1,0 +1,365 @@
+"""Chat templates: the Jinja text that comes with a model, reduced to the text that it puts between
+what is said.
+
+In a conversation an optional system turn is followed by questions and answers by turns. Whatever a
+template does, what it writes around their texts comes to a few constant strings, a `Layout`. They
+are read off probe conversations rendered with the template, which may hold dates, a default system
+turn or a name for the assistant of its own; other probes then prove that the strings give what the
+template gives. So no model's format has to be known here.
+
+    [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead
+    ANSWER ... trail end
+
+A template is somebody else's program. Jinja's sandbox bounds what it can reach, but not its time
+and
+memory: two nested loops, a list doubled sixty times (`[x, x]`) or `9**(9**9)` would never end. So
+  it runs
+in a process of its own, which the operating system ends at a limit.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import json
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+from lm.base import errors, files
+from lm.base.errors import UserError
+
+# Formats for a model that has none, by name. `bos_token` and the like are the tokenizer's (see
+# `variables`).
+NAMED = {
+  'deepdive': (
+    '{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}'
+    '{% if add_generation_prompt %}<|assistant|>{% endif %}'
+  ),
+  'chatml': (
+    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}{% "
+    'endfor %}'
+    "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
+  ),
+  'llama3': (
+    '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ '
+    "'\n\n' + m.content | trim }}"
+    '<|eot_id|>{% endfor %}{% if add_generation_prompt '
+    "%}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}{% endif %}"
+  ),
+}
+# Their special tokens besides bos_token.
+SPECIAL_TOKENS = {
+  'deepdive': ('<|system|>', '<|user|>', '<|assistant|>', '<|end|>'),
+  'chatml': ('<|im_start|>', '<|im_end|>'),
+  'llama3': ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
+}
+# "today" of templates that tell the date: data must not depend on the day it is made
+DAY = datetime.date(2025, 1, 1)
+CPU_SECONDS = 5  # of processor time for all that is rendered; published templates take 0.2
+WALL_SECONDS = 300  # for the same, on a machine that is busy with other things
+MEMORY_BYTES = 2**30  # address space of its process, Python included
+MAX_CHARS = 100_000  # of a template, and of a conversation that it renders
+VARIABLES = (
+  'bos_token',
+  'eos_token',
+  'unk_token',
+  'pad_token',
+  'sep_token',
+  'cls_token',
+  'mask_token',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What a template writes around the texts of a conversation; special tokens by name."""
+
+  start: str  # before the first question where there is no system turn
+  system: str | None  # before the text of a system turn; None: the template has no place for one
+  question: str  # between that and the first question
+  reply: str  # between a question and its answer: a prompt ends with it
+  lead: str  # white space that an answer begins with
+  trail: str  # and ends with
+  follow: str  # between an answer and the next question
+  end: str  # after the last answer
+  stripped: tuple[str, ...]  # roles whose texts lose the white space around them
+
+  def text(self, messages: Sequence[dict]) -> str:
+    """The prompt of a conversation, {role, content} each, as one string."""
+    said = [m['content'].strip() if m['role'] in self.stripped else m['content'] for m in messages]
+    if messages[0]['role'] == 'system':
+      system, first, *said = said
+      written = [self.system, system, self.question, first]
+    else:
+      first, *said = said
+      written = [self.start, first]
+    for answer, question in zip(said[::2], said[1::2], strict=True):
+      written += [self.reply, self.lead, answer, self.trail, self.follow, question]
+    return ''.join([*written, self.reply])
+
+
+def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -> Layout:
+  """The layout of a Jinja chat template.
+
+  What comes before an answer is what the template prompts the model with, also where it writes
+  finished conversations otherwise (Qwen3 puts an empty thought before their last answer).
+
+  Args:
+    variables: special tokens that the template may name, as of `variables`.
+    today: the date that it may tell.
+
+  Raises:
+    UserError: the template is broken, takes more time or memory than the limits of this module, or
+      does more than put constant text around what is said.
+  """
+  if len(source) > MAX_CHARS:
+    raise UserError(f'the chat template is {len(source):,} characters long; allowed: {MAX_CHARS:,}')
+  return _derive_apart(source, tuple(sorted(variables.items())), today, CPU_SECONDS)
+
+
+@functools.lru_cache(maxsize=64)
+def _derive_apart(
+  source: str, variables: tuple[tuple[str, str], ...], today: datetime.date, cpu_seconds: int
+) -> Layout:
+  """`derive` in a process of its own."""
+  request = json.dumps([source, dict(variables), today.isoformat(), cpu_seconds])
+  command = [sys.executable, '-c', 'from data.chat import templates; templates.answer()']
+  try:
+    done = subprocess.run(
+      command,
+      cwd=pathlib.Path(__file__).parents[2],
+      input=request,
+      text=True,
+      capture_output=True,
+      timeout=WALL_SECONDS,
+      check=False,
+    )
+  except subprocess.TimeoutExpired as error:
+    raise UserError(f'the chat template takes more than {WALL_SECONDS} s') from error
+  if -done.returncode in (signal.SIGKILL, signal.SIGXCPU):
+    raise UserError(f'the chat template takes more than {cpu_seconds} s of processor time')
+  if done.returncode < 0:
+    raise UserError(f'the chat template crashes Python: {signal.Signals(-done.returncode).name}')
+  if done.returncode:
+    raise RuntimeError(f'reading a chat template failed:\n{done.stderr}')
+  answer = json.loads(done.stdout)
+  if 'error' in answer:
+    raise UserError(answer['error'])
+  return Layout(**answer['layout'] | {'stripped': tuple(answer['layout']['stripped'])})
+
+
+def answer() -> None:
+  """Answers a request of `_derive_apart` on standard input by {layout} or {error}, within limits
+  that it sets.
+  """
+  source, variables, today, cpu_seconds = json.load(sys.stdin)
+  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+  with contextlib.suppress(ValueError):  # macOS has no such limit
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+  try:
+    with _failures_told():
+      template = _environment(datetime.date.fromisoformat(today)).from_string(source)
+    result = {'layout': dataclasses.asdict(_derive(template, variables))}
+  except UserError as error:
+    result = {'error': str(error)}
+  except MemoryError:
+    result = {'error': f'the chat template needs more than {MEMORY_BYTES >> 20} MB of memory'}
+  except _TooLong:
+    result = {'error': f'the chat template writes more than {MAX_CHARS:,} characters'}
+  json.dump(result, sys.stdout)
+
+
+class _TooLong(Exception):
+  """A rendered conversation exceeds MAX_CHARS."""
+
+
+@contextlib.contextmanager
+def _failures_told() -> Iterator[None]:
+  """Turns whatever a template raises into a UserError, but for what exceeds a limit."""
+  try:
+    yield
+  except (MemoryError, _TooLong):
+    raise
+  except Exception as error:  # the template is somebody else's program
+    what = str(error)[:500] or type(error).__name__
+    raise UserError(f'the chat template fails: {what}') from error
+
+
+def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
+  def render(messages, prompt=True):
+    given = {
+      'messages': messages,
+      'add_generation_prompt': prompt,
+      'tools': None,
+      'documents': None,
+    }
+    parts, length = [], 0
+    with _failures_told():
+      for part in template.generate(given | variables):
+        length += len(part)
+        if length > MAX_CHARS:
+          raise _TooLong
+        parts.append(part)
+    return ''.join(parts)
+
+  system, *said = (f'Probe{i}text' for i in range(6))
+  talk = _talk(said)
+  start, reply = _cut(render(talk[:1]), said[:1])
+  *_, before, follow, _ = _cut(render(talk[:3]), said[:3])
+  end = _cut(render(talk[:2], prompt=False), said[:2])[-1]
+  lead = before.removeprefix(reply)
+  if not before.startswith(reply) or lead.strip():
+    raise UserError(
+      f'the chat template prompts with {reply!r} but writes {before!r} before an answer that was '
+      'given'
+    )
+  trail = follow[: len(follow) - len(follow.lstrip())]
+  if end.startswith(trail):
+    follow, end = follow.removeprefix(trail), end.removeprefix(trail)
+  else:
+    trail = ''
+  layout = Layout(start, None, '', reply, lead, trail, follow, end, ())
+  try:
+    before, question, _ = _cut(render(_talk(said[:1], system)), [system, said[0]])
+    layout = dataclasses.replace(layout, system=before, question=question)
+    _prove(layout, render, [_talk(said[:n], system) for n in (1, 3, 5)])
+  except UserError:  # it refuses a system turn, or moves it about with the conversation
+    layout = dataclasses.replace(layout, system=None, question='')
+  spaced = _talk([f'\t{text}\t' for text in said], layout.system and f'\t{system}\t')
+  rendered = render(spaced)
+  stripped = {m['role'] for m in spaced if m['content'] not in rendered}
+  layout = dataclasses.replace(layout, stripped=tuple(sorted(stripped)))
+  _prove(
+    layout, render, [talk[:1], talk[:3], talk, _talk(['Two\nlines', ' Spaces  inside ', '1 + 1'])]
+  )
+  if not render(talk[:4], prompt=False).endswith(said[3] + trail + end):
+    raise UserError('the chat template ends conversations of different lengths in different ways')
+  return layout
+
+
+def _talk(texts: Sequence[str], system: str | None = None) -> list[dict]:
+  turns = [{'role': ('user', 'assistant')[i % 2], 'content': text} for i, text in enumerate(texts)]
+  return [{'role': 'system', 'content': system}] * bool(system) + turns
+
+
+def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
+  """What stands before, between and after `texts`. Raises UserError unless each comes once, in
+  order.
+  """
+  parts = []
+  for text in texts:
+    part, found, rendered = rendered.partition(text)
+    if not found or text in rendered:
+      raise UserError('the chat template does not write each turn once and in order')
+    parts.append(part)
+  return [*parts, rendered]
+
+
+def _prove(layout: Layout, render: Any, talks: Sequence[list[dict]]) -> None:
+  for talk in talks:
+    if layout.text(talk) != (rendered := render(talk)):
+      raise UserError(
+        f'the chat template writes more than constant text around the turns: {rendered[:200]!r}'
+      )
+
+
+class _Generation(jinja2.ext.Extension):
+  """`{% generation %}` marks the assistant's text for Hugging Face's trainers: its body as it
+  is.
+  """
+
+  tags = frozenset({'generation'})
+
+  def parse(self, parser: Any) -> list:
+    next(parser.stream)
+    return parser.parse_statements(['name:endgeneration'], drop_needle=True)
+
+
+def _environment(today: datetime.date) -> jinja2.Environment:
+  """What transformers (apply_chat_template) gives a template: a sandbox, as it is somebody else's
+  program.
+  """
+  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols', _Generation]
+  )
+
+  def refuse(message):
+    raise jinja2.TemplateError(message)
+
+  def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(
+      value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+  environment.filters['tojson'] = tojson
+  environment.globals |= {'raise_exception': refuse, 'strftime_now': today.strftime}
+  return environment
+
+
+def find(name: str, folder: pathlib.Path | None) -> tuple[str | None, str]:
+  """The text of a template, and where it stands: a file, or one of NAMED. The text is None if
+  'auto' finds none.
+
+  Args:
+    name: 'auto' (the folder's own), one of NAMED, or the path of a .jinja file.
+    folder: of a tokenizer; holds chat_template.jinja, or tokenizer_config.json with a
+      chat_template. None: there is none.
+  """
+  if name in NAMED:
+    return NAMED[name], name
+  if name.endswith('.jinja'):
+    return _read(files.as_path(name)), name
+  if name != 'auto':
+    raise errors.unknown('chat format', name, ('auto', *NAMED, 'PATH.jinja'))
+  if folder and (folder / 'chat_template.jinja').exists():
+    return _read(folder / 'chat_template.jinja'), str(folder / 'chat_template.jinja')
+  where = str(folder / 'tokenizer_config.json') if folder else ''
+  found = _config(folder).get('chat_template')
+  if isinstance(found, list):  # several by name
+    named = [x for x in found if isinstance(x, dict) and x.get('name') == 'default']
+    found = named[0].get('template') if named else None
+  if not isinstance(found, str | None):
+    allowed = 'a text, or a list with one named "default"'
+    raise UserError(f'{where}: chat_template is {found!r:.80}; allowed: {allowed}')
+  return found, where
+
+
+def _read(path: Any) -> str:
+  """The text of a template's file. Raises UserError, which names it, where it is none."""
+  if (size := files.size(path)) > 4 * MAX_CHARS:
+    raise UserError(f'{path} has {size:,} bytes; a chat template may have {MAX_CHARS:,} characters')
+  try:
+    return path.read_text(encoding='utf-8')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path} is not UTF-8 text: {error}') from error
+
+
+def variables(folder: pathlib.Path | None) -> dict[str, str]:
+  """The special tokens that a tokenizer's folder gives a role: {'bos_token': '<s>', ...}."""
+  found = {name: value for name, value in _config(folder).items() if name in VARIABLES and value}
+  for name, value in found.items():
+    found[name] = value.get('content') if isinstance(value, dict) else value
+    if not isinstance(found[name], str):
+      raise UserError(
+        f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a text'
+      )
+  return found
+
+
+def _config(folder: pathlib.Path | None) -> dict:
+  if folder is None or not (folder / 'tokenizer_config.json').exists():
+    return {}
+  config = files.read_json(folder / 'tokenizer_config.json')
+  if not isinstance(config, dict):
+    raise UserError(f'{folder / "tokenizer_config.json"} is not a JSON object')
+  return config

@@ -1,0 +1,49 @@
+"""The data stages of a recipe, as train.py runs them: each reads and writes folders of `workdir`
+and can go on after a kill.
+"""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from data.chat import chat_formats
+from data.crawling import pydoc_server
+from data.crawling import run as crawling
+from data.shards import tokenization as tokenize_lib
+from data.tokenizers import training
+from data.web import clean as clean_lib
+
+
+def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Pages of a site, or of the standard library's documentation server, into crawl/*.warc.gz."""
+  options = config.to_dict()
+  url, delay = options.pop('url'), options.pop('delay')
+  if url:
+    crawling.crawl_with_progress(url, workdir / 'crawl', delay=delay, **options)
+  else:
+    with pydoc_server.serve_pydoc() as url:
+      crawling.crawl_with_progress(url, workdir / 'crawl', delay=0.0, **options)
+
+
+def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """crawl/*.warc.gz into clean/documents.jsonl."""
+  clean_lib.clean(workdir / 'crawl', workdir / 'clean', config)
+
+
+def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """A byte-level BPE of the documents that are not held out into tokenizer/."""
+  training.train_files(
+    workdir / 'clean' / 'documents.jsonl',
+    config.vocab_size,
+    workdir / 'tokenizer',
+    held_out=config.held_out,
+    special_tokens=chat_formats.SPECIAL_TOKENS,
+  )
+
+
+def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """clean/documents.jsonl into token shards, tokens/train and tokens/val."""
+  trained = chat_formats.load(str(workdir / 'tokenizer' / 'tokenizer.json'))
+  tokenize_lib.tokenize(
+    workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out
+  )

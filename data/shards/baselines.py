@@ -1,0 +1,243 @@
+"""What a language model must beat: unigram and bigram models of the very tokens it was trained on,
+gzip and xz.
+
+All give bits per UTF-8 byte of the same held-out text.
+"""
+
+import gzip
+import hashlib
+import lzma
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from data.shards import token_shards
+from data.tokenizers.loading import Tokenizer
+from lm.base import files
+from lm.base.errors import UserError
+
+_FOLDS = 10  # one row in so many is kept aside to choose the discounts on
+_COMPACT = 1 << 22  # pairs held before equal ones are added up
+_FIT_ROUNDS = 3
+
+
+class Pairs(NamedTuple):
+  """Distinct (input, target) pairs, sorted, and how often each occurred (the sum of its weights).
+
+  inputs, targets: int64 [n]; counts: float64 [n].
+  """
+
+  inputs: np.ndarray
+  targets: np.ndarray
+  counts: np.ndarray
+
+
+class Counts(NamedTuple):
+  """The pairs of a run's batches: all, those of most rows, and those of the rows kept aside (equal
+  rows together).
+
+  repeats: how often an average row was seen.
+  """
+
+  all: Pairs
+  most: Pairs
+  aside: Pairs
+  repeats: float
+
+
+def compare(
+  consumed: Iterable[Mapping[str, np.ndarray]],
+  held_out: Iterable[Mapping[str, np.ndarray]],
+  manifest: files.Path,
+  tokenizer: Tokenizer,
+) -> dict[str, float]:
+  """All four baselines, in bits per byte of the held-out text.
+
+  Args:
+    consumed: the batches that a run was trained on, all of them.
+    held_out: batches that cover the held-out text once.
+    manifest: of the held-out text.
+    tokenizer: of both.
+  """
+  train, evaluation = count(consumed), count(held_out)
+  text = read_text(manifest, tokenizer)
+  size, vocab = len(text), tokenizer.vocab_size
+  return {
+    'unigram_bpb': unigram_bpb(train, evaluation, vocab, size),
+    'bigram_bpb': bigram_bpb(train, evaluation, vocab, size),
+    'gzip_bpb': gzip_bpb(text),
+    'xz_bpb': xz_bpb(text),
+  }
+
+
+def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
+  """Counts the pairs of batches (of data.loader) that have a weight, as often as they come.
+
+  Raises UserError if none has.
+  """
+  rows = {}
+  parts = {False: [], True: []}
+  held = 0
+  for batch in batches:
+    aside = np.zeros(len(batch['inputs']), bool)
+    for i, row in enumerate(zip(batch['inputs'], batch['targets'], strict=True)):
+      digest = hashlib.blake2b(b''.join(a.tobytes() for a in row), digest_size=8).digest()
+      aside[i] = digest[0] % _FOLDS == 0
+      rows[digest] = rows.get(digest, 0) + 1
+    for where in (False, True):
+      use = (batch['weights'] > 0) & (aside == where)[:, None]
+      keys = batch['inputs'][use].astype(np.int64) << 32 | batch['targets'][use]
+      parts[where].append((keys, batch['weights'][use].astype(np.float64)))
+      held += len(keys)
+    if held > _COMPACT:
+      parts = {where: [_add_up(part)] for where, part in parts.items()}
+      held = sum(len(part[0][0]) for part in parts.values())
+  if not held:
+    raise UserError('no token to be predicted in these batches')
+  most, aside, both = (
+    _add_up(part) for part in (parts[False], parts[True], parts[False] + parts[True])
+  )
+  return Counts(_pairs(both), _pairs(most), _pairs(aside), sum(rows.values()) / len(rows))
+
+
+def unigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: int) -> float:
+  """Bits per byte of the evaluation's targets when each is predicted by how often it was a target
+  in training.
+
+  One discount, chosen on the rows kept aside, is taken off each token's count and given to all
+  tokens alike.
+  """
+
+  def model(pairs, discounts):
+    return _discounted(
+      np.bincount(pairs.targets, pairs.counts, vocab_size), discounts[0] * train.repeats
+    )
+
+  def bits(pairs, on, discounts):
+    return -float(on.counts @ np.log2(model(pairs, discounts)[on.targets]))
+
+  best = _fit(train, bits, [1.0])
+  return bits(train.all, evaluation.all, best) / num_bytes
+
+
+def bigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: int) -> float:
+  """Bits per byte of the evaluation's targets under `bigram`, its discounts chosen on the rows kept
+  aside.
+  """
+
+  def bits(pairs, on, discounts):
+    return -float(on.counts @ np.log2(bigram(pairs, on, vocab_size, discounts, train.repeats)))
+
+  best = _fit(train, bits, [1.0, 1.0, 2.0, 3.0])
+  return bits(train.all, evaluation.all, best) / num_bytes
+
+
+def bigram(
+  train: Pairs, on: Pairs, vocab_size: int, discounts: list[float], repeats: float = 1.0
+) -> np.ndarray:
+  """Probabilities of target after input: modified Kneser-Ney (Chen and Goodman 1998, section
+  4.1.6).
+
+  With n(a, b) the count of a pair, D its discount, and Q(b) from the number of distinct inputs that
+  b follows,
+
+    P(b | a) = max(n(a, b) - D, 0) / n(a) + (what the discounts took from a) / n(a) * Q(b)
+
+  Args:
+    train: pairs to estimate from.
+    on: pairs to give the probabilities of.
+    vocab_size: what is taken from Q goes to all alike.
+    discounts: of Q's counts, and of pairs seen once, twice, more often; times `repeats`, the unit
+      of counts when a run went over the same rows several times.
+    repeats: see above.
+
+  Returns:
+    float64 [pairs of `on`].
+  """
+  follows = _discounted(np.bincount(train.targets, minlength=vocab_size), discounts[0])
+  times = np.clip(np.rint(train.counts / repeats).astype(int), 1, 3)
+  left = np.maximum(train.counts - np.array([0.0, *discounts[1:]])[times] * repeats, 0)
+  total = np.bincount(train.inputs, train.counts, vocab_size)
+  taken = total - np.bincount(train.inputs, left, vocab_size)
+  keys, wanted = (pairs.inputs << 32 | pairs.targets for pairs in (train, on))
+  at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+  seen = np.where(keys[at] == wanted, left[at], 0)
+  known = total[on.inputs] > 0
+  scale = np.where(known, total[on.inputs], 1)
+  return seen / scale + np.where(known, taken[on.inputs] / scale, 1) * follows[on.targets]
+
+
+def gzip_bpb(text: bytes) -> float:
+  """Bits per byte of `gzip -9`."""
+  return 8 * len(gzip.compress(text, 9)) / len(text)
+
+
+def xz_bpb(text: bytes) -> float:
+  """Bits per byte of `xz -9`."""
+  return 8 * len(lzma.compress(text, preset=9)) / len(text)
+
+
+def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
+  """The text of a manifest's stream, without what special tokens stand for.
+
+  Raises UserError if the tokenizer is not the one of the manifest.
+  """
+  value = token_shards.read_manifest(manifest)
+  if value['tokenizer']['fingerprint'] != tokenizer.fingerprint:
+    raise UserError(
+      f'the tokenizer of {manifest} has fingerprint {value["tokenizer"]["fingerprint"]}, this one'
+      f' {tokenizer.fingerprint}'
+    )
+  stream = token_shards.Stream(files.as_path(manifest).parent, value)
+  table = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+  return b''.join(map(table.__getitem__, stream.read([(0, stream.tokens)])[0].tolist()))
+
+
+def _add_up(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+  keys, index = np.unique(np.concatenate([k for k, _ in parts]), return_inverse=True)
+  return keys, np.bincount(index, np.concatenate([w for _, w in parts]), len(keys))
+
+
+def _pairs(added: tuple[np.ndarray, np.ndarray]) -> Pairs:
+  keys, counts = added
+  return Pairs(keys >> 32, keys & 0xFFFFFFFF, counts)
+
+
+def _discounted(counts: np.ndarray, discount: float) -> np.ndarray:
+  """Probabilities from counts: what `discount` takes off each is given to all alike."""
+  left = np.maximum(counts - discount, 0)
+  return (left + (counts.sum() - left.sum()) / len(counts)) / counts.sum()
+
+
+def _fit(
+  train: Counts, bits: Callable[[Pairs, Pairs, list[float]], float], limits: list[float]
+) -> list[float]:
+  """The discounts, each between 0 and its limit, with which `most` predicts `aside` in the fewest
+  bits.
+
+  Golden section on one at a time; half the limits when there are too few rows to keep any aside.
+  """
+  golden = (5**0.5 - 1) / 2
+  best = [limit / 2 for limit in limits]
+  if not len(train.most.counts) or not len(train.aside.counts):
+    return best
+
+  def at(i, value):
+    return bits(train.most, train.aside, [*best[:i], value, *best[i + 1 :]])
+
+  for i in list(range(len(limits))) * _FIT_ROUNDS:
+    low, high = 0.0, limits[i]
+    a, b = high - golden * (high - low), low + golden * (high - low)
+    bits_a, bits_b = at(i, a), at(i, b)
+    while high - low > 0.01 * limits[i]:
+      if bits_a < bits_b:
+        high, b, bits_b = b, a, bits_a
+        a = high - golden * (high - low)
+        bits_a = at(i, a)
+      else:
+        low, a, bits_a = a, b, bits_b
+        b = low + golden * (high - low)
+        bits_b = at(i, b)
+    best[i] = (low + high) / 2
+  return best

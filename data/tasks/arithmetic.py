@@ -1,0 +1,133 @@
+"""Tasks whose answer is a number: arithmetic, arithmetic with the calculator, comparison."""
+
+import dataclasses
+import decimal
+import random
+from typing import ClassVar
+
+from data.chat import chat_formats
+from data.tasks import order
+from data.tasks.protocol import Task, ask
+from data.tools.calculator import calculate
+
+WORDS = {'+': 'plus', '-': 'minus', '*': 'times'}
+QUESTIONS = (
+  'What is {a} {op} {b}?',
+  'What is {a} {word} {b}?',
+  'Calculate {a} {op} {b}.',
+  'How much is {a} {word} {b}?',
+  'Compute {a} {word} {b}.',
+  'Please work out {a} {op} {b}.',
+  'Tell me what {a} {op} {b} is.',
+  '{a} {op} {b} = ?',
+)
+
+
+def call(expression: str) -> list[dict]:
+  """The parts of an answer that asks the calculator and repeats what it says."""
+  result = calculate(expression)
+  return [
+    {'type': 'python', 'text': expression},
+    {'type': 'output', 'text': result},
+    {'type': 'text', 'text': result},
+  ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arithmetic(Task):
+  """Sums, differences and products in varied wordings; the answer is a number.
+
+  Demonstrations state the number at once, but for `tool_share` of them that ask the calculator
+  first: what a small model gets wrong in its head it can learn from its reward alone to hand to the
+  tool.
+  """
+
+  max_digits: int = 3  # of each operand
+  operators: str = '+-*'
+  tool_share: float = 0.15  # of demonstrations, from 0 to 1
+  name: ClassVar[str] = 'arithmetic'
+  questions: ClassVar[tuple[str, ...]] = QUESTIONS
+
+  def draw(self, rng: random.Random) -> dict:
+    op = rng.choice(self.operators)
+    # so that no difference is negative
+    a, b = sorted((integer(rng, self.max_digits) for _ in range(2)), reverse=True)
+    key = f'{a} {op} {b}'
+    if op != '-' and rng.random() < 0.5:
+      a, b = b, a  # the same problem: of the same split
+    expression = f'{a} {op} {b}'
+    question = rng.choice(self.questions).format(a=a, b=b, op=op, word=WORDS[op])
+    return {
+      'messages': ask(question),
+      'key': key,
+      'expression': expression,
+      'answer': calculate(expression),
+    }
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    return call(problem['expression']) if rng.random() < self.tool_share else problem['answer']
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calculator(Arithmetic):
+  """Arithmetic where the calculator is asked for: the answer counts only if a call was made."""
+
+  tool_share: float = 1.0
+  name: ClassVar[str] = 'calculator'
+  questions: ClassVar[tuple[str, ...]] = (
+    'Use the calculator: {a} {op} {b}',
+    'Use the calculator to find {a} {word} {b}.',
+    'With the calculator, what is {a} {op} {b}?',
+    'What is {a} {op} {b}? Use the calculator.',
+    'Please calculate {a} {op} {b} with your calculator.',
+    'Ask the calculator for {a} {word} {b}.',
+  )
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    calls = [part['text'] for part in reply['content'] if part['type'] == 'python']
+    answered = any(
+      {'type': 'output', 'text': calculate(text)} in reply['content'] for text in calls
+    )
+    return super().grade(problem, reply) * answered
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison(Task):
+  """Which of two decimals is larger or smaller, with unequal counts of digits: 9.11 and 9.9."""
+
+  name: ClassVar[str] = 'comparison'
+  questions: ClassVar[tuple[str, ...]] = (
+    'Which is {word}, {a} or {b}?',
+    'Which number is {word}: {a} or {b}?',
+    'Tell me which is {word}, {a} or {b}.',
+  )
+
+  def draw(self, rng: random.Random) -> dict:
+    whole = rng.randint(0, 99)
+    # never equal: 0.5 is not 0.50
+    one, two = rng.randint(1, 9), rng.choice([n for n in range(11, 100) if n % 10])
+    pair = [f'{whole}.{one}', f'{whole}.{two}']
+    larger = rng.random() < 0.5
+    answer = (max if larger else min)(pair, key=float)
+    rng.shuffle(pair)
+    question = rng.choice(self.questions).format(
+      a=pair[0], b=pair[1], word='larger' if larger else 'smaller'
+    )
+    return {
+      'messages': ask(question),
+      'key': '/'.join(sorted(pair)),
+      'answer': answer,
+      'pair': pair,
+      'larger': larger,
+    }
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    pair = tuple(decimal.Decimal(number) for number in problem['pair'])
+    said = order.claimed_order(chat_formats.text(reply['content']), pair, problem['larger'])
+    return float(said == decimal.Decimal(problem['answer']))
+
+
+def integer(rng: random.Random, max_digits: int) -> int:
+  """An integer from 0 up, each count of digits equally likely."""
+  digits = rng.randint(1, max_digits)
+  return rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits)

@@ -1,0 +1,157 @@
+"""The tokenizer in a GGUF file's metadata, as the files of a Hugging Face folder."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from data.tokenizers.bpe import PATTERNS
+from lm.base.errors import UserError, unknown
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
+ROLES = {'bos_token': 'bos_token_id', 'eos_token': 'eos_token_id', 'unk_token': 'unknown_token_id',
+         'pad_token': 'padding_token_id'}  # fmt: skip
+
+
+def _split(pattern: str) -> list[Any]:
+  return [
+    pre_tokenizers.Split(tokenizers.Regex(pattern), 'isolated'),
+    pre_tokenizers.ByteLevel(False, use_regex=False),
+  ]
+
+
+_QWEN2 = PATTERNS['llama3'].replace(r'\p{N}{1,3}', r'\p{N}')
+# How text is cut before merging, by tokenizer.ggml.pre: the steps of the tokenizer.json of the
+# models that have the name.
+CUTS = {
+  'gpt-2': [pre_tokenizers.ByteLevel(False)],
+  'smollm': [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)],
+  'llama-bpe': _split(PATTERNS['llama3']),
+  'qwen2': _split(_QWEN2),
+  'deepseek-r1-qwen': _split(_QWEN2),
+}
+
+
+def convert(metadata: Mapping[str, Any]) -> dict[str, bytes]:
+  """tokenizer.json, tokenizer_config.json and, if the file has one, chat_template.jinja.
+
+  Args:
+    metadata: values by key; those that begin with 'tokenizer.' are read.
+
+  Raises:
+    UserError: naming a key that is missing, or whose value we cannot follow.
+  """
+  ggml = {key.removeprefix('tokenizer.ggml.'): value for key, value in metadata.items()}
+  for key in ('model', 'tokens', 'token_type'):
+    if key not in ggml:
+      raise UserError(f'metadata key tokenizer.ggml.{key} is missing')
+  if ggml['model'] not in _KINDS:
+    raise unknown('tokenizer.ggml.model', ggml['model'], _KINDS)
+  tokens, types = ggml['tokens'], ggml['token_type']
+  if len(types) != len(tokens) or len(set(tokens)) != len(tokens):
+    raise UserError(
+      f'tokenizer.ggml.tokens has {len(tokens)} tokens, {len(set(tokens))} of them different, and '
+      f'tokenizer.ggml.token_type {len(types)} types; these numbers must be the same'
+    )
+  vocab = {
+    token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind != UNUSED
+  }
+  roles = {role: _token(ggml, key) for role, key in ROLES.items() if key in ggml}
+  tokenizer, begins = _KINDS[ggml['model']](ggml, vocab, roles)
+  for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
+    added = [tokens[i] for i in range(len(tokens)) if types[i] == kind]
+    tokenizer.add_tokens(
+      [tokenizers.AddedToken(token, normalized=False, special=special) for token in added]
+    )
+  if ggml.get('add_bos_token', begins) and 'bos_token' in roles:
+    bos = roles['bos_token']
+    tokenizer.post_processor = processors.TemplateProcessing(
+      f'{bos} $A', f'{bos} $A {bos} $B', [(bos, vocab[bos])]
+    )
+  config = {
+    'tokenizer_class': 'PreTrainedTokenizerFast',
+    'clean_up_tokenization_spaces': False,
+  } | roles
+  files = {
+    'tokenizer.json': tokenizer.to_str(pretty=True),
+    'tokenizer_config.json': json.dumps(config, indent=2) + '\n',
+  }
+  if 'tokenizer.chat_template' in metadata:
+    files['chat_template.jinja'] = metadata['tokenizer.chat_template']
+  return {name: text.encode() for name, text in files.items()}
+
+
+def _token(ggml: Mapping[str, Any], key: str) -> str:
+  if ggml[key] >= len(ggml['tokens']):
+    raise UserError(f'tokenizer.ggml.{key} is {ggml[key]}; there are {len(ggml["tokens"])} tokens')
+  return ggml['tokens'][ggml[key]]
+
+
+def _byte_level(
+  ggml: Mapping[str, Any], vocab: dict[str, int], roles: Mapping[str, str]
+) -> tuple[tokenizers.Tokenizer, bool]:
+  """(tokenizer, whether a document begins with bos_token unless the file says otherwise) of GPT-2's
+  kind.
+  """
+  cut = ggml.get('pre', 'default')
+  if cut not in CUTS:
+    raise unknown('tokenizer.ggml.pre', cut, CUTS)
+  if 'merges' not in ggml:
+    raise UserError('metadata key tokenizer.ggml.merges is missing')
+  merges = [tuple(merge.split(' ')) for merge in ggml['merges']]
+  for merge in merges:
+    if len(merge) != 2 or not {*merge, ''.join(merge)} <= vocab.keys():
+      raise UserError(
+        f'tokenizer.ggml.merges: {" ".join(merge)!r} does not make a token of two others'
+      )
+  llama3 = cut == 'llama-bpe'
+  tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=llama3))
+  if CUTS[cut] is CUTS['qwen2']:
+    tokenizer.normalizer = normalizers.NFC()
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(CUTS[cut])
+  tokenizer.decoder = decoders.ByteLevel()
+  return tokenizer, llama3
+
+
+def _sentencepiece(
+  ggml: Mapping[str, Any], vocab: dict[str, int], roles: Mapping[str, str]
+) -> tuple[tokenizers.Tokenizer, bool]:
+  """Likewise of SentencePiece's BPE, which merges the pair that makes the piece with the best
+  score.
+  """
+  scores, types = ggml.get('scores', ()), ggml['token_type']
+  if len(scores) != len(types):
+    raise UserError(f'tokenizer.ggml.scores has {len(scores)} scores for {len(types)} tokens')
+  unknown_token = next(
+    (token for token, i in vocab.items() if types[i] == UNKNOWN), roles.get('unk_token')
+  )
+  pieces = {token: i for token, i in vocab.items() if types[i] in (NORMAL, USER_DEFINED)}
+  merges = []
+  for token, i in pieces.items():
+    if types[i] == NORMAL:
+      pairs = ((token[:at], token[at:]) for at in range(1, len(token)))
+      merges += [
+        (-scores[i], pieces[a], pieces[b], a, b) for a, b in pairs if a in pieces and b in pieces
+      ]
+  merges.sort()
+  tokenizer = tokenizers.Tokenizer(
+    models.BPE(
+      vocab,
+      [merge[-2:] for merge in merges],
+      unk_token=unknown_token,
+      fuse_unk=True,
+      byte_fallback=BYTE in types,
+    )
+  )
+  prefix = ggml.get('add_space_prefix', True)
+  tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+    '▁', 'first' if prefix else 'never', split=False
+  )
+  steps = [decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse()]
+  tokenizer.decoder = decoders.Sequence(steps + [decoders.Strip(' ', 1, 0)] * prefix)
+  return tokenizer, True
+
+
+_KINDS = {'gpt2': _byte_level, 'llama': _sentencepiece}

@@ -1,0 +1,248 @@
+"""Times the training step on random tokens, beside that of transformers."""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lm.base import allocator
+from lm.base.errors import UserError
+
+# No jax at the top: a worker that runs torch has no use for it and may live where it is not
+# installed.
+
+
+def model_config(args: argparse.Namespace) -> Any:
+  """The `config.model` that is timed."""
+  from configs import base
+
+  c = base.get_config().model
+  c.update(
+    num_layers=args.layers,
+    embed_dim=args.width,
+    num_heads=args.heads,
+    num_kv_heads=args.heads,
+    head_dim=args.width // args.heads,
+    mlp_dim=4 * args.width,
+    vocab_size=args.vocab,
+    max_len=args.seq_len,
+    activation='gelu',
+    norm='layernorm',
+    position='learned',
+    attention_bias='all',
+    mlp_bias=True,
+    dtype=args.dtype,
+    remat=args.remat,
+    scan_layers=args.scan_layers,
+  )
+  return c
+
+
+def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
+  """(one update -> its loss, facts): our training step."""
+  allocator.keep_freed_memory()
+  import flax.linen as nn
+  import jax
+  import numpy as np
+  from ml_collections import FrozenConfigDict
+
+  from configs import base
+  from lm.model import transformer
+  from lm.parallel import sharding
+  from lm.stages import pretrain
+  from lm.train import optimizers, train_step
+
+  c = base.get_config()
+  c.optim.update(name=args.optimizer, schedule='constant', warmup=0)
+  c.loss.chunk = args.chunk
+  config = FrozenConfigDict(model_config(args))
+  transformer.check(config)
+  boxed = transformer.init(config, jax.random.key(0))
+  params = nn.unbox(boxed)
+  tx, schedule = optimizers.make(c.optim, args.steps + 1, sharding.axis_names(boxed))
+  step = jax.jit(
+    train_step.make_train_step(pretrain.make_loss(config, c.loss), tx, schedule), donate_argnums=0
+  )
+  tokens = np.random.default_rng(0).integers(
+    args.vocab, size=(1, args.batch, args.seq_len + 1), dtype=np.int32
+  )
+  inputs, targets = tokens[:, :, :-1], tokens[:, :, 1:]
+  batch = jax.device_put(
+    {
+      'inputs': inputs,
+      'targets': targets,
+      'segment_ids': np.ones_like(inputs),
+      'positions': np.broadcast_to(np.arange(args.seq_len, dtype=np.int32), inputs.shape),
+      'weights': np.ones(inputs.shape, np.float32),
+    }
+  )
+  state = train_step.init_state(params, tx)
+
+  def update():
+    nonlocal state
+    state, metrics = step(state, batch, 1)
+    return float(jax.block_until_ready(metrics)['train/loss'])
+
+  return update, {
+    'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
+    'params': sum(x.size for x in jax.tree.leaves(params)),
+  }
+
+
+def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
+  """(one update -> its loss, facts): transformers' GPT-2 under torch.compile, as it ships or
+  tuned.
+  """
+  try:
+    import torch
+    import transformers
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f'{sys.executable} has no {error.name}; --beside-python names a Python that has it'
+    ) from error
+
+  if args.optimizer != 'adamw' or args.dtype != 'float32':
+    raise UserError('--beside compares --optimizer=adamw in --dtype=float32 only')
+  torch.manual_seed(0)
+  tuned = args.system == 'transformers-tuned'
+  dropout = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), 0.0) if tuned else {}
+  config = transformers.GPT2Config(
+    vocab_size=args.vocab,
+    n_positions=args.seq_len,
+    n_embd=args.width,
+    n_layer=args.layers,
+    n_head=args.heads,
+    use_cache=False,
+    **dropout,
+  )
+  net = transformers.GPT2LMHeadModel(config)
+  forward = torch.compile(net)
+  optimizer = torch.optim.AdamW(
+    net.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=tuned
+  )
+  tokens = torch.randint(args.vocab, (args.batch, args.seq_len))
+
+  def update():
+    # transformers moves the labels by one itself
+    loss = forward(input_ids=tokens, labels=tokens).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+  return update, {
+    'system': f'{args.system} {transformers.__version__} on torch {torch.__version__}',
+    'params': sum(p.numel() for p in net.parameters()),
+  }
+
+
+SYSTEMS = {
+  'deepdive': build_ours,
+  'transformers': build_transformers,
+  'transformers-tuned': build_transformers,
+}
+
+
+def work(args: argparse.Namespace) -> None:
+  """A worker: the first update, then one for each line of stdin; says in a line of JSON what each
+  took.
+  """
+  update, facts = SYSTEMS[args.system](args)
+  for n, _ in enumerate(['first', *range(args.steps)]):
+    if n:
+      sys.stdin.readline()
+    start = time.perf_counter()
+    loss = update()
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux: kilobytes
+    print(json.dumps(facts | {'seconds': took, 'loss': loss, 'peak_rss_bytes': peak}), flush=True)
+
+
+class Worker:
+  """The parent's end of a worker process."""
+
+  def __init__(self, system: str, python: str, argv: list[str]):
+    command = [python, '-m', 'lm.bench', 'train', *argv, f'--system={system}']
+    self._process = subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    self.seen: list[dict[str, Any]] = []
+    self._read()
+
+  def step(self) -> None:
+    """Has it make one update."""
+    self._process.stdin.write('\n')
+    self._process.stdin.flush()
+    self._read()
+
+  def _read(self):
+    line = self._process.stdout.readline()
+    if not line:
+      raise UserError(
+        f'the benchmark of {self._process.args[-1].removeprefix("--system=")} ended early (see '
+        'above)'
+      )
+    self.seen.append(json.loads(line))
+
+  def result(self, args: argparse.Namespace) -> dict[str, Any]:
+    """What it came to; ends it."""
+    from lm.cost import estimate
+
+    self._process.stdin.close()
+    self._process.wait()
+    first, *rest = self.seen
+    seconds = [s['seconds'] for s in rest]
+    middle = statistics.median(seconds)
+    tokens_per_s = args.batch * args.seq_len / middle
+    flops = estimate.flops_per_token(model_config(args), first['params'], args.seq_len)
+    return {
+      'system': first['system'],
+      'tokens_per_s': tokens_per_s,
+      'model_flops_per_s': tokens_per_s * flops,
+      'first_step_s': first['seconds'],
+      'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
+      'step_s': {'median': middle, 'min': min(seconds), 'max': max(seconds)},
+      'params': first['params'],
+      'first_loss': first['loss'],
+      'last_loss': rest[-1]['loss'],
+    }
+
+
+def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+  """Times our step and, if asked, another system's by turns."""
+  ours = Worker('deepdive', sys.executable, argv)
+  workers = [ours] + ([Worker(args.beside, args.beside_python, argv)] if args.beside else [])
+  for _ in range(args.steps):
+    for worker in workers:
+      worker.step()
+  results = [worker.result(args) for worker in workers]
+  shape = {
+    name: getattr(args, name)
+    for name in (
+      'layers',
+      'width',
+      'heads',
+      'vocab',
+      'seq_len',
+      'batch',
+      'optimizer',
+      'dtype',
+      'remat',
+      'scan_layers',
+      'chunk',
+      'steps',
+    )
+  }
+  beside = {}
+  if args.beside:
+    pairs = zip(workers[1].seen[1:], ours.seen[1:], strict=True)
+    beside = {
+      'beside': results[1],
+      'ratio': statistics.median(b['seconds'] / a['seconds'] for b, a in pairs),
+    }
+  return results[0] | {'shape': shape} | beside

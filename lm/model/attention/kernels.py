@@ -1,0 +1,158 @@
+"""Attention of whole rows: by the kernels of accelerators, Splash on TPUs and cuDNN on GPUs, or by
+lm/model/attention/ring.py.
+
+`config.model.attention` chooses; nothing falls back. The reference for all, and what decodes, is
+lm/model/attention/reference.py. Axes are named in lm/model/transformer.py.
+"""
+
+import functools
+
+import jax
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+  splash_attention_kernel,
+  splash_attention_mask,
+)
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from ml_collections import FrozenConfigDict
+
+from lm.base.errors import UserError, unknown
+from lm.model.attention import ring
+from lm.parallel.sharding import BATCH
+
+# what each attention runs on; None: anything
+PLATFORMS = {'reference': None, 'ring': None, 'splash': 'tpu', 'cudnn': 'gpu'}
+LANES = 128  # of a TPU: blocks are multiples of it
+# What the tokens of a row on one device must be a multiple of. cuDNN is given a mask, which it
+# wants even.
+MULTIPLES = {'reference': 1, 'ring': 1, 'splash': LANES, 'cudnn': 2}
+BLOCK = 512  # queries and keys of a block, at most
+
+
+def check(config: FrozenConfigDict, platform: str) -> None:
+  """Raises UserError where `config.attention` is unknown, or cannot run on a platform (tpu, gpu,
+  cpu) or with the model.
+  """
+  if config.attention not in PLATFORMS:
+    raise unknown('config.model.attention', config.attention, PLATFORMS)
+  needed = PLATFORMS[config.attention]
+  if needed not in (None, platform):
+    raise UserError(
+      f'config.model.attention is {config.attention!r}, which runs on {needed} only; the devices '
+      f'are {platform} '
+      "('reference' and 'ring' run on all)"
+    )
+  if config.attention == 'cudnn' and config.attention_softcap:
+    raise UserError("config.model.attention is 'cudnn', which has no attention_softcap")
+
+
+def length_multiple(attention: str, context: int) -> int:
+  """What the length of a row must be a multiple of, on a mesh that cuts rows into `context` parts.
+
+  Raises UserError where there is no such attention.
+  """
+  if attention not in MULTIPLES:
+    raise unknown('config.model.attention', attention, MULTIPLES)
+  return MULTIPLES[attention] * context
+
+
+def check_length(attention: str, mesh: Mesh | AbstractMesh, length: int) -> None:
+  """Raises UserError where rows of `length` tokens cannot be cut over the mesh, or not as the
+  attention needs them.
+  """
+  multiple = length_multiple(attention, mesh.shape['context'])
+  if length % multiple:
+    raise UserError(
+      f'config.seq_len is {length}; allowed: multiples of {multiple}, for config.model.attention = '
+      f'{attention!r} '
+      f'and config.mesh.context = {mesh.shape["context"]}'
+    )
+
+
+def attend(
+  name: str,
+  q_BTNH: jax.Array,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  segment_ids_BT: jax.Array,
+  scale: float,
+  cap: float,
+  window: int,
+  interpret: bool = False,
+) -> jax.Array:
+  """Causal attention inside the documents of each row, [B, T, N, H].
+
+  Args:
+    name: 'splash', 'cudnn' or 'ring'.
+    scale, cap: as for `lm.model.attention.reference.attend`.
+    window: tokens that a query sees, its own included; 0: all before it.
+    interpret: run Splash's kernel step by step, on any platform: for tests.
+  """
+  if name == 'ring':
+    return ring.attend(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, scale, cap, window)
+  if name == 'cudnn':
+    mask_B1TT = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
+    return jax.nn.dot_product_attention(
+      q_BTNH,
+      k_BTKH,
+      v_BTKH,
+      mask=mask_B1TT,
+      scale=scale,
+      is_causal=True,
+      local_window_size=(window - 1, 0) if window else None,
+      implementation='cudnn',
+    )
+  return _splash(q_BTNH * scale, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret)
+
+
+def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret):
+  """On each device its rows, its heads and, under context parallelism, its queries with the keys of
+  all.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  T, N = q_BTNH.shape[1:3]
+  shards = (1, 1) if mesh.empty else (mesh.shape['context'], mesh.shape['tensor'])
+  queries = T // shards[0]
+  if queries % LANES:
+    raise UserError(
+      f"config.model.attention is 'splash', which needs a multiple of {LANES} queries on each "
+      'device; '
+      f'a row of {T} tokens over config.mesh.context = {shards[0]} gives {queries}'
+    )
+  block = next(size for size in range(min(BLOCK, queries), 0, -LANES) if queries % size == 0)
+  kernel = splash_attention_kernel.make_splash_mha(
+    splash_attention_mask.MultiHeadMask([_mask(T, window)] * (N // shards[1])),
+    head_shards=1,
+    q_seq_shards=shards[0],
+    block_sizes=splash_attention_kernel.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_q_dq=block,
+      block_kv_dq=block,
+    ),
+    attn_logits_soft_cap=cap or None,
+    interpret=interpret,
+  )
+
+  def local(kernel, q_BTNH, k_BSKH, v_BSKH, query_ids_BT, key_ids_BS):
+    one = functools.partial(
+      jax.vmap(kernel), *(x.transpose(0, 2, 1, 3) for x in (q_BTNH, k_BSKH, v_BSKH))
+    )
+    return one(splash_attention_kernel.SegmentIds(query_ids_BT, key_ids_BS)).transpose(0, 2, 1, 3)
+
+  arrays = q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, segment_ids_BT
+  if mesh.empty:
+    return local(kernel, *arrays)
+  q, kv = PartitionSpec(BATCH, 'context', 'tensor'), PartitionSpec(BATCH, None, 'tensor')
+  places = q, kv, kv, PartitionSpec(BATCH, 'context'), PartitionSpec(BATCH)
+  kernel_place = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, 'context')))
+  return jax.shard_map(local, in_specs=(kernel_place, *places), out_specs=q, check_vma=False)(
+    kernel, *arrays
+  )
+
+
+def _mask(length, window):
+  if window:
+    return splash_attention_mask.LocalMask((length, length), (window - 1, 0), 0)
+  return splash_attention_mask.CausalMask((length, length))

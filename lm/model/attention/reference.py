@@ -1,0 +1,165 @@
+"""Attention over queries and keys: an exact reference in plain JAX. Axes are named in lm/model/transformer.py.
+
+The backward pass keeps the logarithm of each query's sum of exponentials and computes the weights
+again from it, as FlashAttention does (Dao et al., arXiv 2205.14135, algorithm 4): nothing of size T
+x S lives from one pass to the other.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+CAUSAL_BLOCKS = 4  # 4 skip 3/8 of all scores; more would skip at most 1/8 more and compile longer
+
+
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+  """Squeezes x smoothly into (-cap, cap): cap * tanh(x / cap) (Gemma 2, arXiv 2408.00118); 0: as it
+  is.
+  """
+  return cap * jnp.tanh(x / cap) if cap else x
+
+
+def attend(
+  q_BTNH: jax.Array,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  mask_BTS: jax.Array,
+  scale: float,
+  cap: float = 0.0,
+  causal: bool = False,
+) -> jax.Array:
+  """Softmax attention of N query heads over K key/value heads (K divides N); scores and softmax in
+  float32.
+
+  Args:
+    mask_BTS: True where query t may see key s; each query must see at least one key.
+    scale: of the scores.
+    cap: `softcap` of the scaled scores; 0: none.
+    causal: the mask lets no query see a later key (S = T), so blocks of scores that it hides need
+      not be computed.
+
+  Returns:
+    out_BTNH in the dtype of the queries.
+  """
+  T = q_BTNH.shape[1]
+  size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
+  return heads_last(_attend(*heads_first(q_BTNH * scale, k_BSKH, v_BSKH), mask_BTS, size, cap))
+
+
+def heads_first(
+  q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(q_BKGTH, k_BKSH, v_BKSH): the products are then batches of plain matrices, which CPUs multiply
+  much faster.
+  """
+  B, T, N, H = q_BTNH.shape
+  K = k_BSKH.shape[2]
+  q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+  return q_BKGTH, k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
+
+
+def heads_last(out_BKGTH: jax.Array) -> jax.Array:
+  """out_BTNH."""
+  B, K, G, T, H = out_BKGTH.shape
+  return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H)
+
+
+def _blocks(T, S, size):
+  """The queries of each block and the keys that they may see: all keys when there is one block."""
+  if size >= T:
+    return [(slice(0, T), slice(0, S))]
+  return [(slice(a, min(a + size, T)), slice(0, min(a + size, T))) for a in range(0, T, size)]
+
+
+def scores(q_BKGTH: jax.Array, k_BKSH: jax.Array, mask_BTS: jax.Array, cap: float) -> jax.Array:
+  """Scores of scaled queries, [B, K, G, T, S] in float32; the lowest finite number where masked."""
+  scores_BKGTS = softcap(
+    jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32), cap
+  )
+  return jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
+
+
+def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
+  outs, logs = [], []
+  for t, s in _blocks(*mask_BTS.shape[1:], size):
+    scores_BKGTS = scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s], cap)
+    top_BKGT1 = scores_BKGTS.max(-1, keepdims=True)
+    weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
+    sum_BKGT1 = weights_BKGTS.sum(-1, keepdims=True)
+    out_BKGTH = jnp.einsum(
+      'BKGTS,BKSH->BKGTH',
+      weights_BKGTS.astype(v_BKSH.dtype),
+      v_BKSH[:, :, s],
+      preferred_element_type=jnp.float32,
+    )
+    outs.append((out_BKGTH / sum_BKGT1).astype(q_BKGTH.dtype))
+    logs.append(top_BKGT1 + jnp.log(sum_BKGT1))
+  out_BKGTH, log_BKGT1 = jnp.concatenate(outs, 3), jnp.concatenate(logs, 3)
+  return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1)
+
+
+def mean_gradient(out_BKGTH: jax.Array, dout_BKGTH: jax.Array) -> jax.Array:
+  """Each query's mean of the gradients of its weights, weighted by them, [B, K, G, T, 1] in
+  float32.
+  """
+  return jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), -1, keepdims=True)
+
+
+def gradients(
+  q_BKGTH: jax.Array,
+  k_BKSH: jax.Array,
+  v_BKSH: jax.Array,
+  mask_BTS: jax.Array,
+  cap: float,
+  log_BKGT1: jax.Array,
+  mean_BKGT1: jax.Array,
+  dout_BKGTH: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What queries with some of their keys add to the gradients of scaled queries, keys and values,
+  in float32.
+
+  Args:
+    log_BKGT1: logarithm of each query's sum of exponentials, over all its keys.
+    mean_BKGT1: `mean_gradient`.
+  """
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores_BKGTS = scores(q_BKGTH, k_BKSH, mask_BTS, cap)
+  weights_BKGTS = jnp.exp(scores_BKGTS - log_BKGT1)
+  dweights_BKGTS = product('BKGTH,BKSH->BKGTS', dout_BKGTH, v_BKSH)
+  dscores_BKGTS = weights_BKGTS * (dweights_BKGTS - mean_BKGT1)
+  if cap:
+    dscores_BKGTS *= jnp.where(mask_BTS[:, None, None], 1 - jnp.square(scores_BKGTS / cap), 0)
+  dscores_BKGTS = dscores_BKGTS.astype(q_BKGTH.dtype)
+  return (
+    product('BKGTS,BKSH->BKGTH', dscores_BKGTS, k_BKSH),
+    product('BKGTS,BKGTH->BKSH', dscores_BKGTS, q_BKGTH),
+    product('BKGTS,BKGTH->BKSH', weights_BKGTS.astype(dout_BKGTH.dtype), dout_BKGTH),
+  )
+
+
+def _backward(size, cap, kept, dout_BKGTH):
+  q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1 = kept
+  mean_BKGT1 = mean_gradient(out_BKGTH, dout_BKGTH)
+  dqs, dk_BKSH, dv_BKSH = (
+    [],
+    jnp.zeros(k_BKSH.shape, jnp.float32),
+    jnp.zeros(v_BKSH.shape, jnp.float32),
+  )
+  for t, s in _blocks(*mask_BTS.shape[1:], size):
+    q, log, mean, dout = (x[:, :, :, t] for x in (q_BKGTH, log_BKGT1, mean_BKGT1, dout_BKGTH))
+    dq, dk, dv = gradients(
+      q, k_BKSH[:, :, s], v_BKSH[:, :, s], mask_BTS[:, t, s], cap, log, mean, dout
+    )
+    dqs.append(dq.astype(q.dtype))
+    dk_BKSH, dv_BKSH = dk_BKSH.at[:, :, s].add(dk), dv_BKSH.at[:, :, s].add(dv)
+  return jnp.concatenate(dqs, 3), dk_BKSH.astype(k_BKSH.dtype), dv_BKSH.astype(v_BKSH.dtype), None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
+  """Attention in blocks of `size` queries. The queries come scaled."""
+  return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap)[0]
+
+
+_attend.defvjp(_forward, _backward)

@@ -1,0 +1,356 @@
+"""What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes:
+see lm/model/transformer.py.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from ml_collections import FrozenConfigDict
+
+from lm.base.errors import UserError
+from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
+
+ACTIVATIONS = {
+  'swiglu': nn.silu,
+  'geglu': lambda x: nn.gelu(x, approximate=True),
+  'gelu': lambda x: nn.gelu(x, approximate=True),
+  'relu2': lambda x: jnp.square(nn.relu(x)),
+}
+GATED = ('swiglu', 'geglu')
+NORMS = ('rmsnorm', 'layernorm')
+
+
+def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+  """Positions of the (input, output) axes of a parameter with these axis names that is a matrix,
+  one in each layer or expert.
+
+  None for vectors and for the table of positions.
+  """
+  # the bias of a query has two axes, heads and head_dim: no matrix
+  if 'positions' in names or 'embed' not in names:
+    return None
+  axes = tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
+  # embed is all of the input or all of the output
+  split = 1 if names[axes[0]] == 'embed' else len(axes) - 1
+  return (axes[:split], axes[split:]) if len(axes) > 1 else None
+
+
+def lookup(
+  table_VD: jax.Array, ids_BT: jax.Array, axes: tuple[str, str], dtype: jnp.dtype
+) -> jax.Array:
+  """The rows of a table with these named axes, [B, T, D], over the mesh.
+
+  A device looks up its columns for all rows of its neighbours along fsdp, and gets the other
+  columns of its own from them: only rows travel. Left to itself, the compiler may sum the whole
+  table's gradient on every device.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  B, T = ids_BT.shape
+  if mesh.empty or mesh.size == 1 or B % batch_ways(mesh) or T % mesh.shape['context']:
+    return table_VD[ids_BT].astype(dtype)
+  split = RULES[axes[0]]  # the mesh axis that the rows of the table are split over, or None
+
+  def local(table_VD, ids_BT):
+    table_VD = jax.lax.pcast(table_VD, tuple({*BATCH, 'context'} - {'fsdp'}), to='varying')
+    ids_NBT = jax.lax.all_gather(ids_BT, 'fsdp')
+    if split:
+      ids_NBT -= jax.lax.axis_index(split) * len(table_VD)
+    here_NBT = (ids_NBT >= 0) & (ids_NBT < len(table_VD))
+    x_NBTD = jnp.where(here_NBT[..., None], table_VD[jnp.where(here_NBT, ids_NBT, 0)], 0).astype(
+      dtype
+    )
+    x_BTD = jax.lax.all_to_all(x_NBTD, 'fsdp', 0, 3, tiled=True)[0]
+    return jax.lax.psum(x_BTD, split) if split else x_BTD
+
+  rows = PartitionSpec(BATCH, 'context')
+  return jax.shard_map(local, in_specs=(spec(axes), rows), out_specs=rows)(table_VD, ids_BT)
+
+
+class Norm(nn.Module):
+  """RMSNorm (arXiv 1910.07467) or LayerNorm over the last axis, computed in float32."""
+
+  config: FrozenConfigDict
+  kind: str
+  axis: str = 'embed'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    c = self.config
+
+    def vector(name, init):
+      return self.param(
+        name,
+        nn.with_logical_partitioning(init, (self.axis,)),
+        x.shape[-1:],
+        jnp.dtype(c.param_dtype),
+      )
+
+    scale = vector('scale', nn.initializers.zeros if c.norm_offset else nn.initializers.ones)
+    bias = vector('bias', nn.initializers.zeros) if self.kind == 'layernorm' else None
+
+    @jax.checkpoint  # the backward pass keeps x alone
+    def norm(x, scale, bias):
+      y = x.astype(jnp.float32)
+      if bias is not None:
+        y = y - y.mean(-1, keepdims=True)
+      y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + c.norm_eps)
+      scale = scale.astype(jnp.float32) + float(c.norm_offset)
+      y = y * jnp.expand_dims(scale, range(y.ndim - 1))
+      if bias is not None:
+        y = y + jnp.expand_dims(bias.astype(jnp.float32), range(y.ndim - 1))
+      return y.astype(x.dtype)
+
+    return norm(x, scale, bias)
+
+
+class Linear(nn.Module):
+  """A matrix product over the leading axes of a weight whose axes are named, with an optional bias
+  on the others.
+  """
+
+  config: FrozenConfigDict
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+  contract: int = 1  # how many trailing axes of x and leading axes of the weight are summed over
+  bias: bool = False
+  std: float = 0.02
+  # None: the device's default, by which TPUs round float32 factors to bfloat16
+  precision: jax.lax.Precision | None = None
+
+  def setup(self):
+    c, n = self.config, self.contract
+    init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+    self.w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
+    if self.bias:
+      init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
+      self.b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
+    if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/model/quantize.py)
+      self.scale = self.get_variable('params', 'kernel_scale')
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = jnp.tensordot(x, self.w.astype(x.dtype), axes=self.contract, precision=self.precision)
+    if self.has_variable('params', 'kernel_scale'):
+      y = (
+        y.astype(jnp.float32) * jnp.expand_dims(self.scale, range(y.ndim - self.scale.ndim))
+      ).astype(x.dtype)
+    return (
+      y + jnp.expand_dims(self.b.astype(x.dtype), range(y.ndim - self.b.ndim)) if self.bias else y
+    )
+
+  def weights(self) -> list[jax.Array]:
+    """The weight, and the bias if it has one, in the type of activations: for products that are
+    done elsewhere.
+    """
+    w = self.w
+    if self.has_variable('params', 'kernel_scale'):
+      w = w.astype(jnp.float32) * jnp.expand_dims(self.scale, matrix_sides(self.axes)[0])
+    return [x.astype(jnp.dtype(self.config.dtype)) for x in (w, *([self.b] if self.bias else []))]
+
+
+def residual_std(config: FrozenConfigDict) -> float:
+  """Of the weights that write into the residual stream: 2 a layer add up to init_std (GPT-2)."""
+  return config.init_std / (2 * config.num_layers) ** 0.5
+
+
+class Mlp(nn.Module):
+  """Feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2).
+
+  It can be computed in blocks of hidden values, one after the other: the values, the weights that
+  are gathered for them and the gradients that are summed over devices are then there for one block
+  at a time, forward and backward.
+  """
+
+  config: FrozenConfigDict
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array, blocks: int = 1) -> jax.Array:
+    c = self.config
+    D, F = c.embed_dim, c.mlp_dim
+    act = ACTIVATIONS[c.activation]
+
+    def up(name):
+      return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)
+
+    ups = [up(name) for name in (('gate', 'up') if c.activation in GATED else ('up',))]
+    down = Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')
+
+    def hidden(first, *second):
+      # keeps what act reads alone
+      return jax.checkpoint(act)(first) * second[0] if second else jax.checkpoint(act)(first)
+
+    if blocks == 1:
+      return down(hidden(*(linear(x_BTD) for linear in ups)))
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def add(y_BTD, block):
+      ups, down_FD = block
+      h_BTF = hidden(
+        *(x_BTD @ w + jnp.expand_dims(sum(b), (0, 1)) if b else x_BTD @ w for w, *b in ups)
+      )
+      return y_BTD + (h_BTF @ down_FD).astype(jnp.float32), None
+
+    down_FD, *bias = down.weights()
+    parts = (
+      [[_cut(w, blocks, w.ndim - 1) for w in linear.weights()] for linear in ups],
+      _cut(down_FD, blocks, 0),
+    )
+    y_BTD = jax.lax.scan(add, jnp.zeros(x_BTD.shape, jnp.float32), parts)[0].astype(x_BTD.dtype)
+    return y_BTD + jnp.expand_dims(bias[0], (0, 1)) if bias else y_BTD
+
+
+def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
+  """[n, ...]: `w` cut into n along an axis that is split over the mesh axis tensor, which splits
+  each part alike.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  ways = 1 if mesh.empty else mesh.shape['tensor']
+  before, size, after = w.shape[:axis], w.shape[axis], w.shape[axis + 1 :]
+  if size % (ways * n):
+    raise UserError(
+      f'config.model.mlp_blocks is {n}; times config.mesh.tensor = {ways} it must divide mlp_dim, '
+      f'{size}'
+    )
+  parts = jnp.moveaxis(w.reshape(*before, ways, n, size // (ways * n), *after), axis + 1, 0)
+  return parts.reshape(n, *before, size // n, *after)
+
+
+class Experts(nn.Module):
+  """Routed feed-forward blocks: each token goes to its `experts_per_token` likeliest experts, none
+  is dropped.
+
+  Router and softmax are float32, at full precision on every device.
+  """
+
+  config: FrozenConfigDict
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array, real_BT: jax.Array, whole_rows: bool = False) -> jax.Array:
+    """Sows the `balance` of each row, [B], in the collection 'losses'.
+
+    Args:
+      real_BT: 0 on padding, which does not count in the balance.
+      whole_rows: rows are not split over the mesh along their length.
+    """
+    c = self.config
+    D, E, F = c.embed_dim, c.num_experts, c.mlp_dim
+    router = Linear(
+      c,
+      (D, E),
+      ('embed', 'router'),
+      std=c.init_std,
+      precision=jax.lax.Precision.HIGHEST,
+      name='router',
+    )
+    p_BTE = jax.nn.softmax(router(x_BTD.astype(jnp.float32)))
+    weight_BTA, expert_BTA = jax.lax.top_k(p_BTE, c.experts_per_token)
+    if c.normalize_experts:
+      weight_BTA = weight_BTA / weight_BTA.sum(-1, keepdims=True)
+    self.sow('losses', 'balance', balance(p_BTE, expert_BTA, real_BT))
+
+    up, down = ((D, F), ('embed', 'mlp'), c.init_std), ((F, D), ('mlp', 'embed'), residual_std(c))
+
+    def kernel(name, shape, axes, std):
+      return Linear(c, (E, *shape), ('expert', *axes), std=std, name=name).weights()[0]
+
+    kernels = {'up': kernel('up', *up), 'down': kernel('down', *down)}
+    if c.activation in GATED:
+      kernels['gate'] = kernel('gate', *up)
+    run = dispatch
+    if jax.sharding.get_abstract_mesh().size > 1 and not self.is_initializing():
+      run = functools.partial(_dispatch_over_mesh, whole_rows=whole_rows)
+    return run(c.activation, x_BTD, weight_BTA, expert_BTA, kernels)
+
+
+def _dispatch_over_mesh(
+  activation: str,
+  x_BTD: jax.Array,
+  weight_BTA: jax.Array,
+  expert_BTA: jax.Array,
+  kernels: dict[str, jax.Array],
+  whole_rows: bool,
+) -> jax.Array:
+  """`dispatch` with the tokens and the kernels spread over the mesh.
+
+  Where the mesh does not divide the rows or their length, as in decoding, tokens of weight 0 are
+  added for the time.
+  """
+  mesh, (B, T) = jax.sharding.get_abstract_mesh(), x_BTD.shape[:2]
+  missing = (0, -B % batch_ways(mesh)), (0, 0 if whole_rows else -T % mesh.shape['context']), (0, 0)
+  token, place = (
+    PartitionSpec(BATCH, None if whole_rows else 'context'),
+    PartitionSpec('expert', None, 'tensor'),
+  )
+  places = {
+    name: PartitionSpec('expert', 'tensor') if name == 'down' else place for name in kernels
+  }
+  run = jax.shard_map(
+    functools.partial(dispatch, activation, spread=True),
+    in_specs=(token, token, token, places),
+    out_specs=token,
+  )
+  return run(*(jnp.pad(x, missing) for x in (x_BTD, weight_BTA, expert_BTA)), kernels)[:B, :T]
+
+
+def dispatch(
+  activation: str,
+  x_BTD: jax.Array,
+  weight_BTA: jax.Array,
+  expert_BTA: jax.Array,
+  kernels: dict[str, jax.Array],
+  spread: bool = False,
+) -> jax.Array:
+  """Sums the outputs of each token's experts, weighted.
+
+  The tokens are sorted by expert and multiplied in groups of unequal size, as in MegaBlocks (arXiv
+  2211.15841): the work is that of the experts chosen, whatever the load. With `spread` (under
+  shard_map) the kernels are this device's experts: the tokens of all devices along the mesh axis
+  `expert` are gathered, and each gets its own back, summed over them.
+  """
+  if spread:
+    x_BTD, weight_BTA, expert_BTA = jax.lax.all_gather(
+      (x_BTD, weight_BTA, expert_BTA), 'expert', tiled=True
+    )
+  B, T, D = x_BTD.shape
+  here = kernels['up'].shape[0]
+  expert_X = expert_BTA.reshape(-1)  # X: B * T * A choices
+  if spread:
+    expert_X -= jax.lax.axis_index('expert') * here
+  # those of other devices come last
+  expert_X = jnp.where((expert_X >= 0) & (expert_X < here), expert_X, here)
+  order_X = jnp.argsort(expert_X, stable=True)
+  token_X = order_X // expert_BTA.shape[-1]
+  sizes_E = jnp.bincount(expert_X, length=here).astype(jnp.int32)
+  act = jax.checkpoint(ACTIVATIONS[activation])
+  x_XD = x_BTD.reshape(-1, D)[token_X]
+
+  def up(name):
+    return jax.lax.ragged_dot(x_XD, kernels[name], sizes_E)
+
+  h_XF = act(up('gate')) * up('up') if activation in GATED else act(up('up'))
+  y_XD = jax.lax.ragged_dot(h_XF, kernels['down'], sizes_E)
+  weight_X1 = weight_BTA.reshape(-1)[order_X, None].astype(y_XD.dtype)
+  y_XD = jnp.where(expert_X[order_X, None] < here, y_XD * weight_X1, 0)
+  y_BTD = jnp.zeros((B * T, D), y_XD.dtype).at[token_X].add(y_XD).reshape(B, T, D)
+  if spread:
+    y_BTD = jax.lax.psum_scatter(jax.lax.psum(y_BTD, 'tensor'), 'expert', tiled=True)
+  return y_BTD
+
+
+def balance(p_BTE: jax.Array, expert_BTA: jax.Array, real_BT: jax.Array) -> jax.Array:
+  """How unevenly each row uses its experts, float32 [B]: 1 when evenly, up to E / A when always the
+  same.
+
+  E * sum over experts of (share of choices) * (mean probability), the loss of Switch (arXiv
+  2101.03961, section 2.2) taken over each row alone (DeepSeek-V3, arXiv 2412.19437, section 2.1.2),
+  so that it adds up over microbatches and devices.
+  """
+  A, E = expert_BTA.shape[-1], p_BTE.shape[-1]
+  chosen_BTE = jax.nn.one_hot(expert_BTA, E, dtype=jnp.float32).sum(2) / A
+  inverse_B1 = 1 / jnp.maximum(real_BT.sum(1, keepdims=True), 1)
+  share_BE, mean_BE = (
+    jnp.einsum('bte,bt->be', x, real_BT) * inverse_B1 for x in (chosen_BTE, p_BTE)
+  )
+  return E * (share_BE * mean_BE).sum(-1)

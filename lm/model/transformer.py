@@ -1,0 +1,384 @@
+"""The one Transformer: training, scoring, prefill and decode are the same function, with or without
+a key/value cache.
+
+Names of arrays end in their axes:
+  B batch   T query position   S key position   D model width   N query heads   K key/value heads   G = N / K
+  H head width   F feed-forward   V vocabulary   L layers   E experts   A experts of a token
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm.base.config import layer_types
+from lm.base.errors import UserError, unknown
+from lm.model import rope
+from lm.model.attention import kernels
+from lm.model.attention.reference import attend, softcap
+from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
+from lm.parallel.sharding import constrain
+
+POSITIONS = ('rope', 'learned')
+LAYER_TYPES = ('full', 'window', 'nope')
+QK_NORMS = ('none', 'head', 'projection')
+BIASES = ('none', 'qkv', 'all')
+NORM_POSITIONS = ('pre', 'post', 'both')
+REMAT = {
+  'none': None,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@struct.dataclass
+class Cache:
+  """Keys and values of what each row has read so far. Slot s of a row holds its token at position
+  s.
+  """
+
+  k_LBSKH: jax.Array
+  v_LBSKH: jax.Array
+  length_B: jax.Array  # tokens held, per row
+
+  @property
+  def capacity(self) -> int:
+    """Slots per row, in tokens."""
+    return self.k_LBSKH.shape[2]
+
+
+def init_cache(config: FrozenConfigDict, batch_size: int, capacity: int) -> Cache:
+  """An empty cache of `capacity` tokens for each of `batch_size` rows."""
+  shape = (config.num_layers, batch_size, capacity, config.num_kv_heads, config.head_dim)
+  dtype = jnp.dtype(config.dtype)
+  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
+
+
+def layer_kinds(config: FrozenConfigDict) -> list[str]:
+  """The types of layer that a model has, each once."""
+  return [kind for kind in LAYER_TYPES if kind in layer_types(config)]
+
+
+class Attention(nn.Module):
+  """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and optional query/key
+  norms.
+  """
+
+  config: FrozenConfigDict
+
+  @nn.compact
+  def __call__(
+    self, x_BTD, tables, mask_BTS, segment_ids_BT, positions_BT, cache: Cache | None, layer, kind
+  ):
+    c = self.config
+    D, N, K, H = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
+
+    def heads(name: str, count: int, axis: str) -> jax.Array:
+      bias = c.attention_bias != 'none'
+      return Linear(
+        c, (D, count, H), ('embed', axis, 'head_dim'), bias=bias, std=c.init_std, name=name
+      )(x_BTD)
+
+    def normed(name: str, x_BTNH: jax.Array) -> jax.Array:
+      if c.qk_norm == 'head':
+        return Norm(c, 'rmsnorm', 'head_dim', name=name)(x_BTNH)
+      return Norm(c, 'rmsnorm', 'all_heads', name=name)(
+        x_BTNH.reshape(*x_BTNH.shape[:2], -1)
+      ).reshape(x_BTNH.shape)
+
+    q_BTNH, k_BTKH, v_BTKH = (
+      heads('q', N, 'heads'),
+      heads('k', K, 'kv_heads'),
+      heads('v', K, 'kv_heads'),
+    )
+    if c.qk_norm != 'none':
+      q_BTNH, k_BTKH = normed('q_norm', q_BTNH), normed('k_norm', k_BTKH)
+    if c.position == 'rope':
+      q_BTNH, k_BTKH = rope.rotate(q_BTNH, tables), rope.rotate(k_BTKH, tables)
+    if cache is not None:
+      rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
+
+      # slots past the capacity are dropped: the sampler stops such rows
+      def write(slots_LBSKH, new_BTKH):
+        return slots_LBSKH.at[layer, rows_B1, positions_BT].set(
+          new_BTKH.astype(slots_LBSKH.dtype), mode='drop'
+        )
+
+      cache = cache.replace(
+        k_LBSKH=write(cache.k_LBSKH, k_BTKH), v_LBSKH=write(cache.v_LBSKH, v_BTKH)
+      )
+      k_BTKH, v_BTKH = cache.k_LBSKH[layer], cache.v_LBSKH[layer]
+    scale = c.attention_scale or H**-0.5
+    if cache is None and c.attention != 'reference' and not self.is_initializing():
+      run = functools.partial(
+        kernels.attend,
+        c.attention,
+        q_BTNH,
+        k_BTKH,
+        v_BTKH,
+        segment_ids_BT,
+        scale,
+        c.attention_softcap,
+      )
+      branches = [
+        functools.partial(run, c.window if name == 'window' else 0) for name in layer_kinds(c)
+      ]
+      out_BTNH = jax.lax.switch(kind, branches) if len(branches) > 1 else branches[0]()
+    else:
+      out_BTNH = attend(
+        q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, c.attention_softcap, causal=cache is None
+      )
+    bias, std = c.attention_bias == 'all', residual_std(c)
+    o = Linear(
+      c, (N, H, D), ('heads', 'head_dim', 'embed'), contract=2, bias=bias, std=std, name='o'
+    )
+    return o(out_BTNH), cache
+
+
+class Block(nn.Module):
+  """One layer, in the form that nn.scan loops over: carry is (x_BTD, cache).
+
+  Each of its two parts reads a norm of the residual stream (GPT-2, Llama), or has its result normed
+  before it is added (OLMo 2), or both (Gemma 2).
+  """
+
+  config: FrozenConfigDict
+
+  @nn.compact
+  def __call__(self, carry, layer, kind, tables, masks, segment_ids_BT, positions_BT):
+    """`kind` of the layer: its number among `tables` and `masks`, one for each type of layer that
+    the model has.
+    """
+    c = self.config
+    x_BTD, cache = carry
+    x_BTD = constrain(x_BTD, 'batch', None if cache is not None else 'length', None)
+    if len(masks) > 1:
+      tables, mask_BTS = jax.tree.map(
+        lambda *x: jax.lax.select_n(kind, *x), *zip(tables, masks, strict=True)
+      )
+    else:
+      (tables,), (mask_BTS,) = tables, masks
+
+    def before(name: str, x_BTD: jax.Array) -> jax.Array:
+      return x_BTD if c.norm_position == 'post' else Norm(c, c.norm, name=f'{name}_norm')(x_BTD)
+
+    def after(name: str, x_BTD: jax.Array) -> jax.Array:
+      return x_BTD if c.norm_position == 'pre' else Norm(c, c.norm, name=f'{name}_post_norm')(x_BTD)
+
+    attention = Attention(c, name='attention')
+    out_BTD, cache = attention(
+      before('attention', x_BTD), tables, mask_BTS, segment_ids_BT, positions_BT, cache, layer, kind
+    )
+    x_BTD = x_BTD + after('attention', out_BTD)
+    normed_BTD = before('mlp', x_BTD)
+    if c.num_experts:
+      real_BT = (segment_ids_BT > 0).astype(jnp.float32)
+      out_BTD = Experts(c, name='mlp')(normed_BTD, real_BT, whole_rows=cache is not None)
+    else:
+      out_BTD = Mlp(c, name='mlp')(normed_BTD, blocks=1 if cache is not None else c.mlp_blocks)
+    x_BTD = x_BTD + after('mlp', out_BTD)
+    self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # read by lm/steps/diagnose only
+    return (x_BTD, cache), None
+
+
+class Transformer(nn.Module):
+  """Decoder-only Transformer. Parameters of the layers are stacked along a leading axis L, scanned
+  or not.
+  """
+
+  config: FrozenConfigDict  # the `model` part of a config, checked by `check`
+
+  def setup(self):
+    c = self.config
+    init, dtype = nn.initializers.normal(c.init_std), jnp.dtype(c.param_dtype)
+    table = nn.with_logical_partitioning(init, ('vocab', 'embed'))
+    self.embedding = self.param('embedding', table, (c.vocab_size, c.embed_dim), dtype)
+    if c.position == 'learned':
+      positions = nn.with_logical_partitioning(init, ('positions', 'embed'))
+      self.position_table = self.param('position_table', positions, (c.max_len, c.embed_dim), dtype)
+    if not c.tie_embeddings:
+      self.head = self.param('head', table, (c.vocab_size, c.embed_dim), dtype)
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array | None = None,
+    segment_ids_BT: jax.Array | None = None,
+    cache: Cache | None = None,
+    num_tokens_B: jax.Array | None = None,
+  ) -> tuple[jax.Array, Cache | None]:
+    """Reads tokens, returns the final hidden states; `unembed` turns those that are needed into
+    logits.
+
+    Args:
+      tokens_BT: int32 ids.
+      positions_BT: place of each token in its document; by default 0, 1, 2, ... Not with a cache,
+        which knows it.
+      segment_ids_BT: document of each token in its row; tokens see their own document only. Not
+        with a cache.
+      cache: what each row has read before; the tokens are appended behind it.
+      num_tokens_B: with a cache, how many of each row's tokens are real (the rest, at its end, is
+        padding); default T.
+
+    Returns:
+      (hidden_BTD, cache): the hidden states after the final norm, and the cache with the tokens
+      appended (or None).
+    """
+    c = self.config
+    B, T = tokens_BT.shape
+    index_1T = jnp.arange(T)[None, :]
+    if cache is not None:
+      assert positions_BT is None and segment_ids_BT is None, 'a cache knows its own positions'
+      positions_BT = cache.length_B[:, None] + index_1T
+      distance_BTS = positions_BT[:, :, None] - jnp.arange(cache.capacity)[None, None, :]
+      mask_BTS = distance_BTS >= 0
+    else:
+      distance_BTS = index_1T[:, :, None] - index_1T[:, None, :]
+      mask_BTS = (distance_BTS >= 0) & jnp.ones((B, 1, 1), bool)
+      if segment_ids_BT is not None:
+        mask_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+      if positions_BT is None:
+        positions_BT = jnp.broadcast_to(index_1T, (B, T))
+    if segment_ids_BT is None:
+      segment_ids_BT = jnp.ones((B, T), jnp.int32)
+
+    x_BTD = lookup(self.embedding, tokens_BT, ('vocab', 'embed'), jnp.dtype(c.dtype))
+    if c.scale_embeddings:
+      x_BTD = x_BTD * jnp.asarray(c.embed_dim**0.5, x_BTD.dtype)
+    if c.position == 'learned':
+      x_BTD = x_BTD + lookup(self.position_table, positions_BT, ('positions', 'embed'), x_BTD.dtype)
+
+    # One rotation and one mask for each type of layer that there is; the layers pick theirs by
+    # number.
+    kinds = layer_kinds(c)
+    tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
+    masks = [
+      mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds
+    ]
+    kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
+
+    block = Block
+    if c.remat != 'none':
+      block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=not c.scan_layers)
+    layers = nn.scan(
+      block,
+      variable_axes={'params': 0, 'finite': 0, 'losses': 0},
+      split_rngs={'params': True},
+      in_axes=(0, 0, *[nn.broadcast] * 4),
+      length=c.num_layers,
+      unroll=1 if c.scan_layers else c.num_layers,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(c, name='layers')
+    (x_BTD, cache), _ = layers(
+      (x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT, positions_BT
+    )
+    if cache is not None:
+      added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
+      cache = cache.replace(length_B=jnp.minimum(cache.length_B + added_B, cache.capacity))
+    return Norm(c, c.norm, name='final_norm')(x_BTD), cache
+
+
+def head(params: Any, config: FrozenConfigDict) -> jax.Array:
+  """The output matrix, [V, D], of `params`: the embedding table when tied."""
+  return params['embedding'] if config.tie_embeddings else params['head']
+
+
+def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
+  """Float32 logits [..., V] of final hidden states [..., D]."""
+  weight_VD = head(params, config).astype(hidden.dtype)
+  logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
+  return softcap(logits, config.logit_softcap)
+
+
+def check(config: FrozenConfigDict) -> None:
+  """Raises UserError that names the field when a model config holds a value that is not allowed."""
+  c = config
+  choices = {
+    'activation': ACTIVATIONS,
+    'norm': NORMS,
+    'position': POSITIONS,
+    'remat': REMAT,
+    'qk_norm': QK_NORMS,
+    'attention_bias': BIASES,
+    'norm_position': NORM_POSITIONS,
+    'rope_scaling': rope.SCALINGS,
+  }
+  for field, allowed in choices.items():
+    if c[field] not in allowed:
+      raise unknown(f'config.model.{field}', c[field], allowed)
+  for kind in c.layer_types:
+    if kind not in LAYER_TYPES:
+      raise unknown('config.model.layer_types', kind, LAYER_TYPES)
+
+  def require(condition: bool, field: str, rule: str) -> None:
+    if not condition:
+      raise UserError(f'config.model.{field} is {c[field]!r}; {rule}')
+
+  require(len(c.layer_types) > 0, 'layer_types', 'at least one type is needed')
+  require(
+    'window' not in c.layer_types or c.window > 0,
+    'window',
+    'layers of type window must see at least one token',
+  )
+  require(
+    c.num_heads % c.num_kv_heads == 0, 'num_kv_heads', f'it must divide num_heads, {c.num_heads}'
+  )
+  require(
+    c.position != 'rope' or c.head_dim % 2 == 0, 'head_dim', 'rotary positions need an even number'
+  )
+  require(
+    c.position == 'rope' or 'nope' not in c.layer_types,
+    'layer_types',
+    'nope takes rotary positions away',
+  )
+  require(c.rope_scaling == 'none' or c.rope_factor >= 1, 'rope_factor', 'it must be at least 1')
+  require(
+    c.rope_scaling != 'llama3' or c.rope_original_len > 0,
+    'rope_original_len',
+    'llama3 scaling needs it',
+  )
+  require(
+    c.rope_scaling != 'llama3' or c.rope_high_freq_factor > c.rope_low_freq_factor,
+    'rope_high_freq_factor',
+    f'it must be above rope_low_freq_factor, {c.rope_low_freq_factor}',
+  )
+  require(c.num_experts >= 0, 'num_experts', 'it must be at least 0')
+  require(
+    not c.num_experts or 1 <= c.experts_per_token <= c.num_experts,
+    'experts_per_token',
+    f'it must be from 1 to num_experts, {c.num_experts}',
+  )
+  require(not (c.num_experts and c.mlp_bias), 'mlp_bias', 'experts have no biases')
+  require(c.mlp_blocks >= 1, 'mlp_blocks', 'it must be at least 1')
+  require(c.mlp_blocks == 1 or not c.num_experts, 'mlp_blocks', 'experts are computed at once')
+
+
+def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:
+  """A checked config.model with the tokenizer's vocabulary filled in. Raises UserError where it
+  asks for another size.
+  """
+  if config.vocab_size not in (0, vocab_size):
+    raise UserError(
+      f'config.model.vocab_size is {config.vocab_size}; the tokenizer has {vocab_size} (0 takes '
+      'that)'
+    )
+  sized_config = FrozenConfigDict(config.to_dict() | {'vocab_size': vocab_size})
+  check(sized_config)
+  return sized_config
+
+
+def init(config: FrozenConfigDict, rng: jax.Array) -> Any:
+  """Fresh parameters, a tree of arrays boxed with the names of their axes (`flax.linen.unbox`
+  removes the boxes).
+  """
+  return Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
+
+
+def init_params(config: FrozenConfigDict, rng: jax.Array) -> Any:
+  """Fresh parameters, a tree of plain arrays."""
+  return nn.unbox(init(config, rng))

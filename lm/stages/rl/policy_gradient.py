@@ -1,0 +1,139 @@
+"""The policy-gradient step: group-relative advantages and a clipped policy loss over sampled
+answers.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm.base.errors import UserError
+from lm.infer.engine import Sampling, filter_logits
+from lm.model.transformer import Transformer, head
+from lm.train import losses
+from lm.train.train_step import LossFn
+
+
+def advantages(rewards_QG: np.ndarray, normalize_std: bool) -> np.ndarray:
+  """Rewards minus their group's mean, over the group's standard deviation if asked (GRPO, arXiv
+  2402.03300, 4.1.2).
+
+  Without the division it is Dr. GRPO's (arXiv 2503.20783). A group whose rewards are all equal gets
+  zeros.
+  """
+  # asked of the rewards: their rounded mean may differ
+  equal_Q1 = np.ptp(rewards_QG, axis=1, keepdims=True) == 0
+  centred_QG = np.where(equal_Q1, 0, rewards_QG - rewards_QG.mean(axis=1, keepdims=True))
+  if not normalize_std:
+    return centred_QG
+  return centred_QG / (rewards_QG.std(axis=1, keepdims=True) + 1e-6)
+
+
+# fields of config.loss that this stage has no use for
+UNUSED = ('vocab_blocks', 'balance', 'z_loss')
+
+
+def check(loss_config: ConfigDict, defaults: ConfigDict) -> None:
+  """Raises UserError where a field of `config.loss` was set (differs from `defaults`) that stage rl
+  does not read.
+  """
+  for field in UNUSED:
+    if loss_config[field] != defaults[field]:
+      raise UserError(
+        f'config.loss.{field} is {loss_config[field]}; stage rl does not use it: allowed: '
+        f'{defaults[field]}'
+      )
+
+
+def make_score(
+  model_config: FrozenConfigDict,
+  loss_config: ConfigDict,
+  temperature: float,
+  banned_ids: Sequence[int] = (),
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as
+  the sampler had them.
+
+  Args:
+    temperature, banned_ids: those of the `lm.infer.engine.Sampling` that drew the answers.
+  """
+  model, cap = Transformer(model_config), model_config.logit_softcap
+  normalize = functools.partial(
+    filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids))
+  )
+
+  def score(params, inputs_BT, targets_BT):
+    hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
+    return losses.token_log_probs(
+      hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize, cap
+    )
+
+  return score
+
+
+def make_reference(score: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable[..., jax.Array]:
+  """(params, inputs [M, rows, T], targets [M, rows, T]) -> log-probabilities, float32 [M, rows, T].
+
+  One microbatch is scored after the other: no more is held at one time than when the loss is
+  computed.
+  """
+
+  def reference(params, inputs_MBT, targets_MBT):
+    return jax.lax.map(lambda parts: score(params, *parts)[0], (inputs_MBT, targets_MBT))
+
+  return reference
+
+
+def make_loss(
+  model_config: FrozenConfigDict,
+  loss_config: ConfigDict,
+  rl: ConfigDict,
+  banned_ids: Sequence[int] = (),
+) -> LossFn:
+  """Loss of a batch of sampled answers, all arrays [B, T].
+
+  inputs, targets: int32, prompts and answers padded at the end; weights: 1 on tokens the policy
+  sampled (its stop token included, forced tool outputs not); old_log_probs: the sampler's;
+  reference_log_probs: the starting model's, when config.rl.kl is positive; advantages.
+
+  The policy loss is PPO's clipped ratio with DAPO's two bounds and token-level mean (arXiv
+  2503.14476). The KL term is half the squared log-ratio, whose gradient on the policy's own samples
+  is that of KL(policy || reference); the value logged as rl/kl is the low-variance estimate r - 1 -
+  log r (J. Schulman, Approximating KL divergence, 2020).
+
+  Means over the sampled tokens of groups whose rewards differ: train/loss, the policy loss. Means
+  over those of all groups: the KL term, which train/total adds to it. All other metrics are means
+  over the sampled tokens of the rows that are computed, which with a KL term are all and else those
+  of groups whose rewards differ (`lm.stages.rl.rollout.collect`): rl/entropy of the policy, in nats;
+  rl/clip_share, the share of tokens whose ratio is clipped; rl/kl; rl/sampler_gap, the absolute
+  difference between the log-probabilities of the trainer and of the sampler, which a run logs as it
+  is before the first update on a batch (`lm.train.train_step.of_updates`).
+  """
+  score = make_score(model_config, loss_config, rl.temperature, banned_ids)
+  clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl
+
+  def loss_fn(params, batch):
+    mask_BT, advantages_BT = batch['weights'], batch['advantages']
+    log_p_BT, entropy_BT = score(params, batch['inputs'], batch['targets'])
+    gap_BT = jnp.where(mask_BT > 0, log_p_BT - batch['old_log_probs'], 0.0)
+    ratio_BT = jnp.exp(gap_BT)
+    clipped_BT = jnp.clip(ratio_BT, 1 - clip_low, 1 + clip_high)
+    gain_BT = jnp.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
+    total, weight = -jnp.sum(mask_BT * gain_BT), mask_BT.sum()
+    metrics = {
+      'train/loss': total,
+      'rl/entropy': jnp.sum(mask_BT * entropy_BT),
+      'rl/clip_share': jnp.sum(jnp.where(ratio_BT * advantages_BT > gain_BT, mask_BT, 0.0)),
+      'rl/sampler_gap': jnp.sum(mask_BT * jnp.abs(gap_BT)),
+    }
+    if kl_weight:
+      away_BT = jnp.where(mask_BT > 0, log_p_BT - batch['reference_log_probs'], 0.0)
+      total += kl_weight * 0.5 * jnp.sum(jnp.square(away_BT))
+      estimate_BT = jnp.exp(-away_BT) - 1 + away_BT
+      metrics['rl/kl'] = jax.lax.stop_gradient(jnp.sum(estimate_BT))
+    return total, weight, {name: (value, weight) for name, value in metrics.items()}
+
+  return loss_fn

@@ -1,0 +1,243 @@
+"""Losses as (sum, weight): only the step divides, after adding up microbatches and devices."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lm.model.attention.reference import softcap
+
+
+def _chunks(x: jax.Array, chunk: int) -> jax.Array:
+  """[B, T, ...] -> [n, B, c, ...]: c positions of all rows at a time, B * c <= chunk, the last
+  filled up with zeros.
+
+  The rows stay whole, so that what is spread over devices by rows stays where it is.
+  """
+  B, T = x.shape[:2]
+  n = -(-T // max(1, chunk // B))
+  c = -(-T // n)
+  x = jnp.pad(x, [(0, 0), (0, n * c - T), *[(0, 0)] * (x.ndim - 2)])
+  return jnp.moveaxis(x.reshape(B, n, c, *x.shape[2:]), 1, 0)
+
+
+def _joined(x: jax.Array, length: int) -> jax.Array:
+  """[n, B, c, ...] -> [B, T, ...]: what `_chunks` parted, without what it filled up with."""
+  n, B, c = x.shape[:3]
+  return jnp.moveaxis(x, 0, 1).reshape(B, n * c, *x.shape[3:])[:, :length]
+
+
+def _logits(x_BTD, head_VD, cap):
+  return softcap(jnp.einsum('btd,vd->btv', x_BTD, head_VD, preferred_element_type=jnp.float32), cap)
+
+
+def _gradient(dlogits_BTV, logits_BTV, cap, dtype):
+  """Through the softcap, in the type of the matrix products to come."""
+  if cap:
+    dlogits_BTV *= 1 - jnp.square(logits_BTV / cap)
+  return dlogits_BTV.astype(dtype)
+
+
+def cross_entropy(
+  x_BTD: jax.Array,
+  head_VD: jax.Array,
+  targets_BT: jax.Array,
+  weights_BT: jax.Array,
+  chunk: int,
+  z_loss: float = 0.0,
+  cap: float = 0.0,
+  vocab_blocks: int = 0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Weighted sums over the tokens, never holding all logits at once: (total, nats, log_z_squared).
+
+  `nats` is the next-token cross entropy alone and `log_z_squared` that of log(Z)^2: both are for
+  the log and have no gradient. `total` is nats + z_loss * log_z_squared, differentiable in `x_BTD`
+  and `head_VD` (first order).
+
+  It is cut along the tokens: then the gradient is formed in the forward pass, while the logits are
+  at hand, and the head is held whole. Or along the vocabulary: then the logits are computed again
+  in the backward pass, and no device holds more than one block of a head that is spread over
+  devices.
+
+  Args:
+    x_BTD: final hidden states.
+    head_VD: output matrix.
+    targets_BT: int32 ids.
+    weights_BT: float32, 0 where there is nothing to learn.
+    chunk: tokens whose logits exist at one time (a position of every row at least).
+    z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
+    cap: `softcap` of the logits; 0: none.
+    vocab_blocks: parts that the vocabulary is cut into, instead of the tokens; 0: none.
+  """
+  if vocab_blocks:
+    total, *parts = _by_vocabulary(
+      x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap
+    )
+  else:
+    total, *parts = _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap)
+  return total, *jax.lax.stop_gradient(parts)
+
+
+def _sums(weights_BT, log_z_BT, target_BT, z_loss):
+  """(total, nats, log_z_squared) of tokens whose log(Z) and target's logit are given."""
+  nats, squared = (
+    jnp.sum(weights_BT * (log_z_BT - target_BT)),
+    jnp.sum(weights_BT * jnp.square(log_z_BT)),
+  )
+  return nats + z_loss * squared, nats, squared
+
+
+def _chunk_sums(x_BTD, head_VD, targets_BT, weights_BT, z_loss, cap):
+  """The sums of a chunk, and what its gradient needs."""
+  logits_BTV = _logits(x_BTD, head_VD, cap)
+  log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+  target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
+  return _sums(weights_BT, log_z_BT, target_BT, z_loss), logits_BTV, log_z_BT
+
+
+def _zeros():
+  return (jnp.zeros((), jnp.float32),) * 3
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
+  def body(sums, args):
+    return jax.tree.map(jnp.add, sums, _chunk_sums(args[0], head, *args[1:], z_loss, cap)[0]), None
+
+  head = head_VD.astype(x_BTD.dtype)
+  xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
+  return jax.lax.scan(body, _zeros(), xs)[0]
+
+
+def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
+  head = head_VD.astype(x_BTD.dtype)
+
+  def body(carry, args):
+    sums, dhead_VD = carry
+    x, targets, weights = args
+    part, logits, log_z = _chunk_sums(x, head, targets, weights, z_loss, cap)
+    scale = weights * (1 + 2 * z_loss * log_z)
+    hit = targets[..., None] == jnp.arange(head.shape[0])[None, None]
+    dlogits = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(
+      hit, weights[..., None], 0.0
+    )
+    dlogits = _gradient(dlogits, logits, cap, x.dtype)
+    dx = jnp.einsum('btv,vd->btd', dlogits, head)
+    dhead_VD += jnp.einsum('btv,btd->vd', dlogits, x, preferred_element_type=jnp.float32)
+    return (jax.tree.map(jnp.add, sums, part), dhead_VD), dx
+
+  xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
+  start = _zeros(), jnp.zeros(head_VD.shape, jnp.float32)
+  (sums, dhead_VD), dx = jax.lax.scan(body, start, xs)
+  return sums, (_joined(dx, x_BTD.shape[1]), dhead_VD.astype(head_VD.dtype))
+
+
+def _by_tokens_backward(chunk, z_loss, cap, residuals, cotangents):
+  (dx_BTD, dhead_VD), (g, *_) = residuals, cotangents  # the other sums have no gradient
+  return g.astype(dx_BTD.dtype) * dx_BTD, g.astype(dhead_VD.dtype) * dhead_VD, None, None
+
+
+_by_tokens.defvjp(_by_tokens_forward, _by_tokens_backward)
+
+
+def _blocks(head_VD, n):
+  """[V, D] -> [n, W, D]: block i holds the rows i, n + i, 2n + i, ...: each device gives its share
+  of every block.
+  """
+  V, D = head_VD.shape
+  W = -(-V // n)
+  return jnp.moveaxis(jnp.pad(head_VD, ((0, n * W - V), (0, 0))).reshape(W, n, D), 1, 0)
+
+
+def _block_logits(x_BTD, block_WD, i, n, V, targets_BT, cap):
+  """Logits of block i, -inf past the end of the vocabulary, and where they are the target's."""
+  row_11W = (jnp.arange(block_WD.shape[0]) * n + i)[None, None]
+  logits_BTW = jnp.where(row_11W < V, _logits(x_BTD, block_WD, cap), -jnp.inf)
+  return logits_BTW, targets_BT[..., None] == row_11W
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _by_vocabulary(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, cap):
+  return _by_vocabulary_forward(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, cap)[0]
+
+
+def _by_vocabulary_forward(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, cap):
+  def body(carry, args):
+    top_BT, sum_BT, target_BT = carry
+    block_WD, i = args
+    logits_BTW, hit_BTW = _block_logits(x_BTD, block_WD, i, n, head_VD.shape[0], targets_BT, cap)
+    new_BT = jnp.maximum(top_BT, logits_BTW.max(-1))
+    sum_BT = sum_BT * jnp.exp(top_BT - new_BT) + jnp.exp(logits_BTW - new_BT[..., None]).sum(-1)
+    return (new_BT, sum_BT, target_BT + jnp.where(hit_BTW, logits_BTW, 0.0).sum(-1)), None
+
+  zeros_BT = jnp.zeros(targets_BT.shape, jnp.float32)
+  start = zeros_BT + jnp.finfo(jnp.float32).min, zeros_BT, zeros_BT
+  blocks = _blocks(head_VD.astype(x_BTD.dtype), n)
+  (top_BT, sum_BT, target_BT), _ = jax.lax.scan(body, start, (blocks, jnp.arange(n)))
+  log_z_BT = top_BT + jnp.log(sum_BT)
+  return _sums(weights_BT, log_z_BT, target_BT, z_loss), (
+    x_BTD,
+    head_VD,
+    targets_BT,
+    weights_BT,
+    log_z_BT,
+  )
+
+
+def _by_vocabulary_backward(n, z_loss, cap, residuals, cotangents):
+  (x_BTD, head_VD, targets_BT, weights_BT, log_z_BT), (g, *_) = residuals, cotangents
+  scale_BT = g * weights_BT * (1 + 2 * z_loss * log_z_BT)
+
+  def body(dx_BTD, args):
+    block_WD, i = args
+    logits_BTW, hit_BTW = _block_logits(x_BTD, block_WD, i, n, head_VD.shape[0], targets_BT, cap)
+    dlogits_BTW = jnp.exp(logits_BTW - log_z_BT[..., None]) * scale_BT[..., None]
+    dlogits_BTW -= jnp.where(hit_BTW, g * weights_BT[..., None], 0.0)
+    dlogits_BTW = _gradient(
+      dlogits_BTW, jnp.where(logits_BTW > -jnp.inf, logits_BTW, 0.0), cap, x_BTD.dtype
+    )
+    dx_BTD += jnp.einsum('btw,wd->btd', dlogits_BTW, block_WD, preferred_element_type=jnp.float32)
+    # whole, so it can be summed over devices as it is
+    dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD)
+    return dx_BTD, dblock_WD.astype(head_VD.dtype)
+
+  blocks = _blocks(head_VD.astype(x_BTD.dtype), n)
+  dx_BTD, dblocks = jax.lax.scan(body, jnp.zeros(x_BTD.shape, jnp.float32), (blocks, jnp.arange(n)))
+  dhead_VD = jnp.moveaxis(dblocks, 0, 1).reshape(-1, head_VD.shape[1])[: head_VD.shape[0]]
+  return dx_BTD.astype(x_BTD.dtype), dhead_VD, None, None
+
+
+_by_vocabulary.defvjp(_by_vocabulary_forward, _by_vocabulary_backward)
+
+
+def token_log_probs(
+  x_BTD: jax.Array,
+  head_VD: jax.Array,
+  targets_BT: jax.Array,
+  chunk: int,
+  normalize: Callable[[jax.Array], jax.Array] = jax.nn.log_softmax,
+  cap: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+  """Log-probability of each target and entropy of each prediction, float32 [B, T].
+
+  Differentiable by recomputation: the logits of one chunk exist at a time, forward and backward.
+
+  Args:
+    x_BTD, head_VD, targets_BT, chunk, cap: as for `cross_entropy`.
+    normalize: logits [C, V] -> log-probabilities, -inf where a token cannot be drawn.
+  """
+  head = head_VD.astype(x_BTD.dtype)
+
+  @jax.checkpoint
+  def one(x, targets):
+    logits = _logits(x, head, cap)
+    log_p = normalize(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
+    drawn = jnp.where(log_p > -jnp.inf, log_p, 0.0)  # p log p is 0 at p = 0, and so is its gradient
+    entropy = -jnp.sum(jnp.exp(log_p) * drawn, axis=-1)
+    return jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0], entropy
+
+  log_p, entropy = jax.lax.map(
+    lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk))
+  )
+  return _joined(log_p, targets_BT.shape[1]), _joined(entropy, targets_BT.shape[1])

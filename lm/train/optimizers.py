@@ -1,0 +1,145 @@
+"""Optimizers and learning-rate schedules from optax, with masks made from the names of the
+parameters' axes.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from lm.base.errors import UserError, unknown
+from lm.model.layers import matrix_sides
+
+OPTIMIZERS = ('adamw', 'muon')
+SCHEDULES = ('cosine', 'wsd', 'constant')
+
+
+def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule:
+  """Learning rate by update: linear warm-up to `peak`, then cosine decay, or stable then linear
+  decay (WSD), or constant.
+
+  A warm-up is cut to steps - 1 updates, so that the last update of the shortest run has the peak.
+
+  Raises:
+    UserError: an unknown schedule, a warm-up below 0, or no steps.
+  """
+  if steps < 1:
+    raise UserError(f'config.steps is {steps}; it must be at least 1')
+  if config.warmup < 0:
+    raise UserError(f'config.optim.warmup is {config.warmup} updates; it must be at least 0')
+  warmup, final = min(config.warmup, steps - 1), config.final_lr * peak
+  if config.schedule == 'cosine':
+    after = optax.cosine_decay_schedule(peak, steps - warmup, config.final_lr)
+  elif config.schedule == 'wsd':
+    decay = min(max(1, round(config.decay * steps)), steps - warmup)
+    parts = [optax.constant_schedule(peak), optax.linear_schedule(peak, final, decay)]
+    after = optax.join_schedules(parts, [steps - warmup - decay])
+  elif config.schedule == 'constant':
+    after = optax.constant_schedule(peak)
+  else:
+    raise unknown('config.optim.schedule', config.schedule, SCHEDULES)
+  # Update number 0 already moves: the ramp is 1/(w+1), 2/(w+1), ... of the peak rather than 0, 1/w,
+  # ...
+  ramp = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+  return optax.join_schedules([ramp, after], [warmup])
+
+
+def decay_mask(axes: Any) -> Any:
+  """True for the parameters that weight decay applies to: matrices, told by their axis names."""
+  return jax.tree.map(lambda names: matrix_sides(names) is not None, axes, is_leaf=_is_names)
+
+
+def muon_dimensions(axes: Any) -> Any:
+  """For each parameter the (input, output) axes that Muon orthogonalises between, or None for
+  AdamW's parameters.
+
+  Muon takes the matrices inside the layers; the embedding and the head go to AdamW (K. Jordan,
+  Muon, 2024).
+  """
+
+  def one(names):
+    sides = matrix_sides(names) if names[0] == 'layers' else None
+    return sides and optax.contrib.MuonDimensionNumbers(*sides)
+
+  return jax.tree.map(one, axes, is_leaf=_is_names)
+
+
+def _is_names(x: Any) -> bool:
+  return isinstance(x, tuple) and all(isinstance(name, str) for name in x)
+
+
+def _as_masked(tree: Any, params: Any) -> Any:
+  """`tree` without the entries of parameters that another part of a partition has taken."""
+  masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+  return jax.tree.map(lambda p, t: p if masked(p) else t, params, tree, is_leaf=masked)
+
+
+def _muon(
+  config: ConfigDict, schedule: optax.Schedule, adamw: optax.GradientTransformation, axes: Any
+):
+  """Muon on the matrices of the layers, `adamw` on the rest.
+
+  optax.contrib.muon has the same two parts, but its AdamW decays norms, biases and tables too and
+  looks ahead (Nesterov).
+  """
+  dimensions = muon_dimensions(axes)
+  is_entry = lambda d: d is None or isinstance(d, optax.contrib.MuonDimensionNumbers)  # noqa: E731
+  labels = jax.tree.map(lambda d: 'adamw' if d is None else 'muon', dimensions, is_leaf=is_entry)
+  numbers = jax.tree.map(
+    lambda d: optax.MaskedNode() if d is None else d, dimensions, is_leaf=is_entry
+  )
+
+  def scale(updates, params):
+    """The spectral norm that keeps the size of what a matrix makes of its input: sqrt(outputs /
+    inputs), at least 1.
+    """
+    del params
+
+    def one(d, x):
+      outputs, inputs = (
+        math.prod(x.shape[i] for i in axes) for axes in (d.output_axis, d.reduction_axis)
+      )
+      return x * max(1.0, outputs / inputs) ** 0.5
+
+    return jax.tree.map(
+      one, numbers, updates, is_leaf=lambda d: isinstance(d, optax.contrib.MuonDimensionNumbers)
+    )
+
+  muon = optax.chain(
+    optax.contrib.scale_by_muon(weight_dimension_numbers=numbers),
+    optax.stateless(scale),
+    optax.add_decayed_weights(config.weight_decay),
+    optax.scale_by_learning_rate(schedule),
+  )
+  return optax.partition({'muon': muon, 'adamw': adamw}, labels)
+
+
+def make(
+  config: ConfigDict, steps: int, axes: Any
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The optimizer of `config.optim` for a run of `steps` updates, and its learning-rate schedule
+  (for the log).
+
+  Args:
+    axes: the axis names of every parameter (`lm.parallel.sharding.axis_names`).
+  """
+  schedule = make_schedule(config, config.lr, steps)
+  adamw = optax.adamw(
+    schedule,
+    config.b1,
+    config.b2,
+    config.eps,
+    weight_decay=config.weight_decay,
+    mask=functools.partial(_as_masked, decay_mask(axes)),
+  )
+  if config.name == 'adamw':
+    inner = adamw
+  elif config.name == 'muon':
+    inner = _muon(config, make_schedule(config, config.muon_lr, steps), adamw, axes)
+  else:
+    raise unknown('config.optim.name', config.name, OPTIMIZERS)
+  clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+  return optax.chain(*clip, inner), schedule

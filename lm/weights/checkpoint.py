@@ -1,0 +1,560 @@
+"""Checkpoints: written in the background by Orbax, whole or not at all, with their origin and a
+digest of each file.
+
+On disk, `checkpoints/STEP/`:
+    params/           the parameters alone (an Orbax tree), so that evaluation and chat never read the optimizer's state
+    state/            everything else of the train state: the optimizer's state and the step
+    provenance.json   config, code version, data and tokenizer fingerprints: whatever JSON the trainer gave
+    digest.json       sha256 of every file above
+On a disk Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done; the
+digest is written just before that rename. So a folder named by its step is complete, and a process
+may be killed at any moment. A bucket renames
+nothing: there the digest is the last of a checkpoint's files to be written and the first to be
+  removed, and what has none
+is no checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib.metadata
+import logging
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from lm.base import buckets, files
+from lm.base import config as config_lib
+from lm.base.errors import UserError
+from lm.parallel.sharding import leaf_name
+from lm.weights import orbax_s3
+
+_CHUNK = 2**26  # bytes
+orbax_s3.install()
+Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
+
+
+class _Handler(ocp.CompositeCheckpointHandler):
+  """Writes params/ and state/; then, in the background and before the final rename, the provenance
+  and the digest.
+  """
+
+  provenance: Any = None
+
+  def __init__(self, directory: files.Path, **options):
+    # No compression: float32 weights shrink by a few percent only, and it would take the cores from
+    # the training step. On a disk few files hold all arrays (OCDBT). In a bucket each array has
+    # objects of its own: those that few hold are written several times in a save, with conditions
+    # on their generation, which gcp-storage-emulator does not tell.
+    options = {'use_compression': False, 'use_ocdbt': not buckets.is_url(directory)} | options
+    super().__init__(
+      composite_options=ocp.CompositeOptions(atomicity_options=_atomicity(directory)),
+      **{item: ocp.PyTreeCheckpointHandler(**options) for item in ('params', 'state')},
+    )
+
+  def finalize(self, directory):
+    super().finalize(directory)
+    files.write_json(directory / 'provenance.json', self.provenance)
+    names = list(files.sizes(directory))
+    digests = files.sha256_all([directory / name for name in names])
+    files.write_json(directory / 'digest.json', dict(zip(names, digests, strict=True)))
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
+class _Items(ocp.args.Composite):
+  """The items of one save; Orbax finds the handler by this type."""
+
+
+class Checkpointer:
+  """Saves, lists and restores the checkpoints of one training run. A context manager; use it from
+  the main thread.
+
+  Args:
+    directory: the `checkpoints` folder of the run; made if missing. What a killed save left in it
+      is removed.
+    keep_last: how many of the newest checkpoints to keep (at least 1).
+    keep_every: keep forever those whose step is a multiple of this; None keeps none.
+  """
+
+  def __init__(self, directory: files.Path, *, keep_last: int, keep_every: int | None = None):
+    if keep_last < 1 or (keep_every is not None and keep_every < 1):
+      raise UserError(f'keep_last is {keep_last} and keep_every {keep_every}; at least 1 is wanted')
+    self.directory = files.absolute(directory)
+    self._keep_last, self._keep_every = keep_last, keep_every
+    files.make_dir(self.directory)
+    self._clean()
+    self._handler = _Handler(self.directory)
+    self._saver = ocp.AsyncCheckpointer(self._handler, atomicity_options=_atomicity(self.directory))
+    self._saving: int | None = None
+    self._verified: int | None = None
+    logging.getLogger('absl').addFilter(_worth_telling)
+
+  def save(self, step: int, state: dict[str, Tree], provenance: dict[str, Any]) -> None:
+    """Starts saving `state` (keys 'params', 'opt_state', 'step', ...) in the background.
+
+    When it returns, the arrays are copied off the device and may be donated. Waits for the save
+    before: at most one is under way.
+
+    Raises:
+      UserError: there is a checkpoint of this step.
+      OSError: this save, or the one before, could not be written; names the folder and the last
+        good step.
+    """
+    self.wait()
+    if step in self.steps():
+      raise UserError(f'checkpoint {self.directory / str(step)} exists; it is not overwritten')
+    self._handler.provenance = provenance
+    self._saving = step
+    needed = sum(x.nbytes for x in jax.tree.leaves(state))
+    with self._disk_errors():
+      # Found before anything is written, rather than half-way.
+      if not buckets.is_url(self.directory) and shutil.disk_usage(self.directory).free < needed:
+        raise OSError(errno.ENOSPC, f'{needed:,} bytes are needed')
+    rest = {name: tree for name, tree in state.items() if name != 'params'}
+    items = _Items(params=ocp.args.PyTreeSave(state['params']), state=ocp.args.PyTreeSave(rest))
+    with self._disk_errors():
+      self._saver.save(self.directory / str(step), args=items)
+
+  def wait(self) -> None:
+    """Waits for the save under way. Raises OSError if it failed; removes the checkpoints that are
+    not to be kept.
+    """
+    with self._disk_errors():
+      self._saver.wait_until_finished()
+    self._saving = None
+    steps = self.steps()
+    for step in steps[: -self._keep_last]:
+      if (self._keep_every is None or step % self._keep_every) and jax.process_index() == 0:
+        _remove(self.directory / str(step))
+
+  def steps(self) -> list[int]:
+    """The steps of the complete checkpoints, ascending."""
+    return _steps(self.directory)
+
+  def latest(self) -> int | None:
+    """The last complete step, or None."""
+    return max(self.steps(), default=None)
+
+  def sound(self) -> int | None:
+    """The newest step whose files are what was written, or None if nothing was saved yet.
+
+    Newer ones, torn or altered, are set aside as `STEP.corrupt` and logged. `restore` does not read
+    the files of this step twice. In a run of several processes all call this, each reads its share,
+    and all get the same answer.
+
+    Raises:
+      UserError: there are checkpoints and none of them is sound; nothing is set aside.
+    """
+    corrupt, error = [], None
+    for step in sorted(_folders(self.directory), reverse=True):
+      try:
+        _verify(self.directory / str(step), 'params/', 'state/', 'provenance.json')
+        bad = False
+      except UserError as found:
+        bad, error = True, error or found
+      if not _any_process(bad):
+        self._verified = step
+        break
+      corrupt.append(step)
+    else:
+      if corrupt:
+        raise error or UserError(
+          f'corrupt checkpoint {self.directory / str(corrupt[0])}: see the other processes'
+        )
+      return None
+    for step in corrupt:
+      aside = self.directory / f'{step}.corrupt'
+      logging.warning(
+        'checkpoint %s is corrupt (%s): set aside as %s, going on from step %d',
+        self.directory / str(step),
+        error or 'see the other processes',
+        aside.name,
+        self._verified,
+      )
+      if jax.process_index() == 0:
+        files.replace_dir(self.directory / str(step), aside, last='digest.json')
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('corrupt checkpoints set aside')
+    return self._verified
+
+  def restore(self, abstract_state: dict[str, Tree], step: int | None = None) -> dict[str, Tree]:
+    """Reads a state onto the shardings of `abstract_state`, whatever sharding it was saved from.
+
+    Args:
+      abstract_state: as given to `save`, with a jax.ShapeDtypeStruct (shape, dtype, sharding) for
+        each array.
+      step: which checkpoint; None for the last complete one.
+
+    Raises:
+      FileNotFoundError: no such checkpoint.
+      UserError: a file is torn or altered, or a stored array's name, shape or dtype is not the one
+        asked for.
+    """
+    path = locate(self.directory if step is None else self.directory / str(step))
+    rest = {name: tree for name, tree in abstract_state.items() if name != 'params'}
+    if path.name != str(self._verified):
+      _verify(path, 'params/', 'state/')
+    return {'params': _read(path, 'params', abstract_state['params']), **_read(path, 'state', rest)}
+
+  def provenance(self, step: int) -> dict[str, Any]:
+    """What `save` was told of where the state of `step` came from."""
+    return provenance(self.directory / str(step))
+
+  def close(self) -> None:
+    """Waits for the save under way and ends the background threads. Raises as `wait` does."""
+    try:
+      self.wait()
+    finally:
+      self._saver.close()
+      self._clean()
+
+  def __enter__(self) -> 'Checkpointer':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def _clean(self) -> None:
+    """Removes what a killed or failed save or removal left behind."""
+    if jax.process_index() == 0:
+      for path in _unfinished(self.directory):
+        files.remove(path)
+
+  @contextlib.contextmanager
+  def _disk_errors(self) -> Iterator[None]:
+    """Turns a failed write into one line that names the folder, and removes what is
+    half-written.
+    """
+    try:
+      yield
+    except (OSError, ValueError) as error:
+      # TensorStore reports the operating system's errors as ValueErrors that carry the code in
+      # their text.
+      found = re.search(r"os_error_code='(\d+)'", str(error))
+      code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+      if code is None and not buckets.is_url(self.directory):
+        raise
+      # for the writes of other arrays that are under way to fail too, lest they make the folder
+      # anew
+      time.sleep(1)
+      self._clean()
+      what = ' '.join(str(error).split()) if code is None else os.strerror(code)
+      text = f'{what}: checkpoint {self._saving} is not saved, the last good one is {self.latest()}'
+      raise OSError(code or errno.EIO, text, str(self.directory)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayType:
+  """What kind of array is stored."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  def __str__(self) -> str:
+    return f'{self.dtype}[{",".join(map(str, self.shape))}]'
+
+
+@dataclasses.dataclass(frozen=True)
+class Deferred:
+  """An array that is made when it is to be written, and dropped when it has been."""
+
+  make: Callable[[], np.ndarray]
+
+
+class _DeferredHandler(ocp.type_handlers.NumpyHandler):
+  """Writes one array after the other, as NumPy arrays are written."""
+
+  async def serialize(self, values, infos, args=None):
+    for value, info, arg in zip(values, infos, args, strict=True):
+      for written in await super().serialize([value.make()], [info], [arg]):
+        written.result()
+    return []
+
+
+def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> None:
+  """Writes a checkpoint of parameters alone, holding one of them in memory at a time.
+
+  Args:
+    path: the folder of the step, `checkpoints/STEP`; it must not exist.
+    params: a `Deferred` for each parameter.
+    provenance: as for `Checkpointer.save`.
+  """
+  arrays = (
+    (Deferred, _DeferredHandler(deepcopy_host_arrays=False)),
+    (jax.Array, ocp.type_handlers.ArrayHandler()),
+  )
+  handler = _Handler(
+    path, type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays)
+  )
+  handler.provenance = provenance
+  # In chunks, so that a host that needs a part of an array reads a part of the file.
+  chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), params)
+  with ocp.Checkpointer(handler) as saver:
+    saver.save(
+      files.absolute(path), args=_Items(params=ocp.args.PyTreeSave(params, save_args=chunks))
+    )
+
+
+def params_metadata(path: files.Path) -> dict[str, ArrayType]:
+  """Dtype and shape of each stored parameter by its slash-separated name. Raises as
+  `load_params`.
+  """
+  path = locate(path)
+  _verify(path, 'params/')
+  return _arrays(ocp.PyTreeCheckpointHandler().metadata(epath.Path(path / 'params')).tree)
+
+
+def read_params(path: files.Path, names: Collection[str]) -> dict[str, np.ndarray]:
+  """Some of the parameters as they are stored, on the host, none of the others being read. Files
+  are not verified.
+  """
+  handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(locate(path) / 'params')
+  wanted = jax.tree_util.tree_map_with_path(
+    lambda p, _: (
+      ocp.RestoreArgs(restore_type=np.ndarray) if leaf_name(p) in names else ocp.PLACEHOLDER
+    ),
+    handler.metadata(directory).tree,
+  )
+  read = handler.restore(directory, args=ocp.args.PyTreeRestore(wanted, restore_args=wanted))
+  return {
+    leaf_name(p): x
+    for p, x in jax.tree_util.tree_leaves_with_path(read)
+    if x is not ocp.PLACEHOLDER
+  }
+
+
+def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str, Any]]:
+  """Reads the parameters of a checkpoint, and where it came from; the optimizer's state is not
+  touched.
+
+  Args:
+    path: anything `locate` takes.
+    abstract_params: a jax.ShapeDtypeStruct for each parameter; those without a sharding go to the
+      first device. A parameter that is stored in another floating-point type is cast to the one
+      asked for.
+
+  Raises:
+    FileNotFoundError, UserError: as `Checkpointer.restore`.
+  """
+  path = locate(path)
+  _verify(path, 'params/')
+  return _read(path, 'params', abstract_params, cast=True), provenance(path)
+
+
+def provenance(path: files.Path) -> dict[str, Any]:
+  """What is recorded of where a checkpoint came from. `path` and errors: as `load_params`."""
+  path = locate(path)
+  _verify(path, 'provenance.json')
+  return files.read_json(path / 'provenance.json')
+
+
+def check_provenance(
+  stored: dict[str, Any],
+  expected: dict[str, Any],
+  allow: Collection[str] = (),
+  free: Collection[str] = (),
+) -> None:
+  """Raises UserError if a checkpoint came from something else than `expected`.
+
+  The message has the first difference, and the override that would allow all of them.
+
+  Args:
+    stored: the checkpoint's provenance.
+    expected: that of the run which is to go on from it, or a part of it.
+    allow: what may differ because the user says so (`config.allowed_mismatches`): keys of
+      `expected`, and fields or parts of its config.
+    free: fields and parts of the config that may differ anyway.
+  """
+  differing: dict[str, str] = {}
+  for key, value in expected.items():
+    for field, was, now in files.differences(stored.get(key), value):
+      name = field if key == 'config' else key
+      passed = key == 'config' and config_lib.covers(free, name)
+      if not (passed or key in allow or config_lib.covers(allow, name)):
+        whole = f'{key}.{field}' if field else key
+        differing.setdefault(name, f'{whole} of the checkpoint is {was!r}, here it is {now!r}')
+  if differing:
+    first, *more = differing.values()
+    also = f' (and {len(more)} more differ)' if more else ''
+    override = f'config.checkpoint.allow_mismatch={",".join(differing)}'
+    raise UserError(f'{first}{also}; {override} goes on anyway')
+
+
+def locate(path: files.Path) -> files.AnyPath:
+  """The folder of one checkpoint, given that folder, a `checkpoints` folder, a run's folder or a
+  recipe's folder.
+
+  The last complete step is taken; a recipe's `final.json` ({"run": NAME}) names the run that holds
+  its final model. Raises FileNotFoundError naming the path when there is no complete checkpoint.
+  """
+  given = path = files.absolute(path)
+  if (path / 'final.json').is_file():
+    final = files.read_json(path / 'final.json')
+    if not isinstance(final, dict) or 'run' not in final:
+      raise UserError(f'{path / "final.json"} does not name a run: it should be {{"run": NAME}}')
+    path = files.within(path, final['run'], path / 'final.json')
+  if (path / 'checkpoints').is_dir():
+    path = path / 'checkpoints'
+  if (path / 'digest.json').is_file():
+    return path
+  steps = _steps(path) if path.is_dir() else []
+  if not steps:
+    raise FileNotFoundError(
+      f'no complete checkpoint at {given}' + ('' if given.exists() else ': no such folder')
+    )
+  return path / str(steps[-1])
+
+
+def code_version() -> str:
+  """The git commit of this code, with '-dirty' if a tracked file was changed; the package's version
+  when not in git.
+  """
+  root = pathlib.Path(__file__).resolve().parents[2]
+  if (root / '.git').exists():  # not merely somewhere below another project's repository
+    with contextlib.suppress(FileNotFoundError):  # git itself is not installed
+      command = [
+        'git',
+        '-C',
+        str(root),
+        'describe',
+        '--always',
+        '--dirty',
+        '--abbrev=40',
+        '--exclude=*',
+      ]
+      result = subprocess.run(command, capture_output=True, text=True, check=False)
+      if result.returncode == 0:
+        return result.stdout.strip()
+  return 'deepdive-lm ' + importlib.metadata.version('deepdive-lm')
+
+
+def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
+  """How Orbax makes a folder appear: by renaming it, or where nothing is renamed by a file that it
+  writes last.
+  """
+  mode = ocp.options.AtomicityMode
+  return ocp.options.AtomicityOptions(
+    mode=mode.COMMIT_FILE if buckets.is_url(directory) else mode.AUTO
+  )
+
+
+def _numbered(directory: files.AnyPath) -> list[int]:
+  """The steps that have a folder, complete or not."""
+  return (
+    [int(p.name) for p in directory.iterdir() if p.name.isdecimal()] if directory.is_dir() else []
+  )
+
+
+def _steps(directory: files.AnyPath) -> list[int]:
+  return sorted(
+    step for step in _numbered(directory) if (directory / str(step) / 'digest.json').is_file()
+  )
+
+
+def _folders(directory: files.AnyPath) -> list[int]:
+  """The steps that should be complete: on a disk all that have a folder, even if the digest is
+  lost.
+  """
+  return _steps(directory) if buckets.is_url(directory) else _numbered(directory)
+
+
+def _unfinished(directory: files.AnyPath) -> list[files.AnyPath]:
+  """What a killed save or removal left behind."""
+  if buckets.is_url(directory):
+    return [
+      directory / str(step) for step in set(_numbered(directory)).difference(_steps(directory))
+    ]
+  return [*directory.glob('*.orbax-checkpoint-tmp*'), *directory.glob('.*.tmp')]
+
+
+def _remove(folder: files.AnyPath) -> None:
+  """Removes a checkpoint so that a kill half-way leaves nothing that looks complete."""
+  if not buckets.is_url(folder):
+    folder = folder.rename(folder.with_name(f'.{folder.name}.tmp'))
+  files.remove(folder, first='digest.json')
+
+
+def _any_process(value: bool) -> bool:
+  """Whether it is true in any process of the run."""
+  return (
+    bool(multihost_utils.process_allgather(np.array(value)).any())
+    if jax.process_count() > 1
+    else value
+  )
+
+
+def _verify(path: files.AnyPath, *prefixes: str) -> None:
+  """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads
+  its share of them.
+  """
+  if not (path / 'digest.json').is_file():
+    raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
+  digests = files.read_json(path / 'digest.json')
+  if not isinstance(digests, dict):
+    raise UserError(f'corrupt checkpoint {path}: digest.json is not a JSON object')
+  names = [name for name in sorted(digests) if name.startswith(prefixes)][
+    jax.process_index() :: jax.process_count()
+  ]
+  paths = [files.within(path, name, path / 'digest.json') for name in names]
+  for name, file in zip(names, paths, strict=True):
+    if not file.is_file():
+      raise UserError(f'corrupt checkpoint {path}: {name} is missing')
+  for name, found in zip(names, files.sha256_all(paths), strict=True):
+    if found != digests[name]:
+      raise UserError(
+        f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)'
+      )
+
+
+def _read(path: files.AnyPath, item: str, abstract: Tree, cast: bool = False) -> Tree:
+  """Reads one tree onto the shardings of `abstract`; `cast` allows of another floating-point type
+  in the file.
+
+  Raises UserError naming the first array that does not fit.
+  """
+  first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract
+  )
+  handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(path / item)
+  stored, wanted = _arrays(handler.metadata(directory).tree), _arrays(abstract)
+  for name in sorted(stored.keys() | wanted.keys()):
+    found, expected = stored.get(name), wanted.get(name)
+    if found == expected:
+      continue
+    floats = (
+      found and expected and all(jnp.issubdtype(x.dtype, jnp.floating) for x in (found, expected))
+    )
+    if not (cast and floats and found.shape == expected.shape):
+      found, expected = ('no such array' if x is None else str(x) for x in (found, expected))
+      raise UserError(f'checkpoint {path}: {item}/{name} is {found}, but the model has {expected}')
+  restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+  return handler.restore(
+    directory, args=ocp.args.PyTreeRestore(abstract, restore_args=restore_args)
+  )
+
+
+def _arrays(tree: Tree) -> dict[str, ArrayType]:
+  """Dtype and shape of each array of a tree, by its slash-separated name."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {leaf_name(path): ArrayType(np.dtype(x.dtype), tuple(x.shape)) for path, x in leaves}
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+  """Whether Orbax says something that is not also raised, from `wait`, and that is no consequence
+  of how we call it.
+  """
+  orbax = f'{os.sep}orbax{os.sep}' in record.pathname
+  return not (orbax and (record.exc_info or record.funcName == 'merge_ocdbt_per_process_files'))

@@ -1,0 +1,104 @@
+"""The rooms of the house and the arrows between them, read from the imports (DESIGN.md, "Doors and rooms")."""
+
+import ast
+import collections
+import pathlib
+import sys
+
+import pytest
+from commands import ROOT
+
+# Each room may import those named here, and itself. lm/base may be imported by data/ too.
+LM_ROOMS = {
+  'base': set(),
+  'parallel': {'base'},
+  'model': {'base', 'parallel'},
+  'weights': {'base', 'parallel', 'model'},
+  'infer': {'base', 'parallel', 'model'},
+  'train': {'base', 'parallel', 'model', 'weights', 'infer'},
+  'stages': {'base', 'parallel', 'model', 'weights', 'infer', 'train'},
+  'evals': {'base', 'parallel', 'model', 'weights', 'infer', 'train', 'stages'},
+  'serve': {'base', 'parallel', 'model', 'weights', 'infer', 'train', 'stages'},
+  'report': {'base', 'parallel', 'model', 'weights', 'infer', 'train', 'stages'},
+  'launch': {'base', 'parallel', 'model', 'weights', 'infer', 'train', 'stages', 'report'},
+  'cost': {'base', 'parallel', 'model', 'weights', 'infer', 'train', 'stages'},
+}
+DATA_ROOMS = {
+  'records': set(),
+  'crawling': {'records'},
+  'web': {'records'},
+  'tools': set(),
+  'tokenizers': {'records'},
+  'chat': {'records', 'tokenizers'},
+  'shards': {'records', 'tokenizers', 'chat'},
+  'tasks': {'records', 'tokenizers', 'chat', 'tools'},
+  'batches': {'records', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
+  'pipeline': {'records', 'crawling', 'web', 'tokenizers', 'chat', 'shards'},
+  'benchmarks': {'records', 'web', 'tokenizers', 'chat', 'shards'},
+}
+SOURCES = [p for tree in ('lm', 'data') for p in sorted((ROOT / tree).rglob('*.py'))]
+
+
+def imported(path: pathlib.Path) -> set[str]:
+  """Names of the modules of ours that a file imports, wherever it does."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      names |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return names
+
+
+def is_door(path: pathlib.Path) -> bool:
+  relative = path.relative_to(ROOT)
+  return (len(relative.parts) == 2 and path.name != '__init__.py') or path.name == '__main__.py'
+
+
+def name_of(path: pathlib.Path) -> str:
+  return str(path.relative_to(ROOT))
+
+
+def test_every_folder_is_a_room():
+  folders = {
+    tree: {p.parent.name for p in (ROOT / tree).glob('*/__init__.py')} for tree in ('lm', 'data')
+  }
+  assert folders == {'lm': set(LM_ROOMS), 'data': set(DATA_ROOMS)}
+
+
+def test_doors_are_short_and_have_a_main():
+  for path in filter(is_door, SOURCES):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 120, path
+    assert 'def main(' in text and "if __name__ == '__main__':" in text, path
+
+
+def test_no_module_but_a_door_has_the_name_of_one_of_pythons():
+  for path in SOURCES:
+    if not is_door(path) and path.stem not in ('__init__', '__main__'):
+      assert path.stem not in sys.stdlib_module_names, path
+
+
+def test_no_two_files_share_a_name():
+  """Doors of the two trees may: they are told apart as commands, lm.bench and data.bench."""
+  files = [*(p for p in SOURCES if not is_door(p)), *ROOT.glob('*.py')]
+  stems = collections.Counter(p.stem for p in files if not p.stem.startswith('__'))
+  assert [stem for stem, count in stems.items() if count > 1] == []
+
+
+@pytest.mark.parametrize('path', [p for p in SOURCES if p.parts[-2] != 'lm'], ids=name_of)
+def test_rooms_import_only_rooms_before_them(path):
+  tree, *inner = path.relative_to(ROOT).parts
+  if is_door(path) or len(inner) == 1:
+    return
+  for name in imported(path):
+    parts = name.split('.')
+    if tree == 'data':
+      assert parts[0] not in ('jax', 'flax', 'optax', 'orbax'), f'data/ never imports jax: {name}'
+      assert parts[0] != 'lm' or parts[1] == 'base', f'data/ imports only lm/base: {name}'
+      if parts[0] == 'data':
+        assert parts[1] == inner[0] or parts[1] in DATA_ROOMS[inner[0]], name
+    elif parts[0] == 'lm':
+      assert parts[1] == inner[0] or parts[1] in LM_ROOMS[inner[0]], name
+    else:
+      assert parts[0] not in ('data', 'eval', 'train'), f'rooms of lm/ never import {name}'
