@@ -124,7 +124,9 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
   config.decontaminate = f'{tmp_path}/*.txt'
   config.quality.model = str(tmp_path / 'classifier')
   classifier_training.train(
-    [train_classifier.Row('a', 0), train_classifier.Row('b', 1)], config.quality.model, buckets=1
+    [classifier_training.Row('a', 0), classifier_training.Row('b', 1)],
+    config.quality.model,
+    buckets=1,
   )
   stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
   slurm_options(config), ray_options(config), config.ray_address

@@ -11,6 +11,7 @@ from commands import run
 from configs import base
 from data.chat import chat_formats as template
 from data.tokenizers import loading as tokenizer_lib
+from data.tools import calculator
 from lm.base.errors import UserError
 from lm.infer import engine
 from lm.parallel import sharding
@@ -25,7 +26,13 @@ PYTHON, (END,) = FORMAT.tag_ids('python'), FORMAT.stops
 def new_session(tiny, max_len=160, max_new_tokens=10, **options):
   config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
   return chat_session.Session(
-    config, params, FORMAT, engine.Sampling(0), max_new_tokens=max_new_tokens, **options
+    config,
+    params,
+    FORMAT,
+    engine.Sampling(0),
+    calculate=calculator.calculate,
+    max_new_tokens=max_new_tokens,
+    **options,
   )
 
 
@@ -115,7 +122,12 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   head = np.array(params['head'])
   head[size:] *= 100  # by far the likeliest, if they could be drawn
   session = chat_session.Session(
-    config, {**params, 'head': head}, FORMAT, engine.Sampling(1.0), max_new_tokens=20
+    config,
+    {**params, 'head': head},
+    FORMAT,
+    engine.Sampling(1.0),
+    calculate=calculator.calculate,
+    max_new_tokens=20,
   )
   list(session.reply('Hello'))
   assert session.fed < len(session.ids) and max(session.ids) < size
@@ -214,7 +226,12 @@ def test_piped_conversation(run_folder):
   with jax.set_mesh(mesh):
     model = pretrained.load(run_folder, config.model, config.model, mesh)
     session = chat_session.Session(
-      model.config, model.params, FORMAT, engine.Sampling(0), max_new_tokens=6
+      model.config,
+      model.params,
+      FORMAT,
+      engine.Sampling(0),
+      calculate=calculator.calculate,
+      max_new_tokens=6,
     )
     expected = shown(session.reply('Hi')).translate(chat_session.CONTROLS)
   status, out, err = chat_process(
