@@ -113,7 +113,11 @@ def train(
   start = None
   if config.init_from:
     start = pretrained.load(
-      evaluation.find_model(config.init_from), config.model, base.get_config().model, mesh
+      evaluation.find_model(config.init_from),
+      config.model,
+      base.get_config().model,
+      mesh,
+      config.seed,
     )
   chat_format = chat_formats.load(
     start.tokenizer if start else config.data.tokenizer,

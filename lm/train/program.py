@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.model import transformer
+from lm.model import adapters, transformer
 from lm.model.attention import kernels
 from lm.parallel import sharding
 from lm.stages import pretrain, sft
@@ -59,8 +59,9 @@ def make(
     kernels.check(model_config, mesh.devices.flat[0].platform)
   params_shape, axes = pretrained.abstract_params(model_config, mesh)
   inner = config.rl.inner_updates if config.stage == 'rl' else 1
-  tx, schedule = optimizers.make(config.optim, config.steps * inner, axes)
-  init_state = functools.partial(train_step.init_state, tx=tx)
+  trained = adapters.trained(config.train.params, axes)
+  tx, schedule = optimizers.make(config.optim, config.steps * inner, axes, trained)
+  init_state = functools.partial(train_step.init_state, tx=tx, trained=trained)
   state = sharding.abstract_state(init_state, params_shape, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, state)
   if config.stage == 'rl':
@@ -75,7 +76,7 @@ def make(
   # compiled for.
   metrics = NamedSharding(mesh, PartitionSpec())
   step = jax.jit(
-    train_step.make_train_step(loss_fn, tx, schedule, config.faults.spike),
+    train_step.make_train_step(loss_fn, tx, schedule, config.faults.spike, trained),
     donate_argnums=0,
     out_shardings=(shardings, metrics),
   )
