@@ -309,7 +309,7 @@ def test_without_rates_and_rules_the_optimizer_state_is_as_before(tiny):
   'axes', [{'fsdp': 2, 'tensor': 2, 'data': 2}, {'fsdp': 4, 'context': 2}], ids=str
 )
 def test_adapters_train_over_a_mesh_as_on_one_device(tiny, axes):
-  config, params = tiny(**LORA)
+  config, params = tiny(**LORA, vocab_size=24)
   one_run, init = make(config, '')
   expected = one_run(init(params))
   mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | axes), jax.devices())
