@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lm.base import errors, files
+from lm.base import files
 from lm.base.errors import UserError
 
 
@@ -168,14 +168,6 @@ def test_front_ends_end_in_one_line_and_status_1(capfd):
     assert 'Traceback' in run(error, DEEPDIVE_TRACEBACK='1').stderr
   assert 'Traceback' in run('TypeError("ours")').stderr
   assert run('KeyboardInterrupt').returncode == 130
-
-
-def test_unknown_names_the_nearest():
-  error = errors.unknown('task', 'spelin', ['arithmetic', 'spelling'])
-  assert (
-    str(error) == "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
-  )
-  assert 'did you mean' not in str(errors.unknown('task', 'qqq', ['arithmetic']))
 
 
 def test_a_folder_is_held_until_its_holder_ends(tmp_path):
