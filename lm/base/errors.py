@@ -3,12 +3,14 @@
 This module imports nothing of ours and no jax, so that `data/` and every command can use it.
 """
 
+import copy
 import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+SHOWN = 200  # characters of a value that are printed
 _MISSING = object()  # None is a value that a user can give
 
 
@@ -46,6 +48,12 @@ class UserError(ValueError):
     self.value = None if value is _MISSING else value
     self.allowed = allowed
 
+  def at(self, place: object) -> 'UserError':
+    """Returns this error with the place of the fault, such as a file's path, before its text."""
+    placed = copy.copy(self)
+    placed.args = (f'{place}: {self}',)
+    return placed
+
 
 def _text(
   field: str | None, value: Any, allowed: str | tuple[str, ...] | None, message: str
@@ -55,6 +63,7 @@ def _text(
     return message
   # A string is quoted, so that an empty one and spaces are seen.
   given = repr(value) if isinstance(value, str) else str(value)
+  given = given if len(given) <= SHOWN else f'{given[:SHOWN]}...'
   text = f'{field} is missing' if value is _MISSING else f'{field} is {given}'
   if allowed is not None:
     text += f'; allowed: {allowed if isinstance(allowed, str) else ", ".join(allowed)}'

@@ -53,3 +53,15 @@ def test_unknown_fills_the_three_and_names_the_nearest():
     "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
   )
   assert 'did you mean' not in str(unknown('task', 'qqq', ['arithmetic']))
+
+
+def test_a_place_comes_before_the_text_and_the_attributes_stay():
+  error = UserError(field='rows', value=3).at('a.json')
+  assert (str(error), error.field, error.value) == ('a.json: rows is 3', 'rows', 3)
+  placed = unknown('task', 'x', ['y']).at('a.json')
+  assert (str(placed), placed.field) == ("a.json: unknown task 'x'; allowed: y", 'task')
+
+
+def test_a_long_value_is_cut_off_in_the_text():
+  error = UserError(field='rows', value='a' * 1000)
+  assert len(str(error)) < 300 and error.value == 'a' * 1000
