@@ -45,7 +45,7 @@ FAMILIES = (
 
 
 def of(hf: Fields) -> Family:
-  """Returns the family of a config.json. Raises UserError for an architecture that we cannot run."""
+  """Returns the family of a config.json. Raises UserError for one that we cannot run."""
   architectures = hf.get('architectures') or []
   for family in FAMILIES:
     if architectures and family.architecture == architectures[0]:
