@@ -460,7 +460,7 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
   ):
     import_(GOLDEN / 'llama', tmp_path / 'run')
   source = copy('llama', tmp_path / 'source', mood='good')
-  with pytest.raises(UserError, match="mood in config.json is 'good'"):
+  with pytest.raises(UserError, match=r"mood in config.json is 'good'"):
     import_(source, tmp_path / 'run')
   import_(source, tmp_path / 'run', ignore=['mood'])
   with pytest.raises(UserError, match='there exists; nothing is overwritten'):
