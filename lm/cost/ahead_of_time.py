@@ -111,6 +111,7 @@ def compile_step(
   """
   import jax
 
+  from lm import stages
   from lm.cost import hlo
   from lm.model.attention import kernels
   from lm.parallel import sharding
@@ -121,7 +122,7 @@ def compile_step(
   sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
   jax.config.update('jax_enable_compilation_cache', False)
   with jax.set_mesh(mesh):
-    prog = program.make(config, model_config, mesh)
+    prog = program.make(config, stages.make(config), model_config, mesh)
     lowered = prog.step.lower(prog.state, prog.batch, config.microbatches)
     start = time.perf_counter()
     try:
