@@ -54,6 +54,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
         mesh=mesh,
         loss_fn=stage.make_loss(model.config),
         batch_axes=stage.batch_axes,
+        complete=lambda arrays: arrays,
         held_out=held_out,
         counts_bytes=True,
         chat_format=chat_format,

@@ -1,13 +1,11 @@
 """Trains a model: python train.py --config=configs/sft.py --workdir=runs/sft [--config.FIELD=VALUE]
 
-One training run is `train`, below, read from top to bottom. What differs between pretraining,
-fine-tuning and RL is the stage (lm/stages); what happens around a step is the loop
-(lm/train/loop.py). A recipe is a list of such runs and of the data stages before them, each in a
-process of its own (lm/launch/recipes.py).
+One training run is `train`, read from top to bottom. What differs between pretraining, fine-tuning
+and RL is the stage (lm/stages); what happens around a step is the loop (lm/train/loop.py). A recipe
+is a list of such runs and of the data stages before them (lm/launch/recipes.py).
 """
 
 import functools
-import os
 import sys
 
 from absl import flags
@@ -19,8 +17,7 @@ from lm.base import metrics as metrics_lib
 from lm.base.errors import UserError, run
 from lm.launch import options as options_lib
 
-# A recipe's parent and its data stages import this file too and have no use for jax: `train` imports
-# what it needs.
+# `train` imports what it needs: the parent of a recipe has no use for jax.
 
 
 def train(
@@ -53,7 +50,6 @@ def train(
   from lm import evals, stages
   from lm.cost import estimate
   from lm.cost.meter import Meter
-  from lm.model.attention import kernels
   from lm.parallel import compilation, distributed, keys, sharding
   from lm.train import faults, loop, program
   from lm.train.batches import Run
@@ -64,17 +60,13 @@ def train(
   stage = stages.make(config)
   stage.check(defaults)
   loop.check_faults(config, stage.loss_is_positive)
-  rows = program.rows_of_microbatch(config)
   allow = config_lib.allowed_mismatches(config)
   compilation.use_cache()
 
   # ---- Devices and mesh --------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
-  kernels.check_length(config.model.attention, mesh, config.seq_len)
-  sharding.check_rows(
-    mesh, {'batch_size / microbatches': rows, 'eval.batch_size': config.eval.batch_size}
-  )
+  program.check_shapes(config, mesh)
 
   # ---- Model and tokenizer: those of init_from, or new -------------------------------------------
   start = None
@@ -89,18 +81,17 @@ def train(
     extend=not start or stage.is_chat,
     tools=config.data.tools,
   )
-  tokenizer = chat_format.tokenizer
   if start:
     start.check_tokenizer(chat_format.plain_fingerprint, allow)
-    start = pretrained.grow(start, tokenizer.vocab_size, mesh)
-  model_config = pretrained.model_config(config, start, tokenizer.vocab_size)
+    start = pretrained.grow(start, chat_format.tokenizer.vocab_size, mesh)
+  model_config = pretrained.model_config(config, start, chat_format.tokenizer.vocab_size)
   if distributed.is_main():
     chat_format.save(workdir / 'tokenizer')
 
   # ---- Data: batch(step) is a pure function of (data, seed, step, batch size) --------------------
   test_tasks = tasks_lib.from_config(config.data, config.eval.tasks)
   if test_tasks or stage.is_chat:
-    chat_format.check_layout()  # that there is none is said now, not when it is needed
+    chat_format.check_layout()
   with distributed.main_first('data'):
     source = batches_lib.open_source(stage.reads, config, chat_format, workdir / 'data')
 
@@ -125,7 +116,7 @@ def train(
     'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
     'code': checkpoint.code_version(),
     'data': source.fingerprint,
-    'tokenizer': tokenizer.fingerprint,
+    'tokenizer': chat_format.tokenizer.fingerprint,
     'init_from': start.provenance if start else None,
   }
   key = keys.derive(config.seed, 'initialization')
@@ -157,7 +148,7 @@ def train(
   batches.seek(restored_step or 0)
   del start, copy_start  # its parameters are held no longer than they are needed
   evaluators = evals.make(
-    evals.Context.of_run(this_run, test_tasks, grade_format=chat_formats.grade_format)
+    evals.Context.of_run(this_run, batches, test_tasks, grade_format=chat_formats.grade_format)
   )
 
   # ---- The loop ----------------------------------------------------------------------------------
@@ -186,17 +177,12 @@ def train(
 def main() -> None:
   options_lib.define_flags()
   config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
-  for name, is_set in (
-    ('JAX_DISABLE_JIT', options.nojit),
-    ('JAX_DEBUG_NANS', options['debug-nans'].value),
-  ):
-    if is_set:  # read when jax is imported, by the stages of a recipe too
-      os.environ[name] = '1'
+  options_lib.set_environment(options)
   if options.sweep:
     from lm.launch import sweep
 
     return sweep.run_command(config, sys.argv, options)
-  if config.stage == 'recipe':
+  if 'stages' in config:  # a recipe
     from data.pipeline import steps
     from lm.launch import recipes
 

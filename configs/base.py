@@ -210,6 +210,9 @@ def get_config() -> ConfigDict:
   # at the end, estimate unigram, bigram, gzip and xz on what the network was trained on
   c.eval.baselines = False
 
+  c.preference = ConfigDict()
+  c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
+
   c.rl = ConfigDict()
   c.rl.group_size = 16  # samples of one prompt
   c.rl.max_new_tokens = 64  # longest answer

@@ -56,7 +56,6 @@ def main() -> None:
   from jax.sharding import AbstractMesh, AxisType
 
   from lm import stages
-  from lm.model.attention import kernels
   from lm.parallel import sharding
   from lm.train import program
 
@@ -70,8 +69,7 @@ def main() -> None:
     sharding.AXES,
     axis_types=(AxisType.Auto,) * len(sharding.AXES),
   )
-  kernels.check_length(model_config.attention, mesh, config.seq_len)
-  sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
+  program.check_shapes(config, mesh)
   result = estimate.predict(
     config, model_config, mesh, program.make(config, stages.make(config), model_config, mesh), chip
   )

@@ -37,6 +37,7 @@ def score(config, generate, chat_format, asked):
     mesh=None,
     loss_fn=None,
     batch_axes={},
+    complete=None,
     held_out=None,
     counts_bytes=False,
     chat_format=chat_format,

@@ -13,6 +13,7 @@ from lm.base.errors import unknown
 READERS = {
   'windows': 'data.batches.readers:open_windows',
   'packed': 'data.batches.readers:open_packed',
+  'pairs': 'data.batches.pairs:open_pairs',
   'questions': 'data.batches.questions:open_questions',
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.train.batches import Run
+from lm.train.batches import Batches, Run
 from lm.train.train_step import LossFn
 
 
@@ -19,6 +19,7 @@ class Context:
     config, model_config: the run's or eval.py's, and the model's.
     loss_fn: the loss of held-out batches.
     batch_axes: the axes of their arrays.
+    complete: adds to a held-out batch what the loss reads beside its rows.
     held_out: the loader of held-out batches; None: there are none.
     counts_bytes: whether the held-out text is plain, so that its loss is told in bits per byte.
     chat_format: how text and conversations become tokens.
@@ -32,6 +33,7 @@ class Context:
   mesh: Mesh
   loss_fn: LossFn
   batch_axes: Mapping[str, tuple[str, ...]]
+  complete: Callable[[dict], dict]
   held_out: Any
   counts_bytes: bool
   chat_format: Any
@@ -41,7 +43,7 @@ class Context:
 
   @classmethod
   def of_run(
-    cls, run: Run, tasks: Sequence[Any], *, grade_format: Callable[[dict], float]
+    cls, run: Run, batches: Batches, tasks: Sequence[Any], *, grade_format: Callable[[dict], float]
   ) -> 'Context':
     """Returns what is needed to evaluate the model of a training run."""
     stage = run.program.stage
@@ -51,6 +53,7 @@ class Context:
       mesh=run.mesh,
       loss_fn=run.program.loss_fn,
       batch_axes=stage.batch_axes,
+      complete=batches.complete,
       held_out=run.source.val,
       counts_bytes=not stage.is_chat,
       chat_format=run.chat_format,

@@ -28,13 +28,17 @@ class HeldOutLoss:
   @classmethod
   def open(cls, context: Context) -> 'HeldOutLoss | None':
     """Returns the evaluator, or None where nothing is held out."""
-    return cls(context) if context.held_out is not None else None
+    if context.held_out is None:
+      return None
+    sharding.check_rows(context.mesh, {'eval.batch_size': context.config.eval.batch_size})
+    return cls(context)
 
   def run(self, params: Any) -> Result:
     """Reads every held-out token once."""
     loader, mesh = self._context.held_out, self._context.mesh
     rows = loader.iterate(0, loader.steps_per_epoch, *sharding.batch_share(mesh))
-    batches = (sharding.put_batch(batch, self._context.batch_axes, mesh) for batch in rows)
+    axes, complete = self._context.batch_axes, self._context.complete
+    batches = (complete(sharding.put_batch(batch, axes, mesh)) for batch in rows)
     nats, weight = self._sum_losses(params, batches)
     sums = {'eval/val/loss': (nats, weight)}
     if self._context.counts_bytes:

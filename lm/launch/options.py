@@ -1,5 +1,7 @@
 """The flags of train.py beside those of every command that takes a config."""
 
+import os
+
 from absl import flags
 
 from lm.base import config as config_lib
@@ -26,3 +28,11 @@ def define_flags() -> None:
   flags.DEFINE_bool('dry', False, 'print shapes, shardings and predicted cost, and end')
   flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
   flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that yields a NaN')
+
+
+def set_environment(options: flags.FlagValues) -> None:
+  """Sets what jax reads when it is imported, by the processes of a recipe too."""
+  if options.nojit:
+    os.environ['JAX_DISABLE_JIT'] = '1'
+  if options['debug-nans'].value:
+    os.environ['JAX_DEBUG_NANS'] = '1'

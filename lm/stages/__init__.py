@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STAGES = {
   'pretrain': 'lm.stages.pretrain:Pretrain',
   'sft': 'lm.stages.sft:SupervisedFineTuning',
+  'preference': 'lm.stages.preference:Preference',
   'rl': 'lm.stages.rl.policy_gradient:PolicyGradient',
 }
 

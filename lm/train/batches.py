@@ -75,6 +75,9 @@ class Batches(Protocol):
   def next(self, update: int, params: Any) -> Batch:
     """Returns the batch of an update; to be called for one update after the other."""
 
+  def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Adds to held-out rows what is computed from the parameters that training started from."""
+
 
 class TokenBatches:
   """Batches of token shards, read ahead of the steps."""
@@ -106,4 +109,8 @@ class TokenBatches:
     rows = {name: x.reshape(count, -1, *x.shape[1:]) for name, x in next(self._stream).items()}
     epoch = self._loader.epoch(self._run.jumps.batch(update) + 1)
     arrays = sharding.put_batch(rows, self._axes, self._run.mesh)
-    return Batch(arrays, count, lengths=None, metrics={'data/epoch': epoch})
+    return Batch(self.complete(arrays), count, lengths=None, metrics={'data/epoch': epoch})
+
+  def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Adds what is computed from the parameters that training started from; here nothing."""
+    return arrays

@@ -62,6 +62,12 @@ def rows_of_microbatch(config: ConfigDict) -> int:
   return config.batch_size // config.microbatches
 
 
+def check_shapes(config: ConfigDict, mesh: Mesh | AbstractMesh) -> None:
+  """Raises UserError where rows or their length cannot be split over a mesh as the config asks."""
+  kernels.check_length(config.model.attention, mesh, config.seq_len)
+  sharding.check_rows(mesh, {'batch_size / microbatches': rows_of_microbatch(config)})
+
+
 def make(
   config: ConfigDict,
   stage: Any,

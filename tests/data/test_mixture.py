@@ -126,7 +126,13 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
     tokenization.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, chat_format, held_out=0.0)
   names = [str(tmp_path / name / 'train' / 'manifest.json') for name in 'ab']
   config = ConfigDict(
-    {'stage': 'pretrain', 'seq_len': 8, 'batch_size': 64, 'seed': 0, 'data': {'weights': '3,1'}}
+    {
+      'stage': 'pretrain',
+      'seq_len': 8,
+      'batch_size': 64,
+      'seed': 0,
+      'data': {'weights': '3,1', 'cache': ''},
+    }
   )
   counts = np.zeros(2)
   mixture = readers.open_mixture(config, chat_format, ','.join(names), 'windows')

@@ -69,6 +69,10 @@ class RolloutBatches:
   def seek(self, update: int) -> None:
     """Does nothing: every batch follows from its number."""
 
+  def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Adds nothing: no rows are held out."""
+    return arrays
+
   def next(self, update: int, params: Any) -> Batch:
     """Returns the answers that `params` give to the questions of an update."""
     with self._run.clock.part('rollout'):
