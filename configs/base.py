@@ -200,12 +200,18 @@ def get_config() -> ConfigDict:
   c.eval.every = 250
   c.eval.batch_size = 32  # rows
   c.eval.tasks = ''  # NAME,... from data/tasks, scored at the end on their test problems
+  # updates between scorings of these tasks in training, logged as eval/TASK/accuracy; 0: at the end
+  # alone
+  c.eval.tasks_every = 0
   c.eval.examples = 200  # problems per task
   c.eval.turns = 1  # questions in a conversation; each turn is scored too if there are 2 or more
   c.eval.max_new_tokens = 64  # longest reply
   c.eval.prompts = ()  # texts continued at the start and at the end of pretraining, for the eye
   # at the end, estimate unigram, bigram, gzip and xz on what the network was trained on
   c.eval.baselines = False
+
+  c.preference = ConfigDict()
+  c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
 
   c.rl = ConfigDict()
   c.rl.group_size = 16  # samples of one prompt

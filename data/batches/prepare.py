@@ -13,7 +13,7 @@ from lm.base.errors import UserError
 
 
 def manifests(
-  config: Any, chat_format: chat_formats.Format, folder: files.Path
+  config: Any, chat_format: chat_formats.Format, folder: files.Path, layout: str
 ) -> tuple[str, str | None]:
   """Paths of the training manifest and of the held-out one (None if there is none).
 
@@ -21,6 +21,7 @@ def manifests(
     config: of a pretrain or sft run; `config.data` says what to read.
     chat_format: the tokenizer, and how it writes conversations.
     folder: where shards go that have to be made; complete ones found there are used.
+    layout: 'packed' for rows of whole conversations, 'windows' for documents.
 
   Raises:
     UserError: nothing to read is given, or it is not what the stage reads.
@@ -31,14 +32,14 @@ def manifests(
   if source.endswith('manifest.json'):  # one, or several between commas
     return source, data.val or None
   if not source:
-    if config.stage != 'sft' or not data.tasks:
+    if layout != 'packed' or not data.tasks:
       raise UserError(
         "config.data.train is '': give a manifest.json or text files (or, for sft, "
         'config.data.tasks)'
       )
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, files.as_path(source))
-  max_tokens = config.seq_len + 1 if config.stage == 'sft' else None  # what a row holds
+  max_tokens = config.seq_len + 1 if layout == 'packed' else None  # what a row holds
   made = tokenization.tokenize(
     source, folder, chat_format, held_out=0.0 if data.val else data.held_out, max_tokens=max_tokens
   )

@@ -169,6 +169,10 @@ class Format:
         )
     return layout
 
+  def check_layout(self) -> None:
+    """Raises UserError, as `layout`, if conversations cannot be written in this format."""
+    _ = self.layout
+
   @functools.cached_property
   def _around(self) -> dict[str, list[str | int]]:
     """The layout's strings with the ids of the special tokens that they name."""

@@ -8,6 +8,7 @@ import importlib.util
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of <malloc.h>
+LARGE_MODEL = 1 << 28  # bytes of parameters; smaller models gain from keeping all freed memory
 LARGE = 32 << 20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts
 DEFAULT_MMAP_MAX = 65536  # blocks
 
@@ -43,6 +44,12 @@ def give_back_large_blocks() -> None:
   if libc := _glibc():
     libc.mallopt(M_MMAP_THRESHOLD, LARGE)
     libc.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
+
+
+def adapt_to(parameter_bytes: int) -> None:
+  """Calls `give_back_large_blocks` for a model whose parameters exceed LARGE_MODEL bytes."""
+  if parameter_bytes > LARGE_MODEL:
+    give_back_large_blocks()
 
 
 def _glibc() -> ctypes.CDLL | None:

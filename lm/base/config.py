@@ -56,6 +56,36 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file('config', None, help_text, lock_config=True)
 
 
+def define_process_flags() -> None:
+  """Declares the flags of a command that may run as one of several processes."""
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT of process 0, where jax does not find the other processes by itself',
+  )
+  flags.DEFINE_integer('num-processes', None, 'the number of processes of the run')
+  flags.DEFINE_integer('process-id', None, 'the number of this process, from 0')
+  flags.DEFINE_integer(
+    'heartbeat-seconds',
+    60,
+    'after so long without a sign a process counts as lost, and the others end with an error',
+  )
+
+
+def step_range(flag: str, text: str | None) -> tuple[int, int] | None:
+  """Returns the steps of a flag's value 'FIRST:LAST', None where the flag is not given.
+
+  Raises:
+    UserError: the value has another form.
+  """
+  if not text:
+    return None
+  found = re.fullmatch(r'(\d+):(\d+)', text)
+  if not found or not 0 < int(found[1]) <= int(found[2]):
+    raise UserError(field=flag, value=text, allowed='FIRST:LAST, steps counted from 1')
+  return int(found[1]), int(found[2])
+
+
 def parse(argv: list[str], about: str) -> ConfigDict:
   """Parses all absl flags and returns the config, with the --config.FIELD=VALUE flags applied.
 

@@ -439,6 +439,16 @@ MODELS = {  # for each name, the package and the file in it
 }
 
 
+def find(
+  path: str,
+  defaults: ConfigDict,
+  tokenizer: Callable[[Metadata], Mapping[str, bytes]],
+  fingerprint: Callable[[pathlib.Path], str],
+) -> files.Path:
+  """Returns the folder of a checkpoint: `path`, or what `installed` returns for one of MODELS."""
+  return installed(path, defaults, tokenizer, fingerprint) if path in MODELS else path
+
+
 def installed(
   name: str,
   defaults: ConfigDict,
