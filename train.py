@@ -147,7 +147,9 @@ def train(
     )
   else:
     with distributed.main_first('data'):
-      train_manifest, val_manifest = prepare.manifests(config, chat_format, workdir / 'data')
+      train_manifest, val_manifest = prepare.prepare_training_data(
+        config, chat_format, workdir / 'data'
+      )
     loader = evaluation.open_mixture(config, chat_format, train_manifest)
     val = val_manifest and evaluation.open_loader(config, chat_format, val_manifest, train=False)
     data_fingerprint = loader.fingerprint
