@@ -1,4 +1,4 @@
-"""Mixes token streams; `Mixture.batch(step)` is a pure function of the step, like `Loader.batch`."""
+"""Mixes token streams; `Mixture.batch(step)` is a pure function of the step, as in `Loader`."""
 
 import bisect
 import functools
