@@ -1,7 +1,7 @@
 """Defines every config field once, with its unit and meaning. Other configs only change values.
 
-`get_config()` describes one training run (`stage` = pretrain | sft | rl). `get_recipe()` describes
-a whole recipe: a list of steps, with a training config for each training stage. The fields of web
+`get_config()` describes one training run of a stage, such as pretrain, sft or rl. `get_recipe()`
+describes a whole recipe: a list of steps, with a config for each training stage. The fields of web
 cleaning are in configs/data/fineweb.py. This module does not import JAX. configs/README.md says how
 to add a field.
 """
@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
   It is used as python train.py --config=configs/pretrain.py --workdir=DIR --config.optim.lr=1e-3.
   """
   c = ConfigDict()
-  c.stage = 'pretrain'  # the training stage: pretrain | sft | rl
+  c.stage = 'pretrain'  # the training stage: pretrain | sft | preference | rl (lm/stages)
   c.seed = 0  # seed of initialisation, data order and sampling
   # Where parameters come from: a run, a step, a recipe or a Hugging Face folder; smollm2; '' starts
   # from scratch.
@@ -218,12 +218,18 @@ def get_config() -> ConfigDict:
   c.eval.every = 250
   c.eval.batch_size = 32  # rows
   c.eval.tasks = ''  # NAME,...: tasks whose test problems are scored at the end
+  # Updates between scorings of these tasks during training, logged as eval/TASK/accuracy; 0: they
+  # are scored only at the end.
+  c.eval.tasks_every = 0
   c.eval.examples = 200  # problems per task
   c.eval.turns = 1  # questions in a conversation; if 2 or more, each turn is also scored
   c.eval.max_new_tokens = 64  # longest reply
   c.eval.prompts = ()  # texts to continue at the start and the end of pretraining, for people
   # At the end, compute bits per byte of unigrams, bigrams, gzip and xz on the training data.
   c.eval.baselines = False
+
+  c.preference = ConfigDict()
+  c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
 
   c.rl = ConfigDict()
   c.rl.group_size = 16  # answers sampled for each question; their mean reward is the baseline

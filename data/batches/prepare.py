@@ -1,8 +1,4 @@
-"""Prepares what a training run reads: existing token shards, or new ones from its input.
-
-To add a source of batches, add its fields to `config.data` in configs/base.py, and choose it in
-`prepare_training_data`.
-"""
+"""Prepares what a training run reads: existing token shards, or new ones from its input."""
 
 from typing import Any
 
@@ -15,14 +11,15 @@ from lm.base.errors import UserError
 
 
 def prepare_training_data(
-  config: Any, chat_format: chat_formats.Format, folder: files.Path
+  config: Any, chat_format: chat_formats.Format, folder: files.Path, layout: str
 ) -> tuple[str, str | None]:
   """Returns the paths of the training manifest and of the held-out one (None if there is none).
 
   Args:
-    config: config of a pretrain or sft run; `config.data` says what to read.
+    config: config of a training run; `config.data` says what to read.
     chat_format: the tokenizer and its format of conversations.
     folder: folder for new shards; complete ones that are found there are used.
+    layout: 'packed' for rows of whole conversations, 'windows' for documents.
 
   Raises:
     UserError: there is nothing to read, or it is not what the stage reads.
@@ -33,7 +30,7 @@ def prepare_training_data(
   if source.endswith('manifest.json'):  # one manifest, or several separated by commas
     return source, data.val or None
   if not source:
-    if config.stage != 'sft' or not data.tasks:
+    if layout != 'packed' or not data.tasks:
       raise UserError(
         "config.data.train is ''; allowed: a manifest.json or text files (or, for sft, '' with "
         'config.data.tasks)'
@@ -45,7 +42,7 @@ def prepare_training_data(
     folder,
     chat_format,
     held_out=0.0 if data.val else data.held_out,
-    max_tokens=config.seq_len + 1 if config.stage == 'sft' else None,  # the length of a row
+    max_tokens=config.seq_len + 1 if layout == 'packed' else None,  # the length of a row
   )
   val = data.val or None
   if 'val' in manifests and manifests['val']['documents']:

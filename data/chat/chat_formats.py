@@ -176,6 +176,10 @@ class Format:
         )
     return layout
 
+  def check_layout(self) -> None:
+    """Raises UserError, as `layout` does, if conversations cannot be written in this format."""
+    _ = self.layout
+
   @functools.cached_property
   def _around(self) -> dict[str, list[str | int]]:
     """The layout's strings as lists of text and ids of special tokens."""

@@ -45,3 +45,13 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
   tokenize_lib.tokenize(
     workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out
   )
+
+
+# What train.py runs for each data step of a recipe: the function, the part of the config that it
+# takes, and the file that shows that it is complete.
+STEPS = {
+  'crawl': (crawl, 'crawl', 'crawl/report.json'),
+  'clean': (clean, 'clean', 'clean/report.json'),
+  'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
+  'tokenize': (tokenize, 'tokenizer', 'tokens/train/manifest.json'),
+}

@@ -21,6 +21,7 @@ from data.tasks.letters import Counting, Spelling
 from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
+from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.files import Path
@@ -110,6 +111,11 @@ def options(data: ConfigDict) -> dict[str, Any]:
     'gsm8k': data.gsm8k,
     'gsm8k_test': data.gsm8k_test,
   }
+
+
+def from_config(data: ConfigDict, names: str) -> list[Task]:
+  """Returns the tasks named in a comma-separated field, made from the files of `config.data`."""
+  return make(config_lib.names(names), **options(data))
 
 
 def fingerprint(

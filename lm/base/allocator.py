@@ -7,6 +7,7 @@ import importlib.util
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of <malloc.h>
+LARGE_MODEL = 1 << 28  # bytes of parameters; below, keeping all that is freed pays
 LARGE = 32 << 20  # bytes; the largest M_MMAP_THRESHOLD that glibc takes
 
 
@@ -40,6 +41,16 @@ def give_back_large_blocks() -> None:
   if libc := _glibc():
     libc.mallopt(M_MMAP_THRESHOLD, LARGE)
     libc.mallopt(M_MMAP_MAX, 65536)  # the default
+
+
+def adapt_to(parameter_bytes: int) -> None:
+  """Calls `give_back_large_blocks` for a model whose parameters are large.
+
+  Args:
+    parameter_bytes: of all parameters of the model.
+  """
+  if parameter_bytes > LARGE_MODEL:
+    give_back_large_blocks()
 
 
 def _glibc() -> ctypes.CDLL | None:

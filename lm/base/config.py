@@ -52,6 +52,35 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file('config', None, help_text, lock_config=True)
 
 
+def define_process_flags() -> None:
+  """Declares the flags of a command that may run as one of several processes."""
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT of process 0, where a run of several processes is not found by itself',
+  )
+  flags.DEFINE_integer('num-processes', None, 'of the whole run')
+  flags.DEFINE_integer('process-id', None, 'of this one, from 0')
+  flags.DEFINE_integer(
+    'heartbeat-seconds',
+    60,
+    'a process silent for so long is lost, and ends the others with an error',
+  )
+
+
+def step_range(flag: str, text: str | None) -> tuple[int, int] | None:
+  """Returns the steps of a flag's value, 'FIRST:LAST'; None where it is not given.
+
+  Raises UserError where the value is not of this form.
+  """
+  if not text:
+    return None
+  found = re.fullmatch(r'(\d+):(\d+)', text)
+  if not found or not 0 < int(found[1]) <= int(found[2]):
+    raise UserError(f'{flag} is {text!r}; FIRST:LAST is wanted, steps from 1')
+  return int(found[1]), int(found[2])
+
+
 def parse(argv: list[str], about: str) -> ConfigDict:
   """Parses all absl flags; returns the config of --config with the --config.FIELD=VALUE overrides
   applied.

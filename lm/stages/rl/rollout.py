@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lm.base.errors import UserError
 from lm.infer.engine import Completion, pad_tokens
-from lm.stages.rl.policy_gradient import advantages
+from lm.stages.rl import advantages
 
 MULTIPLE = 32  # tokens, of the length of a batch's rows: few lengths, so few compilations
 TRIES = 100  # problems that are drawn for one question before their prompts are said to be too long
@@ -22,6 +22,19 @@ class Grade:
 
   reward: float
   right: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """A question that is asked: its number in the run, its problem, and its prompt as token ids.
+
+  `skipped` has a line for each problem that was passed over for it.
+  """
+
+  index: int
+  problem: dict[str, Any]
+  prompt: list[int]
+  skipped: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +168,9 @@ def collect(
   differ_Q = np.ptp(rewards_QG, axis=1) > 0
   differ_B = np.repeat(differ_Q, group)
   learned_B = np.ones_like(differ_B) if rl.kl else differ_B
-  batch = layout(repeated, completions, advantages(rewards_QG, rl.normalize_std).reshape(-1))
+  batch = layout(
+    repeated, completions, advantages.group_relative(rewards_QG, rl.normalize_std).reshape(-1)
+  )
   tokens_B = batch['weights'].sum(axis=1)
   if differ_B.any():
     batch['advantages'] *= tokens_B[learned_B].sum() / tokens_B[differ_B].sum()
