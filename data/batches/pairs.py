@@ -1,7 +1,7 @@
-"""Pairs of answers to one prompt, the preferred one and the other, as batches.
+"""Batches of pairs of answers to one prompt: the preferred one and the other.
 
-A row of the input is a JSON object a line: {"prompt": ..., "chosen": ..., "rejected": ...}. The
-prompt is a string, or the messages of a conversation up to the answer; the answers are strings.
+The input has {"prompt": ..., "chosen": ..., "rejected": ...} on each line. The prompt is a string,
+or the messages of a conversation before the answer; the answers are strings.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 from data.chat import chat_formats
 from data.records import jsonl, sources, split
-from data.shards.loader import permute, read_ahead, share
+from data.shards.loader import host_examples, permute, read_ahead
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -21,7 +21,7 @@ SIDES = ('chosen', 'rejected')
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """The token ids of two conversations that differ in their answer, each with its mask."""
+  """Token ids and mask of two conversations that differ in their last answer."""
 
   chosen: tuple[list[int], list[int]]
   rejected: tuple[list[int], list[int]]
@@ -29,35 +29,35 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class PairSource:
-  """Training batches of pairs, and held-out ones (None: nothing is held out)."""
+  """Training batches of pairs, and held-out ones (None if nothing is held out)."""
 
   train: 'PairLoader'
   val: 'PairLoader | None'
 
   @property
   def fingerprint(self) -> str:
-    """A digest of what is trained on."""
+    """A digest of the training data."""
     return self.train.fingerprint
 
 
 class PairLoader:
-  """Batches of pairs, a pure function of the step.
+  """Batches of pairs as a pure function of the step.
 
   Attributes:
-    rows: how many pairs there are.
-    fingerprint: SHA-256 (hex) of the pairs, the seed and the shape of a row.
-    steps_per_epoch: batches that hold every pair once, the last filled up with empty rows.
+    rows: number of pairs.
+    fingerprint: SHA-256 (hex) of the pairs, the seed and the length of a row.
+    steps_per_epoch: number of batches with every pair once, the last filled up with empty rows.
   """
 
   def __init__(self, pairs: list[Pair], *, seq_len: int, batch_size: int, seed: int, train: bool):
-    """Lays out pairs.
+    """Arranges pairs in rows.
 
     Args:
-      pairs: at least one.
+      pairs: one pair or more.
       seq_len: tokens in a row.
-      batch_size: pairs in the batch of all processes together.
-      seed: of the order of training.
-      train: shuffles without end; else each pair comes once, in order.
+      batch_size: number of pairs in the batch of all hosts together.
+      seed: seed of the order in training.
+      train: whether pairs are shuffled without end; else each comes once, in order.
     """
     self._pairs, self._seq_len, self._batch_size = pairs, seq_len, batch_size
     self._seed, self._train = seed, train
@@ -66,23 +66,23 @@ class PairLoader:
     self.fingerprint = files.digest([[dataclasses.astuple(p) for p in pairs], seq_len, seed])
 
   def batch(self, step: int, index: int = 0, count: int = 1, parts: int = 1) -> dict[str, Any]:
-    """Returns part `index` of `count` of the rows of a step (see `data.shards.loader.Loader`).
+    """Returns host `index`'s rows of a step, of `count` hosts (see `data.shards.loader.Loader`).
 
     Returns:
       chosen_inputs, chosen_targets, rejected_inputs, rejected_targets: int32 [rows, seq_len].
       chosen_weights, rejected_weights: float32, 1 on the tokens of the answer.
     """
-    examples = share(step, self._batch_size, index, count, parts)
+    examples = host_examples(step, self._batch_size, index, count, parts)
     return self._rows_of([self._pair(example) for example in examples.tolist()])
 
   def iterate(
     self, start: int, stop: int, index: int = 0, count: int = 1, parts: int = 1
   ) -> Iterator[dict[str, Any]]:
-    """Yields `batch` of the steps from `start` to `stop` - 1, read ahead."""
+    """Returns an iterator over the batches of steps `start` to `stop` - 1, which reads ahead."""
     return read_ahead(lambda step: self.batch(step, index, count, parts), start, stop)
 
   def epoch(self, steps: int) -> float:
-    """Returns how often this many steps go through the pairs."""
+    """Returns how many times this many steps read the pairs."""
     return steps * self._batch_size / self.rows
 
   def _pair(self, example: int) -> Pair | None:
@@ -111,12 +111,12 @@ class PairLoader:
 def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyPath) -> PairSource:
   """Returns the pairs of `config.data.train`, and those of `config.data.val`.
 
-  Without `val`, `config.data.held_out` of the prompts are held out. Rows that cannot be used, and
-  pairs that are longer than `config.seq_len`, are left out, and it is said how many.
+  Without `val`, the fraction `config.data.held_out` of the prompts is held out. Rows that cannot be
+  used, and pairs that are longer than `config.seq_len`, are skipped and reported.
 
   Raises:
-    FileNotFoundError: a file that is named is not there.
-    UserError: no file is named, or no pair can be used.
+    FileNotFoundError: an input file does not exist.
+    UserError: there is no input, or no pair can be used.
   """
   del folder
   data = config.data
@@ -146,8 +146,7 @@ def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyP
 def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tuple[float, Pair]]:
   """Returns the pairs of JSONL files, each with the split hash of its prompt.
 
-  Raises:
-    UserError: no row can be used.
+  Raises UserError if no row can be used.
   """
   found, skipped, pairs = sources.find(inputs), jsonl.Skipped(), []
   for file in found:
@@ -161,7 +160,7 @@ def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tu
 def _parse(row: Any, chat_format: chat_formats.Format, seq_len: int) -> tuple[float, Pair]:
   """Returns the split hash and the tokens of a row. Raises UserError if it cannot be used."""
   if not isinstance(row, dict):
-    raise UserError(f'a row is an object with prompt, chosen and rejected; found {row!r:.80}')
+    raise UserError(f'a row must be an object with prompt, chosen and rejected; found {row!r:.80}')
   for name in SIDES:
     if not isinstance(row.get(name), str):
       raise UserError(f'{name!r} must be a string; found {row.get(name)!r:.80}')
@@ -174,7 +173,7 @@ def _parse(row: Any, chat_format: chat_formats.Format, seq_len: int) -> tuple[fl
     answer = {'role': 'assistant', 'content': row[name]}
     ids, mask = chat_format.render({'messages': [*messages, answer]})
     start = len(chat_format.render_prompt(messages))
-    sides.append((ids, [0] * start + mask[start:]))  # earlier answers are not compared
+    sides.append((ids, [0] * start + mask[start:]))  # earlier answers are the same in both
     if len(ids) > seq_len + 1:
       raise UserError(
         f'{name!r} makes a conversation of {len(ids)} tokens; config.seq_len is {seq_len}'

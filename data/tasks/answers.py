@@ -1,8 +1,8 @@
-"""The answer that a reply claims: a number, a count, a name, a spelling.
+"""Finds the answer that a reply claims: a number, a count, a name or a spelling.
 
-Graders find answers in free text here and in `data.tasks.order`, by the rules of
-`data.tasks.claims`. Of several numbers the one counts that is marked most strongly as the answer:
-called so, concluded, stated, or only mentioned.
+Graders find answers in free text here and in order.py, by the rules of claims.py. Of several
+numbers, the one counts that is marked most strongly as the answer: called the answer, concluded,
+stated, or only mentioned.
 """
 
 import decimal
@@ -16,8 +16,8 @@ REPEATED, MENTIONED, STATED, CONCLUDED, CALLED = range(5)
 
 # ---- Numbers -------------------------------------------------------------------------------------
 
-# A minus sign counts where it cannot be a subtraction; commas where they part thousands; a final
-# full stop never.
+# A minus sign counts where it cannot be a subtraction, a comma where it separates thousands, and a
+# final full stop never.
 _NUMBER = re.compile(
   r'(?<![A-Za-z_])(?:(?<![\w.)])(?<![0-9)]\s)[-+](?=[$£€]?[0-9.]))?[$£€]?'
   r"(?:(?:[0-9]{1,3}(?:[,_'][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
@@ -28,7 +28,7 @@ _JOINT = re.compile(
   rf'[\s(]*(?:\)\s*)*(?P<sign>{_OPERATOR}|=|\bequals\b|\bis equal to\b)[\s(]*', re.IGNORECASE
 )
 
-# How strongly a number is marked as the answer, by what stands before and after it.
+# How strongly a number is marked as the answer, by the text before and after it.
 _MARKED = re.compile(
   r'(?:####|\banswer\b)(?:(?![0-9])[^\n]){0,60}(?:[:*]\s*\n\s*)?$', re.IGNORECASE
 )
@@ -48,7 +48,7 @@ _STATED = re.compile(
   r'(?: (?:just|exactly|simply|only|precisely|equal to|about|around|approximately))*\s*\W{0,3}$',
   re.IGNORECASE,
 )
-_ASIDE = re.compile(  # what follows in the sentence is no claim
+_ASIDE = re.compile(  # what follows in the sentence is not a claim
   r'\b(?:because|since|given that|as in|if|when|whenever|(?:double.)?check\w*|verif\w+)\b|, as\b',
   re.IGNORECASE,
 )
@@ -99,7 +99,7 @@ _SPOKEN = re.compile(
   rf'(?:{_WORD}))*\b',
   re.IGNORECASE,
 )
-_NO_NUMERAL = re.compile(  # 'one' that does not count
+_NO_NUMERAL = re.compile(  # 'one' that is not a number
   r'\b(?:(?:this|that|the|no|which|each|any|every|another|hard|tough|right|wrong|larger|smaller)'
   r' one\b|one (?:of|moment|can|must|should|would|has to)\b)',
   re.IGNORECASE,
@@ -114,9 +114,9 @@ _ABSENT = re.compile(
 
 
 def numbers(text: str) -> list[claims.Mention]:
-  """The numbers of a text, read as people mean them: '10', '10.', '10.0', '$1,000', '1e3', '5%'.
+  """Returns the numbers of a text, as people read them: '10', '10.', '10.0', '$1,000', '1e3', '5%'.
 
-  '2nd' and 'x2' are none.
+  '2nd' and 'x2' are not numbers.
   """
   found = []
   for match in _NUMBER.finditer(text):
@@ -126,12 +126,12 @@ def numbers(text: str) -> list[claims.Mention]:
 
 
 def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
-  """The number that a reply claims to be the answer, None if there is none or more than one.
+  """Returns the number that a reply claims as the answer, or None if there is not exactly one.
 
   Args:
     text: the reply.
-    question: what was asked: numbers of it that the reply repeats, and does not mark as its answer,
-      are no claims.
+    question: the question. Numbers of the question that the reply repeats without marking them as
+      the answer are not claims.
   """
   text = claims.plain(text)
   if not _NUMBER.search(text):
@@ -141,7 +141,7 @@ def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
 
 
 def claimed_count(text: str, question: str) -> decimal.Decimal | None:
-  """As `claimed_number`; that there is none ("it does not occur") claims 0."""
+  """Returns `claimed_number`, or 0 if the reply says that there is none ("it does not occur")."""
   if (said := claimed_number(text, question)) is not None or _NUMBER.search(claims.plain(text)):
     return said
   return decimal.Decimal(0) if _ABSENT.search(claims.plain(text)) else None
@@ -150,13 +150,12 @@ def claimed_count(text: str, question: str) -> decimal.Decimal | None:
 def strongest(
   text: str, mentions: list[claims.Mention], echoes: Collection[decimal.Decimal] = ()
 ) -> decimal.Decimal | None:
-  """The value that is claimed most strongly, the last of several."""
-  kept = [
-    m
-    for m in claims.kept(text, mentions)
-    if not _INEXACT.search(text[max(m.start - 40, 0) : m.start])
-    and not _INEXACT_AFTER.match(text, m.end)
-  ]
+  """Returns the value that is claimed most strongly; of several, the last."""
+  kept = []
+  for m in claims.kept(text, mentions):
+    before = text[max(m.start - 40, 0) : m.start]
+    if not _INEXACT.search(before) and not _INEXACT_AFTER.match(text, m.end):
+      kept.append(m)
   if not kept:
     return None
   strengths = [strength(text, m, echoes) for m in kept]
@@ -169,9 +168,9 @@ def strongest(
 
 
 def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()) -> int:
-  """How strongly a number is marked as the answer: one of REPEATED to CALLED."""
+  """Returns how strongly a number is marked as the answer: one of REPEATED to CALLED."""
   before, after = claims.context(text, mention)
-  lead = text[max(mention.start - 80, 0) : mention.start]  # it may stand in the line before
+  lead = text[max(mention.start - 80, 0) : mention.start]  # the mark may be in the line before
   if _MARKED.search(lead) or _MARKED_AFTER.search(after):
     return CALLED
   if _CONCLUDED.search(before):
@@ -187,24 +186,22 @@ def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Deci
 
 
 def _counted_out(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
-  """The numbers without those of steps ('Step 2') and of the lines of a numbered list."""
-  heads = [
-    m
-    for m in found
-    if re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
-    and re.match(r'[.)]\s+\S', text[m.end : m.end + 8])
-  ]
+  """Returns the numbers without those of steps ('Step 2') and of the lines of a numbered list."""
+  heads = []  # the numbers of the lines of a list
+  for m in found:
+    starts_line = re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
+    if starts_line and re.match(r'[.)]\s+\S', text[m.end : m.end + 8]):
+      heads.append(m)
   if len(heads) == 1 or [m.value for m in heads] != list(range(1, len(heads) + 1)):
     heads = []
-  return [
-    m for m in found if m not in heads and not _COUNTER.search(text[max(m.start - 20, 0) : m.start])
-  ]
+  others = [m for m in found if m not in heads]
+  return [m for m in others if not _COUNTER.search(text[max(m.start - 20, 0) : m.start])]
 
 
 def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
-  """The numbers, with each equation in the place of its parts; its value is the result.
+  """Returns the numbers, with each equation in place of its parts; its value is its result.
 
-  An expression that is not worked out has no value and is left out.
+  An expression that is not evaluated has no value and is left out.
   """
   result, at = [], 0
   while at < len(found):
@@ -230,7 +227,7 @@ def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
 
 
 def _spoken(words: str) -> int:
-  """The value of a number in words."""
+  """Returns the value of a number in words."""
   total = group = 0
   for word in re.findall('[a-z]+', words.lower()):
     if word in _WORDS:
@@ -259,15 +256,15 @@ def claims_name(
   also: Collection[str] = (),
   qualified: bool = False,
 ) -> bool:
-  """Whether a reply names `answer` and none of the other names that it could be.
+  """Returns whether a reply names `answer` and none of the other names that it could name.
 
   Args:
     text: the reply.
     answer: a module or function.
-    others: names that the reply must not claim. One that is a word of English too ('copy') counts
-      where it stands as a name.
+    others: names that the reply must not claim. One that is also an English word ('copy') counts
+      where it is used as a name.
     also: other ways to write the answer.
-    qualified: whether names may have a path before them: 'json.loads' for 'loads'.
+    qualified: whether names may have a path before them, such as 'json.loads' for 'loads'.
   """
   text = claims.plain(text)
   good, bad = {answer, *also}, set(others) - {answer, *also}
@@ -279,23 +276,26 @@ def claims_name(
     if is_good or name in bad:
       found.append(claims.Mention('good' if is_good else 'bad', match.start(), match.end()))
   kept = claims.kept(text, found)
-  return {
-    m.value
-    for i, m in enumerate(kept)
-    if m.value == 'good' or _stands_as_name(text, m, kept[max(i - 1, 0) : i + 2])
-  } == {'good'}
+  claimed = set()
+  for i, mention in enumerate(kept):
+    near = kept[max(i - 1, 0) : i + 2]
+    if mention.value == 'good' or _stands_as_name(text, mention, near):
+      claimed.add(mention.value)
+  return claimed == {'good'}
 
 
 def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mention]) -> bool:
-  """Whether a word is used as the name of a module or function, rather than as one of English.
+  """Returns whether a word is used as the name of a module or function, not as an English word.
 
   Args:
-    near: the mentions beside this one, and itself.
+    text: the reply.
+    mention: the word.
+    near: the mention itself and the mentions next to it.
   """
   word, (before, after) = text[mention.start : mention.end], claims.context(text, mention)
   if not word.isalpha() or not word.islower() or re.match(r'[`"\'(]', after):
     return True
-  if word == 'this':  # a module of Python's, and the commonest of these words
+  if word == 'this':  # Python has such a module, but nearly always it is the English word
     return False
   ends = re.match(r'\W*(?:$|[.,;:!)])', after)
   return bool(
@@ -313,14 +313,14 @@ _LETTER = re.compile(r'(?<![A-Za-z0-9])[A-Za-z](?![A-Za-z0-9])')
 
 
 def claimed_spellings(text: str) -> set[str]:
-  """The words, in small letters, that a reply spells: single letters with one separator."""
+  """Returns the lower-case words that a reply spells as single letters with one separator."""
   text = claims.plain(text)
   runs = [run for run in _runs(text) if run.end - run.start > 3]
   return {mention.value for mention in claims.kept(text, runs)}
 
 
 def _runs(text: str) -> list[claims.Mention]:
-  """Runs of at least three letters; one that goes on into a longer piece ('i-m-port') is none."""
+  """Returns runs of at least three letters that are not part of a longer piece ('i-m-port')."""
   letters = list(_LETTER.finditer(text))
   found, at = [], 0
   while at < len(letters):
@@ -342,7 +342,7 @@ def _runs(text: str) -> list[claims.Mention]:
 
 
 def _goes_on(text: str, start: int, end: int, separator: str | None) -> bool:
-  """Whether a run of letters goes on into a longer piece; one with spaces between never does."""
+  """Returns whether a run of letters is part of a longer piece. Spaces always end a run."""
   if not separator or re.search(r'[\s"\'`]', separator):
     return False
   before, after = text[max(start - 8, 0) : start], text[end : end + 8]

@@ -1,8 +1,8 @@
-"""What a text says of the things that it mentions: what it denies, asks, takes back or leaves open.
+"""Decides what a text claims about the things that it mentions.
 
-Graders (`data.tasks.answers`, `data.tasks.order`) find the answer that a reply claims with these
-rules. A thing that is denied ("not 41", "41 is wrong"), asked ("41?") or taken back ("41. Wait,
-42.") is not claimed; of things named as alternatives ("41 or 42", "41, 42") none is.
+Graders (answers.py, order.py) find the answer that a reply claims with these rules. A thing that is
+denied ("not 41", "41 is wrong"), asked about ("41?") or retracted ("41. Wait, 42.") is not claimed.
+Of things named as alternatives ("41 or 42", "41, 42") none is claimed.
 """
 
 import decimal
@@ -43,7 +43,7 @@ _REWRITTEN = tuple(
     (r'\*\*([^*\n]+)\*\*|(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])', r'\1\2'),
   )
 )
-_REACH = 200  # characters around a mention that say what it is
+_REACH = 200  # characters before and after a mention that determine what it is
 SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+|\n+')
 RETRACTED = re.compile(
   r'\b(?:wait|scratch that|correction|i mean|sorry|oops|on second thoughts?|actually|or rather)\b'
@@ -84,7 +84,7 @@ class Mention(NamedTuple):
 
 
 def plain(text: str) -> str:
-  """The text with quotation marks, minus signs, Markdown and LaTeX reduced to plain characters."""
+  """Returns the text with quotes, minus signs, Markdown and LaTeX as plain characters."""
   text = text.translate(_CHARACTERS)
   for pattern, replacement in _REWRITTEN:
     text = pattern.sub(replacement, text)
@@ -92,9 +92,11 @@ def plain(text: str) -> str:
 
 
 def denied(text: str, mention: Mention, subject: bool = True) -> bool:
-  """Whether the text says that the mentioned thing is not the answer.
+  """Returns whether the text says that the mentioned thing is not the answer.
 
   Args:
+    text: the reply.
+    mention: the thing.
     subject: whether 'NAME is not ...' and 'NAME cannot ...' deny it.
   """
   before, after = context(text, mention)
@@ -102,7 +104,7 @@ def denied(text: str, mention: Mention, subject: bool = True) -> bool:
 
 
 def context(text: str, mention: Mention) -> tuple[str, str]:
-  """What stands before and after a mention in its sentence, up to `_REACH` characters each."""
+  """Returns the text before and after a mention in its sentence, up to `_REACH` characters each."""
   before = text[max(mention.start - _REACH, 0) : mention.start]
   start = max((m.end() for m in SENTENCE_END.finditer(before)), default=0)
   rest = text[max(mention.end - 1, 0) : mention.end + _REACH]
@@ -111,13 +113,14 @@ def context(text: str, mention: Mention) -> tuple[str, str]:
 
 
 def asked(text: str, mention: Mention) -> bool:
-  """Whether a thing is only asked about: 'Is it 41?'"""
+  """Returns whether a thing is only asked about, as in 'Is it 41?'"""
   rest = context(text, mention)[1].rstrip('"\')* ')
-  return rest.endswith('?') and not re.search('[,;:]', rest)  # 'It is 41, right?' is no question
+  # 'It is 41, right?' is not a question.
+  return rest.endswith('?') and not re.search('[,;:]', rest)
 
 
 def kept(text: str, mentions: Iterable[Mention]) -> list[Mention]:
-  """The mentions that are not denied, asked or taken back."""
+  """Returns the mentions that are not denied, asked about or retracted."""
   claimed = [m for m in mentions if not denied(text, m) and not asked(text, m)]
   last = max((m.start for m in claimed), default=0)
   retracted = max((m.start() for m in RETRACTED.finditer(text) if m.start() <= last), default=0)
@@ -125,7 +128,7 @@ def kept(text: str, mentions: Iterable[Mention]) -> list[Mention]:
 
 
 def named_with(text: str, mentions: list[Mention], at: int) -> set:
-  """The values that are named as alternatives to a mention, and its own."""
+  """Returns the values that are named as alternatives to a mention, and its own."""
   first = last = at
   while first and alternatives(text, mentions[first - 1], mentions[first]):
     first -= 1
@@ -135,7 +138,7 @@ def named_with(text: str, mentions: list[Mention], at: int) -> set:
 
 
 def alternatives(text: str, one: Mention, other: Mention) -> bool:
-  """Whether two mentions, one after the other, are named as alternatives or as items of a list."""
+  """Returns whether two successive mentions are named as alternatives or as items of a list."""
   between = text[one.end : other.start]
   if len(between) >= 80:
     return False

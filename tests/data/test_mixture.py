@@ -23,7 +23,7 @@ def sources(tmp_path):
   made = []
   for i, rows in enumerate(SIZES):
     ids = [1 + i * 100_000 + n // SEQ_LEN for n in range(rows * SEQ_LEN + 1)]
-    builder = token_shards.Builder('uint32')
+    builder = token_shards.ShardWriter('uint32')
     builder.add(ids, None, len(ids))
     head = {'version': token_shards.VERSION, 'kind': 'text', 'dtype': 'uint32', 'document_start': 0}
     files.write_json(

@@ -169,7 +169,8 @@ def test_why_tells_the_verdict_and_the_figures(corpus):
   assert (
     status == 0 and f'dropped by gopher_words (step gopher_quality): words {words} < 50' in text
   ), err
-  assert re.search(rf'gopher_words: words +{words} +>= 50\n', text) and 'fineweb' not in text
+  bound = r'>= 50 \(config\.gopher_quality\.min_words\)'
+  assert re.search(rf'gopher_words: words +{words} +{bound}\n', text) and 'fineweb' not in text
   (name,) = (
     document['id'] for document in documents_of(out) if document['metadata']['url'] == 'http://h/1'
   )
