@@ -6,9 +6,11 @@ and why.
 """
 
 import codecs
+import contextlib
 import dataclasses
 import functools
 import gzip
+import importlib
 import io
 import json
 import lzma
@@ -31,7 +33,23 @@ MAX_ROW_BYTES = (
   64 << 20
 )  # of one line: a longer one is skipped, so that a file without line ends does not fill the memory
 KEPT = 100  # rows of which `Skipped` keeps place and cause; the others are only counted
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile)
+
+
+def _zstd_errors() -> Iterator[type[Exception]]:
+  """What the packages by which fsspec may unpack Zstandard raise on damage."""
+  for name in ('compression.zstd', 'backports.zstd', 'zstandard'):
+    with contextlib.suppress(ImportError):
+      yield importlib.import_module(name).ZstdError
+
+
+_DAMAGED = (
+  EOFError,
+  zlib.error,
+  gzip.BadGzipFile,
+  lzma.LZMAError,
+  zipfile.BadZipFile,
+  *_zstd_errors(),
+)
 _SURROGATE = re.compile(rb'\\u[dD][89a-fA-F]')
 _LONE = re.compile('[\ud800-\udfff]')
 
@@ -102,6 +120,8 @@ def read(
       yield parse(_value(line))
     except UserError as error:
       skipped.add(place(), error)
+    except RecursionError:  # of the JSON reader, or of what `parse` does with its value
+      skipped.add(place(), 'not JSON that can be read: nested too deep')
 
 
 def text(path: files.Path) -> str:
@@ -195,8 +215,6 @@ def _value(line: bytes) -> Any:
     return _mended(value) if _SURROGATE.search(line) else value
   except ValueError as error:
     raise UserError(f'not JSON: {error}') from error
-  except RecursionError as error:
-    raise UserError('not JSON that can be read: nested too deep') from error
 
 
 def _mended(value: Any) -> Any:

@@ -307,7 +307,7 @@ def _encode(
   if ('messages' in document) != (kind == 'conversations'):
     raise UserError(
       f'the first document is of kind {kind!r}; this is a '
-      f'{"document" if "text" in document else "conversation"}'
+      f'{"document" if kind == "conversations" else "conversation"}'
     )
   if kind == 'conversations':
     ids, mask = chat_format.render(document, max_tokens)
