@@ -10,7 +10,9 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from html import unescape
 from typing import NamedTuple
 
 from datatrove.data import Document
@@ -78,7 +80,7 @@ class Context(NamedTuple):
     """What may be written of a page that is dropped or kept: its URL, the detail and the start of
     its text.
     """
-    text = document.text or document.metadata.get('html', b'')[:2000].decode('utf-8', 'replace')
+    text = document.text or _readable(document.metadata.get('html', b'')[: 10 * _SHOWN])
     # hidden before it is cut: half an address is one, too
     url, text = document.metadata['url'], text[: 10 * _SHOWN]
     if self.pii:
@@ -88,6 +90,14 @@ class Context(NamedTuple):
         personal.hide(text),
       )
     return {'url': url, 'detail': detail, 'text': text[:_SHOWN]}
+
+
+def _readable(body: bytes) -> str:
+  """A body that nothing was extracted from, without what addresses hide behind: the zeros of UTF-16,
+  character references and JSON's escapes.
+  """
+  text = body.decode('utf-8', 'replace').replace('\0', '')
+  return unescape(re.sub(r'\\u00([2-7][0-9a-fA-F])', lambda m: chr(int(m[1], 16)), text))
 
 
 class Record:

@@ -9,7 +9,7 @@ import json
 from datatrove.io import DataFolder
 from ml_collections import ConfigDict
 
-from data.web import blocks, classifier, duplicates, inputs, report, rules
+from data.web import blocks, classifier, duplicates, inputs, personal, report, rules
 from data.web.classifier import Classifier
 from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Stage
@@ -99,14 +99,18 @@ def pipeline(
     Stage('finish', finish, tasks),
     Stage(
       'report',
-      [
-        report.WriteReport(
-          out, ['filter', 'finish'], tasks, settings, items.coverage if items else {}
-        )
-      ],
+      [report.WriteReport(out, ['filter', 'finish'], tasks, settings, _coverage(items, c.pii))],
       1,
     ),
   ]
+
+
+def _coverage(items: Items | None, pii: bool) -> dict:
+  """What the report tells of the evaluation items."""
+  if not items:
+    return {}
+  hidden = [personal.hide(place) if pii else place for place in items.coverage['not_sought']]
+  return items.coverage | {'not_sought': hidden}
 
 
 def clean(
