@@ -75,6 +75,26 @@ def test_cross_entropy_stays_finite_at_huge_logits(vocab_blocks):
 
 
 @pytest.mark.parametrize('vocab_blocks', [0, 4])
+def test_cross_entropy_is_the_same_where_all_logits_are_lower(vocab_blocks):
+  """exp of the logits themselves would be 0, or not finite, for all of them."""
+  x, head, targets, weights = inputs()
+  x, low, high = (
+    np.concatenate([a, np.full((*a.shape[:-1], 1), value, np.float32)], axis=-1)
+    for a, value in ((x, 1), (head, -300), (head, 300))
+  )
+  expected, dx, dhead = numpy_cross_entropy(x[..., :-1], head, targets, weights, 0.0)
+
+  def total(x, head):
+    return losses.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
+
+  for shifted in (low, high):
+    value, grads = jax.value_and_grad(total, argnums=(0, 1))(x, shifted)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(grads[0][..., :-1], dx, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(grads[1][:, :-1], dhead, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('vocab_blocks', [0, 4])
 def test_bfloat16_states_give_float32_sums(vocab_blocks):
   x, head, targets, weights = inputs()
   low = jnp.asarray(x, jnp.bfloat16)
@@ -84,8 +104,10 @@ def test_bfloat16_states_give_float32_sums(vocab_blocks):
 
   value, (dx, dhead) = jax.value_and_grad(total, argnums=(0, 1))(low, head)
   assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
+  # Only the factors of the logits are rounded to bfloat16, the logits are not.
+  rounded = np.asarray(low, np.float64), np.asarray(jnp.asarray(head, jnp.bfloat16), np.float64)
   np.testing.assert_allclose(
-    value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02
+    value, numpy_cross_entropy(*rounded, targets, weights, 0.0)[0], rtol=1e-5
   )
 
 

@@ -14,6 +14,7 @@ import reference
 
 from lm.base.errors import UserError
 from lm.model import layers, transformer
+from lm.parallel.sharding import leaf_name
 
 TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
 VARIANTS = {
@@ -236,6 +237,31 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
   assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
   error = np.abs(logits - forward(exact, params, TOKENS)) / np.abs(logits).max()
   assert 1e-4 < error.max() < 0.05  # it is not float32 in disguise, and not far off
+
+
+def test_logits_of_bfloat16_states_are_not_rounded_to_bfloat16(tiny):
+  config, params = tiny(dtype='bfloat16', tie_embeddings=False)
+  hidden = np.random.default_rng(0).normal(size=(3, 16)).astype(jnp.bfloat16)
+  weight = params['head'].astype(jnp.bfloat16)
+  np.testing.assert_allclose(
+    transformer.unembed(params, config, hidden),
+    hidden.astype(np.float64) @ weight.astype(np.float64).T,
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('num_experts', [0, 4])
+def test_weights_that_write_into_the_residual_stream_begin_smaller(tiny, num_experts):
+  """The outputs of 2 L parts, init_std / sqrt(2 L) each, add up to init_std (GPT-2)."""
+  sizes = {'num_layers': 8, 'embed_dim': 64, 'mlp_dim': 96, 'tie_embeddings': False}
+  config, _ = tiny(init_std=0.1, num_experts=num_experts, **sizes)
+  params = transformer.init_params(config, jax.random.key(0))
+  paths = jax.tree_util.tree_leaves_with_path(params)
+  stds = {leaf_name(path): float(x.std()) for path, x in paths if 'norm' not in leaf_name(path)}
+  smaller = {'layers/attention/o/kernel', 'layers/mlp/down/kernel'}
+  assert smaller < stds.keys() and len(stds) == (9 if num_experts == 0 else 10)
+  assert stds == pytest.approx({name: 0.025 if name in smaller else 0.1 for name in stds}, rel=0.1)
 
 
 def products(jaxpr):
