@@ -18,7 +18,8 @@ from flax import struct
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
-from lm.model.transformer import Cache, Transformer, init_cache, unembed
+from lm.model.cache import Cache, init_cache
+from lm.model.transformer import Transformer, unembed
 from lm.parallel import distributed
 
 
