@@ -38,18 +38,19 @@ def make_generate(
   temperature: float,
   max_new_tokens: int,
   max_len: int,
-) -> Callable[[Any, Sequence[list[int]], jax.Array], list[engine.Completion]]:
-  """Builds `generate(params, prompts, key)`: replies in the chat format, calls of the calculator
-  answered.
+) -> Callable[..., list[engine.Completion]]:
+  """Builds `generate(params, prompts, key, repeats=1)`: replies in the chat format, calls of the
+  calculator answered, `repeats` of each prompt.
 
   Args:
     config: the model's.
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
-  sampling = engine.Sampling(temperature, banned_ids=chat_format.banned_ids(config.vocab_size))
+  banned = chat_format.banned_ids(config.vocab_size)
+  sampling = engine.Sampling.create(temperature).ban(banned, config.vocab_size)
 
-  def generate(params, prompts, key):
+  def generate(params, prompts, key, repeats=1):
     return engine.generate(
       config,
       params,
@@ -59,6 +60,7 @@ def make_generate(
       max_new_tokens=max_new_tokens,
       stop_ids=chat_format.stops,
       capacity=max_len,
+      repeats=repeats,
       tool=lambda ids: chat_format.answer_call(ids, calculator.calculate),
       pause_ids=chat_format.call_ids,
     )
@@ -188,7 +190,8 @@ def continue_texts(
   start, tokenizer = chat_format.document_start, chat_format.tokenizer
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
-  sampling = engine.Sampling(0.8, banned_ids=chat_format.banned_ids(config.vocab_size))
+  banned = chat_format.banned_ids(config.vocab_size)
+  sampling = engine.Sampling.create(0.8).ban(banned, config.vocab_size)
   out = engine.generate(
     config,
     params,

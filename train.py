@@ -551,7 +551,7 @@ def make_rollouts(
       )
 
     drawn = rollout.collect(
-      lambda rows: generate(params, rows, key),
+      lambda rows, repeats: generate(params, rows, key, repeats),
       list(prompts),
       grade,
       rl,

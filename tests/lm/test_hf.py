@@ -128,7 +128,7 @@ def test_cached_decoding_is_that_of_transformers(name):
     loaded.params,
     [prompt],
     key=jax.random.key(0),
-    sampling=engine.Sampling(0.0),
+    sampling=engine.Sampling.create(0),
     max_new_tokens=len(expected['continuation']),
     stop_ids=[],
     capacity=64,
