@@ -74,7 +74,7 @@ def train(
     path = gguf.find(
       config.init_from, defaults.model, gguf_vocabulary.convert, chat_formats.fingerprint
     )
-    start = pretrained.load(path, config.model, defaults.model, mesh)
+    start = pretrained.load(path, config.model, defaults.model, mesh, config.seed)
   chat_format = chat_formats.load(
     start.tokenizer if start else config.data.tokenizer,
     config.data.chat_format,

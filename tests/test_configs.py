@@ -67,6 +67,7 @@ def reads(tmp_path_factory):
 VARIANTS = [  # models that no config trains
   {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
   {'num_experts': 2},
+  {'lora_rank': 2, 'heads': ('vocabulary', 'scalar')},
 ]
 
 

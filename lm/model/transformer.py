@@ -4,6 +4,7 @@ a key/value cache.
 Names of arrays end in their axes:
   B batch   T query position   S key position   D model width   N query heads   K key/value heads   G = N / K
   H head width   F feed-forward   V vocabulary   L layers   E experts   A experts of a token
+  R rank of an adapter (lm/model/adapters.py)
 """
 
 import functools
@@ -16,10 +17,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.config import layer_types
 from lm.base.errors import UserError, unknown
-from lm.model import rope
+from lm.model import adapters, heads, rope
 from lm.model.attention import kernels
-from lm.model.attention.reference import attend, softcap
+from lm.model.attention.reference import attend
 from lm.model.cache import Cache
+from lm.model.heads import head as head  # others import these two from here
+from lm.model.heads import unembed as unembed
 from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.parallel.sharding import constrain
 
@@ -165,6 +168,10 @@ class Transformer(nn.Module):
       self.position_table = self.param('position_table', positions, (c.max_len, c.embed_dim), dtype)
     if not c.tie_embeddings:
       self.head = self.param('head', table, (c.vocab_size, c.embed_dim), dtype)
+    # Made last: what is made before draws the same random numbers with it and without.
+    if 'scalar' in c.heads:
+      vector = nn.with_logical_partitioning(heads.scalar_init(c.embed_dim), ('embed',))
+      self.scalar_head = self.param(heads.SCALAR, vector, (c.embed_dim,), dtype)
 
   @nn.compact
   def __call__(
@@ -247,18 +254,6 @@ class Transformer(nn.Module):
     return Norm(c, c.norm, name='final_norm')(x_BTD), cache
 
 
-def head(params: Any, config: FrozenConfigDict) -> jax.Array:
-  """The output matrix, [V, D], of `params`: the embedding table when tied."""
-  return params['embedding'] if config.tie_embeddings else params['head']
-
-
-def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
-  """Float32 logits [..., V] of final hidden states [..., D]."""
-  weight_VD = head(params, config).astype(hidden.dtype)
-  logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
-  return softcap(logits, config.logit_softcap)
-
-
 def check(config: FrozenConfigDict) -> None:
   """Raises UserError that names the field when a model config holds a value that is not allowed."""
   c = config
@@ -275,6 +270,8 @@ def check(config: FrozenConfigDict) -> None:
   for field, allowed in choices.items():
     if c[field] not in allowed:
       raise unknown(f'config.model.{field}', c[field], allowed)
+  heads.check(c.heads)
+  adapters.check(c)
   for kind in c.layer_types:
     if kind not in LAYER_TYPES:
       raise unknown('config.model.layer_types', kind, LAYER_TYPES)
@@ -340,7 +337,8 @@ def init(config: FrozenConfigDict, rng: jax.Array) -> Any:
   """Fresh parameters, a tree of arrays boxed with the names of their axes (`flax.linen.unbox`
   removes the boxes).
   """
-  return Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
+  boxed = Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
+  return adapters.add(boxed, config, jax.random.fold_in(rng, 1)) if config.lora_rank else boxed
 
 
 def init_params(config: FrozenConfigDict, rng: jax.Array) -> Any:

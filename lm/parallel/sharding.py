@@ -31,6 +31,7 @@ RULES = {
   'positions': None,
   'router': None,
   'layers': None,
+  'lora': None,
 }
 # of all parameters: one of this size that is not split is a mistake where parameters are
 LARGE = 0.02
@@ -124,7 +125,9 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
           'does not divide'
         )
     share = box.value.size / total
-    if splitting and share > LARGE and not splitting.keys() & {RULES[name] for name in box.names}:
+    # An adapter is small beside its matrix, and one of its two sides may have no axis to split.
+    small = share <= LARGE or 'lora' in box.names
+    if splitting and not small and not splitting.keys() & {RULES[name] for name in box.names}:
       raise UserError(
         f'{where}, {share:.0%} of all, would be whole on every device: its axes {box.names} are '
         'split by none '

@@ -28,7 +28,7 @@ from lm.parallel import sharding
 from lm.weights import checkpoint, families, hub_format, pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
-FAMILIES = sorted(path.name for path in GOLDEN.iterdir())
+FAMILIES = sorted(path.parent.name for path in GOLDEN.glob('*/model.safetensors'))
 VOCAB = 101
 
 
