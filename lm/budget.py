@@ -55,7 +55,7 @@ def main() -> None:
   import jax
   from jax.sharding import AbstractMesh, AxisType
 
-  from lm.model.attention import kernels
+  from lm import stages
   from lm.parallel import sharding
   from lm.train import program
 
@@ -69,10 +69,9 @@ def main() -> None:
     sharding.AXES,
     axis_types=(AxisType.Auto,) * len(sharding.AXES),
   )
-  kernels.check_length(model_config.attention, mesh, config.seq_len)
-  sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
+  program.check_shapes(config, mesh)
   result = estimate.predict(
-    config, model_config, mesh, program.make(config, model_config, mesh), chip
+    config, model_config, mesh, program.make(config, stages.make(config), model_config, mesh), chip
   )
   print(json.dumps(result) if options.json else estimate.describe(result))
 

@@ -1,6 +1,4 @@
-"""Histograms of what the rules measured, counted in one pass in bounded memory, and their
-picture.
-"""
+"""Counts histograms of what the rules measured, in bounded memory, and draws them."""
 
 import html
 import math
@@ -8,18 +6,18 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-# Values are counted to four decimals, as on record, below 1, and to three digits from there on;
-# bins are made of these.
+# The classes of values, of which bins are made: four decimals below 1, as in the record of pages,
+# and three digits above.
 FINE = [k / 10_000 for k in range(10_000)] + [
   k * 10**power / 100 for power in range(12) for k in range(100, 1000)
 ]
-MOST_LINEAR = 20  # beyond it bins widen with the value
-# of the picture's panels and their bars, in its units
+MOST_LINEAR = 20  # value above which the bins grow with the value
+# Sizes of the picture's panels and their bars, in SVG units.
 _COLUMNS, _WIDTH, _HEIGHT, _BARS = 3, 320, 130, 60
 
 
 class Statistics:
-  """Counts of each statistic's values, at most len(FINE) of them, and its bounds."""
+  """Counts the values of each statistic in at most len(FINE) classes, and keeps its bounds."""
 
   def __init__(self):
     self._counts: dict[str, Counter] = defaultdict(Counter)
@@ -29,12 +27,12 @@ class Statistics:
     """Counts a page's figures, {name: (value, low, high)}."""
     for name, (value, low, high) in figures.items():
       self._counts[name][max(bisect_right(FINE, value) - 1, 0)] += 1
-      # a page dropped for the one bound was not held to the other
+      # A page that was dropped for one bound was not compared with the other.
       before = self._bounds.get(name, (None, None))
       self._bounds[name] = (before[0] if low is None else low, before[1] if high is None else high)
 
   def histograms(self) -> dict[str, dict]:
-    """{name: {edges, counts, low, high}}: counts[i] values lie in [edges[i], edges[i + 1]).
+    """Returns {name: {edges, counts, low, high}}; counts[i] values are in [edges[i], edges[i + 1]).
 
     `low` is an edge, and so is the next number above `high`: no bin has values on both sides of a
     bound.
@@ -52,8 +50,10 @@ class Statistics:
 
 
 def _edges(fine: Counter, low: float | None, high: float | None) -> list[float]:
-  """Even bins up to 1 or to 20 if the bounds and 99 % of the values lie there, else widening ones,
-  as far as needed.
+  """Returns the edges of a histogram's bins.
+
+  Bins are even up to 1 or 20 if the bounds and 99 % of the values are there; else they grow with
+  the value.
   """
   bounds = [bound for bound in (low, high) if bound is not None]
   reach = max([FINE[_quantile(fine, 0.99)], *bounds])
@@ -73,11 +73,12 @@ def _edges(fine: Counter, low: float | None, high: float | None) -> list[float]:
 
 
 def _next(value: float) -> float:
-  """The next number that values are counted to."""
+  """Returns the next number to which values are rounded."""
   return FINE[min(bisect_right(FINE, value), len(FINE) - 1)]
 
 
 def _quantile(fine: Counter, share: float) -> int:
+  """Returns the index into FINE below which this share of the values lies."""
   left = share * fine.total()
   for place in sorted(fine):
     left -= fine[place]
@@ -87,9 +88,7 @@ def _quantile(fine: Counter, share: float) -> int:
 
 
 def picture(histograms: Mapping[str, dict]) -> str:
-  """An <svg> element with a panel for each histogram: bars of the bins, lines at the bounds. The
-  text is escaped.
-  """
+  """Returns an <svg> element with a panel for each histogram: bars, and lines at the bounds."""
   rows = math.ceil(len(histograms) / _COLUMNS)
   panels = '\n'.join(
     f'<g transform="translate({i % _COLUMNS * _WIDTH} '
@@ -106,6 +105,7 @@ def picture(histograms: Mapping[str, dict]) -> str:
 def _panel(
   name: str, edges: list[float], counts: list[int], low: float | None, high: float | None
 ) -> Iterable[str]:
+  """Yields the SVG elements of one panel. The bounds' names are escaped."""
   width, top, bottom = _WIDTH - 30, 36, 36 + _BARS
   step, most = width / len(counts), max(counts)
   rule, _, what = name.partition(': ')

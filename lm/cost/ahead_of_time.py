@@ -111,17 +111,16 @@ def compile_step(
   """
   import jax
 
+  from lm import stages
   from lm.cost import hlo
-  from lm.model.attention import kernels
   from lm.parallel import sharding
   from lm.train import program
 
   mesh = sharding.make_mesh(config.mesh, devices(topology, slices))
-  kernels.check_length(model_config.attention, mesh, config.seq_len)
-  sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
+  program.check_shapes(config, mesh)
   jax.config.update('jax_enable_compilation_cache', False)
   with jax.set_mesh(mesh):
-    prog = program.make(config, model_config, mesh)
+    prog = program.make(config, stages.make(config), model_config, mesh)
     lowered = prog.step.lower(prog.state, prog.batch, config.microbatches)
     start = time.perf_counter()
     try:

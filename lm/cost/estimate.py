@@ -205,12 +205,10 @@ class Budget:
   Args:
     c: the model's config.
     mesh: size of each axis.
-    state, batch: their shapes with shardings (`lm.train.program.Program`).
+    prog: the `lm.train.program.Program`.
   """
 
-  def __init__(
-    self, config: ConfigDict, c: FrozenConfigDict, mesh: Mapping[str, int], state: Any, batch: Any
-  ):
+  def __init__(self, config: ConfigDict, c: FrozenConfigDict, mesh: Mapping[str, int], prog: Any):
     import jax
 
     from lm.parallel.sharding import BATCH
@@ -220,7 +218,8 @@ class Budget:
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
       )
 
-    self.config, self.c, self.mesh = config, c, mesh
+    state, batch = prog.state, prog.batch
+    self.config, self.c, self.mesh, self.stage = config, c, mesh, prog.stage
     self.params = sum(x.size for x in jax.tree.leaves(state['params']))
     self.state_bytes, self.batch_bytes = held(state), held(batch)
     self.gradient_bytes = held(state['params'])
@@ -246,7 +245,7 @@ class Budget:
     self.spread = self.choices * (mesh['expert'] if c.num_experts else 1)
     self.narrow = mesh['fsdp'] > 1 and c.embed_dim // mesh['fsdp'] % LANES > 0
     # the loss is cut into these, or else into chunks
-    self.blocks = config.loss.vocab_blocks if config.stage != 'rl' else 0
+    self.blocks = config.loss.vocab_blocks if self.stage.blocks_vocabulary else 0
     self.chunks = self.blocks or -(-config.seq_len // max(1, config.loss.chunk // self.rows))
 
   def products(self) -> list[tuple[float, float, bool]]:
@@ -293,7 +292,7 @@ class Budget:
       products -= 1  # XLA sees that both passes compute the same scores
     share = attention_share(c, self.config.seq_len, self.mesh['context'])
     attention = products * 2 * t * self.config.seq_len * self.NH * share
-    head = (8 if self.blocks or self.config.stage == 'rl' else 6) * t * self.D * self.V
+    head = (8 if self.blocks or self.stage.recomputes_logits else 6) * t * self.D * self.V
     return self.config.microbatches * (L * (times + attention) + head)
 
   def model_flops(self) -> float:
@@ -516,8 +515,8 @@ class Budget:
       notes.append(
         'layers are taken to be scanned: unrolled, more of them may be gathered at one time'
       )
-    if self.config.stage == 'rl':
-      notes.append('rollouts and their scores are left out')
+    if self.stage.cost_note:
+      notes.append(self.stage.cost_note)
     return notes
 
 
@@ -527,7 +526,7 @@ def predict(
   """The keys of the docstring above for a program (`lm.train.program.make`) on its mesh, of jax or
   abstract.
   """
-  return Budget(config, model_config, dict(mesh.shape), prog.state, prog.batch).result(chip)
+  return Budget(config, model_config, dict(mesh.shape), prog).result(chip)
 
 
 def rows_flops(c: Mapping[str, Any], params: int, lengths: Iterable[int]) -> float:
@@ -647,8 +646,6 @@ def sized_model(config: ConfigDict, vocab_size: Callable[[], int]) -> FrozenConf
   """
   from lm.model import transformer
 
-  if config.stage not in ('pretrain', 'sft', 'rl'):
-    raise unknown('config.stage', config.stage, ('pretrain', 'sft', 'rl'))
   if config.init_from:
     raise UserError(
       f'config.init_from is {config.init_from!r}, a model that is not read here: set it to nothing '

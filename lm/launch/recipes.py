@@ -24,12 +24,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from lm.base import config as config_lib
 from lm.base import files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, unknown
 from lm.base.metrics import peak_rss_bytes
+from lm.report import card
 
 # between two looks at a running stage, each of them recorded: what a kill -9 may leave uncounted
 SAMPLE_SECONDS = 0.5
@@ -60,6 +64,61 @@ class Stage:
   fingerprint: str = ''
   outputs: tuple[str, ...] = ()
   settings: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+  """Trains as a stage of a recipe: a run that was told to stop is not complete."""
+
+  train: Callable[..., None]
+
+  def __call__(self, config: ConfigDict, workdir: pathlib.Path) -> None:
+    try:
+      self.train(config, workdir)
+    except SystemExit:
+      sys.exit(128 + signal.SIGTERM)
+
+
+def run(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
+  train: Callable[..., None],
+) -> None:
+  """Runs the stages of a recipe, each in a process of its own; those that are complete are skipped.
+
+  Args:
+    config: a recipe (`configs.base.get_recipe`).
+    workdir: its folder.
+    data_steps: for each stage that makes data, its function, its part of the config, and what it
+      leaves behind (`data.pipeline.steps.STEPS`).
+    train: runs a training stage, given its config and its folder.
+  """
+  training_run = TrainingRun(train)
+  known = {
+    **data_steps,
+    **{name: (training_run, name, f'{name}/report.json') for name in ('pretrain', 'sft', 'rl')},
+    'report': (card.write_report, None, 'report.json'),
+  }
+  todo, fingerprint = [], ''
+  for name in config.stages:
+    if name not in known:
+      raise unknown('config.stages', name, known)
+    function, part_name, output = known[name]
+    part = config[part_name] if part_name else None
+    settings = config_lib.as_json(part) if part else {}
+    fingerprint = files.digest([name, settings, fingerprint])
+    if function is training_run:
+      files.write_json(workdir / 'final.json', {'run': name})
+      args = (config_lib.place(part, workdir), workdir / name)
+    else:
+      args = (part, workdir) if part else (workdir,)
+    todo.append(Stage(name, function, args, fingerprint, (output,), settings))
+  run_stages(workdir, todo)
+  print(
+    f'report: {workdir}/report.html (also .md, .json)\nchat:   python -m lm.chat '
+    f'--checkpoint={workdir}'
+  )
 
 
 def run_stages(workdir: files.Path, stages: Sequence[Stage]) -> None:

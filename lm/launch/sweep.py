@@ -136,6 +136,24 @@ def run(
   )
 
 
+def run_command(config: ConfigDict, argv: Sequence[str], options: Any) -> None:
+  """Does what `train.py --sweep` is asked for: runs the trials, or prints their commands.
+
+  Args:
+    config: of the sweep, with what the command line sets.
+    argv: the command line.
+    options: its flags (`lm.launch.options`).
+  """
+  if not options.workdir:
+    raise UserError('--workdir is missing; for example --workdir=runs/sweep')
+  spec = next(re.fullmatch(r'--?config=(.*)', a)[1] for a in argv[1:] if re.match(r'--?config=', a))
+  overrides = [a for a in argv[1:] if re.match(r'--?config\.', a)]
+  workdir = files.local_path(options.workdir, '--workdir of a sweep')
+  if options['print-commands'].value:
+    return print_commands(spec, overrides, workdir)
+  run(spec, config, overrides, workdir, parallel=options.parallel, fit=options.fit)
+
+
 def print_commands(spec: str, overrides: Sequence[str], workdir: pathlib.Path) -> None:
   """One shell command a line, for a scheduler."""
   for command in commands(spec, overrides, workdir, trials(spec)):

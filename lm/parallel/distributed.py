@@ -61,6 +61,16 @@ def initialize(
     )
 
 
+def initialize_from(options: Any) -> None:
+  """Calls `initialize` with the flags of `lm.base.config.define_process_flags`."""
+  initialize(
+    options['coordinator'].value,
+    options['num-processes'].value,
+    options['process-id'].value,
+    options['heartbeat-seconds'].value,
+  )
+
+
 def _in_cluster() -> bool:
   """Whether something that jax knows has started this process as one of several, or on a Cloud TPU
   host.
@@ -102,3 +112,9 @@ def fetch(tree: Any) -> Any:
     return x if whole else multihost_utils.process_allgather(x, tiled=True)
 
   return jax.device_get(jax.tree.map(one, tree))
+
+
+def wait_for_all(what: str) -> None:
+  """Waits until every process is here: what a process does last is not taken for its loss."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)

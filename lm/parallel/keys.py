@@ -6,10 +6,10 @@ import hashlib
 
 import jax
 
-PURPOSES = ('initialization', 'rollouts', 'evaluation', 'continuations', 'chat')
+PURPOSES = ('initialization', 'training', 'rollouts', 'evaluation', 'continuations', 'chat')
 
 
-def derive(seed: int, purpose: str, *indices: int) -> jax.Array:
+def derive(seed: int, purpose: str, *indices: int | jax.Array) -> jax.Array:
   """Returns the key of one purpose; two purposes, or two sequences of indices, never share one.
 
   Args:

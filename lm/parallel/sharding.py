@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -208,20 +208,27 @@ def own_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
   return {name: np.split(x, count, axis=1)[index] for name, x in batch.items()}
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This process's rows (see `batch_share`), [..., B, T] of full length, as global arrays laid out
-  over the mesh.
+def put_batch(
+  batch: dict[str, np.ndarray], axes: Mapping[str, tuple[str, ...]], mesh: Mesh
+) -> dict[str, jax.Array]:
+  """Returns this process's rows (see `batch_share`) as global arrays laid out over the mesh.
+
+  Args:
+    batch: arrays of full length.
+    axes: the names of the last axes of each array, of 'batch' and 'length'; any axes before them,
+      such as that of microbatches, are not split.
   """
 
-  def put(x):
-    axes = (None,) * (x.ndim - 2) + ('batch', 'length') if x.ndim > 1 else ('batch',) * x.ndim
+  def put(name, x):
+    places = (None,) * (x.ndim - len(axes[name])) + axes[name]
     shape = [
       size * batch_share(mesh)[1] if axis == 'batch' else size
-      for axis, size in zip(axes, x.shape, strict=True)
+      for axis, size in zip(places, x.shape, strict=True)
     ]
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, spec(axes)), x, tuple(shape))
+    layout = NamedSharding(mesh, spec(places))
+    return jax.make_array_from_process_local_data(layout, x, tuple(shape))
 
-  return jax.tree.map(put, batch)
+  return {name: put(name, x) for name, x in batch.items()}
 
 
 def describe(tree: Any, mesh: Mesh) -> str:

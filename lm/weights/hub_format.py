@@ -1,6 +1,6 @@
 """Hugging Face folders: a folder's weights and config into a run of ours, and back.
 
-What each family's fields and tensors are called stands in lm/weights/families.py. Weights are read
+What each family's fields and tensors are called stands in lm/weights/families. Weights are read
 from safetensors files alone (a pickle can run code), tensor by tensor, and keep their dtype:
 exporting what was imported gives the same bytes.
 """
@@ -238,7 +238,7 @@ def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
   named = _shapes(FrozenConfigDict(config.to_dict() | {'heads': ('vocabulary',), 'lora_rank': 0}))
   if unknown := sorted(named.keys() - family.tensors):
     raise UserError(
-      f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/weights/families.py)'
+      f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/weights/families)'
     )
   return {name: Layout(family.tensors[name], shape) for name, shape in named.items()}
 

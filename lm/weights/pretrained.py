@@ -96,6 +96,21 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
   return FrozenConfigDict(adopted | {field: config[field] for field in EXECUTION})
 
 
+def model_config(config: ConfigDict, start: Pretrained | None, vocab_size: int) -> FrozenConfigDict:
+  """Returns the model of a training config: that of `start`, or a new one of `vocab_size` ids.
+
+  Raises:
+    UserError: its context is shorter than the rows of the config.
+  """
+  chosen = start.config if start else transformer.sized(config.model, vocab_size)
+  if config.seq_len > chosen.max_len:
+    raise UserError(
+      f'config.seq_len is {config.seq_len}; the model reads at most max_len = {chosen.max_len} '
+      'tokens'
+    )
+  return chosen
+
+
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
   """(shapes with shardings, axis names) of a model's parameters, without making any."""
   boxed = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))

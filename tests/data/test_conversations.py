@@ -89,7 +89,7 @@ def test_what_training_reads_are_whole_turns_that_fit_a_row(tmp_path):
   config = load('configs/sft.py:smoke')
   config.data.examples, config.data.turns, config.seq_len = 80, 4, 100
   special = chat_formats.load('bytes', extend=True)
-  train, _ = prepare.manifests(config, special, tmp_path)
+  train, _ = prepare.prepare_training_data(config, special, tmp_path, 'packed')
   folder = pathlib.Path(train).parent
   manifest = token_shards.read_manifest(train)
   starts = [*token_shards.document_index(folder, manifest)[:, 0], manifest['tokens']]

@@ -31,7 +31,7 @@ def write(folder, lengths, masks=None, dtype='uint16', per_shard=3):
   documents = [[BOS, *rng.integers(0, 1000, n - 1).tolist()] for n in lengths]
   lines = []
   for index, first in enumerate(range(0, len(documents), per_shard)):
-    builder = token_shards.Builder(dtype)
+    builder = token_shards.ShardWriter(dtype)
     for i in range(first, min(first + per_shard, len(documents))):
       builder.add(documents[i], masks[i] if masks else None, lengths[i])
     lines.append(builder.write(folder, index))

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-import eval as evaluation
 from configs import base as base_config
 from data import conversations, tasks
 from data.chat import chat_formats
@@ -626,7 +625,7 @@ def test_reading_is_tested_on_pages_that_token_shards_hold_out(corpus, tmp_path,
   )
   config = base_config.get_config()
   config.data.documents, config.data.held_out = str(corpus), share
-  (task,) = evaluation.make_tasks(config, 'reading')
+  (task,) = tasks.from_config(config.data, 'reading')
   assert documents_in(task.problem(i, 'test') for i in range(300)) == held_out
 
 

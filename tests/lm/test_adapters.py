@@ -187,7 +187,7 @@ def make(config, rule, optim='adamw', **fields):
   trained = adapters.trained(rule, axes)
   with jax.numpy_dtype_promotion('standard'):
     tx, schedule = optimizers.make(settings, 10, axes, trained)
-  step = train_step.make_train_step(pretrain.make_loss(config, LOSS), tx, schedule, 0.0, trained)
+  step = train_step.make_train_step(pretrain.make_loss(config, LOSS), tx, schedule, trained=trained)
 
   def run(state):
     with jax.numpy_dtype_promotion('standard'):

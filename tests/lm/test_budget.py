@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from configs import base
+from lm import stages
 from lm.base.config import load
 from lm.base.errors import UserError
 from lm.cost import estimate, hlo
@@ -43,7 +44,7 @@ def predict(config, devices=8, chip=None, mesh=None):
     mesh = AbstractMesh(sizes, sharding.AXES, axis_types=(AxisType.Auto,) * len(sizes))
   model_config = transformer.sized(config.model, config.model.vocab_size)
   with jax.numpy_dtype_promotion('standard'):
-    prog = program.make(config, model_config, mesh)
+    prog = program.make(config, stages.make(config), model_config, mesh)
   return prog, estimate.predict(config, model_config, mesh, prog, chip)
 
 

@@ -10,8 +10,10 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
+from lm import stages
 from lm.base.errors import UserError
 from lm.model import transformer
+from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.train import optimizers, program, train_step
 from lm.weights.pretrained import abstract_params
@@ -77,14 +79,16 @@ def train(name, stage='pretrain', experts=0, attention='reference', **axes):
   settings.rl.kl = 0.1
   # optax raises b1 to the power of an integer
   with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):
-    prog = program.make(settings, config, mesh)
+    prog = program.make(settings, stages.make(settings), config, mesh)
     state = prog.start(
       jax.device_put(start(experts), jax.tree.map(lambda x: x.sharding, prog.state['params']))
     )
     data = {name: x for name, x in batch(stage).items() if name in prog.batch}
-    step = prog.step.lower(state, sharding.put_batch(data, mesh), 1).compile(QUICK)
+    step = prog.step.lower(state, sharding.put_batch(data, prog.stage.batch_axes, mesh), 1).compile(
+      QUICK
+    )
     for _ in range(2):
-      state, metrics = step(state, sharding.put_batch(data, mesh), 1)
+      state, metrics = step(state, sharding.put_batch(data, prog.stage.batch_axes, mesh), 1)
   # What comes out lies as what went in: nothing is compiled again.
   jax.tree.map(
     lambda x, s: (
@@ -278,7 +282,12 @@ def test_rows_must_split_over_the_mesh():
 
 def test_batches_are_split_by_rows():
   x = np.arange(2 * 8 * 3).reshape(2, 8, 3)
-  put = sharding.put_batch({'x': x, 'row': np.arange(8)}, mesh_of(data=2, fsdp=2, tensor=2))
+  axes = {'x': ('batch', 'length'), 'row': ('batch',), 'reward': ('batch',)}
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  batch = {'x': x, 'row': np.arange(8), 'reward': np.zeros((3, 8), np.float32)}
+  put = sharding.put_batch(batch, axes, mesh)
+  # one value a row of each of three microbatches: only the rows are split
+  assert put['reward'].addressable_shards[0].data.shape == (3, 2)
   np.testing.assert_array_equal(put['x'], x)
   assert put['x'].addressable_shards[0].data.shape == (2, 2, 3) and put['row'].addressable_shards[
     0
@@ -309,7 +318,7 @@ def reading(experts, rows=3, length=7):
   @jax.jit
   def read(params, tokens):
     whole, _ = transformer.Transformer(config).apply({'params': params}, tokens)
-    empty, num_B = transformer.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
+    empty, num_B = init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
     cached, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=empty, num_tokens_B=num_B
     )

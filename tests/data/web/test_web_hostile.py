@@ -72,7 +72,7 @@ def test_hostile_urls(tmp_path):
   ('module', 'function', 'step'),
   [
     (blocks.language, 'detect', 'language'),
-    (blocks.rules, 'judge', 'gopher_repetition'),
+    (blocks.rules, 'first_failure', 'gopher_repetition'),
     (minhash, 'shingles', 'signatures'),
   ],
 )
@@ -188,7 +188,9 @@ def test_no_expression_takes_long_on_text_made_for_it(text):
   with time_limit(5):
     tidied = tidy(text)
     for rule in (rules.gopher_repetition, rules.gopher_quality, rules.c4, rules.fineweb):
-      rules.judge(rule(tidied, words='whitespace') if rule is not rules.c4 else rule(tidied))
+      rules.first_failure(
+        rule(tidied, words='whitespace') if rule is not rules.c4 else rule(tidied)
+      )
     rules.c4_lines(text)
     personal.hide_in_url(text)
     minhash.shingles(text)

@@ -1,0 +1,26 @@
+"""Direct preference optimization on pairs of answers, from a fine-tuned model.
+
+Command:   python train.py --config=configs/dpo.py --workdir=runs/dpo --config.init_from=runs/sft
+           --config.data.train='pairs/*.jsonl'
+           Each line of a file is {"prompt": ..., "chosen": ..., "rejected": ...}.
+Hardware:  whatever fine-tunes the model; a pair takes the memory of two rows.
+Result:    preference/accuracy, the share of pairs that the model orders rightly, rises from .5; the
+           learning rate is that of Zephyr (arXiv 2310.16944).
+:smoke     twenty updates of a tiny model for bytes, started from scratch.
+"""
+
+from configs import base
+from lm.base.config import variant
+
+
+def get_config(arg=None):
+  c = base.get_config()
+  c.stage = 'preference'
+  c.steps, c.batch_size, c.seq_len = 1000, 32, 1024
+  c.optim.update(lr=5e-7, weight_decay=0.0, warmup=100)
+  if variant(arg) == 'smoke':
+    base.smoke(c)
+    c.data.train = ''
+    c.eval.prompts = ()
+    c.optim.update(lr=1e-3)
+  return c
