@@ -3,7 +3,9 @@
 import json
 import logging
 import pathlib
+import shutil
 
+import commands
 import jax
 import make_golden_checkpoints as golden_runs
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from configs import base
 from lm.base.errors import UserError
-from lm.model import adapters, transformer
+from lm.model import adapters, param_rules, transformer
 from lm.parallel import sharding
 from lm.weights import checkpoint, hub_format, pretrained
 
@@ -131,3 +133,69 @@ def test_a_grown_vocabulary_keeps_adapters(adapted):
   assert grown.params['embedding'].shape[0] == 128
   same(grown.params['layers'], params['layers'])
   assert transformer.head(grown.params, grown.config).shape[0] == 128
+
+
+@pytest.mark.slow
+def test_a_run_with_adapters_resumes_and_is_evaluated_chatted_with_and_exported(tmp_path):
+  """From the command line: only adapters move, and every front end reads what they leave behind."""
+  start, run = golden_runs.FOLDER / 'adamw', tmp_path / 'run'
+  options = {
+    'init_from': start,
+    'steps': 4,
+    'checkpoint.every': 2,
+    'model.lora_rank': 2,
+    'model.max_len': 128,
+    'optim.rates': 'layers/attention/.*:0.5',
+  }
+
+  def train(workdir, **more):
+    overrides = [f'--config.{name}={value}' for name, value in (options | more).items()]
+    status, _, err = commands.run(*golden_runs.command('adamw', workdir), *overrides)
+    assert status == 0, err
+    return golden_runs.losses(workdir)
+
+  losses = train(run)
+  assert losses['4'] < losses['1']
+  shutil.copytree(run, tmp_path / 'killed')
+  shutil.rmtree(tmp_path / 'killed' / 'checkpoints' / '4')
+  assert train(tmp_path / 'killed') == losses
+
+  before, after = load(start), load(run)
+  assert after.config.lora_rank == 2
+  kept, added = param_rules.split(after.params, frozenset(param_rules.leaf_names(before.params)))
+  same(kept, before.params)
+  assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(added))
+  state = golden_runs.digests(run / 'checkpoints' / '4' / 'state')
+  moments = {name for name in state if '/mu/' in name or '/nu/' in name}
+  assert moments and all(name.endswith(('lora_a', 'lora_b')) for name in moments)
+
+  merged = tmp_path / 'merged'
+  train(merged, **{'init_from': run, 'model.lora_rank': 0, 'steps': 1})
+  assert load(merged).config.lora_rank == 0
+
+  config = [
+    '--config=configs/eval.py',
+    '--config.eval.tasks=',
+    '--config.eval.prompts=("the cat",)',
+  ]
+  config += ['--config.eval.max_new_tokens=4']
+  out, hub = tmp_path / 'report.json', tmp_path / 'hub'
+  for command in (
+    ['eval.py', *config, f'--checkpoint={run}', f'--out={out}'],
+    ['-m', 'lm.hf', 'export', run, hub],
+  ):
+    status, _, err = commands.run(*command)
+    assert status == 0, err
+  assert json.loads(out.read_text())['continuations'][0]['prompt'] == 'the cat'
+  status, said, err = commands.run(
+    '-m', 'lm.chat', f'--checkpoint={run}', '--max-new-tokens=4', text='Hi\n'
+  )
+  assert status == 0 and said, err
+  exported = load(hub)
+  tokens = np.arange(8, dtype=np.int32)[None]
+  logits = [transformer.unembed(m.params, m.config, hidden(m, tokens)) for m in (after, exported)]
+  np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
+
+
+def hidden(model, tokens):
+  return transformer.Transformer(model.config).apply({'params': model.params}, tokens)[0]
