@@ -107,11 +107,7 @@ def train(
     print(estimate.summary(meter.predicted), file=sys.stderr)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------
-  saved = checkpoint.Checkpointer(
-    workdir / 'checkpoints',
-    keep_last=config.checkpoint.keep_last,
-    keep_every=config.checkpoint.keep_every or None,
-  )
+  saved = checkpoint.open_run(workdir, config.checkpoint)
   provenance = {
     'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
     'code': checkpoint.code_version(),
@@ -190,11 +186,11 @@ def main() -> None:
     return recipes.run(config, workdir, steps.STEPS, train)
   if not options.workdir:
     raise UserError('--workdir is missing; for example --workdir=runs/pretrain')
-  profile = config_lib.step_range('--profile', options.profile)
   allocator.keep_freed_memory()
   from lm.parallel import distributed
 
   distributed.initialize_from(options)
+  profile = config_lib.step_range('--profile', options.profile)
   train(config, files.as_path(options.workdir), profile=profile, dry=options.dry)
 
 

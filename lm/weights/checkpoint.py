@@ -312,6 +312,15 @@ class _DeferredHandler(ocp.type_handlers.NumpyHandler):
     return []
 
 
+def open_run(workdir: files.AnyPath, settings: ConfigDict) -> Checkpointer:
+  """Returns the checkpoints of a run's folder, kept as `config.checkpoint` says."""
+  return Checkpointer(
+    workdir / 'checkpoints',
+    keep_last=settings.keep_last,
+    keep_every=settings.keep_every or None,
+  )
+
+
 def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> None:
   """Writes a checkpoint of parameters alone, holding one of them in memory at a time.
 

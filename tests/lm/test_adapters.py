@@ -237,10 +237,13 @@ def test_the_gradient_of_what_is_trained_is_that_of_all(tiny):
   config, params = tiny(**LORA)
   loss_fn = pretrain.make_loss(config, LOSS)
   trained, frozen = param_rules.split(params, adapters.trained('', axes_of(config)))
+  key = jax.random.key(0)
   grads, *sums = jax.jit(functools.partial(train_step.accumulate, loss_fn))(
-    trained, batch(), 2, frozen
+    trained, batch(), 2, key, frozen
   )
-  everything, *same = jax.jit(functools.partial(train_step.accumulate, loss_fn))(params, batch(), 2)
+  everything, *same = jax.jit(functools.partial(train_step.accumulate, loss_fn))(
+    params, batch(), 2, key
+  )
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   jax.tree.map(close, grads, param_rules.select(everything, adapters.trained('', axes_of(config))))
   jax.tree.map(close, sums, same)
