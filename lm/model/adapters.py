@@ -30,9 +30,9 @@ FIELDS = ('lora_rank', 'lora_alpha', 'lora_params')  # of config.model: what the
 def check(config: FrozenConfigDict) -> None:
   """Raises UserError when a field of config.model holds a value that no adapter can have."""
   if config.lora_rank < 0:
-    raise UserError(f'config.model.lora_rank is {config.lora_rank}; it must be at least 0')
+    raise UserError(field='config.model.lora_rank', value=config.lora_rank, allowed='at least 0')
   if config.lora_rank and config.lora_alpha <= 0:
-    raise UserError(f'config.model.lora_alpha is {config.lora_alpha}; it must be above 0')
+    raise UserError(field='config.model.lora_alpha', value=config.lora_alpha, allowed='above 0')
 
 
 def scale(config: FrozenConfigDict) -> float:

@@ -26,7 +26,11 @@ def check(names: tuple[str, ...]) -> None:
     if name not in HEADS:
       raise unknown('config.model.heads', name, HEADS)
   if 'vocabulary' not in names:
-    raise UserError(f'config.model.heads is {tuple(names)}; vocabulary must be one of them')
+    raise UserError(
+      field='config.model.heads',
+      value=tuple(names),
+      allowed='names of heads, vocabulary among them',
+    )
 
 
 def head(params: Any, config: FrozenConfigDict) -> jax.Array:
@@ -55,6 +59,11 @@ def scalar_values(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> j
     UserError: the model has no scalar head.
   """
   if 'scalar' not in config.heads:
-    raise UserError(f'config.model.heads is {tuple(config.heads)}; scalar values need scalar')
+    raise UserError(
+      field='config.model.heads',
+      value=tuple(config.heads),
+      allowed='names of heads, scalar among them',
+      message='What is computed here needs a scalar for each position.',
+    )
   weight_D = params[SCALAR].astype(hidden.dtype)
   return jnp.einsum('...d,d->...', hidden, weight_D, preferred_element_type=jnp.float32)

@@ -55,10 +55,14 @@ def matches(field: str, pattern: str, names: Iterable[str]) -> set[str]:
   try:
     found = {name for name in names if re.fullmatch(pattern, name)}
   except re.error as error:
-    raise UserError(f'{field} has {pattern!r}, which is no regular expression: {error}') from error
+    raise UserError(
+      field=field, value=pattern, allowed='regular expressions', message=f'Python says: {error}.'
+    ) from error
   if not found:
     raise UserError(
-      f'{field} has {pattern!r}, which matches no parameter; there are {", ".join(names)}'
+      field=field,
+      value=pattern,
+      allowed=f'regular expressions that match one of {", ".join(names)}',
     )
   return found
 

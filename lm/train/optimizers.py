@@ -137,8 +137,10 @@ def rate_factors(rates: str, names: Iterable[str]) -> dict[str, float]:
     pattern, _, factor = entry.rpartition(':')
     if not (pattern and re.fullmatch(r'\d*\.?\d+([eE][+-]?\d+)?', factor) and float(factor) > 0):
       raise UserError(
-        f'config.optim.rates has {entry!r}; REGEX:FACTOR is wanted, with a factor above 0 '
-        '(config.train.params says what is not trained)'
+        field='config.optim.rates',
+        value=entry,
+        allowed='REGEX:FACTOR with a factor above 0',
+        message='Parameters that are not to be trained are named by config.train.params.',
       )
     for name in matches('config.optim.rates', pattern, names):
       factors.setdefault(name, float(factor))

@@ -123,18 +123,19 @@ def test_adapters_are_named_and_split_as_their_matrices(tiny):
 
 
 @pytest.mark.parametrize(
-  'fields, message',
+  'fields, wrong',
   [
-    ({'lora_rank': -1}, 'lora_rank is -1'),
-    ({'lora_rank': 2, 'lora_alpha': 0.0}, 'lora_alpha is 0.0'),
-    ({'lora_rank': 2, 'lora_params': 'layers/attn/.*'}, "lora_params has 'layers/attn/.*', which"),
-    ({'lora_rank': 2, 'lora_params': 'layers/('}, 'which is no regular expression'),
-    ({'lora_rank': 2, 'lora_params': 'embedding'}, 'matches no parameter'),
+    ({'lora_rank': -1}, ('lora_rank', -1)),
+    ({'lora_rank': 2, 'lora_alpha': 0.0}, ('lora_alpha', 0.0)),
+    ({'lora_rank': 2, 'lora_params': 'layers/attn/.*'}, ('lora_params', 'layers/attn/.*')),
+    ({'lora_rank': 2, 'lora_params': 'layers/('}, ('lora_params', 'layers/(')),
+    ({'lora_rank': 2, 'lora_params': 'embedding'}, ('lora_params', 'embedding')),
   ],
 )
-def test_adapters_of_nothing_are_refused(tiny, fields, message):
-  with pytest.raises(UserError, match=message):
+def test_adapters_of_nothing_are_refused(tiny, fields, wrong):
+  with pytest.raises(UserError) as error:
     tiny(**fields)
+  assert (error.value.field, error.value.value) == (f'config.model.{wrong[0]}', wrong[1])
 
 
 # ---- What is trained -----------------------------------------------------------------------------
@@ -153,11 +154,14 @@ def test_a_rule_names_what_is_trained(tiny):
   assert default == {n for n in names_of(lora) if 'lora_' in n} | {'scalar_head'}
   some = adapters.trained('layers/attention/.*, head', axes_of(plain))
   assert some == {n for n in names_of(plain) if n.startswith('layers/attention/')} | {'head'}
-  for rule in ('layers/attention', 'head,scalar_head'):
-    with pytest.raises(
-      UserError, match=r'config\.train\.params has .*, which matches no parameter'
-    ):
+  for rule, wrong in (
+    ('layers/attention', 'layers/attention'),
+    ('head,scalar_head', 'scalar_head'),
+  ):
+    with pytest.raises(UserError) as error:
       adapters.trained(rule, axes_of(plain))
+    assert (error.value.field, error.value.value) == ('config.train.params', wrong)
+    assert 'layers/attention/q/kernel' in error.value.allowed
 
 
 def test_parts_of_a_tree_are_put_together_again():
@@ -237,13 +241,9 @@ def test_the_gradient_of_what_is_trained_is_that_of_all(tiny):
   config, params = tiny(**LORA)
   loss_fn = pretrain.make_loss(config, LOSS)
   trained, frozen = param_rules.split(params, adapters.trained('', axes_of(config)))
-  key = jax.random.key(0)
-  grads, *sums = jax.jit(functools.partial(train_step.accumulate, loss_fn))(
-    trained, batch(), 2, key, frozen
-  )
-  everything, *same = jax.jit(functools.partial(train_step.accumulate, loss_fn))(
-    params, batch(), 2, key
-  )
+  accumulate, key = jax.jit(functools.partial(train_step.accumulate, loss_fn)), jax.random.key(0)
+  grads, sums = accumulate(trained, batch(), 2, key, frozen)
+  everything, same = accumulate(params, batch(), 2, key)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   jax.tree.map(close, grads, param_rules.select(everything, adapters.trained('', axes_of(config))))
   jax.tree.map(close, sums, same)
@@ -280,18 +280,12 @@ def test_rates_multiply_the_update_of_what_they_name(tiny):
   np.testing.assert_array_equal(scaled['embedding'], plain['embedding'])
 
 
-@pytest.mark.parametrize(
-  'rates, message',
-  [
-    ('head:2', 'matches no parameter'),
-    ('embedding', 'REGEX:FACTOR is wanted'),
-    ('embedding:0', 'a factor above 0'),
-    ('embedding:fast', 'REGEX:FACTOR is wanted'),
-  ],
-)
-def test_rates_of_another_form_are_refused(rates, message):
-  with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize('rates', ['head:2', 'embedding', 'embedding:0', 'embedding:fast', ':2'])
+def test_rates_of_another_form_are_refused(rates):
+  with pytest.raises(UserError) as error:
     optimizers.rate_factors(rates, ['embedding', 'layers/mlp/up/kernel'])
+  assert error.value.field == 'config.optim.rates'
+  assert error.value.value in (rates, rates.split(':')[0])
 
 
 def test_without_rates_and_rules_the_optimizer_state_is_as_before(tiny):
@@ -312,7 +306,7 @@ def test_without_rates_and_rules_the_optimizer_state_is_as_before(tiny):
   'axes', [{'fsdp': 2, 'tensor': 2, 'data': 2}, {'fsdp': 4, 'context': 2}], ids=str
 )
 def test_adapters_train_over_a_mesh_as_on_one_device(tiny, axes):
-  config, params = tiny(**LORA)
+  config, params = tiny(**LORA, vocab_size=24)
   one_run, init = make(config, '')
   expected = one_run(init(params))
   mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | axes), jax.devices())

@@ -60,17 +60,13 @@ def test_the_vector_is_split_as_the_hidden_states_are(tiny):
 
 def test_values_of_a_model_without_the_head_are_refused(tiny):
   config, params = tiny()
-  with pytest.raises(UserError, match='scalar values need scalar'):
+  with pytest.raises(UserError) as error:
     heads.scalar_values(params, config, jnp.zeros((1, 16)))
+  assert (error.value.field, error.value.value) == ('config.model.heads', ('vocabulary',))
 
 
-@pytest.mark.parametrize(
-  'names, message',
-  [
-    (('vocabulary', 'scaler'), "'scaler' .did you mean 'scalar'"),
-    (('scalar',), 'vocabulary must be one of them'),
-  ],
-)
-def test_heads_that_are_not_known_or_lack_the_vocabulary_are_refused(names, message):
-  with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize('names', [('vocabulary', 'scaler'), ('scalar',)])
+def test_heads_that_are_not_known_or_lack_the_vocabulary_are_refused(names):
+  with pytest.raises(UserError) as error:
     heads.check(names)
+  assert error.value.field == 'config.model.heads'
