@@ -29,16 +29,22 @@ def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:
   return UserError(f'unknown {kind} {str(name)!r}{hint}; allowed: {", ".join(names)}')
 
 
+# Libraries that reach buckets, whose errors of connections and refused requests are no OSErrors.
+REMOTE = ('aiobotocore', 'aiohttp', 'botocore', 'gcsfs', 'google', 'requests', 's3fs')
+
+
 def run(main: Callable[[], object]) -> None:
-  """Calls a front end's `main`; a UserError or an OSError ends it as one line on stderr and exit
-  status 1.
+  """Calls a front end's `main`; a UserError, an OSError or an error of a bucket's library ends it as
+  one line on stderr and exit status 1.
 
   `DEEPDIVE_TRACEBACK=1` in the environment shows the traceback instead.
   """
   try:
     main()
-  except (UserError, OSError) as error:
-    if os.environ.get('DEEPDIVE_TRACEBACK'):
+  except Exception as error:
+    expected = isinstance(error, UserError | OSError)
+    expected |= type(error).__module__.partition('.')[0] in REMOTE
+    if not expected or os.environ.get('DEEPDIVE_TRACEBACK'):
       raise
     sys.exit('error: ' + ' '.join(str(error).split()))
   except KeyboardInterrupt:

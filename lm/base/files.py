@@ -268,10 +268,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
   """Reads a JSON file. Raises FileNotFoundError, or UserError that names the file when it is not
-  JSON.
+  JSON, or its bucket when that cannot be reached.
   """
+  file = as_path(path)
   try:
-    return json.loads(as_path(path).read_text(encoding='utf-8'))
+    return json.loads(file.read_text(encoding='utf-8'))
   except ValueError as error:
     raise UserError(f'{path} is not valid JSON: {error}') from error
 
