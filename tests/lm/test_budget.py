@@ -228,6 +228,6 @@ def test_from_the_command_line():
     8_030_261_248,
   )
   status, _, err = commands.run(*command, '--config.mesh.fsdp=100')
-  assert status == 1 and 'does not fit 256 devices' in err
+  assert status == 1 and 'the number of devices, 256' in err
   status, out, err = commands.run('-m', 'lm.budget', '--config=configs/pretrain.py:smoke')
   assert status == 0 and 'at the peak' in out, err
