@@ -221,10 +221,10 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
     return ''.join(parts)
 
   system, *said = [f'Probe{i}text' for i in range(6)]
-  talk = _talk(said)
-  start, reply = _cut(render(talk[:1]), said[:1])
-  *_, before, follow, _ = _cut(render(talk[:3]), said[:3])
-  end = _cut(render(talk[:2], prompt=False), said[:2])[-1]
+  conversation = _conversation(said)
+  start, reply = _cut(render(conversation[:1]), said[:1])
+  *_, before, follow, _ = _cut(render(conversation[:3]), said[:3])
+  end = _cut(render(conversation[:2], prompt=False), said[:2])[-1]
   lead = before.removeprefix(reply)
   if not before.startswith(reply) or lead.strip():
     raise UserError(
@@ -247,23 +247,23 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
     stripped=(),
   )
   try:
-    before, question, _ = _cut(render(_talk(said[:1], system)), [system, said[0]])
+    before, question, _ = _cut(render(_conversation(said[:1], system)), [system, said[0]])
     layout = dataclasses.replace(layout, system=before, question=question)
-    _prove(layout, render, [_talk(said[:n], system) for n in (1, 3, 5)])
+    _prove(layout, render, [_conversation(said[:n], system) for n in (1, 3, 5)])
   except UserError:  # the template refuses a system turn, or moves it within the conversation
     layout = dataclasses.replace(layout, system=None, question='')
-  spaced = _talk([f'\t{text}\t' for text in said], layout.system and f'\t{system}\t')
+  spaced = _conversation([f'\t{text}\t' for text in said], layout.system and f'\t{system}\t')
   rendered = render(spaced)
   stripped = {m['role'] for m in spaced if m['content'] not in rendered}
   layout = dataclasses.replace(layout, stripped=tuple(sorted(stripped)))
-  other = _talk(['Two\nlines', ' Spaces  inside ', '1 + 1'])
-  _prove(layout, render, [talk[:1], talk[:3], talk, other])
-  if not render(talk[:4], prompt=False).endswith(said[3] + trail + end):
+  other = _conversation(['Two\nlines', ' Spaces  inside ', '1 + 1'])
+  _prove(layout, render, [conversation[:1], conversation[:3], conversation, other])
+  if not render(conversation[:4], prompt=False).endswith(said[3] + trail + end):
     raise UserError('the chat template ends conversations of different lengths in different ways')
   return layout
 
 
-def _talk(texts: Sequence[str], system: str | None = None) -> list[dict]:
+def _conversation(texts: Sequence[str], system: str | None = None) -> list[dict]:
   """Returns a conversation of these texts, with a system turn if `system` is given."""
   turns = [{'role': ('user', 'assistant')[i % 2], 'content': text} for i, text in enumerate(texts)]
   return [{'role': 'system', 'content': system}] * bool(system) + turns
@@ -283,10 +283,10 @@ def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
   return [*parts, rendered]
 
 
-def _prove(layout: Layout, render: Any, talks: Sequence[list[dict]]) -> None:
+def _prove(layout: Layout, render: Any, conversations: Sequence[list[dict]]) -> None:
   """Raises UserError unless the layout gives what the template gives for these conversations."""
-  for talk in talks:
-    if layout.text(talk) != (rendered := render(talk)):
+  for conversation in conversations:
+    if layout.text(conversation) != (rendered := render(conversation)):
       raise UserError(
         f'the chat template writes more than constant text around the turns: {rendered[:200]!r}'
       )

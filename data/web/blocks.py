@@ -90,7 +90,7 @@ class Context(NamedTuple):
 
 
 def _readable(body: bytes) -> str:
-  """A body that nothing was extracted from, without what addresses hide behind: the zeros of UTF-16,
+  """Returns a raw body without what addresses hide behind: the zeros of UTF-16,
   character references and JSON's escapes.
   """
   text = body.decode('utf-8', 'replace').replace('\0', '')

@@ -74,7 +74,7 @@ def read_pages(path: files.Path, max_bytes: int) -> Iterator[RawPage]:
     OSError: the file does not exist, or its file system fails.
   """
   with fsspec.open(str(path), 'rb') as file:
-    start, told = 0, False  # told: whether the current damage has been reported
+    start, reported = 0, False  # reported: whether the current damage has been reported
     while start is not None:
       file.seek(start)
       packed = file.read(4) != b'WARC'
@@ -86,18 +86,18 @@ def read_pages(path: files.Path, max_bytes: int) -> Iterator[RawPage]:
         ):
           place, size = record.stream_pos, record.content_length
           page = _page(record, max_bytes)
-          told = bool(page.fault)
+          reported = bool(page.fault)
           # An uncompressed body may contain what looks like a record, so it is skipped.
-          after = place + (1 if told or packed else size)
+          after = place + (1 if reported or packed else size)
           yield page
-        if not told:
+        if not reported:
           return
       except OSError as error:  # FastWARC raises this for damage, too
         if source.error:
           raise
-        if not told:
+        if not reported:
           yield RawPage(f'{path}@{after - 1}', 0, '', b'', _cause(error))
-          told = True
+          reported = True
       start = _next_record(file, after)
 
 
