@@ -163,9 +163,9 @@ def train(
 
   # ---- What it came to ---------------------------------------------------------------------------
   if distributed.is_main():
-    summary = stage.summarize(this_run, metrics_lib.read(workdir))
     report = {'provenance': provenance, 'steps': config.steps, 'left_out': jumps.all}
-    report |= {'parameters': meter.predicted['parameters'], **training.report, **summary}
+    report |= {'parameters': meter.predicted['parameters'], 'tokens': meter.tokens_of_run}
+    report |= training.report | stage.summarize(this_run, metrics_lib.read(workdir))
     files.write_json(workdir / 'report.json', report | clock.goodput())
   distributed.wait_for_all('report')
 
