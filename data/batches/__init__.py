@@ -1,7 +1,8 @@
-"""What a stage of training reads, opened by name: `open_source('windows', config, ...)`.
+"""What a training stage reads, opened by name: `open_source('windows', config, ...)`.
 
-May import the rooms of data/ that hold tokens, conversations and tasks. Start reading at
-readers.py; a new kind of batch is one file and one line of READERS.
+This room may import data.shards, data.tasks, data.tools and what they import. Start reading at
+readers.py. To add a kind of batch, write a file with a function that opens it, and add a line to
+`READERS`.
 """
 
 import importlib
@@ -19,16 +20,16 @@ READERS = {
 
 
 def open_source(kind: str, config: Any, chat_format: Any, folder: Any) -> Any:
-  """Returns what a stage reads, an object with a `fingerprint`, and `val` if something is held out.
+  """Returns what a stage reads: an object with a `fingerprint`, and with `val` for held-out data.
 
   Args:
-    kind: of READERS.
-    config: a training config.
+    kind: a name in READERS.
+    config: the config of a training run.
     chat_format: how text and conversations become tokens.
-    folder: where data goes that has to be made first.
+    folder: folder for data that has to be made first.
 
   Raises:
-    UserError: nothing to read is given, or it is not what the stage reads.
+    UserError: there is nothing to read, or it is not what the stage reads.
   """
   if kind not in READERS:
     raise unknown('reader', kind, READERS)

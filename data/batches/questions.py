@@ -1,4 +1,4 @@
-"""The training problems of tasks as questions to practise on, and the grades of answers."""
+"""Training problems of tasks, as questions to practise on, and the grades of answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from lm.base.errors import UserError
 
 
 class Questions:
-  """Problems of several tasks in turn; which one has which number depends on the number alone.
+  """Problems of several tasks in turn; the number of a question alone determines its task.
 
   Attributes:
-    fingerprint: a digest of what decides the problems.
-    num_tasks: how many tasks take turns.
-    val: None, as no tokens are held out.
+    fingerprint: a digest of what determines the problems.
+    num_tasks: number of tasks that take turns.
+    val: None, because no tokens are held out.
   """
 
   val = None
@@ -27,7 +27,7 @@ class Questions:
     self.fingerprint, self.num_tasks = fingerprint, len(tasks)
 
   def place(self, index: int) -> tuple[str, int]:
-    """Returns the task of question `index`, by name, and the number of its problem."""
+    """Returns the name of the task of question `index`, and the number of its problem."""
     return self._task(index).name, index // self.num_tasks
 
   def draw(self, index: int, number: int) -> tuple[dict[str, Any], list[int]]:
@@ -36,7 +36,7 @@ class Questions:
     return problem, self._chat_format.render_prompt(problem['messages'])
 
   def grade(self, index: int, problem: dict[str, Any], tokens: list[int]) -> tuple[float, float]:
-    """Returns how right an answer is, and how well it keeps the chat format, each from 0 to 1."""
+    """Returns the grades of an answer, for content and for chat format, each from 0 to 1."""
     reply = self._chat_format.parse(tokens)
     return self._task(index).grade(problem, reply), chat_formats.grade_format(reply)
 
@@ -47,12 +47,11 @@ class Questions:
 def open_questions(
   config: Any, chat_format: chat_formats.Format, folder: files.AnyPath
 ) -> Questions:
-  """Returns the questions of `config.data.tasks`. Raises UserError if it names none."""
+  """Returns the questions of `config.data.tasks`. Raises UserError if there are none."""
   del folder
   names = config_lib.names(config.data.tasks)
   if not names:
     raise UserError(f"config.data.tasks is ''; stage {config.stage} needs tasks to practise")
   options = tasks_lib.options(config.data)
-  return Questions(
-    tasks_lib.make(names, **options), chat_format, tasks_lib.fingerprint(names, **options)
-  )
+  tasks, fingerprint = tasks_lib.make(names, **options), tasks_lib.fingerprint(names, **options)
+  return Questions(tasks, chat_format, fingerprint)

@@ -1,4 +1,4 @@
-"""Token shards as batches: documents in windows, conversations packed into rows."""
+"""Opens token shards as batches: documents in windows, conversations packed into rows."""
 
 import dataclasses
 import itertools
@@ -21,9 +21,9 @@ class TokenSource:
   """Training batches of token shards, and held-out ones.
 
   Attributes:
-    train: endless and shuffled.
-    val: each held-out token once, in order; None: nothing is held out.
-    val_manifest: where `val` is from.
+    train: endless, shuffled batches.
+    val: each held-out token once, in order; None if nothing is held out.
+    val_manifest: the manifest of `val`.
   """
 
   train: Loader | Mixture
@@ -32,16 +32,16 @@ class TokenSource:
 
   @property
   def fingerprint(self) -> str:
-    """A digest of what is trained on."""
+    """A digest of the training data."""
     return self.train.fingerprint
 
   def compare_baselines(
     self, tokenizer: Tokenizer, spans: Sequence[tuple[int, int]]
   ) -> dict[str, Any]:
-    """Returns what n-grams and compressors make of the held-out text, given the same batches.
+    """Returns the bits per byte of n-grams and compressors, given the same training batches.
 
     Args:
-      tokenizer: the model's.
+      tokenizer: the model's tokenizer.
       spans: ranges of steps whose batches the model was trained on.
     """
     read = itertools.chain.from_iterable(self.train.iterate(*span) for span in spans)
@@ -52,21 +52,21 @@ class TokenSource:
 def open_windows(
   config: Any, chat_format: chat_formats.Format, folder: files.AnyPath
 ) -> TokenSource:
-  """Returns the documents of `config.data`, cut into windows of `config.seq_len` tokens."""
+  """Returns the documents of `config.data` in windows of `config.seq_len` tokens."""
   return _open(config, chat_format, folder, layout='windows')
 
 
 def open_packed(
   config: Any, chat_format: chat_formats.Format, folder: files.AnyPath
 ) -> TokenSource:
-  """Returns the conversations of `config.data`, whole ones packed into rows."""
+  """Returns the conversations of `config.data`, packed whole into rows."""
   return _open(config, chat_format, folder, layout='packed')
 
 
 def _open(
   config: Any, chat_format: chat_formats.Format, folder: files.AnyPath, layout: str
 ) -> TokenSource:
-  train, val = prepare.manifests(config, chat_format, folder, layout)
+  train, val = prepare.prepare_training_data(config, chat_format, folder, layout)
   return TokenSource(
     train=open_mixture(config, chat_format, train, layout),
     val=open_held_out(config, chat_format, val, layout) if val else None,
@@ -77,7 +77,7 @@ def _open(
 def open_held_out(
   config: Any, chat_format: chat_formats.Format, manifest: str, layout: str = 'windows'
 ) -> Loader:
-  """Returns batches with each token of a manifest once, in order. Raises as `open_loader`."""
+  """Returns batches with each token of a manifest once, in order. Raises as `open_loader` does."""
   return open_loader(
     config, chat_format, manifest, layout=layout, batch_size=config.eval.batch_size, train=False
   )
@@ -89,13 +89,13 @@ def open_mixture(
   """Returns training batches of one manifest, or of several, mixed by `config.data.weights`.
 
   Raises:
-    UserError: as `open_loader`; weights for one manifest, or none for several.
+    UserError: see `open_loader`; or weights are given for one manifest, or none for several.
   """
   names = config_lib.names(manifests)
   if (len(names) > 1) != bool(config.data.weights):
     raise UserError(
-      f'config.data.weights is {config.data.weights!r} and config.data.train names {len(names)} '
-      'manifests; several need weights, one has none'
+      f'config.data.weights is {config.data.weights!r}, but config.data.train names {len(names)} '
+      'manifests: several need weights, and one must have none'
     )
   loaders = [
     open_loader(config, chat_format, name, layout=layout, batch_size=config.batch_size, train=True)
@@ -115,10 +115,11 @@ def open_loader(
   batch_size: int,
   train: bool,
 ) -> Loader:
-  """Returns batches of a manifest: for training shuffled and endless, else each token once.
+  """Returns batches of a manifest: shuffled and endless for training, else each token once.
 
   Raises:
-    UserError: the tokens were made with another tokenizer, or conversations in another format.
+    UserError: the tokens were made with another tokenizer, or the conversations with another
+      format.
   """
   loader = Loader(
     manifest,
@@ -139,7 +140,7 @@ def open_loader(
     raise UserError(f"{manifest} was made with another tokenizer than the model's")
   if is_chat and loader.manifest['chat_format'] != chat_format.fingerprint:
     raise UserError(
-      f"{manifest} holds conversations in another chat format than the model's "
+      f"{manifest} has conversations in another chat format than the model's "
       '(config.data.chat_format)'
     )
   return loader

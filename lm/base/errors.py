@@ -86,15 +86,23 @@ def unknown(field: str, value: object, allowed: Iterable[object]) -> UserError:
   return error
 
 
+# Libraries that reach buckets, whose errors of connections and refused requests are no OSErrors.
+REMOTE = ('aiobotocore', 'aiohttp', 'botocore', 'gcsfs', 'google', 'requests', 's3fs')
+
+
 def run(main: Callable[[], object]) -> None:
-  """Calls the `main` of a command; ends a UserError or OSError as one line on stderr and status 1.
+  """Calls the `main` of a command; ends an error of the user's as one line on stderr and status 1.
+
+  Those are UserError, OSError, and errors of the libraries that reach buckets.
 
   `DEEPDIVE_TRACEBACK=1` in the environment shows the traceback instead.
   """
   try:
     main()
-  except (UserError, OSError) as error:
-    if os.environ.get('DEEPDIVE_TRACEBACK'):
+  except Exception as error:
+    expected = isinstance(error, UserError | OSError)
+    expected |= type(error).__module__.partition('.')[0] in REMOTE
+    if not expected or os.environ.get('DEEPDIVE_TRACEBACK'):
       raise
     sys.exit('error: ' + ' '.join(str(error).split()))
   except KeyboardInterrupt:

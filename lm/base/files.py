@@ -260,10 +260,11 @@ def read_json(path: Path) -> Any:
 
   Raises:
     FileNotFoundError: there is no such file.
-    UserError: the file is not JSON.
+    UserError: the file is not JSON, or its bucket cannot be reached.
   """
+  file = as_path(path)
   try:
-    return json.loads(as_path(path).read_text(encoding='utf-8'))
+    return json.loads(file.read_text(encoding='utf-8'))
   except ValueError as error:
     raise UserError(f'{path} is not valid JSON: {error}') from error
 

@@ -139,6 +139,11 @@ def points(
     return figure
 
 
+def verbatim(text: str) -> str:
+  """Returns a text for a figure in which matplotlib takes '$' for itself, not for mathematics."""
+  return text.replace('$', r'\$')
+
+
 def svg(figure: Figure) -> str:
   """Returns an <svg> element without background, in the text colour of the page around it."""
   with matplotlib.rc_context(RC):

@@ -93,6 +93,10 @@ def _on_chip(name: str, result: dict[str, Any], traffic: float) -> dict[str, Any
 def _notes(shapes: StepShapes) -> list[str]:
   """Returns what the formulas leave out of this config."""
   notes = []
+  if shapes.num_frozen:
+    notes.append(
+      f'{shapes.num_frozen:,} parameters are not trained; operations are counted as if they were'
+    )
   if shapes.config.optim.name == 'muon':
     notes.append("the products and gathers of Muon's orthogonalization are left out")
   if shapes.model.num_experts:

@@ -25,6 +25,11 @@ class Meter:
     chip = chips.chip_of(self._device.device_kind)
     self.predicted = estimate.predict(config, model_config, mesh, program, chip)
 
+  @property
+  def tokens_of_run(self) -> int:
+    """The tokens of all batches of the run, padding included."""
+    return self._config.steps * self._config.batch_size * self._config.seq_len
+
   def work(self, lengths: Sequence[int] | None) -> tuple[int, float]:
     """Returns the tokens of a step and its model FLOPs on one chip, over all its updates.
 

@@ -37,8 +37,9 @@ class StepShapes:
     stage: the stage of the run (`lm.stages.stage.Stage`).
     num_params: parameters of the whole model.
     state_bytes, batch_bytes: the train state and the batch.
-    gradient_bytes, layer_gradient_bytes, head_gradient_bytes: the gradients of all parameters, of
-      those of the layers, and of the vocabulary head.
+    num_frozen: those of them that are not trained.
+    gradient_bytes, layer_gradient_bytes, head_gradient_bytes: the gradients of all parameters that
+      are trained, of those of the layers, and of the vocabulary head.
     item_bytes: bytes of a number in matrix products and activations.
     param_item_bytes: bytes of a number in the parameters.
     tokens: tokens of a microbatch.
@@ -61,15 +62,19 @@ class StepShapes:
     """Reads the sizes from the config and the shapes of an `lm.train.program.Program`."""
     import jax
 
+    from lm.model import adapters, param_rules
     from lm.parallel.sharding import BATCH
 
     params = program.state['params']
     self.config, self.model, self.mesh, self.stage = config, model, mesh, program.stage
     self.num_params = sum(x.size for x in jax.tree.leaves(params))
     self.state_bytes, self.batch_bytes = _held_bytes(program.state), _held_bytes(program.batch)
-    self.gradient_bytes = _held_bytes(params)
-    self.layer_gradient_bytes = _held_bytes(params['layers'])
-    self.head_gradient_bytes = _held_bytes(params['embedding' if model.tie_embeddings else 'head'])
+    trained = param_rules.select(params, adapters.trained(config.train.params, params))
+    self.num_frozen = self.num_params - sum(x.size for x in jax.tree.leaves(trained))
+    table = 'embedding' if model.tie_embeddings else 'head'
+    self.gradient_bytes = _held_bytes(trained)
+    self.layer_gradient_bytes = _held_bytes(trained['layers']) if 'layers' in trained else 0
+    self.head_gradient_bytes = _held_bytes(trained[table]) if table in trained else 0
     self.item_bytes = 2 if model.dtype == 'bfloat16' else 4
     self.param_item_bytes = 2 if model.param_dtype == 'bfloat16' else 4
     rows = config.batch_size // config.microbatches  # of a microbatch, on all chips

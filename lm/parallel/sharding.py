@@ -35,6 +35,7 @@ RULES = {  # for each named axis of an array, the mesh axes that it is split ove
   'positions': None,
   'router': None,
   'layers': None,
+  'lora': None,
 }
 # A parameter with more than this fraction of all parameters must be split where any are.
 LARGE = 0.02
@@ -141,8 +142,10 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
           allowed=f'a divisor of {size}, the size of axis {name!r} of {parameter}',
         )
     fraction = box.value.size / total
+    # An adapter is small beside its matrix, and one of its two sides may have no axis to split.
+    is_large = fraction > LARGE and 'lora' not in box.names
     is_split = splitting.keys() & {RULES[name] for name in box.names}
-    if splitting and fraction > LARGE and not is_split:
+    if splitting and is_large and not is_split:
       raise UserError(
         field='config.mesh',
         value=splitting,

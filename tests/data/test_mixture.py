@@ -23,7 +23,7 @@ def sources(tmp_path):
   made = []
   for i, rows in enumerate(SIZES):
     ids = [1 + i * 100_000 + n // SEQ_LEN for n in range(rows * SEQ_LEN + 1)]
-    builder = token_shards.Builder('uint32')
+    builder = token_shards.ShardWriter('uint32')
     builder.add(ids, None, len(ids))
     head = {'version': token_shards.VERSION, 'kind': 'text', 'dtype': 'uint32', 'document_start': 0}
     files.write_json(
@@ -102,15 +102,15 @@ def test_the_fingerprint_is_of_sources_and_weights(sources):
 @pytest.mark.parametrize(
   ('weights', 'message'),
   [
-    ('1,1', 'must give 3 weights'),
+    ('1,1', '3 weights'),
     ('1,1,-1', '0 or more'),
     ('0,0,0', '0 or more'),
     ('a,b,c', "'W,W,...'"),
     ('', "'W,W,...'"),
     ('5:1,1,1', 'begin with 0'),
-    ('0:1,1,1;9:1,1,1;9:1,1,1', 'rise'),
+    ('0:1,1,1;9:1,1,1;9:1,1,1', 'steps'),
     ('1,1,inf', '0 or more'),
-    ('1,1,1e-9', '1 in 16384'),
+    ('1,1,1e-9', '1 / 16384'),
   ],
 )
 def test_bad_weights_are_named(sources, weights, message):

@@ -143,6 +143,20 @@ def test_microbatches_cost_traffic_and_save_memory():
   )
 
 
+def test_what_is_not_trained_has_no_gradients_and_no_moments():
+  whole, lora = (predict(settings({'lora_rank': rank}))[1] for rank in (0, 2))
+  head = predict(settings(train={'params': 'embedding'}))
+  table = head[0].state['params']['embedding']
+  moments = sum(x.size for x in jax.tree.leaves(head[0].state['opt_state']) if x.ndim)
+  assert moments == 2 * table.size
+  batch_and_counters = head[1]['argument_bytes'] - 4 * whole['parameters'] - 8 * table.size
+  assert 0 < batch_and_counters < 1e5
+  for result in (head[1], lora):
+    assert result['phases']['update'] < 0.7 * whole['phases']['update']
+    assert any('are not trained' in note for note in result['notes'])
+  assert not any('are not trained' in note for note in whole['notes'])
+
+
 def test_times_are_bounds():
   config = load('configs/llama3_8b.py')
   config.update(batch_size=256, microbatches=1)

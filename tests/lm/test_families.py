@@ -12,7 +12,7 @@ from configs import base
 from lm.base.config import layer_types
 from lm.base.errors import UserError
 from lm.weights import families, hub_format
-from lm.weights.pretrained import EXECUTION
+from lm.weights.pretrained import EXECUTION, EXTENSIONS
 
 # config.json of published models, the fields that decide what they compute, in the form of
 # transformers 4.
@@ -276,4 +276,5 @@ def test_configs_that_compute_the_same_are_one():
 
 
 def test_every_field_of_the_model_is_known_to_the_maps():
-  assert {*families.ARCHITECTURE, *EXECUTION, 'init_std'} == set(base.get_config().model)
+  ours = {*families.ARCHITECTURE, *EXECUTION, *EXTENSIONS, 'init_std'}
+  assert ours == set(base.get_config().model)

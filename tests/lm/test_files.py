@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lm.base import files
+from lm.base import buckets, files
 from lm.base.errors import UserError
 
 
@@ -123,6 +123,16 @@ def test_json_round_trip_and_errors_that_name_the_file(tmp_path):
     files.read_json(tmp_path / 'nowhere')
 
 
+@pytest.mark.parametrize('scheme', ['gs', 's3'])
+def test_json_in_a_bucket_that_cannot_be_reached_is_not_called_invalid(scheme, monkeypatch):
+  def unreachable(*_):
+    raise UserError('there is no bucket')
+
+  monkeypatch.setattr(buckets, 'reach', unreachable)
+  with pytest.raises(UserError, match=r'^there is no bucket$'):
+    files.read_json(f'{scheme}://bucket/a.json')
+
+
 def test_digests(tmp_path):
   (tmp_path / 'a').write_bytes(b'abc')
   assert files.sha256_all([tmp_path / 'a'] * 20) == [files.sha256(tmp_path / 'a')] * 20
@@ -163,6 +173,7 @@ def test_front_ends_end_in_one_line_and_status_1(capfd):
   for error, line in (
     ('errors.UserError("a\\nb")', 'error: a b\n'),
     ('FileNotFoundError("no x")', 'error: no x\n'),
+    ('__import__("aiohttp").ServerDisconnectedError("gone")', 'error: gone\n'),
   ):
     result = run(error)
     assert (result.returncode, result.stderr) == (1, line)

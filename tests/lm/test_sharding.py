@@ -13,6 +13,7 @@ from configs import base
 from lm import stages
 from lm.base.errors import UserError
 from lm.model import transformer
+from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.train import optimizers, program, train_step
 from lm.weights.pretrained import abstract_params
@@ -303,7 +304,7 @@ def reading(experts, rows=3, length=7):
   @jax.jit
   def read(params, tokens):
     whole, _ = transformer.Transformer(config).apply({'params': params}, tokens)
-    empty, num_B = transformer.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
+    empty, num_B = init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
     cached, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=empty, num_tokens_B=num_B
     )
