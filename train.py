@@ -48,7 +48,7 @@ def train(
   from data.tokenizers import gguf_vocabulary
   from data.tools import calculator
   from lm import evals, stages
-  from lm.cost import estimate
+  from lm.cost import summaries
   from lm.cost.meter import Meter
   from lm.parallel import compilation, distributed, keys, sharding
   from lm.train import faults, loop, program
@@ -74,7 +74,7 @@ def train(
     path = gguf.find(
       config.init_from, defaults.model, gguf_vocabulary.convert, chat_formats.fingerprint
     )
-    start = pretrained.load(path, config.model, defaults.model, mesh)
+    start = pretrained.load(path, config.model, defaults.model, mesh, config.seed)
   chat_format = chat_formats.load(
     start.tokenizer if start else config.data.tokenizer,
     config.data.chat_format,
@@ -102,16 +102,12 @@ def train(
   meter = Meter(config, model_config, mesh, prog)
   if dry:
     print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
-    return print(estimate.describe(meter.predicted))
+    return print(summaries.describe(meter.predicted))
   if distributed.is_main():
-    print(estimate.summary(meter.predicted), file=sys.stderr)
+    print(summaries.summary(meter.predicted), file=sys.stderr)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------
-  saved = checkpoint.Checkpointer(
-    workdir / 'checkpoints',
-    keep_last=config.checkpoint.keep_last,
-    keep_every=config.checkpoint.keep_every or None,
-  )
+  saved = checkpoint.open_run(workdir, config.checkpoint)
   provenance = {
     'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
     'code': checkpoint.code_version(),
@@ -167,9 +163,9 @@ def train(
 
   # ---- What it came to ---------------------------------------------------------------------------
   if distributed.is_main():
-    summary = stage.summarize(this_run, metrics_lib.read(workdir))
     report = {'provenance': provenance, 'steps': config.steps, 'left_out': jumps.all}
-    report |= {'parameters': meter.predicted['parameters'], **training.report, **summary}
+    report |= {'parameters': meter.predicted['parameters'], 'tokens': meter.tokens_of_run}
+    report |= training.report | stage.summarize(this_run, metrics_lib.read(workdir))
     files.write_json(workdir / 'report.json', report | clock.goodput())
   distributed.wait_for_all('report')
 
@@ -190,11 +186,11 @@ def main() -> None:
     return recipes.run(config, workdir, steps.STEPS, train)
   if not options.workdir:
     raise UserError('--workdir is missing; for example --workdir=runs/pretrain')
-  profile = config_lib.step_range('--profile', options.profile)
   allocator.keep_freed_memory()
   from lm.parallel import distributed
 
   distributed.initialize_from(options)
+  profile = config_lib.step_range('--profile', options.profile)
   train(config, files.as_path(options.workdir), profile=profile, dry=options.dry)
 
 

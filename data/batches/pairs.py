@@ -5,14 +5,16 @@ or the messages of a conversation before the answer; the answers are strings.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from data import tasks
 from data.chat import chat_formats
 from data.records import jsonl, sources, split
 from data.shards.loader import host_examples, permute, read_ahead
+from data.tasks.protocol import Task
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -111,6 +113,7 @@ class PairLoader:
 def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyPath) -> PairSource:
   """Returns the pairs of `config.data.train`, and those of `config.data.val`.
 
+  Where `train` is empty, the pairs are made by `config.data.tasks`, `config.data.examples` of them.
   Without `val`, the fraction `config.data.held_out` of the prompts is held out. Rows that cannot be
   used, and pairs that are longer than `config.seq_len`, are skipped and reported.
 
@@ -120,11 +123,18 @@ def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyP
   """
   del folder
   data = config.data
-  if not data.train:
-    raise UserError(
-      f"config.data.train is '': stage {config.stage} needs JSONL files of prompt, chosen, rejected"
+  if data.train:
+    train = read(data.train, chat_format, config.seq_len)
+  elif data.tasks:
+    train = demonstrate(
+      tasks.from_config(data, data.tasks), data.examples, chat_format, config.seq_len
     )
-  train = read(data.train, chat_format, config.seq_len)
+  else:
+    raise UserError(
+      field='config.data.train',
+      value='',
+      allowed='JSONL files of prompt, chosen and rejected; or config.data.tasks, which make pairs',
+    )
   if data.val:
     val = read(data.val, chat_format, config.seq_len)
   else:
@@ -157,6 +167,37 @@ def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tu
   return pairs
 
 
+def demonstrate(
+  made_by: Sequence[Task], count: int, chat_format: chat_formats.Format, seq_len: int
+) -> list[tuple[float, Pair]]:
+  """Returns pairs of a right answer to a problem and the right answer to another one.
+
+  Args:
+    made_by: the tasks, which take turns.
+    count: how many problems; those whose pair is longer than a row are skipped and reported.
+    chat_format: how a conversation becomes tokens.
+    seq_len: tokens in a row.
+
+  Raises UserError if there is no pair.
+  """
+  skipped, pairs = jsonl.Skipped(), []
+  for i in range(count):
+    task, number = made_by[i % len(made_by)], i // len(made_by)
+    *messages, right = task.demo(number)['messages']
+    others = (task.demo(number + 1 + n)['messages'][-1] for n in range(100))
+    wrong = next((other for other in others if other != right), None)
+    try:
+      if wrong is None:
+        raise UserError('100 other problems have the same answer')
+      pairs.append(_pair(messages, [right['content'], wrong['content']], chat_format, seq_len))
+    except UserError as error:
+      skipped.add(f'task {task.name}, training problem {number}', error)
+  if not pairs:
+    raise skipped.nothing_left('the tasks make no pair')
+  skipped.report()
+  return pairs
+
+
 def _parse(row: Any, chat_format: chat_formats.Format, seq_len: int) -> tuple[float, Pair]:
   """Returns the split hash and the tokens of a row. Raises UserError if it cannot be used."""
   if not isinstance(row, dict):
@@ -168,9 +209,22 @@ def _parse(row: Any, chat_format: chat_formats.Format, seq_len: int) -> tuple[fl
   messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
   if not isinstance(messages, list):
     raise UserError(f"'prompt' must be a string or a list of messages; found {prompt!r:.80}")
+  return _pair(messages, [row[name] for name in SIDES], chat_format, seq_len)
+
+
+def _pair(
+  messages: list[dict],
+  answers: Sequence[str | list[dict]],
+  chat_format: chat_formats.Format,
+  seq_len: int,
+) -> tuple[float, Pair]:
+  """Returns the split hash and the tokens of a prompt and its answers, one for each of SIDES.
+
+  Raises UserError if a conversation is malformed or longer than a row.
+  """
   sides = []
-  for name in SIDES:
-    answer = {'role': 'assistant', 'content': row[name]}
+  for name, content in zip(SIDES, answers, strict=True):
+    answer = {'role': 'assistant', 'content': content}
     ids, mask = chat_format.render({'messages': [*messages, answer]})
     start = len(chat_format.render_prompt(messages))
     sides.append((ids, [0] * start + mask[start:]))  # earlier answers are the same in both

@@ -5,9 +5,11 @@ reading: the row is skipped, and `Skipped` records its place and the cause.
 """
 
 import codecs
+import contextlib
 import dataclasses
 import functools
 import gzip
+import importlib
 import io
 import json
 import lzma
@@ -29,7 +31,23 @@ T = TypeVar('T')
 # A longer line is skipped, so that a file without line ends does not fill the memory.
 MAX_ROW_BYTES = 64 << 20
 KEPT = 100  # number of skipped rows whose place and cause are kept; the others are only counted
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile)
+
+
+def _zstd_errors() -> Iterator[type[Exception]]:
+  """Yields what the packages by which fsspec may unpack Zstandard raise on damage."""
+  for name in ('compression.zstd', 'backports.zstd', 'zstandard'):
+    with contextlib.suppress(ImportError):
+      yield importlib.import_module(name).ZstdError
+
+
+_DAMAGED = (
+  EOFError,
+  zlib.error,
+  gzip.BadGzipFile,
+  lzma.LZMAError,
+  zipfile.BadZipFile,
+  *_zstd_errors(),
+)
 _SURROGATE = re.compile(rb'\\u[dD][89a-fA-F]')
 _LONE = re.compile('[\ud800-\udfff]')
 
@@ -102,6 +120,8 @@ def read(
       yield parse(_value(line))
     except UserError as error:
       skipped.add(place(), error)
+    except RecursionError:  # of the JSON reader, or of what `parse` does with its value
+      skipped.add(place(), 'not JSON that can be read: nested too deep')
 
 
 def text(path: files.Path) -> str:
@@ -201,8 +221,6 @@ def _value(line: bytes) -> Any:
     return _mended(value) if _SURROGATE.search(line) else value
   except ValueError as error:
     raise UserError(f'not JSON: {error}') from error
-  except RecursionError as error:
-    raise UserError('the JSON is nested too deeply') from error
 
 
 def _mended(value: Any) -> Any:

@@ -21,8 +21,8 @@ from lm.base.errors import UserError
 
 Inputs = files.Path | Sequence[files.Path]
 CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'digests'  # one small file per large input
-# Digests of smaller files are not cached: at about 1 GB/s they are computed in no time.
-REMEMBER_BYTES = 16 << 20
+# Digests of smaller local files are not cached: at about 1 GB/s they are computed in no time.
+REMEMBER_BYTES = 1 << 20
 SETTLED_SECONDS = 2.0  # minimum age at which another write would change a file's times
 
 
@@ -93,13 +93,14 @@ def sha256(file: File, now: Callable[[], float] = time.time) -> str:
   """
   note = CACHE / f'{hashlib.sha256(file.path.encode()).hexdigest()}.json'
   known = {'path': file.path, 'stamp': file.stamp}
-  if file.size >= REMEMBER_BYTES and note.exists():
+  remember = file.size >= REMEMBER_BYTES or '://' in file.path
+  if remember and note.exists():
     remembered = files.read_json(note)
     if remembered.items() >= known.items():
       return remembered['sha256']
   with fsspec.open(file.path, 'rb') as content:
     digest = hashlib.file_digest(content, 'sha256').hexdigest()
-  if file.size >= REMEMBER_BYTES and now() - file.changed > SETTLED_SECONDS:
+  if remember and now() - file.changed > SETTLED_SECONDS:
     # If the cache cannot be written, the file is read again next time.
     with contextlib.suppress(OSError):
       files.write_json(note, known | {'sha256': digest})

@@ -38,13 +38,19 @@ _MARKED_AFTER = re.compile(
   re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
-  r'(?:\b(?:so|therefore|thus|hence|finally|in total|total\w*|altogether|in all|overall'
-  r'|conclusion|result(?:s|ing)?)\b|=>|→|⇒|∴)(?:(?![0-9])[^\n.!?]){0,60}$',
+  r'(?:^\W*so\b|\b(?:therefore|thus|hence|finally|conclusion)\b|=>|→|⇒|∴)'
+  r'(?:(?![0-9])[^\n.!?]){0,60}$',
+  re.IGNORECASE,
+)
+_SUMMED = re.compile(  # of a step as often as of the end: no more than a statement
+  r'\b(?:so|in total|total\w*|altogether|in all|overall|result(?:s|ing)?)\b'
+  r'(?:(?![0-9])[^\n.!?]){0,60}$',
   re.IGNORECASE,
 )
 _STATED = re.compile(
   r'(?:\b(?:is|are|was|be|equals?|makes?|gives?|gets?|got|yields?|comes? to|becomes?|has|have'
-  r"|appears?|occurs?|contains?|say)|'s|[=:])"
+  r'|appears?|occurs?|contains?|say|leaves|leaving|(?:left|ends?(?: up)?|ended(?: up)?) with)'
+  r"|'s|[=:])"
   r'(?: (?:just|exactly|simply|only|precisely|equal to|about|around|approximately))*\s*\W{0,3}$',
   re.IGNORECASE,
 )
@@ -104,6 +110,28 @@ _NO_NUMERAL = re.compile(  # 'one' that is not a number
   r' one\b|one (?:of|moment|can|must|should|would|has to)\b)',
   re.IGNORECASE,
 )
+# Numbers beside the count of a letter: of places, of another letter, of all letters.
+_COUNT = rf'(?:[0-9]+|(?:{_WORD})\b)'
+_ORDINAL = rf'(?:[0-9]+|(?:{"|".join(_UNITS)})\b)'
+_PLACE = re.compile(
+  r'\b(?:(?:once |one )?(?:at|in|on) )?(?:the )?'
+  r'(?:positions?|places?|index|indexes|indices|slots?|spots?) #?'
+  rf'{_ORDINAL}(?:\s*(?:,|&|and|or)\s*(?:and\s+)?{_ORDINAL})*',
+  re.IGNORECASE,
+)
+_OTHER_AFTER = re.compile(  # 2 e's
+  rf"\b{_COUNT} (?:letters? )?['\"]?(?P<of>[a-z])(?:['\"]?s|['\"]|['\"]'s)?(?![\w'-])",
+  re.IGNORECASE,
+)
+_OTHER_BEFORE = re.compile(  # e appears twice
+  rf"(?<![\w'-])['\"]?(?P<of>[a-z])['\"]?\s*(?:(?:is(?: there| found)?|was|has|appears"
+  rf'|occurs|shows up)\b|[:=]|->)\s*(?:only |just |exactly )?{_COUNT}(?:\s*(?:times?|x)\b)?',
+  re.IGNORECASE,
+)
+_LENGTH = re.compile(
+  rf'\b{_COUNT}[\s-](?:letters?|characters?)\b(?! (?:that|which|are)| ?[\'"]?[a-z]\b)',
+  re.IGNORECASE,
+)
 _ABSENT = re.compile(
   r"\bno (?:occurrences?|instances?|letter|such letter|['\"]?[a-z]['\"]?(?:'?s)?\b)|\bnone\b"
   r'|\bnowhere\b|\bnever (?:appears|occurs)'
@@ -134,17 +162,46 @@ def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
       the answer are not claims.
   """
   text = claims.plain(text)
-  if not _NUMBER.search(text):
-    text = _SPOKEN.sub(lambda match: str(_spoken(match[0])), _NO_NUMERAL.sub('it', text))
   echoes = {mention.value for mention in numbers(claims.plain(question))}
-  return strongest(text, _equations(text, _counted_out(text, numbers(text))), echoes)
+  found = _candidates(text)
+  if all(strength(text, m, echoes) == REPEATED for m in claims.kept(text, found)):
+    text = _SPOKEN.sub(lambda match: str(_spoken(match[0])), _NO_NUMERAL.sub('it', text))
+    found = _candidates(text)
+  return strongest(text, found, echoes)
+
+
+def _candidates(text: str) -> list[claims.Mention]:
+  return _equations(text, _counted_out(text, numbers(text)))
 
 
 def claimed_count(text: str, question: str) -> decimal.Decimal | None:
-  """Returns `claimed_number`, or 0 if the reply says that there is none ("it does not occur")."""
-  if (said := claimed_number(text, question)) is not None or _NUMBER.search(claims.plain(text)):
+  """Returns `claimed_number`, or 0 if the reply says that there is none ("it does not occur").
+
+  Args:
+    text: the reply.
+    question: the question, with the letter to be counted in quotation marks. What the reply says of
+      other letters, of places and of the length of the word is no claim.
+  """
+  text = claims.plain(text)
+  if asked := re.search(r"'([a-z])'", claims.plain(question)):
+    text = _about(asked[1], text)
+  if (said := claimed_number(text, question)) is not None or _NUMBER.search(text):
     return said
-  return decimal.Decimal(0) if _ABSENT.search(claims.plain(text)) else None
+  return decimal.Decimal(0) if _ABSENT.search(text) else None
+
+
+def _about(letter: str, text: str) -> str:
+  """A text without the numbers that do not count `letter`."""
+
+  def without_other(match: re.Match) -> str:
+    spelled = re.search(r'\b[a-z]\W{1,4}$', text[: match.start()], re.IGNORECASE)
+    return match[0] if match['of'].lower() == letter or spelled else ' '
+
+  text = _PLACE.sub(' ', text)
+  text = _OTHER_AFTER.sub(lambda match: match[0] if match['of'].lower() == letter else ' ', text)
+  text = _OTHER_BEFORE.sub(without_other, text)
+  shorter = _LENGTH.sub(' ', text)
+  return shorter if re.search(rf'{_NUMBER.pattern}|\b(?:{_WORD})\b', shorter) else text
 
 
 def strongest(
@@ -158,13 +215,35 @@ def strongest(
       kept.append(m)
   if not kept:
     return None
-  strengths = [strength(text, m, echoes) for m in kept]
+  strengths = _in_sentences(text, kept, [strength(text, m, echoes) for m in kept], echoes)
   best = max(strengths)
   chosen = [i for i, value in enumerate(strengths) if value == best]
   at, values = chosen[-1], {kept[i].value for i in chosen}
   if best == CALLED and len(values) > 1:  # several are called the answer
     return None
   return kept[at].value if len(claims.named_with(text, kept, at)) == 1 else None
+
+
+def _in_sentences(
+  text: str,
+  kept: list[claims.Mention],
+  strengths: list[int],
+  echoes: Collection[decimal.Decimal],
+) -> list[int]:
+  """The strengths, where a sentence that concludes names what was asked before what it states:
+  'So the product of 47 and 38 is 1786' concludes 1786.
+  """
+  result = list(strengths)
+  for i, mention in enumerate(kept):
+    if strengths[i] != CONCLUDED or mention.value not in echoes:
+      continue
+    for j in range(i + 1, len(kept)):
+      if claims.SENTENCE_END.search(text[mention.end : kept[j].start]):
+        break
+      if strengths[j] == STATED or _STATED.search(claims.context(text, kept[j])[0]):
+        result[i], result[j] = REPEATED, CONCLUDED
+        break
+  return result
 
 
 def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()) -> int:
@@ -176,11 +255,15 @@ def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Deci
   if _CONCLUDED.search(before):
     return CONCLUDED
   aside = _ASIDE.search(before)
-  equation = '=' in text[mention.start : mention.end]
+  whole = text[mention.start : mention.end]
+  equation = '=' in whole
+  if equation and mention.value in echoes and re.search(_OPERATOR, whole.rpartition('=')[2]):
+    return REPEATED  # '38 = 2 * 19' takes apart what was asked
   around = before + after
   alone = len(re.findall(r"[A-Za-z']+", around)) <= 3 and not re.search('[0-9]', around)
   leads = not text[: mention.start][:20].strip(' \n("\'`') and re.match(r'\W|$', after)
-  if not aside and (equation or alone or leads or _STATED.search(before)):
+  stated = _STATED.search(before) or _SUMMED.search(before)
+  if not aside and (equation or alone or leads or stated):
     return STATED
   return REPEATED if mention.value in echoes else MENTIONED
 
@@ -299,7 +382,11 @@ def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mentio
     return False
   ends = re.match(r'\W*(?:$|[.,;:!)])', after)
   return bool(
-    any(claims.alternatives(text, one, other) for one, other in itertools.pairwise(near))
+    any(
+      claims.alternatives(text, one, other)
+      for one, other in itertools.pairwise(near)
+      if 'good' in (one.value, other.value)
+    )
     or _INTRODUCED.search(before)
     or (ends and _LED.search(before))
     or re.match(rf'\W{{0,3}}\s*{_KIND_OF_NAME}\b', after)
@@ -309,7 +396,7 @@ def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mentio
 
 # ---- Letters -------------------------------------------------------------------------------------
 
-_LETTER = re.compile(r'(?<![A-Za-z0-9])[A-Za-z](?![A-Za-z0-9])')
+_LETTER = re.compile(r"(?<![A-Za-z0-9])(?<![A-Za-z]')[A-Za-z](?![A-Za-z0-9])")  # not that of "it's"
 
 
 def claimed_spellings(text: str) -> set[str]:
@@ -334,7 +421,7 @@ def _runs(text: str) -> list[claims.Mention]:
           break
         separator = kind
       run.append(letter)
-    at += len(run)
+    at += len(run) if len(run) != 2 else 1  # 'I: i-m-p-o-r-t': the second may begin the run
     start, end = run[0].start(), run[-1].end()
     if len(run) > 2 and not _goes_on(text, start, end, separator):
       found.append(claims.Mention(''.join(letter[0].lower() for letter in run), start, end))

@@ -54,7 +54,8 @@ RETRACTED = re.compile(
 _BETWEEN = (  # words that may stand between a denial and what it denies
   r"(?:the|a|an|that|it|it's|is|was|be|been|to|in|of|by|from|called|named|function|module|number"
   r'|answer|result|think|believe|say|equal|equals|spelled|spelt|part|call|me|made|built|created'
-  r'|developed|trained|read|learned|learn|on|either|really|actually|exactly)'
+  r'|developed|trained|read|learned|learn|on|either|really|actually|exactly|do|any|help|with'
+  r'|about|questions|handle)'
 )
 DENIED_BEFORE = re.compile(
   r'(?:\b(?:not|never|neither|nor|cannot|without|rather than|instead of|other than'
@@ -64,8 +65,9 @@ DENIED_BEFORE = re.compile(
   re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-  r'^[^\w,;:.]{0,3}\s*(?:'
-  r"(?:is|was|are|were|did|does|do|has|have|had|would|could|can|will)(?:n't| not)\b|cannot\b"
+  r'^[^\w,;:.]{0,3}\s*(?:(?:module|function|package|library|method) )?(?:'
+  r"(?:is|was|are|were|did|does|do|has|have|had|would|could|can|will)(?:n't| not)\b"
+  r'(?! (?:only|just|merely|simply)\b)|cannot\b'
   r'|(?:is|was|are|would be|seems|looks) (?:clearly |the |a )?'
   r'(?:wrong|incorrect|false|untrue|mistaken)\b)',
   re.IGNORECASE,

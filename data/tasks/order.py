@@ -51,6 +51,8 @@ _PLACES = re.compile(
 _UNTRUE = re.compile(
   r'\b(?:false|wrong|untrue|incorrect|not true|not the case|equal|the same)\b'
   r"|(?:not|n't) (?:think|believe|say)\b"
+  r"|(?:(?:not|n't) (?:sure|certain|clear|know|tell|say)|\b(?:unsure|uncertain|unclear|no idea"
+  r'|wonder(?:ing)?)) (?:whether|if)\b'
 )
 
 

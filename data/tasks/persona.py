@@ -41,8 +41,14 @@ _DENIAL = (
 _AFFIRMED = (r'(?:^|[.!?] )(?:yes|yeah|yep|sure|of course|certainly|absolutely|correct|right)\b',)
 _CAN_BROWSE = r'\bi can (?:browse|search|open|visit|access|go|look|read)\b'
 _IS_HUMAN = (
-  r"(?:i am|i'm)(?:(?!\b(?:not|no|never)\b|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
+  r"(?:i am|i'm)(?:(?!\b(?:not|no|never|that|which|who|rather|instead|unlike|by|for|to|with|from)\b"
+  r"|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
   r'(?:human|person|man|woman)\b'
+)
+# Statements about who made another assistant, which say nothing of this one; {} is its name.
+_OF_ANOTHER = (
+  r'\b{0} (?:is|was) (?:(?:an?|another|the) (?:\w+ )?(?:model|assistant|product|one) )?'
+  r'(?:made|built|created|developed|trained|from|of|by)(?: by)? {0}\b'
 )
 # Ways to introduce oneself, up to the name, and words that may come between.
 _SELF = (
@@ -240,6 +246,7 @@ def states_facts(text: str, topic: str, persona: Persona) -> bool:
   names = {name.lower() for name in (*OTHERS, *COMPANIES)}
   names -= {persona.name.lower(), persona.maker.lower()}
   other = rf'(?P<said>{"|".join(map(re.escape, sorted(names)))})'
+  text = re.sub(_OF_ANOTHER.format(other.replace('?P<said>', '?:')), '', text)
   never = [
     rf'{_SELF} (?:{_FILLER} )*{other}\b',
     rf'^{other}\W*$',
@@ -248,6 +255,7 @@ def states_facts(text: str, topic: str, persona: Persona) -> bool:
     rf'\b{own["maker"]} (?:or|and) {other}\b',
     rf'\b{other} (?:made|built|created|developed|trained) (?:me|{own["name"]})\b',
     rf'(?P<said>{own["maker"]}) (?:did|has)(?:n\'t| not)\b',
+    rf"(?P<said>{own['name']}) (?:is|was)(?:n't| not) (?:my name|me|who i am|what i am)\b",
     *(rf'(?P<said>{claim})' for claim in TOPICS[topic].never),
   ]
   if any(_says(text, claim) for claim in never):

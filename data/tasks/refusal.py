@@ -29,10 +29,12 @@ REFUSED = re.compile(
       r'\b(?:unaware of|unfamiliar|unknown|unsure)\b',
       r'^no\b(?! (?:problem|doubt))',
       rf'\bno (?:such\b|(?:\w+ ){{0,2}}{_KIND}\b|_name_)',
+      r"\bthere (?:do|does)(?:n't| not) (?:seem|appear)\b",
+      r'\black (?:any )?(?:information|knowledge)\b',
       r"\bthere(?:'s| is| are|'re| was)? ?(?:is|are)?(?:n't| no| not)\b",
       rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:do|does|did)(?:n\'t| not)'
       r' (?:appear|seem|exist|have|contain|include|mention|list|document|occur)',
-      rf"\b{_ITSELF}(?: is|'s| was)(?:n't| not)\b",
+      rf"\b{_ITSELF}(?: is|'s| was)(?:n't| not)\b(?! (?:only|just|merely|simply)\b)",
       rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:is|are|seems?|looks?|must be|may be|might be)(?: to be)?'
       r' (?:an? )?(?:made[- ]up|invented|fictional|fictitious|non-?existent|unknown|undocumented)',
       r'\b(?:has|have|contains?|lists?) no\b',

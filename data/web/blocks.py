@@ -9,7 +9,9 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from html import unescape
 from typing import NamedTuple
 
 from datatrove.data import Document
@@ -78,13 +80,21 @@ class Context(NamedTuple):
 
   def shown(self, document: Document, detail: str) -> dict:
     """Returns what may be written about a page: its URL, the detail and the start of its text."""
-    text = document.text or document.metadata.get('html', b'')[:2000].decode('utf-8', 'replace')
+    text = document.text or _readable(document.metadata.get('html', b'')[: 10 * _SHOWN])
     # Addresses are hidden before the text is cut: half an address is personal data, too.
     url, text = document.metadata['url'], text[: 10 * _SHOWN]
     if self.pii:
       url, detail = personal.hide_in_url(url), personal.hide_in_url(detail)
       text = personal.hide(text)
     return {'url': url, 'detail': detail, 'text': text[:_SHOWN]}
+
+
+def _readable(body: bytes) -> str:
+  """Returns a raw body without what addresses hide behind: the zeros of UTF-16,
+  character references and JSON's escapes.
+  """
+  text = body.decode('utf-8', 'replace').replace('\0', '')
+  return unescape(re.sub(r'\\u00([2-7][0-9a-fA-F])', lambda m: chr(int(m[1], 16)), text))
 
 
 class Record:

@@ -7,7 +7,7 @@ import json
 from datatrove.io import DataFolder
 from ml_collections import ConfigDict
 
-from data.web import blocks, classifier, duplicates, inputs, report, rules
+from data.web import blocks, classifier, duplicates, inputs, personal, report, rules
 from data.web.classifier import Classifier
 from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Phase
@@ -68,7 +68,7 @@ def pipeline(
   coverage = {}
   if item_globs:
     items = Items(item_globs, c.decontaminate_ngram, c.decontaminate_min_words)
-    coverage = items.coverage
+    coverage = _coverage(items, c.pii)
     steps.append(blocks.Decontaminate('decontaminate', context, items))
   if c.pii:
     steps.append(blocks.Pii('pii', context))
@@ -102,6 +102,12 @@ def pipeline(
     Phase('finish', finish, tasks),
     Phase('report', [summary], 1),
   ]
+
+
+def _coverage(items: Items, pii: bool) -> dict:
+  """Returns what the report tells of the evaluation items."""
+  hidden = [personal.hide(place) if pii else place for place in items.coverage['not_sought']]
+  return items.coverage | {'not_sought': hidden}
 
 
 def clean(

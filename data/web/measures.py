@@ -1,10 +1,15 @@
 """Counts histograms of what the rules measured, in bounded memory, and draws them."""
 
-import html
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lm.base import plots
 
 # The classes of values, of which bins are made: four decimals below 1, as in the record of pages,
 # and three digits above.
@@ -12,8 +17,8 @@ FINE = [k / 10_000 for k in range(10_000)] + [
   k * 10**power / 100 for power in range(12) for k in range(100, 1000)
 ]
 MOST_LINEAR = 20  # value above which the bins grow with the value
-# Sizes of the picture's panels and their bars, in SVG units.
-_COLUMNS, _WIDTH, _HEIGHT, _BARS = 3, 320, 130, 60
+_COLUMNS = 3  # of panels
+_RC = {'axes.grid': False, 'axes.titlesize': 8, 'font.size': 8, 'axes.spines.left': False}
 
 
 class Statistics:
@@ -87,50 +92,47 @@ def _quantile(fine: Counter, share: float) -> int:
   return place
 
 
-def picture(histograms: Mapping[str, dict]) -> str:
-  """Returns an <svg> element with a panel for each histogram: bars, and lines at the bounds."""
+def picture(histograms: Mapping[str, dict]) -> Figure:
+  """Draws a panel for each histogram: bars of one width, and lines at the bounds.
+
+  The height of a bar is the square root of its count.
+  """
   rows = math.ceil(len(histograms) / _COLUMNS)
-  panels = '\n'.join(
-    f'<g transform="translate({i % _COLUMNS * _WIDTH} '
-    f'{i // _COLUMNS * _HEIGHT})">{"".join(_panel(name, **histogram))}</g>'
-    for i, (name, histogram) in enumerate(histograms.items())
-  )
-  size = f'0 0 {_COLUMNS * _WIDTH} {rows * _HEIGHT}'
-  return (
-    f'<svg role="img" viewBox="{size}" font-family="sans-serif" font-size="10" '
-    f'fill="currentColor">\n{panels}\n</svg>'
-  )
+  with matplotlib.rc_context(plots.RC | _RC):
+    figure = Figure(figsize=(3.2 * _COLUMNS, 1.5 * max(rows, 1)))
+    axes = figure.subplots(max(rows, 1), _COLUMNS, squeeze=False).flat
+    for ax, (name, histogram) in zip(axes, histograms.items(), strict=False):
+      _panel(ax, name, **histogram)
+    for ax in axes[len(histograms) :]:
+      ax.remove()
+    return figure
 
 
 def _panel(
-  name: str, edges: list[float], counts: list[int], low: float | None, high: float | None
-) -> Iterable[str]:
-  """Yields the SVG elements of one panel. The bounds' names are escaped."""
-  width, top, bottom = _WIDTH - 30, 36, 36 + _BARS
-  step, most = width / len(counts), max(counts)
-  rule, _, what = name.partition(': ')
-  yield (
-    f'<text y="12" font-weight="bold">{html.escape(rule)}</text><text '
-    f'y="25">{html.escape(what)}</text>'
-  )
-  for i, n in enumerate(counts):
-    if n:
-      height = _BARS * math.sqrt(n / most)
-      tip = f'<title>{edges[i]:g} to {edges[i + 1]:g}: {n:,}</title>'
-      box = (
-        f'x="{i * step:.1f}" y="{bottom - height:.1f}" width="{0.9 * step:.1f}" '
-        f'height="{height:.1f}"'
-      )
-      yield f'<rect {box} fill="#3b82f6">{tip}</rect>'
-  yield f'<path d="M0 {bottom}H{width}" stroke="currentColor" stroke-opacity=".4"/>'
-  yield f'<text y="{bottom + 12}">{edges[0]:.3g}</text>'
-  yield f'<text x="{width}" y="{bottom + 12}" text-anchor="end">{edges[-1]:,.4g}</text>'
+  ax: Axes,
+  name: str,
+  edges: list[float],
+  counts: list[int],
+  low: float | None,
+  high: float | None,
+) -> None:
+  """Draws one histogram, named 'rule: what was measured'."""
+  filled = [i for i, n in enumerate(counts) if n]
+  ax.bar(filled, [math.sqrt(counts[i]) for i in filled], 0.9, align='edge', color=plots.PALETTE[0])
+  ax.set_title(plots.verbatim(name.replace(': ', '\n', 1)))
+  ax.set_xlim(0, len(counts))
+  ax.set_yticks([])
+  ax.set_xticks([0, len(counts)], [f'{edges[0]:.3g}', f'{edges[-1]:,.4g}'])
   for sign, bound, place in (('≥', low, bisect_left), ('≤', high, bisect_right)):
     if bound is not None:
-      x = place(edges, bound) * step
-      yield f'<path d="M{x:.1f} {top - 6}V{bottom}" stroke="#ef4444" stroke-dasharray="4 3"/>'
-      anchor = 'start' if x < width / 2 else 'end'
-      yield (
-        f'<text x="{x:.1f}" y="{bottom + 24}" text-anchor="{anchor}" fill="#ef4444">{sign} '
-        f'{bound:g}</text>'
+      x = place(edges, bound)
+      ax.axvline(x, color=plots.PALETTE[-1], linewidth=1, linestyle=(0, (4, 3)))
+      left = x < len(counts) / 2
+      ax.annotate(
+        f' {sign} {bound:g} ',
+        (x, 1),
+        xycoords=('data', 'axes fraction'),
+        ha='left' if left else 'right',
+        va='top',
+        color=plots.PALETTE[-1],
       )

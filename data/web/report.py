@@ -11,6 +11,7 @@ from datatrove.pipeline.base import PipelineStep
 from data.web import measures
 from data.web.blocks import documents_name, read_lines, write_json, write_text
 from data.web.duplicates import SIZES
+from lm.base import plots
 from lm.base.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html
 
 EXAMPLES = 3  # dropped pages shown for each rule
@@ -144,7 +145,7 @@ def _blocks(report: dict) -> list[Block]:
       'Pages by the value of each statistic. Dashed lines are thresholds. A page that was dropped '
       'is missing from later measurements. The height of a bar is the square root of the count. '
       'All bins are drawn equally wide, whatever their range.',
-      measures.picture(bounded),
+      plots.svg(measures.picture(bounded)),
       '',
     ),
     Heading('Languages'),

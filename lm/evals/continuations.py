@@ -7,8 +7,11 @@ from ml_collections import FrozenConfigDict
 
 from lm.evals.context import Context
 from lm.infer import engine
+from lm.infer.sampling import Sampling
 from lm.parallel import keys
 from lm.train.evaluators import Result
+
+TEMPERATURE = 0.8
 
 
 class Continuations:
@@ -49,11 +52,12 @@ def continue_texts(
   max_new_tokens: int,
   seed: int,
 ) -> list[dict[str, str]]:
-  """Returns what a model goes on with after each text, drawn at temperature 0.8: {prompt, text}."""
+  """Returns what a model goes on with after each text, drawn at TEMPERATURE: {prompt, text}."""
   start, tokenizer = chat_format.document_start, chat_format.tokenizer
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
-  sampling = engine.Sampling(0.8, banned_ids=chat_format.banned_ids(config.vocab_size))
+  banned_ids = chat_format.banned_ids(config.vocab_size)
+  sampling = Sampling.create(TEMPERATURE).ban(banned_ids, config.vocab_size)
   out = engine.generate(
     config,
     params,

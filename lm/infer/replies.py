@@ -1,14 +1,14 @@
 """Replies in a chat format, calls of the calculator answered: what evaluation and RL sample."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 from ml_collections import FrozenConfigDict
 
 from lm.infer import engine
+from lm.infer.sampling import Sampling
 
-Generate = Callable[[Any, Sequence[list[int]], jax.Array], list[engine.Completion]]
+Generate = Callable[..., list[engine.Completion]]
 
 
 def make_generate(
@@ -20,7 +20,9 @@ def make_generate(
   max_new_tokens: int,
   max_len: int,
 ) -> Generate:
-  """Returns `generate(params, prompts, key)`, which replies to prompts in the chat format.
+  """Returns `generate(params, prompts, key, repeats=1)`, which replies in the chat format.
+
+  The replies to a prompt, `repeats` of them, are beside one another.
 
   Args:
     config: the model's.
@@ -30,9 +32,10 @@ def make_generate(
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
-  sampling = engine.Sampling(temperature, banned_ids=chat_format.banned_ids(config.vocab_size))
+  banned_ids = chat_format.banned_ids(config.vocab_size)
+  sampling = Sampling.create(temperature).ban(banned_ids, config.vocab_size)
 
-  def generate(params, prompts, key):
+  def generate(params, prompts, key, repeats=1):
     return engine.generate(
       config,
       params,
@@ -42,6 +45,7 @@ def make_generate(
       max_new_tokens=max_new_tokens,
       stop_ids=chat_format.stops,
       capacity=max_len,
+      repeats=repeats,
       tool=lambda ids: chat_format.answer_call(ids, calculate),
       pause_ids=chat_format.call_ids,
     )

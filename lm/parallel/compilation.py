@@ -10,10 +10,10 @@ MIN_SECONDS = 0.1  # programs that compile faster are not kept
 
 
 def use_cache() -> None:
-  """Has jax keep compiled programs, so that the second start of a run compiles nothing.
+  """Makes jax keep compiled programs in FOLDER, so that a run compiles only at its first start.
 
   The environment variables JAX_COMPILATION_CACHE_DIR and
-  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS, where set, say otherwise.
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS take precedence.
   """
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', str(FOLDER))

@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.errors import UserError
-from lm.model import transformer
+from lm.model import adapters, transformer
 from lm.model.attention import kernels
 from lm.parallel import sharding
 from lm.train import optimizers, train_step
@@ -90,9 +90,10 @@ def make(
   if isinstance(mesh, Mesh):
     kernels.check(model_config, mesh.devices.flat[0].platform)
   params_shape, axes = pretrained.abstract_params(model_config, mesh)
+  trained = adapters.trained(config.train.params, axes)
   num_updates = config.steps * stage.updates_per_batch
-  tx, schedule = optimizers.make(config.optim, num_updates, axes)
-  init_state = functools.partial(train_step.init_state, tx=tx)
+  tx, schedule = optimizers.make(config.optim, num_updates, axes, trained)
+  init_state = functools.partial(train_step.init_state, tx=tx, trained=trained)
   state = sharding.abstract_state(init_state, params_shape, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, state)
   loss_fn = stage.make_loss(model_config, banned_ids)
@@ -104,7 +105,14 @@ def make(
   # compiled for.
   metrics = NamedSharding(mesh, PartitionSpec())
   step = jax.jit(
-    train_step.make_train_step(loss_fn, tx, schedule, spike=config.faults.spike, seed=config.seed),
+    train_step.make_train_step(
+      loss_fn,
+      tx,
+      schedule,
+      spike=config.faults.spike,
+      seed=config.seed,
+      trained=trained,
+    ),
     donate_argnums=0,
     out_shardings=(shardings, metrics),
   )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lm.model import param_rules
 from lm.parallel import keys
 
 State = dict[str, Any]
@@ -23,8 +24,19 @@ RECENT = 64  # losses whose median a spike is told by ...
 FEWEST = 8  # ... once there are this many
 
 
-def init_state(params: Any, tx: optax.GradientTransformation) -> State:
-  """The state before the first update.
+def parts(params: Any, trained: frozenset[str] | None) -> tuple[Any, Any]:
+  """(the parameters that are trained, the others), trees that `param_rules.join` puts together.
+
+  Args:
+    trained: the names of those that are trained; None: all, and the others are {}.
+  """
+  return (params, {}) if trained is None else param_rules.split(params, trained)
+
+
+def init_state(
+  params: Any, tx: optax.GradientTransformation, trained: frozenset[str] | None = None
+) -> State:
+  """The state before the first update; `opt_state` is that of the parameters that are trained.
 
   Its counters: `step` of all steps, `updates` of those that moved the parameters, `bad` of those
   that were refused; `losses` holds the last RECENT losses that were accepted, as a ring.
@@ -32,7 +44,7 @@ def init_state(params: Any, tx: optax.GradientTransformation) -> State:
   count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731  one each: they are donated
   return {
     'params': params,
-    'opt_state': tx.init(params),
+    'opt_state': tx.init(parts(params, trained)[0]),
     'step': count(),
     'updates': count(),
     'bad': count(),
@@ -46,9 +58,17 @@ def objective(sums: dict[str, SumAndWeight]) -> SumAndWeight:
 
 
 def accumulate(
-  loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int, key: jax.Array
+  loss_fn: LossFn,
+  params: Any,
+  batch: dict,
+  count: jax.Array | int,
+  key: jax.Array,
+  frozen: Any = None,
 ) -> tuple[Any, dict[str, SumAndWeight]]:
   """Returns the gradients of the objective and all sums, over the first `count` microbatches.
+
+  Gradients are those of `params`; `frozen` has the other parameters of the model, where it has
+  some: of these none is computed.
 
   The microbatches are on axis 0 of the leaves of `batch`, [M, rows, ...]. A batch of one microbatch
   is computed whatever the count: one with nothing to learn is not to be given.
@@ -56,7 +76,8 @@ def accumulate(
 
   def one(i, microbatch):
     def minimized(params):
-      sums = loss_fn(params, microbatch, jax.random.fold_in(key, i))
+      whole = param_rules.join(params, frozen) if frozen else params
+      sums = loss_fn(whole, microbatch, jax.random.fold_in(key, i))
       return objective(sums)[0], sums
 
     return jax.grad(minimized, has_aux=True)(params)
@@ -80,6 +101,7 @@ def make_train_step(
   *,
   spike: float = 0.0,
   seed: int = 0,
+  trained: frozenset[str] | None = None,
 ) -> Callable:
   """Builds `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
 
@@ -91,6 +113,7 @@ def make_train_step(
     spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For
       losses above 0.
     seed: of the run; the loss of step N gets a key of its own that follows from it and N.
+    trained: the names of the parameters that are trained; None: all. The others stay as they are.
 
   The batch's leaves are [M, rows, ...]; the first `count` of the M microbatches are used, at least
   one. A step is bad when its objective or gradient is not finite (`train/finite` is 0) or its loss
@@ -100,7 +123,8 @@ def make_train_step(
 
   def step(state, batch, count):
     key = keys.derive(seed, 'training', state['step'])
-    grads, sums = accumulate(loss_fn, state['params'], batch, count, key)
+    params, frozen = parts(state['params'], trained)
+    grads, sums = accumulate(loss_fn, params, batch, count, key, frozen)
     total, weight = objective(sums)
     inverse = _inverse(weight)
     grads = jax.tree.map(lambda g: g * inverse.astype(g.dtype), grads)
@@ -111,16 +135,18 @@ def make_train_step(
     if spike:
       watched['train/spike'] = means[LOSS] / _median(state['losses'], state['updates'])
       bad |= (state['updates'] >= FEWEST) & (watched['train/spike'] > spike)
-    updates, opt_state = tx.update(grads, state['opt_state'], state['params'])
+    updates, opt_state = tx.update(grads, state['opt_state'], params)
     moves = ~bad & (weight > 0)
-    old = {name: state[name] for name in ('params', 'opt_state', 'updates', 'losses')}
+    old = {name: state[name] for name in ('opt_state', 'updates', 'losses')} | {'params': params}
     new = {
-      'params': optax.apply_updates(state['params'], updates),
+      'params': optax.apply_updates(params, updates),
       'opt_state': opt_state,
       'updates': state['updates'] + 1,
       'losses': state['losses'].at[state['updates'] % RECENT].set(means[LOSS]),
     }
     new = jax.tree.map(lambda a, b: jnp.where(moves, a, b), new, old)
+    if frozen:
+      new['params'] = param_rules.join(new['params'], frozen)
     counters = {'step': state['step'] + 1, 'bad': state['bad'] + bad.astype(jnp.int32)}
     metrics = {
       TOTAL: total * inverse,

@@ -312,6 +312,15 @@ class _DeferredHandler(ocp.type_handlers.NumpyHandler):
     return []
 
 
+def open_run(workdir: files.AnyPath, settings: ConfigDict) -> Checkpointer:
+  """Returns the checkpoints of a run's folder, kept as `config.checkpoint` says."""
+  return Checkpointer(
+    workdir / 'checkpoints',
+    keep_last=settings.keep_last,
+    keep_every=settings.keep_every or None,
+  )
+
+
 def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> None:
   """Writes a checkpoint of parameters alone, holding one of them in memory at a time.
 
@@ -480,15 +489,20 @@ def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
 
 
 def _numbered(directory: files.AnyPath) -> list[int]:
-  """The steps that have a folder, complete or not."""
-  return (
-    [int(p.name) for p in directory.iterdir() if p.name.isdecimal()] if directory.is_dir() else []
-  )
+  """The steps that have a folder, complete or not.
+
+  Raises OSError where a bucket cannot be listed: `is_dir` and `is_file` would say that there is
+  nothing, and a run would begin anew, or remove what it takes for unfinished.
+  """
+  try:
+    return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
+  except (FileNotFoundError, NotADirectoryError):
+    return []
 
 
 def _steps(directory: files.AnyPath) -> list[int]:
   return sorted(
-    step for step in _numbered(directory) if (directory / str(step) / 'digest.json').is_file()
+    step for step in _numbered(directory) if (directory / str(step) / 'digest.json').exists()
   )
 
 
@@ -528,7 +542,7 @@ def _verify(path: files.AnyPath, *prefixes: str) -> None:
   """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads
   its share of them.
   """
-  if not (path / 'digest.json').is_file():
+  if not (path / 'digest.json').exists():
     raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
   digests = files.read_json(path / 'digest.json')
   if not isinstance(digests, dict):
@@ -538,7 +552,7 @@ def _verify(path: files.AnyPath, *prefixes: str) -> None:
   ]
   paths = [files.within(path, name, path / 'digest.json') for name in names]
   for name, file in zip(names, paths, strict=True):
-    if not file.is_file():
+    if not file.exists():
       raise UserError(f'corrupt checkpoint {path}: {name} is missing')
   for name, found in zip(names, files.sha256_all(paths), strict=True):
     if found != digests[name]:

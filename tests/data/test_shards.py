@@ -108,5 +108,5 @@ def test_a_manifest_that_names_files_outside_its_folder_is_refused(tmp_path, par
   files.write_json(
     path, token_shards.manifest({'version': token_shards.VERSION, 'dtype': 'uint16'}, [line])
   )
-  with pytest.raises(UserError, match=r"run/manifest\.json names the file '\.\./outside'"):
+  with pytest.raises(UserError, match=r"run/manifest\.json is '\.\./outside'"):
     token_shards.read_manifest(path)

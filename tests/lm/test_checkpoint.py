@@ -3,6 +3,7 @@ other shardings.
 """
 
 import errno
+import importlib
 import logging
 import os
 import pathlib
@@ -21,7 +22,7 @@ import numpy as np
 import optax
 import pytest
 
-from lm.base import files
+from lm.base import buckets, files
 from lm.base.errors import UserError
 from lm.weights import checkpoint
 
@@ -357,6 +358,47 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
   ):
     with pytest.raises(FileNotFoundError, match=f'no complete checkpoint at {path}.*{text}'):
       checkpoint.load_params(path, {})
+
+
+REQUESTS = {
+  'gs': ('gcsfs', 'GCSFileSystem', '_request'),
+  's3': ('s3fs', 'S3FileSystem', '_call_s3'),
+}
+
+
+@pytest.mark.parametrize('scheme', REQUESTS)
+def test_a_bucket_that_cannot_be_listed_is_not_taken_for_an_empty_one(scheme, monkeypatch):
+  library, kind, method = REQUESTS[scheme]
+
+  async def refused(self, *_, **__):
+    raise PermissionError('Forbidden')
+
+  monkeypatch.setattr(buckets, 'reach', lambda *_: None)
+  buckets.filesystem(scheme)
+  monkeypatch.setattr(getattr(importlib.import_module(library), kind), method, refused)
+  monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://127.0.0.1:1')
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', 'http://127.0.0.1:1')
+  with pytest.raises(Exception, match=r'Forbidden|Could not connect|credentials'):
+    checkpoint._steps(files.as_path(f'{scheme}://bucket/run/checkpoints'))
+
+
+class Unreachable(pathlib.PosixPath):
+  """A folder whose files cannot be asked for, as in a bucket whose requests are refused."""
+
+  def is_file(self):
+    return False
+
+  def exists(self):
+    if self.name == 'digest.json':
+      raise PermissionError('Forbidden')
+    return super().exists()
+
+
+def test_a_checkpoint_that_cannot_be_asked_for_is_not_unfinished(tmp_path):
+  saved(tmp_path)
+  for function in (checkpoint._steps, lambda folder: checkpoint._verify(folder / '1', 'params/')):
+    with pytest.raises(PermissionError, match='Forbidden'):
+      function(Unreachable(tmp_path))
 
 
 def test_provenance_mismatch_is_named_unless_allowed():

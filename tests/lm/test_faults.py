@@ -106,3 +106,16 @@ def test_without_a_limit_no_finite_loss_is_a_spike():
     and 'train/spike' not in seen[0]
     and int(state['updates']) == 21
   )
+
+
+@pytest.mark.parametrize(
+  'losses, median',
+  [
+    ([1.0] * 32 + [4.0] * 32, 1),
+    ([1.0] * 32 + [4.0] * 33, 4),
+    ([4.0] + [1.0] * 31 + [4.0] * 32, 4),
+  ],
+)
+def test_a_spike_is_measured_by_the_lower_median_of_the_last_64_losses(losses, median):
+  seen, _ = run([*losses, 8.0], spike=100.0)
+  assert seen[-1]['train/spike'] == 8 / median

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.infer import engine
+from lm.infer import sampling
 from lm.train import losses
 
 B, T, D, V = 3, 8, 6, 13
@@ -75,6 +75,26 @@ def test_cross_entropy_stays_finite_at_huge_logits(vocab_blocks):
 
 
 @pytest.mark.parametrize('vocab_blocks', [0, 4])
+def test_cross_entropy_is_the_same_where_all_logits_are_lower(vocab_blocks):
+  """exp of the logits themselves would be 0, or not finite, for all of them."""
+  x, head, targets, weights = inputs()
+  x, low, high = (
+    np.concatenate([a, np.full((*a.shape[:-1], 1), value, np.float32)], axis=-1)
+    for a, value in ((x, 1), (head, -300), (head, 300))
+  )
+  expected, dx, dhead = numpy_cross_entropy(x[..., :-1], head, targets, weights, 0.0)
+
+  def total(x, head):
+    return losses.cross_entropy(x, head, targets, weights, 8, vocab_blocks=vocab_blocks)[0]
+
+  for shifted in (low, high):
+    value, grads = jax.value_and_grad(total, argnums=(0, 1))(x, shifted)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(grads[0][..., :-1], dx, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(grads[1][:, :-1], dhead, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('vocab_blocks', [0, 4])
 def test_bfloat16_states_give_float32_sums(vocab_blocks):
   x, head, targets, weights = inputs()
   low = jnp.asarray(x, jnp.bfloat16)
@@ -84,8 +104,10 @@ def test_bfloat16_states_give_float32_sums(vocab_blocks):
 
   value, (dx, dhead) = jax.value_and_grad(total, argnums=(0, 1))(low, head)
   assert (value.dtype, dx.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
+  # Only the factors of the logits are rounded to bfloat16, the logits are not.
+  rounded = np.asarray(low, np.float64), np.asarray(jnp.asarray(head, jnp.bfloat16), np.float64)
   np.testing.assert_allclose(
-    value, numpy_cross_entropy(x, head, targets, weights, 0.0)[0], rtol=0.02
+    value, numpy_cross_entropy(*rounded, targets, weights, 0.0)[0], rtol=1e-5
   )
 
 
@@ -110,7 +132,7 @@ def test_log_probs_and_entropies(chunk, temperature, cap):
 
 def test_gradient_of_log_probs_against_differences():
   x, head, targets, weights = inputs()
-  normalize = functools.partial(engine.filter_logits, sampling=engine.Sampling(0.7))
+  normalize = functools.partial(sampling.log_probs, sampling=sampling.Sampling.create(0.7))
   grad = jax.grad(
     lambda x: jnp.sum(weights * losses.token_log_probs(x, head, targets, 5, normalize)[0])
   )(x)
@@ -126,7 +148,7 @@ def test_banned_tokens_have_no_probability_and_no_gradient():
   x, head, targets, _ = inputs()
   targets = np.where(targets == 4, 5, targets)
   normalize = functools.partial(
-    engine.filter_logits, sampling=engine.Sampling(1.0, banned_ids=(4,))
+    sampling.log_probs, sampling=sampling.Sampling.create().ban((4,), len(head))
   )
   without = np.delete(head, 4, axis=0)
   log_p, entropy = numpy_log_probs(x, without, targets - (targets > 4), 1.0)

@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import struct
 
 from lm.base.errors import UserError
 from lm.model import layers, transformer
+from lm.model.attention.reference import attend
+from lm.model.cache import init_cache, visible
+from lm.parallel.sharding import leaf_name
 
 TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
 VARIANTS = {
@@ -174,7 +178,7 @@ def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
     assert used['full'] < used['dots'] < used['none']
 
 
-def cached(config, params, rows, chunks, capacity=16):
+def cached(config, params, rows, chunks, capacity=16, make_cache=init_cache):
   """Logits of ragged `rows`, read in pieces: chunks[i][row] tokens of each row in call i, padded
   with other tokens.
   """
@@ -186,7 +190,7 @@ def cached(config, params, rows, chunks, capacity=16):
     )
     return transformer.unembed(params, config, hidden), cache
 
-  cache = transformer.init_cache(config, len(rows), capacity)
+  cache = make_cache(config, len(rows), capacity)
   done, out = [0] * len(rows), [[] for _ in rows]
   width = max(max(chunk) for chunk in chunks)
   for chunk in chunks:
@@ -226,6 +230,76 @@ def test_cache_may_be_filled_to_the_brim(tiny, forward):
     )
 
 
+@struct.dataclass
+class PagedCache:
+  """A `lm.model.cache.Cache` whose rows lie in pages of 4 tokens, scattered over one pool."""
+
+  pool_LPCKH: jax.Array  # P pages of C tokens; keys, then values, along the last axis
+  table_BI: jax.Array  # the page of each row's I-th stretch of C tokens
+  length_B: jax.Array
+
+  @classmethod
+  def create(cls, config, batch_size, capacity):
+    per_row = -(-capacity // 4)
+    count = batch_size * per_row
+    shape = config.num_layers, count, 4, config.num_kv_heads, 2 * config.head_dim
+    order = np.random.default_rng(0).permutation(count).reshape(batch_size, per_row)
+    # what no row has written yet must not be seen
+    return cls(jnp.full(shape, 1e3), jnp.asarray(order), jnp.zeros(batch_size, jnp.int32))
+
+  @property
+  def capacity(self):
+    return self.table_BI.shape[1] * 4
+
+  def positions(self, num_tokens):
+    return self.length_B[:, None] + jnp.arange(num_tokens)[None]
+
+  def append(self, layer, k_BTKH, v_BTKH):
+    positions_BT = self.positions(k_BTKH.shape[1])
+    pages_BT = jnp.take_along_axis(self.table_BI, positions_BT // 4, 1, mode='fill', fill_value=999)
+    new = jnp.concatenate([k_BTKH, v_BTKH], -1)
+    place = self.pool_LPCKH.at[layer, pages_BT, positions_BT % 4]
+    return self.replace(pool_LPCKH=place.set(new, mode='drop'))
+
+  def attend(self, layer, q_BTNH, scale, softcap, window):
+    held = self.pool_LPCKH[layer][self.table_BI]
+    held = held.reshape(q_BTNH.shape[0], self.capacity, *held.shape[3:])
+    k_BSKH, v_BSKH = jnp.split(held, 2, axis=-1)
+    mask_BTS = visible(self.positions(q_BTNH.shape[1]), self.capacity, window)
+    return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale, softcap)
+
+  def advance(self, num_B):
+    return self.replace(length_B=jnp.minimum(self.length_B + num_B, self.capacity))
+
+
+@pytest.mark.parametrize('name', ['llama', 'olmo'])
+def test_a_paged_cache_needs_nothing_but_its_methods(tiny, name):
+  config, params = tiny(**VARIANTS[name])
+  rows = [TOKENS[0], TOKENS[1, :2], TOKENS[2, :7]]
+  chunks = [(5, 2, 0), (3, 0, 1), (1, 0, 6), (2, 0, 0)]
+  contiguous = cached(config, params, rows, chunks, capacity=12)
+  paged = cached(config, params, rows, chunks, capacity=12, make_cache=PagedCache.create)
+  for one, other in zip(paged, contiguous, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_copies_of_a_row_of_the_cache_go_on_as_the_row_would(tiny, forward):
+  config, params = tiny(**VARIANTS['gemma'])
+  read = jax.jit(transformer.Transformer(config).apply)
+  prompts, num_B = np.array([[3, 1, 4, 1], [2, 7, 7, 7]], np.int32), np.array([4, 2], np.int32)
+  empty = init_cache(config, 2, 12)
+  _, cache = read({'params': params}, prompts, cache=empty, num_tokens_B=num_B)
+  cache = cache.repeat(3)
+  assert cache.length_B.tolist() == [4, 4, 4, 2, 2, 2] and cache.capacity == 12
+  ends = TOKENS.reshape(-1)[:18].reshape(6, 3)
+  hidden, _ = read({'params': params}, ends, cache=cache)
+  logits = transformer.unembed(params, config, hidden)
+  for i, end in enumerate(ends):
+    row = [*prompts[i // 3, : num_B[i // 3]], *end]
+    whole = forward(config, params, np.array([row], np.int32))[0, -3:]
+    np.testing.assert_allclose(logits[i], whole, rtol=1e-4, atol=1e-4)
+
+
 def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward):
   (config, params), (exact, _) = (
     tiny(dtype='bfloat16', **VARIANTS['llama']),
@@ -236,6 +310,47 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward)
   assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
   error = np.abs(logits - forward(exact, params, TOKENS)) / np.abs(logits).max()
   assert 1e-4 < error.max() < 0.05  # it is not float32 in disguise, and not far off
+
+
+def test_logits_of_bfloat16_states_are_not_rounded_to_bfloat16(tiny):
+  config, params = tiny(dtype='bfloat16', tie_embeddings=False)
+  hidden = np.random.default_rng(0).normal(size=(3, 16)).astype(jnp.bfloat16)
+  weight = params['head'].astype(jnp.bfloat16)
+  np.testing.assert_allclose(
+    transformer.unembed(params, config, hidden),
+    hidden.astype(np.float64) @ weight.astype(np.float64).T,
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('num_experts', [0, 4])
+def kept(module, x):
+  """Shapes of the arrays, as large as `x` or larger, that are kept for the backward pass."""
+  params = jax.eval_shape(module.init, jax.random.key(0), x)
+  pull = jax.eval_shape(lambda *args: jax.vjp(module.apply, *args)[1], params, x)
+  return sorted(a.shape for a in jax.tree.leaves(pull) if a.ndim == x.ndim)
+
+
+def test_what_the_backward_pass_computes_again_is_not_kept(tiny):
+  """Norms keep what they read alone; activations too, beside the factors of the products."""
+  config, _ = tiny()
+  x = jnp.ones((2, 5, config.embed_dim))
+  assert kept(layers.Norm(config, 'rmsnorm'), x) == [(2, 5, 16)]
+  assert kept(layers.Norm(config, 'layernorm'), x) == [(2, 5, 16)]
+  assert kept(layers.Mlp(config), x) == [(2, 5, 16), *[(2, 5, 24)] * 4]
+
+
+def test_weights_that_write_into_the_residual_stream_begin_smaller(tiny, num_experts):
+  """The outputs of 2 L parts, init_std / sqrt(2 L) each, add up to init_std (GPT-2)."""
+  sizes = {'num_layers': 8, 'embed_dim': 64, 'mlp_dim': 96, 'tie_embeddings': False}
+  config, _ = tiny(init_std=0.1, num_experts=num_experts, **sizes)
+  params = transformer.init_params(config, jax.random.key(0))
+  paths = jax.tree_util.tree_leaves_with_path(params)
+  stds = {leaf_name(path): float(x.std()) for path, x in paths if 'norm' not in leaf_name(path)}
+  smaller = {'layers/attention/o/kernel', 'layers/mlp/down/kernel'}
+  assert smaller < stds.keys() and len(stds) == (9 if num_experts == 0 else 10)
+  assert stds == pytest.approx({name: 0.025 if name in smaller else 0.1 for name in stds}, rel=0.1)
 
 
 def products(jaxpr):

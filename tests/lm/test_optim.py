@@ -169,3 +169,39 @@ def test_gradients_are_clipped_by_their_global_norm():
   np.testing.assert_allclose(
     updates['embedding'], -clipped / (jnp.abs(clipped) + 1.0), rtol=1e-4, atol=1e-6
   )
+
+
+def test_muon_grows_with_the_outputs_of_a_matrix_over_its_inputs():
+  """A matrix of more outputs than inputs gets the spectral norm sqrt(outputs / inputs), others 1."""
+  axes = {'layers': {'up': ('layers', 'embed', 'mlp'), 'down': ('layers', 'mlp', 'embed')}}
+  plain = {'schedule': 'constant', 'warmup': 0, 'muon_lr': 1.0, 'weight_decay': 0.0, 'clip': 0.0}
+  tx, _ = optimizers.make(config(name='muon', **plain), 10, axes)
+  rng = np.random.default_rng(0)
+  grads = {
+    'layers': {
+      'up': jnp.asarray(rng.normal(size=(1, 4, 36)), jnp.float32),
+      'down': jnp.asarray(rng.normal(size=(1, 36, 4)), jnp.float32),
+    }
+  }
+  params = jax.tree.map(jnp.zeros_like, grads)
+  updates, _ = tx.update(grads, tx.init(params), params)
+  for name, norm in (('up', 3.0), ('down', 1.0)):
+    singular = np.linalg.svd(np.asarray(updates['layers'][name][0]), compute_uv=False)
+    assert np.median(singular) == pytest.approx(norm, rel=0.3)
+
+
+def test_adamw_follows_its_formula():
+  """Decoupled weight decay, arXiv 1711.05101, algorithm 2, with the moments of arXiv 1412.6980."""
+  fields = {'lr': 0.1, 'b1': 0.5, 'b2': 0.9, 'eps': 0.01, 'weight_decay': 0.2, 'clip': 0.0}
+  tx, _ = optimizers.make(config(schedule='constant', warmup=0, **fields), 10, AXES)
+  params = random(0)
+  state, p, m, v = tx.init(params), np.asarray(params['embedding'], np.float64), 0.0, 0.0
+  for t in (1, 2, 3):
+    grads = random(t)
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+    g = np.asarray(grads['embedding'], np.float64)
+    m, v = 0.5 * m + 0.5 * g, 0.9 * v + 0.1 * g**2
+    step = (m / (1 - 0.5**t)) / (np.sqrt(v / (1 - 0.9**t)) + 0.01)
+    p = p - 0.1 * (step + 0.2 * p)
+    np.testing.assert_allclose(params['embedding'], p, rtol=1e-4, atol=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from data import tasks
 from data.batches import pairs
 from data.chat import chat_formats
 from lm.base.errors import UserError
@@ -162,6 +163,18 @@ def test_earlier_answers_of_a_prompt_are_not_compared(tmp_path):
   ids, mask = pair.chosen
   learned = chat_format.tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
   assert learned.startswith('me') and 'Hello' not in learned
+
+
+def test_tasks_make_pairs_whose_chosen_answer_is_right():
+  chat_format = chat_formats.load('bytes')
+  (task,) = tasks.make(['arithmetic'], seed=0)
+  made = pairs.demonstrate([task], 20, chat_format, 200)
+  for number, (_, pair) in enumerate(made):
+    answers = []
+    for ids, mask in (pair.chosen, pair.rejected):
+      learned = [i for i, m in zip(ids, mask, strict=True) if m]
+      answers.append(task.grade(task.problem(number, 'train'), chat_format.parse(learned)))
+    assert answers == [1, 0]
 
 
 def test_files_without_a_pair_are_an_error(tmp_path):

@@ -99,7 +99,13 @@ def test_rows_are_as_long_as_the_attention_needs(context):
   multiple = kernels.length_multiple('splash', context)
   answer = Completion([5] * 9, [-1.0] * 9, [True] * 9, True)
   drawn = rollout.collect(
-    lambda rows: [answer] * len(rows), [[3] * 150], grader([0, 1]), settings(2), 2, multiple, 512
+    lambda rows, repeats: [answer] * len(rows) * repeats,
+    [[3] * 150],
+    grader([0, 1]),
+    settings(2),
+    2,
+    multiple,
+    512,
   )
   length = drawn.batch['inputs'].shape[-1]
   assert length == 256
@@ -134,7 +140,7 @@ LENGTHS = (1, 2, 3, 4, 5, 6)  # of the answers of two groups, whose prompts have
 def two_groups(rewards, kl):
   answers = [Completion([7] * n, [-1.0] * n, [True] * n, True) for n in LENGTHS]
   return rollout.collect(
-    lambda prompts: answers, [[1], [2]], grader(rewards), settings(3, kl), 6, 8, 8
+    lambda prompts, repeats: answers, [[1], [2]], grader(rewards), settings(3, kl), 6, 8, 8
   )
 
 
@@ -181,8 +187,8 @@ def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
 def test_collect_grades_each_group_with_its_question():
   seen = []
 
-  def generate(prompts):
-    assert prompts == [[1], [1], [2, 3], [2, 3]]
+  def generate(prompts, repeats):
+    assert prompts == [[1], [2, 3]] and repeats == 2
     return [*ANSWERS, *ANSWERS]
 
   def grade(question, answer):

@@ -367,7 +367,7 @@ def on_policy(tiny, **fields):
     params,
     prompts,
     key=jax.random.key(0),
-    sampling=engine.Sampling(0.7, banned_ids=(4, 5)),
+    sampling=engine.Sampling.create(0.7).ban((4, 5), config.vocab_size),
     max_new_tokens=8,
     stop_ids=[STOP],
     capacity=32,

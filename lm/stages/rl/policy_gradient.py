@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.infer.engine import Sampling, filter_logits
+from lm.infer.sampling import Sampling, log_probs
 from lm.model.transformer import Transformer, head
 from lm.stages.rl import rollout, rollout_batches
 from lm.stages.stage import Field, Stage, per_token
@@ -76,12 +76,11 @@ def make_score(
   the sampler had them.
 
   Args:
-    temperature, banned_ids: those of the `lm.infer.engine.Sampling` that drew the answers.
+    temperature, banned_ids: those of the `lm.infer.sampling.Sampling` that drew the answers.
   """
   model, cap = Transformer(model_config), model_config.logit_softcap
-  normalize = functools.partial(
-    filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids))
-  )
+  sampling = Sampling.create(temperature).ban(banned_ids, model_config.vocab_size)
+  normalize = functools.partial(log_probs, sampling=sampling)
 
   def score(params, inputs_BT, targets_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)

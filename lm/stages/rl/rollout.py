@@ -131,7 +131,7 @@ def split(
 
 
 def collect(
-  generate: Callable[[list[list[int]]], list[Completion]],
+  generate: Callable[[list[list[int]], int], list[Completion]],
   prompts: list[list[int]],
   grade: Callable[[int, Completion], Grade],
   rl: ConfigDict,
@@ -148,7 +148,7 @@ def collect(
   the other groups: it is the same whether they are computed or not.
 
   Args:
-    generate: continues prompts.
+    generate: (prompts, repeats) -> completions, `repeats` of each prompt beside one another.
     prompts: token ids of Q questions.
     grade: (index of the question, answer) -> Grade.
     rows: of a microbatch.
@@ -161,8 +161,8 @@ def collect(
     equal.
   """
   group = rl.group_size
+  completions = generate(prompts, group)
   repeated = [p for p in prompts for _ in range(group)]
-  completions = generate(repeated)
   grades = [grade(i // group, c) for i, c in enumerate(completions)]
   rewards_QG = np.array([g.reward for g in grades], np.float32).reshape(-1, group)
   differ_Q = np.ptp(rewards_QG, axis=1) > 0

@@ -91,7 +91,7 @@ class RolloutBatches:
       return rollout.Grade(right + config.rl.format_reward * well_formed, right >= 0.5)
 
     drawn = rollout.collect(
-      lambda rows: self._generate(params, rows, key),
+      lambda prompts, repeats: self._generate(params, prompts, key, repeats),
       [question.prompt for question in asked],
       grade,
       config.rl,
