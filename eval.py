@@ -350,6 +350,7 @@ def main() -> None:
   config = config_lib.parse(sys.argv, __doc__)
   if not flags.FLAGS.checkpoint:
     raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
+  files.as_path(flags.FLAGS.out)  # that it cannot be written to is said before hours of evaluation
   report = evaluate(config, flags.FLAGS.checkpoint, flags.FLAGS.quantize)
   files.write_json(flags.FLAGS.out, report)
   for name, s in report.get('scores', {}).items():
