@@ -19,6 +19,10 @@ import importlib
 import logging
 import os
 import pathlib
+import re
+import time
+import urllib.parse
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lm.base.errors import UserError
@@ -31,6 +35,8 @@ LIBRARIES = {'gs': 'gcsfs', 's3': 's3fs'}
 EXTRAS = {'gs': 'gcs', 's3': 's3'}
 _BLOCK = 1 << 25  # bytes of one request
 ANSWER_SECONDS = 20  # in which a bucket must answer when it is first named
+REQUEST_SECONDS = 120  # for a later request, of _BLOCK bytes or so, and its repetitions
+LOST_SECONDS = 60  # in which nothing is asked of an endpoint that did not answer
 
 # etils would take TensorFlow where it is installed, which needs seconds to import and knows no
 # s3:// and no emulator.
@@ -94,7 +100,7 @@ def reach(scheme: str, bucket: str) -> None:
   except TimeoutError as error:
     raise UserError(f'{url} did not answer in {ANSWER_SECONDS} s{_at(scheme)}') from error
   except Exception as error:
-    cause = ' '.join(str(error).split()) or type(error).__name__
+    cause = _text(error).removeprefix(f'{url}: ')
     raise UserError(f'{url} cannot be read{_at(scheme)}: {cause}') from error
 
 
@@ -113,7 +119,70 @@ def filesystem(scheme: str) -> Any:
   # For every filesystem of this process. Objects also come and go without fsspec (by TensorStore,
   # by other hosts).
   fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
+  _name_failures(scheme, fsspec.get_filesystem_class(scheme))
   return fsspec.filesystem(scheme)
+
+
+def _name_failures(scheme: str, kind: type) -> None:
+  """Makes requests of a filesystem class that are refused or not answered raise an OSError that
+  names the URL: the libraries' own errors are of many kinds, and most name no bucket.
+
+  No request takes longer than REQUEST_SECONDS. Where one was repeated in vain, those of the next
+  LOST_SECONDS are not sent: a run ends soon, not after as many repetitions as there are things to
+  put in order.
+  """
+  import fsspec.asyn
+
+  method = {'gs': '_request', 's3': '_call_s3'}[scheme]
+  call = getattr(kind, method)
+  lost: list[tuple[float, str]] = []  # when an endpoint last failed to answer, and what was said
+
+  @functools.wraps(call)
+  async def named(self, *args: Any, **options: Any) -> Any:
+    if lost and time.monotonic() - lost[-1][0] < LOST_SECONDS:
+      raise OSError(lost[-1][1])
+    try:
+      return await asyncio.wait_for(call(self, *args, **options), REQUEST_SECONDS)
+    except Exception as error:
+      cause = _text(error) if str(error) else f'no answer in {REQUEST_SECONDS} s'
+      text = f'{_requested(scheme, args, options)}: {cause}{_at(scheme)}'
+      if isinstance(error, PermissionError) or _text(error).startswith('Forbidden'):
+        raise PermissionError(text) from error
+      if _no_answer(error):
+        lost[:] = [(time.monotonic(), text)]
+        raise OSError(text) from error
+      raise
+
+  setattr(kind, method, named)
+  if scheme == 's3':  # what file objects call, made of the method as it was
+    kind.call_s3 = fsspec.asyn.sync_wrapper(named)
+
+
+def _no_answer(error: Exception) -> bool:
+  """Whether a request failed because the endpoint was not reached, or could not serve it."""
+  if type(error).__name__ == 'HttpError':  # gcsfs'
+    return (error.code or 0) >= 500
+  # Of Python, aiohttp and botocore, of which some are no OSErrors.
+  names = {'TimeoutError', 'ConnectionError', 'ClientConnectionError', 'HTTPClientError'}
+  return not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def _requested(scheme: str, args: Sequence[Any], options: Mapping[str, Any]) -> str:
+  """The URL that a request is about, as far as it tells: of an object, or of its bucket."""
+  if scheme == 's3':
+    bucket, name = options.get('Bucket', ''), options.get('Key')
+  else:  # an address, absolute or not, with places for names
+    found = re.search(
+      r'\bb/([^/?]+)(?:/o/([^?]+)|/o\?.*\bname=([^&]+))?',
+      args[1].format(*args[2:]) if args[2:] else args[1],
+    )
+    bucket, name = (found[1], found[2] or found[3]) if found else ('', None)
+  return f'{scheme}://{bucket}' + (f'/{urllib.parse.unquote(name)}' if name else '')
+
+
+def _text(error: Exception) -> str:
+  """What an error says, in one line."""
+  return ' '.join(str(error).split()) or type(error).__name__
 
 
 def sizes(folder: 'epath.Path') -> dict[str, int]:
