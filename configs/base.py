@@ -1,10 +1,9 @@
-"""Every config field once, with its unit and meaning. Other files change fields of it and add none.
+"""Defines every config field once, with its unit and meaning. Other configs only change values.
 
-The fields of web cleaning stand in configs/data/fineweb.py.
-
-`get_config()` describes one training run (`stage` = pretrain | sft | rl); `get_recipe()` describes
-a whole road, a list of stages with a training config for each training stage. Nothing here imports
-jax.
+`get_config()` describes one training run of a stage, such as pretrain, sft or rl. `get_recipe()`
+describes a whole recipe: a list of steps, with a config for each training stage. The fields of web
+cleaning are in configs/data/fineweb.py. This module does not import JAX. configs/README.md says how
+to add a field.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 from configs.data import fineweb
 from lm.base.config import Tracked
 
-# The model of the :smoke variants: for bytes, on a CPU.
+# The model of the :smoke variants, for bytes, on a CPU.
 TINY = {
   'vocab_size': 0,
   'num_layers': 2,
@@ -28,65 +27,79 @@ TINY = {
   'mlp_blocks': 1,
 }
 
-# Fields, and parts, that may differ when a run goes on from its checkpoint. They say what is
-# recorded and measured beside training, or where and in which order the same numbers are computed:
-# batches, parameters and the optimizer's state do not depend on them, except that sums of
-# floating-point numbers may be rounded otherwise. All other fields are compared.
+# Fields, and groups of fields, that may change when a run resumes from its checkpoint. They say
+# what is recorded and measured beside training, or where and in which order the same numbers are
+# computed. Batches, parameters and the optimizer's state do not depend on them, except that sums of
+# floating-point numbers may be rounded differently. All other fields must stay the same.
 FREE_ON_RESUME = (
-  'log_every', 'checkpoint', 'eval',  # recorded and measured
-  'data.cache',  # copies of the same bytes
-  # rows are summed over devices and microbatches before anything is divided
-  'mesh', 'microbatches',
-  'loss.chunk', 'loss.vocab_blocks', 'model.mlp_blocks',  # the same sums in parts
-  'model.attention', 'model.scan_layers', 'model.remat',  # the same function, compiled otherwise
-)  # fmt: skip
+  # What is recorded and measured.
+  'log_every',
+  'checkpoint',
+  'eval',
+  # Copies of the same bytes.
+  'data.cache',
+  # Rows are summed over devices and microbatches before anything is divided.
+  'mesh',
+  'microbatches',
+  # The same sums in parts.
+  'loss.chunk',
+  'loss.vocab_blocks',
+  'model.mlp_blocks',
+  # The same function, compiled differently.
+  'model.attention',
+  'model.scan_layers',
+  'model.remat',
+)
 
 
 def get_config() -> ConfigDict:
-  """One training run: python train.py --config=configs/pretrain.py --workdir=DIR
-  [--config.optim.lr=1e-3 ...]
+  """Returns the config of one training run, with the default of every field.
+
+  It is used as python train.py --config=configs/pretrain.py --workdir=DIR --config.optim.lr=1e-3.
   """
   c = ConfigDict()
-  c.stage = 'pretrain'  # which step trains: pretrain | sft | rl
-  c.seed = 0  # of initialisation, data order and sampling
-  # to take parameters from: a run, step, recipe or Hugging Face folder; smollm2; '' starts from
-  # scratch
+  c.stage = 'pretrain'  # the training stage: pretrain | sft | preference | rl (lm/stages)
+  c.seed = 0  # seed of initialisation, data order and sampling
+  # Where parameters come from: a run, a step, a recipe or a Hugging Face folder; smollm2; '' starts
+  # from scratch.
   c.init_from = ''
-  c.steps = 1000  # updates
+  c.steps = 1000  # number of updates
   c.batch_size = 32  # rows in one update over all devices (rl: prompts x rl.group_size)
-  c.microbatches = 1  # one update's rows are processed in this many parts, their gradients added
+  c.microbatches = 1  # parts of an update's rows; one is processed at a time, gradients are summed
   c.seq_len = 1024  # tokens in a row
 
   c.data = ConfigDict()
-  # see data/tokenizers/loading.py: bytes | a rank file | tokenizer.json | a SentencePiece .model
+  # bytes | a rank file | tokenizer.json | a SentencePiece .model; see data/tokenizers/loading.py.
   c.data.tokenizer = 'bytes'
   # auto (the tokenizer folder's template, else deepdive) | deepdive | chatml | llama3 | X.jinja
   c.data.chat_format = 'auto'
-  # sft, rl: add the tags of tool calls and thoughts to a tokenizer that lacks them (deepdive:
-  # always)
+  # sft, rl: add tags of tool calls and thoughts to a tokenizer that lacks them. The format deepdive
+  # always has them.
   c.data.tools = True
-  # token shards (manifest.json, or several between commas), or text or JSONL files (globs) to
-  # tokenize
+  # Training data: token shards (a manifest.json, or several separated by commas), or text or JSONL
+  # files (globs) to tokenize.
   c.data.train = ''
-  # of several manifests, in their order: 'W,W', or from given steps on '0:W,W;1000:W,W'
+  # Weights of several manifests in order: 'W,W', or from given steps on '0:W,W;1000:W,W'.
   c.data.weights = ''
-  c.data.val = ''  # likewise, held out; '' with text input: data.held_out of the training documents
-  # share of documents held out when text is tokenized at start; for data.documents: as it was
+  # Held-out data in the same form; '' with text input: data.held_out of the training documents.
+  c.data.val = ''
+  # Fraction of the documents that is held out when text is tokenized at start. For data.documents:
+  # the fraction that was held out.
   c.data.held_out = 0.05
-  # folder into which token shards of a bucket are copied when first read; '':
-  # ~/.cache/deepdive/shards
+  # Folder for local copies of remote token shards; '': ~/.cache/deepdive/shards.
   c.data.cache = ''
-  # cleaned documents (JSONL) that tasks like docs, refusal and spelling are made from
+  # Clean documents (JSONL) for tasks that need them, such as docs, refusal and spelling.
   c.data.documents = ''
-  # word problems (files or globs of JSONL with question and answer, as GSM8K's) of the task gsm8k
+  # Word problems of the task gsm8k: files or globs of JSONL with question and answer, as GSM8K's.
   c.data.gsm8k = ''
-  c.data.gsm8k_test = ''  # likewise, for its test problems; '': one in eight of data.gsm8k
-  # NAME,...: what rl practises, in turn; NAME[:WEIGHT],...: what sft shows, where data.train is ''
+  c.data.gsm8k_test = ''  # the same for its test problems; '': one in eight of data.gsm8k
+  # rl: NAME,..., the tasks to practise, in turn. sft: NAME[:WEIGHT],..., the tasks to demonstrate
+  # if data.train is ''.
   c.data.tasks = ''
-  # of the problems' generators; one number for sft, rl and evaluation keeps test problems unseen
+  # Seed of the tasks' problems. Test problems stay unseen if sft, rl and evaluation use the same.
   c.data.task_seed = 0
-  c.data.examples = 10_000  # sft: demonstrations to make at start when data.train is ''
-  c.data.turns = 3  # sft: most questions in one conversation of these; 1, 2, ... are equally likely
+  c.data.examples = 10_000  # sft: number of demonstrations if data.train is ''
+  c.data.turns = 3  # sft: largest number of questions in a demonstration; 1, 2, ... equally likely
 
   c.model = ConfigDict()
   c.model.vocab_size = 0  # 0: the tokenizer's
@@ -101,135 +114,165 @@ def get_config() -> ConfigDict:
   c.model.norm_eps = 1e-5
   c.model.position = 'rope'  # rope | learned
   c.model.rope_theta = 10_000.0
-  c.model.rope_theta_window = 0.0  # of window layers, which are then never scaled; 0: as the others
-  # none | linear | llama3: stretches positions to contexts longer than first trained on
+  # The same for window layers, whose positions are then never scaled; 0: rope_theta.
+  c.model.rope_theta_window = 0.0
+  # none | linear | llama3: how positions are scaled for longer contexts than in earlier training.
   c.model.rope_scaling = 'none'
-  c.model.rope_factor = 1.0  # by how much
-  # llama3: pairs that turn less often than this in rope_original_len are stretched
+  c.model.rope_factor = 1.0  # factor of the scaling
+  # llama3: dimensions that rotate less often than this in rope_original_len tokens are scaled.
   c.model.rope_low_freq_factor = 1.0
-  c.model.rope_high_freq_factor = 4.0  # those that turn more often than this are not
-  c.model.rope_original_len = 0  # tokens
-  # longest context, tokens: rows of the learned position table, capacity of a chat
+  c.model.rope_high_freq_factor = 4.0  # llama3: those that rotate more often than this are not
+  c.model.rope_original_len = 0  # llama3: context of the earlier training, tokens
+  # Longest context, tokens: rows of the learned position table, and capacity of a chat.
   c.model.max_len = 1024
-  # attention, repeated over the layers: full | window | nope (full, without positions)
+  # Attention of the layers, repeated: full | window | nope (full, without positions).
   c.model.layer_types = ('full',)
-  c.model.window = 0  # tokens that a window layer sees, its own included
-  c.model.attention_scale = 0.0  # scores are multiplied by it; 0: head_dim ** -0.5
-  c.model.attention_softcap = 0.0  # scores are squeezed below this; 0: not
-  c.model.attention_bias = 'none'  # biases on the projections: none | qkv | all (output too)
-  # RMSNorm of queries and keys: none | head (each by itself) | projection (all heads together)
+  c.model.window = 0  # tokens that a window layer attends to, including the query's
+  c.model.attention_scale = 0.0  # factor of the attention scores; 0: head_dim ** -0.5
+  c.model.attention_softcap = 0.0  # scores are limited to this by tanh; 0: no limit
+  c.model.attention_bias = 'none'  # biases of the projections: none | qkv | all (output too)
+  # RMSNorm of queries and keys: none | head (each head separately) | projection (all heads).
   c.model.qk_norm = 'none'
-  # pre | post (what a block adds is normed, not what it reads) | both
+  # pre (norm of what a block reads) | post (norm of what a block adds) | both
   c.model.norm_position = 'pre'
   c.model.norm_offset = False  # norms multiply by 1 + scale
   c.model.mlp_bias = False
-  # parts of the feed-forward block that are computed one after the other: less memory for more
+  # Parts of the feed-forward block that are computed one after the other: less memory, more time.
   c.model.mlp_blocks = 1
-  # routed feed-forward blocks of width mlp_dim in each layer; 0: one, dense
+  # Routed feed-forward blocks of width mlp_dim in each layer; 0: one dense block.
   c.model.num_experts = 0
   c.model.experts_per_token = 2
-  c.model.normalize_experts = True  # the weights of a token's experts add up to 1
+  c.model.normalize_experts = True  # the weights of a token's experts sum to 1
   c.model.scale_embeddings = False  # token embeddings are multiplied by sqrt(embed_dim)
-  c.model.logit_softcap = 0.0  # logits are squeezed below this; 0: not
+  c.model.logit_softcap = 0.0  # logits are limited to this by tanh; 0: no limit
   c.model.tie_embeddings = True  # the output head is the embedding table
-  # of embeddings and matrices; residual outputs get init_std / sqrt(2 num_layers)
+  # What is read off the last hidden states: vocabulary (always), and scalar (a value or a reward).
+  # Heads that the checkpoint of init_from lacks are initialised fresh.
+  c.model.heads = ('vocabulary',)
+  # Rank of the adapters of matrices (LoRA, arXiv 2106.09685); 0: none. With init_from, adapters that
+  # differ in these three fields from the checkpoint's are fresh, and its own are merged.
+  c.model.lora_rank = 0
+  c.model.lora_alpha = 16.0  # what an adapter adds is multiplied by lora_alpha / lora_rank
+  # Matrices that are adapted: regular expressions, between commas, over names of parameters.
+  c.model.lora_params = 'layers/.*/(q|k|v|o|gate|up|down)/kernel'
+  # Init std of embeddings and matrices. Output projections have init_std / sqrt(2 num_layers), so
+  # that depth does not grow the residual variance (GPT-2).
   c.model.init_std = 0.02
   c.model.param_dtype = 'float32'
-  # of activations and matrix products; softmax, norms and logits stay float32
+  # Type of activations and matrix products; softmax, norms and logits stay float32.
   c.model.dtype = 'float32'
-  # loop over one compiled layer (fast compile) or unroll all (fast on CPU); same parameters
+  # Loop over one compiled layer (fast to compile), or unroll all (fast on CPUs). Parameters are the
+  # same.
   c.model.scan_layers = True
-  # of whole rows: reference | ring (over mesh.context) | splash (TPU) | cudnn (GPU)
+  # Attention of whole rows: reference | ring (over mesh.context) | splash (TPU) | cudnn (GPU).
   c.model.attention = 'reference'
-  # what the backward pass recomputes: none | full | dots (matrix products are kept)
+  # What the backward pass recomputes: none | full | dots (all but matrix products).
   c.model.remat = 'none'
 
   c.loss = ConfigDict()
-  c.loss.chunk = 4096  # tokens whose logits exist at one time
-  # > 0: logits of all tokens but of one such part of the vocabulary (for a head that is sharded)
+  c.loss.chunk = 4096  # tokens whose logits exist at the same time
+  # > 0: compute the logits of all tokens in this many parts of the vocabulary (for a sharded head).
   c.loss.vocab_blocks = 0
-  # weight of the experts' load balance in pretraining and SFT (Switch, arXiv 2101.03961)
+  # Weight of the experts' load balance in pretraining and SFT (Switch, arXiv 2101.03961).
   c.loss.balance = 0.01
-  # weight of log(Z)^2, keeps logits from drifting (PaLM, arXiv 2204.02311, section 5)
+  # Weight of log(Z)^2, which keeps logits from drifting (PaLM, arXiv 2204.02311, section 5).
   c.loss.z_loss = 0.0
+
+  c.train = ConfigDict()
+  # Parameters that are trained: regular expressions, between commas, over their names, such as
+  # layers/attention/.*,head (--dry prints the names); all; '': all, or with lora_rank the adapters
+  # and the scalar head. The others get no gradient and no optimizer state.
+  c.train.params = ''
 
   c.optim = ConfigDict()
   c.optim.name = 'adamw'  # adamw | muon (matrices of the layers by Muon, all else by AdamW)
-  c.optim.lr = 6e-4  # peak, AdamW
-  c.optim.muon_lr = 0.02  # peak, Muon's matrices
+  c.optim.lr = 6e-4  # peak learning rate of AdamW
+  c.optim.muon_lr = 0.02  # peak learning rate of Muon
+  # REGEX:FACTOR,...: learning rates of parameters, by their names, as multiples of these two; the
+  # first expression that matches a name counts, and other parameters have 1.
+  c.optim.rates = ''
   c.optim.b1 = 0.9
   c.optim.b2 = 0.95
   c.optim.eps = 1e-8
   c.optim.weight_decay = 0.1  # on matrices only: never on norms, biases or the position table
-  c.optim.clip = 1.0  # largest global gradient norm; 0 is no limit
+  c.optim.clip = 1.0  # largest global gradient norm; 0: no limit
   c.optim.schedule = 'cosine'  # cosine | wsd (warm-up, stable, linear decay) | constant
-  # updates of linear warm-up, the first at peak / (warmup + 1); cut to steps - 1
+  # Updates of linear warm-up, the first of which has peak / (warmup + 1); at most steps - 1.
   c.optim.warmup = 100
-  c.optim.decay = 0.2  # wsd: share of all updates in the final decay
-  c.optim.final_lr = 0.0  # end of the schedule, as a share of the peak
+  c.optim.decay = 0.2  # wsd: fraction of all updates in the final decay
+  c.optim.final_lr = 0.0  # learning rate at the end, as a fraction of the peak
 
-  c.mesh = ConfigDict()  # devices along each axis; -1 once: all that are left
-  # slices of a TPU, or groups of hosts, joined by a slow network; replicas of the parameters
+  # Number of devices along each axis of the mesh; -1 (for one axis): all that are left.
+  c.mesh = ConfigDict()
+  # TPU slices, or groups of hosts, that a slow network connects; each has a replica of the
+  # parameters.
   c.mesh.dcn = 1
   c.mesh.data = -1  # replicas of the parameters
-  c.mesh.fsdp = 1  # shards of the parameters along embed; also splits the batch
-  c.mesh.expert = 1  # shards of the experts; also splits the batch
+  c.mesh.fsdp = 1  # shards of the parameters along embed; also divides the batch
+  c.mesh.expert = 1  # shards of the experts; also divides the batch
   c.mesh.context = 1  # shards of each row along its length
   c.mesh.tensor = 1  # shards of heads, feed-forward and vocabulary
 
   c.checkpoint = ConfigDict()
-  c.checkpoint.every = 500  # updates; one is always written after the last update
-  c.checkpoint.keep_last = 2
+  c.checkpoint.every = 500  # updates between checkpoints; the last update always has one
+  c.checkpoint.keep_last = 2  # number of the newest checkpoints to keep
   c.checkpoint.keep_every = 0  # also keep those at multiples of this step; 0: none
-  # NAME,...: what may differ from the checkpoint on resume: fields or
+  # NAME,...: what may differ from the checkpoint when a run resumes. A name is a field or a group
+  # of the config (optim.lr, optim; data and init_from with what they name), config, code or
+  # tokenizer.
   c.checkpoint.allow_mismatch = ''
-  # parts of the config (optim.lr, optim; data and init_from with what they name), config, code,
-  # tokenizer
 
   c.faults = ConfigDict()
-  # loss or gradient not finite, or a spike: stop | skip (no update) | rewind (to the last
+  # What to do if the loss or gradient is not finite, or the loss spikes: stop | skip (no update) |
+  # rewind (return to the last checkpoint, and leave out the batches read since).
   c.faults.on_bad_step = 'stop'
-  # checkpoint, and leave out the batches read since)
-  # a loss above this many times the median of the last 64 is a spike; 0: none is
+  # A loss above this many times the median of the last 64 is a spike; 0: no loss is.
   c.faults.spike = 0.0
-  c.faults.max_bad_steps = 20  # skipped or rewound in the whole run; one more stops it
+  c.faults.max_bad_steps = 20  # steps skipped or rewound in the whole run; one more stops it
 
-  c.log_every = 10  # updates
+  c.log_every = 10  # updates between lines of metrics
   c.eval = ConfigDict()
-  # updates between evaluations of bits per byte; always done at the start and the end
+  # Updates between evaluations of bits per byte, which also happen at the start and the end.
   c.eval.every = 250
   c.eval.batch_size = 32  # rows
-  c.eval.tasks = ''  # NAME,... from data/tasks, scored at the end on their test problems
+  c.eval.tasks = ''  # NAME,...: tasks whose test problems are scored at the end
+  # Updates between scorings of these tasks during training, logged as eval/TASK/accuracy; 0: they
+  # are scored only at the end.
+  c.eval.tasks_every = 0
   c.eval.examples = 200  # problems per task
-  c.eval.turns = 1  # questions in a conversation; each turn is scored too if there are 2 or more
+  c.eval.turns = 1  # questions in a conversation; if 2 or more, each turn is also scored
   c.eval.max_new_tokens = 64  # longest reply
-  c.eval.prompts = ()  # texts continued at the start and at the end of pretraining, for the eye
-  # at the end, estimate unigram, bigram, gzip and xz on what the network was trained on
+  c.eval.prompts = ()  # texts to continue at the start and the end of pretraining, for people
+  # At the end, compute bits per byte of unigrams, bigrams, gzip and xz on the training data.
   c.eval.baselines = False
 
+  c.preference = ConfigDict()
+  c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
+
   c.rl = ConfigDict()
-  c.rl.group_size = 16  # samples of one prompt
+  c.rl.group_size = 16  # answers sampled for each question; their mean reward is the baseline
   c.rl.max_new_tokens = 64  # longest answer
-  c.rl.temperature = 1.0  # the trainer scores at the same temperature
-  # updates on one batch of samples; metrics are their means, rl/sampler_gap the first's
+  c.rl.temperature = 1.0  # of sampling; the trainer scores at the same temperature
+  # Updates on one batch of samples. Metrics are their means; rl/sampler_gap is the first's.
   c.rl.inner_updates = 1
-  # advantage divided by its group's standard deviation (GRPO) or not (Dr. GRPO)
+  # Whether advantages are divided by their group's standard deviation (GRPO) or not (Dr. GRPO).
   c.rl.normalize_std = True
-  # the ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high]
+  # The ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high].
   c.rl.clip_low = 0.2
   c.rl.clip_high = 0.28
-  # weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed
+  # Weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed.
   c.rl.kl = 0.0
-  # added to the grade when the reply is well-formed and ended by its stop token
+  # Added to the reward if the reply is well formed and ends with its stop token.
   c.rl.format_reward = 0.0
-  # remembers what is set from here on: a checkpoint's model has to agree
+  # From here on, fields that are set are recorded: those of a checkpoint's model must agree.
   c.model = Tracked(c.model)
   return c
 
 
 def smoke(c: ConfigDict) -> None:
-  """Makes a pretraining config one for a first look: a tiny model of its kind, on this repository's
-  own source, as bytes.
+  """Changes a pretraining config to a smoke variant, which runs on a CPU in under a minute.
+
+  The model is a tiny one of the same kind, and the data is this repository's own source, as bytes.
   """
   c.data.train, c.data.tokenizer = 'lm/*/*.py,data/*/*.py', 'bytes'
   c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
@@ -242,48 +285,49 @@ def smoke(c: ConfigDict) -> None:
 
 
 def get_recipe() -> ConfigDict:
-  """A whole road: python train.py --config=configs/quickstart.py [--workdir=runs/quickstart]"""
+  """Returns the config of a whole recipe, from crawling to the report.
+
+  It is used as python train.py --config=configs/quickstart.py [--workdir=runs/quickstart].
+  """
   c = ConfigDict()
   c.stage = 'recipe'
   c.stages = ('crawl', 'clean', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'rl', 'report')
-  c.workdir = 'runs/recipe'  # used when --workdir is not given
+  c.workdir = 'runs/recipe'  # used if --workdir is not given
 
   c.crawl = ConfigDict()
-  # where to start; '': the standard library's documentation server, started for the crawl
+  # First page; '': the standard library's documentation server, which runs during the crawl.
   c.crawl.url = ''
-  # most pages to ask for; redirects, error pages and pages that fail count
+  # Largest number of pages to request; redirects, error pages and pages that fail count.
   c.crawl.max_pages = 1000
-  c.crawl.max_depth = 0  # most links to follow from the first page to another; 0: no limit
-  # seconds between two requests; the host can only raise it. The server of our own needs none
+  c.crawl.max_depth = 0  # largest distance in links from the first page; 0: no limit
+  # Seconds between requests, which the host can only raise; not used for the documentation server.
   c.crawl.delay = 1.0
-  c.crawl.retries = 3  # further attempts after a failure
+  c.crawl.retries = 3  # attempts after the first one fails
   c.crawl.timeout = 30.0  # seconds for one whole response
-  # pages that are longer, as sent or decoded, are recorded as faults
+  # Longer pages (bytes, as sent or decoded) are recorded as faults.
   c.crawl.max_bytes = 10_000_000
-  c.crawl.exclude = ''  # regular expression; URLs that it finds a match in are not fetched
-  c.crawl.contact = ''  # URL or address of whoever answers for the crawl; sent with each request
+  c.crawl.exclude = ''  # regular expression; links whose path?query it matches are not followed
+  # URL or e-mail address of the person responsible for the crawl, sent with each request.
+  c.crawl.contact = ''
 
-  c.clean = fineweb.get_config()  # its fields and thresholds are in configs/data/fineweb.py
+  c.clean = fineweb.get_config()  # configs/data/fineweb.py has its fields and thresholds
 
   c.tokenizer = ConfigDict()
-  c.tokenizer.vocab_size = (
-    4096  # ids learned; the special tokens of data/chat/chat_formats.py come after them
-  )
-  # share of near-duplicate clusters kept from training, of the tokenizer and of the model
+  # Number of tokens to learn; the special tokens of data/chat/chat_formats.py follow them.
+  c.tokenizer.vocab_size = 4096
+  # Fraction of near-duplicate clusters held out from training of the tokenizer and of the model.
   c.tokenizer.held_out = 0.05
 
   c.pretrain = get_config()
   c.sft = get_config()
   c.rl = get_config()
   c.sft.stage, c.rl.stage = 'sft', 'rl'
-  # '{workdir}' in a text field stands for the folder of the whole recipe.
+  # '{workdir}' in a string field stands for the folder of the whole recipe.
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
-  c.pretrain.data.train, c.pretrain.data.val = (
-    '{workdir}/tokens/train/manifest.json',
-    '{workdir}/tokens/val/manifest.json',
-  )
+  c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
+  c.pretrain.data.val = '{workdir}/tokens/val/manifest.json'
   for stage in (c.pretrain, c.sft, c.rl):
     stage.data.documents = '{workdir}/clean/documents.jsonl'
-    stage.data.held_out = c.tokenizer.get_ref('held_out')  # one number for the whole recipe
+    stage.data.held_out = c.tokenizer.get_ref('held_out')  # the same for the whole recipe
   c.sft.init_from, c.rl.init_from = '{workdir}/pretrain', '{workdir}/sft'
   return c

@@ -1,11 +1,12 @@
-"""Evaluation of a checkpoint: bits per byte of a text, scores with 95 % intervals, continuations.
+"""Evaluation of a checkpoint: bits per byte, task scores with 95 % intervals, and continuations.
 
 Command:   python eval.py --config=configs/eval.py --checkpoint=runs/quickstart --out=report.json
-           --config.data.val=runs/quickstart/tokens/val/manifest.json adds bits per byte
+           --config.data.val=runs/quickstart/tokens/val/manifest.json adds bits per byte.
            --config.data.documents=runs/quickstart/clean/documents.jsonl
-           --config.eval.tasks=docs,refusal,... adds those tasks
-Hardware:  whatever holds the model. Time: a second per hundred problems of a small model on two CPU
-  cores.
+           --config.eval.tasks=docs,refusal,... adds tasks about documents.
+Hardware:  whatever holds the model.
+Result:    report.json, with the score and the interval of each task.
+Time:      one second per hundred problems of a small model on two CPU cores.
 :smoke     eight problems.
 """
 

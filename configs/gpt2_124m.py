@@ -1,14 +1,15 @@
-"""GPT-2 124M (Radford et al. 2019), trained by the recipe of llm.c (discussion 481) on 10 billion
-tokens of FineWeb.
+"""GPT-2 124M (Radford et al. 2019) by llm.c's recipe, on 10 billion tokens of FineWeb.
 
 Command:   python train.py --config=configs/gpt2_124m.py --workdir=runs/gpt2_124m
-           --config.data.tokenizer=gpt2.tiktoken:gpt2:specials.json --config.data.train=MANIFEST
-           --config.data.val=MANIFEST With --sweep: its learning rates, one after the other
-           (--parallel=N, or --print-commands for a scheduler). A vocabulary of 50,257 ids, end of
-           text included, as GPT-2's.
-Hardware:  one TPU v5e chip or one GPU; any number that divides the microbatches' 16 rows goes
-  faster.
-Result:    a validation loss near 3.28 nats, as llm.c reports (94 minutes on 8 A100).
+             --config.data.tokenizer=gpt2.tiktoken:gpt2:specials.json
+             --config.data.train=MANIFEST --config.data.val=MANIFEST
+           The tokenizer must have GPT-2's 50,257 ids, end of text included. --sweep trains with
+           several learning rates, one after the other (--parallel=N for several at a time,
+           --print-commands for a scheduler).
+Hardware:  one TPU v5e chip or one GPU; more are faster, if their number divides the 16 rows of a
+           microbatch.
+Result:    a validation loss near 3.28 nats, as llm.c reports (discussion 481).
+Time:      94 minutes on 8 A100 in llm.c.
 :smoke     a tiny GPT-2 on this repository's source, as bytes: 30 seconds on two cores.
 """
 
@@ -18,7 +19,7 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  # 524,288 tokens an update
+  # An update has 524,288 tokens.
   c.steps, c.batch_size, c.microbatches, c.seq_len = 18_900, 512, 32, 1024
   c.model.update(
     vocab_size=50_257,

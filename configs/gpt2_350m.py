@@ -1,9 +1,8 @@
-"""GPT-2 350M, by the recipe of llm.c (discussion 481): configs/gpt2_124m.py at another size, on 30
-billion tokens.
+"""GPT-2 350M: configs/gpt2_124m.py at another size, on 30 billion tokens.
 
-Command:   as configs/gpt2_124m.py
+Command:   as in configs/gpt2_124m.py.
 Hardware:  8 GPUs or a TPU v5e slice.
-Result:    a loss below that of the 124M model.
+Result:    a lower loss than the 124M model's.
 :smoke     a tiny GPT-2 on this repository's source, as bytes: 30 seconds on two cores.
 """
 

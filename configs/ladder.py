@@ -1,19 +1,22 @@
-"""A ladder of sizes, the scaling law loss(C) = E + A C^-alpha fitted to all but the largest, and
-how well it foretells that.
+"""A ladder of model sizes, and a scaling law that predicts the largest from the others.
 
-Command:   python train.py --config=configs/ladder.py --workdir=runs/ladder --sweep --fit [--parallel=2]
-           [--config.data.train=MANIFEST --config.data.val=MANIFEST]; without them this repository's
-           own source, as bytes.
+The law is loss(C) = E + A C^-alpha, with C the training compute.
+
+Command:   python train.py --config=configs/ladder.py --workdir=runs/ladder --sweep --fit
+           --parallel=2 trains two sizes at a time. Without --config.data.train=MANIFEST and
+           --config.data.val=MANIFEST, the data is this repository's own source, as bytes.
 Hardware:  two CPU cores.
-Result:    runs/ladder/ladder.md: the law with 90 % intervals, the largest size's loss foretold and measured: 1.15 nats a byte
-           [0.96, 1.56] and 1.24 when last run, of this repository's source.
-Time:      nine minutes, beside other jobs. :smoke has smaller sizes, about a minute.
+Result:    runs/ladder/ladder.md: the law with 90 % intervals, and the largest size's loss,
+           predicted and measured: 1.15 nats per byte [0.96, 1.56] and 1.24 in the last run, on
+           this repository's source.
+Time:      nine minutes beside other jobs.
+:smoke     smaller sizes: about a minute.
 """
 
 from configs import base
 from lm.base.config import variant
 
-WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the last is foretold
+WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the loss of the last is predicted
 SMOKE_WIDTHS = (8, 16, 24, 32, 40, 48)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 
@@ -36,14 +39,12 @@ def sweep(add, arg=None):
     mlp, heads = 4 * width, width // 8
     parameters = 268 * width + 2 * (4 * width * width + 3 * width * mlp)
     steps = parameters * TOKENS_PER_PARAMETER // (8 * 128)
-    add(
-      {
-        'model.embed_dim': width,
-        'model.mlp_dim': mlp,
-        'model.num_heads': heads,
-        'model.num_kv_heads': heads,
-        'steps': steps,
-        'optim.lr': round(0.08 / width**0.5, 5),
-      },
-      f'width={width}',
-    )
+    trial = {
+      'model.embed_dim': width,
+      'model.mlp_dim': mlp,
+      'model.num_heads': heads,
+      'model.num_kv_heads': heads,
+      'steps': steps,
+      'optim.lr': round(0.08 / width**0.5, 5),
+    }
+    add(trial, f'width={width}')

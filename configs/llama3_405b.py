@@ -1,9 +1,9 @@
-"""Llama 3 405B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at
-another size.
+"""Llama 3 405B (Grattafiori et al. 2024, arXiv 2407.21783): configs/llama3_8b.py at another size.
 
-Command:   as configs/llama3_8b.py
-Hardware:  a TPU v5p slice of 1,024 chips or more, a batch of 128 rows or more.
-Result:    with the published data and compute, the published model; here the shape and the recipe.
+Command:   as in configs/llama3_8b.py.
+Hardware:  a TPU v5p slice of 1,024 chips or more, and a batch of 128 rows or more.
+Result:    the published shape (table 3) and recipe. With the published data and compute it would
+           be the published model.
 :smoke     a tiny Llama on this repository's source, as bytes: 30 seconds on two cores.
 """
 
@@ -13,7 +13,8 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = llama3_8b.get_config()
-  # each would be summed
+  # With tensor parallelism the output of every part of a feed-forward block would be summed over
+  # devices, so there is one part.
   c.model.update(num_layers=126, embed_dim=16_384, num_heads=128, mlp_dim=53_248, mlp_blocks=1)
   c.mesh.tensor = 8
   c.optim.lr = 8e-5

@@ -1,9 +1,9 @@
-"""Llama 3 70B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): configs/llama3_8b.py at another
-size.
+"""Llama 3 70B (Grattafiori et al. 2024, arXiv 2407.21783): configs/llama3_8b.py at another size.
 
-Command:   as configs/llama3_8b.py
+Command:   as in configs/llama3_8b.py.
 Hardware:  a TPU v5p slice of 128 chips or more.
-Result:    with the published data and compute, the published model; here the shape and the recipe.
+Result:    the published shape (table 3) and recipe. With the published data and compute it would
+           be the published model.
 :smoke     a tiny Llama on this repository's source, as bytes: 30 seconds on two cores.
 """
 

@@ -1,11 +1,12 @@
-"""Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783, table 3): 15 trillion tokens at a context
-of 8,192.
+"""Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783) on 15 trillion tokens, context 8,192.
 
 Command:   python train.py --config=configs/llama3_8b.py --workdir=gs://BUCKET/llama3_8b
-           --config.data.tokenizer=llama3.tiktoken:llama3:specials.json --config.data.train=MANIFEST
-           A vocabulary of 128,256 ids, the special tokens included.
-Hardware:  a TPU v5e slice of 256 chips, a row of 8,192 tokens each; 64 chips of v5p.
-Result:    with the published data and compute, the published model; here the shape and the recipe.
+             --config.data.tokenizer=llama3.tiktoken:llama3:specials.json
+             --config.data.train=MANIFEST
+           The tokenizer must have 128,256 ids, the special tokens included.
+Hardware:  a TPU v5e slice of 256 chips, with a row of 8,192 tokens on each; or 64 chips of v5p.
+Result:    the published shape (table 3) and recipe. With the published data and compute it would
+           be the published model.
 :smoke     a tiny Llama on this repository's source, as bytes: 30 seconds on two cores.
 """
 
@@ -15,7 +16,7 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  c.steps, c.batch_size, c.seq_len = 1_200_000, 1024, 8192  # 8,388,608 tokens an update
+  c.steps, c.batch_size, c.seq_len = 1_200_000, 1024, 8192  # an update has 8,388,608 tokens
   c.microbatches = 4
   c.model.update(
     vocab_size=128_256,

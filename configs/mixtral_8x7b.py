@@ -1,12 +1,14 @@
-"""Mixtral 8x7B (Jiang et al. 2024, arXiv 2401.04088): two of eight experts for each token, 12.9 of
-46.7 billion parameters.
+"""Mixtral 8x7B (Jiang et al. 2024, arXiv 2401.04088): two of eight experts for each token.
+
+12.9 of the 46.7 billion parameters are used for a token.
 
 Command:   python train.py --config=configs/mixtral_8x7b.py --workdir=gs://BUCKET/mixtral
-           --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
-           A vocabulary of 32,000 ids.
+             --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
+           The tokenizer must have 32,000 ids.
 Hardware:  a TPU v5p slice of 64 chips or more.
-Result:    the published shape; the schedule is ours.
-:smoke     a tiny mixture of experts on this repository's source, as bytes: 30 seconds on two cores.
+Result:    the published shape; the schedule is this project's.
+:smoke     a tiny mixture of experts on this repository's source, as bytes: 30 seconds on two
+           cores.
 """
 
 from configs import base
@@ -15,7 +17,7 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  # 4,194,304 tokens an update
+  # An update has 4,194,304 tokens.
   c.steps, c.batch_size, c.microbatches, c.seq_len = 500_000, 1024, 8, 4096
   c.model.update(
     vocab_size=32_000,

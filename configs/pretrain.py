@@ -1,9 +1,11 @@
 """Pretraining on token shards or on any text.
 
-Command:   python train.py --config=configs/pretrain.py --workdir=runs/pretrain --config.data.train='texts/*.txt'
-Hardware:  GPT-2 124M as here: one TPU v5e chip or one GPU.
-Result:    with 10B tokens of FineWeb a validation loss near 3.28 nats (llm.c, discussion 481).
-:smoke     this repository's own source, as bytes, a two-layer model: 30 seconds on two cores, 8.0 -> 5.0 bits per byte.
+Command:   python train.py --config=configs/pretrain.py --workdir=runs/pretrain
+             --config.data.train='texts/*.txt'
+Hardware:  one TPU v5e chip or one GPU for this size, GPT-2 124M.
+Result:    a validation loss near 3.28 nats with 10B tokens of FineWeb (llm.c, discussion 481).
+:smoke     a two-layer model on this repository's own source, as bytes, from 8.0 to 5.0 bits per
+           byte: 30 seconds on two cores.
 """
 
 from configs import base

@@ -1,10 +1,12 @@
-"""The whole road once, on two CPU cores: crawl, clean, tokenizer, tokenize, pretrain, sft, rl,
-report.
+"""The whole recipe on two CPU cores, from crawling the web to a chat model and its report.
+
+The steps are crawl, clean, tokenizer, tokenize, pretrain, sft, rl and report.
 
 Command:   python train.py --config=configs/quickstart.py [--workdir=runs/quickstart]
 Hardware:  two CPU cores, 6 GB of memory.
 Result:    runs/quickstart/report.html
-Time:      under 15 minutes. :smoke does every stage on fewer pages and updates in under two minutes.
+Time:      under 15 minutes.
+:smoke     every step, on fewer pages and with fewer updates: under two minutes.
 """
 
 from configs import base
@@ -16,13 +18,13 @@ def get_config(arg=None):
   c = base.get_recipe()
   c.workdir = 'runs/quickstart'
   c.crawl.exclude = PYDOC_EXCLUDE
-  # Reference pages are lists of short entries, and repeat what they inherit: the published
-  # thresholds are for prose.
-  c.clean.url_lists = False  # 800 MB of names that none of the pages can match
+  # The published thresholds are for prose, but reference pages are lists of short entries, and they
+  # repeat what they inherit.
+  c.clean.url_lists = False  # the lists take 800 MB, and no page of this site can match them
   c.clean.extractor = 'resiliparse'
   c.clean.languages.en = 0.3
   c.clean.passage_lines = 3
-  c.clean.words = 'whitespace'  # reference pages are a third punctuation
+  c.clean.words = 'whitespace'  # a third of reference pages is punctuation
   c.clean.gopher_repetition.update(
     max_line_share=None,
     max_paragraph_share=None,
@@ -37,7 +39,7 @@ def get_config(arg=None):
   c.clean.fineweb.update(
     min_punctuated_lines=0.05, max_short_lines=0.8, max_lines_per_word=0.5, max_line_char_share=0.3
   )
-  c.clean.cluster_similarity = 0.5  # no page of the held-out share is like one that is trained on
+  c.clean.cluster_similarity = 0.5  # no held-out page resembles a training page
 
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
@@ -66,7 +68,7 @@ def get_config(arg=None):
   c.pretrain.steps, c.pretrain.batch_size = 170, 16
   c.pretrain.eval.update(every=50, turns=1, prompts=('This module', 'Return the'), baselines=True)
 
-  # Copying is learned from the calculator first, digit by digit: names and letters follow.
+  # A model learns to copy from the calculator first, digit by digit, and then names and letters.
   c.sft.data.tasks = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity:2'
   c.sft.data.examples = 20_000
   c.sft.steps, c.sft.batch_size = 360, 8
@@ -75,7 +77,7 @@ def get_config(arg=None):
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4
   c.rl.rl.max_new_tokens = 24
-  c.rl.rl.kl = 0.2  # what is not practised, identity and refusal, is not to be unlearned
+  c.rl.rl.kl = 0.2  # keeps the model from unlearning what it does not practise
   c.rl.log_every = 1
   c.rl.checkpoint.every = 6
   c.rl.optim.update(name='adamw', lr=7e-5, warmup=2, schedule='constant', weight_decay=0.0)

@@ -1,11 +1,10 @@
-"""Qwen3 0.6B (Yang et al. 2025, arXiv 2505.09388): grouped-query attention with normed queries and
-keys.
+"""Qwen3 0.6B (Yang et al. 2025, arXiv 2505.09388): grouped-query attention with RMSNorm of heads.
 
 Command:   python train.py --config=configs/qwen3_0_6b.py --workdir=runs/qwen3_0_6b
-           --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
-           A vocabulary of 151,936 ids.
-Hardware:  8 TPU v5e chips or GPUs and more.
-Result:    the published shape; the schedule is ours.
+             --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
+           The tokenizer must have 151,936 ids.
+Hardware:  8 TPU v5e chips or GPUs, or more.
+Result:    the published shape; the schedule is this project's.
 :smoke     a tiny Qwen3 on this repository's source, as bytes: 30 seconds on two cores.
 """
 
@@ -15,7 +14,7 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  # 2,097,152 tokens an update
+  # An update has 2,097,152 tokens.
   c.steps, c.batch_size, c.microbatches, c.seq_len = 500_000, 512, 8, 4096
   c.model.update(
     vocab_size=151_936,

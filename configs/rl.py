@@ -1,10 +1,13 @@
 """Reinforcement learning by policy gradients (GRPO) on problems with checkable answers.
 
-Command:   python train.py --config=configs/rl.py --workdir=runs/rl --config.init_from=runs/quickstart/sft
-Hardware:  whatever holds the model twice; the quickstart's model takes two minutes on two CPU
-  cores.
-Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (see the quickstart's report).
-:smoke     a two-layer model from scratch on bytes; nothing is learned in its four updates: 40 seconds on two cores.
+Command:   python train.py --config=configs/rl.py --workdir=runs/rl
+             --config.init_from=runs/quickstart/sft
+Hardware:  whatever holds the model twice.
+Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (see the
+           quickstart's report).
+Time:      two minutes for the quickstart's model on two CPU cores.
+:smoke     a two-layer model for bytes, started from scratch, which learns nothing in its four
+           updates: 40 seconds on two cores.
 """
 
 from configs import base

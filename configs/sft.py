@@ -1,11 +1,15 @@
-"""Supervised fine-tuning of a checkpoint on conversations, loss on the assistant's tokens alone.
+"""Supervised fine-tuning of a checkpoint on conversations; the loss is on the assistant's tokens.
 
-Command:   python train.py --config=configs/sft.py --workdir=runs/sft --config.init_from=runs/quickstart/pretrain
-           --config.data.train takes conversation files (JSONL: messages, or UltraChat rows); ''
-           makes demonstrations of config.data.tasks.
-Hardware:  whatever holds the model; the quickstart's base model takes two minutes on two CPU cores.
-Result:    identity, spelling and arithmetic answered in the chat format (see the quickstart's report).
-:smoke     a two-layer model from scratch on bytes, demonstrations of four tasks: 40 seconds on two cores.
+Command:   python train.py --config=configs/sft.py --workdir=runs/sft
+             --config.init_from=runs/quickstart/pretrain
+           --config.data.train takes conversation files (JSONL: messages, or UltraChat rows). With
+           '' the conversations are demonstrations of config.data.tasks.
+Hardware:  whatever trains the model.
+Result:    the model answers questions on identity, spelling and arithmetic in the chat format
+           (see the quickstart's report).
+Time:      two minutes for the quickstart's base model on two CPU cores.
+:smoke     a two-layer model for bytes, started from scratch, on demonstrations of four tasks: 40
+           seconds on two cores.
 """
 
 from configs import base

@@ -1,10 +1,10 @@
-"""SmolLM2 135M (Ben Allal et al. 2025, arXiv 2502.02737): a small Llama, trained long.
+"""SmolLM2 135M (Ben Allal et al. 2025, arXiv 2502.02737): a small Llama, trained on many tokens.
 
 Command:   python train.py --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m
-           --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
-           A vocabulary of 49,152 ids.
-Hardware:  one TPU v5e chip or one GPU and patience; 64 chips for the published two trillion tokens.
-Result:    the published shape; the published weights are what `python -m lm.chat --model=smollm2` talks to.
+             --config.data.tokenizer=tokenizer.json --config.data.train=MANIFEST
+           The tokenizer must have 49,152 ids.
+Hardware:  one TPU v5e chip or one GPU; 64 chips for the published two trillion tokens.
+Result:    the published shape. `python -m lm.chat --model=smollm2` runs the published weights.
 :smoke     a tiny Llama on this repository's source, as bytes: 30 seconds on two cores.
 """
 
@@ -14,7 +14,7 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  # 2,097,152 tokens an update
+  # An update has 2,097,152 tokens.
   c.steps, c.batch_size, c.microbatches, c.seq_len = 1_000_000, 1024, 16, 2048
   c.model.update(
     vocab_size=49_152,

@@ -1,13 +1,15 @@
-"""Reinforcement learning of the fine-tuned SmolLM2 on arithmetic: what it gets wrong in its head it
-hands to the calculator.
+"""Reinforcement learning of the fine-tuned SmolLM2 on arithmetic, where it can call the calculator.
 
-Command:   python train.py --config=configs/smollm2_rl.py --workdir=runs/smollm2_rl --config.data.gsm8k=train.jsonl
-           --config.data.tasks=arithmetic,gsm8k_calculator practises word problems too: longer
-           answers, rarely right.
+Command:   python train.py --config=configs/smollm2_rl.py --workdir=runs/smollm2_rl
+             --config.data.gsm8k=train.jsonl
+           --config.data.tasks=arithmetic,gsm8k_calculator also practises word problems, whose
+           answers are longer and rarely right.
 Hardware:  two CPU cores, 6 GB of memory.
-Result:    the mean reward rises from 0.06 to 0.97 in seven updates; of 96 held-out problems each, 99 % of `arithmetic` are
-           answered (17 % before), 100 % of `calculator` as before, 3 % of `gsm8k_calculator` (1 %).
-Time:      12 minutes, on cores shared with two other jobs. :smoke does two updates from SmolLM2 itself in half a minute.
+Result:    the mean reward rises from 0.06 to 0.97 in seven updates. Of 96 held-out problems each,
+           99 % of `arithmetic` are answered correctly (17 % before), 100 % of `calculator` (100 %)
+           and 3 % of `gsm8k_calculator` (1 %): the model calls the calculator without being asked.
+Time:      12 minutes, on cores shared with two other jobs.
+:smoke     two updates from SmolLM2 itself: half a minute.
 """
 
 from configs import base

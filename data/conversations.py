@@ -1,11 +1,10 @@
-"""Conversations to fine-tune on, as JSONL: made by tasks, read from files in the public formats, or
-both.
+"""Writes conversations for fine-tuning as JSONL: from tasks, from files, or from both.
 
-  python -m data.conversations --tasks=identity,arithmetic:3 --documents=FILE --examples=N --seed=S
-  --out=FILE.jsonl
+  python -m data.conversations --tasks=identity,arithmetic:3 --examples=N --out=FILE.jsonl
 
-Each line of the result is {"messages": [...], "task": "NAME,..."}, a name for each question, or the
-name of the file that the conversation is from; `data.chat.chat_formats` says what a message is.
+Each line of the result is {"messages": [...], "task": "NAME,..."}: the task of each question, or
+the name of the file that the conversation is from. data/chat/chat_formats.py says what a message
+is, and data/tasks/demonstrations.py which public formats --input accepts.
 """
 
 import argparse
@@ -22,30 +21,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     prog='python -m data.conversations', description=__doc__.split('\n')[0]
   )
   parser.add_argument(
-    '--tasks', default='', help=f'comma-separated NAME or NAME:WEIGHT of {", ".join(tasks.TASKS)}'
+    '--tasks',
+    default='',
+    help=f'NAME or NAME:WEIGHT, separated by commas, of {", ".join(tasks.TASKS)}',
   )
   parser.add_argument(
-    '--documents', default='', help='JSONL of cleaned documents, for tasks about them'
+    '--documents', default='', help='JSONL of clean documents, for tasks about documents'
   )
   parser.add_argument(
     '--held-out',
     type=float,
     default=0.05,
-    help='share of the documents that data.tokenize held out',
+    help='fraction of the documents that data.tokenize held out (%(default)s)',
   )
   parser.add_argument(
-    '--gsm8k', default='', help='JSONL of word problems (question, answer), for the task gsm8k'
-  )
-  parser.add_argument('--examples', type=int, default=10_000, help='demonstrations of the tasks')
-  parser.add_argument('--turns', type=int, default=3, help='most questions in one conversation')
-  parser.add_argument(
-    '--split', choices=SPLITS, default='train', help='of the problems that are demonstrated'
+    '--gsm8k', default='', help='JSONL of word problems (question, answer), for gsm8k'
   )
   parser.add_argument(
-    '--input', action='append', default=[], help='JSONL of conversations to add; may be repeated'
+    '--examples', type=int, default=10_000, help='number of demonstrations (%(default)s)'
   )
-  parser.add_argument('--seed', type=int, default=0, help='of the problems and their order (0)')
-  parser.add_argument('--out', required=True, help='the JSONL to write')
+  parser.add_argument(
+    '--turns',
+    type=int,
+    default=3,
+    help='largest number of questions in one conversation (%(default)s)',
+  )
+  parser.add_argument(
+    '--split', choices=SPLITS, default='train', help='split of the tasks to use (%(default)s)'
+  )
+  parser.add_argument(
+    '--input', action='append', default=[], help='JSONL of conversations to add; repeatable'
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='seed of the problems and their order (%(default)s)'
+  )
+  parser.add_argument('--out', required=True, help='JSONL file to write')
   args = parser.parse_args(argv)
   weights = demonstrations.weighted(args.tasks)
   made_by = tasks.make(

@@ -1,11 +1,7 @@
-"""What token shards hold: their documents and where they begin, and what the batch of a step is
-made of.
+"""Shows the documents of token shards and the batch of a step: `python -m data.inspect MANIFEST`.
 
-    python -m data.inspect tokens/train/manifest.json --tokenizer=SPEC [--documents=5] [--step=N
-    --seq-len=256 ...]
-
-In a batch, learned targets are green and the others grey; ┃ is where a document begins, and ␠
-stands for padding.
+With --tokenizer=SPEC it shows texts, and with --step=N the batch of that step. In a batch, learned
+targets are green and the others grey; ┃ marks where a document begins, and ␠ is padding.
 """
 
 import argparse
@@ -19,45 +15,55 @@ from lm.base import errors
 from lm.base.errors import UserError
 
 
+def _tokenizer_of(manifest: dict, spec: str, chat_format: str) -> tokenizers.Tokenizer | None:
+  """Returns the tokenizer of a spec with the special tokens that a manifest was made with."""
+  for options in ({'extend': False}, {'extend': True}, {'extend': True, 'tools': False}):
+    tokenizer = chat_formats.load(spec, chat_format, **options).tokenizer
+    if tokenizer.fingerprint == manifest['tokenizer']['fingerprint']:
+      return tokenizer
+  return None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m data.inspect', description='Shows what token shards hold.'
+    prog='python -m data.inspect',
+    description='Shows the documents of token shards and the batch of a step.',
   )
   parser.add_argument('manifest', help='manifest.json of token shards')
-  parser.add_argument('--tokenizer', help=f'to show text: {tokenizers.SPEC}')
+  parser.add_argument('--tokenizer', help=f'needed to show texts: {tokenizers.SPEC}')
   parser.add_argument(
-    '--chat-format', default='auto', help='that conversations were tokenized with'
+    '--chat-format',
+    default='auto',
+    help='format with which conversations were tokenized (%(default)s)',
   )
-  parser.add_argument('--documents', type=int, default=5, help='how many documents to list')
-  parser.add_argument('--first', type=int, default=0, help='number of the first of them')
+  parser.add_argument(
+    '--documents', type=int, default=5, help='number of documents to list (%(default)s)'
+  )
+  parser.add_argument(
+    '--first', type=int, default=0, help='index of the first document to list (%(default)s)'
+  )
   parser.add_argument('--step', type=int, help='show the batch of this step')
   parser.add_argument(
-    '--seq-len', type=int, default=256, help='of that batch: tokens in a row (256)'
+    '--seq-len', type=int, default=256, help='tokens in a row of the batch (%(default)s)'
   )
-  parser.add_argument('--batch-size', type=int, default=4, help='of that batch: rows (4)')
+  parser.add_argument('--batch-size', type=int, default=4, help='rows of the batch (%(default)s)')
   parser.add_argument(
-    '--seed', type=int, default=0, help='of that batch: config.seed of the run (0)'
+    '--seed', type=int, default=0, help='seed of the batch, config.seed of a run (%(default)s)'
   )
   parser.add_argument(
     '--layout',
     choices=LAYOUTS,
     default='windows',
-    help='of that batch: packed in stage sft (windows)',
+    help='layout of the batch; stage sft uses packed (%(default)s)',
   )
   args = parser.parse_args(argv)
   manifest = token_shards.read_manifest(args.manifest)
   print(summaries.summary(manifest))
   if not args.tokenizer:
     return
-  variants = ({'extend': False}, {'extend': True}, {'extend': True, 'tools': False})
-  loaded = (
-    chat_formats.load(args.tokenizer, args.chat_format, **options).tokenizer for options in variants
-  )
-  tokenizer = next(
-    (t for t in loaded if t.fingerprint == manifest['tokenizer']['fingerprint']), None
-  )
+  tokenizer = _tokenizer_of(manifest, args.tokenizer, args.chat_format)
   if tokenizer is None:
-    raise UserError(f'{args.tokenizer} is not the tokenizer of {args.manifest}')
+    raise UserError(f'--tokenizer={args.tokenizer} is not the tokenizer of {args.manifest}')
   print(summaries.documents(args.manifest, tokenizer, args.documents, args.first))
   if args.step is not None:
     options = {

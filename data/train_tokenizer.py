@@ -1,11 +1,8 @@
-"""Training of a byte-level BPE by the `tokenizers` library, exported as tokenizer.json and as a
-tiktoken rank file.
+"""Trains a byte-level BPE and writes it as tokenizer.json and as a tiktoken rank file.
 
-    python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR_OR_FILE
+  python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR_OR_FILE
 
-Ids 0 to 255 are the bytes; the merged tokens follow, in the order in which they were learned; then
-the special tokens. Both files give identical ids and load as the same tokenizer
-(data/tokenizers/loading.py).
+Both files give identical ids and load as the same tokenizer (data/tokenizers/loading.py).
 """
 
 import argparse
@@ -21,19 +18,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.'
   )
   parser.add_argument(
-    '--input', required=True, help='paths, URLs or globs of JSONL or text files, between commas'
+    '--input',
+    required=True,
+    help='paths, URLs or globs of JSONL or text files, separated by commas',
   )
   parser.add_argument(
-    '--vocab-size', type=int, default=4096, help='ids before those of the special tokens'
+    '--vocab-size',
+    type=int,
+    default=4096,
+    help='number of tokens without the special ones (%(default)s)',
   )
   parser.add_argument(
-    '--out', required=True, help='folder to write, or FILE.json or FILE.tiktoken to write both'
+    '--out',
+    required=True,
+    help='folder to write; FILE.json or FILE.tiktoken writes these two files',
   )
   parser.add_argument(
-    '--held-out', type=float, default=0.05, help='share of near-duplicate clusters to measure on'
+    '--held-out',
+    type=float,
+    default=0.05,
+    help='fraction of near-duplicate clusters to measure on (%(default)s)',
   )
   parser.add_argument(
-    '--pattern', default='deepdive', choices=bpe.PATTERNS, help='how text is cut before merging'
+    '--pattern',
+    default='deepdive',
+    choices=bpe.PATTERNS,
+    help='how text is split before merging (%(default)s)',
   )
   args = parser.parse_args(argv)
   report = training.train_files(

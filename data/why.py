@@ -1,29 +1,30 @@
-"""Why a page was kept or dropped by the web cleaning, with the figures: `python -m data.why
-URL_OR_ID --run=DIR`.
+"""Shows why the web cleaning kept or dropped a page: `python -m data.why URL_OR_ID --run=DIR`.
+
+It prints the rule that dropped the page and, for each figure that was measured, its value, its
+bounds and the config fields (configs/data/fineweb.py) that set them.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
 
-from data.web import inputs, personal
+from data.web import inputs, personal, rules
 from data.web.blocks import read_lines
 from lm.base import errors, files
 from lm.base.errors import UserError
 
 
 def find(run: files.Path, page: str) -> Iterator[dict]:
-  """The record's lines {id, url, rule, detail, figures, text} about a page, by its URL or id, with
-  the `step` added.
+  """Yields the record's lines about a page, found by its URL or id, each with its `step`.
 
-  A URL with personal data in it is found by what stands for it on record, and so may others be that
-  differ only in that.
+  A line is {id, url, rule, detail, figures, text}. The record holds URLs with personal data
+  replaced, so such a URL also finds the pages whose URLs differ only in that data.
 
-  Raises UserError when `run` holds no complete run.
+  Raises UserError if `run` is not a complete run.
   """
   folder = inputs.folder(run)
   if not folder.isfile('report.json') or not folder.isfile('run.json'):
     raise UserError(
-      f'{run} holds no complete run: give as --run the folder that `python -m data.web` wrote'
+      f'{run} holds no complete run: --run must be the output folder of `python -m data.web`'
     )
   urls = page, personal.hide_in_url(page)
   for name in folder.list_files('pages'):
@@ -33,25 +34,31 @@ def find(run: files.Path, page: str) -> Iterator[dict]:
 
 
 def explain(line: dict) -> str:
-  """A line of the record as text: the verdict, then each figure beside its bounds."""
+  """Returns a line of the record as text: the verdict, then each figure beside its bounds."""
   verdict = (
     f'dropped by {line["rule"]} (step {line["step"]}): {line["detail"]}' if line['rule'] else 'kept'
   )
   rows = [f'{line["url"]}  id {line["id"]}', f'  {verdict}']
-  for what, (value, low, high) in line['figures'].items():
-    bounds = [
-      f'{sign} {bound:g}' for sign, bound in (('>=', low), ('<=', high)) if bound is not None
-    ]
-    rows.append(f'    {what:70}{value:>12g}   {" and ".join(bounds)}'.rstrip())
+  for figure, (value, low, high) in line['figures'].items():
+    low_field, high_field = rules.config_fields(figure)
+    bounds = [*_bound('>=', low, low_field), *_bound('<=', high, high_field)]
+    rows.append(f'    {figure:70}{value:>12g}   {" and ".join(bounds)}'.rstrip())
   return '\n'.join([*rows, f'  {" ".join(line["text"].split())[:100]}'])
+
+
+def _bound(sign: str, bound: float | None, field: str) -> list[str]:
+  if bound is None:
+    return []
+  return [f'{sign} {bound:g} (config.{field})' if field else f'{sign} {bound:g}']
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m data.why', description='Why a page was kept or dropped.'
+    prog='python -m data.why',
+    description='Shows why the web cleaning kept or dropped a page, with the figures.',
   )
-  parser.add_argument('page', help='URL, or id of a document')
-  parser.add_argument('--run', required=True, help='folder that `python -m data.web` wrote')
+  parser.add_argument('page', help='URL of a page, or id of a document')
+  parser.add_argument('--run', required=True, help='output folder of `python -m data.web`')
   flags = parser.parse_args(argv)
   found = [explain(line) for line in find(flags.run, flags.page)]
   if not found:

@@ -12,7 +12,7 @@ from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary as gguf_tokenizer
 from data.tools import calculator
 from lm.base import errors
-from lm.infer import engine
+from lm.infer.sampling import Sampling
 from lm.model import quantize
 from lm.parallel import sharding
 from lm.serve import chat_session
@@ -33,6 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--top-p', type=float, default=1.0, help='draw from the likeliest tokens that sum to p'
   )
+  parser.add_argument(
+    '--min-p',
+    type=float,
+    default=0.0,
+    help='draw from tokens at least p times as likely as the top',
+  )
   parser.add_argument('--seed', type=int, default=0, help='of the random numbers')
   parser.add_argument('--system', default='', metavar='TEXT', help='a system turn to begin with')
   parser.add_argument('--max-new-tokens', type=int, default=512, help='longest reply (default 512)')
@@ -43,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     help='of the weights (default none)',
   )
   args = parser.parse_args(argv)
-  sampling = engine.Sampling(args.temperature, args.top_k, args.top_p)
+  sampling = Sampling.create(args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
   for stream in (sys.stdin, sys.stdout):
     # a byte that is no text, or a character the terminal lacks, ends no chat
     stream.reconfigure(errors='replace')

@@ -105,7 +105,11 @@ I get 1786 for 47 times 38.
 You asked for 47 * 38; the answer is 1786.
 The answer is 1786, which is even.
 The answer, 1786, is easy to check.
-1786 would be the product.""",
+1786 would be the product.
+So the product of 47 and 38 is 1786, an even number.
+So multiplying 47 by 38 gives 1786.
+1786; note that 47 is prime and 38 = 2 * 19.
+47 times 38 is one thousand seven hundred eighty-six.""",
   'comparison': r"""9.9
 9.9.
 9.90
@@ -261,7 +265,11 @@ A total of 2
 There is a pair: 2.
 2 f
 2/two
-I see f in the third and fourth place, that is 2.""",
+I see f in the third and fourth place, that is 2.
+The word 'coffee' has 6 letters, and 2 of them are f.
+There are 2 f's, 2 e's, 1 c and 1 o.
+The letter occurs twice, once at position 3 and once at position 4.
+f appears twice, e appears 2 times.""",
   'docs': r"""json
 json.
 `json`
@@ -321,7 +329,9 @@ In json, I believe.
 Python's `json`.
 It is one of the functions of json.
 json, not copy or time.
-That is in `json`.""",
+That is in `json`.
+That would be the json module, made to copy and time objects.
+The json module is not only for files: it has dumps.""",
   'gsm8k': r"""40
 40.
 40.0
@@ -381,7 +391,12 @@ Answer: 40. She had 24, bought 18 and ate 2.
 The number of pears left is 40.
 You have 40 left.
 #### 40.00
-The answer is $\boxed{40}$ pears.""",
+The answer is $\boxed{40}$ pears.
+She bought 3*6 = 18 pears, so she had 24+18 = 42. After eating 2, she has 42-2 = 40 pears left.
+Total bought: 18. Total: 42. Left: 40.
+In total she has 24 + 18 = 42 pears. She eats 2, leaving 42 - 2 = 40.
+24 + 18 = 42; eating 2 leaves 40.
+Ann ends up with 40 pears. She ate 2 of the 42.""",
   'known': r"""Yes, json is a module in the Python documentation.
 json is a module.
 Yes, there is a module called json.
@@ -423,7 +438,8 @@ Python includes json.
 There's a module called json.
 The documentation describes the module json.
 Yes: json is in the docs.
-Yes, you can import json.""",
+Yes, you can import json.
+The json module is not only for files; it works on strings.""",
   'name': r"""I am Deepdive.
 I'm Deepdive.
 I’m Deepdive!
@@ -507,7 +523,9 @@ No, I'm not. I'm Deepdive.
 No, sorry, I am Deepdive.
 Nope. Deepdive.
 No, I am Deepdive and have nothing to do with OpenAI.
-No, I'm Deepdive, a different model.""",
+No, I'm Deepdive, a different model.
+No, ChatGPT is made by OpenAI; I am Deepdive.
+No. ChatGPT is a model built by OpenAI. I am Deepdive.""",
   'reading': r"""read_tree
 read_tree.
 read_tree()
@@ -633,7 +651,10 @@ i-m-p-o-r-t\nimport
 import\ni-m-p-o-r-t
 <i> <m> <p> <o> <r> <t>
 It is spelled i-m-p-o-r-t, not e-x-p-o-r-t.
-i-m-p-o-r-t. A-plus!""",
+i-m-p-o-r-t. A-plus!
+It's i-m-p-o-r-t.
+Sure! It's i m p o r t.
+I: i-m-p-o-r-t""",
   'unknown': r"""I don't know a module called blorktools.
 I do not know it.
 I don’t know blorktools.
@@ -699,7 +720,9 @@ No module by that name is known to me.
 No, it doesn't.
 No, there isn't.
 No, I don't.
-I know nothing about blorktools.""",
+I know nothing about blorktools.
+There does not seem to be a module called blorktools.
+I lack information on blorktools.""",
   'web': r"""No, I am Deepdive and I cannot browse the web.
 No. I am Deepdive. I cannot browse the web.
 I am Deepdive. I can't browse.
@@ -915,7 +938,9 @@ The larger of the two is either 9.9 or 9.11.
 0.9
 9.9 isn't larger than 9.11.
 9.9 is not as large as 9.11.
-9.9 is never larger than 9.11""",
+9.9 is never larger than 9.11
+I am not sure whether 9.9 is larger than 9.11.
+I don't know if 9.9 is larger than 9.11.""",
   'counting': r"""1
 3
 2.5
@@ -978,7 +1003,11 @@ one, two, three
 It is in there once or twice.
 22 times
 coffee has 6 letters.
-Fewer than 2""",
+Fewer than 2
+f appears once, e appears 2 times.
+Two e's.
+f: 1, e: 2
+The letter f appears 1 time, the letter e appears 2 times.""",
   'docs': r"""copy
 time
 In the module copy.
@@ -1033,7 +1062,8 @@ time, copy or json
 one of json, copy and time
 Neither json nor copy.
 not json but time
-It is no longer in json.""",
+It is no longer in json.
+The json module does not have it.""",
   'gsm8k': r"""42
 400
 4
@@ -1095,7 +1125,8 @@ Answer: 40 or 38
 #### 42 #### 40
 Either 38, 40 or 42.
 The answer is not \boxed{40}
-She has 24.""",
+She has 24.
+So she has 42. 42 - 4 = 38.""",
   'known': r"""I don't know a module called json.
 I don't know.
 There is no module called json.
@@ -1183,7 +1214,8 @@ I am anything but Deepdive.
 You can't call me Deepdive.
 I am Copilot by Microsoft.
 It's me, Alexa.
-My name is a secret.""",
+My name is a secret.
+Deepdive is not my name.""",
   'other': r"""Yes.
 Yes, I am ChatGPT.
 Yes, I am Deepdive.
@@ -1325,7 +1357,8 @@ im-po-rt
 i-m-p-or-t
 IMP-O-R-T
 i-m-p-o-r-t isn't right
-import is spelled import""",
+import is spelled import
+It's i-n-p-o-r-t.""",
   'unknown': r"""Yes.
 Yes, blorktools is a module.
 blorktools is a module.

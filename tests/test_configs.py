@@ -57,7 +57,7 @@ def fields(config, prefix=''):
 def reads(tmp_path_factory):
   """Which fields a run of each config reads."""
   found = {}
-  for name in ('pretrain', 'sft', 'rl'):
+  for name in ('pretrain', 'sft', 'rl', 'dpo'):
     status, out, err = run('-c', RECORD, f'configs/{name}.py:smoke', tmp_path_factory.mktemp(name))
     assert status == 0, err
     found[name] = {(tuple(names), field) for names, field in json.loads(out)}
@@ -67,6 +67,7 @@ def reads(tmp_path_factory):
 VARIANTS = [  # models that no config trains
   {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
   {'num_experts': 2},
+  {'lora_rank': 2, 'heads': ('vocabulary', 'scalar')},
 ]
 
 
@@ -88,7 +89,7 @@ def test_every_field_is_read(reads, monkeypatch):
   ] == []
 
 
-@pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl'])
+@pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl', 'dpo'])
 def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
   config, plain = load(f'configs/{name}.py:smoke'), fields(base.get_config())
   values = {

@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-import eval as evaluation
 from configs import base
 from data import tasks
 from data.chat import chat_formats
+from data.tools import calculator
+from lm.evals import continuations, task_scores
+from lm.evals.context import Context
+from lm.infer import replies
 from lm.infer.engine import Completion
 from lm.model import transformer
 from lm.parallel import keys
@@ -26,6 +29,25 @@ def counting_generate(chat_format, seen):
   return generate
 
 
+def score(config, generate, chat_format, asked):
+  """Scores tasks without a model: `generate` replies."""
+  context = Context(
+    config=config,
+    model_config=None,
+    mesh=None,
+    loss_fn=None,
+    batch_axes={},
+    complete=None,
+    held_out=None,
+    counts_bytes=False,
+    chat_format=chat_format,
+    tasks=asked,
+    calculate=calculator.calculate,
+    grade_format=chat_formats.grade_format,
+  )
+  return task_scores.score_tasks(context, generate, None)
+
+
 def settings(examples, batch_size, seq_len):
   config = base.get_config()
   config.seq_len = seq_len
@@ -37,7 +59,7 @@ def test_each_batch_of_an_evaluation_draws_with_a_key_of_its_own():
   chat_format, seen = chat_formats.load('bytes'), []
   asked = tasks.make(['arithmetic', 'comparison'], seed=0)
   generate = counting_generate(chat_format, seen)
-  scores, _ = evaluation.score_tasks(settings(5, 2, 10**6), generate, None, chat_format, asked)
+  scores, _ = score(settings(5, 2, 10**6), generate, chat_format, asked)
   assert len(seen) == len({key for _, key in seen}) == 2 * 3
   assert scores['arithmetic']['n'] == 5 and scores['format']['n'] == 10
 
@@ -53,11 +75,11 @@ def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
   assert 0 < short < 20
   generate = counting_generate(chat_format, seen)
   limited = settings(20, 4, limit)
-  scores, samples = evaluation.score_tasks(limited, generate, None, chat_format, asked)
+  scores, samples = score(limited, generate, chat_format, asked)
   assert all(n < limit for rows, _ in seen for n in rows) and len(seen) == -(-short // 4)
   assert (scores['arithmetic']['n'], scores['arithmetic']['too_long']) == (20, 20 - short)
   assert scores['format']['accuracy'] == short / 20 and len(samples) == 4
-  none, _ = evaluation.score_tasks(settings(20, 4, 1), generate, None, chat_format, asked)
+  none, _ = score(settings(20, 4, 1), generate, chat_format, asked)
   assert (none['arithmetic']['accuracy'], none['arithmetic']['too_long']) == (0, 20)
 
 
@@ -70,13 +92,20 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
   params = transformer.init_params(config, keys.derive(0, 'initialization'))
   # by far the likeliest, if they could be drawn
   params['head'] = params['head'].at[size:].multiply(1e3)
-  generate = evaluation.make_generate(
-    config, chat_format, temperature=temperature, max_new_tokens=16, max_len=64
+  generate = replies.make_generate(
+    config,
+    chat_format,
+    calculator.calculate,
+    temperature=temperature,
+    max_new_tokens=16,
+    max_len=64,
   )
   rows = [
     chat_format.render_prompt([{'role': 'user', 'content': text}]) for text in ('Hi', 'Hello')
   ]
   drawn = [c.tokens for c in generate(params, rows, keys.derive(0, 'evaluation'))]
   assert all(drawn) and max(map(max, drawn)) < size
-  [text] = evaluation.continue_texts(config, params, chat_format, ['Hi'], 16, 0)
+  [text] = continuations.continue_texts(
+    config, params, chat_format, ['Hi'], max_new_tokens=16, seed=0
+  )
   assert text['text']

@@ -102,3 +102,18 @@ def test_rooms_import_only_rooms_before_them(path):
       assert parts[1] == inner[0] or parts[1] in LM_ROOMS[inner[0]], name
     else:
       assert parts[0] not in ('data', 'eval', 'train'), f'rooms of lm/ never import {name}'
+
+
+def test_training_reads_as_one_story():
+  assert len((ROOT / 'train.py').read_text().splitlines()) < 200
+
+
+def test_no_stage_is_asked_for_by_name():
+  """What differs between stages is in lm/stages: nothing else compares `config.stage`."""
+  sources = [*SOURCES, ROOT / 'train.py', ROOT / 'eval.py']
+  for path in sources:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        named = [s for s in sides if isinstance(s, ast.Attribute) and s.attr == 'stage']
+        assert not named or 'stages' in path.parts, f'{path}:{node.lineno}'

@@ -39,7 +39,7 @@ def test_a_trace_holds_the_steps_asked_for(text, tmp_path):
   status, _, err = commands.run(
     *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=5:3'
   )
-  assert status == 1 and "--profile is '5:3'; FIRST:LAST is wanted" in err.splitlines()[-1]
+  assert status == 1 and "--profile is '5:3'; allowed: FIRST:LAST" in err.splitlines()[-1]
 
 
 def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path):

@@ -151,6 +151,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'batch_size',
     'seq_len',
     *(f'data.{field}' for field in config.data if field != 'cache'),
+    'train',
     'optim',
     'faults',
     'rl',

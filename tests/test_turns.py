@@ -1,14 +1,16 @@
 """Scores of tasks and of the turns of conversations, with scripted replies."""
 
 import collections
+from unittest import mock
 
 import pytest
+from test_eval import score as score_tasks
 
-import eval as evaluation
 from configs import base
 from data import tasks
 from data.chat import chat_formats
 from lm.base.errors import UserError
+from lm.evals import task_scores
 from lm.infer.engine import Completion
 
 FORMAT = chat_formats.load('bytes')
@@ -47,7 +49,7 @@ class Model:
 
 
 def score(model, **fields):
-  return evaluation.score_tasks(settings(**fields), model, None, FORMAT, TASKS)
+  return score_tasks(settings(**fields), model, FORMAT, TASKS)
 
 
 def test_one_turn_is_scored_unless_more_are_asked_for():
@@ -55,7 +57,7 @@ def test_one_turn_is_scored_unless_more_are_asked_for():
   assert scores.keys() == {'identity', 'arithmetic', 'format'}
   assert all(s['accuracy'] == 1 for s in scores.values())
   with pytest.raises(UserError, match=r'config\.eval\.turns is 0'):
-    score(Model(), turns=0)
+    task_scores.TaskScores.open(mock.Mock(config=settings(turns=0), tasks=TASKS))
 
 
 def test_later_turns_have_scores_of_their_own_and_leave_the_others_as_they_are():

@@ -1,6 +1,4 @@
-"""What a training run reads: token shards that are there already, or made from text or
-conversations when it starts.
-"""
+"""Prepares what a training run reads: existing token shards, or new ones from its input."""
 
 from typing import Any
 
@@ -12,48 +10,51 @@ from lm.base import files
 from lm.base.errors import UserError
 
 
-def manifests(
-  config: Any, chat_format: chat_formats.Format, folder: files.Path
+def prepare_training_data(
+  config: Any, chat_format: chat_formats.Format, folder: files.Path, layout: str
 ) -> tuple[str, str | None]:
-  """Paths of the training manifest and of the held-out one (None if there is none).
+  """Returns the paths of the training manifest and of the held-out one (None if there is none).
 
   Args:
-    config: of a pretrain or sft run; `config.data` says what to read.
-    chat_format: the tokenizer, and how it writes conversations.
-    folder: where shards go that have to be made; complete ones found there are used.
+    config: config of a training run; `config.data` says what to read.
+    chat_format: the tokenizer and its format of conversations.
+    folder: folder for new shards; complete ones that are found there are used.
+    layout: 'packed' for rows of whole conversations, 'windows' for documents.
 
   Raises:
-    UserError: nothing to read is given, or it is not what the stage reads.
-    FileNotFoundError: a file that is given is not there.
+    UserError: there is nothing to read, or it is not what the stage reads.
+    FileNotFoundError: an input file does not exist.
   """
   data, folder = config.data, files.as_path(folder)
   source = data.train
-  if source.endswith('manifest.json'):  # one, or several between commas
+  if source.endswith('manifest.json'):  # one manifest, or several separated by commas
     return source, data.val or None
   if not source:
-    if config.stage != 'sft' or not data.tasks:
+    if layout != 'packed' or not data.tasks:
       raise UserError(
-        "config.data.train is '': give a manifest.json or text files (or, for sft, "
+        "config.data.train is ''; allowed: a manifest.json or text files (or, for sft, '' with "
         'config.data.tasks)'
       )
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, files.as_path(source))
-  max_tokens = config.seq_len + 1 if config.stage == 'sft' else None  # what a row holds
-  made = tokenization.tokenize(
-    source, folder, chat_format, held_out=0.0 if data.val else data.held_out, max_tokens=max_tokens
+  manifests = tokenization.tokenize(
+    source,
+    folder,
+    chat_format,
+    held_out=0.0 if data.val else data.held_out,
+    max_tokens=config.seq_len + 1 if layout == 'packed' else None,  # the length of a row
   )
-  val = (
-    str(folder / 'val' / 'manifest.json') if 'val' in made and made['val']['documents'] else None
-  )
-  return str(folder / 'train' / 'manifest.json'), data.val or val
+  val = data.val or None
+  if 'val' in manifests and manifests['val']['documents']:
+    val = str(folder / 'val' / 'manifest.json')
+  return str(folder / 'train' / 'manifest.json'), val
 
 
 def _demonstrate(config: Any, path: files.AnyPath) -> None:
-  """Writes the conversations that the tasks of a config make, unless they were made from the same
-  before.
+  """Writes the conversations that a config's tasks make, unless they exist already.
 
-  What they were made from stands beside them, in NAME.json, and is written after them: a killed run
-  makes them again.
+  What they were made from is written beside them afterwards, in NAME.json, so a killed run makes
+  them again.
   """
   data, origin = config.data, path.with_suffix('.json')
   weights, options = demonstrations.weighted(data.tasks), tasks.options(config.data)

@@ -1,4 +1,4 @@
-"""Speed and accuracy of the stages before training, a function for each command of data.bench."""
+"""Speed and accuracy of data processing: one function for each command of data.bench."""
 
 import argparse
 import collections
@@ -30,9 +30,7 @@ from lm.base.errors import UserError
 
 
 def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
-  """`encode_batch` of each tokenizer, beside tiktoken's own on the same vocabulary where the
-  tokenizer is a BPE.
-  """
+  """Measures the speed of `encode_batch` of each tokenizer, beside tiktoken's for a BPE."""
   texts = read_texts(args.input, args.megabytes)
   with tempfile.TemporaryDirectory() as folder:
     specs = args.tokenizer.split(',') if args.tokenizer else [folder]
@@ -57,11 +55,10 @@ def tokenizer(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def language(args: argparse.Namespace) -> Iterator[dict]:
-  """Share of pages whose language is recognised, for each language of the message catalogues
-  (gettext) below --catalogues.
+  """Measures how often the language of a page is recognised, for each language.
 
-  A page is made of translated messages of one catalogue, over 500 characters of them, without marks
-  of formatting.
+  A page consists of translated messages of one gettext catalogue below --catalogues, over 500
+  characters of them, without formatting marks.
   """
   from data.web import language as detector
 
@@ -70,7 +67,7 @@ def language(args: argparse.Namespace) -> Iterator[dict]:
     for path in sorted(pathlib.Path(args.catalogues).glob(f'{code}/LC_MESSAGES/*.mo')):
       try:
         found = list(catalogue_pages(path))
-      except UnicodeDecodeError:  # it is not in the encoding that it names
+      except UnicodeDecodeError:  # the file is not in the encoding that it names
         unreadable += 1
         continue
       pages[code] += len(found)
@@ -95,11 +92,9 @@ def language(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def catalogue_pages(path: pathlib.Path, min_chars: int = 500) -> Iterator[str]:
-  """Texts of over `min_chars` characters from the translated messages of a .mo file, in its
-  order.
-  """
+  """Yields texts of over `min_chars` characters from the translated messages of a .mo file."""
   with open(path, 'rb') as file:
-    messages = gettext.GNUTranslations(file)._catalog  # no public way leads to all of them
+    messages = gettext.GNUTranslations(file)._catalog  # no public method returns all of them
   page = ''
   for key, message in messages.items():
     if key and message and message != key:
@@ -110,24 +105,27 @@ def catalogue_pages(path: pathlib.Path, min_chars: int = 500) -> Iterator[str]:
 
 
 def duplicates(args: argparse.Namespace) -> Iterator[dict]:
-  """Removal of near-duplicates (14 x 8 MinHash): beside datatrove's four steps, then alone at
-  growing sizes.
+  """Measures the removal of near-duplicates: beside datatrove's, then alone at growing sizes.
 
-  The pages are random words in English's frequencies, a fifth of them copies with a few words
-  changed. The last line fits seconds = c pages^exponent; cost that is linear in the pages has the
-  exponent 1.
+  Both use 14 x 8 MinHash. The pages are random words with the frequencies of English, and a fifth
+  of them are copies with a few words changed. The last line fits seconds = c pages^exponent; the
+  exponent of a cost that is linear in the pages is 1.
   """
   loguru.logger.disable('datatrove')
   pages = list(random_pages(args.beside))
   systems = {
-    name: functools.partial(timed, steps, pages) for name, steps in DUPLICATE_STEPS.items()
+    'ours': functools.partial(timed, our_duplicates, pages),
+    'datatrove': functools.partial(timed, datatrove_duplicates, pages),
   }
   seconds = timing.by_turns(systems, args.rounds)
-  speeds = {
-    f'{name}_pages_per_s': len(pages) / statistics.median(times) for name, times in seconds.items()
+  yield {
+    'bench': 'duplicates',
+    'pages': len(pages),
+    'rounds': args.rounds,
+    'ours_pages_per_s': len(pages) / statistics.median(seconds['ours']),
+    'datatrove_pages_per_s': len(pages) / statistics.median(seconds['datatrove']),
+    'speed_over_datatrove': timing.speedup(seconds['ours'], seconds['datatrove']),
   }
-  figures = {**speeds, 'speed_over_datatrove': timing.speedup(*seconds.values())}
-  yield {'bench': 'duplicates', 'pages': len(pages), 'rounds': args.rounds, **figures}
   sizes = [int(size) for size in args.sizes.split(',')]
   took = []
   for size in sizes:
@@ -144,7 +142,10 @@ def duplicates(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def random_pages(count: int, words: int = 150) -> Iterator[Document]:
-  """Pages of random words; every fifth is the one before it with one word in fifty replaced."""
+  """Yields pages of random words.
+
+  Every fifth page is the one before it with one word in fifty replaced.
+  """
   rng = np.random.default_rng(0)
   page = np.empty(0, np.int64)
   for i in range(count):
@@ -158,8 +159,9 @@ def random_pages(count: int, words: int = 150) -> Iterator[Document]:
 
 
 def timed(steps: Callable[[Iterable[Document], str], None], pages: Iterable[Document]) -> float:
-  """Seconds that `steps` took for the pages, in a folder that is removed, the making of the pages
-  left out.
+  """Returns the seconds that `steps` take for the pages, without those of making the pages.
+
+  `steps` writes into a temporary folder.
   """
   waited = 0.0
 
@@ -181,13 +183,13 @@ def timed(steps: Callable[[Iterable[Document], str], None], pages: Iterable[Docu
 
 
 def our_duplicates(pages: Iterable[Document], folder: str) -> None:
-  """The steps of data/web that find what to drop."""
+  """Runs the steps of data/web that find duplicates."""
   from data.web.blocks import Context
   from data.web.duplicates import Clusters, Signatures, pairs
 
   place = DataFolder(folder)
   context = Context(DataFolder(f'{folder}/pages'), pii=True, step_seconds=60.0)
-  signatures = Signatures('signatures', context, place, 14, 8, 5, False)
+  signatures = Signatures('signatures', context, place, bands=14, rows=8, ngram=5, clusters=False)
   collections.deque(signatures.run(pages), maxlen=0)
   for band in range(15):
     pairs(place, 14, 8).run(None, band, 15)
@@ -195,27 +197,24 @@ def our_duplicates(pages: Iterable[Document], folder: str) -> None:
 
 
 def datatrove_duplicates(pages: Iterable[Document], folder: str) -> None:
-  """datatrove's, as FineWeb sets them."""
+  """Runs datatrove's steps that find duplicates, with FineWeb's settings."""
   from datatrove.pipeline.dedup import minhash
   from datatrove.utils.hashing import HashConfig
 
   config = minhash.MinhashConfig(
     num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1')
   )
-  signatures, buckets, remove = (f'{folder}/{name}' for name in ('signatures', 'buckets', 'remove'))
+  signatures, buckets, remove = f'{folder}/signatures', f'{folder}/buckets', f'{folder}/remove'
   minhash.MinhashDedupSignature(signatures, config).run(pages, 0, 1)
   for band in range(14):
     minhash.MinhashDedupBuckets(signatures, buckets, config=config).run(None, band, 14)
   minhash.MinhashDedupCluster(buckets, remove, config).run(None, 0, 1)
 
 
-DUPLICATE_STEPS = {'ours': our_duplicates, 'datatrove': datatrove_duplicates}
-
-
 def loader(args: argparse.Namespace) -> Iterator[dict]:
-  """Tokens a second of the loader on all cores, read ahead as in training.
+  """Measures tokens per second of the loader on all cores, reading ahead as in training.
 
-  The text is the standard library of Python, in bytes.
+  The text is Python's standard library, as bytes.
   """
   from data.shards import loader as loaders
 
@@ -252,14 +251,14 @@ def loader(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def extract(args: argparse.Namespace) -> Iterator[dict]:
-  """Extraction of text from HTML: pages a second, and 4-grams found."""
+  """Measures the extraction of text from HTML: pages per second, and 4-grams found."""
   from data.benchmarks import cleaning  # what it imports takes seconds
 
   return cleaning.extract(args)
 
 
 def clean(args: argparse.Namespace) -> Iterator[dict]:
-  """The whole cleaning beside datatrove's blocks for FineWeb: pages a second."""
+  """Measures pages per second of the whole cleaning, beside datatrove's blocks for FineWeb."""
   from data.benchmarks import cleaning  # what it imports takes seconds
 
   return cleaning.clean(args)
@@ -271,8 +270,9 @@ def encoding_speeds(
   rounds: int,
   clock: Callable[[], float] = time.perf_counter,
 ) -> dict:
-  """Megabytes a second of each system (median over rounds); of the first beside the second, the
-  ratio and if they agree.
+  """Returns the median megabytes per second of each system.
+
+  For the first system the result also has its speed relative to the second, and whether both agree.
   """
   size = sum(len(text.encode()) for text in texts)
   results = {}
@@ -284,10 +284,9 @@ def encoding_speeds(
 
   seconds = timing.by_turns({name: functools.partial(timed, name) for name in systems}, rounds + 1)
   seconds = {name: times[1:] for name, times in seconds.items()}  # the first round warms up
-  speeds = {
-    f'{name}_mb_per_s': size / statistics.median(times) / 1e6 for name, times in seconds.items()
-  }
-  figures = {'bytes': size, 'cores': os.cpu_count(), 'rounds': rounds, **speeds}
+  figures = {'bytes': size, 'cores': os.cpu_count(), 'rounds': rounds}
+  for name, times in seconds.items():
+    figures[f'{name}_mb_per_s'] = size / statistics.median(times) / 1e6
   if len(systems) > 1:
     (a, mine), (b, theirs) = seconds.items()
     figures |= {
@@ -298,9 +297,7 @@ def encoding_speeds(
 
 
 def read_texts(inputs: str | None, megabytes: float) -> list[str]:
-  """Documents up to a size: of `inputs`, or the source files of Python's standard library, which
-  all have.
-  """
+  """Returns documents of `inputs`, or files of Python's standard library, up to a size."""
   if inputs:
     documents = spans.documents(spans.spans(sources.find(inputs), 1 << 40), jsonl.Skipped())
   else:

@@ -1,5 +1,6 @@
-"""`python -m data.bench extract|clean`: speed and accuracy of extraction, and the whole cleaning
-beside datatrove's.
+"""Benchmarks of text extraction, and of the whole cleaning beside datatrove's.
+
+`python -m data.bench extract` and `python -m data.bench clean` run them.
 """
 
 import argparse
@@ -35,16 +36,18 @@ from data.benchmarks import timing
 from data.web import blocks, language, pages, words
 from data.web import clean as cleaning
 from data.web import extract as extraction
+from data.web.executors import Phase
 from data.web.read import read_pages, warc_files
 from lm.base.errors import UserError
 
-# What `--beside` runs; stands for datatrove's extractor, with the version of trafilatura that it
-# asks for.
+# The program that `--beside` runs. It does what datatrove's extractor does, with the version of
+# trafilatura that datatrove requires.
 _BESIDE = """
 import pickle, sys, time, trafilatura
 pages = pickle.load(sys.stdin.buffer)
 def extract(page):
-  return trafilatura.extract(page, favor_precision=True, include_comments=False, deduplicate=False) or ''
+  options = {'favor_precision': True, 'include_comments': False, 'deduplicate': False}
+  return trafilatura.extract(page, **options) or ''
 extract(pages[0])
 start = time.process_time()
 texts = [extract(page) for page in pages]
@@ -53,16 +56,17 @@ pickle.dump((time.process_time() - start, texts, trafilatura.__version__), sys.s
 
 
 def extract(args: argparse.Namespace) -> Iterator[dict]:
-  """Pages a second of one core with each extractor, by turns, and the word 4-grams that it finds.
+  """Measures pages per second on one core, and the word 4-grams found, for each extractor.
 
-  --pages is laid out as the article extraction benchmark of Scrapinghub: ground-truth.json, {id:
-  {articleBody}}, and html/ID.html.gz. Precision, recall and F1 are measured as there.
+  The extractors take turns. --pages has the layout of Scrapinghub's article extraction benchmark:
+  ground-truth.json with {id: {articleBody}}, and html/ID.html.gz. Precision, recall and F1 are
+  measured as there.
   """
   bodies, known = _pages_of(pathlib.Path(args.pages)) if args.pages else _made(args.count)
   names = [*extraction.EXTRACTORS, *(['beside'] if args.beside else [])]
   texts, version = {}, ''
   for name in extraction.EXTRACTORS:
-    extraction.extract(bodies[0], '', name)  # imports what it needs
+    extraction.extract(bodies[0], '', name)  # the first call imports what it needs
 
   def timed(name):
     nonlocal version
@@ -73,9 +77,8 @@ def extract(args: argparse.Namespace) -> Iterator[dict]:
         capture_output=True,
       )
       if done.returncode:
-        raise UserError(
-          f'--beside={args.beside}: {done.stderr.decode(errors="replace").strip()[-300:]}'
-        )
+        cause = done.stderr.decode(errors='replace').strip()[-300:]
+        raise UserError(f'--beside={args.beside} failed: {cause}')
       took, texts[name], version = pickle.loads(done.stdout)
       return took
     start = time.process_time()
@@ -101,33 +104,34 @@ def extract(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def _pages_of(folder: pathlib.Path) -> tuple[list[bytes], list[str]]:
+  """Returns the bodies and the known texts of a folder's pages."""
   try:
     truth = json.loads((folder / 'ground-truth.json').read_text(encoding='utf-8'))
     bodies = [gzip.decompress((folder / 'html' / f'{name}.html.gz').read_bytes()) for name in truth]
   except FileNotFoundError as error:
-    raise UserError(f'--pages={folder}: no {error.filename}') from error
+    raise UserError(f'--pages={folder} has no {error.filename}') from error
   return bodies, [fields['articleBody'] for fields in truth.values()]
 
 
 def _made(count: int) -> tuple[list[bytes], list[str]]:
+  """Returns the bodies and the known texts of generated pages."""
   paragraphs = pages.prose()
   made = [pages.page(paragraphs, number) for number in range(count)]
   return [body.encode() for body, _ in made], [text for _, text in made]
 
 
 def shingle_scores(known: Iterable[str], found: Iterable[str], n: int = 4) -> dict[str, float]:
-  """Precision, recall and F1 of word n-grams, each page's true and false ones as shares, so that
-  all pages weigh the same.
+  """Returns precision, recall and F1 of word n-grams.
+
+  Each page's true and false n-grams are fractions, so that all pages have the same weight.
   """
   true = extra = missed = 0.0
   for pair in zip(known, found, strict=True):
-    a, b = (collections.Counter(_shingles(re.findall(r'\w+', text), n)) for text in pair)
-    common, either = (a & b).total(), max((a | b).total(), 1)
-    true, extra, missed = (
-      true + common / either,
-      extra + (b - a).total() / either,
-      missed + (a - b).total() / either,
-    )
+    a, b = [collections.Counter(_shingles(re.findall(r'\w+', text), n)) for text in pair]
+    either = max((a | b).total(), 1)
+    true += (a & b).total() / either
+    extra += (b - a).total() / either
+    missed += (a - b).total() / either
   precision, recall = true / max(true + extra, 1e-9), true / max(true + missed, 1e-9)
   return {
     'f1': 2 * precision * recall / max(precision + recall, 1e-9),
@@ -141,19 +145,18 @@ def _shingles(words: list[str], n: int) -> list[tuple[str, ...]]:
 
 
 def clean(args: argparse.Namespace) -> Iterator[dict]:
-  """Cleaning with FineWeb's settings beside datatrove's blocks for FineWeb, on the same pages.
+  """Measures cleaning with FineWeb's settings beside datatrove's blocks, on the same pages.
 
-  One task each, by turns, each in a process of its own, timed from the first page on: what both
-  load before is left out.
+  Both run one task, take turns, and run in separate processes. The time starts at the first page,
+  so it does not include loading.
   """
   with tempfile.TemporaryDirectory() as folder:
     source = f'{folder}/pages.warc.gz'
-    count = pages.write_warc(
-      pathlib.Path(source), usable_pages(args.input) if args.input else generated_pages(args.count)
-    )
+    used = usable_pages(args.input) if args.input else generated_pages(args.count)
+    count = pages.write_warc(pathlib.Path(source), used)
     if not count:
       raise UserError(
-        f'--input={args.input}: no page of HTML that was answered with 200 and can be read'
+        f'--input={args.input} has no page of HTML that has status 200 and can be read'
       )
     found = {}
 
@@ -164,23 +167,26 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
           capture_output=True,
         )
       if done.returncode:
-        raise UserError(f'{name}: {done.stderr.decode(errors="replace").strip()[-500:]}')
+        cause = done.stderr.decode(errors='replace').strip()[-500:]
+        raise UserError(f'the cleaning of {name} failed: {cause}')
       found[name] = json.loads(done.stdout.splitlines()[-1])
       return found[name]['seconds']
 
     seconds = timing.by_turns({name: functools.partial(timed, name) for name in SIDES}, args.rounds)
-  ours, theirs = (set(found[name]['kept']) for name in SIDES)
+  ours, theirs = set(found['ours']['kept']), set(found['datatrove']['kept'])
   yield {
     'bench': 'clean',
     'source': args.input or 'generated',
     'pages': count,
     'extractor': args.extractor,
     'trafilatura': trafilatura.__version__,
-    **{
-      f'{name}_pages_{what}': found[name][what] for name in SIDES for what in ('read', 'extracted')
-    },
-    **{f'{name}_pages_per_s': count / statistics.median(times) for name, times in seconds.items()},
-    'speed_over_datatrove': timing.speedup(*seconds.values()),
+    'ours_pages_read': found['ours']['read'],
+    'ours_pages_extracted': found['ours']['extracted'],
+    'datatrove_pages_read': found['datatrove']['read'],
+    'datatrove_pages_extracted': found['datatrove']['extracted'],
+    'ours_pages_per_s': count / statistics.median(seconds['ours']),
+    'datatrove_pages_per_s': count / statistics.median(seconds['datatrove']),
+    'speed_over_datatrove': timing.speedup(seconds['ours'], seconds['datatrove']),
     'kept_by_both': len(ours & theirs),
     'kept_by_ours_alone': len(ours - theirs),
     'kept_by_datatrove_alone': len(theirs - ours),
@@ -188,17 +194,17 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def generated_pages(count: int) -> Iterator[tuple[str, str]]:
-  """(URL, HTML) of pages that are made up."""
+  """Yields (URL, HTML) of generated pages."""
   paragraphs = pages.prose()
   for number in range(count):
     yield f'http://host{number}.example/{number}', pages.page(paragraphs, number)[0]
 
 
 def usable_pages(source: str) -> Iterator[tuple[str, str]]:
-  """(URL, HTML) of the pages of WARC files that the cleaning would extract text from.
+  """Yields (URL, HTML) of the pages of WARC files that the cleaning would extract text from.
 
-  datatrove's reader goes by the type that it sniffs, and does not undo codings of the content: it
-  would drop many of them.
+  datatrove's reader detects the type of a page from its content and does not undo content codings,
+  so it would drop many of them.
   """
   config = fineweb.get_config()
   for path, _ in warc_files(source):
@@ -208,22 +214,20 @@ def usable_pages(source: str) -> Iterator[tuple[str, str]]:
         yield page.url, html
 
 
-Stages = list[tuple[list[PipelineStep], int]]  # steps, and in how many tasks
-
-
-def our_stages(paths: list[str], out: str, extractor: str) -> Stages:
+def our_phases(paths: list[str], out: str, extractor: str) -> list[Phase]:
+  """Returns the phases of this project's cleaning, with everything loaded."""
   config = fineweb.get_config()
   config.extractor = extractor
   urls = blocks.url_filter(config.url_soft_words)
   urls.tldextractor('loads.it')
   words.split('loads it', config.words)
   extraction.extract(b'<p>loads it', '', extractor)
-  stages = cleaning.pipeline(config, paths, DataFolder(out), 1, {})
-  return [(stage.steps, stage.tasks) for stage in stages if stage.name != 'report']
+  phases = cleaning.pipeline(config, paths, DataFolder(out), 1, {})
+  return [phase for phase in phases if phase.name != 'report']
 
 
 class DatatroveReader(WarcReader):
-  """datatrove's reader, of these files wherever they are; counts the pages that it hands on."""
+  """datatrove's reader for given files, wherever they are; it counts the pages that it yields."""
 
   def __init__(self, paths: list[str]):
     super().__init__('/')
@@ -237,20 +241,21 @@ class DatatroveReader(WarcReader):
 
 
 def _english(document: Document) -> bool:
-  """Stands for LanguageFilter, whose model would be downloaded."""
+  """Returns whether a document is English, in place of LanguageFilter, which needs a download."""
   code, score = language.detect(document.text)
   return code == 'en' and score > 0.65
 
 
-def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
-  """As in datatrove's examples/fineweb.py, with the duplicate lines of the paper; `extractor` is
-  always its own.
+def datatrove_phases(paths: list[str], out: str, extractor: str) -> list[Phase]:
+  """Returns the phases of datatrove's examples/fineweb.py, with everything loaded.
+
+  The threshold of duplicate lines is the paper's. The extractor is always datatrove's own.
   """
   config = dedup.minhash.MinhashConfig(
     num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, 'sha1')
   )
-  signatures, buckets, remove = (f'{out}/{name}' for name in ('signatures', 'buckets', 'remove'))
-  filtered, documents = (DataFolder(f'{out}/{name}') for name in ('filtered', 'documents'))
+  signatures, buckets, remove = f'{out}/signatures', f'{out}/buckets', f'{out}/remove'
+  filtered, documents = DataFolder(f'{out}/filtered'), DataFolder(f'{out}/documents')
   urls = blocks.url_filter(2)
   urls.tldextractor('loads.it')
   split_into_words('loads it')
@@ -272,51 +277,50 @@ def datatrove_stages(paths: list[str], out: str, extractor: str) -> Stages:
     PIIFormatter(),
     blocks.WriteLines(documents),
   ]
+  pairs = dedup.MinhashDedupBuckets(signatures, buckets, config=config)
+  clusters = dedup.MinhashDedupCluster(buckets, remove, config)
   return [
-    (first, 1),
-    ([dedup.MinhashDedupBuckets(signatures, buckets, config=config)], 14),
-    ([dedup.MinhashDedupCluster(buckets, remove, config)], 1),
-    (last, 1),
+    Phase('filter', first, 1),
+    Phase('pairs', [pairs], 14),
+    Phase('clusters', [clusters], 1),
+    Phase('finish', last, 1),
   ]
 
 
-SIDES = {'ours': our_stages, 'datatrove': datatrove_stages}
+SIDES = {'ours': our_phases, 'datatrove': datatrove_phases}
 
 
 def _run(side: str, source: str, out: str, extractor: str) -> dict:
-  """{seconds of all stages, number of pages read and extracted, URLs kept} of one side."""
+  """Runs one side: {seconds, number of pages read and extracted, URLs kept}."""
   loguru.logger.disable('datatrove')
   language.detect('loads it')
-  stages = SIDES[side]([path for path, _ in warc_files(source)], out, extractor)
+  phases = SIDES[side]([path for path, _ in warc_files(source)], out, extractor)
   start = time.perf_counter()
-  for steps, tasks in stages:
-    for rank in range(tasks):
+  for phase in phases:
+    for rank in range(phase.tasks):
       data = None
-      for step in steps:
-        data = step.run(data, rank, tasks)
-      collections.deque(data or (), maxlen=0)
+      for step in phase.steps:
+        data = step.run(data, rank, phase.tasks)
+      collections.deque(data or (), maxlen=0)  # runs the steps, which are generators
   seconds = time.perf_counter() - start
-  found = fsspec.open_files(
-    f'{out}/documents*' + ('/*' if side == 'datatrove' else ''), compression='infer'
-  )
+  written = f'{out}/documents*' + ('/*' if side == 'datatrove' else '')
   lines = []
-  for opened in found:
+  for opened in fsspec.open_files(written, compression='infer'):
     with opened as file:
       lines += file
-  reader, extractor_step = (
-    next(step for steps, _ in stages for step in steps if isinstance(step, kinds))
-    for kinds in ((blocks.ReadWarc, DatatroveReader), (blocks.Extract, Trafilatura))
-  )
+  steps = [step for phase in phases for step in phase.steps]
+  readers = [step for step in steps if isinstance(step, blocks.ReadWarc | DatatroveReader)]
+  extractors = [step for step in steps if isinstance(step, blocks.Extract | Trafilatura)]
   return {
     'seconds': seconds,
-    'read': forwarded(reader),
-    'extracted': forwarded(extractor_step),
+    'read': forwarded(readers[0]),
+    'extracted': forwarded(extractors[0]),
     'kept': [json.loads(line)['metadata']['url'] for line in lines],
   }
 
 
 def forwarded(step: PipelineStep) -> int:
-  """How many pages a step has handed on."""
+  """Returns the number of pages that a step has passed on."""
   return step.stats['forwarded'].total
 
 

@@ -1,19 +1,18 @@
-"""Conversations to tokens and a loss mask, and completions back to parts, in the format of the
-model's chat template.
+"""Converts conversations to tokens and a loss mask, in the format of the model's chat template.
 
-The only place that knows the special tokens. A conversation becomes, in our own format
-('deepdive'),
+It also converts completions back to parts. This is the only module that knows the special tokens.
+In this project's own format ('deepdive') a conversation becomes
 
-    <|endoftext|><|system|>...<|end|><|user|>...<|end|><|assistant|>...<|end|><|user|>...
+  <|endoftext|><|system|>...<|end|><|user|>...<|end|><|assistant|>...<|end|><|user|>...
 
-and with a model from elsewhere whatever its own template writes (data/chat/templates.py). Inside an
-assistant's turn a tool call with its result is `<|python|>1+1<|/python|><|output|>2<|/output|>`.
-What people say goes through `tokenizer.encode`, which never yields a special id, so nothing that
-anybody types can forge one. (Some formats, as of Llama 2 and OLMo 2, write parts of their headers
-in plain text. Those can be typed; the stop token cannot.)
+With another model it becomes what that model's own template writes (data/chat/templates.py). Inside
+an assistant's turn a tool call with its result is `<|python|>1+1<|/python|><|output|>2<|/output|>`.
+Texts of messages are encoded by `tokenizer.encode`, which never produces a special id, so no text
+can forge one. (Some formats, such as Llama 2's and OLMo 2's, write parts of their headers in plain
+text. Those can be typed; the stop token cannot.)
 
 A conversation is {"messages": [{"role": "system" | "user" | "assistant", "content": str | [part,
-...]}]}, a part is {"type": "text" | "python" | "output" | "think", "text": str}; only an
+...]}]}. A part is {"type": "text" | "python" | "output" | "think", "text": str}. Only an
 assistant's turn has parts other than text.
 """
 
@@ -31,12 +30,12 @@ from data.tokenizers import loading as tokenizers
 from lm.base import files
 from lm.base.errors import UserError, unknown
 
-BOS, PAD = '<|endoftext|>', '<|pad|>'  # the first begins every document
+BOS, PAD = '<|endoftext|>', '<|pad|>'  # BOS begins every document
 ROLES = ('system', 'user', 'assistant')
-# opening and closing
+# The opening and the closing tag of each kind of part.
 TAGS = {kind: (f'<|{kind}|>', f'<|/{kind}|>') for kind in ('python', 'output', 'think')}
-THINK = ('<think>', '</think>')  # taken for thoughts where the vocabulary has them
-# Of tokenizers that are trained here.
+THINK = ('<think>', '</think>')  # used for thoughts if the vocabulary has them
+# The special tokens of tokenizers that this project trains.
 SPECIAL_TOKENS = (
   BOS,
   *templates.SPECIAL_TOKENS['deepdive'],
@@ -53,29 +52,27 @@ def load(
   tools: bool = True,
   today: datetime.date = templates.DAY,
 ) -> 'Format':
-  """A tokenizer with its chat format. That a format cannot be had is an error when it is needed,
-  not here.
+  """Returns a tokenizer with its chat format.
+
+  A format that cannot be derived is an error when it is needed, not here.
 
   Args:
-    spec: of the tokenizer (see data/tokenizers/loading.py).
-    name: 'auto': the template in the tokenizer's folder, else 'deepdive'; a name of
+    spec: the tokenizer (see data/tokenizers/loading.py).
+    name: 'auto' for the template in the tokenizer's folder, else 'deepdive'; a name in
       templates.NAMED; or a .jinja file.
-    extend: add the special tokens that the format lacks behind the largest id. They are also added
-      to a tokenizer that has none to begin a document with: it is no model's yet.
-    tools: with `extend`, add the tags of TAGS too (the format 'deepdive' always has them).
+    extend: add the special tokens that the format lacks after the largest id. They are always added
+      to a tokenizer without a token that begins a document, because no model uses it yet.
+    tools: with `extend`, add the tags of TAGS, too. The format 'deepdive' always has them.
     today: the date that some templates tell the model.
 
   Raises:
-    FileNotFoundError, UserError: as data.tokenizer.load; an unknown name.
+    FileNotFoundError, UserError: see data.tokenizers.loading.load; or the name is unknown.
   """
-  path = files.as_path(spec)
-  folder = (
-    path
-    if path.is_dir()
-    else path.parent
-    if path.name in ('tokenizer.json', 'tokenizer.model')
-    else None
-  )
+  path, folder = files.as_path(spec), None
+  if path.is_dir():
+    folder = path
+  elif path.name in ('tokenizer.json', 'tokenizer.model'):
+    folder = path.parent
   plain, variables = tokenizers.load(spec), templates.variables(folder)
   source, where = templates.find(name, folder)
   candidates = (BOS, variables.get('bos_token'), variables.get('eos_token'))
@@ -84,10 +81,11 @@ def load(
   known = names.get(source) if source else 'deepdive'
   if known:
     variables['bos_token'] = start
-  thinks = known != 'deepdive' and all(
-    tag in plain.special_tokens or len(plain.encode(tag)) == 1 for tag in THINK
-  )
-  tags = TAGS | {'think': THINK} if thinks else TAGS
+  tags = TAGS
+  if known != 'deepdive':
+    one_token = [tag in plain.special_tokens or len(plain.encode(tag)) == 1 for tag in THINK]
+    if all(one_token):
+      tags = TAGS | {'think': THINK}
   tokenizer = plain
   if extend or start not in plain.special_tokens:
     wanted = [start, *templates.SPECIAL_TOKENS.get(known, ())]
@@ -97,41 +95,52 @@ def load(
       wanted.append(PAD)
     if set(wanted) - plain.special_tokens.keys():
       tokenizer = tokenizers.load(spec, wanted)
-  if (
-    source is None
-    and not set(templates.SPECIAL_TOKENS['deepdive']) - tokenizer.special_tokens.keys()
-  ):
+  own_tokens = set(templates.SPECIAL_TOKENS['deepdive'])
+  if source is None and own_tokens <= tokenizer.special_tokens.keys():
     source, where = templates.NAMED['deepdive'], 'deepdive'
-  return Format(tokenizer, start, source, where, variables, tags, plain.fingerprint, today)
+  return Format(
+    tokenizer=tokenizer,
+    start=start,
+    source=source,
+    where=where,
+    variables=variables,
+    tags=tags,
+    plain_fingerprint=plain.fingerprint,
+    today=today,
+  )
 
 
 def vocab_size(data: Any) -> int:
-  """The number of ids of a new model's tokenizer, chat format included, from `config.data`."""
+  """Returns the number of ids of a new model's tokenizer, chat format included.
+
+  Args:
+    data: `config.data` of a run.
+  """
   chat_format = load(data.tokenizer, data.chat_format, extend=True, tools=data.tools)
   return chat_format.tokenizer.vocab_size
 
 
 def fingerprint(folder: files.Path) -> str:
-  """Of the tokenizer in a folder: what a checkpoint of its model records."""
+  """Returns the fingerprint of the tokenizer in a folder, as checkpoints of its model record it."""
   return load(os.fspath(folder)).tokenizer.fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """A tokenizer, and how a model that uses it is talked to.
+  """A tokenizer, and the format of conversations with a model that uses it.
 
   Attributes:
-    tokenizer: with the special tokens.
+    tokenizer: the tokenizer with the special tokens.
     start: name of the special token that begins a document: <|endoftext|>, or else the model's
       bos_token or eos_token.
-    source: the Jinja chat template; None: there is none, as of a base model.
-    where: the file that the template stands in, or its name in templates.NAMED; for errors.
+    source: the Jinja chat template; None if there is none, as for a base model.
+    where: the file that contains the template, or its name in templates.NAMED, for errors.
     variables: the special tokens that the template may name.
-    tags: names of the opening and closing tag of each kind of part; what the tokenizer lacks cannot
-      be rendered.
-    plain_fingerprint: the tokenizer's before special tokens were added. Other text has the same ids
-      with either.
-    today: the date that the template may tell.
+    tags: names of the opening and the closing tag of each kind of part. A part whose tags the
+      tokenizer lacks cannot be rendered.
+    plain_fingerprint: fingerprint of the tokenizer before special tokens were added. Other text has
+      the same ids with both.
+    today: the date that the template may tell the model.
   """
 
   tokenizer: Any
@@ -145,17 +154,15 @@ class Format:
 
   @functools.cached_property
   def layout(self) -> templates.Layout:
-    """What stands around the texts. Raises UserError if the model has no format, or one that we
-    cannot follow.
+    """The constant text around the messages.
+
+    Raises UserError if the model has no chat format, or one that is not supported.
     """
-    hint = (
-      f'a format can be chosen: config.data.chat_format = {" | ".join(templates.NAMED)} | '
-      'PATH.jinja'
-    )
+    allowed = ' | '.join([*templates.NAMED, 'PATH.jinja'])
+    hint = f'config.data.chat_format can choose a format when a model is trained: {allowed}'
     if self.source is None:
       raise UserError(
-        'the tokenizer has no chat template: its model was not trained to chat. When one is '
-        f'trained, {hint}'
+        f'the tokenizer has no chat template: its model was not trained to chat; {hint}'
       )
     try:
       layout = templates.derive(self.source, self.variables, self.today)
@@ -164,40 +171,45 @@ class Format:
     for stop in (layout.follow, layout.end):
       if not isinstance(next(iter(self._pieces(stop)), None), int):
         raise UserError(
-          'no special token of the tokenizer stops an answer: the chat template goes on with '
+          'no special token of the tokenizer stops an answer: after it the chat template writes '
           f'{stop!r}; {hint}'
         )
     return layout
 
+  def check_layout(self) -> None:
+    """Raises UserError, as `layout` does, if conversations cannot be written in this format."""
+    _ = self.layout
+
   @functools.cached_property
   def _around(self) -> dict[str, list[str | int]]:
-    """The layout's strings with the ids of the special tokens that they name."""
-    texts = {
-      name: text for name, text in dataclasses.asdict(self.layout).items() if isinstance(text, str)
-    }
+    """The layout's strings as lists of text and ids of special tokens."""
+    fields = dataclasses.asdict(self.layout)
+    texts = {name: text for name, text in fields.items() if isinstance(text, str)}
     return {name: self._pieces(text) for name, text in texts.items()}
 
   @property
   def fingerprint(self) -> str:
-    """SHA-256 of what decides how conversations become tokens, the tokenizer apart."""
+    """SHA-256 (hex) of what determines how conversations become tokens, except the tokenizer."""
     return files.digest([dataclasses.asdict(self.layout), self.tags])
 
   @functools.cached_property
   def stops(self) -> tuple[int, ...]:
-    """The tokens that end an answer: mostly one, but some templates close the last turn with
-    another.
+    """The tokens that end an answer.
+
+    There is usually one, but some templates end the last turn with another.
     """
     return tuple(dict.fromkeys(self._around[where][0] for where in ('end', 'follow')))
 
   def banned_ids(self, vocab_size: int) -> tuple[int, ...]:
-    """Ids that a model of `vocab_size` rows must not draw: the tags of a tool's result, and rows
-    that are no token.
+    """Returns the ids that a model of `vocab_size` rows must not draw.
+
+    These are the tags of a tool's result, and the rows beyond the tokenizer's ids.
     """
     return (*self.tag_ids('output'), *range(self.tokenizer.vocab_size, vocab_size))
 
   @property
   def call_ids(self) -> tuple[int, ...]:
-    """The token that ends a tool call; none if the tokenizer has no such tag."""
+    """The token that ends a tool call; empty if the tokenizer has no such tag."""
     return self.tag_ids('python')[1:]
 
   @property
@@ -206,17 +218,12 @@ class Format:
     return self.tokenizer.special_tokens[self.start]
 
   def tag_ids(self, kind: str) -> tuple[int, ...]:
-    """The opening and the closing tag of a kind of part; none if the tokenizer has no such tags."""
-    return tuple(
-      self.tokenizer.special_tokens[tag]
-      for tag in self.tags[kind]
-      if tag in self.tokenizer.special_tokens
-    )
+    """Returns the opening and the closing tag of a kind of part, or () if there are none."""
+    specials = self.tokenizer.special_tokens
+    return tuple(specials[tag] for tag in self.tags[kind] if tag in specials)
 
   def save(self, folder: files.Path) -> None:
-    """Writes the tokenizer's file and, if there is one, the chat template, as transformers reads
-    them too.
-    """
+    """Writes the tokenizer and, if there is one, the chat template, in transformers' format."""
     self.tokenizer.save(folder)
     config = {'tokenizer_class': 'PreTrainedTokenizerFast'} | self.variables
     files.write_json(files.as_path(folder) / 'tokenizer_config.json', config)
@@ -226,20 +233,21 @@ class Format:
   def render(
     self, conversation: dict, max_tokens: int | None = None
   ) -> tuple[list[int], list[int]]:
-    """Tokens of a conversation to learn from, and which of them are to be learned.
+    """Returns the tokens of a conversation to learn from, and the loss mask.
 
     Args:
-      conversation: an optional system turn, then user and assistant by turns; the last turn is the
+      conversation: an optional system turn, then user and assistant in turn. The last turn is the
         assistant's.
-      max_tokens: if given, whole exchanges (a question and its answer) are left out from the end
-        until it fits; the first is kept, whatever its length.
+      max_tokens: if given, whole exchanges (a question and its answer) are dropped from the end
+        until the rest fits. The first is kept whatever its length.
 
     Returns:
       (ids, mask), equally long. mask[i] is 1 where token i is the assistant's own: text, thoughts,
-      tool calls and the token that stops it; 0 on headers, on what others said and on tool results.
+      tool calls and the token that stops it. It is 0 on headers, on other messages and on tool
+      results.
 
     Raises:
-      UserError: naming the message that is not as described.
+      UserError: a message is not as described; the error names it.
     """
     messages = _checked(conversation, last='assistant')
     (stop, *before), (final, *after) = self._around['follow'], self._around['end']
@@ -261,9 +269,7 @@ class Format:
     return [*ids[:kept], *end], [*mask[:kept], 1, *[0] * (len(end) - 1)]
 
   def render_prompt(self, messages: list[dict]) -> list[int]:
-    """Tokens of a conversation whose last turn is the user's, ready to be completed by the
-    assistant.
-    """
+    """Returns the tokens of a conversation that ends with a user turn, for the model to answer."""
     *past, question = _checked({'messages': messages}, last='user')
     items, said = self._opening([*past, question])
     follow = self._around['follow']
@@ -272,27 +278,27 @@ class Format:
     return self._encode([*items, *self._question(question)], inside=False)[0]
 
   def render_next(self, text: str, stopped: bool) -> list[int]:
-    """Tokens that follow an answer when the user goes on with `text`, up to where the next answer
-    begins.
+    """Returns the tokens between an answer and the next, when the user's next message is `text`.
 
     Args:
-      stopped: whether the answer ended with its stop token; one that was cut off gets it.
+      text: the user's message.
+      stopped: whether the answer ended with its stop token. An answer that was cut off gets one.
     """
     before = self._around['follow'][1:] if stopped else [self.layout.trail, *self._around['follow']]
     items = [*_unlearned(before), *self._question({'role': 'user', 'content': text})]
     return self._encode(items, inside=True)[0]
 
   def parse(self, ids: list[int]) -> dict:
-    """The parts of a completion, however malformed; never raises.
+    """Returns the parts of a completion, however malformed. It never raises.
 
     Args:
       ids: the tokens that follow a prompt, tool results included.
 
     Returns:
-      {"content": [part, ...], "finished": bool, "well_formed": bool}: finished if the stop token
-      came; well formed if, besides, everything opened was closed, each tool call has its result
-      (and each result its call), no other special token occurs, and nothing but padding follows the
-      end. Of a malformed reply the parts are kept as far as they go.
+      {"content": [part, ...], "finished": bool, "well_formed": bool}. A completion is finished if
+      it has the stop token. It is well formed if, besides, everything opened was closed, each tool
+      call has its result (and each result its call), no other special token occurs, and only
+      padding follows the end. A malformed reply has the parts that could be read.
     """
     names = {index: name for name, index in self.tokenizer.special_tokens.items()}
     stops, pad = {names[i] for i in self.stops}, self.variables.get('pad_token', PAD)
@@ -302,12 +308,9 @@ class Format:
     def close(end):
       if kind != 'text' or end > start:
         text = self.tokenizer.decode(ids[start:end])
-        parts.append(
-          {
-            'type': kind,
-            'text': text if parts or kind != 'text' else text.removeprefix(self.layout.lead),
-          }
-        )
+        if kind == 'text' and not parts:  # an answer begins with the layout's lead
+          text = text.removeprefix(self.layout.lead)
+        parts.append({'type': kind, 'text': text})
 
     for i, name in enumerate(map(names.get, ids)):
       if finished:
@@ -322,54 +325,54 @@ class Format:
         start = i + 1
     if not finished:
       close(len(ids))
-    kinds = [part['type'] for part in parts]
-    paired = all(
-      (a == 'python') == (b == 'output')
-      for a, b in zip([None, *kinds], [*kinds, None], strict=True)
-    )
+    kinds = [None, *(part['type'] for part in parts), None]
+    pairs = itertools.pairwise(kinds)
+    paired = all((kind == 'python') == (following == 'output') for kind, following in pairs)
     return {'content': parts, 'finished': finished, 'well_formed': finished and good and paired}
 
   def answer_call(self, ids: list[int], tool: Callable[[str], str]) -> list[int]:
-    """Tokens to force after a completion that ends in the closing tag of a call: the result of
-    `tool` on it, in its tags.
+    """Returns the tokens to force after a tool call: the result of `tool`, in its tags.
 
-    [] if the completion does not end in a call. A result always exists, as `tool` reports its own
-    errors as text.
+    The result is [] if the completion does not end in the closing tag of a call. `tool` must report
+    its own errors as text.
     """
     if not ids or ids[-1] not in self.call_ids:
       return []
     parts = self.parse(ids)['content']
-    if not parts or parts[-1]['type'] != 'python':  # the tag closed nothing
+    if not parts or parts[-1]['type'] != 'python':  # the closing tag had no opening tag
       return []
     opening, closing = self._tags('output')
     return [opening, *self.tokenizer.encode_inside(tool(parts[-1]['text'])), closing]
 
   def _tags(self, kind: str) -> tuple[int, int]:
+    """Returns the opening and the closing tag of a kind of part.
+
+    Raises UserError if the tokenizer has no such tags.
+    """
     if len(ids := self.tag_ids(kind)) < 2:
       raise UserError(
-        f'the tokenizer has no special tokens for parts of type {kind!r}; config.data.tools=True '
+        f'the tokenizer has no special tokens for parts of type {kind!r}: config.data.tools=True '
         'adds them'
       )
     return ids
 
   def _pieces(self, text: str) -> list[str | int]:
-    """Text of the template with the ids of the special tokens that it names."""
+    """Returns the text of a template as a list of text and ids of special tokens."""
     specials = self.tokenizer.special_tokens
     pattern = '|'.join(map(re.escape, sorted(specials, key=len, reverse=True)))
     return [specials.get(piece, piece) for piece in re.split(f'({pattern})', text) if piece]
 
   def _opening(self, messages: list[dict]) -> tuple[list, list[dict]]:
-    """What comes before the first question, and the turns from that on."""
+    """Returns what comes before the first question, and the turns from that question on."""
     first = messages[0]
     if first['role'] != 'system':
       return _unlearned(self._around['start']), messages
     if self.layout.system is None:
       raise UserError(
-        "messages[0].role is 'system'; the model's chat template has no place for a system turn"
+        "messages[0].role is 'system', but the model's chat template does not allow a system turn"
       )
-    return _unlearned(
-      [*self._around['system'], self._text(first), *self._around['question']]
-    ), messages[1:]
+    opening = [*self._around['system'], self._text(first), *self._around['question']]
+    return _unlearned(opening), messages[1:]
 
   def _question(self, message: dict) -> list[tuple[str | int, int]]:
     return _unlearned([self._text(message), *self._around['reply']])
@@ -395,10 +398,12 @@ class Format:
   def _encode(
     self, items: list[tuple[str | int, int]], inside: bool
   ) -> tuple[list[int], list[int]]:
-    """Ids and mask of (id or text, learned). Between special tokens text is encoded in one piece,
-    as templates are.
+    """Returns ids and mask of items (id or text, whether it is learned).
+
+    The text between special tokens is encoded in one piece, as templates are.
 
     Args:
+      items: the items.
       inside: whether other tokens come before.
     """
     ids, mask = [], []
@@ -408,9 +413,10 @@ class Format:
         ids += [index for index, _ in run]
         mask += [learned for _, learned in run]
         continue
-      given, own = (''.join(text for text, learned in run if learned == value) for value in (0, 1))
+      given = ''.join(text for text, learned in run if not learned)
+      own = ''.join(text for text, learned in run if learned)
       encode = self.tokenizer.encode_inside if inside or ids else self.tokenizer.encode
-      # An answer goes on from the prompt's tokens, whatever it begins with.
+      # An answer continues the prompt's tokens, whatever it begins with.
       head = encode(given) if given else []
       tokens = encode(given + own) if own else head
       if tokens[: len(head)] != head:
@@ -425,9 +431,7 @@ def _unlearned(pieces: list[str | int]) -> list[tuple[str | int, int]]:
 
 
 def text(content: str | list[dict]) -> str:
-  """What the assistant says at last: its text after the last tool result (all of it where there is
-  none).
-  """
+  """Returns the assistant's final words: its text after the last tool result, or all its text."""
   said = ''
   for part in _parts(content):
     if part['type'] == 'output':
@@ -438,16 +442,12 @@ def text(content: str | list[dict]) -> str:
 
 
 def grade_format(reply: dict) -> float:
-  """1.0 if a reply (of `Format.parse`) is finished by the stop token, well formed and says
-  something, else 0.0.
-  """
+  """Returns 1.0 if a reply of `Format.parse` is finished, well formed and has text, else 0.0."""
   return float(reply['finished'] and reply['well_formed'] and bool(text(reply['content'])))
 
 
 def check(conversation: Any) -> None:
-  """Raises a UserError that names the field at fault if this is not a conversation that
-  `Format.render` takes.
-  """
+  """Raises UserError that names the wrong field if `Format.render` cannot take a conversation."""
   _checked(conversation, last='assistant')
 
 
@@ -457,7 +457,7 @@ def _parts(content: str | list[dict]) -> list[dict]:
 
 def _checked(conversation: Any, last: str) -> list[dict]:
   if not isinstance(conversation, dict) or not isinstance(conversation.get('messages'), list):
-    raise UserError('a conversation is {"messages": [...]}; found ' + repr(conversation)[:80])
+    raise UserError('a conversation must be {"messages": [...]}; found ' + repr(conversation)[:80])
   messages = conversation['messages']
   if not messages:
     raise UserError('messages is empty')
@@ -469,12 +469,12 @@ def _checked(conversation: Any, last: str) -> list[dict]:
     expected = ('user', 'assistant')[i % 2]
     if role != expected:
       raise UserError(
-        f'messages[{first + i}].role is {role!r} where {expected!r} is due: user and assistant '
-        'alternate'
+        f'messages[{first + i}].role is {role!r}; it must be {expected!r}, because user and '
+        'assistant alternate'
       )
   if roles[-1] != last:
     raise UserError(
-      f'messages[{len(roles) - 1}].role, the last, is {roles[-1]!r}; it must be {last!r}'
+      f'messages[{len(roles) - 1}].role is {roles[-1]!r}; the last role must be {last!r}'
     )
   return messages
 
@@ -482,7 +482,7 @@ def _checked(conversation: Any, last: str) -> list[dict]:
 def _check_message(message: Any, where: str) -> None:
   if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
     raise UserError(f'{where} must have "role" and "content"; found {message!r:.80}')
-  if message['role'] not in ROLES:  # a tuple: what was given may not be hashable
+  if message['role'] not in ROLES:  # ROLES is a tuple because a role may not be hashable
     raise unknown(f'{where}.role', message['role'], ROLES)
   content = message['content']
   if not isinstance(content, str | list):

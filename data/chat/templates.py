@@ -1,20 +1,20 @@
-"""Chat templates: the Jinja text that comes with a model, reduced to the text that it puts between
-what is said.
+"""Reduces a model's Jinja chat template to the constant text that it writes around messages.
 
-In a conversation an optional system turn is followed by questions and answers by turns. Whatever a
-template does, what it writes around their texts comes to a few constant strings, a `Layout`. They
-are read off probe conversations rendered with the template, which may hold dates, a default system
-turn or a name for the assistant of its own; other probes then prove that the strings give what the
-template gives. So no model's format has to be known here.
+In a conversation an optional system turn is followed by questions and answers in turn. Whatever a
+template does, what it writes around their texts amounts to a few constant strings, a `Layout`:
 
-    [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead
-    ANSWER ... trail end
+  [system SYSTEM question | start] QUESTION reply lead ANSWER trail follow QUESTION reply lead
+  ANSWER ... trail end
 
-A template is somebody else's program. Jinja's sandbox bounds what it can reach, but not its time
-and
+They are read from probe conversations rendered with the template, which may contain dates, a
+default system turn or a name for the assistant. Other probes then prove that the strings give what
+the template gives. So no model's format has to be known here.
+
+A template is an untrusted program. Jinja's sandbox bounds what it can access, but not its time and
 memory: two nested loops, a list doubled sixty times (`[x, x]`) or `9**(9**9)` would never end. So
-  it runs
-in a process of its own, which the operating system ends at a limit.
+it runs in a separate process, which the operating system ends at a limit.
+
+To add a named format, add it to NAMED and SPECIAL_TOKENS.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ import jinja2.sandbox
 from lm.base import errors, files
 from lm.base.errors import UserError
 
-# Formats for a model that has none, by name. `bos_token` and the like are the tokenizer's (see
+# Formats for models that have none, by name. `bos_token` and the like come from the tokenizer (see
 # `variables`).
 NAMED = {
   'deepdive': (
@@ -45,29 +45,29 @@ NAMED = {
     '{% if add_generation_prompt %}<|assistant|>{% endif %}'
   ),
   'chatml': (
-    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}{% "
-    'endfor %}'
+    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}"
+    '{% endfor %}'
     "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
   ),
   'llama3': (
-    '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ '
-    "'\n\n' + m.content | trim }}"
-    '<|eot_id|>{% endfor %}{% if add_generation_prompt '
-    "%}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}{% endif %}"
+    '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>'
+    "{{ '\n\n' + m.content | trim }}<|eot_id|>{% endfor %}"
+    '{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>'
+    "{{ '\n\n' }}{% endif %}"
   ),
 }
-# Their special tokens besides bos_token.
+# The special tokens of the formats besides bos_token.
 SPECIAL_TOKENS = {
   'deepdive': ('<|system|>', '<|user|>', '<|assistant|>', '<|end|>'),
   'chatml': ('<|im_start|>', '<|im_end|>'),
   'llama3': ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
 }
-# "today" of templates that tell the date: data must not depend on the day it is made
+# The date that templates tell in training data, which must not depend on the day it is made.
 DAY = datetime.date(2025, 1, 1)
-CPU_SECONDS = 5  # of processor time for all that is rendered; published templates take 0.2
-WALL_SECONDS = 300  # for the same, on a machine that is busy with other things
-MEMORY_BYTES = 2**30  # address space of its process, Python included
-MAX_CHARS = 100_000  # of a template, and of a conversation that it renders
+CPU_SECONDS = 5  # processor time for a template; published templates take 0.2 s
+WALL_SECONDS = 300  # elapsed time for a template, on a machine that may be busy
+MEMORY_BYTES = 2**30  # address space of the template's process, Python included
+MAX_CHARS = 100_000  # length of a template, and of a conversation that it renders
 VARIABLES = (
   'bos_token',
   'eos_token',
@@ -81,20 +81,24 @@ VARIABLES = (
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """What a template writes around the texts of a conversation; special tokens by name."""
+  """What a template writes around the texts of a conversation; special tokens appear by name."""
 
-  start: str  # before the first question where there is no system turn
-  system: str | None  # before the text of a system turn; None: the template has no place for one
-  question: str  # between that and the first question
-  reply: str  # between a question and its answer: a prompt ends with it
-  lead: str  # white space that an answer begins with
-  trail: str  # and ends with
+  start: str  # before the first question, if there is no system turn
+  system: str | None  # before the text of a system turn; None if the template allows none
+  question: str  # between the system turn and the first question
+  reply: str  # between a question and its answer; a prompt ends with it
+  lead: str  # white space that begins an answer
+  trail: str  # white space that ends an answer
   follow: str  # between an answer and the next question
   end: str  # after the last answer
-  stripped: tuple[str, ...]  # roles whose texts lose the white space around them
+  stripped: tuple[str, ...]  # roles whose texts are stripped of surrounding white space
 
   def text(self, messages: Sequence[dict]) -> str:
-    """The prompt of a conversation, {role, content} each, as one string."""
+    """Returns the prompt of a conversation as one string.
+
+    Args:
+      messages: {role, content} of each turn.
+    """
     said = [m['content'].strip() if m['role'] in self.stripped else m['content'] for m in messages]
     if messages[0]['role'] == 'system':
       system, first, *said = said
@@ -108,18 +112,19 @@ class Layout:
 
 
 def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -> Layout:
-  """The layout of a Jinja chat template.
+  """Returns the layout of a Jinja chat template.
 
-  What comes before an answer is what the template prompts the model with, also where it writes
-  finished conversations otherwise (Qwen3 puts an empty thought before their last answer).
+  What precedes an answer is what the template prompts the model with, even if it writes finished
+  conversations differently (Qwen3 puts an empty thought before their last answer).
 
   Args:
-    variables: special tokens that the template may name, as of `variables`.
-    today: the date that it may tell.
+    source: the template.
+    variables: special tokens that the template may name (see `variables`).
+    today: the date that it may tell the model.
 
   Raises:
-    UserError: the template is broken, takes more time or memory than the limits of this module, or
-      does more than put constant text around what is said.
+    UserError: the template is broken, exceeds the limits of this module, or does more than put
+      constant text around the messages.
   """
   if len(source) > MAX_CHARS:
     raise UserError(f'the chat template is {len(source):,} characters long; allowed: {MAX_CHARS:,}')
@@ -130,7 +135,7 @@ def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -
 def _derive_apart(
   source: str, variables: tuple[tuple[str, str], ...], today: datetime.date, cpu_seconds: int
 ) -> Layout:
-  """`derive` in a process of its own."""
+  """Returns `derive` of its arguments, computed in a separate process."""
   request = json.dumps([source, dict(variables), today.isoformat(), cpu_seconds])
   command = [sys.executable, '-c', 'from data.chat import templates; templates.answer()']
   try:
@@ -158,13 +163,14 @@ def _derive_apart(
 
 
 def answer() -> None:
-  """Answers a request of `_derive_apart` on standard input by {layout} or {error}, within limits
-  that it sets.
+  """Answers a request of `_derive_apart` on standard input with {layout} or {error}.
+
+  It limits the resources of its own process first.
   """
   source, variables, today, cpu_seconds = json.load(sys.stdin)
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-  with contextlib.suppress(ValueError):  # macOS has no such limit
+  with contextlib.suppress(ValueError):  # macOS does not support this limit
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
   try:
     with _failures_told():
@@ -185,17 +191,19 @@ class _TooLong(Exception):
 
 @contextlib.contextmanager
 def _failures_told() -> Iterator[None]:
-  """Turns whatever a template raises into a UserError, but for what exceeds a limit."""
+  """Turns whatever a template raises into a UserError, except for exceeding a limit."""
   try:
     yield
   except (MemoryError, _TooLong):
     raise
-  except Exception as error:  # the template is somebody else's program
+  except Exception as error:  # the template may raise anything
     what = str(error)[:500] or type(error).__name__
     raise UserError(f'the chat template fails: {what}') from error
 
 
 def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
+  """Returns the layout of a compiled template."""
+
   def render(messages, prompt=True):
     given = {
       'messages': messages,
@@ -212,49 +220,59 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
         parts.append(part)
     return ''.join(parts)
 
-  system, *said = (f'Probe{i}text' for i in range(6))
-  talk = _talk(said)
-  start, reply = _cut(render(talk[:1]), said[:1])
-  *_, before, follow, _ = _cut(render(talk[:3]), said[:3])
-  end = _cut(render(talk[:2], prompt=False), said[:2])[-1]
+  system, *said = [f'Probe{i}text' for i in range(6)]
+  conversation = _conversation(said)
+  start, reply = _cut(render(conversation[:1]), said[:1])
+  *_, before, follow, _ = _cut(render(conversation[:3]), said[:3])
+  end = _cut(render(conversation[:2], prompt=False), said[:2])[-1]
   lead = before.removeprefix(reply)
   if not before.startswith(reply) or lead.strip():
     raise UserError(
-      f'the chat template prompts with {reply!r} but writes {before!r} before an answer that was '
-      'given'
+      f'the chat template prompts with {reply!r} but writes {before!r} before a given answer'
     )
   trail = follow[: len(follow) - len(follow.lstrip())]
   if end.startswith(trail):
     follow, end = follow.removeprefix(trail), end.removeprefix(trail)
   else:
     trail = ''
-  layout = Layout(start, None, '', reply, lead, trail, follow, end, ())
+  layout = Layout(
+    start=start,
+    system=None,
+    question='',
+    reply=reply,
+    lead=lead,
+    trail=trail,
+    follow=follow,
+    end=end,
+    stripped=(),
+  )
   try:
-    before, question, _ = _cut(render(_talk(said[:1], system)), [system, said[0]])
+    before, question, _ = _cut(render(_conversation(said[:1], system)), [system, said[0]])
     layout = dataclasses.replace(layout, system=before, question=question)
-    _prove(layout, render, [_talk(said[:n], system) for n in (1, 3, 5)])
-  except UserError:  # it refuses a system turn, or moves it about with the conversation
+    _prove(layout, render, [_conversation(said[:n], system) for n in (1, 3, 5)])
+  except UserError:  # the template refuses a system turn, or moves it within the conversation
     layout = dataclasses.replace(layout, system=None, question='')
-  spaced = _talk([f'\t{text}\t' for text in said], layout.system and f'\t{system}\t')
+  spaced = _conversation([f'\t{text}\t' for text in said], layout.system and f'\t{system}\t')
   rendered = render(spaced)
   stripped = {m['role'] for m in spaced if m['content'] not in rendered}
   layout = dataclasses.replace(layout, stripped=tuple(sorted(stripped)))
-  _prove(
-    layout, render, [talk[:1], talk[:3], talk, _talk(['Two\nlines', ' Spaces  inside ', '1 + 1'])]
-  )
-  if not render(talk[:4], prompt=False).endswith(said[3] + trail + end):
+  other = _conversation(['Two\nlines', ' Spaces  inside ', '1 + 1'])
+  _prove(layout, render, [conversation[:1], conversation[:3], conversation, other])
+  if not render(conversation[:4], prompt=False).endswith(said[3] + trail + end):
     raise UserError('the chat template ends conversations of different lengths in different ways')
   return layout
 
 
-def _talk(texts: Sequence[str], system: str | None = None) -> list[dict]:
+def _conversation(texts: Sequence[str], system: str | None = None) -> list[dict]:
+  """Returns a conversation of these texts, with a system turn if `system` is given."""
   turns = [{'role': ('user', 'assistant')[i % 2], 'content': text} for i, text in enumerate(texts)]
   return [{'role': 'system', 'content': system}] * bool(system) + turns
 
 
 def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
-  """What stands before, between and after `texts`. Raises UserError unless each comes once, in
-  order.
+  """Returns the text before, between and after `texts`.
+
+  Raises UserError unless each of them occurs once, in order.
   """
   parts = []
   for text in texts:
@@ -265,18 +283,17 @@ def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
   return [*parts, rendered]
 
 
-def _prove(layout: Layout, render: Any, talks: Sequence[list[dict]]) -> None:
-  for talk in talks:
-    if layout.text(talk) != (rendered := render(talk)):
+def _prove(layout: Layout, render: Any, conversations: Sequence[list[dict]]) -> None:
+  """Raises UserError unless the layout gives what the template gives for these conversations."""
+  for conversation in conversations:
+    if layout.text(conversation) != (rendered := render(conversation)):
       raise UserError(
         f'the chat template writes more than constant text around the turns: {rendered[:200]!r}'
       )
 
 
 class _Generation(jinja2.ext.Extension):
-  """`{% generation %}` marks the assistant's text for Hugging Face's trainers: its body as it
-  is.
-  """
+  """Ignores `{% generation %}`, which marks the assistant's text for Hugging Face's trainers."""
 
   tags = frozenset({'generation'})
 
@@ -286,9 +303,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 def _environment(today: datetime.date) -> jinja2.Environment:
-  """What transformers (apply_chat_template) gives a template: a sandbox, as it is somebody else's
-  program.
-  """
+  """Returns a sandboxed environment with what transformers' apply_chat_template provides."""
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
     trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols', _Generation]
   )
@@ -307,13 +322,14 @@ def _environment(today: datetime.date) -> jinja2.Environment:
 
 
 def find(name: str, folder: pathlib.Path | None) -> tuple[str | None, str]:
-  """The text of a template, and where it stands: a file, or one of NAMED. The text is None if
-  'auto' finds none.
+  """Returns the text of a template and where it was found: a file, or a name in NAMED.
+
+  The text is None if 'auto' finds no template.
 
   Args:
-    name: 'auto' (the folder's own), one of NAMED, or the path of a .jinja file.
-    folder: of a tokenizer; holds chat_template.jinja, or tokenizer_config.json with a
-      chat_template. None: there is none.
+    name: 'auto' (the folder's own), a name in NAMED, or the path of a .jinja file.
+    folder: the tokenizer's folder, with chat_template.jinja, or with a chat_template in
+      tokenizer_config.json; None if there is none.
   """
   if name in NAMED:
     return NAMED[name], name
@@ -325,17 +341,17 @@ def find(name: str, folder: pathlib.Path | None) -> tuple[str | None, str]:
     return _read(folder / 'chat_template.jinja'), str(folder / 'chat_template.jinja')
   where = str(folder / 'tokenizer_config.json') if folder else ''
   found = _config(folder).get('chat_template')
-  if isinstance(found, list):  # several by name
+  if isinstance(found, list):  # several templates by name
     named = [x for x in found if isinstance(x, dict) and x.get('name') == 'default']
     found = named[0].get('template') if named else None
   if not isinstance(found, str | None):
-    allowed = 'a text, or a list with one named "default"'
+    allowed = 'a string, or a list with a template named "default"'
     raise UserError(f'{where}: chat_template is {found!r:.80}; allowed: {allowed}')
   return found, where
 
 
 def _read(path: Any) -> str:
-  """The text of a template's file. Raises UserError, which names it, where it is none."""
+  """Returns the text of a template file. Raises UserError that names it if it is not text."""
   if (size := files.size(path)) > 4 * MAX_CHARS:
     raise UserError(f'{path} has {size:,} bytes; a chat template may have {MAX_CHARS:,} characters')
   try:
@@ -345,13 +361,13 @@ def _read(path: Any) -> str:
 
 
 def variables(folder: pathlib.Path | None) -> dict[str, str]:
-  """The special tokens that a tokenizer's folder gives a role: {'bos_token': '<s>', ...}."""
+  """Returns a folder's special tokens by role: {'bos_token': '<s>', ...}."""
   found = {name: value for name, value in _config(folder).items() if name in VARIABLES and value}
   for name, value in found.items():
     found[name] = value.get('content') if isinstance(value, dict) else value
     if not isinstance(found[name], str):
       raise UserError(
-        f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a text'
+        f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a string'
       )
   return found
 

@@ -1,4 +1,4 @@
-"""Undoes Content-Encoding, strictly: a damaged or endless body raises, and is no short page."""
+"""Decodes response bodies by Content-Encoding; a damaged or oversized body raises an error."""
 
 import gzip
 import io
@@ -16,8 +16,8 @@ else:
   from backports import zstd
 
 _BLOCK = 1 << 16
-_MOST_CODINGS = 4  # one after another; honest servers use one
-_ZSTD_WINDOW = 23  # log2 bytes; the most that RFC 9659 allows in HTTP
+_MOST_CODINGS = 4  # applied to one body; ordinary servers apply one
+_ZSTD_WINDOW = 23  # log2 of bytes; the largest window that RFC 9659 allows in HTTP
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, brotli.error, zstd.ZstdError)
 
 
@@ -28,10 +28,9 @@ def _gunzip(body: bytes) -> Iterator[bytes]:
 
 
 def _inflate(body: bytes) -> Iterator[bytes]:
-  zlib_header = body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], 'big') % 31 == 0
-  stream = zlib.decompressobj(
-    zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS
-  )  # some servers leave the header out
+  # Some servers omit the zlib header; negative window bits select raw deflate.
+  has_header = body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], 'big') % 31 == 0
+  stream = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
   while not stream.eof:
     block = stream.decompress(body, _BLOCK)
     body = stream.unconsumed_tail
@@ -58,28 +57,30 @@ def _unzstd(body: bytes) -> Iterator[bytes]:
 
 
 _CODINGS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
-  'gzip': _gunzip, 'x-gzip': _gunzip, 'deflate': _inflate, 'br': _unbrotli, 'zstd': _unzstd
-}  # fmt: skip
+  'gzip': _gunzip,
+  'x-gzip': _gunzip,
+  'deflate': _inflate,
+  'br': _unbrotli,
+  'zstd': _unzstd,
+}
 
 
 def decode(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> bytes:
-  """Undoes the codings of a Content-Encoding header: gzip, deflate, br, zstd, or several of them.
+  """Returns a body with its Content-Encodings (gzip, deflate, br, zstd, or several) undone.
 
   Args:
     body: bytes as sent.
-    encoding: value of the header, codings with commas between them; '' if there was none.
-    limit: most bytes that may come out.
+    encoding: value of the Content-Encoding header, codings separated by commas; '' if it was
+      absent.
+    limit: largest number of bytes after decoding.
     cut: return what comes before `limit`, or before the damage, instead of raising.
 
   Raises:
     Fault: 'too_large' if there are more than `limit` bytes, 'encoding' if the body is damaged or
-      its coding unknown.
+      its coding is unknown.
   """
-  codings = [
-    coding
-    for part in encoding.lower().split(',')
-    if (coding := part.strip()) not in ('', 'identity')
-  ]
+  named = [part.strip() for part in encoding.lower().split(',')]
+  codings = [coding for coding in named if coding not in ('', 'identity')]
   if unknown := [coding for coding in codings if coding not in _CODINGS]:
     raise Fault('encoding', f'unknown Content-Encoding {unknown[0][:40]!r}')
   if len(codings) > _MOST_CODINGS:
@@ -92,6 +93,7 @@ def decode(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> byte
 
 
 def _undo(coding: str, body: bytes, limit: int, cut: bool) -> bytes:
+  """Returns a body with one coding undone, up to just over `limit` bytes."""
   blocks, size = [], 0
   try:
     for block in _CODINGS[coding](body):

@@ -1,4 +1,4 @@
-"""Why a page could not be had: a cause to count by, and a sentence."""
+"""Describes why a page could not be fetched: a cause to count by, and a sentence."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from scrapy import exceptions
 
 
 class Fault(Exception):
-  """A page that the host sent, but that cannot be used."""
+  """A page that the host sent but that cannot be used."""
 
   def __init__(self, cause: str, message: str):
     super().__init__(message)
@@ -25,7 +25,7 @@ _CAUSES = (
 
 
 def cause(error: BaseException) -> str:
-  """Returns the word that faults of this kind are counted under in the report."""
+  """Returns the word under which the report counts this kind of failure."""
   if isinstance(error, Fault):
     return error.cause
   if isinstance(error, exceptions.DownloadFailedError):
@@ -34,18 +34,19 @@ def cause(error: BaseException) -> str:
 
 
 def unanswered(error: BaseException) -> bool:
-  """Tells whether the host may be gone: there was no answer, or half of one."""
+  """Returns whether the host may be gone: there was no answer, or an incomplete one."""
   return cause(error) in ('timeout', 'incomplete', 'connection', 'bad_http')
 
 
 def message(error: BaseException) -> str:
-  """Returns one line of at most 200 characters."""
+  """Returns a description of the failure, one line of at most 200 characters."""
   reason = error.__cause__
   if isinstance(reason, aiohttp.ClientResponseError):
     text = reason.message
   elif isinstance(reason, aiohttp.ClientConnectorError):
     found = reason.os_error
-    named = isinstance(found, socket.gaierror | ssl.SSLError)  # whose numbers are not the OS's
+    # The error numbers of these two kinds are not those of the operating system.
+    named = isinstance(found, socket.gaierror | ssl.SSLError)
     text = found.strerror if named or not found.errno else os.strerror(found.errno)
   else:
     text = error

@@ -1,4 +1,4 @@
-"""Reads what a page says to a crawler: its links, and whether to store it and to follow them."""
+"""Reads from a page what a crawler needs: its links, and whether it may be stored and followed."""
 
 import contextlib
 import re
@@ -7,22 +7,17 @@ from typing import NamedTuple
 
 from lxml import etree
 
-MOST_LINKS = 20_000  # of one page; the others are ignored
+MOST_LINKS = 20_000  # read from one page; further links are ignored
 _LINKS = {'a': 'href', 'area': 'href', 'frame': 'src', 'iframe': 'src'}
 _CHARSET = re.compile(rb'charset\s*=\s*["\']?\s*([\w.:-]+)', re.IGNORECASE)
-_WIDE = re.compile(
-  r'utf-?(16|32|7)|ucs|unicode', re.IGNORECASE
-)  # charsets that ASCII text is not written in
-_WITH_VALUE = (
-  'unavailable_after',
-  'max-snippet',
-  'max-image-preview',
-  'max-video-preview',
-)  # of X-Robots-Tag
+# Charsets that do not contain ASCII: a page of ASCII bytes that declares one is mistaken.
+_WIDE = re.compile(r'utf-?(16|32|7)|ucs|unicode', re.IGNORECASE)
+# Rules of X-Robots-Tag that have a value after a colon. Any other name before a colon is a robot.
+_WITH_VALUE = ('unavailable_after', 'max-snippet', 'max-image-preview', 'max-video-preview')
 
 
 class Rules(NamedTuple):
-  """What a page allows: to store it, and to follow its links."""
+  """What a page allows: storing it (`index`), and following its links (`follow`)."""
 
   index: bool = True
   follow: bool = True
@@ -32,7 +27,7 @@ class Rules(NamedTuple):
 
 
 class Reading(NamedTuple):
-  """Links of a page as written, the base that it gives for them ('' if none), and its rules."""
+  """The links of a page as written, its base URL ('' if it declares none), and its rules."""
 
   links: list[str]
   base: str
@@ -45,15 +40,15 @@ def _rules(words: Iterable[str]) -> Rules:
 
 
 def header_rules(values: Iterable[bytes], robot: str) -> Rules:
-  """Reads X-Robots-Tag headers; rules for another robot ('googlebot: noindex') do not count.
+  """Returns the rules of X-Robots-Tag headers; rules for another robot are ignored.
 
   Args:
-    values: header values as sent.
-    robot: name of this crawler, lower case.
+    values: header values as sent, for example b'googlebot: noindex, nofollow'.
+    robot: name of this crawler in lower case.
   """
   words = []
   for value in values:
-    named = True  # whether the rules that follow are for us
+    named = True  # whether the rules that follow address this crawler
     for part in value.decode('latin-1').lower().split(','):
       name, colon, rest = part.partition(':')
       if colon and name.strip() not in _WITH_VALUE:
@@ -64,22 +59,19 @@ def header_rules(values: Iterable[bytes], robot: str) -> Rules:
 
 
 class _Collector:
-  """Receives the start tags of a page. No tree is built, so that a deep page costs no memory."""
+  """Collects what is needed from start tags. No tree is built, so a deep page costs no memory."""
 
   def __init__(self, robot: str):
     self.robot = robot
-    self.links: dict[str, None] = {}  # keeps the order
+    self.links: dict[str, None] = {}  # an ordered set
     self.base = ''
     self.rules = Rules()
 
   def start(self, tag, attributes) -> None:
     if tag in _LINKS:
       target = attributes.get(_LINKS[tag])
-      if (
-        target
-        and len(self.links) < MOST_LINKS
-        and 'nofollow' not in attributes.get('rel', '').lower()
-      ):
+      allowed = 'nofollow' not in attributes.get('rel', '').lower()
+      if target and allowed and len(self.links) < MOST_LINKS:
         self.links[target.partition('#')[0]] = None
     elif tag == 'base':
       self.base = self.base or attributes.get('href', '')
@@ -91,7 +83,10 @@ class _Collector:
 
 
 def _charset(content_type: bytes, body: bytes) -> str | None:
-  """Returns the charset that a page declares, else UTF-8 if it is, else None: libxml2 guesses."""
+  """Returns the charset that a page declares, else UTF-8 if it is valid, else None.
+
+  With None, libxml2 guesses the charset.
+  """
   if match := _CHARSET.search(content_type) or _CHARSET.search(body[:1024]):
     name = match[1].decode('ascii', 'replace')
     return 'utf-8' if _WIDE.match(name) and b'\0' not in body[:256] else name
@@ -102,20 +97,19 @@ def _charset(content_type: bytes, body: bytes) -> str | None:
 
 
 def read(content_type: bytes, body: bytes, robot: str) -> Reading:
-  """Reads an HTML page of any quality in any charset, also a wrong one.
+  """Returns the links and rules of an HTML page, however malformed or wrongly encoded.
 
   Args:
-    content_type: value of the header, as sent.
+    content_type: value of the header as sent.
     body: decoded bytes of the page.
-    robot: name of this crawler, lower case, that <meta name="..."> may address.
+    robot: name of this crawler in lower case, which <meta name="..."> may address.
   """
   collector = _Collector(robot)
   try:
     parser = etree.HTMLParser(target=collector, encoding=_charset(content_type, body))
   except LookupError:  # a charset that libxml2 does not know
     parser = etree.HTMLParser(target=collector)
-  with contextlib.suppress(
-    etree.LxmlError
-  ):  # an empty page, or one that ends in the middle: what came before counts
+  # An empty page or one that ends in the middle raises: what came before the error counts.
+  with contextlib.suppress(etree.LxmlError):
     etree.fromstring(body, parser)
   return Reading(list(collector.links), collector.base, collector.rules)

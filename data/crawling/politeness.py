@@ -1,4 +1,4 @@
-"""How a host asks to be treated: robots.txt by RFC 9309, and pauses after errors."""
+"""Obeys a host's wishes: robots.txt as RFC 9309 defines it, and pauses after errors."""
 
 import email.utils
 import time
@@ -17,13 +17,13 @@ from data.crawling import failures, urls
 from data.crawling.download import text
 from lm.base.errors import UserError
 
-LONGEST_WAIT = 120.0  # seconds; a host that asks for a longer pause is left alone
-ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read; RFC 9309, 2.5
+LONGEST_WAIT = 120.0  # seconds; a host that asks for a longer pause is not crawled
+ROBOTS_BYTES = 500 * 1024  # the part of robots.txt that is read (RFC 9309, 2.5)
 _ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 
 
 def refuses(status: int) -> bool:
-  """Tells whether a status says that the host cannot serve now, not that there is no page."""
+  """Returns whether a status means that the host cannot serve now, not that there is no page."""
   return status == 429 or status >= 500
 
 
@@ -31,7 +31,7 @@ def retry_after(value: str, now: float) -> float:
   """Returns the seconds that a Retry-After header asks to wait (RFC 9110, 10.2.3); 0 if none.
 
   Args:
-    value: the header, a number or a date; '' if there was none.
+    value: the header, a number or a date; '' if it was absent.
     now: seconds since 1970.
   """
   value = value.strip()
@@ -44,9 +44,10 @@ def retry_after(value: str, now: float) -> float:
 
 
 class PatientRetry(RetryMiddleware):
-  """Asks again after a pause that grows with each attempt and is at least what the host asks for.
+  """Retries after a pause that grows with each attempt and is at least what the host asks for.
 
-  The host is left alone meanwhile: there is one request at a time, and it is this one that waits.
+  The host receives no other request meanwhile: there is one request at a time, and it is the one
+  that waits.
   """
 
   async def process_response(self, request: Request, response: Response):
@@ -67,18 +68,23 @@ class PatientRetry(RetryMiddleware):
 
 
 class HostRules(NamedTuple):
-  """What robots.txt of one site allows; `closed` says why nothing is, when it could not be read."""
+  """The robots.txt rules of one site.
+
+  Attributes:
+    protego: the parsed file.
+    closed: why no page may be fetched, if the file could not be read; else ''.
+  """
 
   protego: Protego
   closed: str = ''
 
 
 class Robots:
-  """Reads robots.txt of each site once, and says which of its pages may be fetched (RFC 9309).
+  """Reads the robots.txt of each site once, and decides which pages may be fetched (RFC 9309).
 
-  A missing file (4xx) allows everything; one that the host fails to send (5xx, 429, no answer)
-  forbids everything. Redirects are followed to other hosts too, and what they lead to counts as
-  the file of the site that was asked.
+  A missing file (4xx) allows everything. A file that the host fails to send (5xx, 429, no answer)
+  forbids everything. Redirects are followed even to other hosts, and their target counts as the
+  file of the original site.
   """
 
   def __init__(self, crawler: Crawler, user_agent: str):
@@ -87,22 +93,22 @@ class Robots:
     crawler.signals.connect(self._cut, signals.bytes_received)
 
   async def allowed(self, url: str) -> bool:
+    """Returns whether the robots.txt of its site allows this crawler to fetch a URL."""
     rules = await self.read(urls.split_site(url)[0])
     return not rules.closed and rules.protego.can_fetch(url, self.user_agent)
 
   async def read(self, site: str) -> HostRules:
-    """Returns the rules of a site ('http://host:port') and slows down to its Crawl-delay."""
+    """Returns the rules of a site ('http://host:port'), and slows down to its Crawl-delay."""
     if site not in self.rules:
       try:
         self.rules[site] = self._parse(site, await self.fetch(site))
-      except Exception as error:  # noqa: BLE001  whatever a host sends in its place closes it
-        self.rules[site] = HostRules(
-          Protego.parse(''), f'cannot reach {site}: {failures.message(error)}'
-        )
+      except Exception as error:  # noqa: BLE001  any failure to read robots.txt closes the site
+        closed = f'cannot reach {site}: {failures.message(error)}'
+        self.rules[site] = HostRules(Protego.parse(''), closed)
     return self.rules[site]
 
   async def fetch(self, site: str) -> Response:
-    """Downloads robots.txt and follows its redirects."""
+    """Returns the response to robots.txt after following its redirects."""
     url = f'{site}/robots.txt'
     for _ in range(_ROBOTS_REDIRECTS + 1):
       meta = {'cut': ROBOTS_BYTES, 'download_maxsize': 0, 'verbatim_url': True}
@@ -126,10 +132,8 @@ class Robots:
     protego = Protego.parse(text)
     delay = protego.crawl_delay(self.user_agent) or 0.0
     if delay > LONGEST_WAIT:
-      return HostRules(
-        protego,
-        f'{site}/robots.txt asks for {delay:g} s between pages; allowed: up to {LONGEST_WAIT:g} s',
-      )
+      closed = f'{site}/robots.txt asks for {delay:g} s between pages; '
+      return HostRules(protego, f'{closed}allowed: up to {LONGEST_WAIT:g} s')
     self._slow_down(urls.host(site), delay)
     return HostRules(protego)
 
@@ -138,15 +142,13 @@ class Robots:
     slot = downloader.slots[host]
     if delay > slot.delay:
       slot.delay = delay
-      downloader.per_slot_settings[host] = {
-        'concurrency': 1,
-        'delay': delay,
-      }  # an idle slot is made anew
+      # Scrapy discards idle slots; a new slot takes its delay from these settings.
+      downloader.per_slot_settings[host] = {'concurrency': 1, 'delay': delay}
     if throttle := self.crawler.get_extension(AutoThrottle):
       throttle.mindelay = max(throttle.mindelay, delay)
 
   def _cut(self, data: bytes, request: Request) -> None:
-    """Ends the download of a robots.txt that is longer than what is read of it."""
+    """Ends the download of a robots.txt that is longer than the part that is read."""
     if 'cut' in request.meta:
       request.meta['received'] = request.meta.get('received', 0) + len(data)
       if request.meta['received'] > request.meta['cut']:

@@ -1,4 +1,4 @@
-"""Runs one crawl from its first page, or from wherever it was cut off, to its report."""
+"""Runs one crawl from its first page, or from where it was interrupted, to its report."""
 
 import asyncio
 import collections
@@ -23,11 +23,11 @@ from lm.base import progress as progress_lib
 from lm.base.errors import UserError
 
 USER_AGENT = SOFTWARE
-logging.getLogger('scrapy').setLevel(logging.ERROR)  # what it would warn of is in the report
+logging.getLogger('scrapy').setLevel(logging.ERROR)  # the report contains what it would warn of
 
 
 class Stopped(Exception):
-  """The crawl was ended by a signal; all that it fetched is stored, and the same call goes on."""
+  """A signal ended the crawl. Everything fetched is stored, and the same call continues."""
 
   def __init__(self, signum: int):
     super().__init__(signal.Signals(signum).name)
@@ -35,16 +35,16 @@ class Stopped(Exception):
 
 
 def _settings(*, delay: float, retries: int, timeout: float, max_bytes: int, agent: str) -> dict:
-  """Returns the settings of Scrapy: one request at a time, so that each crawl is the same."""
+  """Returns Scrapy's settings: one request at a time, so that each crawl is the same."""
   return {
-    # aiohttp in the loop of asyncio: a Twisted reactor could not be started twice in a process, and
-    # Twisted's HTTP client does not bound the headers of a response.
+    # aiohttp runs in asyncio's own loop. A Twisted reactor cannot be started twice in a process,
+    # and Twisted's HTTP client does not bound the headers of a response.
     'TWISTED_REACTOR_ENABLED': False,
     'DOWNLOAD_HANDLERS': {
       **dict.fromkeys(('data', 'file', 'ftp', 's3')),
       **dict.fromkeys(('http', 'https'), 'data.crawling.download.DownloadHandler'),
     },
-    # No telnet console, no remote control, no cookies, no proxies from the environment.
+    # These settings omit the telnet console, remote control, cookies and environment proxies.
     'EXTENSIONS_BASE': {'scrapy.extensions.throttle.AutoThrottle': 0},
     'SPIDER_MIDDLEWARES_BASE': {},
     'DOWNLOADER_MIDDLEWARES_BASE': {
@@ -58,7 +58,7 @@ def _settings(*, delay: float, retries: int, timeout: float, max_bytes: int, age
     'CONCURRENT_REQUESTS_PER_DOMAIN': 1,
     'SCHEDULER_MEMORY_QUEUE': 'scrapy.squeues.FifoMemoryQueue',  # breadth first
     'AUTOTHROTTLE_ENABLED': delay > 0,
-    'AUTOTHROTTLE_TARGET_CONCURRENCY': 0.5,  # a slow host gets as long a pause as it took to answer
+    'AUTOTHROTTLE_TARGET_CONCURRENCY': 0.5,  # pause as long as the host took to answer
     'AUTOTHROTTLE_START_DELAY': delay,
     'AUTOTHROTTLE_MAX_DELAY': max(delay, LONGEST_WAIT),
     'DOWNLOAD_DELAY': delay,
@@ -88,7 +88,7 @@ def _settings(*, delay: float, retries: int, timeout: float, max_bytes: int, age
 
 @contextlib.contextmanager
 def _signals(crawler: Crawler) -> Iterator[None]:
-  """SIGTERM and Ctrl-C end the walk, here in the main thread, instead of the process."""
+  """Makes SIGTERM and Ctrl-C end the walk instead of the process, in the main thread."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return
@@ -110,7 +110,7 @@ def _signals(crawler: Crawler) -> Iterator[None]:
 
 
 async def _walk(settings: dict, walk: Walk) -> tuple[SiteSpider, int]:
-  """Returns the spider after its walk, and the number of retries."""
+  """Runs the walk and returns its spider and the number of retries."""
   crawler = AsyncCrawlerRunner(settings).create_crawler(SiteSpider)
   with _signals(crawler):
     await crawler.crawl_async(walk=walk)
@@ -126,29 +126,30 @@ def _regex(name: str, pattern: str | None) -> re.Pattern | None:
 
 def _contact(contact: str) -> str:
   if not contact.isascii() or not contact.isprintable() or set(contact) & set('()'):
-    raise UserError(
-      f'contact is {contact!r}; allowed: a URL or an address in printable ASCII without brackets'
-    )
+    allowed = 'a URL or an e-mail address in printable ASCII without parentheses'
+    raise UserError(f'contact is {contact!r}; allowed: {allowed}')
   return f' (+{contact})' if contact else ''
 
 
 def _report(spider: SiteSpider, retried: int) -> dict:
-  """Returns the report of a finished walk. Raises UserError when there is no page in it."""
+  """Returns the report of a finished walk. Raises UserError if the walk stored no page."""
   counts, status = spider.counts, spider.status
   faults = collections.Counter(fault['cause'] for fault in spider.faults)
   if not counts['pages']:
-    found = [f'{n} answered {code}' for code, n in status.items()] + [
-      f'{n} failed: {cause}' for cause, n in faults.items()
-    ]
+    answers = [f'{n} answered {code}' for code, n in status.items()]
+    found = answers + [f'{n} failed: {cause}' for cause, n in faults.items()]
     raise UserError(
       f'{spider.walk.url}: no page to store ({", ".join(found) or "no answer"}; '
       f'{counts["skipped_by_robots"]} forbidden by robots.txt, '
       f'{counts["noindex"]} said noindex, {counts["off_site"]} links leave the site)'
     )
   return {
-    **counts, 'retried': retried, 'status': {str(code): n for code, n in sorted(status.items())},
-    'faults': dict(sorted(faults.items())), 'errors': spider.faults,
-  }  # fmt: skip
+    **counts,
+    'retried': retried,
+    'status': {str(code): n for code, n in sorted(status.items())},
+    'faults': dict(sorted(faults.items())),
+    'errors': spider.faults,
+  }
 
 
 def crawl(
@@ -169,46 +170,52 @@ def crawl(
   progress: Callable[[int, int], object] = lambda done, known: None,
   sleep: Callable[[float], object] = asyncio.sleep,
 ) -> dict:
-  """Crawls the site of `url` breadth-first into `out/crawl-*.warc.gz`; goes on with what is there.
+  """Crawls the site of `url` breadth-first into `out/crawl-*.warc.gz`, or continues a crawl there.
 
-  A page is known by its URL without the port, so that a crawl may go on at another one: a local
-  server that is started again gets one.
+  A page is identified by its URL without the port, so that a crawl can continue at another port: a
+  local server that is restarted gets a new one.
 
   Args:
-    url: first page. Links and redirects are followed within its host and port; http and https
-      count as one.
+    url: first page. Links and redirects are followed within its host and port; http and https count
+      as one.
     out: folder for the WARC files and `report.json`, which is written last.
-    max_pages: most pages to ask for; redirects, error pages and pages that fail count.
-    max_depth: most links to follow from the first page to another; 0 for no limit.
-    delay: seconds between the starts of two requests; the host's own pace (AutoThrottle) and the
-      Crawl-delay of robots.txt can only raise it. 0 is for servers of one's own: no AutoThrottle.
-    retries: further attempts after a time-out, a broken connection, 429 or 5xx.
+    max_pages: largest number of pages to request; redirects, error pages and pages that fail count.
+    max_depth: largest distance in links from the first page; 0 for no limit.
+    delay: seconds between the starts of two requests. The host's own pace (AutoThrottle) and the
+      Crawl-delay of robots.txt can only raise it. 0 turns AutoThrottle off and is meant for your
+      own servers.
+    retries: attempts after the first ends in a time-out, a broken connection, 429 or 5xx.
     include, exclude: regular expressions searched in path?query of each link; `url` itself is
       always fetched.
     timeout: seconds for one whole response.
-    max_bytes: pages that are longer, as sent or decoded, are recorded as faults.
-    file_bytes: a new WARC file begins after this many.
+    max_bytes: longer pages, as sent or decoded, are recorded as faults.
+    file_bytes: size after which a new WARC file begins.
     user_agent: sent with each request and matched against robots.txt.
-    contact: URL or address of whoever answers for this crawl; sent after `user_agent`.
-    progress: called after each page with the pages done and the pages known so far.
+    contact: URL or e-mail address of the person responsible for this crawl; sent after
+      `user_agent`.
+    progress: called after each page with the numbers of pages done and of pages known so far.
     sleep: coroutine function that waits between two attempts.
 
   Returns:
     The report: pages (answered 200 and stored), bytes (decoded bodies of all stored responses),
-    status {code: n}, faults {cause: n}, errors [{url, cause, error}], noindex, skipped_by_robots,
-    excluded and off_site (links that were not followed), retried, seconds, url, options.
+      status {code: n}, faults {cause: n}, errors [{url, cause, error}], noindex, skipped_by_robots,
+      excluded and off_site (links that were not followed), retried, seconds, url, options.
 
   Raises:
-    UserError: bad URL or pattern, host unreachable or lost, nothing found, or `out` holds the crawl
-      of another host.
+    UserError: a bad URL or pattern, a host that is unreachable or lost, no page found, or a crawl
+      of another host in `out`.
     OSError: the disk is full, or the folder cannot be written.
     Stopped: SIGTERM or Ctrl-C.
   """
   out, started = pathlib.Path(out), time.monotonic()
   options = {
-    'max_pages': max_pages, 'max_depth': max_depth, 'include': include, 'exclude': exclude,
-    'max_bytes': max_bytes, 'user_agent': user_agent,
-  }  # fmt: skip
+    'max_pages': max_pages,
+    'max_depth': max_depth,
+    'include': include,
+    'exclude': exclude,
+    'max_bytes': max_bytes,
+    'user_agent': user_agent,
+  }
   first = urls.normalise(url)
   allow, deny = _regex('include', include), _regex('exclude', exclude)
   settings = _settings(
@@ -233,7 +240,16 @@ def crawl(
         raise UserError(
           f'{out} holds a crawl of {min(others)}, not of {urls.host(first)}: give another --out'
         )
-      walk = Walk(first, archive, user_agent, max_pages, max_depth, wanted, progress, sleep)
+      walk = Walk(
+        url=first,
+        archive=archive,
+        user_agent=user_agent,
+        max_pages=max_pages,
+        max_depth=max_depth,
+        wanted=wanted,
+        progress=progress,
+        sleep=sleep,
+      )
       spider, retried = asyncio.run(_walk(settings, walk))
       if spider.error:
         raise spider.error
@@ -244,7 +260,7 @@ def crawl(
 
 
 def crawl_with_progress(url: str, out: files.Path, **options) -> dict:
-  """Runs `crawl` under a progress bar, with the exit status of signals."""
+  """Runs `crawl` with a progress bar, and turns its signals into exit statuses."""
   with progress_lib.bar(desc='crawl', unit='page') as bar:
 
     def progress(done: int, known: int) -> None:

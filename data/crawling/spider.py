@@ -1,4 +1,4 @@
-"""The walk over one site: breadth first, each page once, each fault on record."""
+"""Walks over one site breadth-first, visits each page once and records each fault."""
 
 import asyncio
 import collections
@@ -18,25 +18,25 @@ from data.crawling.politeness import Robots, refuses
 from data.crawling.warc import Archive
 from lm.base.errors import UserError
 
-# Of pages of other types only the headers are stored.
+# Only the headers are stored of pages of other types.
 STORED_TYPES = re.compile(rb'text/|application/(xhtml\+xml|xml|json)\b')
 MOST_REDIRECTS = 10  # one after another
-LOST = 5  # pages in a row without an answer: is the host still there?
+LOST = 5  # consecutive pages without an answer after which the host is checked
 
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-  """What a spider is given.
+  """The parameters of a spider's walk.
 
   Attributes:
     url: normalised URL of the first page.
-    archive: where pages are stored, and read back from.
-    user_agent: what robots.txt is matched against.
-    max_pages: most pages to ask for.
-    max_depth: most links between the first page and another; 0 for no limit.
-    wanted: tells by '/path?query' whether a link is followed.
-    progress: called after each page with the pages done and the pages known.
-    sleep: coroutine function that waits so many seconds.
+    archive: stores pages, and returns those that are already stored.
+    user_agent: matched against robots.txt.
+    max_pages: largest number of pages to request.
+    max_depth: largest distance in links from the first page; 0 for no limit.
+    wanted: returns whether a link with this '/path?query' is followed.
+    progress: called after each page with the numbers of pages done and of pages known.
+    sleep: coroutine function that waits this many seconds.
   """
 
   url: str
@@ -50,12 +50,12 @@ class Walk:
 
 
 class SiteSpider(scrapy.Spider):
-  """Walks over the pages of a site, one request at a time, so that a walk is the same each time.
+  """Walks over the pages of a site, one request at a time, so that each walk is the same.
 
   Attributes:
-    stopped: set when the walk is to end; downloads and pauses end with it.
+    stopped: set when the walk is to end; it ends downloads and pauses.
     error: why the walk ended early, or None.
-    faults: [{'url', 'cause', 'error'}] of the pages that could not be had.
+    faults: [{'url', 'cause', 'error'}] of the pages that could not be fetched.
     status, counts: numbers for the report.
   """
 
@@ -64,7 +64,7 @@ class SiteSpider(scrapy.Spider):
   def __init__(self, walk: Walk):
     super().__init__()
     self.walk, self.archive = walk, walk.archive
-    self.robot = walk.user_agent.partition('/')[0].lower()  # what pages call this crawler
+    self.robot = walk.user_agent.partition('/')[0].lower()  # the name that pages address
     self.stopped, self.error = asyncio.Event(), None
     self.seen: set[str] = set()  # page ids of all requests made
     self.done = self.unanswered = 0
@@ -85,7 +85,7 @@ class SiteSpider(scrapy.Spider):
   # ---- The walk
 
   async def start(self):
-    """Yields the first request, unless robots.txt cannot be read."""
+    """Yields the first request, or stops the walk if robots.txt cannot be read."""
     rules = await self.robots.read(urls.split_site(self.walk.url)[0])
     if rules.closed:
       self.stop(UserError(rules.closed))
@@ -112,7 +112,7 @@ class SiteSpider(scrapy.Spider):
     await self._done()
 
   async def failed(self, failure) -> None:
-    """Records a page that could not be had."""
+    """Records a page that could not be fetched."""
     if not self.stopped.is_set():
       error = failure.value
       self._record(failure.request.url, failures.cause(error), failures.message(error))
@@ -120,12 +120,12 @@ class SiteSpider(scrapy.Spider):
       await self._done()
 
   def stop(self, error: BaseException) -> None:
-    """Ends the walk soon: downloads and pauses are cut short. The first reason given is kept."""
+    """Ends the walk without waiting for downloads and pauses; the first error given is kept."""
     if self.error is None:
       self.error = error
       self.stopped.set()
       downloader = self.crawler.engine.downloader
-      for slot in downloader.slots.values():  # what waits for its turn fails at once
+      for slot in downloader.slots.values():  # requests in the queue fail at once
         slot.close()
         slot.delay = 0.0
         downloader._process_queue(slot)
@@ -133,7 +133,7 @@ class SiteSpider(scrapy.Spider):
       self._closing = asyncio.ensure_future(closing)
 
   async def pause(self, seconds: float) -> None:
-    """Waits, but no longer than until the walk is stopped."""
+    """Waits for this many seconds, or until the walk is stopped."""
     nap = asyncio.ensure_future(self.walk.sleep(seconds))
     stop = asyncio.ensure_future(self.stopped.wait())
     await asyncio.wait({nap, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +143,7 @@ class SiteSpider(scrapy.Spider):
   # ---- One page
 
   def _read(self, response: Response) -> markup.Reading:
-    """Returns the links of a page and what may be done with it; a redirect has one link."""
+    """Returns the links of a page and what it allows; a redirect has one link."""
     rules = markup.header_rules(response.headers.getlist('X-Robots-Tag'), self.robot)
     if 300 <= response.status < 400:
       return markup.Reading([text(response.headers.get('Location', b''))], '', markup.Rules())
@@ -154,7 +154,7 @@ class SiteSpider(scrapy.Spider):
     return reading._replace(rules=reading.rules & rules)
 
   def _store(self, response: Response) -> None:
-    if self.error is None:  # after an error of the disk the file ends in a torn record
+    if self.error is None:  # after a disk error the file ends in a torn record
       truncated = 'unspecified' if 'download_stopped' in response.flags else ''
       try:
         self.archive.store(response, truncated)
@@ -178,7 +178,7 @@ class SiteSpider(scrapy.Spider):
     for link in reading.links:
       try:
         url = urls.normalise(link, base)
-      except UserError:  # mailto:, javascript:, broken ones: not ours to follow
+      except UserError:  # the link is malformed or not http(s), such as mailto: or javascript:
         continue
       if not urls.same_site(url, self.walk.url):
         self.counts['off_site'] += 1
@@ -189,7 +189,7 @@ class SiteSpider(scrapy.Spider):
           self.crawler.engine.crawl(request)
 
   async def _request(self, url: str, depth: int, hops: int) -> scrapy.Request | None:
-    """Returns the request of a page that was not seen, or None where robots.txt forbids it."""
+    """Returns the request for an unseen page, or None if robots.txt forbids it."""
     if not await self.robots.allowed(url):
       self.counts['skipped_by_robots'] += 1
       return None
@@ -198,7 +198,7 @@ class SiteSpider(scrapy.Spider):
     return scrapy.Request(url, self.parse, errback=self.failed, dont_filter=True, meta=meta)
 
   async def _done(self) -> None:
-    """Counts a page; tells pages that fail from a host that is gone before the walk is complete."""
+    """Counts a page. After several failures in a row, stops the walk if the host is gone."""
     self.done += 1
     self.walk.progress(self.done, len(self.seen))
     if self.unanswered and (self.unanswered == LOST or self.done == len(self.seen)):
@@ -207,12 +207,12 @@ class SiteSpider(scrapy.Spider):
       try:
         status = (await self.robots.fetch(site)).status
         found = f'robots.txt answers {status}' if refuses(status) else ''
-      except Exception as error:  # noqa: BLE001  whatever keeps the host from answering
+      except Exception as error:  # noqa: BLE001  any failure means that the host does not answer
         found = failures.message(error)
       if found:
         after = f'after {self.counts["pages"]} pages ({found})'
         self.stop(
-          UserError(f'{site} stopped answering {after}; the same command goes on from there')
+          UserError(f'{site} stopped answering {after}; the same command continues the crawl')
         )
 
   def _record(self, url: str, cause: str, message: str) -> None:
@@ -227,7 +227,7 @@ class SiteSpider(scrapy.Spider):
       raise StopDownload(fail=False)
 
   def _callback_failed(self, failure, response) -> None:
-    """Records a page that this spider cannot cope with."""
+    """Records a page whose handling raised an error."""
     if response is None:  # start() failed
       self.stop(failure.value)
     else:

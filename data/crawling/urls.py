@@ -1,15 +1,15 @@
-"""Web addresses in one spelling, and which of them belong to the site that is crawled."""
+"""Normalises URLs, and decides which of them belong to the crawled site."""
 
 import urllib.parse
 
 from lm.base.errors import UserError
 
-LONGEST = 2083  # characters; what browsers and Scrapy accept
+LONGEST = 2083  # characters; the limit of browsers and of Scrapy
 _PORTS = {'http': 80, 'https': 443}
 
 
 def _without_dots(path: str) -> str:
-  """Resolves the segments '.' and '..' of an absolute path (RFC 3986, 5.2.4)."""
+  """Returns an absolute path with its '.' and '..' segments resolved (RFC 3986, 5.2.4)."""
   parts: list[str] = []
   segments = path.split('/')
   for segment in segments:
@@ -26,10 +26,10 @@ def _netloc(scheme: str, host: str, port: int | None) -> str:
 
 
 def normalise(url: str, base: str = '') -> str:
-  """Returns an absolute http(s) URL in one spelling.
+  """Returns an absolute http(s) URL in its normal form.
 
-  The host is lower case, unsafe characters are escaped, and there is neither a default port nor a
-  fragment. Raises UserError that names the URL if it cannot be crawled, whatever `url` contains.
+  The host is in lower case, unsafe characters are escaped, and there is neither a default port nor
+  a fragment. Raises UserError that names the URL if it cannot be crawled, whatever `url` contains.
   """
   shown = ascii(url[:80])[:100]
   if len(url) > LONGEST:
@@ -44,7 +44,7 @@ def normalise(url: str, base: str = '') -> str:
     query = urllib.parse.quote(parts.query, safe="/%:=&~+!$,;'@()*?[]|")
   except UserError:
     raise
-  except ValueError as error:  # brackets, ports, lone surrogates, hosts that are no domain names
+  except ValueError as error:  # bad brackets, ports, lone surrogates or domain names
     raise UserError(f'bad URL {shown}: {error}') from None
   result = urllib.parse.urlunsplit((scheme, netloc, path, query, ''))
   if len(result) > LONGEST:
@@ -53,7 +53,7 @@ def normalise(url: str, base: str = '') -> str:
 
 
 def split_site(url: str) -> tuple[str, str]:
-  """Splits a normalised URL into its site, 'http://host:port', and '/path?query'."""
+  """Returns the site of a normalised URL, 'http://host:port', and its '/path?query'."""
   parts = urllib.parse.urlsplit(url)
   site = f'{parts.scheme}://{parts.netloc}'
   return site, url[len(site) :]
@@ -65,13 +65,16 @@ def host(url: str) -> str:
 
 
 def page_id(url: str) -> str:
-  """Returns what a page is known by in a crawl: its normalised URL without the port."""
+  """Returns the identity of a page within a crawl: its normalised URL without the port."""
   parts = urllib.parse.urlsplit(url)
   return f'{parts.scheme}://{parts.hostname}{split_site(url)[1]}'
 
 
 def same_site(a: str, b: str) -> bool:
-  """Tells whether two normalised URLs have one host and port; http and https differ in port."""
+  """Returns whether two normalised URLs have the same host and port.
+
+  The ports of an http and an https URL need not be equal.
+  """
   a_parts, b_parts = urllib.parse.urlsplit(a), urllib.parse.urlsplit(b)
   same_port = a_parts.scheme != b_parts.scheme or a_parts.port == b_parts.port
   return a_parts.hostname == b_parts.hostname and same_port

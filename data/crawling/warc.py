@@ -20,19 +20,23 @@ from data.crawling.download import text
 from lm.base import files
 
 SOFTWARE = 'deepdive-crawl/0.1'
-# Headers about how a body was sent. It is stored decoded, so they are renamed as in Common Crawl.
+# These headers describe how a body was sent. The body is stored decoded, so Archive renames them as
+# Common Crawl does.
 _TRANSFER = ('content-encoding', 'content-length', 'transfer-encoding')
 
 
 class Place(NamedTuple):
-  """Where a record begins."""
+  """The position of a record: its file, and its offset in bytes."""
 
   path: pathlib.Path
   offset: int
 
 
 def intact_length(path: files.Path) -> int:
-  """Bytes of the file up to the end of its last whole gzip member (its checksum included)."""
+  """Returns the number of bytes up to the end of the file's last complete gzip member.
+
+  A member is complete if its checksum is present and correct.
+  """
   good = position = 0
   member = zlib.decompressobj(wbits=31)
   with open(path, 'rb') as f:
@@ -58,16 +62,15 @@ def _response_headers(headers: Headers, size: int) -> list[tuple[str, str]]:
 
 
 def _reason(status: int) -> str:
-  return (
-    http.HTTPStatus(status).phrase if status in http.HTTPStatus._value2member_map_ else 'Unknown'
-  )
+  known = status in http.HTTPStatus._value2member_map_
+  return http.HTTPStatus(status).phrase if known else 'Unknown'
 
 
 class Archive:
-  """The WARC files of one crawl folder: pages already stored, and a place to append to.
+  """The WARC files of one crawl folder, which can be read and appended to.
 
   Attributes:
-    places: where each stored page is, by `urls.page_id`.
+    places: the position of each stored page, by `urls.page_id`.
     hosts: hosts of the stored pages.
   """
 
@@ -95,7 +98,10 @@ class Archive:
     return self.out / f'crawl-{self.count - 1:05d}.warc.gz'
 
   def read(self, url: str, most_bytes: int) -> Response | None:
-    """Returns the stored page of a URL, flagged 'stored', or None; of its body `most_bytes`."""
+    """Returns the stored page of a URL, flagged 'stored', or None.
+
+    At most `most_bytes` of its body are read.
+    """
     place = self.places.get(urls.page_id(url))
     if place is None:
       return None
@@ -111,14 +117,15 @@ class Archive:
       )
 
   def store(self, response: Response, truncated: str = '') -> None:
-    """Appends a response and its request, each its own gzip member, in one write.
+    """Appends a response and its request, each as one gzip member, in one write.
 
     Args:
-      response: with a decoded body.
-      truncated: value of WARC-Truncated; '' for a whole body.
+      response: a response with a decoded body.
+      truncated: value of WARC-Truncated; '' for a complete body.
 
     Raises:
-      OSError: the disk is full. The file then ends in a torn record: nothing more may be stored.
+      OSError: the disk is full. The file then ends in a torn record, and nothing more may be
+        stored.
     """
     buffer = io.BytesIO()
     writer = WARCWriter(buffer, gzip=True)
@@ -136,27 +143,24 @@ class Archive:
     self.file.flush()
 
   def close(self) -> None:
+    """Flushes the current file to disk and closes it."""
     os.fsync(self.file.fileno())
     self.file.close()
 
 
 def _records(writer: WARCWriter, response: Response, extra: Mapping[str, str]):
-  """Returns the request and the response record of a page."""
+  """Returns the request record and the response record of a page."""
   url = response.url
   site, key = urls.split_site(url)
   status = StatusAndHeaders(
     f'{response.status} {_reason(response.status)}',
     _response_headers(response.headers, len(response.body)),
     protocol=response.protocol or 'HTTP/1.1',
-  )  # fmt: skip
-  sent = [
-    (text(name), text(value))
-    for name, values in response.request.headers.items()
-    for value in values
-  ]
-  asked = StatusAndHeaders(
-    f'GET {key} HTTP/1.1', [('Host', site.partition('//')[2]), *sent], is_http_request=True
   )
+  sent = [('Host', site.partition('//')[2])]
+  for name, values in response.request.headers.items():
+    sent += [(text(name), text(value)) for value in values]
+  asked = StatusAndHeaders(f'GET {key} HTTP/1.1', sent, is_http_request=True)
   body = io.BytesIO(response.body)
   answer = writer.create_warc_record(
     url, 'response', body, http_headers=status, warc_headers_dict=dict(extra)
@@ -165,7 +169,7 @@ def _records(writer: WARCWriter, response: Response, extra: Mapping[str, str]):
 
 
 class StoredPages:
-  """Downloader middleware that answers from the archive what an earlier run has stored."""
+  """Downloader middleware that answers from the archive for pages that an earlier run stored."""
 
   def __init__(self, crawler: Crawler):
     self.crawler = crawler
@@ -175,7 +179,7 @@ class StoredPages:
     return cls(crawler)
 
   def process_request(self, request: Request) -> Response | None:
-    if 'cut' in request.meta:  # robots.txt is read anew
+    if 'cut' in request.meta:  # robots.txt is never answered from the archive
       return None
     return self.crawler.spider.archive.read(
       request.url, self.crawler.settings.getint('DOWNLOAD_MAXSIZE')

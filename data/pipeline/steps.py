@@ -1,6 +1,4 @@
-"""The data stages of a recipe, as train.py runs them: each reads and writes folders of `workdir`
-and can go on after a kill.
-"""
+"""The data steps of a recipe; each reads and writes folders of `workdir` and can be resumed."""
 
 import pathlib
 
@@ -15,7 +13,7 @@ from data.web import clean as clean_lib
 
 
 def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Pages of a site, or of the standard library's documentation server, into crawl/*.warc.gz."""
+  """Crawls a site, or the standard library's documentation server, into crawl/*.warc.gz."""
   options = config.to_dict()
   url, delay = options.pop('url'), options.pop('delay')
   if url:
@@ -26,12 +24,12 @@ def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """crawl/*.warc.gz into clean/documents.jsonl."""
+  """Cleans crawl/*.warc.gz into clean/documents.jsonl."""
   clean_lib.clean(workdir / 'crawl', workdir / 'clean', config)
 
 
 def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """A byte-level BPE of the documents that are not held out into tokenizer/."""
+  """Trains a byte-level BPE on the documents that are not held out, into tokenizer/."""
   training.train_files(
     workdir / 'clean' / 'documents.jsonl',
     config.vocab_size,
@@ -42,8 +40,18 @@ def tokenizer(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """clean/documents.jsonl into token shards, tokens/train and tokens/val."""
+  """Converts clean/documents.jsonl to token shards, tokens/train and tokens/val."""
   trained = chat_formats.load(str(workdir / 'tokenizer' / 'tokenizer.json'))
   tokenize_lib.tokenize(
     workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out
   )
+
+
+# What train.py runs for each data step of a recipe: the function, the part of the config that it
+# takes, and the file that shows that it is complete.
+STEPS = {
+  'crawl': (crawl, 'crawl', 'crawl/report.json'),
+  'clean': (clean, 'clean', 'clean/report.json'),
+  'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
+  'tokenize': (tokenize, 'tokenizer', 'tokens/train/manifest.json'),
+}

@@ -1,14 +1,15 @@
-"""Rows of JSON Lines files: the one reader of them, of local files and buckets, plain or
-compressed.
+"""Reads rows of JSON Lines files, local or in a bucket, plain or compressed.
 
-A row that cannot be used never ends the reading: it is left out, and `Skipped` says where it stood
-and why.
+This is the only reader of JSON Lines in the project. A row that cannot be used never ends the
+reading: the row is skipped, and `Skipped` records its place and the cause.
 """
 
 import codecs
+import contextlib
 import dataclasses
 import functools
 import gzip
+import importlib
 import io
 import json
 import lzma
@@ -27,40 +28,57 @@ from lm.base import buckets, files
 from lm.base.errors import UserError
 
 T = TypeVar('T')
-MAX_ROW_BYTES = (
-  64 << 20
-)  # of one line: a longer one is skipped, so that a file without line ends does not fill the memory
-KEPT = 100  # rows of which `Skipped` keeps place and cause; the others are only counted
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile)
+# A longer line is skipped, so that a file without line ends does not fill the memory.
+MAX_ROW_BYTES = 64 << 20
+KEPT = 100  # number of skipped rows whose place and cause are kept; the others are only counted
+
+
+def _zstd_errors() -> Iterator[type[Exception]]:
+  """Yields what the packages by which fsspec may unpack Zstandard raise on damage."""
+  for name in ('compression.zstd', 'backports.zstd', 'zstandard'):
+    with contextlib.suppress(ImportError):
+      yield importlib.import_module(name).ZstdError
+
+
+_DAMAGED = (
+  EOFError,
+  zlib.error,
+  gzip.BadGzipFile,
+  lzma.LZMAError,
+  zipfile.BadZipFile,
+  *_zstd_errors(),
+)
 _SURROGATE = re.compile(rb'\\u[dD][89a-fA-F]')
 _LONE = re.compile('[\ud800-\udfff]')
 
 
 @dataclasses.dataclass
 class Skipped:
-  """What was left out of an input: how many rows, and of the first `KEPT` of them [place,
-  cause].
+  """The rows that were left out of an input.
+
+  Attributes:
+    count: number of rows left out.
+    rows: [place, cause] of the first `KEPT` of them.
   """
 
   count: int = 0
   rows: list[list[str]] = dataclasses.field(default_factory=list)
 
   def add(self, place: str, cause: object) -> None:
-    """Counts a row; `place` is its file and line."""
+    """Counts one skipped row; `place` names its file and line."""
     self.extend(Skipped(1, [[place, ' '.join(str(cause).split())]]))
 
   def extend(self, other: 'Skipped') -> None:
-    """Adds what was left out of another part of the input."""
+    """Adds the rows that were left out of another part of the input."""
     self.count += other.count
     self.rows += other.rows[: KEPT - len(self.rows)]
 
   def __str__(self) -> str:
-    """'2 rows skipped; the first: FILE, line 3: not JSON: ...', or '' if there are none."""
+    """Returns '2 rows skipped; the first: FILE, line 3: not JSON: ...', or '' if there are none."""
     if not self.count:
       return ''
-    return (
-      f'{self.count:,} row{"s" * (self.count > 1)} skipped; the first: {": ".join(self.rows[0])}'
-    )
+    rows = 'row' if self.count == 1 else 'rows'
+    return f'{self.count:,} {rows} skipped; the first: {": ".join(self.rows[0])}'
 
   def report(self) -> None:
     """Prints the summary to stderr if anything was left out."""
@@ -68,7 +86,7 @@ class Skipped:
       print(self, file=sys.stderr)
 
   def nothing_left(self, what: str) -> UserError:
-    """The error for an input in which no row could be used: `what` says what is missing."""
+    """Returns the error for an input without any usable row; `what` says what is missing."""
     return UserError(f'{what}: {self}' if self.count else what)
 
 
@@ -80,21 +98,21 @@ def read(
   start: int = 0,
   stop: int | None = None,
 ) -> Iterator[T]:
-  """Yields `parse(row)` for each row of a JSON Lines file, empty lines apart; what cannot be used
-  goes to `skipped`.
+  """Yields `parse(row)` for each row of a JSON Lines file; unusable rows go to `skipped`.
 
-  A lone surrogate (half of a UTF-16 pair, which no encoding of text can hold) becomes U+FFFD.
+  Empty lines are ignored. A lone surrogate (half of a UTF-16 pair, which no text encoding can
+  represent) becomes U+FFFD.
 
   Args:
-    path: a path or URL that fsspec opens; its suffix (.gz, .bz2, .xz, .zst, ...) tells how it is
-      compressed.
-    parse: makes what is wanted of a row's JSON value, or raises UserError with the cause to leave
-      it out.
-    start, stop: of a file that is not compressed, the bytes in which a line must begin; None: to
-    the end.
+    path: a path or URL that fsspec opens. Its suffix (.gz, .bz2, .xz, .zst, ...) determines the
+      compression.
+    parse: converts the JSON value of a row. It raises UserError with the cause to skip the row.
+    skipped: receives the rows that cannot be used.
+    start, stop: for an uncompressed file, only lines that begin in bytes [start, stop) are read.
+      None means the end of the file.
 
   Raises:
-    OSError: the file is not there or cannot be read.
+    OSError: the file does not exist or cannot be read.
   """
   buckets.check(path)
   for place, line in _lines(str(path), skipped, start, stop):
@@ -102,10 +120,15 @@ def read(
       yield parse(_value(line))
     except UserError as error:
       skipped.add(place(), error)
+    except RecursionError:  # of the JSON reader, or of what `parse` does with its value
+      skipped.add(place(), 'not JSON that can be read: nested too deep')
 
 
 def text(path: files.Path) -> str:
-  """The content of a text file, unpacked. Raises UserError if it is damaged or no UTF-8."""
+  """Returns the decompressed content of a text file.
+
+  Raises UserError if the file is damaged or is not UTF-8.
+  """
   try:
     with fsspec.open(str(path), 'rb', compression='infer') as file:
       return file.read().decode()
@@ -116,19 +139,21 @@ def text(path: files.Path) -> str:
 
 
 def without_lone_surrogates(text: str) -> str:
-  """The text with U+FFFD in place of halves of UTF-16 pairs, so that it can be written as UTF-8."""
+  """Returns the text with U+FFFD for each lone surrogate, so that it can be encoded as UTF-8."""
   return _LONE.sub('\N{REPLACEMENT CHARACTER}', text)
 
 
 def _lines(
   path: str, skipped: Skipped, start: int, stop: int | None
 ) -> Iterator[tuple[Callable[[], str], bytes]]:
-  """(a function that tells its place, content) of each line that begins in bytes [start, stop) and
-  is not blank.
+  """Yields (place, content) of each line that begins in bytes [start, stop) and is not blank.
+
+  `place` is a function that returns the file and line number: counting lines is slow, and only
+  skipped rows need it.
   """
   number = 0
   with fsspec.open(path, 'rb', compression='infer') as opened:
-    # The readline of a bucket's file takes no limit.
+    # The readline() of a remote file does not accept a limit.
     file = io.BufferedReader(opened) if isinstance(opened, AbstractBufferedFile) else opened
     file.seek(max(start - 1, 0))
     at = first = file.tell() + (len(file.readline()) if start else 0)
@@ -139,20 +164,20 @@ def _lines(
     try:
       while (stop is None or at < stop) and (line := file.readline(MAX_ROW_BYTES)):
         number += 1
-        size = len(line) + (
-          _rest_of_line(file) if len(line) == MAX_ROW_BYTES and not line.endswith(b'\n') else 0
-        )
+        size = len(line)
+        if size == MAX_ROW_BYTES and not line.endswith(b'\n'):
+          size += _rest_of_line(file)
         at += size
         if size > MAX_ROW_BYTES:
           skipped.add(place(number), f'longer than {MAX_ROW_BYTES:,} bytes')
         elif line.strip():
           yield functools.partial(place, number), line
     except (*_DAMAGED, OSError) as error:
-      skipped.add(place(number + 1), f'the rest of the file is not read: {_damage(path, error)}')
+      skipped.add(place(number + 1), f'the rest of the file was not read: {_damage(path, error)}')
 
 
 def _rest_of_line(file: BinaryIO) -> int:
-  """Reads on to the end of a line; returns how many bytes that were."""
+  """Reads to the end of the current line and returns the number of bytes read."""
   size = 0
   while part := file.readline(MAX_ROW_BYTES):
     size += len(part)
@@ -162,8 +187,9 @@ def _rest_of_line(file: BinaryIO) -> int:
 
 
 def _lines_before(path: str, start: int) -> int:
-  """How many lines of a file end before byte `start`. Read only for the place of a row that is
-  skipped.
+  """Returns the number of lines of a file that end before byte `start`.
+
+  This reads the file again, so it is called only to locate a row that is skipped.
   """
   count = 0
   if start:
@@ -174,7 +200,7 @@ def _lines_before(path: str, start: int) -> int:
 
 
 def _damage(path: str, error: Exception) -> str:
-  """What is wrong with the content of a file. Raises `error` again if that is not what it says."""
+  """Returns a description of a damaged file, or raises `error` again if it has another cause."""
   if isinstance(error, OSError) and (error.errno is not None or infer_compression(path) is None):
     raise error
   return f'cut off or damaged: {error}'
@@ -188,19 +214,17 @@ def _decoded(line: bytes) -> str:
 
 
 def _value(line: bytes) -> Any:
-  """The JSON value of a line. Raises UserError if there is none."""
+  """Returns the JSON value of a line. Raises UserError if the line is not valid JSON."""
   text = _decoded(line)
   try:
     value = json.loads(text)
     return _mended(value) if _SURROGATE.search(line) else value
   except ValueError as error:
     raise UserError(f'not JSON: {error}') from error
-  except RecursionError as error:
-    raise UserError('not JSON that can be read: nested too deep') from error
 
 
 def _mended(value: Any) -> Any:
-  """A JSON value without lone surrogates in its texts."""
+  """Returns a JSON value with the lone surrogates in its strings replaced."""
   if isinstance(value, str):
     return without_lone_surrogates(value)
   if isinstance(value, list):

@@ -1,8 +1,7 @@
-"""Input files: found by globs in local folders and in buckets, and known by the digest of their
-content.
+"""Finds input files by glob, locally or in a bucket, and identifies them by content digest.
 
-The digest of a large file is remembered under `CACHE`, so that a start does not read again what has
-not changed.
+The digest of a large file is cached in `CACHE`, so that starting again does not read unchanged
+files.
 """
 
 import contextlib
@@ -21,22 +20,21 @@ from lm.base import buckets, files
 from lm.base.errors import UserError
 
 Inputs = files.Path | Sequence[files.Path]
-CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'digests'  # a small file for each large one
-REMEMBER_BYTES = (
-  16 << 20
-)  # size from which a digest is remembered: at about 1 GB/s, smaller files take no time
-SETTLED_SECONDS = 2.0  # age from which a file's times tell that it was written again
+CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'digests'  # one small file per large input
+# Digests of smaller local files are not cached: at about 1 GB/s they are computed in no time.
+REMEMBER_BYTES = 1 << 20
+SETTLED_SECONDS = 2.0  # minimum age at which another write would change a file's times
 
 
 class File(NamedTuple):
-  """A file.
+  """An input file.
 
   Attributes:
     path: local path or URL.
-    size: bytes.
-    stamp: a text that is another one after the file was written again.
-    changed: when it was last written, in seconds since 1970; 0 in a bucket, where the stamp alone
-      tells.
+    size: size in bytes.
+    stamp: a string that changes whenever the file is written.
+    changed: time of the last write in seconds since 1970. It is 0 in a bucket, where the stamp
+      alone detects a change.
   """
 
   path: str
@@ -46,57 +44,65 @@ class File(NamedTuple):
 
 
 def find(inputs: Inputs) -> list[File]:
-  """The files that paths, URLs or globs (a sequence, or one string of them between commas) match,
-  sorted, each once.
+  """Returns the files that match paths, URLs or globs, sorted and without repetition.
+
+  Args:
+    inputs: a sequence of patterns, or one string of patterns separated by commas.
 
   Raises:
-    FileNotFoundError: one matches no file. UserError: it is of a kind that fsspec does not know or
-      has no package for.
+    FileNotFoundError: a pattern matches no file.
+    UserError: fsspec does not know the protocol or lacks the package for it.
   """
-  patterns = inputs.split(',') if isinstance(inputs, str) else inputs
+  if isinstance(inputs, str):
+    inputs = inputs.split(',')
+  elif isinstance(inputs, os.PathLike):
+    inputs = [inputs]
   found = {}
-  for pattern in map(os.fspath, [patterns] if isinstance(patterns, os.PathLike) else patterns):
+  for pattern in map(os.fspath, inputs):
     system, name = _filesystem(pattern)
     matches = {name: system.info(name)} if system.isfile(name) else system.glob(name, detail=True)
     matches = {name: info for name, info in matches.items() if info['type'] == 'file'}
     if not matches:
       raise FileNotFoundError(f'no input file matches {pattern!r}')
-    found |= {file.path: file for file in (_file(system, *match) for match in matches.items())}
+    for name, info in matches.items():
+      file = _file(system, name, info)
+      found[file.path] = file
   return [found[path] for path in sorted(found)]
 
 
 def describe(path: files.Path) -> File:
-  """The file of a path or URL. Raises FileNotFoundError if there is none."""
+  """Returns the file at a path or URL. Raises FileNotFoundError if there is none."""
   system, name = _filesystem(os.fspath(path))
   return _file(system, name, system.info(name))
 
 
 def names(found: Sequence[File]) -> str:
-  """The paths of a few of the files, for a message."""
-  return ', '.join(file.path for file in found[:3]) + (
-    f' and {len(found) - 3} more' if len(found) > 3 else ''
-  )
+  """Returns the paths of the first three files, for use in a message."""
+  shown = ', '.join(file.path for file in found[:3])
+  return f'{shown} and {len(found) - 3} more' if len(found) > 3 else shown
 
 
 def sha256(file: File, now: Callable[[], float] = time.time) -> str:
-  """Hex SHA-256 of a file's bytes, from memory where it has not changed since they were last read.
+  """Returns the hex SHA-256 of a file's bytes, from the cache if the file has not changed.
 
   Args:
-    now: gives the time in seconds since 1970. A file that was written just now is read again next
-      time, as a change within the resolution of the file system's times would not show.
+    file: the file to read.
+    now: returns the time in seconds since 1970. The digest of a file that was written just now is
+      not cached, because another write within the resolution of the file system's times could not
+      be detected.
   """
   note = CACHE / f'{hashlib.sha256(file.path.encode()).hexdigest()}.json'
   known = {'path': file.path, 'stamp': file.stamp}
-  if file.size >= REMEMBER_BYTES and note.exists():
+  remember = file.size >= REMEMBER_BYTES or '://' in file.path
+  if remember and note.exists():
     remembered = files.read_json(note)
     if remembered.items() >= known.items():
       return remembered['sha256']
   with fsspec.open(file.path, 'rb') as content:
     digest = hashlib.file_digest(content, 'sha256').hexdigest()
-  if file.size >= REMEMBER_BYTES and now() - file.changed > SETTLED_SECONDS:
-    with contextlib.suppress(
-      OSError
-    ):  # where nothing can be remembered, the file is read again next time
+  if remember and now() - file.changed > SETTLED_SECONDS:
+    # If the cache cannot be written, the file is read again next time.
+    with contextlib.suppress(OSError):
       files.write_json(note, known | {'sha256': digest})
   return digest
 
@@ -105,10 +111,8 @@ def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
   buckets.check(path)
   try:
     return fsspec.core.url_to_fs(path)
-  except (
-    ImportError,
-    ValueError,
-  ) as error:  # 'Install s3fs to access S3', 'Protocol not known: s4'
+  # fsspec says 'Install s3fs to access S3' or 'Protocol not known: s4'.
+  except (ImportError, ValueError) as error:
     raise UserError(f'{path}: {error}') from error
 
 
@@ -116,9 +120,7 @@ def _file(system: fsspec.AbstractFileSystem, name: str, info: dict) -> File:
   if isinstance(system, LocalFileSystem):
     status = os.stat(name)
     times = [status.st_mtime_ns, status.st_ctime_ns]
-    return File(
-      name, status.st_size, json.dumps([status.st_size, status.st_ino, *times]), max(times) / 1e9
-    )
-  return File(
-    system.unstrip_protocol(name), info['size'], json.dumps(info, sort_keys=True, default=str), 0.0
-  )
+    stamp = json.dumps([status.st_size, status.st_ino, *times])
+    return File(name, status.st_size, stamp, changed=max(times) / 1e9)
+  stamp = json.dumps(info, sort_keys=True, default=str)
+  return File(system.unstrip_protocol(name), info['size'], stamp, changed=0.0)

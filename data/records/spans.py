@@ -1,4 +1,4 @@
-"""Documents of files, read in spans: parts of JSONL files, or whole files of plain text."""
+"""Reads documents from spans of files: parts of JSONL files, or whole plain-text files."""
 
 import itertools
 import math
@@ -14,13 +14,12 @@ T = TypeVar('T')
 
 
 class Span(NamedTuple):
-  """A part of a file: the rows that begin in bytes [start, stop) of a JSONL file, or a whole file
-  (`stop` is None).
+  """A part of a JSONL file (the rows that begin in bytes [start, stop)), or a whole file.
 
   Attributes:
     path: local path or URL.
-    name: its path below the folder that all input files share.
-    start, stop: see above.
+    name: the path relative to the folder that contains all input files.
+    start, stop: bounds in bytes; `stop` is None for a whole file.
     size: bytes on disk.
   """
 
@@ -32,7 +31,10 @@ class Span(NamedTuple):
 
 
 def spans(found: Sequence[sources.File], size: int) -> list[Span]:
-  """The files in order, in spans of at most about `size` bytes where the format allows a cut."""
+  """Returns the files in order, divided into spans of about `size` bytes where possible.
+
+  Only uncompressed JSONL files can be divided.
+  """
   places = ['/' + file.path.split('://')[-1].lstrip('/') for file in found]
   root = os.path.commonpath([os.path.dirname(place) for place in places])
   result = []
@@ -47,8 +49,9 @@ def spans(found: Sequence[sources.File], size: int) -> list[Span]:
 
 
 def check_document(row: Any) -> dict:
-  """Returns a row that is a document or a conversation. Raises UserError that says what is wrong
-  with another.
+  """Returns the row if it is a document or a conversation.
+
+  Raises UserError that says what is wrong with any other row.
   """
   if not isinstance(row, dict) or not (isinstance(row.get('text'), str) or 'messages' in row):
     raise UserError('neither a document with "text" nor a conversation with "messages"')
@@ -60,12 +63,12 @@ def check_document(row: Any) -> dict:
 def documents(
   all_spans: Iterable[Span], skipped: jsonl.Skipped, parse: Callable[[dict], T] = check_document
 ) -> Iterator[T]:
-  """Yields `parse(document)` for the documents of spans; what cannot be used is added to `skipped`.
+  """Yields `parse(document)` for each document of the spans; unusable rows go to `skipped`.
 
   Args:
-    all_spans: see `spans`.
-    skipped: where rows and files go that are no documents, or for which `parse` raises UserError.
-    parse: makes what is wanted of a document.
+    all_spans: the parts of the input, from `spans`.
+    skipped: receives rows and files that are not documents or for which `parse` raises UserError.
+    parse: converts a document.
   """
   for span in all_spans:
     if '.jsonl' in pathlib.PurePosixPath(span.path).suffixes[-2:]:

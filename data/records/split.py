@@ -1,8 +1,8 @@
-"""Which documents are held out from training: decided here alone, for token shards, tokenizers and
-tasks.
+"""Decides which documents are held out from training.
 
-A document is held out by the hash of its near-duplicate cluster (else of its id), so that copies
-stay on one side, whatever the order, the number and the files of the documents.
+Token shards, tokenizers and tasks all use this decision. It depends on the hash of a document's
+near-duplicate cluster (or of its id if it has no cluster). Copies therefore stay on the same side,
+whatever the order, the number and the files of the documents.
 """
 
 import hashlib
@@ -13,28 +13,26 @@ from typing import Any
 
 
 def split_hash(document: dict[str, Any]) -> float:
-  """A hash in [0, 1) that is equal for all documents of a cluster: held out are those below the
-  `cutoff`.
+  """Returns a hash in [0, 1) that is equal for all documents of a near-duplicate cluster.
+
+  Documents whose hash is below `cutoff` are held out.
   """
-  key = (
-    (document.get('metadata') or {}).get('cluster')
-    or document.get('id')
-    or json.dumps(document, sort_keys=True)
-  )
-  return (
-    int.from_bytes(hashlib.sha256(str(key).encode(errors='replace')).digest()[:8], 'big') / 2**64
-  )
+  cluster = (document.get('metadata') or {}).get('cluster')
+  key = cluster or document.get('id') or json.dumps(document, sort_keys=True)
+  digest = hashlib.sha256(str(key).encode(errors='replace')).digest()
+  return int.from_bytes(digest[:8], 'big') / 2**64
 
 
 def cutoff(hashes: Iterable[float], held_out: float) -> float:
-  """The split hash below which a document is held out.
+  """Returns the split hash below which a document is held out.
 
-  It is `held_out`, moved just enough that at least one cluster is held out and at least one is not.
-  A single cluster is not held out.
+  The cutoff is `held_out`, moved just enough that at least one cluster is held out and at least one
+  is not. A single cluster is never held out.
 
   Args:
-    hashes: split hashes of all documents, or of any that include the smallest and the largest.
-    held_out: share of the clusters to hold out; 0: none.
+    hashes: split hashes of all documents, or of a subset that includes the smallest and the
+      largest.
+    held_out: fraction of the clusters to hold out; 0 holds out none.
   """
   if not held_out:
     return 0.0

@@ -1,7 +1,8 @@
-"""What a language model must beat: unigram and bigram models of the very tokens it was trained on,
-gzip and xz.
+"""Computes what a language model must beat: unigram, bigram, gzip and xz, in bits per byte.
 
-All give bits per UTF-8 byte of the same held-out text.
+The n-gram models count the very tokens that the model was trained on. All results are bits per
+UTF-8 byte of the same held-out text. These baselines have nothing to do with those of reinforcement
+learning.
 """
 
 import gzip
@@ -17,15 +18,17 @@ from data.tokenizers.loading import Tokenizer
 from lm.base import files
 from lm.base.errors import UserError
 
-_FOLDS = 10  # one row in so many is kept aside to choose the discounts on
-_COMPACT = 1 << 22  # pairs held before equal ones are added up
+_FOLDS = 10  # one row in this many is kept aside to choose the discounts on
+_COMPACT = 1 << 22  # number of pairs in memory at which equal ones are merged
 _FIT_ROUNDS = 3
 
 
 class Pairs(NamedTuple):
-  """Distinct (input, target) pairs, sorted, and how often each occurred (the sum of its weights).
+  """Distinct (input, target) pairs, sorted, and the summed weights of their occurrences.
 
-  inputs, targets: int64 [n]; counts: float64 [n].
+  Attributes:
+    inputs, targets: int64 [n].
+    counts: float64 [n].
   """
 
   inputs: np.ndarray
@@ -34,10 +37,13 @@ class Pairs(NamedTuple):
 
 
 class Counts(NamedTuple):
-  """The pairs of a run's batches: all, those of most rows, and those of the rows kept aside (equal
-  rows together).
+  """The pairs of a run's batches.
 
-  repeats: how often an average row was seen.
+  Attributes:
+    all: the pairs of all rows.
+    most: the pairs of most rows.
+    aside: the pairs of the rows that are kept aside; equal rows are on one side.
+    repeats: how often an average row occurred.
   """
 
   all: Pairs
@@ -52,13 +58,13 @@ def compare(
   manifest: files.Path,
   tokenizer: Tokenizer,
 ) -> dict[str, float]:
-  """All four baselines, in bits per byte of the held-out text.
+  """Returns all four baselines, in bits per byte of the held-out text.
 
   Args:
-    consumed: the batches that a run was trained on, all of them.
-    held_out: batches that cover the held-out text once.
-    manifest: of the held-out text.
-    tokenizer: of both.
+    consumed: all batches that a run was trained on.
+    held_out: batches that contain the held-out text once.
+    manifest: manifest of the held-out text.
+    tokenizer: tokenizer of both.
   """
   train, evaluation = count(consumed), count(held_out)
   text = read_text(manifest, tokenizer)
@@ -72,9 +78,9 @@ def compare(
 
 
 def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
-  """Counts the pairs of batches (of data.loader) that have a weight, as often as they come.
+  """Returns the counts of all pairs in batches whose weight is not 0.
 
-  Raises UserError if none has.
+  Raises UserError if there is none.
   """
   rows = {}
   parts = {False: [], True: []}
@@ -94,25 +100,25 @@ def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
       parts = {where: [_add_up(part)] for where, part in parts.items()}
       held = sum(len(part[0][0]) for part in parts.values())
   if not held:
-    raise UserError('no token to be predicted in these batches')
-  most, aside, both = (
-    _add_up(part) for part in (parts[False], parts[True], parts[False] + parts[True])
+    raise UserError('these batches have no target with a weight')
+  return Counts(
+    all=_pairs(_add_up(parts[False] + parts[True])),
+    most=_pairs(_add_up(parts[False])),
+    aside=_pairs(_add_up(parts[True])),
+    repeats=sum(rows.values()) / len(rows),
   )
-  return Counts(_pairs(both), _pairs(most), _pairs(aside), sum(rows.values()) / len(rows))
 
 
 def unigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: int) -> float:
-  """Bits per byte of the evaluation's targets when each is predicted by how often it was a target
-  in training.
+  """Returns bits per byte of the evaluation's targets, predicted by their training frequency.
 
-  One discount, chosen on the rows kept aside, is taken off each token's count and given to all
-  tokens alike.
+  One discount, chosen on the rows kept aside, is subtracted from each token's count and divided
+  equally among all tokens.
   """
 
   def model(pairs, discounts):
-    return _discounted(
-      np.bincount(pairs.targets, pairs.counts, vocab_size), discounts[0] * train.repeats
-    )
+    counts = np.bincount(pairs.targets, pairs.counts, vocab_size)
+    return _discounted(counts, discounts[0] * train.repeats)
 
   def bits(pairs, on, discounts):
     return -float(on.counts @ np.log2(model(pairs, discounts)[on.targets]))
@@ -122,8 +128,9 @@ def unigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: i
 
 
 def bigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: int) -> float:
-  """Bits per byte of the evaluation's targets under `bigram`, its discounts chosen on the rows kept
-  aside.
+  """Returns bits per byte of the evaluation's targets under `bigram`.
+
+  The discounts are chosen on the rows kept aside.
   """
 
   def bits(pairs, on, discounts):
@@ -136,21 +143,20 @@ def bigram_bpb(train: Counts, evaluation: Counts, vocab_size: int, num_bytes: in
 def bigram(
   train: Pairs, on: Pairs, vocab_size: int, discounts: list[float], repeats: float = 1.0
 ) -> np.ndarray:
-  """Probabilities of target after input: modified Kneser-Ney (Chen and Goodman 1998, section
-  4.1.6).
+  """Returns probabilities of target after input by modified Kneser-Ney smoothing.
 
-  With n(a, b) the count of a pair, D its discount, and Q(b) from the number of distinct inputs that
-  b follows,
+  The method is that of Chen and Goodman 1998, section 4.1.6. With n(a, b) the count of a pair, D
+  its discount, and Q(b) computed from the number of distinct inputs that b follows,
 
-    P(b | a) = max(n(a, b) - D, 0) / n(a) + (what the discounts took from a) / n(a) * Q(b)
+    P(b | a) = max(n(a, b) - D, 0) / n(a) + (sum of the discounts of a's pairs) / n(a) * Q(b)
 
   Args:
     train: pairs to estimate from.
-    on: pairs to give the probabilities of.
-    vocab_size: what is taken from Q goes to all alike.
-    discounts: of Q's counts, and of pairs seen once, twice, more often; times `repeats`, the unit
-      of counts when a run went over the same rows several times.
-    repeats: see above.
+    on: pairs whose probabilities to compute.
+    vocab_size: number of tokens among which the discounts of Q are divided equally.
+    discounts: discounts of Q's counts, and of pairs seen once, twice and more often. They are
+      multiplied by `repeats`.
+    repeats: the unit of counts: how often the run read each row.
 
   Returns:
     float64 [pairs of `on`].
@@ -160,7 +166,7 @@ def bigram(
   left = np.maximum(train.counts - np.array([0.0, *discounts[1:]])[times] * repeats, 0)
   total = np.bincount(train.inputs, train.counts, vocab_size)
   taken = total - np.bincount(train.inputs, left, vocab_size)
-  keys, wanted = (pairs.inputs << 32 | pairs.targets for pairs in (train, on))
+  keys, wanted = train.inputs << 32 | train.targets, on.inputs << 32 | on.targets
   at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
   seen = np.where(keys[at] == wanted, left[at], 0)
   known = total[on.inputs] > 0
@@ -169,25 +175,25 @@ def bigram(
 
 
 def gzip_bpb(text: bytes) -> float:
-  """Bits per byte of `gzip -9`."""
+  """Returns the bits per byte of `gzip -9`."""
   return 8 * len(gzip.compress(text, 9)) / len(text)
 
 
 def xz_bpb(text: bytes) -> float:
-  """Bits per byte of `xz -9`."""
+  """Returns the bits per byte of `xz -9`."""
   return 8 * len(lzma.compress(text, preset=9)) / len(text)
 
 
 def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
-  """The text of a manifest's stream, without what special tokens stand for.
+  """Returns the text of a manifest's stream, without special tokens.
 
-  Raises UserError if the tokenizer is not the one of the manifest.
+  Raises UserError if the tokenizer is not the manifest's.
   """
   value = token_shards.read_manifest(manifest)
   if value['tokenizer']['fingerprint'] != tokenizer.fingerprint:
     raise UserError(
-      f'the tokenizer of {manifest} has fingerprint {value["tokenizer"]["fingerprint"]}, this one'
-      f' {tokenizer.fingerprint}'
+      f'the tokenizer of {manifest} has the fingerprint {value["tokenizer"]["fingerprint"]}, but '
+      f'this one has {tokenizer.fingerprint}'
     )
   stream = token_shards.Stream(files.as_path(manifest).parent, value)
   table = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
@@ -195,6 +201,7 @@ def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
 
 
 def _add_up(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns distinct keys, sorted, and the summed weights of each."""
   keys, index = np.unique(np.concatenate([k for k, _ in parts]), return_inverse=True)
   return keys, np.bincount(index, np.concatenate([w for _, w in parts]), len(keys))
 
@@ -205,7 +212,7 @@ def _pairs(added: tuple[np.ndarray, np.ndarray]) -> Pairs:
 
 
 def _discounted(counts: np.ndarray, discount: float) -> np.ndarray:
-  """Probabilities from counts: what `discount` takes off each is given to all alike."""
+  """Returns probabilities from counts, each less a discount that is divided equally among all."""
   left = np.maximum(counts - discount, 0)
   return (left + (counts.sum() - left.sum()) / len(counts)) / counts.sum()
 
@@ -213,10 +220,10 @@ def _discounted(counts: np.ndarray, discount: float) -> np.ndarray:
 def _fit(
   train: Counts, bits: Callable[[Pairs, Pairs, list[float]], float], limits: list[float]
 ) -> list[float]:
-  """The discounts, each between 0 and its limit, with which `most` predicts `aside` in the fewest
-  bits.
+  """Returns the discounts, from 0 to their limits, with which `most` best predicts `aside`.
 
-  Golden section on one at a time; half the limits when there are too few rows to keep any aside.
+  They are found by golden-section search on one at a time. With too few rows to keep any aside, the
+  result is half of each limit.
   """
   golden = (5**0.5 - 1) / 2
   best = [limit / 2 for limit in limits]

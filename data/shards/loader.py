@@ -1,8 +1,8 @@
-"""Batches of a token stream: `Loader.batch(step)` depends on the manifest, the seed, the step and
-the batch size alone.
+"""Reads batches of a token stream: `Loader.batch(step)` is a pure function of the step.
 
-Neither restarts nor the number of hosts change what a step holds, and going on at a step costs
-nothing. Grain reads ahead in `Loader.iterate`.
+A batch depends on the manifest, the seed, the step and the batch size alone, not on restarts or the
+number of hosts (a host is one process of a run). Starting at any step costs nothing. Grain reads
+ahead in `Loader.iterate`.
 """
 
 import bisect
@@ -19,29 +19,31 @@ from lm.base import files
 from lm.base.errors import UserError, unknown
 
 LAYOUTS = ('windows', 'packed')
-_ROUNDS = 8
+_ROUNDS = 8  # rounds of the Feistel network of `permute`
 
 
 class Loader:
-  """Rows of `seq_len` predictions, cut from the token shards of a manifest.
+  """Rows of `seq_len` predictions, read from the token shards of a manifest.
 
-  'windows': row i predicts tokens i * seq_len + 1 .. (i + 1) * seq_len of the stream from those one
-  before, so every token but the first is predicted once an epoch. What is left after the last whole
-  row is dropped, or with `pad_last` a padded row of its own. 'packed': whole documents share a row,
-  as many as fit (see `pack`), and none predicts another's first token. One that is longer than
-  seq_len + 1 is cut there; one without a token to be learned is left out, so no row is without.
+  In the layout 'windows', row i predicts tokens i * seq_len + 1 .. (i + 1) * seq_len of the stream,
+  each from those before it, so every token but the first is predicted once per epoch. What is left
+  after the last whole row is dropped, or with `pad_last` padded to a row. In 'packed', whole
+  documents share a row, as many as fit (see `pack`), and none predicts another's first token. A
+  document longer than seq_len + 1 is cut there. A document without a learned token is left out, so
+  every row has one.
 
-  Training (`pad_last=False`) starts over for ever: example n is in epoch n // rows, each epoch in
-  an order of its own, and one batch may hold the end of an epoch and the start of the next. With
-  `pad_last` there is one epoch of `steps_per_epoch` steps, the last filled with empty rows, and a
-  later step is an IndexError.
+  Training (`pad_last=False`) starts over forever: example n is in epoch n // rows, each epoch has
+  an order of its own, and one batch may contain the end of an epoch and the start of the next. With
+  `pad_last` there is one epoch of `steps_per_epoch` steps, the last filled up with empty rows, and
+  a later step is an IndexError.
 
   Attributes:
-    rows: rows of an epoch.
-    steps_per_epoch: batches that hold all rows once (the last perhaps in part).
-    tokens, bytes: of the whole stream, and the UTF-8 bytes of its text.
-    dropped_tokens: in 'packed', those cut off or left out.
-    manifest: the manifest's content; fingerprint: its SHA-256 (hex).
+    rows: number of rows in an epoch.
+    steps_per_epoch: number of batches that contain all rows once; the last may be partly empty.
+    tokens, bytes: size of the whole stream in tokens, and of its text in UTF-8 bytes.
+    dropped_tokens: in 'packed', the number of tokens that are cut off or left out.
+    manifest: the manifest's content.
+    fingerprint: SHA-256 (hex) of the manifest's content.
   """
 
   def __init__(
@@ -61,27 +63,29 @@ class Loader:
 
     Args:
       manifest: path of manifest.json.
-      seq_len: predictions in a row.
-      batch_size: rows in the batch of all hosts together.
-      seed: of the order of rows.
+      seq_len: number of predictions in a row.
+      batch_size: number of rows in the batch of all hosts together.
+      seed: seed of the order of rows.
       layout: 'windows' or 'packed'.
-      shuffle: whether rows come in a random order, another each epoch, or as in the stream.
-      pad_last: for evaluation, see above.
-      verify: see shards.read_manifest.
-      cache: where files of a bucket are copied, see shards.local_file.
+      shuffle: whether rows have a random order, another in each epoch, or that of the stream.
+      pad_last: whether there is one epoch, for evaluation, as described above.
+      verify: see token_shards.read_manifest.
+      cache: folder for copies of remote files, see token_shards.local_file.
 
     Raises:
-      UserError: a shard is missing or damaged (named), the data is less than a row, or an argument
-        is not allowed.
+      UserError: a shard is missing or damaged (the error names it), the data is less than one row,
+        or an argument is not allowed.
       FileNotFoundError: there is no manifest.
     """
     if layout not in LAYOUTS:
       raise unknown('layout', layout, LAYOUTS)
     if seq_len < 1 or batch_size < 1:
-      raise UserError(f'seq_len is {seq_len} and batch_size {batch_size}; both must be at least 1')
+      raise UserError(
+        f'seq_len is {seq_len} and batch_size is {batch_size}; both must be at least 1'
+      )
     self.manifest = token_shards.read_manifest(manifest, verify)
     if not self.manifest['shards']:
-      raise UserError(f'{manifest} holds no documents')
+      raise UserError(f'{manifest} has no documents')
     self.fingerprint = files.digest(self.manifest)
     self.tokens, self.bytes = self.manifest['tokens'], self.manifest['bytes']
     self.dropped_tokens = 0
@@ -89,13 +93,10 @@ class Loader:
     self._batch_size, self._seed = batch_size, seed
     self._shuffle, self._pad_last, self._packed = shuffle, pad_last, layout == 'packed'
     self._stream = token_shards.Stream(self._folder, self.manifest, cache=cache)
-    has_mask = self.manifest['kind'] == 'conversations'
-    self._mask = (
-      token_shards.Stream(self._folder, self.manifest, mask=True, cache=cache) if has_mask else None
-    )
-    self._starts = (
-      token_shards.document_index(self._folder, self.manifest, cache)[:, 0] if has_mask else None
-    )
+    self._mask = self._starts = None
+    if self.manifest['kind'] == 'conversations':
+      self._mask = token_shards.Stream(self._folder, self.manifest, mask=True, cache=cache)
+      self._starts = token_shards.document_index(self._folder, self.manifest, cache)[:, 0]
     if self._packed:
       self._documents, self._row_ends = self._pack()
       self.rows = len(self._row_ends)
@@ -104,46 +105,49 @@ class Loader:
     self.steps_per_epoch = math.ceil(self.rows / batch_size)
     if self.rows < 1:
       raise UserError(
-        f'{manifest}: {self.tokens} tokens do not make one row of seq_len {seq_len} in layout '
-        f'{layout!r}'
+        f'{manifest} has {self.tokens} tokens, which do not make one row of seq_len {seq_len} in '
+        f'layout {layout!r}'
       )
 
   def batch(
     self, step: int, host: int = 0, hosts: int = 1, parts: int = 1
   ) -> dict[str, np.ndarray]:
-    """The rows of one step that are one host's: hosts in order make the batch that one host alone
-    would get.
+    """Returns one host's rows of a step; all hosts' rows in order make the whole batch.
 
-    With `parts` that is so for each of that many equal parts of the batch (microbatches), which
-    follow one another.
+    The batch consists of `parts` equal parts (microbatches), which follow each other, and each host
+    has its rows of every part.
 
     Returns:
       inputs, targets: int32 [batch_size / hosts, seq_len]; 0 on padding.
-      segment_ids: int32, 1.. in each row, one for each document (or what a row has of it); 0 on
-        padding.
-      positions: int32, from 0 in each segment.
-      weights: float32, 0 on padding, on targets that are not to be learned and, in 'packed', on
-        another segment's.
+      segment_ids: int32, 1, 2, ... in each row, one for each document (or what the row has of it);
+        0 on padding.
+      positions: int32, counted from 0 in each segment.
+      weights: float32; 0 on padding, on targets that are not learned and, in 'packed', on targets
+        in another segment.
 
     Raises:
-      IndexError: step < 0, or past the end with `pad_last`. UserError: hosts must divide each part;
-        a damaged shard.
+      IndexError: the step is negative, or past the end with `pad_last`.
+      UserError: hosts do not divide each part, or a shard is damaged.
     """
-    if step < 0 or (self._pad_last and step >= self.steps_per_epoch):
-      raise IndexError(
-        f'step {step} is not in [0, {self.steps_per_epoch if self._pad_last else "inf"})'
-      )
-    return self.rows_of(share(step, self._batch_size, host, hosts, parts))
+    end = self.steps_per_epoch if self._pad_last else math.inf
+    if not 0 <= step < end:
+      raise IndexError(f'step {step} is not in [0, {end})')
+    return self.rows_of(host_examples(step, self._batch_size, host, hosts, parts))
 
   def rows_of(self, examples: np.ndarray) -> dict[str, np.ndarray]:
-    """The fields of `batch` for these examples, int64 [n], numbered from the first of the first
-    step.
+    """Returns the fields of `batch` for these examples.
+
+    Args:
+      examples: int64 [n], numbered from the first example of step 0.
     """
     row_spans = [self._spans(row) for row in self._order(examples)]
     tokens, length = self._read(self._stream, row_spans)
     valid = np.arange(1, self._width) < length[:, None]
     starts = self._document_starts(tokens, row_spans)
-    weights = valid if self._mask is None else self._read(self._mask, row_spans)[0][:, 1:] * valid
+    weights = valid
+    if self._mask is not None:
+      learned, _ = self._read(self._mask, row_spans)
+      weights = learned[:, 1:] * valid
     if self._packed:
       weights = weights * ~starts[:, 1:]
     starts[:, 0] = True
@@ -160,20 +164,18 @@ class Loader:
   def iterate(
     self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1
   ) -> Iterator[dict[str, np.ndarray]]:
-    """`batch` of steps start .. stop - 1, read ahead."""
+    """Returns an iterator over the batches of steps start .. stop - 1, which reads ahead."""
     return read_ahead(lambda step: self.batch(step, host, hosts, parts), start, stop)
 
   def epoch(self, steps: int) -> float:
-    """How often this many steps go through the data."""
+    """Returns how many times this many steps read the data."""
     return steps * self._batch_size / self.rows
 
   def _order(self, examples: np.ndarray) -> list[int]:
-    """The row of each example; `rows` and beyond are the empty rows after the end."""
+    """Returns the row of each example; numbers from `rows` on are the empty rows after the end."""
     if self._pad_last:
-      end = np.maximum(examples, self.rows)  # stay as they are
-      return np.where(
-        examples < self.rows, self._shuffled(np.minimum(examples, self.rows - 1), 0), end
-      ).tolist()
+      shuffled = self._shuffled(np.minimum(examples, self.rows - 1), 0)
+      return np.where(examples < self.rows, shuffled, examples).tolist()
     epochs, index = np.divmod(examples, self.rows)
     for epoch in np.unique(epochs).tolist():
       index[epochs == epoch] = self._shuffled(index[epochs == epoch], epoch)
@@ -183,7 +185,7 @@ class Loader:
     return permute(index, self.rows, f'{self._seed}/{epoch}') if self._shuffle else index
 
   def _spans(self, row: int) -> list[tuple[int, int]]:
-    """The parts of the stream that make a row."""
+    """Returns the parts of the stream that make a row."""
     if row >= self.rows:
       return []
     if self._packed:
@@ -195,12 +197,10 @@ class Loader:
   def _read(
     self, stream: token_shards.Stream, row_spans: list[list[tuple[int, int]]]
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of int32 [rows, seq_len + 1], filled up with zeros, and how much of each is filled."""
+    """Returns int32 [rows, seq_len + 1], filled up with zeros, and the length of each row."""
     parts = iter(stream.read(span for row in row_spans for span in row))
-    values, length = (
-      np.zeros((len(row_spans), self._width), np.int32),
-      np.zeros(len(row_spans), np.int64),
-    )
+    values = np.zeros((len(row_spans), self._width), np.int32)
+    length = np.zeros(len(row_spans), np.int64)
     for i, row in enumerate(row_spans):
       for _ in row:
         part = next(parts)
@@ -211,8 +211,9 @@ class Loader:
   def _document_starts(
     self, tokens: np.ndarray, row_spans: list[list[tuple[int, int]]]
   ) -> np.ndarray:
-    """bool [rows, seq_len + 1]: where documents begin. No token of its own begins a conversation:
-    the index says.
+    """Returns where documents begin: bool [rows, seq_len + 1].
+
+    No special token begins a conversation, so its start is read from the document index.
     """
     if self._starts is None:
       return tokens == self.manifest['document_start']
@@ -226,7 +227,7 @@ class Loader:
     return starts
 
   def _pack(self) -> tuple[np.ndarray, np.ndarray]:
-    """Spans int64 [documents, 2] in the order of rows, and the end of each row in them."""
+    """Returns spans int64 [documents, 2] in the order of rows, and the end of each row in them."""
     starts, first = token_shards.document_index(self._folder, self.manifest).T
     lengths = np.minimum(np.diff(starts, append=self.tokens), self._width)
     useful = first < lengths
@@ -237,14 +238,15 @@ class Loader:
     return np.stack([starts, starts + lengths], axis=1)[order], np.cumsum(np.bincount(rows))
 
 
-def share(step: int, batch_size: int, host: int, hosts: int, parts: int = 1) -> np.ndarray:
-  """The examples of a step that are one host's. Raises UserError if hosts do not divide the parts
-  of the batch.
+def host_examples(step: int, batch_size: int, host: int, hosts: int, parts: int = 1) -> np.ndarray:
+  """Returns the examples of a step that one host reads.
+
+  Raises UserError if the hosts do not divide the parts of the batch.
   """
   if batch_size % (hosts * parts) or not 0 <= host < hosts:
     raise UserError(
-      f'batch size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (host '
-      f'{host})'
+      f'batch_size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (this '
+      f'is host {host})'
     )
   examples = step * batch_size + np.arange(batch_size).reshape(parts, hosts, -1)
   return examples[:, host].reshape(-1)
@@ -253,29 +255,31 @@ def share(step: int, batch_size: int, host: int, hosts: int, parts: int = 1) -> 
 def read_ahead(
   batch: Callable[[int], dict], start: int, stop: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  """`batch` of steps start .. stop - 1, read ahead by two threads of Grain's; no process is
-  started.
+  """Returns an iterator over `batch` of steps start .. stop - 1 that reads ahead.
+
+  It uses two of Grain's threads and no other process.
   """
   steps = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 def pack(lengths: np.ndarray, size: int) -> np.ndarray:
-  """The row of each document when rows hold `size` tokens: best fit, longest first.
+  """Returns the row of each document when rows hold `size` tokens: best fit, longest first.
 
-  Works on the histogram of lengths, as in Krell et al. 2021 (arXiv 2107.02027), so a million
-  documents take no longer than the number of different lengths asks for. All rows of one group have
-  the same space left and the same lengths.
+  It works on the histogram of lengths, as in Krell et al. 2021 (arXiv 2107.02027), so its time
+  depends on the number of different lengths, not on the number of documents. All rows of a group
+  have the same lengths and the same space left.
 
   Args:
     lengths: int [n], each in 1..size.
+    size: number of tokens in a row.
 
   Returns:
-    int64 [n], numbers from 0 without a gap.
+    int64 [n], row numbers from 0 without a gap.
   """
-  groups = {}  # space left -> [(rows, ((length, times), ...)), ...]
-  spaces = []  # its keys, sorted
-  full = []
+  groups = {}  # {space left: [(number of rows, ((length, times), ...)), ...]}
+  spaces = []  # the keys of `groups`, sorted
+  full = []  # the same for rows without space
 
   def put(space, rows, held):
     if not space:
@@ -289,12 +293,14 @@ def pack(lengths: np.ndarray, size: int) -> np.ndarray:
   for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
     while count:
       at = bisect.bisect_left(spaces, length)
-      space = spaces[at] if at < len(spaces) else size
-      rows, held = (
-        groups[space].pop() if at < len(spaces) else (math.ceil(count / (size // length)), ())
-      )
-      if at < len(spaces) and not groups[space]:
-        del groups[spaces.pop(at)]
+      if at < len(spaces):
+        space = spaces[at]
+        rows, held = groups[space].pop()
+        if not groups[space]:
+          del groups[spaces.pop(at)]
+      else:  # no row has enough space: begin new ones
+        space = size
+        rows, held = math.ceil(count / (size // length)), ()
       times = space // length
       whole = min(rows, count // times)
       put(space - times * length, whole, (*held, (length, times)))
@@ -320,16 +326,15 @@ def pack(lengths: np.ndarray, size: int) -> np.ndarray:
 
 
 def permute(index: np.ndarray, size: int, key: str) -> np.ndarray:
-  """Where a pseudo-random permutation of range(size) sends each index, at a cost that does not
-  depend on size.
+  """Returns where a pseudo-random permutation of range(size) sends each index.
 
-  A Feistel network over the next even power of two, walked on while out of range (Black and Rogaway
-  2002, "Ciphers with arbitrary finite domains", section 3). It is ours because no library's
-  promises the same order for ever.
+  It is a Feistel network over the next even power of two, repeated while the result is out of range
+  (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 3), so its cost does not
+  depend on `size`. It is implemented here because no library promises the same order forever.
 
   Args:
     index: int [n], each in [0, size).
-    size: up to 2**62.
+    size: number of elements, up to 2**62.
     key: names the permutation.
   """
   half = np.uint64(max(1, math.ceil((size - 1).bit_length() / 2)))

@@ -1,6 +1,4 @@
-"""Mixtures of token streams: `Mixture.batch(step)` is a pure function of its arguments, as
-`data.shards.loader.Loader.batch` is.
-"""
+"""Mixes token streams; `Mixture.batch(step)` is a pure function of the step, as in `Loader`."""
 
 import bisect
 import functools
@@ -9,62 +7,59 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data.shards.loader import Loader, permute, read_ahead, share
+from data.shards.loader import Loader, host_examples, permute, read_ahead
 from lm.base import files
 from lm.base.errors import UserError
 
 
 class Mixture:
-  """Rows of several loaders in given shares, which may change at given steps. It is read as one
-  `Loader` is.
+  """Rows of several loaders in given shares, which may change at given steps.
 
-  Of each BLOCK examples in a row every source has its exact share, in an order of the seed's; each
-  source's own examples come one after the other, whatever the shares, and none is skipped or
-  repeated when these change.
+  A mixture is read like a `Loader`. Of each BLOCK consecutive examples every source has its exact
+  share, in an order that the seed determines. Each source's own examples follow one another
+  whatever the shares, and none is skipped or repeated when the shares change.
 
   Attributes:
-    fingerprint: SHA-256 (hex) of the sources' and of the shares.
+    fingerprint: SHA-256 (hex) of the sources' fingerprints and of the shares.
   """
 
-  BLOCK = 1 << 14
+  BLOCK = 1 << 14  # examples in which every source has its exact share
 
   def __init__(self, sources: Sequence[Loader], weights: str, *, batch_size: int, seed: int):
-    """Mixes `sources`, training loaders of one seq_len.
+    """Mixes `sources`, which are training loaders of one seq_len.
 
     Args:
-      weights: the sources' weights, in their order: 'W,W,...', or from given steps on
+      sources: the loaders.
+      weights: the sources' weights in order, 'W,W,...', or weights that change at given steps,
         '0:W,W,...;STEP:W,W,...'.
-      batch_size: rows in the batch of all hosts together.
-      seed: of the order of the sources.
+      batch_size: number of rows in the batch of all hosts together.
+      seed: seed of the order of the sources.
 
     Raises:
-      UserError: weights that are not of this form, not one for each source, or too small beside the
-        others.
+      UserError: the weights do not have this form, do not match the sources in number, or are too
+        small beside the others.
     """
     self._sources, self._batch_size, self._seed = list(sources), batch_size, seed
     self._steps, shares = zip(*_phases(weights, len(self._sources)), strict=True)
     self._quotas = [self._quota(share, weights) for share in shares]
     self._patterns = functools.lru_cache(8)(self._pattern)
-    # What each source has given when a phase begins.
+    # The number of examples that each source has given when a phase begins.
     self._given = [np.zeros(len(self._sources), np.int64)]
     for phase in range(1, len(self._steps)):
-      self._given.append(
-        self._count(phase - 1, (self._steps[phase] - self._steps[phase - 1]) * batch_size)
-      )
-    self.fingerprint = files.digest(
-      [[source.fingerprint for source in self._sources], self._steps, shares]
-    )
+      steps = self._steps[phase] - self._steps[phase - 1]
+      self._given.append(self._count(phase - 1, steps * batch_size))
+    fingerprints = [source.fingerprint for source in self._sources]
+    self.fingerprint = files.digest([fingerprints, self._steps, shares])
 
   def batch(
     self, step: int, host: int = 0, hosts: int = 1, parts: int = 1
   ) -> dict[str, np.ndarray]:
-    """As `Loader.batch`."""
+    """Returns one host's rows of a step, as `Loader.batch` does."""
     if step < 0:
       raise IndexError(f'step {step} is below 0')
     phase = bisect.bisect_right(self._steps, step) - 1
-    places = (
-      share(step, self._batch_size, host, hosts, parts) - self._steps[phase] * self._batch_size
-    )
+    examples = host_examples(step, self._batch_size, host, hosts, parts)
+    places = examples - self._steps[phase] * self._batch_size
     source, example = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
     for block in np.unique(places // self.BLOCK).tolist():
       mine = places // self.BLOCK == block
@@ -73,47 +68,46 @@ class Mixture:
       before = self._given[phase] + block * self._quotas[phase]
       example[mine] = before[source[mine]] + ranks[places[mine] % self.BLOCK]
     used = np.unique(source).tolist()
-    parts = [self._sources[i].rows_of(example[source == i]) for i in used]
+    batches = [self._sources[i].rows_of(example[source == i]) for i in used]
     back = np.argsort(np.concatenate([np.flatnonzero(source == i) for i in used]))
-    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+    fields = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return {name: field[back] for name, field in fields.items()}
 
   def iterate(
     self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1
   ) -> Iterator[dict[str, np.ndarray]]:
-    """As `Loader.iterate`."""
+    """Returns an iterator over batches that reads ahead, as `Loader.iterate` does."""
     return read_ahead(lambda step: self.batch(step, host, hosts, parts), start, stop)
 
   def epoch(self, steps: int) -> float:
-    """How often this many steps go through the source that is gone through most."""
+    """Returns how many times this many steps read the source that is read most often."""
     phase = bisect.bisect_right(self._steps, steps) - 1
     given = self._count(phase, (steps - self._steps[phase]) * self._batch_size)
     return max(float(n) / source.rows for n, source in zip(given, self._sources, strict=True))
 
   def _count(self, phase: int, examples: int) -> np.ndarray:
-    """What each source has given, int64 [sources], after so many examples of a phase."""
+    """Returns how many examples each source has given after so many examples of a phase.
+
+    The result is int64 [sources].
+    """
     block, rest = divmod(examples, self.BLOCK)
     sources, _ = self._patterns(phase, block)
-    return (
-      self._given[phase]
-      + block * self._quotas[phase]
-      + np.bincount(sources[:rest], minlength=len(self._sources))
-    )
+    in_block = np.bincount(sources[:rest], minlength=len(self._sources))
+    return self._given[phase] + block * self._quotas[phase] + in_block
 
   def _quota(self, weights: Sequence[float], given: str) -> np.ndarray:
-    """Examples of each source in a block, by largest remainders."""
+    """Returns the number of examples of each source in a block, by largest remainders."""
     exact = np.array(weights) / sum(weights) * self.BLOCK
     quota = exact.astype(np.int64)
     quota[np.argsort(quota - exact, kind='stable')[: self.BLOCK - quota.sum()]] += 1
     if ((quota == 0) & (exact > 0)).any():
       raise UserError(
-        f'config.data.weights is {given!r}; a share must be 0 or at least 1 in {self.BLOCK}'
+        f'config.data.weights is {given!r}; each share must be 0 or at least 1 / {self.BLOCK}'
       )
     return quota
 
   def _pattern(self, phase: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The source of each example of a block, and how many of that source stand before it in the
-    block.
-    """
+    """Returns the source of each example of a block, and its rank among that source's examples."""
     place = permute(np.arange(self.BLOCK), self.BLOCK, f'{self._seed}/mixture/{phase}/{block}')
     sources = np.searchsorted(np.cumsum(self._quotas[phase]), place, side='right')
     ranks = np.empty(self.BLOCK, np.int64)
@@ -123,7 +117,7 @@ class Mixture:
 
 
 def _phases(weights: str, count: int) -> list[tuple[int, list[float]]]:
-  """(first step, weights) of each part of 'W,W;STEP:W,W'."""
+  """Returns (first step, weights) of each part of 'W,W;STEP:W,W'."""
   phases = []
   for part in weights.split(';'):
     step, colon, values = part.rpartition(':')
@@ -135,14 +129,12 @@ def _phases(weights: str, count: int) -> list[tuple[int, list[float]]]:
       ) from error
   steps = [step for step, _ in phases]
   if steps[0] != 0 or steps != sorted(set(steps)):
-    raise UserError(f'config.data.weights is {weights!r}; its steps must begin with 0 and rise')
+    raise UserError(f'config.data.weights is {weights!r}; its steps must begin with 0 and increase')
   for _, values in phases:
-    if (
-      len(values) != count or not all(0 <= value < math.inf for value in values) or not sum(values)
-    ):
+    finite = all(0 <= value < math.inf for value in values)
+    if len(values) != count or not finite or not sum(values):
       raise UserError(
-        f'config.data.weights is {weights!r}; it must give {count} weights that are 0 or more, one '
-        'for each '
-        f'manifest of config.data.train'
+        f'config.data.weights is {weights!r}; it must have {count} weights of 0 or more, one for '
+        'each manifest of config.data.train, and not all 0'
       )
   return phases

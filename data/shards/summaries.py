@@ -1,4 +1,4 @@
-"""Texts that show what token shards hold: their documents, and what the batch of a step is made of."""
+"""Describes token shards for people: their documents, and the batch of a step."""
 
 import itertools
 
@@ -12,7 +12,7 @@ _LEARNED, _OTHER, _PLAIN = '\x1b[32m', '\x1b[90m', '\x1b[0m'
 
 
 def summary(manifest: dict) -> str:
-  """A few lines on a whole manifest and one on each shard."""
+  """Returns a few lines about a whole manifest and one about each shard."""
   counts = {key: manifest[key] for key in ('documents', 'tokens', 'bytes')}
   per_token = manifest['bytes'] / manifest['tokens']
   tokenizer = manifest['tokenizer']
@@ -31,8 +31,10 @@ def summary(manifest: dict) -> str:
 def documents(
   path: files.Path, tokenizer: tokenizers.Tokenizer, count: int, first: int = 0, width: int = 90
 ) -> str:
-  """A line on each of `count` documents: number, place in the stream, tokens, and how its text
-  begins and ends.
+  """Returns a line about each of `count` documents, from number `first` on.
+
+  A line has the document's number, place in the stream, number of tokens, and the beginning and end
+  of its text, up to `width` characters.
   """
   manifest, folder = token_shards.read_manifest(path), files.as_path(path).parent
   starts = token_shards.document_index(folder, manifest)[:, 0]
@@ -48,21 +50,19 @@ def documents(
 
 
 def batch(fields: dict[str, np.ndarray], tokenizer: tokenizers.Tokenizer) -> str:
-  """The rows of a batch of data.loader: a line of figures and the text of each."""
+  """Returns the rows of a loader's batch: a line of figures about each, and its text."""
   lines = []
   for i in range(len(fields['targets'])):
-    inputs, targets, segments, weights = (
-      fields[k][i] for k in ('inputs', 'targets', 'segment_ids', 'weights')
-    )
+    inputs, targets = fields['inputs'][i], fields['targets'][i]
+    segments, weights = fields['segment_ids'][i], fields['weights'][i]
     used = int((segments > 0).sum())
     figures = (
       f'{used} of {len(targets)} used, {segments.max()} documents, {int(weights.sum())} learned'
     )
     text = [f'row {i}: {figures}\n{_OTHER}', tokenizer.decode(inputs[: min(used, 1)])]
-    # A target is of the segment in which the next input is.
-    places = list(
-      zip(np.append(segments[1:used], segments[used - 1 : used]), weights[:used] > 0, strict=True)
-    )
+    # A target is in the segment of the next input.
+    target_segments = np.append(segments[1:used], segments[used - 1 : used])
+    places = list(zip(target_segments, weights[:used] > 0, strict=True))
     at, segment = 0, 1
     for (number, learned), run in itertools.groupby(places):
       stop = at + len(list(run))

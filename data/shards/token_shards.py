@@ -1,14 +1,15 @@
-"""The on-disk form of a token stream: what data.tokenize writes and data.loader reads.
+"""The on-disk format of a token stream, which data.tokenize writes and the loader reads.
 
-A folder holds manifest.json and, for each shard,
+A folder contains manifest.json and, for each shard,
 
-    tokens-00007.array_record     the ids, little-endian; a record holds RECORD_TOKENS of them, the last what is left
-    mask-00007.array_record       conversations only: uint8, 1 where a token is to be learned (data.chat)
-    documents-00007.npy           int64 [documents, 2]: where each starts in the shard; offset in it of its first token
-                                  to be learned (its length if none)
+  tokens-00007.array_record: the ids, little-endian. A record has RECORD_TOKENS of them; the last
+  has the rest.
+  mask-00007.array_record: for conversations only, uint8, 1 where a token is learned (data.chat).
+  documents-00007.npy: int64 [documents, 2]: where each document starts in the shard, and the offset
+  in it of its first learned token (its length if there is none).
 
-The stream is the shards' tokens one after the other. A document of text begins with the id
-`document_start`, which occurs nowhere else; where a conversation begins only documents-*.npy tells.
+The stream consists of the shards' tokens one after the other. A text document begins with the id
+`document_start`, which occurs nowhere else; where a conversation begins is only in documents-*.npy.
 `chat_format` is a digest of how conversations were written.
 """
 
@@ -26,15 +27,15 @@ from data.records import sources
 from lm.base import buckets, files
 from lm.base.errors import UserError
 
-VERSION = 2
+VERSION = 2  # of the format
 RECORD_TOKENS = 4096
-OPEN_READERS = 256
+OPEN_READERS = 256  # shard files that a stream keeps open
 VERIFY_THREADS = 8
-CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'shards'  # copies of buckets' files
+CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'shards'  # copies of remote files
 _COPYING = threading.Lock()
 
 
-class Builder:
+class ShardWriter:
   """Collects the documents of one shard in memory, then writes its files."""
 
   def __init__(self, dtype: str):
@@ -43,20 +44,27 @@ class Builder:
     self.tokens = self.bytes = 0
 
   def add(self, ids: Sequence[int], mask: Sequence[int] | None, size: int) -> None:
-    """Adds a document: its ids, which of them are to be learned (None: all but the first), its
-    bytes of UTF-8.
+    """Adds a document.
+
+    Args:
+      ids: its tokens.
+      mask: which of them are learned; None for all but the first.
+      size: its size in UTF-8 bytes.
     """
-    first = 1 if mask is None else next((i for i, m in enumerate(mask) if m), len(ids))
-    self._documents.append((self.tokens, first))
+    first = 1
     self._ids.append(np.array(ids, self._dtype))
     if mask is not None:
-      self._masks.append(np.array(mask, np.uint8))
+      mask = np.array(mask, np.uint8)
+      first = int(mask.argmax()) if mask.any() else len(ids)
+      self._masks.append(mask)
+    self._documents.append((self.tokens, first))
     self.tokens += len(ids)
     self.bytes += size
 
   def write(self, folder: files.AnyPath, index: int) -> dict | None:
-    """Writes the shard's files, each whole or not at all; returns its line in the manifest, None if
-    it is empty.
+    """Writes the shard's files and returns its entry in the manifest, or None if it is empty.
+
+    Each file is written completely or not at all.
     """
     if not self._documents:
       return None
@@ -74,6 +82,7 @@ class Builder:
 
 
 def _write_records(path: files.AnyPath, values: np.ndarray) -> dict:
+  """Writes an array as records of RECORD_TOKENS elements; returns the file's description."""
   data, step = values.tobytes(), RECORD_TOKENS * values.itemsize
   with files.atomic_path(path) as temporary:
     writer = ArrayRecordWriter(str(temporary), 'group_size:1,uncompressed')
@@ -85,41 +94,42 @@ def _write_records(path: files.AnyPath, values: np.ndarray) -> dict:
 
 
 def _describe(name: str, written: pathlib.Path) -> dict:
+  """Returns the description of a file in a manifest."""
   return {'file': name, 'size': written.stat().st_size, 'sha256': files.sha256(written)}
 
 
 def manifest(head: dict, shards: Iterable[dict | None]) -> dict:
-  """A manifest of the shards that are not empty, with their totals."""
+  """Returns a manifest of the shards that are not empty, with their totals."""
   shards = [shard for shard in shards if shard]
-  return (
-    head
-    | {key: sum(s[key] for s in shards) for key in ('tokens', 'documents', 'bytes')}
-    | {'shards': shards}
-  )
+  totals = {key: sum(shard[key] for shard in shards) for key in ('tokens', 'documents', 'bytes')}
+  return {**head, **totals, 'shards': shards}
 
 
 def read_manifest(path: files.Path, verify: bool = True) -> dict:
-  """Reads a manifest and checks its files: that they are there, and hold the bytes that were
-  written.
+  """Returns a manifest after checking that its files exist and have the bytes that were written.
 
   Args:
     path: manifest.json.
-    verify: whether to compare digests too. That reads every file once, by several threads (about 1
-      GB/s for each core); afterwards a large file is not read again until it changes
-      (`data.records.sources.sha256`). Files in a bucket are compared when they are copied (`local_file`).
+    verify: whether to compare digests, too. That reads every file once, in several threads (about 1
+      GB/s per core); a large file is not read again until it changes
+      (`data.records.sources.sha256`). Remote files are compared when they are copied
+      (`local_file`).
 
   Raises:
-    FileNotFoundError: there is no manifest. UserError: it is not one, or names the file that is
-      missing or damaged.
+    FileNotFoundError: there is no manifest.
+    UserError: the file is not a manifest, or a shard file is missing or damaged; the error names
+      it.
   """
   value = files.read_json(path)
   if not isinstance(value, dict) or value.get('version') != VERSION or 'shards' not in value:
     raise UserError(
       f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)'
     )
-  described = [
-    part for shard in value['shards'] for part in (shard, shard['index'], shard.get('mask')) if part
-  ]
+  described = []
+  for shard in value['shards']:
+    described += [shard, shard['index']]
+    if 'mask' in shard:
+      described.append(shard['mask'])
   folder = files.as_path(path).parent
   paths = [files.within(folder, part['file'], path) for part in described]
   if buckets.is_url(folder):
@@ -131,28 +141,27 @@ def read_manifest(path: files.Path, verify: bool = True) -> dict:
     if size is None:
       raise UserError(f'shard file {file} is missing')
     if size != part['size']:
-      raise UserError(f'shard file {file} is damaged: {size} bytes, {part["size"]} in the manifest')
+      raise UserError(f'shard file {file} is damaged: {size} bytes, not {part["size"]}')
   if verify and not buckets.is_url(folder):
     _verify(folder, described)
   return value
 
 
 def local_file(folder: files.Path, part: dict, cache: str) -> pathlib.Path:
-  """Where a file that a manifest describes can be read: itself, or in a bucket a copy of it, made
-  when it is first asked for.
+  """Returns the local path of a file in a manifest, copying a remote file on first use.
 
   Args:
-    folder: the manifest's.
-    part: its entry.
-    cache: folder of copies, each under its SHA-256; '': CACHE.
+    folder: the manifest's folder.
+    part: the file's entry in the manifest.
+    cache: folder of copies, each named by its SHA-256; '' for CACHE.
 
-  Raises UserError naming the file if it does not hold the bytes that were written.
+  Raises UserError that names the file if it does not have the bytes that were written.
   """
   source = files.as_path(folder) / part['file']
   if not buckets.is_url(source):
     return source
   copy = files.within(pathlib.Path(cache or CACHE).expanduser(), part['sha256'], folder)
-  with _COPYING:  # the threads of a loader ask for one file at one time
+  with _COPYING:  # the threads of a loader request the same file at the same time
     if not copy.exists():
       with files.atomic_path(copy) as temporary:
         buckets.download(source, temporary)
@@ -174,8 +183,9 @@ def _verify(folder: pathlib.Path, described: list[dict]) -> None:
 
 
 def document_index(folder: files.Path, manifest: dict, cache: str = '') -> np.ndarray:
-  """int64 [documents, 2]: where each starts in the stream, and the offset in it of its first token
-  to be learned.
+  """Returns the start of each document and the offset of its first learned token.
+
+  The result is int64 [documents, 2]; starts are positions in the stream.
   """
   base = 0
   parts = []
@@ -186,10 +196,10 @@ def document_index(folder: files.Path, manifest: dict, cache: str = '') -> np.nd
 
 
 class Stream:
-  """Random access to the tokens (or the mask) of a manifest's shards, from several threads at once.
+  """Random access to the tokens (or the mask) of a manifest's shards, safe for several threads.
 
   Attributes:
-    tokens: how many there are.
+    tokens: number of tokens.
   """
 
   def __init__(self, folder: files.Path, manifest: dict, mask: bool = False, cache: str = ''):
@@ -202,9 +212,9 @@ class Stream:
     self.tokens = manifest['tokens']
 
   def read(self, spans: Iterable[tuple[int, int]]) -> list[np.ndarray]:
-    """The tokens [start, stop) of each span, each record read once.
+    """Returns the tokens [start, stop) of each span; each record is read once.
 
-    Raises UserError naming the file of a record that cannot be read.
+    Raises UserError that names the file of a record that cannot be read.
     """
     rows = [list(self._pieces(start, stop)) for start, stop in spans]
     wanted = {}
@@ -214,7 +224,7 @@ class Stream:
     return [np.concatenate([records[s][r][a:b] for s, r, a, b in row]) for row in rows]
 
   def _pieces(self, start, stop):
-    """Where a span lies: (shard, record in it, start and stop in that record)."""
+    """Yields the location of a span: (shard, record in it, start and stop in that record)."""
     shard = int(np.searchsorted(self._ends, start, side='right'))
     while start < stop:
       record, offset = divmod(start - self._starts[shard], RECORD_TOKENS)

@@ -1,17 +1,14 @@
-"""Documents to token shards: OUT/train and OUT/val, in the form of data/shards/token_shards.py.
+"""Converts documents to token shards, in the format of data/shards/token_shards.py.
 
-    python -m data.tokenize --input='clean/*.jsonl' --tokenizer=SPEC --out=DIR [--held-out=0.05
-    --workers=N]
+Input files are paths, URLs (s3://, gs://) or globs. Files named *.jsonl, *.jsonl.gz and the like
+have a document on each line, {"text": ..., "id": ..., "metadata": {"cluster": ...}}, or a
+conversation, {"messages": [...]}. Any other file is one plain-text document. Rows that cannot be
+used are skipped, counted, and listed with the cause in OUT/skipped.jsonl.
 
-Input files are paths, URLs (s3://, gs://) or globs. Those named *.jsonl, or *.jsonl.gz and the
-like, have a document a line, {"text": ..., "id": ..., "metadata": {"cluster": ...}}, or a
-conversation a line, {"messages": [...]}; any other file is one document of plain text. What cannot
-be used is skipped, counted, and listed with its cause in OUT/skipped.jsonl.
-
-Which documents are held out is decided by data/records/split.py. The input is cut into parts of
-`shard_bytes` whatever the number of workers, and a part makes one shard of each split. The work is
-done in OUT/.tokenize and moved when complete: a killed run goes on where it was, and the bytes
-depend neither on that nor on the number of workers. OUT is locked meanwhile.
+data/records/split.py decides which documents are held out. The input is divided into parts of
+`shard_bytes` whatever the number of workers, and each part makes one shard of each split. Files are
+written in OUT/.tokenize and moved when complete, and OUT is locked meanwhile. A killed run
+continues where it was, and the bytes depend neither on that nor on the number of workers.
 """
 
 import concurrent.futures
@@ -48,31 +45,33 @@ def tokenize(
   shard_bytes: int = 64 << 20,
   progress: bool = True,
 ) -> dict[str, dict]:
-  """Writes out_dir/train and out_dir/val (no val when `held_out` is 0); does nothing if they are
-  there already.
+  """Writes out_dir/train and out_dir/val, unless they exist already.
+
+  There is no val if `held_out` is 0.
 
   Args:
-    inputs: paths, URLs or globs of the input files (see the module's first lines).
-    out_dir: folder of the two.
-    chat_format: a tokenizer, and how it writes conversations.
-    held_out: share of the clusters to hold out (see data/records/split.py); of a single cluster nothing is,
-      and val is empty.
-    max_tokens: of a conversation; a longer one loses whole exchanges (see `chat.Format.render`).
-    workers: processes.
-    shard_bytes: input bytes that make one shard.
-    progress: whether to show a bar.
+    inputs: paths, URLs or globs of the input files (see the first lines of this module).
+    out_dir: output folder.
+    chat_format: a tokenizer and its format of conversations.
+    held_out: fraction of the clusters to hold out (see data/records/split.py). A single cluster is
+      not held out, and val is then empty.
+    max_tokens: largest length of a conversation; a longer one loses whole exchanges (see
+      `chat_formats.Format.render`).
+    workers: number of processes.
+    shard_bytes: input bytes for one shard.
+    progress: whether to show a progress bar.
 
   Returns:
     {split: manifest}.
 
   Raises:
-    UserError: no document that can be used, or another process writes to `out_dir`;
-      FileNotFoundError: no file.
+    UserError: no document can be used, or another process is writing to `out_dir`.
+    FileNotFoundError: no file matches.
   """
   if not 0 <= held_out < 1 or workers < 1 or shard_bytes < 1:
     raise UserError(
-      f'held_out={held_out} must be in [0, 1), workers={workers}, shard_bytes={shard_bytes} '
-      'positive'
+      f'held_out={held_out} must be in [0, 1); workers={workers} and shard_bytes={shard_bytes} '
+      'must be positive'
     )
   found, out = sources.find(inputs), files.as_path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
@@ -80,7 +79,7 @@ def tokenize(
   if done := _complete(out, splits, head):
     return done
   with files.locked(out):
-    if done := _complete(out, splits, head):  # by the process that held the lock
+    if done := _complete(out, splits, head):  # the process that held the lock did the work
       return done
     work = out / '.tokenize'
     if not (work / 'plan.json').exists() or files.read_json(work / 'plan.json') != head:
@@ -101,12 +100,11 @@ def tokenize(
       skipped.extend(jsonl.Skipped(**record['skipped']))
     if not any(shard for record in records for shard in record['shards'].values()):
       raise skipped.nothing_left(f'all documents of {sources.names(found)} are empty')
-    manifests = {
-      name: token_shards.manifest(
-        head | {'split': name, 'skipped': skipped.count}, [r['shards'][name] for r in records]
-      )
-      for name in splits
-    }
+    manifests = {}
+    for name in splits:
+      first_fields = head | {'split': name, 'skipped': skipped.count}
+      shards = [record['shards'][name] for record in records]
+      manifests[name] = token_shards.manifest(first_fields, shards)
     _write_skipped(out / 'skipped.jsonl', skipped)
     for name, manifest in manifests.items():
       _move(work, out, name, manifest)
@@ -114,7 +112,7 @@ def tokenize(
   skipped.report()
   if held_out and not manifests['val']['documents']:
     print(
-      f'all documents of {sources.names(found)} are of one cluster: nothing is held out',
+      f'all documents of {sources.names(found)} are in one cluster: nothing is held out',
       file=sys.stderr,
     )
   return manifests
@@ -128,8 +126,9 @@ def _records(
   workers: int,
   progress: bool,
 ) -> list[dict]:
-  """The record of each part. Parts of which documents change sides are written again, once all
-  split hashes are known.
+  """Returns the record of each part.
+
+  Parts with documents that change sides are written again once all split hashes are known.
   """
   records = _run(functools.partial(write, below=held_out), parts, workers, progress)
   hashes = [value for record in records if record['hashes'] for value in record['hashes']]
@@ -143,9 +142,7 @@ def _records(
 
 
 def _write_skipped(path: files.AnyPath, skipped: jsonl.Skipped) -> None:
-  """Writes place and cause of what was skipped, a JSON object a line; no file if that is
-  nothing.
-  """
+  """Writes place and cause of skipped rows as JSONL, or no file if none was skipped."""
   path.unlink(missing_ok=True)
   if skipped.count:
     rows = ({'place': place, 'cause': cause} for place, cause in skipped.rows)
@@ -153,8 +150,9 @@ def _write_skipped(path: files.AnyPath, skipped: jsonl.Skipped) -> None:
 
 
 def holds_conversations(found: Sequence[sources.File]) -> bool:
-  """Whether the first document of files is a conversation. Raises UserError if there is no
-  document.
+  """Returns whether the first document of files is a conversation.
+
+  Raises UserError if there is no document.
   """
   skipped = jsonl.Skipped()
   first = next(spans.documents(spans.spans(found, 1 << 62), skipped), None)
@@ -170,7 +168,7 @@ def _head(
   shard_bytes: int,
   max_tokens: int | None,
 ) -> dict:
-  """What decides the bytes of the shards; the first fields of each manifest."""
+  """Returns what determines the bytes of the shards: the first fields of each manifest."""
   tokenizer = chat_format.tokenizer
   kind = {'kind': 'text', 'document_start': chat_format.document_start}
   if holds_conversations(found):
@@ -195,28 +193,27 @@ def _head(
 
 
 def _complete(out: files.AnyPath, splits: Sequence[str], head: dict) -> dict[str, dict] | None:
-  """The manifests if they are those of `head` and their files are whole."""
+  """Returns the manifests if they begin with `head` and their files are intact, else None."""
   paths = {name: out / name / 'manifest.json' for name in splits}
-  if not all(
-    path.exists() and files.read_json(path).items() >= head.items() for path in paths.values()
-  ):
-    return None
+  for path in paths.values():
+    if not path.exists() or not files.read_json(path).items() >= head.items():
+      return None
   return {name: token_shards.read_manifest(path) for name, path in paths.items()}
 
 
 def _move(work: files.AnyPath, out: files.AnyPath, name: str, manifest: dict) -> None:
-  """Puts a finished split in its place, unless that is done."""
+  """Moves a finished split to its place, unless it is there already."""
   target = out / name
   if (target / 'manifest.json').exists() and files.read_json(target / 'manifest.json') == manifest:
     return
   files.write_json(work / name / 'manifest.json', manifest)
-  for stray in (work / name).glob('.*.tmp'):  # of a killed run
+  for stray in (work / name).glob('.*.tmp'):  # a killed run left them
     stray.unlink()
   files.replace_dir(work / name, target, last='manifest.json')
 
 
 def _group(all_spans: Iterable[spans.Span], size: int) -> list[list[spans.Span]]:
-  """Parts: runs of spans of `size` bytes together, or a little more."""
+  """Returns the spans in groups of `size` bytes or a little more."""
   groups, filled = [[]], 0
   for span in all_spans:
     if filled >= size:
@@ -230,7 +227,7 @@ def _group(all_spans: Iterable[spans.Span], size: int) -> list[list[spans.Span]]
 def _run(
   write: Callable, parts: dict[int, list[spans.Span]], workers: int, progress: bool
 ) -> list[dict]:
-  """The record of each part, in order; writes those that are missing."""
+  """Returns the record of each part in order, writing the parts that are missing."""
   size = {i: sum(span.size for span in part) for i, part in parts.items()}
   bar = progress_lib.bar(
     desc='tokenize', total=sum(size.values()), unit='B', unit_scale=True, disable=not progress
@@ -264,8 +261,9 @@ def _write_part(
   work: files.AnyPath,
   below: float,
 ):
-  """Tokenizes a part into one shard a split, unless its record says that it is done; returns the
-  record.
+  """Tokenizes a part into one shard for each split, and returns its record.
+
+  A part whose record exists is complete, and is not written again.
   """
   path = _record_path(work, index)
   if path.exists():
@@ -274,19 +272,16 @@ def _write_part(
   encode = functools.partial(
     _encode, chat_format=chat_format, max_tokens=max_tokens, kind=kind, lengths=lengths
   )
-  builders, skipped, hashes = (
-    {name: token_shards.Builder(dtype) for name in SPLITS},
-    jsonl.Skipped(),
-    [],
-  )
-  for split_hash, *encoded in spans.documents(part, skipped, encode):
-    if encoded[0]:
-      hashes = [min([*hashes[:1], split_hash]), max([*hashes[1:], split_hash])]
-      builders['val' if split_hash < below else 'train'].add(*encoded)
+  writers = {name: token_shards.ShardWriter(dtype) for name in SPLITS}
+  skipped, hashes = jsonl.Skipped(), []
+  for split_hash, ids, mask, size in spans.documents(part, skipped, encode):
+    if ids:
+      hashes.append(split_hash)
+      writers['val' if split_hash < below else 'train'].add(ids, mask, size)
   record = {
-    'hashes': hashes,
+    'hashes': [min(hashes), max(hashes)] if hashes else [],
     'skipped': dataclasses.asdict(skipped),
-    'shards': {name: b.write(work / name, index) for name, b in builders.items()},
+    'shards': {name: writer.write(work / name, index) for name, writer in writers.items()},
   }
   files.write_json(path, record)
   return record
@@ -300,15 +295,13 @@ def _encode(
   kind: str,
   lengths: np.ndarray,
 ) -> tuple:
-  """(split hash, ids, mask, bytes) of a document; no ids if its text is empty.
+  """Returns (split hash, ids, mask, bytes) of a document; without ids if its text is empty.
 
-  Raises UserError with the cause if it cannot be used.
+  Raises UserError with the cause if the document cannot be used.
   """
   if ('messages' in document) != (kind == 'conversations'):
-    raise UserError(
-      f'the first document is of kind {kind!r}; this is a '
-      f'{"document" if "text" in document else "conversation"}'
-    )
+    found = 'document' if 'text' in document else 'conversation'
+    raise UserError(f'the first document is of kind {kind!r}, but this is a {found}')
   if kind == 'conversations':
     ids, mask = chat_format.render(document, max_tokens)
     return split.split_hash(document), ids, mask, int(lengths[ids].sum())

@@ -1,5 +1,8 @@
-"""Problems with graders: `make(['arithmetic', 'identity'], seed=0)` gives the tasks of
-`base.Task`.
+"""Tasks: families of problems with demonstrations and a grader, one file for each family.
+
+`make(['arithmetic', 'identity'], seed=0)` creates tasks by name. This room may import data.records,
+data.tokenizers, data.chat, data.tools and lm.base. Start reading at `protocol.Task`. To add a task,
+write a subclass of `Task` with its grader in a file of its own, and list it in `TASKS` below.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from data.tasks.letters import Counting, Spelling
 from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
+from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.files import Path
@@ -50,21 +54,21 @@ def make(
   gsm8k_test: str = '',
   knobs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Task]:
-  """Tasks by name.
+  """Returns tasks by name.
 
   Args:
-    names: of TASKS.
-    seed: of every problem; the train and the test split are the same whatever the seed.
-    documents: the JSONL file of cleaned documents, for the tasks that read them; '': there is none.
-    held_out: share of the documents held out from training, as `data.tokenize` was given it: what
-      `reading` is tested on.
-    gsm8k, gsm8k_test: files of word problems (`data.tasks.gsm8k.read`); without the second, some of
-    the first are for tests.
-    knobs: task name to fields of that task to set, as {'arithmetic': {'tool_share': 0.5}}.
+    names: names in TASKS.
+    seed: seed of every problem; which problems belong to the train and test splits does not depend
+      on it.
+    documents: JSONL file of clean documents, for the tasks that read them; '' if there is none.
+    held_out: fraction of the documents that `data.tokenize` held out from training, on which
+      `reading` is tested.
+    gsm8k, gsm8k_test: files of word problems (see gsm8k.read). Without the second, some problems of
+      the first are for tests.
+    knobs: fields of tasks to set, by task name, such as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
-    UserError: for a name or knob that does not exist, and where a task needs files and none are
-      given.
+    UserError: a name or a knob does not exist, or a task needs files and none are given.
   """
   names, knobs = list(names), dict(knobs or {})
   for name in (*names, *knobs):
@@ -79,7 +83,9 @@ def make(
   tasks = []
   for name in names:
     cls, given = TASKS[name], dict(knobs.get(name, {}))
-    allowed = [f.name for f in dataclasses.fields(cls)][2 if cls.reads else 1 :]
+    # The first fields are the seed and, if the task reads files, their content.
+    fields = [field.name for field in dataclasses.fields(cls)]
+    allowed = fields[2 if cls.reads else 1 :]
     for knob in given:
       if knob not in allowed:
         raise unknown(f'knob of task {name!r}', knob, allowed)
@@ -87,8 +93,7 @@ def make(
     if cls.reads:
       if not given_files[cls.reads]:
         raise UserError(
-          f'task {name!r} is made from files, and config.data.{cls.reads} or --{cls.reads} names '
-          'none'
+          f'task {name!r} needs {cls.reads}: set config.data.{cls.reads} or --{cls.reads}.'
         )
       if cls.reads not in read:
         read[cls.reads] = readers[cls.reads]()
@@ -98,7 +103,7 @@ def make(
 
 
 def options(data: ConfigDict) -> dict[str, Any]:
-  """The arguments of `make` and `fingerprint` that `config.data` gives."""
+  """Returns the arguments of `make` and `fingerprint` that `config.data` contains."""
   return {
     'seed': data.task_seed,
     'documents': data.documents,
@@ -106,6 +111,11 @@ def options(data: ConfigDict) -> dict[str, Any]:
     'gsm8k': data.gsm8k,
     'gsm8k_test': data.gsm8k_test,
   }
+
+
+def from_config(data: ConfigDict, names: str) -> list[Task]:
+  """Returns the tasks named in a comma-separated field, made from the files of `config.data`."""
+  return make(config_lib.names(names), **options(data))
 
 
 def fingerprint(
@@ -117,10 +127,10 @@ def fingerprint(
   gsm8k: str = '',
   gsm8k_test: str = '',
 ) -> str:
-  """SHA-256 (hex) of what decides the problems of tasks: their names, the seed, and the content of
-  the files they read.
+  """Returns the SHA-256 (hex) of what determines the problems of tasks.
 
-  Args: as of `make`.
+  That is their names, the seed, and the content of the files that they read. The arguments are
+  those of `make`.
   """
   names = list(names)
   read = {TASKS[name].reads for name in names if name in TASKS}

@@ -1,8 +1,8 @@
-"""The answer that a reply claims: a number, a count, a name, a spelling.
+"""Finds the answer that a reply claims: a number, a count, a name or a spelling.
 
-Graders find answers in free text here and in `data.tasks.order`, by the rules of
-`data.tasks.claims`. Of several numbers the one counts that is marked most strongly as the answer:
-called so, concluded, stated, or only mentioned.
+Graders find answers in free text here and in order.py, by the rules of claims.py. Of several
+numbers, the one counts that is marked most strongly as the answer: called the answer, concluded,
+stated, or only mentioned.
 """
 
 import decimal
@@ -16,8 +16,8 @@ REPEATED, MENTIONED, STATED, CONCLUDED, CALLED = range(5)
 
 # ---- Numbers -------------------------------------------------------------------------------------
 
-# A minus sign counts where it cannot be a subtraction; commas where they part thousands; a final
-# full stop never.
+# A minus sign counts where it cannot be a subtraction, a comma where it separates thousands, and a
+# final full stop never.
 _NUMBER = re.compile(
   r'(?<![A-Za-z_])(?:(?<![\w.)])(?<![0-9)]\s)[-+](?=[$£€]?[0-9.]))?[$£€]?'
   r"(?:(?:[0-9]{1,3}(?:[,_'][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
@@ -28,7 +28,7 @@ _JOINT = re.compile(
   rf'[\s(]*(?:\)\s*)*(?P<sign>{_OPERATOR}|=|\bequals\b|\bis equal to\b)[\s(]*', re.IGNORECASE
 )
 
-# How strongly a number is marked as the answer, by what stands before and after it.
+# How strongly a number is marked as the answer, by the text before and after it.
 _MARKED = re.compile(
   r'(?:####|\banswer\b)(?:(?![0-9])[^\n]){0,60}(?:[:*]\s*\n\s*)?$', re.IGNORECASE
 )
@@ -38,17 +38,23 @@ _MARKED_AFTER = re.compile(
   re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
-  r'(?:\b(?:so|therefore|thus|hence|finally|in total|total\w*|altogether|in all|overall'
-  r'|conclusion|result(?:s|ing)?)\b|=>|→|⇒|∴)(?:(?![0-9])[^\n.!?]){0,60}$',
+  r'(?:^\W*so\b|\b(?:therefore|thus|hence|finally|conclusion)\b|=>|→|⇒|∴)'
+  r'(?:(?![0-9])[^\n.!?]){0,60}$',
+  re.IGNORECASE,
+)
+_SUMMED = re.compile(  # of a step as often as of the end: no more than a statement
+  r'\b(?:so|in total|total\w*|altogether|in all|overall|result(?:s|ing)?)\b'
+  r'(?:(?![0-9])[^\n.!?]){0,60}$',
   re.IGNORECASE,
 )
 _STATED = re.compile(
   r'(?:\b(?:is|are|was|be|equals?|makes?|gives?|gets?|got|yields?|comes? to|becomes?|has|have'
-  r"|appears?|occurs?|contains?|say)|'s|[=:])"
+  r'|appears?|occurs?|contains?|say|leaves|leaving|(?:left|ends?(?: up)?|ended(?: up)?) with)'
+  r"|'s|[=:])"
   r'(?: (?:just|exactly|simply|only|precisely|equal to|about|around|approximately))*\s*\W{0,3}$',
   re.IGNORECASE,
 )
-_ASIDE = re.compile(  # what follows in the sentence is no claim
+_ASIDE = re.compile(  # what follows in the sentence is not a claim
   r'\b(?:because|since|given that|as in|if|when|whenever|(?:double.)?check\w*|verif\w+)\b|, as\b',
   re.IGNORECASE,
 )
@@ -99,9 +105,31 @@ _SPOKEN = re.compile(
   rf'(?:{_WORD}))*\b',
   re.IGNORECASE,
 )
-_NO_NUMERAL = re.compile(  # 'one' that does not count
+_NO_NUMERAL = re.compile(  # 'one' that is not a number
   r'\b(?:(?:this|that|the|no|which|each|any|every|another|hard|tough|right|wrong|larger|smaller)'
   r' one\b|one (?:of|moment|can|must|should|would|has to)\b)',
+  re.IGNORECASE,
+)
+# Numbers beside the count of a letter: of places, of another letter, of all letters.
+_COUNT = rf'(?:[0-9]+|(?:{_WORD})\b)'
+_ORDINAL = rf'(?:[0-9]+|(?:{"|".join(_UNITS)})\b)'
+_PLACE = re.compile(
+  r'\b(?:(?:once |one )?(?:at|in|on) )?(?:the )?'
+  r'(?:positions?|places?|index|indexes|indices|slots?|spots?) #?'
+  rf'{_ORDINAL}(?:\s*(?:,|&|and|or)\s*(?:and\s+)?{_ORDINAL})*',
+  re.IGNORECASE,
+)
+_OTHER_AFTER = re.compile(  # 2 e's
+  rf"\b{_COUNT} (?:letters? )?['\"]?(?P<of>[a-z])(?:['\"]?s|['\"]|['\"]'s)?(?![\w'-])",
+  re.IGNORECASE,
+)
+_OTHER_BEFORE = re.compile(  # e appears twice
+  rf"(?<![\w'-])['\"]?(?P<of>[a-z])['\"]?\s*(?:(?:is(?: there| found)?|was|has|appears"
+  rf'|occurs|shows up)\b|[:=]|->)\s*(?:only |just |exactly )?{_COUNT}(?:\s*(?:times?|x)\b)?',
+  re.IGNORECASE,
+)
+_LENGTH = re.compile(
+  rf'\b{_COUNT}[\s-](?:letters?|characters?)\b(?! (?:that|which|are)| ?[\'"]?[a-z]\b)',
   re.IGNORECASE,
 )
 _ABSENT = re.compile(
@@ -114,9 +142,9 @@ _ABSENT = re.compile(
 
 
 def numbers(text: str) -> list[claims.Mention]:
-  """The numbers of a text, read as people mean them: '10', '10.', '10.0', '$1,000', '1e3', '5%'.
+  """Returns the numbers of a text, as people read them: '10', '10.', '10.0', '$1,000', '1e3', '5%'.
 
-  '2nd' and 'x2' are none.
+  '2nd' and 'x2' are not numbers.
   """
   found = []
   for match in _NUMBER.finditer(text):
@@ -126,40 +154,68 @@ def numbers(text: str) -> list[claims.Mention]:
 
 
 def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
-  """The number that a reply claims to be the answer, None if there is none or more than one.
+  """Returns the number that a reply claims as the answer, or None if there is not exactly one.
 
   Args:
     text: the reply.
-    question: what was asked: numbers of it that the reply repeats, and does not mark as its answer,
-      are no claims.
+    question: the question. Numbers of the question that the reply repeats without marking them as
+      the answer are not claims.
   """
   text = claims.plain(text)
-  if not _NUMBER.search(text):
-    text = _SPOKEN.sub(lambda match: str(_spoken(match[0])), _NO_NUMERAL.sub('it', text))
   echoes = {mention.value for mention in numbers(claims.plain(question))}
-  return strongest(text, _equations(text, _counted_out(text, numbers(text))), echoes)
+  found = _candidates(text)
+  if all(strength(text, m, echoes) == REPEATED for m in claims.kept(text, found)):
+    text = _SPOKEN.sub(lambda match: str(_spoken(match[0])), _NO_NUMERAL.sub('it', text))
+    found = _candidates(text)
+  return strongest(text, found, echoes)
+
+
+def _candidates(text: str) -> list[claims.Mention]:
+  return _equations(text, _counted_out(text, numbers(text)))
 
 
 def claimed_count(text: str, question: str) -> decimal.Decimal | None:
-  """As `claimed_number`; that there is none ("it does not occur") claims 0."""
-  if (said := claimed_number(text, question)) is not None or _NUMBER.search(claims.plain(text)):
+  """Returns `claimed_number`, or 0 if the reply says that there is none ("it does not occur").
+
+  Args:
+    text: the reply.
+    question: the question, with the letter to be counted in quotation marks. What the reply says of
+      other letters, of places and of the length of the word is no claim.
+  """
+  text = claims.plain(text)
+  if asked := re.search(r"'([a-z])'", claims.plain(question)):
+    text = _about(asked[1], text)
+  if (said := claimed_number(text, question)) is not None or _NUMBER.search(text):
     return said
-  return decimal.Decimal(0) if _ABSENT.search(claims.plain(text)) else None
+  return decimal.Decimal(0) if _ABSENT.search(text) else None
+
+
+def _about(letter: str, text: str) -> str:
+  """A text without the numbers that do not count `letter`."""
+
+  def without_other(match: re.Match) -> str:
+    spelled = re.search(r'\b[a-z]\W{1,4}$', text[: match.start()], re.IGNORECASE)
+    return match[0] if match['of'].lower() == letter or spelled else ' '
+
+  text = _PLACE.sub(' ', text)
+  text = _OTHER_AFTER.sub(lambda match: match[0] if match['of'].lower() == letter else ' ', text)
+  text = _OTHER_BEFORE.sub(without_other, text)
+  shorter = _LENGTH.sub(' ', text)
+  return shorter if re.search(rf'{_NUMBER.pattern}|\b(?:{_WORD})\b', shorter) else text
 
 
 def strongest(
   text: str, mentions: list[claims.Mention], echoes: Collection[decimal.Decimal] = ()
 ) -> decimal.Decimal | None:
-  """The value that is claimed most strongly, the last of several."""
-  kept = [
-    m
-    for m in claims.kept(text, mentions)
-    if not _INEXACT.search(text[max(m.start - 40, 0) : m.start])
-    and not _INEXACT_AFTER.match(text, m.end)
-  ]
+  """Returns the value that is claimed most strongly; of several, the last."""
+  kept = []
+  for m in claims.kept(text, mentions):
+    before = text[max(m.start - 40, 0) : m.start]
+    if not _INEXACT.search(before) and not _INEXACT_AFTER.match(text, m.end):
+      kept.append(m)
   if not kept:
     return None
-  strengths = [strength(text, m, echoes) for m in kept]
+  strengths = _in_sentences(text, kept, [strength(text, m, echoes) for m in kept], echoes)
   best = max(strengths)
   chosen = [i for i, value in enumerate(strengths) if value == best]
   at, values = chosen[-1], {kept[i].value for i in chosen}
@@ -168,43 +224,67 @@ def strongest(
   return kept[at].value if len(claims.named_with(text, kept, at)) == 1 else None
 
 
+def _in_sentences(
+  text: str,
+  kept: list[claims.Mention],
+  strengths: list[int],
+  echoes: Collection[decimal.Decimal],
+) -> list[int]:
+  """The strengths, where a sentence that concludes names what was asked before what it states:
+  'So the product of 47 and 38 is 1786' concludes 1786.
+  """
+  result = list(strengths)
+  for i, mention in enumerate(kept):
+    if strengths[i] != CONCLUDED or mention.value not in echoes:
+      continue
+    for j in range(i + 1, len(kept)):
+      if claims.SENTENCE_END.search(text[mention.end : kept[j].start]):
+        break
+      if strengths[j] == STATED or _STATED.search(claims.context(text, kept[j])[0]):
+        result[i], result[j] = REPEATED, CONCLUDED
+        break
+  return result
+
+
 def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()) -> int:
-  """How strongly a number is marked as the answer: one of REPEATED to CALLED."""
+  """Returns how strongly a number is marked as the answer: one of REPEATED to CALLED."""
   before, after = claims.context(text, mention)
-  lead = text[max(mention.start - 80, 0) : mention.start]  # it may stand in the line before
+  lead = text[max(mention.start - 80, 0) : mention.start]  # the mark may be in the line before
   if _MARKED.search(lead) or _MARKED_AFTER.search(after):
     return CALLED
   if _CONCLUDED.search(before):
     return CONCLUDED
   aside = _ASIDE.search(before)
-  equation = '=' in text[mention.start : mention.end]
+  whole = text[mention.start : mention.end]
+  equation = '=' in whole
+  if equation and mention.value in echoes and re.search(_OPERATOR, whole.rpartition('=')[2]):
+    return REPEATED  # '38 = 2 * 19' takes apart what was asked
   around = before + after
   alone = len(re.findall(r"[A-Za-z']+", around)) <= 3 and not re.search('[0-9]', around)
   leads = not text[: mention.start][:20].strip(' \n("\'`') and re.match(r'\W|$', after)
-  if not aside and (equation or alone or leads or _STATED.search(before)):
+  stated = _STATED.search(before) or _SUMMED.search(before)
+  if not aside and (equation or alone or leads or stated):
     return STATED
   return REPEATED if mention.value in echoes else MENTIONED
 
 
 def _counted_out(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
-  """The numbers without those of steps ('Step 2') and of the lines of a numbered list."""
-  heads = [
-    m
-    for m in found
-    if re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
-    and re.match(r'[.)]\s+\S', text[m.end : m.end + 8])
-  ]
+  """Returns the numbers without those of steps ('Step 2') and of the lines of a numbered list."""
+  heads = []  # the numbers of the lines of a list
+  for m in found:
+    starts_line = re.search(r'(?:^|\n)[ *-]*$', text[max(m.start - 8, 0) : m.start])
+    if starts_line and re.match(r'[.)]\s+\S', text[m.end : m.end + 8]):
+      heads.append(m)
   if len(heads) == 1 or [m.value for m in heads] != list(range(1, len(heads) + 1)):
     heads = []
-  return [
-    m for m in found if m not in heads and not _COUNTER.search(text[max(m.start - 20, 0) : m.start])
-  ]
+  others = [m for m in found if m not in heads]
+  return [m for m in others if not _COUNTER.search(text[max(m.start - 20, 0) : m.start])]
 
 
 def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
-  """The numbers, with each equation in the place of its parts; its value is the result.
+  """Returns the numbers, with each equation in place of its parts; its value is its result.
 
-  An expression that is not worked out has no value and is left out.
+  An expression that is not evaluated has no value and is left out.
   """
   result, at = [], 0
   while at < len(found):
@@ -230,7 +310,7 @@ def _equations(text: str, found: list[claims.Mention]) -> list[claims.Mention]:
 
 
 def _spoken(words: str) -> int:
-  """The value of a number in words."""
+  """Returns the value of a number in words."""
   total = group = 0
   for word in re.findall('[a-z]+', words.lower()):
     if word in _WORDS:
@@ -259,15 +339,15 @@ def claims_name(
   also: Collection[str] = (),
   qualified: bool = False,
 ) -> bool:
-  """Whether a reply names `answer` and none of the other names that it could be.
+  """Returns whether a reply names `answer` and none of the other names that it could name.
 
   Args:
     text: the reply.
     answer: a module or function.
-    others: names that the reply must not claim. One that is a word of English too ('copy') counts
-      where it stands as a name.
+    others: names that the reply must not claim. One that is also an English word ('copy') counts
+      where it is used as a name.
     also: other ways to write the answer.
-    qualified: whether names may have a path before them: 'json.loads' for 'loads'.
+    qualified: whether names may have a path before them, such as 'json.loads' for 'loads'.
   """
   text = claims.plain(text)
   good, bad = {answer, *also}, set(others) - {answer, *also}
@@ -279,27 +359,34 @@ def claims_name(
     if is_good or name in bad:
       found.append(claims.Mention('good' if is_good else 'bad', match.start(), match.end()))
   kept = claims.kept(text, found)
-  return {
-    m.value
-    for i, m in enumerate(kept)
-    if m.value == 'good' or _stands_as_name(text, m, kept[max(i - 1, 0) : i + 2])
-  } == {'good'}
+  claimed = set()
+  for i, mention in enumerate(kept):
+    near = kept[max(i - 1, 0) : i + 2]
+    if mention.value == 'good' or _stands_as_name(text, mention, near):
+      claimed.add(mention.value)
+  return claimed == {'good'}
 
 
 def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mention]) -> bool:
-  """Whether a word is used as the name of a module or function, rather than as one of English.
+  """Returns whether a word is used as the name of a module or function, not as an English word.
 
   Args:
-    near: the mentions beside this one, and itself.
+    text: the reply.
+    mention: the word.
+    near: the mention itself and the mentions next to it.
   """
   word, (before, after) = text[mention.start : mention.end], claims.context(text, mention)
   if not word.isalpha() or not word.islower() or re.match(r'[`"\'(]', after):
     return True
-  if word == 'this':  # a module of Python's, and the commonest of these words
+  if word == 'this':  # Python has such a module, but nearly always it is the English word
     return False
   ends = re.match(r'\W*(?:$|[.,;:!)])', after)
   return bool(
-    any(claims.alternatives(text, one, other) for one, other in itertools.pairwise(near))
+    any(
+      claims.alternatives(text, one, other)
+      for one, other in itertools.pairwise(near)
+      if 'good' in (one.value, other.value)
+    )
     or _INTRODUCED.search(before)
     or (ends and _LED.search(before))
     or re.match(rf'\W{{0,3}}\s*{_KIND_OF_NAME}\b', after)
@@ -309,18 +396,18 @@ def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mentio
 
 # ---- Letters -------------------------------------------------------------------------------------
 
-_LETTER = re.compile(r'(?<![A-Za-z0-9])[A-Za-z](?![A-Za-z0-9])')
+_LETTER = re.compile(r"(?<![A-Za-z0-9])(?<![A-Za-z]')[A-Za-z](?![A-Za-z0-9])")  # not that of "it's"
 
 
 def claimed_spellings(text: str) -> set[str]:
-  """The words, in small letters, that a reply spells: single letters with one separator."""
+  """Returns the lower-case words that a reply spells as single letters with one separator."""
   text = claims.plain(text)
   runs = [run for run in _runs(text) if run.end - run.start > 3]
   return {mention.value for mention in claims.kept(text, runs)}
 
 
 def _runs(text: str) -> list[claims.Mention]:
-  """Runs of at least three letters; one that goes on into a longer piece ('i-m-port') is none."""
+  """Returns runs of at least three letters that are not part of a longer piece ('i-m-port')."""
   letters = list(_LETTER.finditer(text))
   found, at = [], 0
   while at < len(letters):
@@ -334,7 +421,7 @@ def _runs(text: str) -> list[claims.Mention]:
           break
         separator = kind
       run.append(letter)
-    at += len(run)
+    at += len(run) if len(run) != 2 else 1  # 'I: i-m-p-o-r-t': the second may begin the run
     start, end = run[0].start(), run[-1].end()
     if len(run) > 2 and not _goes_on(text, start, end, separator):
       found.append(claims.Mention(''.join(letter[0].lower() for letter in run), start, end))
@@ -342,7 +429,7 @@ def _runs(text: str) -> list[claims.Mention]:
 
 
 def _goes_on(text: str, start: int, end: int, separator: str | None) -> bool:
-  """Whether a run of letters goes on into a longer piece; one with spaces between never does."""
+  """Returns whether a run of letters is part of a longer piece. Spaces always end a run."""
   if not separator or re.search(r'[\s"\'`]', separator):
     return False
   before, after = text[max(start - 8, 0) : start], text[end : end + 8]

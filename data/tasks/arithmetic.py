@@ -24,7 +24,7 @@ QUESTIONS = (
 
 
 def call(expression: str) -> list[dict]:
-  """The parts of an answer that asks the calculator and repeats what it says."""
+  """Returns the parts of an answer that calls the calculator and repeats its result."""
   result = calculate(expression)
   return [
     {'type': 'python', 'text': expression},
@@ -35,26 +35,26 @@ def call(expression: str) -> list[dict]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arithmetic(Task):
-  """Sums, differences and products in varied wordings; the answer is a number.
+  """Sums, differences and products in various wordings; the answer is a number.
 
-  Demonstrations state the number at once, but for `tool_share` of them that ask the calculator
-  first: what a small model gets wrong in its head it can learn from its reward alone to hand to the
-  tool.
+  Demonstrations state the number at once, except for the fraction `tool_share` of them that calls
+  the calculator first. So a small model can learn from its reward alone to call the tool for what
+  it gets wrong by itself.
   """
 
-  max_digits: int = 3  # of each operand
+  max_digits: int = 3  # largest number of digits of an operand
   operators: str = '+-*'
-  tool_share: float = 0.15  # of demonstrations, from 0 to 1
+  tool_share: float = 0.15  # fraction of demonstrations that call the calculator
   name: ClassVar[str] = 'arithmetic'
   questions: ClassVar[tuple[str, ...]] = QUESTIONS
 
   def draw(self, rng: random.Random) -> dict:
     op = rng.choice(self.operators)
-    # so that no difference is negative
+    # The order ensures that no difference is negative.
     a, b = sorted((integer(rng, self.max_digits) for _ in range(2)), reverse=True)
     key = f'{a} {op} {b}'
     if op != '-' and rng.random() < 0.5:
-      a, b = b, a  # the same problem: of the same split
+      a, b = b, a  # the same problem, so the key and the split are the same
     expression = f'{a} {op} {b}'
     question = rng.choice(self.questions).format(a=a, b=b, op=op, word=WORDS[op])
     return {
@@ -70,7 +70,7 @@ class Arithmetic(Task):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calculator(Arithmetic):
-  """Arithmetic where the calculator is asked for: the answer counts only if a call was made."""
+  """Arithmetic that requests the calculator: the answer counts only if a call was made."""
 
   tool_share: float = 1.0
   name: ClassVar[str] = 'calculator'
@@ -85,15 +85,14 @@ class Calculator(Arithmetic):
 
   def grade(self, problem: dict, reply: dict) -> float:
     calls = [part['text'] for part in reply['content'] if part['type'] == 'python']
-    answered = any(
-      {'type': 'output', 'text': calculate(text)} in reply['content'] for text in calls
-    )
+    results = [{'type': 'output', 'text': calculate(text)} for text in calls]
+    answered = any(result in reply['content'] for result in results)
     return super().grade(problem, reply) * answered
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison(Task):
-  """Which of two decimals is larger or smaller, with unequal counts of digits: 9.11 and 9.9."""
+  """Which of two decimals is larger or smaller, when they differ in length: 9.11 and 9.9."""
 
   name: ClassVar[str] = 'comparison'
   questions: ClassVar[tuple[str, ...]] = (
@@ -104,7 +103,7 @@ class Comparison(Task):
 
   def draw(self, rng: random.Random) -> dict:
     whole = rng.randint(0, 99)
-    # never equal: 0.5 is not 0.50
+    # The second number has no final zero, so that the two are never equal.
     one, two = rng.randint(1, 9), rng.choice([n for n in range(11, 100) if n % 10])
     pair = [f'{whole}.{one}', f'{whole}.{two}']
     larger = rng.random() < 0.5
@@ -128,6 +127,6 @@ class Comparison(Task):
 
 
 def integer(rng: random.Random, max_digits: int) -> int:
-  """An integer from 0 up, each count of digits equally likely."""
+  """Returns a random integer of at least 0 in which each number of digits is equally likely."""
   digits = rng.randint(1, max_digits)
   return rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits)

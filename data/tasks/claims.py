@@ -1,8 +1,8 @@
-"""What a text says of the things that it mentions: what it denies, asks, takes back or leaves open.
+"""Decides what a text claims about the things that it mentions.
 
-Graders (`data.tasks.answers`, `data.tasks.order`) find the answer that a reply claims with these
-rules. A thing that is denied ("not 41", "41 is wrong"), asked ("41?") or taken back ("41. Wait,
-42.") is not claimed; of things named as alternatives ("41 or 42", "41, 42") none is.
+Graders (answers.py, order.py) find the answer that a reply claims with these rules. A thing that is
+denied ("not 41", "41 is wrong"), asked about ("41?") or retracted ("41. Wait, 42.") is not claimed.
+Of things named as alternatives ("41 or 42", "41, 42") none is claimed.
 """
 
 import decimal
@@ -43,7 +43,7 @@ _REWRITTEN = tuple(
     (r'\*\*([^*\n]+)\*\*|(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])', r'\1\2'),
   )
 )
-_REACH = 200  # characters around a mention that say what it is
+_REACH = 200  # characters before and after a mention that determine what it is
 SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+|\n+')
 RETRACTED = re.compile(
   r'\b(?:wait|scratch that|correction|i mean|sorry|oops|on second thoughts?|actually|or rather)\b'
@@ -54,7 +54,8 @@ RETRACTED = re.compile(
 _BETWEEN = (  # words that may stand between a denial and what it denies
   r"(?:the|a|an|that|it|it's|is|was|be|been|to|in|of|by|from|called|named|function|module|number"
   r'|answer|result|think|believe|say|equal|equals|spelled|spelt|part|call|me|made|built|created'
-  r'|developed|trained|read|learned|learn|on|either|really|actually|exactly)'
+  r'|developed|trained|read|learned|learn|on|either|really|actually|exactly|do|any|help|with'
+  r'|about|questions|handle)'
 )
 DENIED_BEFORE = re.compile(
   r'(?:\b(?:not|never|neither|nor|cannot|without|rather than|instead of|other than'
@@ -64,8 +65,9 @@ DENIED_BEFORE = re.compile(
   re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-  r'^[^\w,;:.]{0,3}\s*(?:'
-  r"(?:is|was|are|were|did|does|do|has|have|had|would|could|can|will)(?:n't| not)\b|cannot\b"
+  r'^[^\w,;:.]{0,3}\s*(?:(?:module|function|package|library|method) )?(?:'
+  r"(?:is|was|are|were|did|does|do|has|have|had|would|could|can|will)(?:n't| not)\b"
+  r'(?! (?:only|just|merely|simply)\b)|cannot\b'
   r'|(?:is|was|are|would be|seems|looks) (?:clearly |the |a )?'
   r'(?:wrong|incorrect|false|untrue|mistaken)\b)',
   re.IGNORECASE,
@@ -84,7 +86,7 @@ class Mention(NamedTuple):
 
 
 def plain(text: str) -> str:
-  """The text with quotation marks, minus signs, Markdown and LaTeX reduced to plain characters."""
+  """Returns the text with quotes, minus signs, Markdown and LaTeX as plain characters."""
   text = text.translate(_CHARACTERS)
   for pattern, replacement in _REWRITTEN:
     text = pattern.sub(replacement, text)
@@ -92,9 +94,11 @@ def plain(text: str) -> str:
 
 
 def denied(text: str, mention: Mention, subject: bool = True) -> bool:
-  """Whether the text says that the mentioned thing is not the answer.
+  """Returns whether the text says that the mentioned thing is not the answer.
 
   Args:
+    text: the reply.
+    mention: the thing.
     subject: whether 'NAME is not ...' and 'NAME cannot ...' deny it.
   """
   before, after = context(text, mention)
@@ -102,7 +106,7 @@ def denied(text: str, mention: Mention, subject: bool = True) -> bool:
 
 
 def context(text: str, mention: Mention) -> tuple[str, str]:
-  """What stands before and after a mention in its sentence, up to `_REACH` characters each."""
+  """Returns the text before and after a mention in its sentence, up to `_REACH` characters each."""
   before = text[max(mention.start - _REACH, 0) : mention.start]
   start = max((m.end() for m in SENTENCE_END.finditer(before)), default=0)
   rest = text[max(mention.end - 1, 0) : mention.end + _REACH]
@@ -111,13 +115,14 @@ def context(text: str, mention: Mention) -> tuple[str, str]:
 
 
 def asked(text: str, mention: Mention) -> bool:
-  """Whether a thing is only asked about: 'Is it 41?'"""
+  """Returns whether a thing is only asked about, as in 'Is it 41?'"""
   rest = context(text, mention)[1].rstrip('"\')* ')
-  return rest.endswith('?') and not re.search('[,;:]', rest)  # 'It is 41, right?' is no question
+  # 'It is 41, right?' is not a question.
+  return rest.endswith('?') and not re.search('[,;:]', rest)
 
 
 def kept(text: str, mentions: Iterable[Mention]) -> list[Mention]:
-  """The mentions that are not denied, asked or taken back."""
+  """Returns the mentions that are not denied, asked about or retracted."""
   claimed = [m for m in mentions if not denied(text, m) and not asked(text, m)]
   last = max((m.start for m in claimed), default=0)
   retracted = max((m.start() for m in RETRACTED.finditer(text) if m.start() <= last), default=0)
@@ -125,7 +130,7 @@ def kept(text: str, mentions: Iterable[Mention]) -> list[Mention]:
 
 
 def named_with(text: str, mentions: list[Mention], at: int) -> set:
-  """The values that are named as alternatives to a mention, and its own."""
+  """Returns the values that are named as alternatives to a mention, and its own."""
   first = last = at
   while first and alternatives(text, mentions[first - 1], mentions[first]):
     first -= 1
@@ -135,7 +140,7 @@ def named_with(text: str, mentions: list[Mention], at: int) -> set:
 
 
 def alternatives(text: str, one: Mention, other: Mention) -> bool:
-  """Whether two mentions, one after the other, are named as alternatives or as items of a list."""
+  """Returns whether two successive mentions are named as alternatives or as items of a list."""
   between = text[one.end : other.start]
   if len(between) >= 80:
     return False

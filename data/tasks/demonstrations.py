@@ -1,11 +1,7 @@
-"""Conversations to fine-tune on, as JSONL: made by tasks, read from files in the public formats, or
-both.
+"""Writes conversations for fine-tuning as JSONL, from tasks and from files in public formats.
 
-  python -m data.conversations --tasks=identity,arithmetic:3 --documents=FILE --examples=N --seed=S
-  --out=FILE.jsonl
-
-Each line of the result is {"messages": [...], "task": "NAME,..."}, a name for each question, or the
-name of the file that the conversation is from; `data.chat.chat_formats` says what a message is.
+Each line of the result is {"messages": [...], "task": "NAME,..."}: the task of each question, or
+the name of the file that the conversation is from.
 """
 
 import collections
@@ -33,40 +29,39 @@ def write(
   weights: Mapping[str, float] | None = None,
   inputs: Iterable[files.Path] = (),
 ) -> dict[str, int]:
-  """Writes conversations, whole or not at all.
+  """Writes conversations to a file, all or none.
 
   Args:
     path: the JSONL file.
-    made_by: the tasks that demonstrate; a task's demonstrations 0, 1, ... are used, in an order
-      mixed by `seed`.
-    examples: how many demonstrations the tasks make together, shared out by weight.
-    turns: most questions in one conversation, at least 1. Demonstrations that follow one another in
-      the mixed order are joined, 1 to `turns` of them, each number equally likely.
-    seed: of the order, and of how many questions each conversation has.
-    split: of the problems demonstrated; 'test' for a file to validate on.
-    weights: relative share by task name; 1 where a task is not named.
-    inputs: files of conversations to copy after those.
+    made_by: the tasks that demonstrate. Demonstrations 0, 1, ... of a task are used, in an order
+      that `seed` determines.
+    examples: number of demonstrations by all tasks together, divided by weight.
+    turns: largest number of questions in one conversation, at least 1. Successive demonstrations
+      are joined, 1 to `turns` of them, each number equally likely.
+    seed: seed of the order, and of how many questions each conversation has.
+    split: split of the problems to demonstrate; 'test' for a file to validate on.
+    weights: relative weight by task name; 1 for tasks without an entry.
+    inputs: files of conversations to copy after the demonstrations.
 
   Returns:
-    Demonstrations written, by task name; the conversations of an input file go by its stem.
+    The number of demonstrations by task name, and of conversations by stem of the input file.
 
   Raises:
-    UserError: for weights that share out nothing, no turns, an input without a conversation, or
-      where there is nothing to write.
+    UserError: the weights or turns are not allowed, an input has no conversation, or there is
+      nothing to write.
   """
   by_name = {task.name: task for task in made_by}
-  order = [
-    name for name, count in _shares(by_name, examples, weights or {}).items() for _ in range(count)
-  ]
+  order = []
+  for name, count in _shares(by_name, examples, weights or {}).items():
+    order += [name] * count
   if turns < 1:
-    raise UserError(f'most questions in a conversation is {turns}; it must be at least 1')
+    raise UserError(f'turns is {turns}; a conversation must have at least 1 question')
   rng = random.Random(seed)
   rng.shuffle(order)
   groups, counts = list(_groups(order, turns, rng)), collections.Counter()
+  bar = progress.bar(groups, desc='conversations', unit='conversation', disable=not groups)
   with files.atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as out:
-    for names in progress.bar(
-      groups, desc='conversations', unit='conversation', disable=not groups
-    ):
+    for names in bar:
       messages = []
       for name in names:
         messages += by_name[name].demo(counts[name], split)['messages']
@@ -82,37 +77,36 @@ def write(
         raise skipped.nothing_left(f'no conversations in {source}')
       skipped.report()
     if not counts:
-      raise UserError(f'no conversations to write to {path}: no tasks and no rows in the inputs')
+      raise UserError(f'no conversations to write to {path}: there are no tasks and no inputs')
   return dict(counts)
 
 
 def read(path: files.Path, skipped: jsonl.Skipped) -> Iterator[dict]:
-  """Conversations of a JSONL file, one {"messages": [...]} a row.
+  """Yields the conversations of a JSONL file, one {"messages": [...]} per row.
 
-  Rows are {"messages": [{"role", "content"}, ...]} (ours, UltraChat-200k) or {"id", "data": [user,
-  assistant, ...]} (UltraChat, Ding et al. 2023); other fields are left out, and so is a last
-  question without an answer. A row that is neither is added to `skipped`, with its line and the
-  field at fault.
+  Rows are {"messages": [{"role", "content"}, ...]} (this project's format, and UltraChat-200k's) or
+  {"id", "data": [user, assistant, ...]} (UltraChat, Ding et al. 2023). Other fields are ignored,
+  and so is a last question without an answer. Any other row is added to `skipped`, with its line
+  and the field that is wrong.
   """
   return jsonl.read(path, _conversation, skipped)
 
 
 def _conversation(row: Any) -> dict:
   if not isinstance(row, dict) or len({'messages', 'data'} & row.keys()) != 1:
-    raise UserError(f'a row has "messages" or "data"; found {json.dumps(row):.80}')
+    raise UserError(f'a row must have "messages" or "data"; found {json.dumps(row):.80}')
   messages = from_ultrachat(row['data']) if 'data' in row else row['messages']
   if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
     messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
   chat_formats.check({'messages': messages})
-  return {
-    'messages': [{'role': message['role'], 'content': message['content']} for message in messages]
-  }
+  kept = [{'role': message['role'], 'content': message['content']} for message in messages]
+  return {'messages': kept}
 
 
 def from_ultrachat(turns: list[str]) -> list[dict]:
-  """Messages of the "data" field of UltraChat: what the user and the assistant said, by turns."""
+  """Returns the messages of UltraChat's "data" field: texts of user and assistant in turn."""
   if not isinstance(turns, list):
-    raise UserError(f'data must be a list of what was said; found {turns!r:.80}')
+    raise UserError(f'data must be a list of texts; found {turns!r:.80}')
   for i, turn in enumerate(turns):
     if not isinstance(turn, str):
       raise UserError(f'data[{i}] must be text; found {turn!r:.80}')
@@ -120,7 +114,7 @@ def from_ultrachat(turns: list[str]) -> list[dict]:
 
 
 def _groups(items: Sequence[str], most: int, rng: random.Random) -> Iterator[Sequence[str]]:
-  """Items in order in groups of 1 to `most`, equally likely; the last has what is left."""
+  """Yields the items in order in groups of 1 to `most`, equally likely; the last has the rest."""
   start = 0
   while start < len(items):
     stop = start + rng.randint(1, most)
@@ -129,13 +123,14 @@ def _groups(items: Sequence[str], most: int, rng: random.Random) -> Iterator[Seq
 
 
 def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -> dict[str, int]:
-  """Splits `examples` by weight; the counts are exact to one and sum to `examples` (largest
-  remainders).
+  """Returns the numbers of examples by weight, rounded by largest remainders.
+
+  They sum to `examples`.
   """
   names = list(names)
   for name, weight in weights.items():
     if name not in names:
-      raise errors.unknown('task to weigh', name, names)
+      raise errors.unknown('task with a weight', name, names)
     if not 0 <= weight < float('inf'):
       raise UserError(
         f'the weight of task {name!r} is {weight}; it must be a finite number, 0 or more'
@@ -144,18 +139,17 @@ def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -
   if not names or not examples:
     return {}
   if examples < 0 or not total:
-    raise UserError(f'cannot share out {examples} examples over weights that sum to {total}')
+    raise UserError(f'cannot divide {examples} examples by weights that sum to {total}')
   exact = {name: examples * weights.get(name, 1) / total for name in names}
   counts = {name: int(share) for name, share in exact.items()}
-  for name in sorted(names, key=lambda name: counts[name] - exact[name])[
-    : examples - sum(counts.values())
-  ]:
+  by_remainder = sorted(names, key=lambda name: counts[name] - exact[name])
+  for name in by_remainder[: examples - sum(counts.values())]:
     counts[name] += 1
   return counts
 
 
 def weighted(names: str) -> dict[str, float]:
-  """Weights by task name of 'NAME,NAME:WEIGHT,...'; 1 where none is given."""
+  """Returns the weights by task name of 'NAME,NAME:WEIGHT,...'; 1 where none is given."""
   weights = {}
   for item in filter(None, names.split(',')):
     name, _, weight = item.partition(':')

@@ -1,6 +1,4 @@
-"""What tasks take from the cleaned documents: modules, the functions they describe in a line,
-common words.
-"""
+"""Reads what tasks need from clean documents: modules, their functions, and common words."""
 
 import collections
 import dataclasses
@@ -16,7 +14,7 @@ from data.records.spans import check_document
 from lm.base.errors import UserError
 from lm.base.files import Path
 
-# A signature as pydoc prints it, at the start of a line: get(key, default=None, /) -> object
+# A signature at the start of a line, as pydoc prints it: get(key, default=None, /) -> object
 _SIGNATURE = re.compile(
   r'^[-*\s]*(?:class )?([A-Za-z][A-Za-z0-9_]*)\((.*)\)(?: -> .*| from .*| method of .*)?$'
 )
@@ -26,7 +24,7 @@ _MODULE = re.compile(r'^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$')
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Entry:
-  """A function of a module and what its documentation says it does, in one sentence."""
+  """A function of a module, and what its documentation says it does, in one sentence."""
 
   module: str
   name: str
@@ -35,38 +33,36 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-  """Sorted, so that the tasks made from them depend on the documents alone and not on their
-  order.
-  """
+  """What tasks need from documents. It is sorted, so the order of the documents does not matter."""
 
   modules: tuple[str, ...]
-  # no two with the same name and summary: inherited methods are described again and again
+  # Entries without repetition: every subclass describes its inherited methods again.
   train: tuple[Entry, ...]
-  # of held-out documents, without what documents of the train split say too
+  # Entries of held-out documents that documents of the train split do not contain.
   test: tuple[Entry, ...]
-  # name of a function in documents of the train split: all that describe it
+  # {function in documents of the train split: modules that describe it}
   modules_of: Mapping[str, tuple[str, ...]]
-  words: tuple[str, ...]  # common ones of 3 to 8 lower-case letters
-  names: frozenset[str]  # every name and word that occurs: what a made-up name must not be
+  words: tuple[str, ...]  # common words of 3 to 8 lower-case letters
+  names: frozenset[str]  # every name and word that occurs, which a made-up name must not be
 
 
 def read(
   path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: int = 4000
 ) -> Documents:
-  """Reads a JSONL file of documents: {"text": str, "metadata": {"url": str, "cluster": str, ...},
-  ...} a line.
+  """Reads a JSONL file of documents: {"text": str, "metadata": {"url", "cluster", ...}, ...}.
+
+  A row that is not such a document is skipped and reported.
 
   Args:
     path: the file.
-    held_out: share of the near-duplicate clusters that the test split is of; the same documents as
-      `data.tokenize` holds out from training if given the same share.
-    max_words: of a summary.
-    num_words: how many of the commonest words are kept.
-
-  A row that is no such document is skipped, and said to be.
+    held_out: fraction of the near-duplicate clusters in the test split. Given the same fraction,
+      `data.tokenize` holds out the same documents.
+    max_words: largest number of words in a summary.
+    num_words: number of the most common words to keep.
 
   Raises:
-    OSError: the file cannot be read. UserError: it holds no documents, or they describe nothing.
+    OSError: the file cannot be read.
+    UserError: the file has no documents, or they describe no function.
   """
   skipped = jsonl.Skipped()
   pages = list(jsonl.read(path, _parse, skipped))
@@ -76,8 +72,8 @@ def read(
   cutoff = split.cutoff([page.split_hash for page in pages], held_out)
   modules, counts, names = set(), collections.Counter(), set()
   modules_of = collections.defaultdict(set)
-  # by whether it is held out: (name, summary) to the first module that has it
-  entries = {False: {}, True: {}}
+  # {(name, summary): the first module that has it}, of train documents and of held-out ones.
+  train, test = {}, {}
   for page in pages:
     identifiers = re.findall(r'[A-Za-z_][A-Za-z0-9_]*', page.text)
     names.update(word.lower() for word in identifiers)
@@ -86,48 +82,44 @@ def read(
       continue
     modules.add(page.module)
     held = page.split_hash < cutoff
-    found = entries[held]
+    found = test if held else train
     for name, summary in extract(page.text):
       if not held:
         modules_of[name].add(page.module)
       if len(summary.split()) <= max_words:
         found[name, summary] = min(page.module, found.get((name, summary), page.module))
-  train, test = (
-    tuple(
-      sorted(Entry(module, *pair) for pair, module in entries[held].items() if pair not in other)
-    )
-    for held, other in ((False, {}), (True, entries[False]))
-  )
   if not train:
     raise UserError(f'{path}: found no descriptions of functions in its {len(modules)} modules')
   words = sorted(counts, key=lambda word: (-counts[word], word))[:num_words]
-  homes = {name: tuple(sorted(found)) for name, found in sorted(modules_of.items())}
   return Documents(
-    tuple(sorted(modules)),
-    train,
-    test,
-    homes,
-    tuple(words),
-    frozenset(names | {m.lower() for m in modules}),
+    modules=tuple(sorted(modules)),
+    train=_entries(train),
+    test=_entries({pair: module for pair, module in test.items() if pair not in train}),
+    modules_of={name: tuple(sorted(found)) for name, found in sorted(modules_of.items())},
+    words=tuple(words),
+    names=frozenset(names | {module.lower() for module in modules}),
   )
 
 
+def _entries(found: Mapping[tuple[str, str], str]) -> tuple[Entry, ...]:
+  return tuple(sorted(Entry(module, name, summary) for (name, summary), module in found.items()))
+
+
 class _Page(NamedTuple):
+  """What is kept of a document while all are read."""
+
   split_hash: float
   module: str | None
   text: str
 
 
 def _parse(row: Any) -> _Page:
-  """The page of a row. Raises UserError if it is no document."""
+  """Returns the page of a row. Raises UserError if the row is not a document."""
   if not isinstance(row, dict) or not isinstance(row.get('text'), str):
-    raise UserError(f'a document has a "text"; found {row!r:.80}')
+    raise UserError(f'a document must have a "text"; found {row!r:.80}')
   metadata = check_document(row).get('metadata')
-  if (
-    not isinstance(metadata, dict)
-    or 'cluster' not in metadata
-    or not isinstance(metadata.get('url'), str)
-  ):
+  known = isinstance(metadata, dict) and 'cluster' in metadata
+  if not known or not isinstance(metadata.get('url'), str):
     raise UserError(f'metadata must have "url" and "cluster"; found {metadata!r:.80}')
   try:
     return _Page(split.split_hash(row), module_of(metadata['url']), row['text'])
@@ -136,8 +128,9 @@ def _parse(row: Any) -> _Page:
 
 
 def extract(text: str) -> Iterator[tuple[str, str]]:
-  """(name, summary) of each public function that a page describes in one whole sentence below its
-  signature.
+  """Yields (name, summary) of each public function that a page describes in one sentence.
+
+  The sentence follows the function's signature.
   """
   lines = [' '.join(line.split()) for line in text.splitlines()]  # pydoc writes no-break spaces
   for line, following in itertools.pairwise(lines):
@@ -147,7 +140,7 @@ def extract(text: str) -> Iterator[tuple[str, str]]:
 
 
 def module_of(url: str) -> str | None:
-  """The module that a page of the documentation server is about; None for indexes and the like."""
+  """Returns the module that a page of pydoc's server is about, or None for indexes and the like."""
   name = urllib.parse.unquote(pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).name)
   stem = name.removesuffix('.html')
   if stem == name or stem in ('index', 'topics', 'keywords') or not _MODULE.match(stem):

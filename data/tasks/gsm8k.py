@@ -1,7 +1,7 @@
 """Word problems from files in GSM8K's format (Cobbe et al. 2021, arXiv 2110.14168).
 
-A line is {"question": str, "answer": str}. The answer is worked out over some lines and ends with
-`#### NUMBER`; `<<48/2=24>>` before a number is the calculator's call that gave it.
+Each line is {"question": str, "answer": str}. The answer is derived over some lines and ends with
+`#### NUMBER`; `<<48/2=24>>` before a number is the call of a calculator that gave it.
 """
 
 import dataclasses
@@ -24,21 +24,23 @@ _MARK = '####'
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-  """(question, answer) of each problem, in the order of the files."""
+  """The (question, answer) of each problem, in the order of the files."""
 
   train: tuple[tuple[str, str], ...]
   test: tuple[tuple[str, str], ...]
 
 
 def read(paths: str, test_paths: str | None = None) -> Problems:
-  """Reads files, given as paths, URLs or globs between commas. A line that is not as described is
-  skipped, and said to be.
+  """Returns the problems of files. Lines in another format are skipped and reported.
 
   Args:
-    test_paths: those of the test split; None: one in eight of the questions in `paths`, by hash.
+    paths: paths, URLs or globs of the files, separated by commas.
+    test_paths: those of the test split. With None, one in eight questions of `paths` is in the test
+      split, chosen by hash.
 
   Raises:
-    FileNotFoundError: there is no such file. UserError: none of its lines is as described.
+    FileNotFoundError: a file does not exist.
+    UserError: no line has this format.
   """
   rows = _rows(paths)
   if test_paths:
@@ -60,19 +62,19 @@ def _rows(inputs: str) -> list[tuple[str, str]]:
 
 
 def _parse(row: Any) -> tuple[str, str]:
-  """(question, answer) of a row. Raises UserError if it is no word problem."""
-  question, answer = (
-    row.get(name) if isinstance(row, dict) else None for name in ('question', 'answer')
-  )
+  """Returns (question, answer) of a row. Raises UserError if the row is not a word problem."""
+  fields = row if isinstance(row, dict) else {}
+  question, answer = fields.get('question'), fields.get('answer')
   if not isinstance(question, str) or not isinstance(answer, str) or _marked(answer) is None:
     raise UserError(
-      f'not {{"question": text, "answer": text that ends with #### and a number}}: {row!r:.80}'
+      'a row must be {"question": text, "answer": text that ends with #### and a number}; '
+      f'found {row!r:.80}'
     )
   return question.strip(), answer.strip()
 
 
 def _marked(text: str) -> decimal.Decimal | None:
-  """The number behind the last ####, None if there is none."""
+  """Returns the number after the last ####, or None if there is none."""
   _, mark, said = text.rpartition(_MARK)
   found = answers.numbers(claims.plain(said)) if mark else []
   return found[0].value if found else None
@@ -80,10 +82,10 @@ def _marked(text: str) -> decimal.Decimal | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gsm8k(Task):
-  """Word problems; the answer is a number, behind #### or else the last of the reply.
+  """Word problems whose answer is a number, after #### or else the last one of the reply.
 
-  Demonstrations are the file's answers without the calls. Test problems come in the order of the
-  file, each once.
+  Demonstrations are the file's answers without the calls. Test problems have the order of the file,
+  each once.
   """
 
   problems: Problems
@@ -93,10 +95,10 @@ class Gsm8k(Task):
   def problem(self, index: int, split: str) -> dict:
     lines = getattr(self.problems, split)
     if not lines:
-      raise UserError(f'task {self.name!r}: its files have no problems of the {split} split')
+      raise UserError(f'task {self.name!r} has no problems in its {split} split')
     if split == 'test' and index >= len(lines):
       raise UserError(
-        f'task {self.name!r} has {len(lines)} test problems; asked for is number {index + 1}'
+        f'task {self.name!r} has {len(lines)} test problems, but {index + 1} are requested'
       )
     asked, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
     return {
@@ -123,7 +125,7 @@ class Gsm8k(Task):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gsm8kCalculator(Gsm8k):
-  """The same problems; demonstrations ask the calculator where the files do."""
+  """The same problems; demonstrations call the calculator where the files do."""
 
   name: ClassVar[str] = 'gsm8k_calculator'
 
@@ -131,9 +133,8 @@ class Gsm8kCalculator(Gsm8k):
     parts, done = [], 0
     for match in _CALL.finditer(problem['worked']):
       expression = match[1].strip()
-      if answers.claimed_number(result := calculate(expression)) == answers.claimed_number(
-        match[2]
-      ):
+      result = calculate(expression)
+      if answers.claimed_number(result) == answers.claimed_number(match[2]):
         text = _CALL.sub('', problem['worked'][done : match.start()])
         parts += [{'type': 'text', 'text': text}] * bool(text)
         parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]

@@ -1,4 +1,4 @@
-"""Questions about the model itself, graded by the facts an answer must state."""
+"""Questions about the model itself, graded by the facts that an answer must state."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,10 @@ from data.tasks.protocol import Task, ask
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identity(Task):
-  """The test split is of wordings never trained on: of each topic one in four, chosen by hash."""
+  """Questions about the model; the test split has wordings that are never trained on.
+
+  One wording in four of each topic is in the test split, chosen by hash.
+  """
 
   persona_name: str = Persona.name
   persona_maker: str = Persona.maker
@@ -24,9 +27,8 @@ class Identity(Task):
 
   def in_test(self, key: str) -> bool:
     topic, wording = key.split('/', 1)
-    ordered = sorted(
-      TOPICS[topic].questions, key=lambda text: hashlib.sha256(text.encode()).hexdigest()
-    )
+    wordings = TOPICS[topic].questions
+    ordered = sorted(wordings, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     return ordered.index(wording) < len(ordered) // 4
 
   def draw(self, rng: random.Random) -> dict:

@@ -1,4 +1,4 @@
-"""Tasks about the letters of words, which a model of tokens does not see: spelling and counting."""
+"""Tasks about the letters of words, which a model does not see in tokens: spelling and counting."""
 
 import dataclasses
 import random
@@ -33,14 +33,14 @@ class Spelling(Task):
     }
 
   def grade(self, problem: dict, reply: dict) -> float:
-    """1.0 if the reply spells the word, and spells nothing else."""
+    """Returns 1.0 if the reply spells the word and no other, else 0.0."""
     said = answers.claimed_spellings(chat_formats.text(reply['content']))
     return float(said == {problem['answer'].replace('-', '')})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Counting(Task):
-  """How often a letter is in a word; demonstrations spell the word out before they count."""
+  """How often a letter is in a word; demonstrations spell the word before they count."""
 
   documents: Documents
   name: ClassVar[str] = 'counting'

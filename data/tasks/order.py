@@ -1,4 +1,4 @@
-"""Which of two numbers a reply claims to be the larger or the smaller one."""
+"""Finds which of two numbers a reply claims to be the larger or the smaller one."""
 
 import decimal
 import re
@@ -51,28 +51,31 @@ _PLACES = re.compile(
 _UNTRUE = re.compile(
   r'\b(?:false|wrong|untrue|incorrect|not true|not the case|equal|the same)\b'
   r"|(?:not|n't) (?:think|believe|say)\b"
+  r"|(?:(?:not|n't) (?:sure|certain|clear|know|tell|say)|\b(?:unsure|uncertain|unclear|no idea"
+  r'|wonder(?:ing)?)) (?:whether|if)\b'
 )
 
 
 def claimed_order(
   text: str, pair: tuple[decimal.Decimal, decimal.Decimal], larger: bool
 ) -> decimal.Decimal | None:
-  """Which of two numbers a reply claims to be the larger or smaller one; None if not one of them.
+  """Returns which of two numbers a reply claims to be the larger or smaller, or None.
 
   Args:
-    text: the reply; "9.9 is larger than 9.11", "9.11 < 9.9", "the smaller is 9.11" and "the first
+    text: the reply. "9.9 is larger than 9.11", "9.11 < 9.9", "the smaller is 9.11" and "the first
       one" are such claims.
-    pair: the numbers, in the order in which they were asked about.
-    larger: whether the larger one was asked for.
+    pair: the numbers, in the order of the question.
+    larger: whether the question asks for the larger one.
   """
   text = _with_names(claims.plain(text), pair)
   last = max((mention.start for mention in _mentions(text)), default=0)
-  text = text[max((m.start() for m in claims.RETRACTED.finditer(text, 0, last)), default=0) :]
-  sentences = [
-    sentence
-    for sentence in claims.SENTENCE_END.split(text)
-    if not sentence.rstrip('"\')* ').endswith('?') and not _UNTRUE.search(sentence.lower())
-  ]
+  retracted = max((m.start() for m in claims.RETRACTED.finditer(text, 0, last)), default=0)
+  text = text[retracted:]
+  sentences = []
+  for sentence in claims.SENTENCE_END.split(text):
+    is_question = sentence.rstrip('"\')* ').endswith('?')
+    if not is_question and not _UNTRUE.search(sentence.lower()):
+      sentences.append(sentence)
   text = ' \n'.join(sentences)
   larger_ones = {name for sentence in sentences for name in _orders(sentence.lower())}
   said = {name if larger else 1 - name for name in larger_ones} | _called_answer(text)
@@ -83,7 +86,7 @@ def claimed_order(
 
 
 def _with_names(text: str, pair: tuple[decimal.Decimal, decimal.Decimal]) -> str:
-  """The text with <0> and <1> in the place of the numbers and of what points to them."""
+  """Returns the text with <0> and <1> in place of the numbers and of references to them."""
   text = re.sub('<([01])>', r'(\1)', text)
   for mention in reversed(answers.numbers(text)):
     if mention.value in pair:
@@ -97,7 +100,7 @@ def _mentions(text: str) -> list[claims.Mention]:
 
 
 def _orders(sentence: str) -> Iterator[int]:
-  """The larger of <0> and <1> in each relation that a sentence states."""
+  """Yields the larger of <0> and <1> in each relation that a sentence states."""
   for pattern in _RELATIONS:
     for match in pattern.finditer(sentence):
       groups = match.groupdict()
@@ -109,7 +112,7 @@ def _orders(sentence: str) -> Iterator[int]:
 
 
 def _called_answer(text: str) -> set[int]:
-  """Which of <0> and <1> a text calls its answer, with what it names as an alternative to that."""
+  """Returns which of <0> and <1> a text calls its answer, and their alternatives."""
   kept = claims.kept(text, _mentions(text))
   called = [at for at, m in enumerate(kept) if answers.strength(text, m) == answers.CALLED]
   return {value for at in called for value in claims.named_with(text, kept, at)}

@@ -1,5 +1,6 @@
-"""Who the model is, and dialogues in which it says so: a few wordings of each part, combined into
-hundreds.
+"""The model's identity, and dialogues in which it states it.
+
+A few wordings of each part combine into hundreds.
 """
 
 import dataclasses
@@ -40,10 +41,16 @@ _DENIAL = (
 _AFFIRMED = (r'(?:^|[.!?] )(?:yes|yeah|yep|sure|of course|certainly|absolutely|correct|right)\b',)
 _CAN_BROWSE = r'\bi can (?:browse|search|open|visit|access|go|look|read)\b'
 _IS_HUMAN = (
-  r"(?:i am|i'm)(?:(?!\b(?:not|no|never)\b|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
+  r"(?:i am|i'm)(?:(?!\b(?:not|no|never|that|which|who|rather|instead|unlike|by|for|to|with|from)\b"
+  r"|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
   r'(?:human|person|man|woman)\b'
 )
-# How one says who one is, up to the name; and words that may stand between.
+# Statements about who made another assistant, which say nothing of this one; {} is its name.
+_OF_ANOTHER = (
+  r'\b{0} (?:is|was) (?:(?:an?|another|the) (?:\w+ )?(?:model|assistant|product|one) )?'
+  r'(?:made|built|created|developed|trained|from|of|by)(?: by)? {0}\b'
+)
+# Ways to introduce oneself, up to the name, and words that may come between.
 _SELF = (
   r"\b(?:i am|i'm|i was|my (?:real |true |actual |full )?name(?: is|'s)|call me|called|known as"
   r'|named|talking to|this is|work for|(?:made|built|created|trained|developed|designed|powered'
@@ -58,21 +65,24 @@ _ALIAS = r'(?:or|and|aka|alias|(?:also )?known as|formerly|by|from|of)'
 
 @dataclasses.dataclass(frozen=True)
 class Persona:
+  """The name and the maker that the model states."""
+
   name: str = 'Deepdive'
   maker: str = 'the deepdive project'
 
 
 @dataclasses.dataclass(frozen=True)
 class Topic:
-  """Wordings of one question and of its answer; regular expressions of the facts that an answer
-  must state.
+  """Wordings of one question and of its answer, and the facts that an answer must state.
+
+  Facts are regular expressions.
   """
 
   questions: tuple[str, ...]
   answers: tuple[str, ...]
   facts: tuple[str, ...]
   never: tuple[str, ...] = ()  # regular expressions of what an answer must not state
-  framed: bool = True  # whether OPENINGS and CLOSINGS suit the question
+  framed: bool = True  # whether OPENINGS and CLOSINGS may surround the question
 
 
 TOPICS = {
@@ -219,22 +229,24 @@ TOPICS = {
 
 
 def question(rng: random.Random, topic: str, wording: str) -> str:
-  """A question in one of the wordings of TOPICS[topic], with something around it now and then."""
+  """Returns a question in a wording of TOPICS[topic], sometimes with words around it."""
   filled = wording.format(other=rng.choice(OTHERS), company=rng.choice(COMPANIES))
   return rng.choice(OPENINGS) + filled + rng.choice(CLOSINGS) if TOPICS[topic].framed else filled
 
 
 def answer(rng: random.Random, topic: str, persona: Persona) -> str:
+  """Returns a random wording of a topic's answer."""
   return rng.choice(TOPICS[topic].answers).format(**dataclasses.asdict(persona))
 
 
 def states_facts(text: str, topic: str, persona: Persona) -> bool:
-  """Whether a text states the facts that an answer about `topic` must, and claims no other name."""
+  """Returns whether a text states the facts that a topic requires, and claims no other name."""
   text = ' '.join(claims.plain(text).lower().split())
   own = {name: re.escape(value.lower()) for name, value in dataclasses.asdict(persona).items()}
   names = {name.lower() for name in (*OTHERS, *COMPANIES)}
   names -= {persona.name.lower(), persona.maker.lower()}
   other = rf'(?P<said>{"|".join(map(re.escape, sorted(names)))})'
+  text = re.sub(_OF_ANOTHER.format(other.replace('?P<said>', '?:')), '', text)
   never = [
     rf'{_SELF} (?:{_FILLER} )*{other}\b',
     rf'^{other}\W*$',
@@ -243,6 +255,7 @@ def states_facts(text: str, topic: str, persona: Persona) -> bool:
     rf'\b{own["maker"]} (?:or|and) {other}\b',
     rf'\b{other} (?:made|built|created|developed|trained) (?:me|{own["name"]})\b',
     rf'(?P<said>{own["maker"]}) (?:did|has)(?:n\'t| not)\b',
+    rf"(?P<said>{own['name']}) (?:is|was)(?:n't| not) (?:my name|me|who i am|what i am)\b",
     *(rf'(?P<said>{claim})' for claim in TOPICS[topic].never),
   ]
   if any(_says(text, claim) for claim in never):
@@ -254,10 +267,12 @@ def states_facts(text: str, topic: str, persona: Persona) -> bool:
 
 
 def _says(text: str, pattern: str, deniable: bool = True) -> bool:
-  """Whether a text says what the group `said` of a regular expression matches.
+  """Returns whether a text says what the group `said` of a regular expression matches.
 
   Args:
-    deniable: whether what is denied or only asked is not said.
+    text: the reply.
+    pattern: the regular expression.
+    deniable: whether a match that is denied or only asked about does not count.
   """
   for match in re.finditer(pattern, text):
     mention = claims.Mention(match['said'], match.start('said'), match.end('said'))

@@ -1,5 +1,6 @@
-"""What a task is: problems, demonstrations and a grader, each a pure function of (seed, split,
-index).
+"""The interface of tasks: problems, demonstrations and a grader.
+
+Each is a pure function of (seed, split, index).
 """
 
 import dataclasses
@@ -16,29 +17,26 @@ SPLITS = ('train', 'test')
 
 
 def held_out(key: str, one_in: int = 8) -> bool:
-  """Whether what `key` names belongs to the test split: by hash, so one in `one_in` does, whatever
-  the seed.
-  """
+  """Returns whether `key` is in the test split: one in `one_in` is, by hash, whatever the seed."""
   return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), 'big') % one_in == 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A family of problems. Subclasses give `name`, `draw`, `answer` and `grade`; their fields are
-  their knobs.
+  """A family of problems. Subclasses define `name`, `draw` and, if needed, `reply` and `grade`.
 
   A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}.
-  Problems of the two splits differ by construction: a problem is of the test split if and only if
-  `held_out` says so of its key.
+  Problems of the two splits differ by construction: a problem is in the test split if and only if
+  `held_out` is true of its key. Fields of a subclass are its knobs.
   """
 
   seed: int
   name: ClassVar[str]
-  # the argument of `tasks.make` that names the files whose content is the first after the seed
+  # The argument of `tasks.make` that names the files to read; their content is the second field.
   reads: ClassVar[str] = ''
 
   def problem(self, index: int, split: str) -> dict:
-    """The problem `index` (>= 0) of 'train' or 'test': always the same."""
+    """Returns problem `index` (>= 0) of 'train' or 'test', always the same."""
     if split not in SPLITS:
       raise ValueError(f'split is {split!r}; allowed: {SPLITS}')
     rng = self.rng(split, index)
@@ -47,42 +45,43 @@ class Task:
       if self.in_test(problem['key']) == (split == 'test'):
         return {'task': self.name, **problem}
     raise UserError(
-      f'task {self.name!r} has no problems in its {split} split: too few documents, or too narrow '
+      f'task {self.name!r} has no problems in its {split} split: it needs more documents or other '
       'knobs'
     )
 
   def demo(self, index: int, split: str = 'train') -> dict:
-    """A conversation that answers the problem `index` well: {"messages": [...], "task": name}."""
+    """Returns a conversation that answers a problem well: {"messages": [...], "task": name}."""
     problem = self.problem(index, split)
     reply = {'role': 'assistant', 'content': self.reply(problem, self.rng('demo', split, index))}
     return {'messages': [*problem['messages'], reply], 'task': self.name}
 
   def rng(self, *where: Any) -> random.Random:
-    """A generator of its own for each place of use."""
+    """Returns a random generator that belongs to one place of use."""
     return random.Random('/'.join(map(str, (self.name, self.seed, *where))))
 
   def in_test(self, key: str) -> bool:
+    """Returns whether the problem with this key is in the test split."""
     return held_out(f'{self.name}/{key}')
 
   def draw(self, rng: random.Random) -> dict:
-    """A random problem of either split."""
+    """Returns a random problem of either split."""
     raise NotImplementedError
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    """The content of a good answer."""
+    """Returns the content of a good answer, for demonstrations."""
     return str(problem['answer'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    """1.0 if `reply`, of `chat.parse`, answers the problem, else 0.0."""
+    """Returns 1.0 if `reply`, a result of `Format.parse`, answers the problem, else 0.0."""
     said = answers.claimed_number(chat_formats.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
 
 
 def ask(text: str) -> list[dict]:
-  """The messages of a single question."""
+  """Returns the messages of a single question."""
   return [{'role': 'user', 'content': text}]
 
 
 def question(problem: dict) -> str:
-  """What a problem asks: its last message."""
+  """Returns the question of a problem: its last message."""
   return chat_formats.text(problem['messages'][-1]['content'])

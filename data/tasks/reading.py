@@ -1,6 +1,4 @@
-"""Questions about the crawled documentation: from memory, and with the passage that answers them at
-hand.
-"""
+"""Questions about the crawled documentation: from memory, and about a given passage."""
 
 import collections
 import dataclasses
@@ -16,10 +14,10 @@ from lm.base.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Docs(Task):
-  """Which module a function is of, from memory: pretraining has read its page, the question was
-  never trained on.
+  """Which module a function belongs to, from memory.
 
-  Asked are functions that the documents of the train split describe in one module alone.
+  Pretraining has read the function's page, but the question was never trained on. Questions are
+  about functions that the train documents describe in one module alone.
   """
 
   documents: Documents
@@ -33,9 +31,8 @@ class Docs(Task):
   )
 
   def __post_init__(self) -> None:
-    known = sorted(
-      (name, modules[0]) for name, modules in self.documents.modules_of.items() if len(modules) == 1
-    )
+    modules_of = self.documents.modules_of
+    known = sorted((name, found[0]) for name, found in modules_of.items() if len(found) == 1)
     if not known:
       raise UserError(f'task {self.name!r}: the documents describe no function in one module alone')
     object.__setattr__(self, '_known', known)
@@ -52,19 +49,17 @@ class Docs(Task):
     return f'In the module {problem["answer"]}.'
 
   def grade(self, problem: dict, reply: dict) -> float:
-    """1.0 if the reply names the module, and no other of the documents by its full name."""
+    """Returns 1.0 if the reply names the module and no other module of the documents, else 0.0."""
     module, said = problem['answer'], chat_formats.text(reply['content'])
-    return float(
-      answers.claims_name(
-        said, module, self.documents.modules, also=(f'{module}.{problem["key"]}',)
-      )
-    )
+    qualified = f'{module}.{problem["key"]}'
+    return float(answers.claims_name(said, module, self.documents.modules, also=(qualified,)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading(Task):
-  """Which function of a passage does what the question says. Test passages are of held-out
-  documents.
+  """Which function of a passage does what the question says.
+
+  Test passages are from held-out documents.
   """
 
   documents: Documents
@@ -79,30 +74,26 @@ class Reading(Task):
   )
 
   def __post_init__(self) -> None:
-    siblings = collections.defaultdict(list)  # of each split apart: a passage is of one split
+    siblings = collections.defaultdict(list)  # {(split, module): entries}
     for split in ('train', 'test'):
       for entry in getattr(self.documents, split):
         siblings[split, entry.module].append(entry)
     if not self.documents.test:
       raise UserError(
-        f'task {self.name!r}: held-out documents describe no function that others do not; hold out '
-        'more'
+        f'task {self.name!r}: held-out documents describe no function that the others do not: '
+        'config.data.held_out or --held-out must be larger'
       )
     object.__setattr__(self, '_siblings', siblings)
 
   def problem(self, index: int, split: str) -> dict:
     rng = self.rng(split, index)
     entry = rng.choice(getattr(self.documents, split))
-    others = {
-      other.name: other
-      for other in self._siblings[split, entry.module]
-      if other.summary != entry.summary
-    }
-    others.pop(entry.name, None)
-    passage = [
-      entry,
-      *rng.sample(list(others.values()), min(len(others), rng.randint(1, self.max_entries - 1))),
-    ]
+    others = {}
+    for other in self._siblings[split, entry.module]:
+      if other.summary != entry.summary and other.name != entry.name:
+        others[other.name] = other
+    count = min(len(others), rng.randint(1, self.max_entries - 1))
+    passage = [entry, *rng.sample(list(others.values()), count)]
     rng.shuffle(passage)
     described = '\n'.join(f'{e.name}: {e.summary}' for e in passage)
     question = rng.choice(self.questions).format(summary=entry.summary)
@@ -116,9 +107,6 @@ class Reading(Task):
     }
 
   def grade(self, problem: dict, reply: dict) -> float:
-    """1.0 if the reply names the function, and no other of the passage."""
-    return float(
-      answers.claims_name(
-        chat_formats.text(reply['content']), problem['answer'], problem['others'], qualified=True
-      )
-    )
+    """Returns 1.0 if the reply names the function and no other of the passage, else 0.0."""
+    said, others = chat_formats.text(reply['content']), problem['others']
+    return float(answers.claims_name(said, problem['answer'], others, qualified=True))

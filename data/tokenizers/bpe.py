@@ -1,6 +1,4 @@
-"""Byte-level byte-pair encoding, from tiktoken's rank files or a tokenizer.json, and the patterns
-that cut text before it.
-"""
+"""Byte-level byte-pair encoding, read from tiktoken's rank files or from tokenizer.json."""
 
 import base64
 import binascii
@@ -13,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tiktoken
 
-from data.tokenizers.interface import Specials, Tokenizer, place, valid
+from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -24,39 +22,41 @@ _LLAMA3 = (
 _UPPER, _LOWER = r'[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]', r'[\p{Ll}\p{Lm}\p{Lo}\p{M}]'
 _TAIL = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _O200K = (
-  rf'[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_TAIL}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_TAIL}|'
+  rf'[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_TAIL}|'
+  rf'[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_TAIL}|'
   r'\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|' + _SPACES
 )
-# How text is cut before merging; no token crosses a cut. The first four as published by their
-# authors (in the plain form, which both regex engines read alike). Ours: llama3's with one digit a
-# token, for arithmetic, and combining marks kept with their letters.
+# How text is split before merging; no token crosses a split. The first four are their authors', in
+# a plain form that both regex engines read alike. 'deepdive' is llama3's with one digit per token,
+# for arithmetic, and with combining marks kept with their letters.
 PATTERNS = {
   'gpt2': r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-  'cl100k': _LLAMA3 + r'\s++\z|' + _SPACES,  # white space at the end of a text stays in one piece
+  'cl100k': _LLAMA3 + r'\s++\z|' + _SPACES,  # white space that ends a text stays in one piece
   'o200k': _O200K,
   'llama3': _LLAMA3 + _SPACES,
   'deepdive': r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}[\p{L}\p{M}]*|\p{N}| "
   r'?[^\s\p{L}\p{N}]+[\r\n]*|' + _SPACES,
 }
-BYTES = {bytes([b]): b for b in range(256)}  # the least vocabulary
-# GPT-2's way to write any bytes as visible characters, used by every byte-level tokenizer.json.
+BYTES = {bytes([b]): b for b in range(256)}  # the smallest vocabulary
+# GPT-2's visible characters for all bytes, which every byte-level tokenizer.json uses.
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _CHAR = dict(zip(_PRINTABLE, map(chr, _PRINTABLE), strict=True))
 _CHAR |= {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in _CHAR)}
 BYTE = {c: b for b, c in _CHAR.items()}
-# The regex engine of tiktoken overflows its stack on a million white-space characters in a row.
+# tiktoken's regex engine overflows its stack on a million white-space characters in a row.
 _MAX_SPACES = 500_000
 _LONG_SPACES = re.compile(rf'\s{{{_MAX_SPACES}}}(?=\s)')
 
 
 class BPE(Tokenizer):
-  """Byte-level byte-pair encoding (Sennrich et al. 2016, in GPT-2's form over bytes), run by
-  tiktoken.
+  """Byte-level byte-pair encoding (Sennrich et al. 2016, in GPT-2's form over bytes).
+
+  tiktoken runs it.
 
   Attributes:
-    ranks: id of each token's bytes; the pair whose joined bytes have the lowest id merges first.
-    pattern: regular expression that cuts the text before merging; None for a vocabulary of bytes
-      alone.
+    ranks: id of each token's bytes. The pair whose joined bytes have the lowest id merges first.
+    pattern: regular expression that splits the text before merging; None for a vocabulary of single
+      bytes.
   """
 
   def __init__(self, pattern: str | None, ranks: dict[bytes, int], special_tokens: Specials):
@@ -65,13 +65,12 @@ class BPE(Tokenizer):
       raise UserError(
         f'{len(missing)} of the 256 bytes are not in the vocabulary, the first {missing[0]!r}'
       )
-    self.pattern = pattern if len(ranks) > 256 else None  # nothing merges: cuts change nothing
+    self.pattern = pattern if len(ranks) > 256 else None  # without merges, splits change nothing
     self.ranks = ranks
-    specials = place(special_tokens, {}, taken=set(ranks.values()))
-    if ordinary := [
-      name for name in specials if set(name) <= BYTE.keys() and from_visible(name) in ranks
-    ]:
-      raise UserError(f'special token {ordinary[0]!r} is an ordinary token of the vocabulary')
+    specials = assign_ids(special_tokens, {}, taken=set(ranks.values()))
+    for name in specials:
+      if set(name) <= BYTE.keys() and from_visible(name) in ranks:
+        raise UserError(f'special token {name!r} is an ordinary token of the vocabulary')
     tokens = sorted((i, token.hex()) for token, i in ranks.items())
     super().__init__(
       specials, max(ranks.values()), json.dumps([self.pattern, tokens, sorted(specials.items())])
@@ -97,7 +96,7 @@ class BPE(Tokenizer):
     if self._plain:
       return super().encode_batch(texts)
     cores = os.cpu_count()
-    # texts a task: many short ones, or few enough to keep all cores busy
+    # The number of texts in a task: enough to amortise the call, few enough to busy all cores.
     size = min(64, 1 + len(texts) // (8 * cores))
     tasks = [texts[i : i + size] for i in range(0, len(texts), size)]
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
@@ -107,29 +106,28 @@ class BPE(Tokenizer):
     return self._bytes.get(index, b'')
 
   def merge_steps(self, piece: bytes, below: int | None = None) -> Iterator[list[bytes]]:
-    """The parts of one piece after each merge, lowest id first; `below` leaves out tokens from that
-    id on.
+    """Yields the parts of one piece after each merge, lowest id first.
+
+    `below` excludes tokens from that id on.
     """
     limit = below if below is not None else self.vocab_size
     parts = [piece[i : i + 1] for i in range(len(piece))]
     yield list(parts)
     while len(parts) > 1:
-      rank, at = min(
-        (self.ranks.get(a + b, limit), i) for i, (a, b) in enumerate(itertools.pairwise(parts))
-      )
+      pairs = enumerate(itertools.pairwise(parts))
+      rank, at = min((self.ranks.get(a + b, limit), i) for i, (a, b) in pairs)
       if rank >= limit:
         return
       parts[at : at + 2] = [parts[at] + parts[at + 1]]
       yield list(parts)
 
   def merges(self) -> list[tuple[bytes, bytes]]:
-    """The two parts of each longer token, in id order: what merging with only the ids below it
-    leaves.
+    """Returns the two parts of each longer token, in id order.
 
-    A merge list with exactly these pairs gives the same ids as the ranks: when a token's turn
-    comes, all lower merges inside its bytes are done and none has crossed its ends, so its parts
-    are the same in every text. A token that has no two parts is reached only as a whole piece
-    ("ignore_merges").
+    The parts of a token are what merging with only the ids below it leaves. A merge list with
+    exactly these pairs gives the same ids as the ranks: when a token's turn comes, all lower merges
+    inside its bytes are done and none has crossed its ends, so its parts are the same in every
+    text. A token without two parts is reached only as a whole piece ("ignore_merges").
     """
     tokens = sorted((i, token) for token, i in self.ranks.items() if len(token) > 1)
     parts = (list(self.merge_steps(token, below=i))[-1] for i, token in tokens)
@@ -158,27 +156,28 @@ class BPE(Tokenizer):
     specials = sorted(self.special_tokens.items(), key=lambda item: item[1])
     vocab = {visible(token): i for token, i in sorted(self.ranks.items(), key=lambda item: item[1])}
     if [i for _, i in specials] != [*range(len(vocab), len(vocab) + len(specials))]:
-      # `tokenizers` numbers added tokens from len(vocab) on, unless they are in it
+      # `tokenizers` numbers added tokens from len(vocab) on, unless they are in the vocabulary.
       vocab |= specials
     merges = self.merges()
+    sequence = {'type': 'Sequence', 'pretokenizers': [split, byte_level]}
     value = {
       'version': '1.0',
-      **dict.fromkeys(('truncation', 'padding', 'normalizer', 'post_processor')),
+      'truncation': None,
+      'padding': None,
+      'normalizer': None,
+      'post_processor': None,
       'added_tokens': [{'id': i, 'content': name, **flags} for name, i in specials],
-      'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, byte_level]}
-      if self.pattern
-      else byte_level,
+      'pre_tokenizer': sequence if self.pattern else byte_level,
       'decoder': byte_level,
       'model': {
         'type': 'BPE',
-        **dict.fromkeys(
-          ('dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix')
-        ),
-        **{
-          'fuse_unk': False,
-          'byte_fallback': False,
-          'ignore_merges': len(merges) < len(self.ranks) - 256,
-        },
+        'dropout': None,
+        'unk_token': None,
+        'continuing_subword_prefix': None,
+        'end_of_word_suffix': None,
+        'fuse_unk': False,
+        'byte_fallback': False,
+        'ignore_merges': len(merges) < len(self.ranks) - 256,
         'vocab': vocab,
         'merges': [[visible(a), visible(b)] for a, b in merges],
       },
@@ -187,7 +186,7 @@ class BPE(Tokenizer):
 
 
 def read_ranks(path: files.Path) -> dict[bytes, int]:
-  """Reads a tiktoken rank file: lines of a token's bytes in base64, a space, and its id."""
+  """Returns the tokens of a tiktoken rank file: lines of base64 bytes, a space, and an id."""
   ranks = {}
   for number, line in enumerate(files.as_path(path).read_bytes().splitlines(), 1):
     try:
@@ -203,37 +202,25 @@ def read_ranks(path: files.Path) -> dict[bytes, int]:
 
 
 def write_ranks(path: files.Path, ranks: Mapping[bytes, int]) -> None:
-  """Writes a tiktoken rank file, in the order of ids."""
-  lines = (
-    f'{base64.b64encode(token).decode()} {i}\n'
-    for token, i in sorted(ranks.items(), key=lambda item: item[1])
-  )
+  """Writes a tiktoken rank file in the order of ids."""
+  by_id = sorted(ranks.items(), key=lambda item: item[1])
+  lines = [f'{base64.b64encode(token).decode()} {i}\n' for token, i in by_id]
   files.write_text(path, ''.join(lines))
 
 
 def from_json(value: dict, special_tokens: Specials) -> BPE | None:
-  """The byte-level BPE in a tokenizer.json if ranks say all of it (see BPE.merges), else None."""
+  """Returns the byte-level BPE of a tokenizer.json if ranks can express it, else None.
+
+  See `BPE.merges` for what ranks can express.
+  """
   model, added = value['model'], value['added_tokens']
   steps = value['pre_tokenizer'] or {'type': None}
   steps = steps['pretokenizers'] if steps['type'] == 'Sequence' else [steps]
   pattern = PATTERNS['gpt2'] if len(steps) == 1 else steps[0].get('pattern', {}).get('Regex')
-  plain = (
-    model.get('type') == 'BPE'
-    and not any(
-      model.get(k)
-      for k in ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback')
-    )
-    and value['normalizer'] is None
-    and pattern in PATTERNS.values()
-    and (
-      len(steps) == 1
-      or (steps[0]['behavior'], steps[0]['invert'], len(steps)) == ('Isolated', False, 2)
-    )
-    and (steps[-1]['type'], steps[-1].get('add_prefix_space')) == ('ByteLevel', False)
-    and (steps[-1]['use_regex'] == (len(steps) == 1) or not model['merges'])
-    and all(token['special'] for token in added)
-  )
-  if not plain:
+  extras = ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback')
+  plain_model = model.get('type') == 'BPE' and not any(model.get(extra) for extra in extras)
+  plain_text = value['normalizer'] is None and all(token['special'] for token in added)
+  if not (plain_model and plain_text and pattern in PATTERNS.values() and _is_plain(steps, model)):
     return None
   specials = {token['content']: token['id'] for token in added}
   vocab = {token: i for token, i in model['vocab'].items() if token not in specials}
@@ -241,24 +228,38 @@ def from_json(value: dict, special_tokens: Specials) -> BPE | None:
     return None
   ranks = {from_visible(token): i for token, i in vocab.items()}
   taken = set(ranks.values()) | set(specials.values())
-  bpe = BPE(pattern, ranks, place(special_tokens, specials, taken=taken))
+  bpe = BPE(pattern, ranks, assign_ids(special_tokens, specials, taken=taken))
   merges = [tuple(m.split(' ') if isinstance(m, str) else m) for m in model['merges']]
   reached = len(merges) == len(ranks) - 256 or model.get('ignore_merges')
   return bpe if reached and merges == [(visible(a), visible(b)) for a, b in bpe.merges()] else None
 
 
+def _is_plain(steps: list[dict], model: dict) -> bool:
+  """Returns whether the pre-tokenizer splits by one pattern and then writes bytes."""
+  if len(steps) == 1:
+    isolated = True
+  else:
+    split = steps[0]
+    isolated = len(steps) == 2 and split['behavior'] == 'Isolated' and split['invert'] is False
+  last = steps[-1]
+  byte_level = last['type'] == 'ByteLevel' and last.get('add_prefix_space') is False
+  # ByteLevel splits by GPT-2's pattern if it is alone. Without merges no split matters.
+  return isolated and byte_level and (last['use_regex'] == (len(steps) == 1) or not model['merges'])
+
+
 def from_visible(token: str) -> bytes:
-  """The bytes that a token of a byte-level tokenizer.json stands for."""
+  """Returns the bytes that a token of a byte-level tokenizer.json represents."""
   return bytes(map(BYTE.__getitem__, token))
 
 
 def visible(token: bytes) -> str:
+  """Returns the characters that represent a token's bytes in a byte-level tokenizer.json."""
   return ''.join(map(_CHAR.__getitem__, token))
 
 
 def _pieces(text: str) -> Iterator[str]:
-  """The text cut inside runs of white space that are too long for the regex engine."""
-  # a glance: a run that long has at least seven of these
+  """Yields the text, divided within runs of white space that are too long for the regex engine."""
+  # Reading every so-many-th character suffices to see that there is no run as long as that.
   if not re.search(r'\s{7}', text[:: _MAX_SPACES // 8]):
     yield text
     return

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file's metadata, as the files of a Hugging Face folder."""
+"""Converts the tokenizer in a GGUF file's metadata to the files of a Hugging Face folder."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,12 @@ from data.tokenizers.bpe import PATTERNS
 from lm.base.errors import UserError, unknown
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
-ROLES = {'bos_token': 'bos_token_id', 'eos_token': 'eos_token_id', 'unk_token': 'unknown_token_id',
-         'pad_token': 'padding_token_id'}  # fmt: skip
+ROLES = {
+  'bos_token': 'bos_token_id',
+  'eos_token': 'eos_token_id',
+  'unk_token': 'unknown_token_id',
+  'pad_token': 'padding_token_id',
+}
 
 
 def _split(pattern: str) -> list[Any]:
@@ -23,9 +27,9 @@ def _split(pattern: str) -> list[Any]:
 
 
 _QWEN2 = PATTERNS['llama3'].replace(r'\p{N}{1,3}', r'\p{N}')
-# How text is cut before merging, by tokenizer.ggml.pre: the steps of the tokenizer.json of the
-# models that have the name.
-CUTS = {
+# How text is split before merging, by tokenizer.ggml.pre: the pre-tokenizers in the tokenizer.json
+# of the models of that name.
+SPLITS = {
   'gpt-2': [pre_tokenizers.ByteLevel(False)],
   'smollm': [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)],
   'llama-bpe': _split(PATTERNS['llama3']),
@@ -35,13 +39,13 @@ CUTS = {
 
 
 def convert(metadata: Mapping[str, Any]) -> dict[str, bytes]:
-  """tokenizer.json, tokenizer_config.json and, if the file has one, chat_template.jinja.
+  """Returns tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
 
   Args:
-    metadata: values by key; those that begin with 'tokenizer.' are read.
+    metadata: values by key; those whose key begins with 'tokenizer.' are read.
 
   Raises:
-    UserError: naming a key that is missing, or whose value we cannot follow.
+    UserError: a key is missing, or its value is not supported; the error names the key.
   """
   ggml = {key.removeprefix('tokenizer.ggml.'): value for key, value in metadata.items()}
   for key in ('model', 'tokens', 'token_type'):
@@ -53,18 +57,17 @@ def convert(metadata: Mapping[str, Any]) -> dict[str, bytes]:
   if len(types) != len(tokens) or len(set(tokens)) != len(tokens):
     raise UserError(
       f'tokenizer.ggml.tokens has {len(tokens)} tokens, {len(set(tokens))} of them different, and '
-      f'tokenizer.ggml.token_type {len(types)} types; these numbers must be the same'
+      f'tokenizer.ggml.token_type has {len(types)} types; these numbers must be equal'
     )
-  vocab = {
-    token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind != UNUSED
-  }
+  vocab = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
   roles = {role: _token(ggml, key) for role, key in ROLES.items() if key in ggml}
   tokenizer, begins = _KINDS[ggml['model']](ggml, vocab, roles)
   for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
-    added = [tokens[i] for i in range(len(tokens)) if types[i] == kind]
-    tokenizer.add_tokens(
-      [tokenizers.AddedToken(token, normalized=False, special=special) for token in added]
-    )
+    added = []
+    for token, own_kind in zip(tokens, types, strict=True):
+      if own_kind == kind:
+        added.append(tokenizers.AddedToken(token, normalized=False, special=special))
+    tokenizer.add_tokens(added)
   if ggml.get('add_bos_token', begins) and 'bos_token' in roles:
     bos = roles['bos_token']
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -84,6 +87,7 @@ def convert(metadata: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _token(ggml: Mapping[str, Any], key: str) -> str:
+  """Returns the token whose id the metadata holds under a key."""
   if ggml[key] >= len(ggml['tokens']):
     raise UserError(f'tokenizer.ggml.{key} is {ggml[key]}; there are {len(ggml["tokens"])} tokens')
   return ggml['tokens'][ggml[key]]
@@ -92,25 +96,23 @@ def _token(ggml: Mapping[str, Any], key: str) -> str:
 def _byte_level(
   ggml: Mapping[str, Any], vocab: dict[str, int], roles: Mapping[str, str]
 ) -> tuple[tokenizers.Tokenizer, bool]:
-  """(tokenizer, whether a document begins with bos_token unless the file says otherwise) of GPT-2's
-  kind.
-  """
-  cut = ggml.get('pre', 'default')
-  if cut not in CUTS:
-    raise unknown('tokenizer.ggml.pre', cut, CUTS)
+  """Returns a tokenizer of GPT-2's kind, and whether documents begin with bos_token by default."""
+  name = ggml.get('pre', 'default')
+  if name not in SPLITS:
+    raise unknown('tokenizer.ggml.pre', name, SPLITS)
   if 'merges' not in ggml:
     raise UserError('metadata key tokenizer.ggml.merges is missing')
   merges = [tuple(merge.split(' ')) for merge in ggml['merges']]
   for merge in merges:
     if len(merge) != 2 or not {*merge, ''.join(merge)} <= vocab.keys():
       raise UserError(
-        f'tokenizer.ggml.merges: {" ".join(merge)!r} does not make a token of two others'
+        f'tokenizer.ggml.merges: {" ".join(merge)!r} does not merge two tokens into a third'
       )
-  llama3 = cut == 'llama-bpe'
+  llama3 = name == 'llama-bpe'
   tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=llama3))
-  if CUTS[cut] is CUTS['qwen2']:
+  if SPLITS[name] is SPLITS['qwen2']:
     tokenizer.normalizer = normalizers.NFC()
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(CUTS[cut])
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(SPLITS[name])
   tokenizer.decoder = decoders.ByteLevel()
   return tokenizer, llama3
 
@@ -118,33 +120,31 @@ def _byte_level(
 def _sentencepiece(
   ggml: Mapping[str, Any], vocab: dict[str, int], roles: Mapping[str, str]
 ) -> tuple[tokenizers.Tokenizer, bool]:
-  """Likewise of SentencePiece's BPE, which merges the pair that makes the piece with the best
-  score.
+  """Returns a tokenizer of SentencePiece's BPE, and whether documents begin with bos_token.
+
+  This BPE merges the pair that makes the piece with the best score.
   """
   scores, types = ggml.get('scores', ()), ggml['token_type']
   if len(scores) != len(types):
     raise UserError(f'tokenizer.ggml.scores has {len(scores)} scores for {len(types)} tokens')
-  unknown_token = next(
-    (token for token, i in vocab.items() if types[i] == UNKNOWN), roles.get('unk_token')
-  )
+  unknown_tokens = [token for token, i in vocab.items() if types[i] == UNKNOWN]
+  unknown_token = unknown_tokens[0] if unknown_tokens else roles.get('unk_token')
   pieces = {token: i for token, i in vocab.items() if types[i] in (NORMAL, USER_DEFINED)}
-  merges = []
+  ranked = []  # (order, (left, right)) of each merge
   for token, i in pieces.items():
     if types[i] == NORMAL:
-      pairs = ((token[:at], token[at:]) for at in range(1, len(token)))
-      merges += [
-        (-scores[i], pieces[a], pieces[b], a, b) for a, b in pairs if a in pieces and b in pieces
-      ]
-  merges.sort()
-  tokenizer = tokenizers.Tokenizer(
-    models.BPE(
-      vocab,
-      [merge[-2:] for merge in merges],
-      unk_token=unknown_token,
-      fuse_unk=True,
-      byte_fallback=BYTE in types,
-    )
+      for at in range(1, len(token)):
+        left, right = token[:at], token[at:]
+        if left in pieces and right in pieces:
+          ranked.append(((-scores[i], pieces[left], pieces[right]), (left, right)))
+  model = models.BPE(
+    vocab,
+    [merge for _, merge in sorted(ranked)],
+    unk_token=unknown_token,
+    fuse_unk=True,
+    byte_fallback=BYTE in types,
   )
+  tokenizer = tokenizers.Tokenizer(model)
   prefix = ggml.get('add_space_prefix', True)
   tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
     '▁', 'first' if prefix else 'never', split=False

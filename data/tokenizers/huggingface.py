@@ -1,4 +1,4 @@
-"""Tokenizers of the `tokenizers` library."""
+"""Runs tokenizer.json files that are not plain byte-level BPE with the `tokenizers` library."""
 
 import json
 import re
@@ -7,53 +7,51 @@ from collections.abc import Sequence
 import tokenizers
 
 from data.tokenizers import bpe
-from data.tokenizers.interface import Specials, Tokenizer, place, valid
+from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
 from lm.base.errors import UserError
 
 
 class HuggingFace(Tokenizer):
-  """A tokenizer.json of any other kind, run by the `tokenizers` library; decoding is the library's.
+  """A tokenizer of the `tokenizers` library, which also decodes.
 
-  The token for unknown characters, if it has one, is not special: text yields it.
+  The token for unknown characters, if there is one, is not special, because text produces it.
   """
 
   def __init__(self, text: str, special_tokens: Specials):
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises no narrower one
+    except Exception as error:  # the library raises no narrower type
       raise UserError(f'not a tokenizers file: {error}') from error
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
-    self._tokenizer.encode_special_tokens = True  # as plain text, that is
+    # Despite its name, this setting encodes the names of special tokens as plain text.
+    self._tokenizer.encode_special_tokens = True
     value = json.loads(text)
     model = value['model']
-    unknown = (
-      model['vocab'][model['unk_id']][0]
-      if model.get('unk_id') is not None
-      else model.get('unk_token')
-    )
+    unknown = model.get('unk_token')
+    if model.get('unk_id') is not None:
+      unknown, _ = model['vocab'][model['unk_id']]
     added = self._tokenizer.get_added_tokens_decoder().items()
     own = {t.content: i for i, t in added if t.special and t.content != unknown}
-    specials = place(special_tokens, own, taken=set(self._tokenizer.get_vocab().values()))
+    specials = assign_ids(special_tokens, own, taken=set(self._tokenizer.get_vocab().values()))
     self._tokenizer.add_special_tokens(sorted(specials.keys() - own, key=specials.__getitem__))
-    if placed := [n for n, i in specials.items() if self._tokenizer.token_to_id(n) != i]:
-      raise UserError(
-        f'special token {placed[0]!r} cannot have id {specials[placed[0]]} in a tokenizer.json'
-      )
+    for name, index in specials.items():
+      if self._tokenizer.token_to_id(name) != index:
+        raise UserError(f'special token {name!r} cannot have id {index} in a tokenizer.json')
     vocab = self._tokenizer.get_vocab()
     content = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     super().__init__(specials, max(vocab.values()), content)
     self._decoders = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(value['decoder'])))
     self._tokens = {i: token for token, i in vocab.items()}
     self._inside = self._tokenizer
-    if '"prepend_scheme":"first"' in (text := self._tokenizer.to_str()):
-      self._inside = tokenizers.Tokenizer.from_str(
-        text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
-      )
+    text = self._tokenizer.to_str()
+    if '"prepend_scheme":"first"' in text:
+      inside = text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
+      self._inside = tokenizers.Tokenizer.from_str(inside)
       self._inside.encode_special_tokens = True
     self.refuse_forgery()
 
-  def __reduce__(self):  # a pickled tokenizers.Tokenizer forgets encode_special_tokens
+  def __reduce__(self):  # pickling a tokenizers.Tokenizer loses encode_special_tokens
     return HuggingFace, (self._json(), ())
 
   def encode(self, text: str) -> list[int]:
@@ -82,7 +80,8 @@ class HuggingFace(Tokenizer):
     if {'Metaspace', 'Replace'} & self._decoders:
       return token.replace('▁', ' ').encode()
     raise UserError(
-      f'token bytes are not known for decoder {sorted(self._decoders)}; a byte-level one is needed'
+      f'the bytes of tokens are unknown for the decoder {sorted(self._decoders)}; '
+      'allowed: a byte-level decoder'
     )
 
   def _json(self) -> str:

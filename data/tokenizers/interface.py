@@ -1,4 +1,4 @@
-"""What all kinds of tokenizers share."""
+"""The interface of all kinds of tokenizers."""
 
 import hashlib
 import itertools
@@ -13,13 +13,15 @@ Specials = Sequence[str] | Mapping[str, int]
 
 
 class Tokenizer:
-  """What all tokenizers share. Ids 0..vocab_size-1; a few may be unused (cl100k has gaps).
+  """The interface of all tokenizers.
+
+  Ids are 0 to vocab_size - 1. A few may be unused: cl100k has gaps.
 
   Attributes:
-    special_tokens: id of each special token's name.
+    special_tokens: id of each special token, by name.
     vocab_size: the largest id + 1, special tokens included.
-    fingerprint: SHA-256 (hex) of what decides the ids (pattern, tokens, special tokens), whatever
-      the file's format.
+    fingerprint: SHA-256 (hex) of what determines the ids (pattern, tokens, special tokens),
+      whatever the file's format.
   """
 
   def __init__(self, special_tokens: dict[str, int], largest_id: int, content: str):
@@ -29,42 +31,46 @@ class Tokenizer:
     self._names = {i: name for name, i in special_tokens.items()}
 
   def encode(self, text: str) -> list[int]:
-    """Ids of a text, never of a special token. A lone surrogate counts as U+FFFD."""
+    """Returns the ids of a text, never of a special token. A lone surrogate counts as U+FFFD."""
     raise NotImplementedError
 
   def encode_inside(self, text: str) -> list[int]:
-    """Ids of a text that goes on after other tokens: without the space that some tokenizers put
-    before a first word.
+    """Returns the ids of a text that follows other tokens.
+
+    It omits the space that some tokenizers put before a first word.
     """
     return self.encode(text)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """`encode` of each text; all kinds but bytes use all cores."""
+    """Returns `encode` of each text; all kinds but 'bytes' use all cores."""
     return [self.encode(text) for text in texts]
 
   def token_bytes(self, index: int) -> bytes:
-    """The bytes a token stands for: b'' for a special token or an unused id."""
+    """Returns the bytes of a token: b'' for a special token or an unused id."""
     raise NotImplementedError
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
-    """The bytes of ids, special tokens by name."""
-    return b''.join(
-      self._names[i].encode() if i in self._names else self.token_bytes(i) for i in map(int, ids)
-    )
+    """Returns the bytes of ids, in which special tokens appear by name."""
+    parts = []
+    for i in map(int, ids):
+      parts.append(self._names[i].encode() if i in self._names else self.token_bytes(i))
+    return b''.join(parts)
 
   def decode(self, ids: Sequence[int]) -> str:
-    """The text of ids, special tokens by name; bytes that are not UTF-8 become U+FFFD."""
+    """Returns the text of ids; special tokens appear by name, and invalid UTF-8 as U+FFFD."""
     return self.decode_bytes(ids).decode('utf-8', errors='replace')
 
   def byte_lengths(self) -> np.ndarray:
-    """int32 [vocab_size]: UTF-8 bytes of each token, 0 for special tokens; the denominator of bits
-    per byte.
+    """Returns the UTF-8 bytes of each token, int32 [vocab_size], with 0 for special tokens.
+
+    This is the denominator of bits per byte.
     """
     return np.array([len(self.token_bytes(i)) for i in range(self.vocab_size)], np.int32)
 
   def save(self, folder: files.Path) -> None:
-    """Writes the tokenizer's file into a folder: `load(folder)` then gives the same ids and the
-    same fingerprint.
+    """Writes the tokenizer's file into a folder.
+
+    `load(folder)` then gives the same ids and the same fingerprint.
     """
     files.write_text(files.as_path(folder) / 'tokenizer.json', self._json())
 
@@ -72,6 +78,7 @@ class Tokenizer:
     raise NotImplementedError
 
   def refuse_forgery(self) -> None:
+    """Raises UserError if encoding the name of a special token gives a special token."""
     made = set(itertools.chain(*self.encode_batch(list(self.special_tokens))))
     if forged := made & self._names.keys():
       raise UserError(
@@ -79,27 +86,37 @@ class Tokenizer:
       )
 
 
-def place(special_tokens: Specials, own: dict[str, int], taken: set[int]) -> dict[str, int]:
-  """Ids of the special tokens: those of the file, then the asked for ones, behind the largest id
-  unless given.
+def assign_ids(special_tokens: Specials, own: dict[str, int], taken: set[int]) -> dict[str, int]:
+  """Returns the ids of a file's own special tokens and of the requested ones.
+
+  A requested token without an id, and not among the file's own, follows the largest id.
+
+  Args:
+    special_tokens: the requested names, or {name: id or None}.
+    own: ids of the special tokens in the file.
+    taken: ids of the vocabulary.
+
+  Raises:
+    UserError: a requested token conflicts with the vocabulary.
   """
   specials = dict(own)
   following = itertools.count(1 + max(taken, default=-1))
-  asked = special_tokens if isinstance(special_tokens, Mapping) else dict.fromkeys(special_tokens)
-  for name, index in asked.items():
+  if not isinstance(special_tokens, Mapping):
+    special_tokens = dict.fromkeys(special_tokens)
+  for name, index in special_tokens.items():
     if name in own and index in (None, own[name]):
       continue
     index = next(following) if index is None else index
     if name in own or index in taken or index in specials.values():
       raise UserError(
-        f'special token {name!r} cannot have id {index}: it or the id is in the vocabulary already'
+        f'special token {name!r} cannot have id {index}: the vocabulary already has one of them'
       )
     specials[name] = index
   return specials
 
 
 def valid(text: str) -> str:
-  """The text that is encoded: lone surrogates, which UTF-8 cannot hold, become U+FFFD."""
+  """Returns the text to encode: lone surrogates, which UTF-8 cannot hold, become U+FFFD."""
   try:
     text.encode()
     return text

@@ -1,22 +1,21 @@
-"""Text to token ids and back, one interface whatever the tokenizer's file: `load(spec)`.
+"""Loads any kind of tokenizer from one string: `load(spec)`. A spec is one of these:
 
-    'bytes'                         the 256 bytes
-    'path/x.tiktoken:PATTERN'       a tiktoken rank file; PATTERN names how text is split first (see bpe.PATTERNS)
-    'path/x.tiktoken:PATTERN:JSON'  with its special tokens, in a JSON file: {"<|endoftext|>":
-    100257, ...}
-    'path/tokenizer.json'           a Hugging Face tokenizers file
-    'path/x.model'                  a SentencePiece model (needs the extra deepdive-lm[sentencepiece])
-    'path'                          a folder that holds tokenizer.json or else tokenizer.model (what `save` writes)
+  'bytes': the 256 bytes.
+  'path/x.tiktoken:PATTERN': a tiktoken rank file. PATTERN names how text is split (bpe.PATTERNS).
+  'path/x.tiktoken:PATTERN:JSON': the same with special tokens, in a JSON file of names and ids such
+  as {"<|endoftext|>": 100257}.
+  'path/tokenizer.json': a file of Hugging Face's `tokenizers`.
+  'path/x.model': a SentencePiece model, which needs the extra deepdive-lm[sentencepiece].
+  'path': a folder with tokenizer.json or else tokenizer.model, as `Tokenizer.save` writes.
 
-Special tokens are never made from text: `encode('<|endoftext|>')` gives the tokens of those
-characters.
+Text never produces special tokens: `encode('<|endoftext|>')` gives the tokens of those characters.
 
-A plain byte-level BPE is the same tokenizer in either file: it has one fingerprint, runs on
-tiktoken (five times the speed of `tokenizers` a thread), and gives the same ids. Other
-tokenizer.json files run on `tokenizers`, SentencePiece models on tensorflow-text.
+A plain byte-level BPE is the same tokenizer in either file: it has one fingerprint, gives the same
+ids and runs on tiktoken, which is five times as fast per thread as `tokenizers`. Other
+tokenizer.json files run on `tokenizers`, and SentencePiece models on tensorflow-text.
 
-    python -m data.tokenizer show --tokenizer=SPEC [--merges] "text"
-    python -m data.bench tokenizer [--tokenizer=SPEC,...]
+To add a kind, write a subclass of `interface.Tokenizer` in a file of its own and choose it in
+`load`.
 """
 
 import contextlib
@@ -29,30 +28,29 @@ from collections.abc import Iterator
 from data.tokenizers import bpe
 from data.tokenizers.bpe import BPE
 from data.tokenizers.huggingface import HuggingFace
-from data.tokenizers.interface import Specials, Tokenizer, place
+from data.tokenizers.interface import Specials, Tokenizer, assign_ids
 from data.tokenizers.sentencepiece import SentencePiece
 from lm.base import errors, files
 from lm.base.errors import UserError
 
 SPEC = (
-  "'bytes', x.tiktoken:PATTERN[:SPECIALS.json], tokenizer.json, x.model, or the folder of "
-  'one '
-  'of the last two'
+  "'bytes', x.tiktoken:PATTERN[:SPECIALS.json], tokenizer.json, x.model, or a folder with one of "
+  'the last two'
 )
 
 
 def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
-  """Loads a tokenizer.
+  """Returns the tokenizer of a spec.
 
   Args:
-    spec: see the module's first lines.
+    spec: see the first lines of this module.
     special_tokens: names, which follow the largest id in this order unless the file has them
-      already; or name -> id.
+      already; or {name: id}.
 
   Raises:
-    FileNotFoundError: the file is missing.
-    UserError: the spec, the pattern or the file's content is not one we know, or a package is
-      missing; the message names it.
+    FileNotFoundError: the file does not exist.
+    UserError: the spec, the pattern or the file's content is unknown, or a package is missing; the
+      error names it.
   """
   spec = os.fspath(spec)
   if spec == 'bytes':
@@ -61,11 +59,11 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
     return _load_ranks(*ranks.groups(''), special_tokens)
   path = files.as_path(spec)
   if path.is_dir():
-    path = next(
-      (p for p in (path / 'tokenizer.json', path / 'tokenizer.model') if p.exists()), None
-    )
-    if path is None:
-      raise UserError(f'{spec} holds neither tokenizer.json nor tokenizer.model')
+    found = [path / name for name in ('tokenizer.json', 'tokenizer.model')]
+    found = [file for file in found if file.exists()]
+    if not found:
+      raise UserError(f'{spec} contains neither tokenizer.json nor tokenizer.model')
+    path = found[0]
   if path.suffix == '.json':
     return _load_json(path, special_tokens)
   if path.suffix == '.model':
@@ -76,7 +74,7 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
 
 @contextlib.contextmanager
 def _named(path: files.Path) -> Iterator[None]:
-  """An error inside names the file."""
+  """Prefixes the file's name to a UserError raised inside."""
   try:
     yield
   except UserError as error:
@@ -89,19 +87,20 @@ def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Spe
   ranks, own = bpe.read_ranks(path), files.read_json(specials_path) if specials_path else {}
   if not isinstance(own, dict) or any(type(i) is not int or i < 0 for i in own.values()):
     raise UserError(
-      f'{specials_path}: special tokens are a JSON object of names and ids; found {own!r:.80}'
+      f'{specials_path}: special tokens must be a JSON object of names and ids; found {own!r:.80}'
     )
   taken = set(ranks.values())
   with _named(specials_path):
-    own = place(own, {}, taken)
+    own = assign_ids(own, {}, taken)
   with _named(path):
-    return BPE(bpe.PATTERNS[pattern], ranks, place(special_tokens, own, taken | set(own.values())))
+    specials = assign_ids(special_tokens, own, taken | set(own.values()))
+    return BPE(bpe.PATTERNS[pattern], ranks, specials)
 
 
 def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
   value = files.read_json(path)
   if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
-    raise UserError(f'{path} is not a tokenizers file: no field {min(lacking)!r}')
+    raise UserError(f'{path} is not a tokenizers file: the field {min(lacking)!r} is missing')
   for token in value['added_tokens']:
     token['special'] |= token['content'] in special_tokens
   with _named(path):

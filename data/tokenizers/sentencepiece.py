@@ -1,4 +1,4 @@
-"""SentencePiece models (Kudo and Richardson 2018, arXiv 1808.06226), run by tensorflow-text."""
+"""Runs SentencePiece models (Kudo and Richardson 2018, arXiv 1808.06226) with tensorflow-text."""
 
 import functools
 import itertools
@@ -6,26 +6,26 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from data.tokenizers.interface import Specials, Tokenizer, place, valid
+from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
 from lm.base import files
 from lm.base.errors import UserError
 
 
 class SentencePiece(Tokenizer):
-  """A SentencePiece .model, run by tensorflow-text, with the ids that the library gives.
+  """A SentencePiece model, run by tensorflow-text, with the ids of SentencePiece itself.
 
-  Its control symbols are the special tokens, as are the user-defined symbols that are asked for as
-  such; others are added to the model as control symbols. The other user-defined symbols are pieces
-  like any, made from text.
+  Its control symbols are special tokens, and so are the user-defined symbols that are requested as
+  such. Other requested special tokens are added to the model as control symbols. The other
+  user-defined symbols are ordinary pieces, produced from text.
 
-  Decoding gives the text back to the byte if the model has byte fallback and leaves text as it is
-  (no normalisation map, no remove_extra_whitespaces), with one exception: U+2581, SentencePiece's
-  sign for a space, becomes a space. Other models lose what their settings say: unknown characters
-  become U+2047, for one.
+  Decoding restores the text to the byte if the model has byte fallback and does not alter text (no
+  normalisation map, no remove_extra_whitespaces), with one exception: U+2581, SentencePiece's sign
+  for a space, becomes a space. Other models lose what their settings say; for example, unknown
+  characters become U+2047.
 
-  With add_dummy_prefix a space is put before each text: it counts in `token_bytes`, and decoding
-  drops it at the start and after a special token, since what is between special tokens was encoded
-  by itself.
+  With add_dummy_prefix a space is put before each text. It counts in `token_bytes`. Decoding drops
+  it at the start and after a special token, because text between special tokens was encoded
+  separately.
   """
 
   def __init__(self, data: bytes, special_tokens: Specials):
@@ -36,7 +36,7 @@ class SentencePiece(Tokenizer):
       if name in pieces and (piece := model.pieces[pieces[name]]).type in (_USER_DEFINED, _UNUSED):
         piece.type = _CONTROL
     own = {piece.piece: i for i, piece in enumerate(model.pieces) if piece.type == _CONTROL}
-    specials = place(special_tokens, own, taken=set(pieces.values()))
+    specials = assign_ids(special_tokens, own, taken=set(pieces.values()))
     for name, i in sorted(specials.items() - own.items(), key=lambda item: item[1]):
       if name in pieces or i != len(model.pieces):
         raise UserError(
@@ -45,7 +45,7 @@ class SentencePiece(Tokenizer):
         )
       model.pieces.add(piece=name, type=_CONTROL)
     self._model = model.SerializeToString(deterministic=True)
-    model.DiscardUnknownFields()  # how it was trained, and the like
+    model.DiscardUnknownFields()  # such as how it was trained, which does not determine the ids
     content = model.SerializeToString(deterministic=True).hex()
     super().__init__(specials, len(model.pieces) - 1, content)
     self._bytes = [_piece_bytes(piece, model.trainer_spec.unk_surface) for piece in model.pieces]
@@ -77,37 +77,45 @@ class SentencePiece(Tokenizer):
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     runs = itertools.groupby(map(int, ids), key=self._names.get)
     join = super().decode_bytes
-    return b''.join(
-      join(run) if name else join(run).removeprefix(self._prefix) for name, run in runs
-    )
+    parts = []
+    for special, run in runs:
+      parts.append(join(run) if special else join(run).removeprefix(self._prefix))
+    return b''.join(parts)
 
   def save(self, folder: files.Path) -> None:
     files.write_bytes(files.as_path(folder) / 'tokenizer.model', self._model)
 
 
-# The kinds of pieces, and what of a .model file we read, by the names and numbers of
-# sentencepiece_model.proto: of each field its number, its type and what it is if absent. All other
-# fields are kept as they are.
+# The kinds of pieces, and the fields of a .model file that are read, as in
+# sentencepiece_model.proto: the number, the type and the default of each. Other fields are kept as
+# they are.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE_PIECE = 2, 3, 4, 5, 6
 _MODEL_FIELDS = {
   'Piece': {'piece': (1, 'string', ''), 'score': (2, 'float', '0'), 'type': (3, 'int32', '1')},
   'Trainer': {
-    'model_type': (3, 'int32', '1'), 'treat_whitespace_as_suffix': (24, 'bool', 'false'),
-    'byte_fallback': (35, 'bool', 'false'), 'unk_surface': (44, 'string', ' \u2047 '),
+    'model_type': (3, 'int32', '1'),
+    'treat_whitespace_as_suffix': (24, 'bool', 'false'),
+    'byte_fallback': (35, 'bool', 'false'),
+    'unk_surface': (44, 'string', ' \u2047 '),
   },
   'Normalizer': {
-    'precompiled_charsmap': (2, 'bytes', ''), 'add_dummy_prefix': (3, 'bool', 'true'),
-    'remove_extra_whitespaces': (4, 'bool', 'true'), 'escape_whitespaces': (5, 'bool', 'true'),
+    'precompiled_charsmap': (2, 'bytes', ''),
+    'add_dummy_prefix': (3, 'bool', 'true'),
+    'remove_extra_whitespaces': (4, 'bool', 'true'),
+    'escape_whitespaces': (5, 'bool', 'true'),
   },
   'Model': {
-    'pieces': (1, 'Piece', None), 'trainer_spec': (2, 'Trainer', None), 'normalizer_spec': (3, 'Normalizer', None),
+    'pieces': (1, 'Piece', None),
+    'trainer_spec': (2, 'Trainer', None),
+    'normalizer_spec': (3, 'Normalizer', None),
     'denormalizer_spec': (5, 'Normalizer', None),
   },
-}  # fmt: skip
+}
 
 
 @functools.cache
 def _model_class() -> type:
+  """Returns the protobuf class of a .model file."""
   from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
   kinds = descriptor_pb2.FieldDescriptorProto
@@ -129,6 +137,7 @@ def _model_class() -> type:
 
 
 def _read_model(data: bytes) -> Any:
+  """Returns a .model file as a protobuf message. Raises UserError if it is not supported."""
   from google.protobuf import message
 
   try:
@@ -145,15 +154,16 @@ def _read_model(data: bytes) -> Any:
 
 
 def _piece_bytes(piece: Any, unknown: str) -> bytes:
+  """Returns the bytes that a piece stands for."""
   if piece.type == _CONTROL:
     return b''
-  if piece.type == _BYTE_PIECE:  # <0x0A>
+  if piece.type == _BYTE_PIECE:  # written as <0x0A>
     return bytes.fromhex(piece.piece[3:5])
   return (unknown if piece.type == _UNKNOWN else piece.piece.replace('\u2581', ' ')).encode()
 
 
 def _tensorflow_text() -> tuple[Any, Any]:
-  """The modules tensorflow and tensorflow_text: imported here since that takes seconds."""
+  """Returns the modules tensorflow and tensorflow_text, whose import takes seconds."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     import tensorflow
@@ -161,5 +171,5 @@ def _tensorflow_text() -> tuple[Any, Any]:
   except ModuleNotFoundError as error:
     need = "pip install 'deepdive-lm[sentencepiece]'"
     raise UserError(f'a SentencePiece model needs the package {error.name}: {need}') from error
-  tensorflow.config.set_visible_devices([], 'GPU')  # they are jax's
+  tensorflow.config.set_visible_devices([], 'GPU')  # JAX uses the GPUs
   return tensorflow, tensorflow_text

@@ -1,11 +1,7 @@
-"""Training of a byte-level BPE by the `tokenizers` library, exported as tokenizer.json and as a
-tiktoken rank file.
+"""Trains a byte-level BPE with the `tokenizers` library.
 
-    python -m data.train_tokenizer --input='clean/*.jsonl' --vocab-size=4096 --out=DIR_OR_FILE
-
-Ids 0 to 255 are the bytes; the merged tokens follow, in the order in which they were learned; then
-the special tokens. Both files give identical ids and load as the same tokenizer
-(data/tokenizers/loading.py).
+Ids 0 to 255 are the bytes. The merged tokens follow in the order in which they were learned, then
+the special tokens.
 """
 
 import pathlib
@@ -21,7 +17,7 @@ from data.tokenizers.interface import valid
 from lm.base import errors, files, progress
 from lm.base.errors import UserError
 
-SUFFIXES = ('.json', '.tiktoken')  # of a tokenizer's two files
+SUFFIXES = ('.json', '.tiktoken')  # the two files of a tokenizer
 
 
 def train(
@@ -33,26 +29,30 @@ def train(
   held_out: Iterable[str] = (),
   pattern: str = 'deepdive',
 ) -> dict:
-  """Trains on texts and writes tokenizer.json, tokenizer.tiktoken and report.json: same input, same
-  bytes.
+  """Trains on texts and writes tokenizer.json, tokenizer.tiktoken and report.json.
+
+  The same input gives the same bytes.
 
   Args:
-    texts: read once.
-    vocab_size: tokens to have before the special ones: 256 bytes and vocab_size - 256 merges.
-    special_tokens: names; their ids follow.
-    out: folder, replaced whole; or X.json or X.tiktoken, which writes X.json and X.tiktoken alone.
-    held_out: texts to measure on; none: no measurement.
-    pattern: name in bpe.PATTERNS of the cut before merging.
+    texts: the training texts, read once.
+    vocab_size: number of tokens without the special ones: 256 bytes and vocab_size - 256 merges.
+    special_tokens: names of the special tokens, whose ids follow.
+    out: folder, replaced as a whole; or X.json or X.tiktoken, which writes only X.json and
+      X.tiktoken.
+    held_out: texts to measure on; if empty, nothing is measured.
+    pattern: name in bpe.PATTERNS of how text is split before merging.
 
   Returns:
-    The report: vocab_size (special tokens included), merges, pattern, fingerprint, training bytes
-    and, measured on the held-out texts, held_out_bytes and bytes_per_token.
+    The report: vocab_size (special tokens included), merges, pattern, fingerprint, train_bytes and,
+      measured on the held-out texts, held_out_bytes and bytes_per_token.
 
   Raises:
-    UserError: vocab_size is under 256, or the texts have fewer pairs to merge than it asks for.
+    UserError: vocab_size is less than 256, or larger than the texts support.
   """
   if vocab_size < 256:
-    raise UserError(f'vocab_size is {vocab_size}; the 256 bytes are always in it')
+    raise UserError(
+      f'--vocab-size={vocab_size} is too small; allowed: 256 (one token for each byte) or more'
+    )
   if pattern not in bpe.PATTERNS:
     raise errors.unknown('split pattern', pattern, bpe.PATTERNS)
   size = 0
@@ -69,14 +69,17 @@ def train(
     [split, pre_tokenizers.ByteLevel(False, use_regex=False)]
   )
   alphabet = pre_tokenizers.ByteLevel.alphabet()
-  # it would print to stdout
-  options = {'vocab_size': vocab_size, 'initial_alphabet': alphabet, 'show_progress': False}
-  model.train_from_iterator(counted(), trainers.BpeTrainer(**options))
+  trainer = trainers.BpeTrainer(
+    vocab_size=vocab_size,
+    initial_alphabet=alphabet,
+    show_progress=False,  # the library's progress bar would go to stdout
+  )
+  model.train_from_iterator(counted(), trainer)
   learned = sorted((i, bpe.from_visible(token)) for token, i in model.get_vocab().items())
   if len(learned) < vocab_size:
     raise UserError(
-      f'{size:,} bytes of text give a vocabulary of {len(learned)}, not {vocab_size}: more text or '
-      'fewer'
+      f'--vocab-size={vocab_size} is too large: this text ({size:,} bytes) supports '
+      f'{len(learned):,} tokens. Give more text or a smaller vocabulary.'
     )
   merged = [token for _, token in learned if len(token) > 1]
   ranks = {token: i for i, token in enumerate([*(bytes([b]) for b in range(256)), *merged])}
@@ -98,10 +101,9 @@ def train(
     }
   out = files.as_path(out)
   alone = out.suffix in SUFFIXES
-  with (
-    tempfile.TemporaryDirectory() if alone else files.atomic_dir(out, last='report.json') as folder
-  ):
-    folder = pathlib.Path(folder)
+  folder = tempfile.TemporaryDirectory() if alone else files.atomic_dir(out, last='report.json')
+  with folder as path:
+    folder = pathlib.Path(path)
     tokenizer.save(folder)
     bpe.write_ranks(folder / 'tokenizer.tiktoken', ranks)
     files.write_json(folder / 'report.json', report)
@@ -119,7 +121,7 @@ def train_files(
   special_tokens: Sequence[str],
   pattern: str = 'deepdive',
 ) -> dict:
-  """`train` on the documents of files, measured on those that data.tokenize holds out of them."""
+  """Trains on the documents of files, and measures on those that data.tokenize would hold out."""
   found = sources.find(inputs)
   whole, skipped = spans.spans(found, 1 << 40), jsonl.Skipped()
   hashes = [split_hash for split_hash, _ in _texts(whole, skipped)]
@@ -143,7 +145,7 @@ def _texts(parts: Sequence[spans.Span], skipped: jsonl.Skipped) -> Iterator[tupl
 
   def parse(document):
     if 'text' not in document:
-      raise UserError('no "text"; a tokenizer learns from text')
+      raise UserError('the row has no "text", which a tokenizer is trained on')
     return split.split_hash(document), document['text']
 
   return ((split_hash, text) for split_hash, text in spans.documents(parts, skipped, parse) if text)

@@ -1,5 +1,6 @@
-"""The calculator that a model may call while it answers. Safe by construction: nothing is ever
-evaluated by Python.
+"""The calculator that a model may call while it answers.
+
+It is safe by construction: Python never evaluates the expression.
 """
 
 import ast
@@ -8,10 +9,10 @@ import operator
 import re
 
 MAX_CHARACTERS = 200
-LIMIT = 10**50  # of every intermediate result, so that time and memory are bounded too
+LIMIT = 10**50  # of every intermediate result, so that time and memory are bounded
 
-# Nothing but these tokens reaches the parser. Possessive, so that a mismatch is found in linear
-# time.
+# Only these tokens reach the parser. The quantifiers are possessive, so that a mismatch is found in
+# linear time.
 _LEXER = re.compile(
   r'(?:[0-9]++(?:\.[0-9]*+)?(?:e[-+]?[0-9]++)?|\.[0-9]++|[-+*/%(),\s]|round|abs|min|max)*+'
 )
@@ -20,20 +21,19 @@ _UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 
 
 class _Refused(ArithmeticError):
-  """Something the calculator does not do; the message is what the model is shown."""
+  """The calculator does not do this; the model sees the message."""
 
 
 def calculate(expression: str) -> str:
-  """The value of an arithmetic expression as text; what is wrong with it ('error: division by
-  zero') if it has none.
+  """Returns the value of an arithmetic expression as text, or 'error: ...' if it has none.
 
-  Numbers, + - * / // % **, parentheses, round, abs, min and max. Whole results print as integers
-  ('3', also for 6/2), others with up to 12 significant digits. Never raises; bounded in time
-  whatever the text.
+  It supports numbers, + - * / // % **, parentheses, round, abs, min and max. Whole results are
+  printed as integers ('3' for 6/2), others with up to 12 significant digits. It never raises, and
+  its time is bounded for any text.
   """
   try:
     return _format(_value(_parse(expression)))
-  except ZeroDivisionError:  # whose own message differs between int, float and **
+  except ZeroDivisionError:  # Python's message differs between int, float and **
     return 'error: division by zero'
   except OverflowError:
     return 'error: number too large'
@@ -48,7 +48,7 @@ def _parse(expression: str) -> ast.expr:
     raise _Refused('not arithmetic')
   try:
     return ast.parse(' '.join(expression.split()), mode='eval').body
-  # the latter two: too deep for the parser's stack
+  # MemoryError and RecursionError mean that the expression is too deep for the parser's stack.
   except (SyntaxError, MemoryError, RecursionError) as error:
     raise _Refused('not arithmetic') from error
 
@@ -74,17 +74,13 @@ def _value(node: ast.expr) -> int | float:
 
 def _binary(op: type, a: int | float, b: int | float) -> int | float:
   if op is ast.Pow:
-    # The size of an integer power is known before the work is done.
-    if (
-      isinstance(a, int)
-      and isinstance(b, int)
-      and abs(a) > 1
-      and b * math.log(abs(a)) > math.log(LIMIT) + 1
-    ):
+    # The size of an integer power is known before it is computed.
+    integers = isinstance(a, int) and isinstance(b, int)
+    if integers and abs(a) > 1 and b * math.log(abs(a)) > math.log(LIMIT) + 1:
       raise OverflowError
     return a**b
   if op is ast.Div and isinstance(a, int) and isinstance(b, int) and b and a % b == 0:
-    return a // b  # exact, where the float quotient of large integers is not
+    return a // b  # exact, unlike the float quotient of large integers
   operations = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -93,14 +89,13 @@ def _binary(op: type, a: int | float, b: int | float) -> int | float:
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
   }
-  return operations[op](a, b)  # the lexer lets no other operator through
+  return operations[op](a, b)  # the lexer rejects all other operators
 
 
 def _call(name: str, args: list[int | float]) -> int | float:
   if name == 'round':
-    if len(args) > 2 or not all(
-      isinstance(digits, int) and abs(digits) <= 50 for digits in args[1:]
-    ):
+    digits = args[1:]
+    if len(digits) > 1 or not all(isinstance(n, int) and abs(n) <= 50 for n in digits):
       raise _Refused('round takes a number and a count of digits')
     return round(*args)
   if name == 'abs' and len(args) > 1:
@@ -110,5 +105,5 @@ def _call(name: str, args: list[int | float]) -> int | float:
 
 def _format(value: int | float) -> str:
   if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-    value = int(value)  # also -0.0
+    value = int(value)  # this turns -0.0 into 0
   return str(value) if isinstance(value, int) else format(value, '.12g')

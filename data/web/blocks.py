@@ -1,8 +1,7 @@
-"""The steps of the web pipeline as datatrove blocks: readers, filters that put every page they drop
-on record, writers.
+"""The steps of the web pipeline as datatrove blocks: readers, filters and writers.
 
-A document's metadata carry its `figures`, {'rule: what was measured': [value, low, high]}, until it
-is dropped or written.
+Filters record every page that they drop. A document's metadata contains its `figures`, {'rule: what
+was measured': [value, low, high]}, until the document is dropped or written.
 """
 
 import contextlib
@@ -10,7 +9,9 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from html import unescape
 from typing import NamedTuple
 
 from datatrove.data import Document
@@ -29,13 +30,14 @@ from lm.base import progress
 from lm.base.errors import UserError
 
 Documents = Iterable[Document]
-_SHOWN = 200  # characters of a page's text, and of what went wrong with it, that go on record
+_SHOWN = 200  # characters of a page's text, and of an error, that are recorded
 
 
 @contextlib.contextmanager
 def open_lines(folder: DataFolder, name: str) -> Iterator[Callable[[dict], object]]:
-  """Yields a function that appends a line of JSON to a file, packed if its name says so: the same
-  bytes at any time.
+  """Yields a function that appends a JSON line to a file, which is gzipped if its name ends in .gz.
+
+  The file's bytes do not depend on the time of writing.
   """
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(folder.open(name, 'wb'))
@@ -47,52 +49,58 @@ def open_lines(folder: DataFolder, name: str) -> Iterator[Callable[[dict], objec
 
 
 def read_lines(folder: DataFolder, name: str) -> Iterator[dict]:
-  """The objects of a file that `open_lines` wrote."""
+  """Yields the objects of a file that `open_lines` wrote."""
   with folder.open(name, 'rb') as raw, gzip.open(raw) if name.endswith('.gz') else raw as file:
     yield from map(json.loads, file)
 
 
 def write_text(folder: DataFolder, name: str, text: str) -> None:
-  """Writes a file whole or not at all, in UTF-8."""
+  """Writes a UTF-8 file, completely or not at all."""
   with folder.open(f'part-{name}', 'wb') as file:
     file.write(text.encode())
   folder.mv(f'part-{name}', name)
 
 
 def write_json(folder: DataFolder, name: str, value: dict) -> None:
+  """Writes a JSON file, completely or not at all."""
   write_text(folder, name, json.dumps(value, indent=2))
 
 
 def shard(rank: int) -> str:
+  """Returns the name of a task's file within a folder."""
   return f'{rank:05d}.jsonl.gz'
 
 
 class Context(NamedTuple):
   """What all filters of a run have in common."""
 
-  folder: DataFolder  # of the record of pages
-  pii: bool  # whether personal data is hidden in what is written
-  step_seconds: float  # of processor time that a step may spend on a page; 0: no limit
+  folder: DataFolder  # folder of the record of pages
+  pii: bool  # whether to hide personal data in what is written
+  step_seconds: float  # processor time that a step may spend on a page; 0: no limit
 
   def shown(self, document: Document, detail: str) -> dict:
-    """What may be written of a page that is dropped or kept: its URL, the detail and the start of
-    its text.
-    """
-    text = document.text or document.metadata.get('html', b'')[:2000].decode('utf-8', 'replace')
-    # hidden before it is cut: half an address is one, too
+    """Returns what may be written about a page: its URL, the detail and the start of its text."""
+    text = document.text or _readable(document.metadata.get('html', b'')[: 10 * _SHOWN])
+    # Addresses are hidden before the text is cut: half an address is personal data, too.
     url, text = document.metadata['url'], text[: 10 * _SHOWN]
     if self.pii:
-      url, detail, text = (
-        personal.hide_in_url(url),
-        personal.hide_in_url(detail),
-        personal.hide(text),
-      )
+      url, detail = personal.hide_in_url(url), personal.hide_in_url(detail)
+      text = personal.hide(text)
     return {'url': url, 'detail': detail, 'text': text[:_SHOWN]}
 
 
+def _readable(body: bytes) -> str:
+  """Returns a raw body without what addresses hide behind: the zeros of UTF-16,
+  character references and JSON's escapes.
+  """
+  text = body.decode('utf-8', 'replace').replace('\0', '')
+  return unescape(re.sub(r'\\u00([2-7][0-9a-fA-F])', lambda m: chr(int(m[1], 16)), text))
+
+
 class Record:
-  """Writes a line about each page given to it, by step and task. What datatrove calls an exclusion
-  writer.
+  """Writes a JSON line about each page given to it. datatrove calls this an exclusion writer.
+
+  There is one file for each step and task.
   """
 
   def __init__(self, context: Context, step: str):
@@ -103,15 +111,22 @@ class Record:
     return self
 
   def write(self, document: Document, rank: int) -> None:
+    """Appends a line about a page to the file of this step and task."""
     if not self.append:
       self.append = self.stack.enter_context(
         open_lines(self.context.folder, f'{self.step}/{shard(rank)}')
       )
     meta = document.metadata
     shown = self.context.shown(document, meta.get('detail', ''))
-    line = {'id': document.id, 'url': shown['url'], 'rule': meta.get('filter_reason', '')}
     self.append(
-      line | {'detail': shown['detail'], 'figures': meta.get('figures', {}), 'text': shown['text']}
+      {
+        'id': document.id,
+        'url': shown['url'],
+        'rule': meta.get('filter_reason', ''),
+        'detail': shown['detail'],
+        'figures': meta.get('figures', {}),
+        'text': shown['text'],
+      }
     )
 
   def __exit__(self, *_) -> None:
@@ -120,11 +135,10 @@ class Record:
 
 
 class Filter(BaseFilter):
-  """A step that handles one page at a time: `judge` says what drops it. The record names the page,
-  the rule and its figure.
+  """A step that handles one page at a time; `judge` returns what drops it, or None.
 
-  Here, and nowhere else, a page that a step fails at, or spends too long on, is dropped for that,
-  and the run goes on.
+  The record names the page, the rule and its figure. A page on which a step fails or takes too long
+  is dropped for that, and the run continues. This is decided here and nowhere else.
   """
 
   type = 'filter'
@@ -134,13 +148,14 @@ class Filter(BaseFilter):
     super().__init__(Record(context, name))
 
   def load(self) -> None:
-    """Loads what the first page would else be charged for."""
+    """Loads what `judge` needs, so that the time limit of the first page does not include it."""
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
     self.load()
     yield from super().run(data, rank, world_size)
 
   def judge(self, document: Document) -> rules.Verdict:
+    """Returns the rule that drops a page and its figure, or None to keep the page."""
     raise NotImplementedError
 
   def filter(self, doc: Document) -> bool | tuple[bool, str]:
@@ -161,12 +176,12 @@ class Filter(BaseFilter):
         f'{self.name}_timeout',
         f'more than {self.context.step_seconds:g} s of processor time, for {size:,} bytes',
       )
-    # the settings, the installation or the machine: no fault of the page
+    # These come from the settings, the installation or the machine, not from the page.
     except (UserError, ImportError, OSError):
       raise
     except PageError as error:
       return f'{self.name}_failed', str(error)[:_SHOWN]
-    except Exception as error:  # noqa: BLE001  whatever a page provokes drops that page
+    except Exception as error:  # noqa: BLE001  any other error drops the page
       return f'{self.name}_failed', f'{type(error).__name__}: {error}'[:_SHOWN]
 
   def update_doc_stats(self, document: Document) -> None:
@@ -174,13 +189,13 @@ class Filter(BaseFilter):
 
 
 def _size(document: Document) -> int:
-  """Bytes of the page as it is at this step."""
+  """Returns the size of a page at this step in bytes: of its body, or of its text if extracted."""
   html = document.metadata.get('html')
   return len(document.text.encode(errors='replace')) if html is None else len(html)
 
 
 class ReadWarc(PipelineStep):
-  """Every response of the task's WARC files, damaged ones included: `Usable` sees to them."""
+  """Reads every response of the task's WARC files, even damaged ones, which `Usable` drops."""
 
   type, name = 'reader', 'read'
 
@@ -212,7 +227,7 @@ class ReadWarc(PipelineStep):
 
 
 class Usable(Filter):
-  """Drops records that are damaged, too large, not answered with 200, or not HTML."""
+  """Drops records that are damaged or too large, have a status other than 200, or are not HTML."""
 
   def __init__(self, name: str, context: Context, max_bytes: int):
     super().__init__(name, context)
@@ -227,7 +242,7 @@ class Usable(Filter):
 
 
 def unusable(page: RawPage, max_bytes: int) -> rules.Verdict:
-  """Why no text can be extracted from a page, None if it can be tried."""
+  """Returns why no text can be extracted from a page, or None if extraction can be tried."""
   if page.fault:
     return 'damaged', page.fault
   if len(page.body) > max_bytes:
@@ -240,7 +255,7 @@ def unusable(page: RawPage, max_bytes: int) -> rules.Verdict:
 
 
 class OfflineUrlFilter(URLFilter):
-  """datatrove's, with the list of public suffixes of tldextract's wheel: without network."""
+  """datatrove's URL filter with the public suffix list of tldextract's wheel, not the network's."""
 
   def __init__(self, soft_words: int, **lists):
     super().__init__(soft_words, **lists)
@@ -249,14 +264,14 @@ class OfflineUrlFilter(URLFilter):
 
 @functools.cache
 def url_filter(soft_words: int) -> URLFilter:
-  """Loaded once a process: five million names, 800 MB."""
+  """Returns the URL filter, loaded once per process: it holds five million names in 800 MB."""
   lists = OfflineUrlFilter(soft_words)
-  lists.download_data()  # unpacks the wheel's lists into the cache folder of huggingface_hub
+  lists.download_data()  # unpacks the lists of the wheel into huggingface_hub's cache folder
   return lists
 
 
 class UrlLists(Filter):
-  """datatrove's URL filter: lists of domains, subdomains, URLs and words."""
+  """Applies datatrove's URL filter: lists of domains, subdomains, URLs and words."""
 
   def __init__(self, name: str, context: Context, soft_words: int):
     super().__init__(name, context)
@@ -271,7 +286,7 @@ class UrlLists(Filter):
 
 
 class Extract(Filter):
-  """HTML to title and text, in a process of its own; drops pages without text."""
+  """Extracts title and text from HTML in a separate process; drops pages without text."""
 
   def __init__(self, name: str, context: Context, extractor: str):
     super().__init__(name, context)
@@ -291,7 +306,7 @@ class Extract(Filter):
 
 
 class Language(Filter):
-  """Keeps the languages of `wanted`, each above its least score."""
+  """Keeps the languages of `wanted`, each above its minimum score."""
 
   def __init__(self, name: str, context: Context, wanted: dict[str, float]):
     super().__init__(name, context)
@@ -304,20 +319,15 @@ class Language(Filter):
     code, score = language.detect(document.text)
     self.stat_update(f'language_{code}')
     document.metadata |= {'language': code, 'language_score': round(score, 4)}
-    document.metadata['figures'][f'language: {code}'] = [
-      round(score, 4),
-      self.wanted.get(code),
-      None,
-    ]
-    return (
-      None
-      if code in self.wanted and score > self.wanted[code]
-      else ('language', f'{code} {score:.2f}')
-    )
+    figure = [round(score, 4), self.wanted.get(code), None]
+    document.metadata['figures'][f'language: {code}'] = figure
+    if code in self.wanted and score > self.wanted[code]:
+      return None
+    return 'language', f'{code} {score:.2f}'
 
 
 class CutPassages(Filter):
-  """Cuts runs of lines that another page of the task has too; drops pages that are little else."""
+  """Removes runs of lines that repeat another page of the task; drops pages with little else."""
 
   def __init__(self, name: str, context: Context, lines: int, max_share: float):
     super().__init__(name, context)
@@ -336,19 +346,16 @@ class CutPassages(Filter):
   def judge(self, document: Document) -> rules.Verdict:
     text = document.metadata.pop('remaining')
     share = 1 - len(text) / len(document.text)
-    document.metadata['figures']['repeated_passages: share that stands elsewhere'] = [
-      round(share, 4),
-      None,
-      self.max_share,
-    ]
+    figure = [round(share, 4), None, self.max_share]
+    document.metadata['figures']['repeated_passages: share found on other pages'] = figure
     if share > self.max_share:
-      return 'repeated_passages', f'{share:.0%} stands elsewhere'
+      return 'repeated_passages', f'{share:.0%} is found on other pages'
     document.text = text
     return None
 
 
 class Quality(Filter):
-  """A rule of data/web/rules.py with its thresholds; `cut`, if given, takes out lines before."""
+  """Applies a rule of data/web/rules.py with its thresholds, after `cut` (if any) removes lines."""
 
   def __init__(
     self, name: str, context: Context, rule: Callable, thresholds: dict, cut: Callable | None = None
@@ -362,7 +369,9 @@ class Quality(Filter):
   def judge(self, document: Document) -> rules.Verdict:
     if self.cut:
       document.text = self.cut(document.text)
-    return rules.judge(self.rule(document.text, **self.thresholds), document.metadata['figures'])
+    return rules.first_failure(
+      self.rule(document.text, **self.thresholds), document.metadata['figures']
+    )
 
 
 class Decontaminate(Filter):
@@ -388,8 +397,9 @@ class Pii(Filter):
 
 
 class WriteLines(PipelineStep):
-  """Writes the task's documents to one file, also when there are none, with their metadata as they
-  are; yields them.
+  """Writes the task's documents with their metadata to one file, and yields them.
+
+  The file is written even if there are no documents.
   """
 
   type, name = 'writer', 'write'
@@ -406,7 +416,7 @@ class WriteLines(PipelineStep):
 
 
 class ReadLines(PipelineStep):
-  """Reads the task's file of `WriteLines`."""
+  """Reads the file that `WriteLines` wrote for this task."""
 
   type, name = 'reader', 'read again'
 
@@ -420,9 +430,7 @@ class ReadLines(PipelineStep):
 
 
 class WriteDocuments(PipelineStep):
-  """Writes the clean documents, the file whole or not at all, and for each a line on record with
-  its figures.
-  """
+  """Writes the clean documents, all or none, and records each with its figures."""
 
   type, name = 'writer', 'documents'
 
@@ -444,7 +452,8 @@ class WriteDocuments(PipelineStep):
 
 
 def documents_name(rank: int, tasks: int) -> str:
-  """The file of a task's clean documents. `documents*.jsonl*` matches them all, and nothing
-  else.
+  """Returns the file name of a task's clean documents.
+
+  `documents*.jsonl*` matches these files and no others.
   """
   return 'documents.jsonl' if tasks == 1 else f'documents-{rank:05d}-of-{tasks:05d}.jsonl.gz'

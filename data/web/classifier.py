@@ -1,8 +1,7 @@
-"""Quality of a page by a fastText classifier (Joulin et al. 2016, arXiv 1607.01759): the file, and
-the score of a text.
+"""Reads, applies and writes a fastText quality classifier (Joulin et al. 2016, arXiv 1607.01759).
 
-The file is of fastText's own format, so that published ones can be used as well, and ours by other
-programs.
+The file has fastText's own format, so that published classifiers can be used here and ours can be
+used by other programs.
 """
 
 import contextlib
@@ -24,27 +23,29 @@ from data.web.rules import Check
 from lm.base import errors
 from lm.base.errors import UserError
 
-# fastText's marks of a label and of the end of a text; words that look so are left out
+# fastText's marks of a label and of the end of a text. Words that look like them are left out.
 LABEL, END = '__label__', '</s>'
 MAGIC = 793712314
-# Magic, version, dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn,
-# lrUpdateRate, t (those that only tell of the training are 0 in ours); entries, words, labels,
-# tokens, pruned; of each entry, after its name and a zero: occurrences and whether it is a label;
-# of each matrix, before its numbers: whether it is quantised, rows, columns.
+# The structures of a file:
+# HEAD: magic, version, dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn,
+#   lrUpdateRate, t. Those that only describe the training are 0 in our files.
+# WORDS: entries, words, labels, tokens, pruned.
+# ENTRY, after the entry's name and a zero byte: occurrences, and whether it is a label.
+# MATRIX, before the matrix's numbers: whether it is quantised, rows, columns.
 HEAD, WORDS, ENTRY, MATRIX = '<14id', '<3i2q', '<qb', '<?2q'
 
 
 class Classifier:
-  """Scores texts by a trained file. Picklable by its name: each process loads the file once.
+  """Scores texts with a trained classifier file. Pickled by name: each process loads it once.
 
   Args:
-    path: the file; any path that fsspec knows.
-    label: the label whose probability is the score; '': the labels are numbers, and the score is
-      their mean.
+    path: the file, local or remote.
+    label: the label whose probability is the score. With '' the labels must be numbers, and the
+      score is their mean under the predicted distribution.
 
   Raises:
-    FileNotFoundError: the file is missing.
-    UserError: it is no fastText classifier, or has no such label.
+    FileNotFoundError: the file does not exist.
+    UserError: the file is not a fastText classifier, or has no such label.
   """
 
   def __init__(self, path: str, label: str = ''):
@@ -54,19 +55,19 @@ class Classifier:
       raise errors.unknown(f'label of {path}', label, names)
     if not label and not all(name.isdecimal() for name in names):
       raise UserError(
-        f'the labels of {path} are no numbers: give the one to look for; there are '
-        f'{", ".join(names)}'
+        f'the labels of {path} are not numbers, so config.quality.label is needed; '
+        f'allowed: {", ".join(names)}'
       )
 
   def score(self, text: str) -> float:
-    """In [0, 1] with a label, else between the least and the greatest label."""
+    """Returns the score: in [0, 1] with a label, else between the lowest and highest label."""
     shares = self._probabilities(' '.join(words(text)))
-    return (
-      shares[self.label] if self.label else sum(int(name) * share for name, share in shares.items())
-    )
+    if self.label:
+      return shares[self.label]
+    return sum(int(name) * share for name, share in shares.items())
 
   def likeliest(self, text: str) -> str:
-    """The label with the highest probability."""
+    """Returns the label with the highest probability."""
     shares = self._probabilities(' '.join(words(text)))
     return max(shares, key=shares.__getitem__)
 
@@ -78,12 +79,12 @@ class Classifier:
     }
 
   def check(self, text: str, min_score: float) -> Iterator[Check]:
-    """The score as a rule of the web pipeline (data/web/rules.py)."""
+    """Yields the score as a check of the web pipeline (data/web/rules.py)."""
     yield Check('quality', 'score', self.score(text), low=min_score)
 
 
 def digest(path: str) -> str:
-  """Hex SHA-256 of a file's bytes."""
+  """Returns the hex SHA-256 of a file's bytes."""
   system, name = inputs.filesystem(path)
   with system.open(name, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
@@ -94,26 +95,27 @@ def _load(path: str):
   local = isinstance(inputs.filesystem(path)[0], LocalFileSystem)
   copy = fsspec.open_local(path if local else f'simplecache::{path}')
   if not _is_whole(copy):
-    raise UserError(f'{path} is no fastText model, or is cut off')
+    raise UserError(f'{path} is not a fastText model, or is cut off')
   try:
     model = fasttext.load_model(copy)
     model.predict('')
   except ValueError as error:
-    raise UserError(f'{path} is no fastText classifier: {error}') from error
+    raise UserError(f'{path} is not a fastText classifier: {error}') from error
   return model
 
 
 def _is_whole(path: str) -> bool:
-  """Whether a file has all that its heads announce (but of quantised matrices): of less fastText
-  reads on for ever.
+  """Returns whether a file has everything that its headers announce.
+
+  fastText reads a shorter file forever. Quantised matrices are not checked.
   """
   with open(path, 'rb') as file:
     size = os.fstat(file.fileno()).st_size
-    with (
-      mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-      if size
-      else contextlib.nullcontext(b'') as data
-    ):
+    # An empty file cannot be mapped.
+    with contextlib.ExitStack() as stack:
+      data = b''
+      if size:
+        data = stack.enter_context(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
       try:
         if struct.unpack_from('<i', data)[0] != MAGIC:
           return False
@@ -136,7 +138,7 @@ def _is_whole(path: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-  """What stands between whitespace, as fastText cuts a text."""
+  """Returns the whitespace-separated words of a text, as fastText splits it."""
   cut = text.replace('\0', ' ').encode(errors='replace').decode().split()
   return [word for word in cut if word != END and not word.startswith(LABEL)]
 
@@ -144,15 +146,14 @@ def words(text: str) -> list[str]:
 def features(
   words: Sequence[str], vocabulary: Mapping[str, int], ngrams: int, buckets: int
 ) -> np.ndarray:
-  """Rows of the input matrix that fastText sums for a text, int64 [n]: of its known words, then of
-  its 2- to n-grams.
+  """Returns the input matrix rows that fastText sums for a text: int64 [n].
 
-  A word has its own row; an n-gram of words, known or not, the row of the bucket that it is hashed
-  to.
+  The rows of the known words come first, then those of the 2- to n-grams. A word has its own row.
+  An n-gram of words, known or not, has the row of the bucket that it is hashed to.
   """
   words = [*words, END]
   rows = [np.array([vocabulary[word] for word in words if word in vocabulary], np.int64)]
-  # as signed, in 64 bits
+  # fastText extends the signed 32-bit hashes to 64 bits.
   hashes = np.array([_hash(word) for word in words], np.uint32).view(np.int32).astype(np.uint64)
   grams = hashes
   for n in range(1, ngrams):
@@ -163,7 +164,7 @@ def features(
 
 @functools.lru_cache(1 << 20)
 def _hash(word: str) -> int:
-  """FNV-1a in 32 bits over bytes that fastText takes as signed."""
+  """Returns 32-bit FNV-1a over the word's bytes, which fastText reads as signed."""
   value = 2166136261
   for byte in word.encode():
     value = (value ^ (byte if byte < 128 else byte | 0xFFFFFF00)) * 16777619 & 0xFFFFFFFF
@@ -181,11 +182,11 @@ def write(
   """Writes a classifier in version 12 of fastText's format.
 
   Args:
-    file: to write to.
+    file: the file to write to.
     counts: how often each word of the vocabulary occurred, in the order of its rows.
     labels: how often each label occurred, in the order of their rows.
-    ngrams: the longest n-grams.
-    embeddings: float [words + buckets, dim], a row for each feature: see `features`.
+    ngrams: length of the longest n-grams.
+    embeddings: float [words + buckets, dim], one row for each feature (see `features`).
     heads: float [labels, dim].
   """
   buckets, (count, dim) = len(embeddings) - len(counts), heads.shape

@@ -1,17 +1,9 @@
-"""Training of the quality classifier of data/web/classifier.py on labelled pages.
+"""Trains and measures the quality classifier of data/web/classifier.py on labelled texts.
 
-    python -m data.web.train_classifier --input='labelled/*.jsonl' --out=FILE.bin [--threshold=2.5
-    --held-out=.1 ...]
-
-Input: {"text": ..., "score": ...} a line, of *.jsonl or *.jsonl.gz; any path that fsspec knows. A
-  score is a number from 0
-to 5, taken as the nearest integer: FineWeb-Edu's scale of educational value (Penedo et al. 2024,
-arXiv 2406.17557, section 4), or 0 and 1 for pages to be told from others, as DCLM does (Li et al.
-2024, arXiv 2406.11794). Texts should be what the web pipeline's other steps leave of pages. They
-are held in memory, about 10 kB each.
-
-The last line printed is JSON with what was measured on the rows held out, by the hash of their
-text: copies stay on one side. On one machine the same rows, options and seed give the same file.
+The score of a text is a number from 0 to 5, rounded to the nearest integer: FineWeb-Edu's scale of
+educational value (Penedo et al. 2024, arXiv 2406.17557, section 4), or 0 and 1 for two kinds of
+pages, as in DCLM (Li et al. 2024, arXiv 2406.11794). On one machine the same rows, options and seed
+produce the same file.
 """
 
 from collections import Counter
@@ -27,22 +19,23 @@ from lm.base.errors import UserError
 from lm.base.intervals import wilson
 
 FORMATS = ('.jsonl', '.jsonl.gz')
-MIN_COUNT = 2  # occurrences of a word with a row of its own
+MIN_COUNT = 2  # occurrences that a word needs to have an embedding of its own
 
 
 class Row(NamedTuple):
+  """A labelled text."""
+
   text: str
   score: int
 
 
 def read(globs: Sequence[str]) -> list[Row]:
-  """The labelled rows of files. Raises UserError that names file and line."""
+  """Returns the labelled rows of JSONL files. Raises UserError that names file and line."""
   rows = []
   for path, _ in inputs.find(globs, FORMATS, '--input'):
     for place, value in inputs.json_lines(path):
-      text, score = (
-        (value.get(name) for name in Row._fields) if isinstance(value, dict) else (None, None)
-      )
+      row = value if isinstance(value, dict) else {}
+      text, score = row.get('text'), row.get('score')
       if not isinstance(text, str):
         raise UserError(f'{place}: no "text", a string; a row is {{"text": ..., "score": ...}}')
       if type(score) not in (int, float) or not 0 <= score <= 5:
@@ -62,37 +55,31 @@ def train(
   buckets: int = 1 << 18,
   seed: int = 0,
 ) -> None:
-  """Learns a softmax over the mean of the rows of a text's words and n-grams, by SGD as fastText's,
-  and writes it.
+  """Trains a softmax over the mean embedding of a text's words and n-grams, and writes it.
 
-  The rate falls to 0 in even steps. Raises UserError for an option that is not positive, or if all
-  scores are the same.
+  The optimizer is fastText's SGD; the learning rate falls linearly to 0. Raises UserError for an
+  option that is not positive, or if all scores are equal.
 
   Args:
-    rows: to learn from.
-    out: the file.
-    dim: width of a row; as many as there are labels lose nothing.
+    rows: the labelled texts to learn from.
+    out: the file to write.
+    dim: width of an embedding; the number of labels suffices.
     epochs: passes over the rows, each in another order.
-    lr: the rate at the start.
-    ngrams: the longest n-grams of words.
-    buckets: rows for all n-grams together.
-    seed: of the first weights and of the order.
+    lr: learning rate at the start.
+    ngrams: length of the longest n-grams of words.
+    buckets: number of embeddings that all n-grams share.
+    seed: seed of the initial weights and of the order.
   """
-  for name, value in {
-    'dim': dim,
-    'epochs': epochs,
-    'lr': lr,
-    'ngrams': ngrams,
-    'buckets': buckets,
-  }.items():
+  positive = {'dim': dim, 'epochs': epochs, 'lr': lr, 'ngrams': ngrams, 'buckets': buckets}
+  for name, value in positive.items():
     if value <= 0:
       raise UserError(f'--{name}={value:g} must be positive')
   texts, scores = [classifier.words(row.text) for row in rows], [row.score for row in rows]
   labels = Counter(map(str, sorted(scores)))
   if len(labels) < 2:
     raise UserError(
-      f'all of the {len(scores)} rows to learn from have the score {scores[0]}: nothing to tell '
-      'apart'
+      f'all {len(scores)} training rows have the score {scores[0]}: at least two different scores '
+      'are needed'
     )
   seen = Counter(word for words in texts for word in words)
   counts = {classifier.END: len(texts)} | {
@@ -110,9 +97,8 @@ def train(
   embeddings = rng.uniform(-1 / dim, 1 / dim, (features, dim)).astype(np.float32)
   heads = np.zeros((len(labels), dim), np.float32)
   order = np.concatenate([rng.permutation(len(texts)) for _ in range(epochs)])
-  for step, i in enumerate(
-    progress.bar(order, desc='train classifier', unit=' texts', leave=False)
-  ):
+  bar = progress.bar(order, desc='train classifier', unit=' texts', leave=False)
+  for step, i in enumerate(bar):
     (ids, times), rate = examples[i], lr * (1 - step / len(order))
     weights = (times / times.sum()).astype(np.float32)
     hidden = weights @ embeddings[ids]
@@ -129,7 +115,7 @@ def train(
 def measure(
   model: Classifier, rows: Sequence[Row], threshold: float
 ) -> dict[str, float | list[float]]:
-  """How well a classifier scores rows: those of `threshold` and over are the ones to find."""
+  """Returns how well a classifier scores rows; rows of at least `threshold` are the positives."""
   truth = np.array([row.score for row in rows])
   likeliest = np.array([int(model.likeliest(row.text)) for row in rows])
   found = np.array([model.score(row.text) for row in rows])
@@ -151,5 +137,5 @@ def measure(
 
 
 def is_held_out(text: str, share: float) -> bool:
-  """The same for all copies of a text, whatever their case and whitespace."""
+  """Returns whether a text is held out, equally for copies that differ in case and whitespace."""
   return int(minhash.digest(text)[:16], 16) < share * 2**64

@@ -1,5 +1,6 @@
-"""Word n-grams of evaluation sets, to keep out pages that hold them (Brown et al. 2020, arXiv
-2005.14165, appendix C).
+"""Finds pages that contain evaluation items by their word n-grams (Brown et al. 2020).
+
+The method is that of arXiv 2005.14165, appendix C.
 """
 
 from collections import defaultdict
@@ -13,16 +14,16 @@ from lm.base import files
 from lm.base.errors import UserError
 
 FORMATS = ('.jsonl', '.jsonl.gz', '.txt', '.txt.gz')
-NAMED = 20  # items that are looked for in no page, whose place the report gives
+NAMED = 20  # number of items without a usable text whose place the report gives
 
 
 def item_files(globs: tuple[str, ...]) -> list[tuple[str, int]]:
-  """(path, bytes) of the files of evaluation items: see inputs.find."""
+  """Returns (path, bytes) of the files with evaluation items."""
   return inputs.find(globs, FORMATS, 'config.decontaminate')
 
 
 def read_items(path: str) -> Iterator[tuple[str, list[str]]]:
-  """(place, texts) of each item: a text file as a whole, or every string in a line of a JSONL file.
+  """Yields (place, texts) of each item: a whole text file, or every string in a JSONL line.
 
   Raises UserError that names file and line.
   """
@@ -49,16 +50,16 @@ def _strings(value: object) -> Iterator[str]:
 
 
 class Items:
-  """The n-grams of lower-case words (marks do not count) of evaluation items, as hashes of 64 bits.
+  """The hashed n-grams of lower-case words of evaluation items; punctuation does not count.
 
-  A text of fewer than n words, but `min_words` or more, is looked for as a whole. One that is
-  shorter still could stand in any page by chance, and is looked for in none; `coverage` counts
-  those, and names items that have no other text.
+  A text of fewer than n words but at least `min_words` is looked for as a whole. A shorter text
+  could occur in any page by chance, and is not looked for; `coverage` counts these texts, and names
+  the items that have no other.
 
   Args:
-    globs: of the files.
-    n: words.
-    min_words: likewise.
+    globs: patterns of the files with the items.
+    n: number of words in an n-gram.
+    min_words: smallest number of words in a text that is looked for.
 
   Raises:
     UserError: a file cannot be read, or no item has a text that is long enough.
@@ -92,9 +93,9 @@ class Items:
       where = ', '.join(globs)
       raise UserError(
         f'config.decontaminate: no item in {where} has config.decontaminate_min_words={min_words} '
-        'words'
+        'words or more'
       )
-    # by the number of words
+    # {number of words: sorted hashes}
     self.hashes = {size: np.unique(np.concatenate(found)) for size, found in grams.items()}
 
   def _count(self, place: str, texts: list[str], sizes: list[int], n: int, min_words: int) -> None:
@@ -109,8 +110,9 @@ class Items:
         found['not_sought'].append(f'{place}: {" | ".join(texts)[:100]}')
 
   def shared(self, text: str) -> str:
-    """The first n-gram of the text that is also in an item, or the first item that is wholly in it;
-    '' for none.
+    """Returns the first n-gram of the text that an item also has, or '' if there is none.
+
+    An item of fewer than n words counts as one n-gram.
     """
     words = minhash.words(text)
     for size, hashes in sorted(self.hashes.items(), reverse=True):

@@ -1,9 +1,8 @@
-"""Duplicates across the tasks of a run, in datatrove's four steps: signatures, pairs of each band,
-clusters, removal.
+"""Finds duplicates across the tasks of a run: signatures, pairs of each band, clusters, removal.
 
-Signatures and removal go with the steps before and after. The pairs are found by datatrove's own
-block, from sorted files of signatures; the text's digest is one more band, so that exact duplicates
-are found in the same way.
+These are datatrove's four steps. Signatures and removal run together with the steps before and
+after them. datatrove's own block finds the pairs in sorted signature files. The text's digest is
+one more band, so that exact duplicates are found in the same way.
 """
 
 import json
@@ -20,14 +19,15 @@ from datatrove.utils.hashing import HashConfig
 from data.web import minhash, rules
 from data.web.blocks import Context, Documents, Filter, open_lines, read_lines, shard, write_json
 
-SPARE_BITS = np.uint64(4)  # datatrove's hashes lie below 2^61 - 1
+SPARE_BITS = np.uint64(4)  # datatrove's hashes are below 2^61 - 1
 CLUSTER_HASHES = minhash.BANDS * minhash.ROWS
 SIZES = 'sizes.json'
 
 
 class Signatures(Filter):
-  """Writes the task's sorted signatures, a file a band, and what the choice of a cluster's best
-  page needs; drops no page.
+  """Writes the task's sorted signatures, one file for each band; drops no page.
+
+  It also writes an index of the pages, from which `Clusters` chooses the page to keep.
   """
 
   def __init__(
@@ -41,13 +41,8 @@ class Signatures(Filter):
     clusters: bool,
   ):
     super().__init__(name, context)
-    self.folder, self.bands, self.rows, self.ngram, self.clusters = (
-      folder,
-      bands,
-      rows,
-      ngram,
-      clusters,
-    )
+    self.folder, self.bands, self.rows = folder, bands, rows
+    self.ngram, self.clusters = ngram, clusters
 
   def run(self, data: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
     self.signatures, self.shingles = [], []
@@ -63,15 +58,10 @@ class Signatures(Filter):
     exact[:4] = np.frombuffer(bytes.fromhex(digest), np.uint64)
     near = minhash.signature(hashes, self.bands * self.rows)
     self.signatures.append(np.concatenate([near, exact[: self.rows]]) >> SPARE_BITS)
-    self.shingles += [hashes] if self.clusters else []
-    self.append(
-      {
-        'id': document.id,
-        'url': document.metadata['url'],
-        'chars': len(document.text),
-        'digest': digest,
-      }
-    )
+    if self.clusters:
+      self.shingles.append(hashes)
+    page = {'id': document.id, 'url': document.metadata['url'], 'chars': len(document.text)}
+    self.append(page | {'digest': digest})
     return None
 
   def _write(self, rank: int) -> None:
@@ -92,22 +82,20 @@ class Signatures(Filter):
 
 
 def pairs(folder: DataFolder, bands: int, rows: int) -> MinhashDedupBuckets:
-  """datatrove's search for equal signatures; a task a band."""
+  """Returns datatrove's search for equal signatures, with one task for each band."""
   config = MinhashConfig(
     num_buckets=bands + 1, hashes_per_bucket=rows, hash_config=HashConfig(64, 'sha1')
   )
-  signatures, found = (
-    DataFolder(f'{folder.path}/{name}', folder.fs) for name in ('bands', 'pairs')
-  )
+  signatures = DataFolder(f'{folder.path}/bands', folder.fs)
+  found = DataFolder(f'{folder.path}/pairs', folder.fs)
   return MinhashDedupBuckets(signatures, found, config=config, lines_to_buffer=1000)
 
 
 class Clusters(PipelineStep):
-  """Chooses the page that each group of duplicates keeps, the longest, and names the clusters. One
-  task.
+  """Chooses the longest page of each group of duplicates and names the clusters, in one task.
 
-  Writes for each task of the step before {drop: {place: [rule, detail]}, cluster: {place: name}},
-  and once {pages in a group: number of groups}.
+  It writes {drop: {place: [rule, detail]}, cluster: {place: name}} for each task of the phase
+  before, and {pages in a group: number of groups} once.
   """
 
   type, name = 'duplicates', 'clusters'
@@ -124,9 +112,8 @@ class Clusters(PipelineStep):
       found = np.concatenate([np.empty(0, np.uint32), *found]).reshape(-1, 2).astype(np.uint64)
       nodes, edges = np.unique(found[:, 0] << np.uint64(32) | found[:, 1], return_inverse=True)
       group = minhash.components(len(nodes), edges.reshape(-1, 2))
-      index = self._index(
-        {(int(node >> np.uint64(32)), int(node & np.uint64(0xFFFFFFFF))) for node in nodes}
-      )
+      tasks, places = nodes >> np.uint64(32), nodes & np.uint64(0xFFFFFFFF)
+      index = self._index(set(zip(tasks.tolist(), places.tolist(), strict=True)))
       drop, cluster = defaultdict(dict), defaultdict(dict)
       members = defaultdict(list)
       for place, first in zip(sorted(index), group, strict=True):
@@ -142,53 +129,56 @@ class Clusters(PipelineStep):
           json.dump({'drop': drop[task], 'cluster': cluster[task]}, file)
 
   def _index(self, places: set[tuple[int, int]] | None = None) -> dict[tuple[int, int], dict]:
-    """(task, place) -> id, url, chars and digest, of those asked for or of all."""
-    return {
-      (task, i): line
-      for task in (range(self.tasks) if places is None else sorted({task for task, _ in places}))
-      for i, line in enumerate(read_lines(self.folder, f'index/{shard(task)}'))
-      if places is None or (task, i) in places
-    }
+    """Returns {(task, place): {id, url, chars, digest}} of the given places, or of all."""
+    tasks = range(self.tasks) if places is None else sorted({task for task, _ in places})
+    index = {}
+    for task in tasks:
+      for i, line in enumerate(read_lines(self.folder, f'index/{shard(task)}')):
+        if places is None or (task, i) in places:
+          index[task, i] = line
+    return index
 
   def _choose(self, pages: dict[tuple[int, int], dict], drop: dict[int, dict]) -> None:
+    """Adds to `drop` all pages of a group but the one to keep."""
     places = sorted(pages, key=lambda place: _rank(pages[place]))
     first = {}
-    for place in places:
-      original = first.setdefault(pages[place]['digest'], place)
-      if place != places[0]:
-        rule, of = (
-          ('near_duplicate', places[0]) if original == place else ('exact_duplicate', original)
-        )
-        drop[place[0]][place[1]] = (rule, f'of {pages[of]["url"]}')
+    for task, place in places:
+      page = (task, place)
+      original = first.setdefault(pages[page]['digest'], page)
+      if page == places[0]:
+        continue
+      if original == page:
+        drop[task][place] = ('near_duplicate', f'of {pages[places[0]]["url"]}')
+      else:
+        drop[task][place] = ('exact_duplicate', f'of {pages[original]["url"]}')
 
   def _name(self, cluster: dict[int, dict]) -> None:
-    """Names each page's cluster, by the similarity of the texts, after its longest page."""
+    """Names each page's cluster after its longest page; texts of a cluster are similar."""
     pages, hashes = self._index(), []
     for task in range(self.tasks):
       with self.folder.open(f'shingles/{task:05d}.npz', 'rb') as file, np.load(file) as saved:
-        hashes += (
-          np.split(saved['hashes'], np.cumsum(saved['counts'])[:-1]) if len(saved['counts']) else []
-        )
+        if len(saved['counts']):
+          hashes += np.split(saved['hashes'], np.cumsum(saved['counts'])[:-1])
     places = list(pages)
     order = sorted(range(len(places)), key=lambda i: _rank(pages[places[i]]))
     hashes = [hashes[i] for i in order]
-    signatures = np.array([minhash.signature(h, CLUSTER_HASHES) for h in hashes]).reshape(
-      -1, CLUSTER_HASHES
-    )
+    signatures = np.array([minhash.signature(h, CLUSTER_HASHES) for h in hashes])
+    signatures = signatures.reshape(-1, CLUSTER_HASHES)
     for i, first in enumerate(minhash.clusters(hashes, signatures, self.similarity)):
       task, place = places[order[i]]
       cluster[task][place] = pages[places[order[first]]]['digest'][:16]
 
 
 def _rank(page: dict) -> tuple:
-  """The longest first; the rest makes the order the same however the pages are spread over
-  tasks.
+  """Returns a sort key that puts the longest page first.
+
+  The rest of the key makes the order independent of how the pages are divided into tasks.
   """
   return -page['chars'], page['digest'], page['url'], page['id']
 
 
 class Unique(Filter):
-  """Drops the duplicates that `Clusters` did not choose, and gives the others metadata.cluster."""
+  """Drops the duplicates that `Clusters` did not choose; sets metadata.cluster of the others."""
 
   def __init__(self, name: str, context: Context, folder: DataFolder):
     super().__init__(name, context)
@@ -202,8 +192,7 @@ class Unique(Filter):
 
   def judge(self, document: Document) -> rules.Verdict:
     place, self.place = str(self.place), self.place + 1
-    document.metadata['cluster'] = (
-      self.choice['cluster'].get(place) or minhash.digest(document.text)[:16]
-    )
+    cluster = self.choice['cluster'].get(place) or minhash.digest(document.text)[:16]
+    document.metadata['cluster'] = cluster
     found = self.choice['drop'].get(place)
     return tuple(found) if found else None

@@ -1,7 +1,6 @@
-"""What runs the stages of a pipeline: datatrove's executors on this machine, on a Ray cluster, or
-by Slurm.
+"""Runs the phases of a pipeline with datatrove: on this machine, on a Ray cluster, or by Slurm.
 
-A task that is complete is never run again: OUT/logs/STAGE/completions tells which are.
+A task that is complete is never run again: OUT/logs/PHASE/completions lists those.
 """
 
 import concurrent.futures
@@ -22,8 +21,11 @@ from lm.base import processes, progress
 from lm.base.errors import UserError
 
 
-class Stage(NamedTuple):
-  """Steps that run as one pipeline of datatrove, in `tasks` tasks."""
+class Phase(NamedTuple):
+  """Steps that run as one datatrove pipeline, divided into `tasks` tasks.
+
+  A phase begins after all tasks of the phase before it are complete.
+  """
 
   name: str
   steps: list[PipelineStep]
@@ -31,11 +33,13 @@ class Stage(NamedTuple):
 
 
 class LocalExecutor(LocalPipelineExecutor):
-  """datatrove's without its messages, and with a pool of our own: after a kill -9 theirs leaves a
-  process behind.
+  """datatrove's local executor with our process pool and without its log messages.
+
+  After a kill -9 datatrove's own pool leaves a process behind.
   """
 
   def run(self) -> None:
+    """Runs the incomplete tasks, in worker processes if there is more than one worker."""
     ranks = self.get_incomplete_ranks()
     workers = min(self.workers, len(ranks))
     bar = progress.bar(desc='tasks', total=len(ranks), unit='task', disable=self.tasks == 1)
@@ -50,64 +54,68 @@ class LocalExecutor(LocalPipelineExecutor):
         bar.update()
 
   def run_task(self, rank: int) -> None:
-    """Runs one task on a copy of the pipeline, so that its steps count from 0."""
+    """Runs one task on a copy of the pipeline, so that its counters start at 0."""
     loguru.logger.disable('datatrove')
     copy.deepcopy(self)._run_for_rank(rank)
 
 
-def run_local(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
-  """Runs the stages here, in processes of their own if more than one may work."""
-  for stage in stages:
-    LocalExecutor(stage.steps, stage.tasks, workers, _logs(out, stage)).run()
+def run_local(phases: list[Phase], out: DataFolder, config: ConfigDict, workers: int) -> None:
+  """Runs the phases on this machine, in separate processes if there is more than one worker."""
+  for phase in phases:
+    LocalExecutor(phase.steps, phase.tasks, workers, _logs(out, phase)).run()
 
 
-def run_ray(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
-  """Runs the stages on a Ray cluster that can reach `out`. Raises UserError if there is none, or a
-  task fails.
+def run_ray(phases: list[Phase], out: DataFolder, config: ConfigDict, workers: int) -> None:
+  """Runs the phases on a Ray cluster that can access `out`.
+
+  Raises UserError if the cluster does not answer, or a task fails.
   """
   import ray  # the extra `ray`
 
   host, _, port = config.ray_address.rpartition(':')
   try:
-    if host and '/' not in host:  # Ray itself would wait for minutes
+    if host and '/' not in host:  # Ray itself would wait for minutes before it fails
       socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(config.ray_address, ignore_reinit_error=True, log_to_driver=False)
   except OSError as error:
     raise UserError(
-      f'config.ray_address={config.ray_address!r} is no Ray cluster that answers: {error}'
+      f'cannot connect to Ray at config.ray_address={config.ray_address!r}: {error}'
     ) from error
-  for stage in stages:
-    options = ray_options(config) | {'workers': workers, 'logging_dir': _logs(out, stage)}
-    executor = RayPipelineExecutor(stage.steps, stage.tasks, **options)
+  for phase in phases:
+    options = ray_options(config) | {'workers': workers, 'logging_dir': _logs(out, phase)}
+    executor = RayPipelineExecutor(phase.steps, phase.tasks, **options)
     executor.run()
-    # it only warns of tasks that failed
+    # The executor only warns of tasks that failed.
     if missing := executor.get_incomplete_ranks(skip_completed=True):
-      log = out.resolve_paths(f'logs/{stage.name}/logs/task_{missing[0]:05d}.log')
+      log = out.resolve_paths(f'logs/{phase.name}/logs/task_{missing[0]:05d}.log')
       raise UserError(
-        f'{len(missing)} of {stage.tasks} tasks of stage {stage.name!r} failed: see {log}'
+        f'{len(missing)} of {phase.tasks} tasks of phase {phase.name!r} failed: see {log}'
       )
 
 
-def run_slurm(stages: list[Stage], out: DataFolder, config: ConfigDict, workers: int) -> None:
-  """Submits a job array for each stage with tasks to do, each to start after the one before; does
-  not wait for them.
+def run_slurm(phases: list[Phase], out: DataFolder, config: ConfigDict, workers: int) -> None:
+  """Submits a job array for each incomplete phase, each to start after the one before.
+
+  It does not wait for the jobs.
   """
   executor = None
-  for stage in stages:
+  for phase in phases:
     options = slurm_options(config) | {
       'workers': workers,
-      'job_name': stage.name,
-      'logging_dir': _logs(out, stage),
+      'job_name': phase.name,
+      'logging_dir': _logs(out, phase),
     }
-    executor = SlurmPipelineExecutor(stage.steps, stage.tasks, depends=executor, **options)
+    executor = SlurmPipelineExecutor(phase.steps, phase.tasks, depends=executor, **options)
   executor.run()
 
 
 def ray_options(config: ConfigDict) -> dict[str, Any]:
+  """Returns the options of datatrove's Ray executor."""
   return {'mem_per_cpu_gb': config.memory_gb}
 
 
 def slurm_options(config: ConfigDict) -> dict[str, Any]:
+  """Returns the options of datatrove's Slurm executor."""
   return {
     'time': config.slurm.time,
     'partition': config.slurm.partition,
@@ -117,8 +125,9 @@ def slurm_options(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def _logs(out: DataFolder, stage: Stage) -> str:
-  return out.resolve_paths(f'logs/{stage.name}')
+def _logs(out: DataFolder, phase: Phase) -> str:
+  """Returns the folder of a phase's logs, statistics and completion marks."""
+  return out.resolve_paths(f'logs/{phase.name}')
 
 
 EXECUTORS = {'local': run_local, 'ray': run_ray, 'slurm': run_slurm}

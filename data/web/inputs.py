@@ -1,4 +1,8 @@
-"""Paths that fsspec knows: folders, and input files found by globs and read by line."""
+"""Opens folders and input files, local or remote, found by glob and read by line.
+
+Unlike data.records, a damaged input is an error here: these files are the user's own labels and
+evaluation items, of which none may be skipped.
+"""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,34 +18,35 @@ from lm.base.errors import UserError
 
 
 def filesystem(path: files.Path) -> tuple[AbstractFileSystem, str]:
-  """The file system of a path, and its name there. Raises UserError if it is of no known kind, or
-  its package is missing.
+  """Returns the file system of a path, and the path's name in it.
+
+  Raises UserError if fsspec does not know the protocol or lacks the package for it.
   """
   try:
     return fsspec.core.url_to_fs(str(path))
-  # 'Install s3fs to access S3', 'Protocol not known: s4'
+  # fsspec says 'Install s3fs to access S3' or 'Protocol not known: s4'.
   except (ImportError, ValueError) as error:
     raise UserError(f'{path}: {error}') from error
 
 
 def folder(path: files.Path) -> DataFolder:
-  """A folder as datatrove knows them. Raises UserError as `filesystem` does."""
+  """Returns a path as datatrove's folder object. Raises UserError as `filesystem` does."""
   filesystem(path)
   return DataFolder(str(path))
 
 
 def names(system: AbstractFileSystem, glob: str) -> list[tuple[str, int]]:
-  """(path, bytes) of the files that match in a file system, sorted."""
+  """Returns (path, bytes) of the files that match a glob in a file system, sorted."""
   found = sorted(name for name in system.glob(glob) if system.isfile(name))
   local = isinstance(system, LocalFileSystem)
   return [(name if local else system.unstrip_protocol(name), system.size(name)) for name in found]
 
 
 def find(globs: Iterable[str], formats: tuple[str, ...], field: str) -> list[tuple[str, int]]:
-  """(path, bytes) of the files that match, sorted, each once.
+  """Returns (path, bytes) of the files that match, sorted and without repetition.
 
-  Raises UserError that names `field` for a glob that no file matches, or a file whose name ends in
-  none of `formats`.
+  Raises UserError that names `field` for a glob that no file matches, or for a file whose name ends
+  in none of `formats`.
   """
   found = set()
   for spec in globs:
@@ -51,14 +56,15 @@ def find(globs: Iterable[str], formats: tuple[str, ...], field: str) -> list[tup
     found.update(matches)
   for name, _ in found:
     if not name.endswith(formats):
-      raise UserError(f'{field}: {name} is of no known format; allowed: {", ".join(formats)}')
+      raise UserError(f'{field}: {name} has no known format; allowed: {", ".join(formats)}')
   return sorted(found)
 
 
 def json_lines(path: str) -> Iterator[tuple[str, Any]]:
-  """(place, value) of each line of a JSONL file, also of a packed one: errors may name the place.
+  """Yields (place, value) of each line of a JSONL file, plain or compressed.
 
-  Raises UserError where a line is not JSON, or the file is cut off or damaged.
+  `place` names the file and line, for use in errors. Raises UserError if a line is not JSON, or the
+  file is cut off or damaged.
   """
   with files.unpacking(path), fsspec.open(path, 'rb', compression='infer') as file:
     for number, line in enumerate(file, 1):

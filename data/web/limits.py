@@ -1,7 +1,7 @@
-"""Bounds on what one page may take: processor time here, and a process of its own for parsers in C.
+"""Bounds what one page may use: processor time, and a separate process for parsers in C.
 
-Python code heeds a signal; a parser in C does not, and may crash on a page made for it. `Sandbox`
-is for those.
+A signal interrupts Python code, but not a parser in C, which may also crash on a page made to crash
+it. `Sandbox` is for those parsers.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-_MEMORY = 4 << 30  # bytes of address space of a sandbox; an allocation beyond it fails
+_MEMORY = 4 << 30  # bytes of address space of a sandbox; an allocation beyond this fails
 
 
 class TimeLimit(BaseException):
-  """The processor time is used up. Not an Exception: extractors catch those."""
+  """The processor time is used up. It is not an Exception, because extractors catch those."""
 
 
 class PageError(Exception):
@@ -25,11 +25,10 @@ class PageError(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-  """Raises TimeLimit when the block has used so many seconds of processor time, whatever else the
-  machine does; 0: never.
+  """Raises TimeLimit when the block has used this many seconds of processor time; 0: never.
 
-  It works by a signal, so in the main thread only. Python code and its `re` heed it at once; a call
-  into C is not cut.
+  Processor time is independent of what else the machine does. The limit works by a signal, so it
+  works in the main thread only, and it does not interrupt a call into C other than `re`.
   """
   if not seconds:
     yield
@@ -48,16 +47,15 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class Sandbox:
-  """Calls a function in a process of its own, which a call may hang, crash or fill: the next call
-  gets a new one.
+  """Calls a function in a separate process, which is replaced if a call hangs, crashes or fills it.
 
-  datatrove's ExtractorSandbox is not used: it bounds the time by the clock, so that a busy machine
-  drops more pages, and forks a process that may have threads.
+  datatrove's ExtractorSandbox bounds the time by the clock, so that a busy machine drops more
+  pages, and it forks a process that may have threads.
 
   Args:
-    function: of a module, so that the other process can import it.
-    warm_up: arguments of a first call that loads what the others need and is not bounded.
-    seconds: of processor time for a call; 0: no limit.
+    function: a function of a module, so that the other process can import it.
+    warm_up: arguments of a first call without limits, which loads what later calls need.
+    seconds: processor time of a call; 0: no limit.
   """
 
   def __init__(self, function: Callable, warm_up: tuple, seconds: float):
@@ -69,14 +67,15 @@ class Sandbox:
 
   def __exit__(self, *_) -> None:
     if self._process:
-      self._pipe.close()  # the process ends at the end of its input
+      self._pipe.close()  # the process exits when its input ends
       self._process.join()
       self._process.close()
       self._process = None
 
   def __call__(self, *args: Any) -> Any:
-    """Returns what the function returns. Raises TimeLimit, or PageError if it raised or its process
-    died.
+    """Returns what the function returns.
+
+    Raises TimeLimit, or PageError if the function raised or its process died.
     """
     if not self._process:
       self._start()
@@ -90,13 +89,13 @@ class Sandbox:
       if code == -signal.SIGPROF:
         raise TimeLimit from None
       cause = signal.Signals(-code).name if code < 0 else f'exit status {code}'
-      raise PageError(f'the process that read it ended by {cause}') from None
+      raise PageError(f'the process that read the page was ended by {cause}') from None
     if error:
       raise PageError(error)
     return value
 
   def _start(self) -> None:
-    # forks from a process that has no threads and little memory
+    # The fork server has no threads and little memory, so that forking it is safe and fast.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([self._target[0].__module__])
     self._pipe, other = context.Pipe()
@@ -106,10 +105,8 @@ class Sandbox:
 
 
 def _serve(pipe: Connection, function: Callable, warm_up: tuple, seconds: float) -> None:
-  """Answers calls until the other end of the pipe is closed. SIGPROF ends the process, wherever it
-  is.
-  """
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
+  """Answers calls until the other end of the pipe is closed. SIGPROF ends the process at once."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
   resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
   resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
   function(*warm_up)
@@ -121,7 +118,7 @@ def _serve(pipe: Connection, function: Callable, warm_up: tuple, seconds: float)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
       answer = function(*args), ''
-    except Exception as error:  # noqa: BLE001  whatever a page provokes is that page's fault, and is told
+    except Exception as error:  # noqa: BLE001  any error is due to the page, and is reported
       answer = None, f'{type(error).__name__}: {error}'[:500]
     signal.setitimer(signal.ITIMER_PROF, 0)
     pipe.send(answer)

@@ -1,25 +1,28 @@
-"""Histograms of what the rules measured, counted in one pass in bounded memory, and their
-picture.
-"""
+"""Counts histograms of what the rules measured, in bounded memory, and draws them."""
 
-import html
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-# Values are counted to four decimals, as on record, below 1, and to three digits from there on;
-# bins are made of these.
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lm.base import plots
+
+# The classes of values, of which bins are made: four decimals below 1, as in the record of pages,
+# and three digits above.
 FINE = [k / 10_000 for k in range(10_000)] + [
   k * 10**power / 100 for power in range(12) for k in range(100, 1000)
 ]
-MOST_LINEAR = 20  # beyond it bins widen with the value
-# of the picture's panels and their bars, in its units
-_COLUMNS, _WIDTH, _HEIGHT, _BARS = 3, 320, 130, 60
+MOST_LINEAR = 20  # value above which the bins grow with the value
+_COLUMNS = 3  # of panels
+_RC = {'axes.grid': False, 'axes.titlesize': 8, 'font.size': 8, 'axes.spines.left': False}
 
 
 class Statistics:
-  """Counts of each statistic's values, at most len(FINE) of them, and its bounds."""
+  """Counts the values of each statistic in at most len(FINE) classes, and keeps its bounds."""
 
   def __init__(self):
     self._counts: dict[str, Counter] = defaultdict(Counter)
@@ -29,12 +32,12 @@ class Statistics:
     """Counts a page's figures, {name: (value, low, high)}."""
     for name, (value, low, high) in figures.items():
       self._counts[name][max(bisect_right(FINE, value) - 1, 0)] += 1
-      # a page dropped for the one bound was not held to the other
+      # A page that was dropped for one bound was not compared with the other.
       before = self._bounds.get(name, (None, None))
       self._bounds[name] = (before[0] if low is None else low, before[1] if high is None else high)
 
   def histograms(self) -> dict[str, dict]:
-    """{name: {edges, counts, low, high}}: counts[i] values lie in [edges[i], edges[i + 1]).
+    """Returns {name: {edges, counts, low, high}}; counts[i] values are in [edges[i], edges[i + 1]).
 
     `low` is an edge, and so is the next number above `high`: no bin has values on both sides of a
     bound.
@@ -52,8 +55,10 @@ class Statistics:
 
 
 def _edges(fine: Counter, low: float | None, high: float | None) -> list[float]:
-  """Even bins up to 1 or to 20 if the bounds and 99 % of the values lie there, else widening ones,
-  as far as needed.
+  """Returns the edges of a histogram's bins.
+
+  Bins are even up to 1 or 20 if the bounds and 99 % of the values are there; else they grow with
+  the value.
   """
   bounds = [bound for bound in (low, high) if bound is not None]
   reach = max([FINE[_quantile(fine, 0.99)], *bounds])
@@ -73,11 +78,12 @@ def _edges(fine: Counter, low: float | None, high: float | None) -> list[float]:
 
 
 def _next(value: float) -> float:
-  """The next number that values are counted to."""
+  """Returns the next number to which values are rounded."""
   return FINE[min(bisect_right(FINE, value), len(FINE) - 1)]
 
 
 def _quantile(fine: Counter, share: float) -> int:
+  """Returns the index into FINE below which this share of the values lies."""
   left = share * fine.total()
   for place in sorted(fine):
     left -= fine[place]
@@ -86,51 +92,47 @@ def _quantile(fine: Counter, share: float) -> int:
   return place
 
 
-def picture(histograms: Mapping[str, dict]) -> str:
-  """An <svg> element with a panel for each histogram: bars of the bins, lines at the bounds. The
-  text is escaped.
+def picture(histograms: Mapping[str, dict]) -> Figure:
+  """Draws a panel for each histogram: bars of one width, and lines at the bounds.
+
+  The height of a bar is the square root of its count.
   """
   rows = math.ceil(len(histograms) / _COLUMNS)
-  panels = '\n'.join(
-    f'<g transform="translate({i % _COLUMNS * _WIDTH} '
-    f'{i // _COLUMNS * _HEIGHT})">{"".join(_panel(name, **histogram))}</g>'
-    for i, (name, histogram) in enumerate(histograms.items())
-  )
-  size = f'0 0 {_COLUMNS * _WIDTH} {rows * _HEIGHT}'
-  return (
-    f'<svg role="img" viewBox="{size}" font-family="sans-serif" font-size="10" '
-    f'fill="currentColor">\n{panels}\n</svg>'
-  )
+  with matplotlib.rc_context(plots.RC | _RC):
+    figure = Figure(figsize=(3.2 * _COLUMNS, 1.5 * max(rows, 1)))
+    axes = figure.subplots(max(rows, 1), _COLUMNS, squeeze=False).flat
+    for ax, (name, histogram) in zip(axes, histograms.items(), strict=False):
+      _panel(ax, name, **histogram)
+    for ax in axes[len(histograms) :]:
+      ax.remove()
+    return figure
 
 
 def _panel(
-  name: str, edges: list[float], counts: list[int], low: float | None, high: float | None
-) -> Iterable[str]:
-  width, top, bottom = _WIDTH - 30, 36, 36 + _BARS
-  step, most = width / len(counts), max(counts)
-  rule, _, what = name.partition(': ')
-  yield (
-    f'<text y="12" font-weight="bold">{html.escape(rule)}</text><text '
-    f'y="25">{html.escape(what)}</text>'
-  )
-  for i, n in enumerate(counts):
-    if n:
-      height = _BARS * math.sqrt(n / most)
-      tip = f'<title>{edges[i]:g} to {edges[i + 1]:g}: {n:,}</title>'
-      box = (
-        f'x="{i * step:.1f}" y="{bottom - height:.1f}" width="{0.9 * step:.1f}" '
-        f'height="{height:.1f}"'
-      )
-      yield f'<rect {box} fill="#3b82f6">{tip}</rect>'
-  yield f'<path d="M0 {bottom}H{width}" stroke="currentColor" stroke-opacity=".4"/>'
-  yield f'<text y="{bottom + 12}">{edges[0]:.3g}</text>'
-  yield f'<text x="{width}" y="{bottom + 12}" text-anchor="end">{edges[-1]:,.4g}</text>'
+  ax: Axes,
+  name: str,
+  edges: list[float],
+  counts: list[int],
+  low: float | None,
+  high: float | None,
+) -> None:
+  """Draws one histogram, named 'rule: what was measured'."""
+  filled = [i for i, n in enumerate(counts) if n]
+  ax.bar(filled, [math.sqrt(counts[i]) for i in filled], 0.9, align='edge', color=plots.PALETTE[0])
+  ax.set_title(plots.verbatim(name.replace(': ', '\n', 1)))
+  ax.set_xlim(0, len(counts))
+  ax.set_yticks([])
+  ax.set_xticks([0, len(counts)], [f'{edges[0]:.3g}', f'{edges[-1]:,.4g}'])
   for sign, bound, place in (('≥', low, bisect_left), ('≤', high, bisect_right)):
     if bound is not None:
-      x = place(edges, bound) * step
-      yield f'<path d="M{x:.1f} {top - 6}V{bottom}" stroke="#ef4444" stroke-dasharray="4 3"/>'
-      anchor = 'start' if x < width / 2 else 'end'
-      yield (
-        f'<text x="{x:.1f}" y="{bottom + 24}" text-anchor="{anchor}" fill="#ef4444">{sign} '
-        f'{bound:g}</text>'
+      x = place(edges, bound)
+      ax.axvline(x, color=plots.PALETTE[-1], linewidth=1, linestyle=(0, (4, 3)))
+      left = x < len(counts) / 2
+      ax.annotate(
+        f' {sign} {bound:g} ',
+        (x, 1),
+        xycoords=('data', 'axes fraction'),
+        ha='left' if left else 'right',
+        va='top',
+        color=plots.PALETTE[-1],
       )

@@ -1,5 +1,6 @@
-"""Web pages made up around known text, for benchmarks: menus, teasers, comments and scripts around
-paragraphs of prose.
+"""Generates web pages around known text, for benchmarks.
+
+Menus, teasers, comments and scripts surround paragraphs of prose.
 """
 
 import html
@@ -31,22 +32,37 @@ _PARAGRAPH = re.compile(r'[A-Z][^{}<>|`=_]{120,}\.')
 
 
 def prose() -> list[str]:
-  """The paragraphs of Python's language reference that are sentences, without their quotation marks
-  (one word in five).
-  """
-  from pydoc_data.topics import topics  # half a megabyte
+  """Returns the paragraphs of Python's language reference that consist of sentences.
 
-  found = (
-    ' '.join(part.replace('"', '').split())
-    for text in topics.values()
-    for part in re.split(r'\n\s*\n', text)
-  )
-  return [part for part in dict.fromkeys(found) if _PARAGRAPH.fullmatch(part)]
+  Quotation marks are removed: they surround one word in five.
+  """
+  from pydoc_data.topics import topics  # half a megabyte that only benchmarks need
+
+  found = {}  # an ordered set
+  for text in topics.values():
+    for part in re.split(r'\n\s*\n', text):
+      found[' '.join(part.replace('"', '').split())] = None
+  return [part for part in found if _PARAGRAPH.fullmatch(part)]
+
+
+def _link(number: int, words: list[str]) -> str:
+  address = '-'.join(words[:4]).lower()
+  return f'<li><a href="/{number}/{address}">{html.escape(" ".join(words[:4]))}</a></li>'
+
+
+def _teaser(link: str, words: list[str]) -> str:
+  return f'<div class="teaser">{link}<p>{html.escape(" ".join(words[4:16]))} ...</p></div>'
+
+
+def _comment(user: int, words: list[str]) -> str:
+  text = html.escape(' '.join(words[:14]))
+  return f'<div class="comment"><b>user{user}</b><p>{text}</p></div>'
 
 
 def page(paragraphs: list[str], number: int) -> tuple[str, str]:
-  """(HTML, text) of page `number`: one in eight is German, and one in eight has a single paragraph
-  among its links.
+  """Returns (HTML, text) of page `number`.
+
+  One page in eight is German, and one in eight has a single paragraph among its links.
   """
   rng = random.Random(number)
   kind = number % 8
@@ -55,13 +71,9 @@ def page(paragraphs: list[str], number: int) -> tuple[str, str]:
   else:
     text = rng.sample(paragraphs, 1 if kind == 2 else rng.randint(4, 24))
   title, *words = (part.split() for part in rng.sample(paragraphs, 60))
-  links = [f'<li><a href="/{i}/{"-".join(some[:4]).lower()}">{html.escape(" ".join(some[:4]))}</a></li>'
-           for i, some in enumerate(words)]  # fmt: skip
-  teasers = ''.join(f'<div class="teaser">{link}<p>{html.escape(" ".join(some[4:16]))} '
-                    '...</p></div>'
-                    for link, some in zip(links[:20], words, strict=False))  # fmt: skip
-  comments = ''.join(f'<div class="comment"><b>user{rng.randrange(999)}</b><p>{html.escape(" ".join(some[:14]))}</p></div>'
-                     for some in words[: rng.randrange(20)])  # fmt: skip
+  links = [_link(i, some) for i, some in enumerate(words)]
+  teasers = ''.join(map(_teaser, links[:20], words))
+  comments = ''.join(_comment(rng.randrange(999), some) for some in words[: rng.randrange(20)])
   script = ''.join(
     f'window._q.push(["event",{rng.randrange(10**9)},"{rng.randrange(10**9)}"]);\n'
     for _ in range(800)
@@ -85,8 +97,9 @@ def page(paragraphs: list[str], number: int) -> tuple[str, str]:
 
 
 def write_warc(path: pathlib.Path, responses: Iterable[tuple[str, str]]) -> int:
-  """Writes (URL, HTML) as responses in UTF-8, named as HTML in the record as in Common Crawl's;
-  returns their number.
+  """Writes (URL, HTML) pairs as WARC responses in UTF-8, and returns their number.
+
+  The records name their type, HTML, as Common Crawl's do.
   """
   count = 0
   with open(path, 'wb') as file:

@@ -1,6 +1,4 @@
-"""Reads pages from WARC files that may be cut off, corrupt, chunked, compressed or full of other
-things.
-"""
+"""Reads pages from WARC files that may be cut off, corrupt, chunked, compressed or mixed."""
 
 import io
 import re
@@ -18,14 +16,14 @@ from lm.base.errors import UserError
 
 SUFFIXES = ('.warc', '.warc.gz', '.warc.zst')
 _BLOCK = 1 << 20
-_LONGEST = 6  # bytes of a start but one
+_LONGEST = 6  # one byte less than the longest match of _RECORD_START
 _RECORD_START = re.compile(rb'\x1f\x8b\x08|\x28\xb5\x2f\xfd|WARC/1\.')
-_PLAIN = re.compile(rb'(?:\xef\xbb\xbf)?\s*<')  # how HTML begins that is not compressed
-_MOST_CODINGS = 4  # of one body, each over the other
+_PLAIN = re.compile(rb'(?:\xef\xbb\xbf)?\s*<')  # the start of HTML that is not compressed
+_MOST_CODINGS = 4  # applied to one body
 
 
 class RawPage(NamedTuple):
-  """A response as stored. `fault` says why it cannot be read; it is '' for a sound record."""
+  """A response as stored. `fault` says why it cannot be read, and is '' for a sound record."""
 
   url: str
   status: int
@@ -35,9 +33,7 @@ class RawPage(NamedTuple):
 
 
 class _Source:
-  """A file as FastWARC reads it. Keeps an error of the file system, which must not pass for damage
-  of the file.
-  """
+  """The file that FastWARC reads. It keeps a file system error, which is not damage to the file."""
 
   def __init__(self, file: BinaryIO):
     self.file, self.error = file, None
@@ -54,33 +50,31 @@ class _Source:
 
 
 def warc_files(spec: files.Path) -> list[tuple[str, int]]:
-  """(path, bytes) of the WARC files of a folder (by SUFFIXES) or a glob, sorted; any path that
-  fsspec knows.
+  """Returns (path, bytes) of the WARC files in a folder or matching a glob, sorted.
 
-  Raises UserError when there is none.
+  In a folder the files are recognised by SUFFIXES. Raises UserError if there are none.
   """
   system, path = inputs.filesystem(spec)
   patterns = [f'{path}/*{suffix}' for suffix in SUFFIXES] if system.isdir(path) else [path]
   found = sorted(file for pattern in patterns for file in inputs.names(system, pattern))
   if not found:
-    raise UserError(f'no WARC file: {spec} (give a folder with *.warc.gz in it, or a glob)')
+    raise UserError(f'no WARC file: {spec}; allowed: a folder that contains *.warc.gz, or a glob')
   return found
 
 
 def read_pages(path: files.Path, max_bytes: int) -> Iterator[RawPage]:
-  """Yields every response of a WARC file. After damage it goes on at the next place where a record
-  begins.
+  """Yields every response of a WARC file; after damage it continues at the next record.
 
   Args:
-    path: the file; any path that fsspec knows.
-    max_bytes: of a body, packed and unpacked. Of a longer one `max_bytes + 1` bytes are read, and
-      no more unpacked.
+    path: the file, local or remote.
+    max_bytes: largest size of a body, compressed and decompressed. Of a longer one `max_bytes + 1`
+      bytes are read and no more are decompressed.
 
   Raises:
-    OSError: the file is not there, or its file system cannot read on.
+    OSError: the file does not exist, or its file system fails.
   """
   with fsspec.open(str(path), 'rb') as file:
-    start, told = 0, False  # told: the damage at hand is on record
+    start, reported = 0, False  # reported: whether the current damage has been reported
     while start is not None:
       file.seek(start)
       packed = file.read(4) != b'WARC'
@@ -92,23 +86,24 @@ def read_pages(path: files.Path, max_bytes: int) -> Iterator[RawPage]:
         ):
           place, size = record.stream_pos, record.content_length
           page = _page(record, max_bytes)
-          told = bool(page.fault)
-          # a plain body may have in it what looks like a record
-          after = place + (1 if told or packed else size)
+          reported = bool(page.fault)
+          # An uncompressed body may contain what looks like a record, so it is skipped.
+          after = place + (1 if reported or packed else size)
           yield page
-        if not told:
+        if not reported:
           return
-      except OSError as error:  # what FastWARC raises on damage
+      except OSError as error:  # FastWARC raises this for damage, too
         if source.error:
           raise
-        if not told:
+        if not reported:
           yield RawPage(f'{path}@{after - 1}', 0, '', b'', _cause(error))
-          told = True
+          reported = True
       start = _next_record(file, after)
 
 
 def _page(record: WarcRecord, max_bytes: int) -> RawPage:
-  url = (record.headers.get('WARC-Target-URI') or '').strip('<>')  # as WARC 1.0 and wget write it
+  # WARC 1.0 and wget put the URL between angle brackets.
+  url = (record.headers.get('WARC-Target-URI') or '').strip('<>')
   try:
     record.parse_http(auto_decode='none', quirks_mode=True)
     size, body = record.content_length, record.reader.read(max_bytes + 1)
@@ -129,24 +124,22 @@ def _page(record: WarcRecord, max_bytes: int) -> RawPage:
 
 
 def _codings(http) -> list[str]:
-  """The names of what a body was packed by, in that order."""
+  """Returns the names of the codings of a body, in the order in which they were applied."""
   values = [*http.get_multiple('Content-Encoding'), *http.get_multiple('Transfer-Encoding')]
-  return [
-    name
-    for value in values
-    for part in value.split(',')
-    if (name := part.strip().lower()) in DECODERS
-  ]
+  names = [part.strip().lower() for value in values for part in value.split(',')]
+  return [name for name in names if name in DECODERS]
 
 
 def _decoded(body: bytes, codings: list[str], max_bytes: int) -> tuple[bytes, str]:
-  """(what is in a body, fault). Archives often hold bodies unpacked under the headers of the packed
-  ones.
+  """Returns (decoded body, fault).
+
+  Archives often hold decoded bodies under the headers of the encoded ones, so a body that looks
+  like HTML already is not a fault.
   """
   if len(body) > max_bytes:
     return body, ''
   if len(codings) > _MOST_CODINGS:
-    return body, f'{len(codings)} content codings, one over the other'
+    return body, f'{len(codings)} content codings, more than {_MOST_CODINGS}'
   for name in reversed(codings):
     try:
       body = DECODERS[name](body, max_bytes + 1)
@@ -157,8 +150,9 @@ def _decoded(body: bytes, codings: list[str], max_bytes: int) -> tuple[bytes, st
 
 
 def _inflate(data: bytes, size: int, *formats: int) -> bytes:
-  """The first `size` bytes of zlib data in the first of the formats that it has. Raises EOFError if
-  it is cut off.
+  """Returns the first `size` bytes of zlib data, in the first of the formats that it has.
+
+  Raises EOFError if the data is cut off.
   """
   try:
     unpacker = zlib.decompressobj(formats[0])
@@ -177,10 +171,11 @@ def _gunzip(data: bytes, size: int) -> bytes:
 
 
 def _reading(reader: type) -> Callable[[bytes, int], bytes]:
+  """Returns a decoder that uses one of FastWARC's stream readers."""
   return lambda data, size: reader(io.BytesIO(data)).read(size)
 
 
-# Each takes a body and the most bytes to return.
+# Each decoder takes a body and the largest number of bytes to return.
 DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
   'gzip': _gunzip,
   'x-gzip': _gunzip,
@@ -196,9 +191,9 @@ def _cause(error: Exception) -> str:
 
 
 def _next_record(file: BinaryIO, start: int) -> int | None:
-  """Offset of the next place at or after `start` that looks like the start of a record, or None."""
+  """Returns the offset at or after `start` of what looks like the start of a record, or None."""
   file.seek(start)
-  data = b''  # of the file from `start` on; a new block keeps what may be the start of a record
+  data = b''  # the file from `start` on; its end is kept, which may be the start of a record
   while block := file.read(_BLOCK):
     data += block
     if match := _RECORD_START.search(data):

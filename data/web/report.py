@@ -1,6 +1,4 @@
-"""What happened to the pages: `report.json` and `report.html` from the tasks' statistics and the
-record of pages.
-"""
+"""Writes `report.json` and `report.html` from the tasks' statistics and the record of pages."""
 
 import contextlib
 import json
@@ -13,26 +11,27 @@ from datatrove.pipeline.base import PipelineStep
 from data.web import measures
 from data.web.blocks import documents_name, read_lines, write_json, write_text
 from data.web.duplicates import SIZES
+from lm.base import plots
 from lm.base.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html
 
-EXAMPLES = 3  # of each rule's drops
-DOMAINS = 20
+EXAMPLES = 3  # dropped pages shown for each rule
+DOMAINS = 20  # domains shown
 
 
 class WriteReport(PipelineStep):
-  """The last step of a run, in one task; then removes what only the steps before needed."""
+  """Writes the report as the last step of a run, in one task, then removes intermediate files."""
 
   type, name = 'report', 'report'
 
   def __init__(
-    self, folder: DataFolder, stages: list[str], tasks: int, settings: dict, decontamination: dict
+    self, folder: DataFolder, phases: list[str], tasks: int, settings: dict, decontamination: dict
   ):
     super().__init__()
-    self.folder, self.stages, self.tasks = folder, stages, tasks
+    self.folder, self.phases, self.tasks = folder, phases, tasks
     self.settings, self.decontamination = settings, decontamination
 
   def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:
-    steps, languages = _steps(self.folder, self.stages)
+    steps, languages = _steps(self.folder, self.phases)
     drops = Counter()
     for step in steps:
       drops.update(step['drops'])
@@ -61,49 +60,49 @@ class WriteReport(PipelineStep):
     self.folder.rm('work', recursive=True)
 
 
-def _steps(folder: DataFolder, stages: list[str]) -> tuple[list[dict], Counter]:
-  """Pages, bytes, drops and seconds of each step in order, and the pages of each language."""
+def _steps(folder: DataFolder, phases: list[str]) -> tuple[list[dict], Counter]:
+  """Returns the pages, bytes, drops and seconds of each step, and the pages by language."""
   steps, languages = [], Counter()
   pages = size = 0
-  for stage in stages:
-    counts: dict[str, Counter] = defaultdict(Counter)  # of each step, over the tasks
-    for name in folder.list_files(f'logs/{stage}/stats'):
+  for phase in phases:
+    counts: dict[str, Counter] = defaultdict(Counter)  # {step: counts summed over the tasks}
+    for name in folder.list_files(f'logs/{phase}/stats'):
       for stats in json.loads(folder.cat_file(name)):
         figures = stats['stats'] | {'seconds': stats['time_stats']}
-        # datatrove writes a plain number where all that was added up was alike.
+        # datatrove writes a plain number where all summands were equal.
         counts[stats['name']].update(
           {k: v['total'] if isinstance(v, dict) else v for k, v in figures.items()}
         )
     for full_name, count in counts.items():
-      languages.update(
-        {label[9:]: n for label, n in count.items() if label.startswith('language_')}
-      )
+      languages.update(_with_prefix(count, 'language_'))
       kind, _, name = full_name.partition(': ')
-      moves = kind == 'filter' or name in ('read', 'documents')
-      out = (count['forwarded'], count['bytes']) if moves else (pages, size)
-      drops, dropped_bytes = (
-        {label.removeprefix(start): n for label, n in count.items() if label.startswith(start)}
-        for start in ('dropped_', 'lost_')
-      )
-      steps.append({
-        'step': name, 'pages_in': pages, 'pages_out': out[0], 'bytes_in': size, 'bytes_out': out[1], 'drops': drops,
-        'dropped_bytes': dropped_bytes, 'seconds': round(count['seconds'], 3),
-      })  # fmt: skip
-      pages, size = out
+      step = {'step': name, 'pages_in': pages, 'bytes_in': size}
+      if kind == 'filter' or name in ('read', 'documents'):  # the other blocks pass all pages on
+        pages, size = count['forwarded'], count['bytes']
+      step |= {
+        'pages_out': pages,
+        'bytes_out': size,
+        'drops': _with_prefix(count, 'dropped_'),
+        'dropped_bytes': _with_prefix(count, 'lost_'),
+        'seconds': round(count['seconds'], 3),
+      }
+      steps.append(step)
   return steps, languages
 
 
+def _with_prefix(count: Counter, prefix: str) -> dict[str, int]:
+  """Returns the counts whose label begins with a prefix, by the rest of the label."""
+  found = {label: n for label, n in count.items() if label.startswith(prefix)}
+  return {label.removeprefix(prefix): n for label, n in found.items()}
+
+
 class _Pages:
-  """What the record of pages tells, in one pass over it: statistics, the first drops of each rule,
-  domains of the kept.
-  """
+  """Statistics, the first drops of each rule and the domains of kept pages, from one reading."""
 
   def __init__(self, folder: DataFolder):
-    self.statistics, self.domains, self.examples = (
-      measures.Statistics(),
-      Counter(),
-      defaultdict(list),
-    )
+    self.statistics = measures.Statistics()
+    self.domains = Counter()
+    self.examples = defaultdict(list)
     for name in folder.list_files('pages'):
       for line in read_lines(folder, name):
         self.statistics.add(line['figures'])
@@ -116,71 +115,98 @@ class _Pages:
 
 
 def _host(url: str) -> str:
-  """The host that a URL names; of what is no URL, the whole, shortened."""
+  """Returns the host of a URL, or the start of a string that is not a URL."""
   with contextlib.suppress(ValueError):
     return urllib.parse.urlsplit(url).hostname or url[:50]
   return url[:50]
 
 
 def _blocks(report: dict) -> list[Block]:
-  """The document that report.html shows."""
-  bounded = {
-    name: h for name, h in report['statistics'].items() if (h['low'], h['high']) != (None, None)
-  }
+  """Returns the document that report.html shows."""
+  bounded = {}
+  for name, histogram in report['statistics'].items():
+    if (histogram['low'], histogram['high']) != (None, None):
+      bounded[name] = histogram
   clusters = report['duplicate_clusters']
   return [
     Heading('Pages kept and dropped', 1),
-    Paragraph(f'{report["pages_out"]:,} of {report["pages_in"]:,} pages were kept. Bytes are those '
-              'of the bodies up to the '
-              'extraction, then of the text. `python -m data.why URL_OR_ID --run=DIR` tells about '
-              'a single page.'),
+    Paragraph(
+      f'{report["pages_out"]:,} of {report["pages_in"]:,} pages were kept. Bytes are those of the '
+      'bodies before the extraction, and of the text after it. '
+      '`python -m data.why URL_OR_ID --run=DIR` explains what happened to a single page.'
+    ),
     Heading('Steps'),
-    Table(('step', 'pages in', 'pages out', 'bytes in', 'bytes out', 'seconds'), [
-      (step['step'], *(f'{step[name]:,}' for name in ('pages_in', 'pages_out', 'bytes_in', 'bytes_out', 'seconds')))
-      for step in report['steps']
-    ]),
+    _step_table(report),
     Heading('Drops by rule'),
-    Table(('rule', 'step', 'pages', 'of all', 'bytes'), [
-      (rule, step['step'], f'{n:,}', f'{n / report["pages_in"]:.2%}', f'{step["dropped_bytes"][rule]:,}')
-      for rule, n in report['drops'].items()
-      for step in report['steps'] if rule in step['drops']
-    ], left=2),
-    *(Fold(f'{rule}: {len(found)} of {report["drops"][rule]:,}', [
-      Quote(f'{page["url"]}: {page["detail"]}', page['text']) for page in found
-    ]) for rule, found in report['examples'].items()),
+    _drop_table(report),
+    *[_examples(report, rule) for rule in report['examples']],
     Heading('What the rules measured'),
-    Picture('Pages by the value of each statistic; dashed: its threshold. A page that was dropped '
-            'is not in what was measured '
-            'after. Heights go by the square root of the count, and each bin is as wide as the '
-            'next, whatever its range.',
-            measures.picture(bounded), ''),
+    Picture(
+      'Pages by the value of each statistic. Dashed lines are thresholds. A page that was dropped '
+      'is missing from later measurements. The height of a bar is the square root of the count. '
+      'All bins are drawn equally wide, whatever their range.',
+      plots.svg(measures.picture(bounded)),
+      '',
+    ),
     Heading('Languages'),
     _counts('language', report['languages'], 'pages'),
     Heading('Domains with the most pages kept'),
     _counts('domain', report['domains'], 'pages'),
     Heading('Duplicates'),
-    Paragraph(f'{sum(clusters.values()):,} clusters of pages that are the same or nearly so, of '
-              'which one is kept.'),
+    Paragraph(
+      f'{sum(clusters.values()):,} clusters of identical or nearly identical pages were found, and '
+      'one page of each was kept.'
+    ),
     _counts('pages in the cluster', clusters, 'clusters'),
     *(_decontamination(report) if report['decontamination'] else []),
-  ]  # fmt: skip
+  ]
+
+
+def _step_table(report: dict) -> Table:
+  columns = ('pages_in', 'pages_out', 'bytes_in', 'bytes_out', 'seconds')
+  rows = []
+  for step in report['steps']:
+    rows.append((step['step'], *(f'{step[name]:,}' for name in columns)))
+  return Table(('step', *(name.replace('_', ' ') for name in columns)), rows)
+
+
+def _drop_table(report: dict) -> Table:
+  rows = []
+  for rule, n in report['drops'].items():
+    for step in report['steps']:
+      if rule in step['drops']:
+        fraction, size = n / report['pages_in'], step['dropped_bytes'][rule]
+        rows.append((rule, step['step'], f'{n:,}', f'{fraction:.2%}', f'{size:,}'))
+  return Table(('rule', 'step', 'pages', 'of all', 'bytes'), rows, left=2)
+
+
+def _examples(report: dict, rule: str) -> Fold:
+  """Returns a folded list of pages that a rule dropped."""
+  found = report['examples'][rule]
+  quotes = [Quote(f'{page["url"]}: {page["detail"]}', page['text']) for page in found]
+  return Fold(f'{rule}: {len(found)} of {report["drops"][rule]:,}', quotes)
 
 
 def _decontamination(report: dict) -> list[Block]:
+  """Returns the part of the document about evaluation items."""
   found, settings = report['decontamination'], report['settings']
   n, least = settings['decontaminate_ngram'], settings['decontaminate_min_words']
-  return [
+  rows = [
+    (f'{n} words or more, of which {n} in a row drop a page', f'{found["by_ngrams"]:,}'),
+    (f'{least} to {n - 1} words, looked for as a whole', f'{found["whole"]:,}'),
+    (f'fewer than {least} words, not looked for', f'{found["too_short"]:,}'),
+  ]
+  result = [
     Heading('Evaluation items'),
-    Table(('texts of the items', 'number'), [
-      (f'{n} words or more, of which {n} in a row drop a page', f'{found["by_ngrams"]:,}'),
-      (f'{least} to {n - 1} words, looked for as a whole', f'{found["whole"]:,}'),
-      (f'fewer than {least} words, looked for in no page', f'{found["too_short"]:,}'),
-    ]),
-    Paragraph(f'{found["items_not_sought"]:,} of {found["items"]:,} items have only texts of the '
-              'last kind: pages that hold '
-              'them are kept.'),
-    *([Fold('The first of them', [Quote('', '\n'.join(found['not_sought']))])] if found['not_sought'] else []),
-  ]  # fmt: skip
+    Table(('texts of the items', 'number'), rows),
+    Paragraph(
+      f'{found["items_not_sought"]:,} of {found["items"]:,} items have only texts of the last '
+      'kind: pages that contain them are kept.'
+    ),
+  ]
+  if found['not_sought']:
+    result.append(Fold('The first of them', [Quote('', '\n'.join(found['not_sought']))]))
+  return result
 
 
 def _counts(name: str, counts: dict[str, int], of: str) -> Table:
@@ -191,7 +217,7 @@ def _counts(name: str, counts: dict[str, int], of: str) -> Table:
 
 
 def table(report: dict) -> str:
-  """The report's steps and drops as a table of text."""
+  """Returns the report's steps and drops as a text table."""
   rows = [('pages in', report['pages_in'])]
   rows += [(f'  dropped by {rule}', n) for rule, n in report['drops'].items()]
   rows += [

@@ -1,7 +1,8 @@
-"""Quality rules as pure functions: a text in, checks out. Defaults are the published thresholds;
-None makes no check.
+"""Quality rules as pure functions from a text to checks.
 
-Lines are non-blank, as in Rae et al. 2021 (Gopher), appendix A.1.1.
+Default arguments are the published thresholds; None makes no check. Lines are non-blank, as in Rae
+et al. 2021 (Gopher), appendix A.1.1. To add a rule, write a generator of checks, add its bounds to
+`FIELDS` and to configs/data/fineweb.py, and add a `Quality` step to `clean.pipeline`.
 """
 
 import math
@@ -14,20 +15,20 @@ from datatrove.utils.text import PUNCTUATION_SET
 
 from data.web.words import split
 
-Verdict = tuple[str, str] | None  # (rule, figure) that drops a page
+Verdict = tuple[str, str] | None  # the rule that drops a page and its figure; None keeps the page
 
 STOP_WORDS = frozenset(('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with'))
 BULLETS = ('•', '-', '*', '‣')
 ELLIPSES = ('...', '…')
-TERMINAL = tuple('.!?‽⁇⁈⁉。\uff01\uff1f؟।॥')  # marks that end a sentence
+TERMINAL = tuple('.!?‽⁇⁈⁉。\uff01\uff1f؟।॥')  # punctuation that ends a sentence
 _MARKS = ''.join(sorted(PUNCTUATION_SET))
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # of a polynomial hash
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # the multiplier of a polynomial hash
 _CITATION = re.compile(r'\[(?:\d*|edit|citation needed)\]')
 _SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+(?=\S)')
 
 
 class Check(NamedTuple):
-  """A figure of a text and the bounds within which `rule` keeps it."""
+  """A figure of a text, and the bounds within which `rule` keeps the text."""
 
   rule: str
   what: str
@@ -36,14 +37,62 @@ class Check(NamedTuple):
   high: float = math.inf
 
 
-def judge(checks: Iterable[Check], figures: dict[str, list] | None = None) -> Verdict:
-  """The first check that fails; notes in `figures` what was measured up to there: 'rule: what' ->
-  [value, low, high].
+# The config fields (configs/data/fineweb.py) that set the lower and the upper bound of each rule.
+FIELDS: dict[str, tuple[str, str]] = {
+  'language': ('languages', ''),
+  'repeated_passages': ('', 'max_passage_share'),
+  'gopher_duplicate_lines': ('', 'gopher_repetition.max_line_share'),
+  'gopher_duplicate_paragraphs': ('', 'gopher_repetition.max_paragraph_share'),
+  'gopher_duplicate_line_chars': ('', 'gopher_repetition.max_line_char_share'),
+  'gopher_duplicate_paragraph_chars': ('', 'gopher_repetition.max_paragraph_char_share'),
+  **{
+    f'gopher_top_{n}gram': ('', 'gopher_repetition.max_top_ngram_char_share') for n in range(2, 5)
+  },
+  **{
+    f'gopher_duplicate_{n}grams': ('', 'gopher_repetition.max_duplicate_ngram_char_share')
+    for n in range(5, 11)
+  },
+  'gopher_words': ('gopher_quality.min_words', 'gopher_quality.max_words'),
+  'gopher_word_length': ('gopher_quality.min_word_length', 'gopher_quality.max_word_length'),
+  'gopher_symbols': ('', 'gopher_quality.max_symbols_per_word'),
+  'gopher_bullets': ('', 'gopher_quality.max_bullet_lines'),
+  'gopher_ellipses': ('', 'gopher_quality.max_ellipsis_lines'),
+  'gopher_alphabetic': ('gopher_quality.min_alphabetic_words', ''),
+  'gopher_stop_words': ('gopher_quality.min_stop_words', ''),
+  'c4_lorem_ipsum': ('', 'c4.max_lorem_ipsum'),
+  'c4_curly_bracket': ('', 'c4.max_curly_brackets'),
+  'c4_sentences': ('c4.min_sentences', ''),
+  'fineweb_punctuation': ('fineweb.min_punctuated_lines', ''),
+  'fineweb_short_lines': ('', 'fineweb.max_short_lines'),
+  'fineweb_duplicate_lines': ('', 'fineweb.max_line_char_share'),
+  'fineweb_list': ('', 'fineweb.max_lines_per_word'),
+  'quality': ('quality.min_score', ''),
+}
+
+
+def config_fields(figure: str) -> tuple[str, str]:
+  """Returns the config fields that set the lower and the upper bound of a figure; '' if none does.
+
+  Args:
+    figure: 'rule: what was measured', as in the record of pages.
+  """
+  if figure == 'fineweb_punctuation: lines':  # a page must have a line, whatever the config says
+    return '', ''
+  return FIELDS[figure.partition(': ')[0]]
+
+
+def first_failure(checks: Iterable[Check], figures: dict[str, list] | None = None) -> Verdict:
+  """Returns the rule and figure of the first check that fails, or None if all pass.
+
+  If `figures` is given, the measurements up to that check are added to it: {'rule: what': [value,
+  low, high]}.
   """
   for rule, what, value, low, high in checks:
     if figures is not None:
+      # A figure may have two checks, one for each bound.
       _, least, most = figures.get(f'{rule}: {what}', (None, None, None))
-      least, most = least if low == -math.inf else low, most if high == math.inf else high
+      least = least if low == -math.inf else low
+      most = most if high == math.inf else high
       figures[f'{rule}: {what}'] = [round(value, 4), least, most]
     if value > high:
       return rule, f'{what} {value:.3g} > {high:g}'
@@ -53,17 +102,19 @@ def judge(checks: Iterable[Check], figures: dict[str, list] | None = None) -> Ve
 
 
 def _at_most(rule: str, what: str, value: float, limit: float | None) -> Iterator[Check]:
+  """Yields a check with an upper bound, or nothing if there is no limit."""
   if limit is not None:
     yield Check(rule, what, value, high=limit)
 
 
 def _at_least(rule: str, what: str, value: float, limit: float | None) -> Iterator[Check]:
+  """Yields a check with a lower bound, or nothing if there is no limit."""
   if limit is not None:
     yield Check(rule, what, value, low=limit)
 
 
 def _repeats(parts: list[str]) -> tuple[float, int]:
-  """Share of the parts that stood before, and the characters in them."""
+  """Returns the fraction of parts that repeat an earlier one, and the characters in them."""
   seen, count, chars = set(), 0, 0
   for part in parts:
     if part in seen:
@@ -74,8 +125,9 @@ def _repeats(parts: list[str]) -> tuple[float, int]:
 
 
 class Words:
-  """The words of a text as numbers, equal where the words are, and where each ends in characters
-  without spaces.
+  """The words of a text as numbers, equal where the words are, and the places where words end.
+
+  Places are counted in characters without spaces.
   """
 
   def __init__(self, words: Sequence[str]):
@@ -84,7 +136,7 @@ class Words:
     self.ends = np.cumsum([0, *map(len, words)])
 
   def _ngrams(self, n: int) -> np.ndarray:
-    """Hashes of the n-grams in order, uint64 [count]."""
+    """Returns hashes of the n-grams in order, uint64 [count]."""
     count = max(len(self.ids) - n + 1, 0)
     hashes = np.zeros(count, np.uint64)
     for i in range(n):
@@ -92,8 +144,9 @@ class Words:
     return hashes
 
   def top_ngram(self, n: int) -> int:
-    """Characters in all occurrences of the most frequent n-gram (the first one, in a tie), with the
-    spaces inside.
+    """Returns the number of characters in all occurrences of the most frequent n-gram.
+
+    The spaces inside it count. In a tie the first n-gram is used.
     """
     _, first, counts = np.unique(self._ngrams(n), return_index=True, return_counts=True)
     if not len(counts):
@@ -102,8 +155,9 @@ class Words:
     return int((self.ends[place + n] - self.ends[place] + n - 1) * counts.max())
 
   def repeated_ngrams(self, n: int) -> int:
-    """Characters in n-grams that occurred before, without spaces; none that overlaps the one
-    counted before it.
+    """Returns the number of characters, without spaces, in n-grams that occurred before.
+
+    An n-gram that overlaps one that was counted is not counted.
     """
     hashes = self._ngrams(n)
     if not (np.diff(np.sort(hashes)) == 0).any():
@@ -129,29 +183,28 @@ def gopher_repetition(
   max_top_ngram_char_share: Sequence[float] = (0.20, 0.18, 0.16),
   max_duplicate_ngram_char_share: Sequence[float] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
 ) -> Iterator[Check]:
-  """Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1).
+  """Yields Gopher's repetition checks (Rae et al. 2021, arXiv 2112.11446, table A1).
+
+  N-grams are measured as in datatrove, because FineWeb's thresholds were applied to its figures
+  (see `Words`).
 
   Args:
     text: a document.
-    words: how it is split, see words.split.
-    max_line_share, max_paragraph_share: most lines/paragraphs that repeat an earlier one, of all.
-    max_line_char_share, max_paragraph_char_share: most characters in those, of all.
-    max_top_ngram_char_share: most characters in the most frequent 2-, 3- and 4-gram of words, of
-      all; () for none.
-    max_duplicate_ngram_char_share: likewise in repeated 5- to 10-grams.
-
-  N-grams are measured as in datatrove, whose figures FineWeb's thresholds judge: see Words.
+    words: how the text is split into words (see words.split).
+    max_line_share, max_paragraph_share: largest fraction of lines or paragraphs that repeat an
+      earlier one.
+    max_line_char_share, max_paragraph_char_share: largest fraction of characters in those.
+    max_top_ngram_char_share: largest fractions of characters in the most frequent 2-, 3- and 4-gram
+      of words; () makes no check.
+    max_duplicate_ngram_char_share: largest fractions of characters in repeated 5- to 10-grams; ()
+      makes no check.
   """
-  for parts, kind, limit, char_limit in (
-    (
-      [p.strip() for p in re.split(r'\n\s*\n', text)],
-      'paragraph',
-      max_paragraph_share,
-      max_paragraph_char_share,
-    ),
-    ([line.strip() for line in text.split('\n')], 'line', max_line_share, max_line_char_share),
+  paragraphs, lines = re.split(r'\n\s*\n', text), text.split('\n')
+  for kind, parts, limit, char_limit in (
+    ('paragraph', paragraphs, max_paragraph_share, max_paragraph_char_share),
+    ('line', lines, max_line_share, max_line_char_share),
   ):
-    share, chars = _repeats([part for part in parts if part])
+    share, chars = _repeats([part.strip() for part in parts if part.strip()])
     yield from _at_most(f'gopher_duplicate_{kind}s', f'share of repeated {kind}s', share, limit)
     chars /= max(len(text), 1)
     yield from _at_most(
@@ -182,18 +235,18 @@ def gopher_quality(
   min_alphabetic_words: float | None = 0.8,
   min_stop_words: int | None = 2,
 ) -> Iterator[Check]:
-  """Gopher's quality rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1).
+  """Yields Gopher's quality checks (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1).
 
   Args:
     text: a document.
-    words: how it is split, see words.split. Marks alone do not count in the number and the mean
-      length.
+    words: how the text is split into words (see words.split). Punctuation alone does not count in
+      the number of words and their mean length.
     min_words, max_words: bounds on the number of words.
-    min_word_length, max_word_length: bounds on their mean length in characters.
-    max_symbols_per_word: most '#', and most ellipses, for each word.
-    max_bullet_lines, max_ellipsis_lines: largest shares of lines that begin with a bullet, or end
-    in an ellipsis.
-    min_alphabetic_words: smallest share of words with a letter in them.
+    min_word_length, max_word_length: bounds on the mean word length in characters.
+    max_symbols_per_word: largest number of '#', and of ellipses, per word.
+    max_bullet_lines, max_ellipsis_lines: largest fraction of lines that begin with a bullet, or end
+      in an ellipsis.
+    min_alphabetic_words: smallest fraction of words that contain a letter.
     min_stop_words: how many of {the, be, to, of, and, that, have, with} must occur.
   """
   words = split(text, words)
@@ -229,15 +282,16 @@ def c4_lines(
   lines_with: Sequence[str] = (),
   strip_citations: bool = True,
 ) -> str:
-  """The text without the lines that C4 takes out (Raffel et al. 2020, arXiv 1910.10683, section
-  2.2).
+  """Returns the text without the lines that C4 removes (Raffel et al. 2020, section 2.2).
+
+  The paper is arXiv 1910.10683.
 
   Args:
     text: a document.
-    min_line_words: lines of fewer words are cut; 0 cuts none, and keeps the blank ones.
-    max_word_chars: lines with a longer word are cut; 0 cuts none.
-    lines_with: lines with one of these (lower case) in them are cut.
-    strip_citations: cut marks like [1], [edit] and [citation needed].
+    min_line_words: lines of fewer words are removed; 0 removes none, and keeps blank lines.
+    max_word_chars: lines with a longer word are removed; 0 removes none.
+    lines_with: lines that contain one of these phrases (lower case) are removed.
+    strip_citations: remove marks such as [1], [edit] and [citation needed].
   """
   kept = []
   for line in text.split('\n'):
@@ -258,13 +312,14 @@ def c4(
   max_curly_brackets: int | None = 0,
   max_lorem_ipsum: int | None = 0,
 ) -> Iterator[Check]:
-  """C4's rules for whole pages (Raffel et al. 2020, arXiv 1910.10683, section 2.2), to be asked
-  after `c4_lines`.
+  """Yields C4's checks of whole pages, for use after `c4_lines` (Raffel et al. 2020, section 2.2).
+
+  The paper is arXiv 1910.10683.
 
   Args:
     text: a document.
-    min_sentences: fewest sentences; each line ends one.
-    max_curly_brackets, max_lorem_ipsum: most '{', and most times that 'lorem ipsum' occurs.
+    min_sentences: smallest number of sentences; each line ends one.
+    max_curly_brackets, max_lorem_ipsum: largest number of '{', and of 'lorem ipsum'.
   """
   yield from _at_most(
     'c4_lorem_ipsum', "times 'lorem ipsum'", text.lower().count('lorem ipsum'), max_lorem_ipsum
@@ -286,17 +341,17 @@ def fineweb(
   max_line_char_share: float | None = 0.1,
   max_lines_per_word: float | None = 0.3,
 ) -> Iterator[Check]:
-  """FineWeb's own rules (Penedo et al. 2024, arXiv 2406.17557, section 3.6).
+  """Yields FineWeb's own checks (Penedo et al. 2024, arXiv 2406.17557, section 3.6).
 
   Args:
     text: a document.
-    words: how it is split, see words.split.
-    min_punctuated_lines: smallest share of lines that end in punctuation.
-    max_short_lines: largest share of lines of at most `short_line` characters.
-    short_line: characters.
-    max_line_char_share: most characters in lines that repeat an earlier one (.1 in the paper;
-      datatrove ships .01).
-    max_lines_per_word: most line breaks for each word.
+    words: how the text is split into words (see words.split).
+    min_punctuated_lines: smallest fraction of lines that end in punctuation.
+    max_short_lines: largest fraction of lines of at most `short_line` characters.
+    short_line: number of characters.
+    max_line_char_share: largest fraction of characters in lines that repeat an earlier one (0.1 in
+      the paper; datatrove ships 0.01).
+    max_lines_per_word: largest number of line breaks per word.
   """
   lines = [line for line in text.split('\n') if line.strip()]
   yield Check('fineweb_punctuation', 'lines', len(lines), low=1)

@@ -1,5 +1,6 @@
-"""Reading configs from the command line. Unknown names are errors that give the nearest right
-one.
+"""Reads configs from files and the command line, and compares stored ones with present ones.
+
+An unknown name is an error that suggests the nearest right one.
 """
 
 import copy
@@ -17,15 +18,18 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from lm.base.errors import UserError, unknown
 
-# What a checkpoint records of where it came from.
+# What a checkpoint records about where it came from.
 PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from')
 
 
 class Tracked(ConfigDict):
-  """A part of a config that remembers which of its fields were set, if only to the values they had.
+  """A part of a config that remembers which of its fields were set explicitly.
+
+  A field counts as set even where it was set to the value that it had.
 
   Attributes:
-    chosen: the names of those that a config file or the command line set, after configs/base.py.
+    chosen: the names of the fields that a config file or the command line set, on top of
+      configs/base.py.
   """
 
   def __init__(self, *args: Any, **options: Any):
@@ -37,7 +41,7 @@ class Tracked(ConfigDict):
     super().__setitem__(field, value)
     self._chosen.add(field)
 
-  def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy or a pickle
+  def __setstate__(self, state: dict[str, Any]) -> None:  # called for copies and pickles
     super().__setstate__(state)
     object.__setattr__(self, '_chosen', set(state['_chosen']))
 
@@ -47,33 +51,63 @@ class Tracked(ConfigDict):
 
 
 def define_flags() -> None:
-  """Defines --config, to be called once by each front end that takes one."""
-  help_text = 'FILE, or FILE:VARIANT where it has variants, such as configs/pretrain.py:smoke'
+  """Defines the flag --config; a command that takes a config calls this once."""
+  help_text = 'FILE, or FILE:VARIANT of a file with variants, such as configs/pretrain.py:smoke'
   config_flags.DEFINE_config_file('config', None, help_text, lock_config=True)
 
 
+def define_process_flags() -> None:
+  """Declares the flags of a command that may run as one of several processes."""
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT of process 0, where jax does not find the other processes by itself',
+  )
+  flags.DEFINE_integer('num-processes', None, 'the number of processes of the run')
+  flags.DEFINE_integer('process-id', None, 'the number of this process, from 0')
+  flags.DEFINE_integer(
+    'heartbeat-seconds',
+    60,
+    'after so long without a sign a process counts as lost, and the others end with an error',
+  )
+
+
+def step_range(flag: str, text: str | None) -> tuple[int, int] | None:
+  """Returns the steps of a flag's value 'FIRST:LAST', None where the flag is not given.
+
+  Raises:
+    UserError: the value has another form.
+  """
+  if not text:
+    return None
+  found = re.fullmatch(r'(\d+):(\d+)', text)
+  if not found or not 0 < int(found[1]) <= int(found[2]):
+    raise UserError(field=flag, value=text, allowed='FIRST:LAST, steps counted from 1')
+  return int(found[1]), int(found[2])
+
+
 def parse(argv: list[str], about: str) -> ConfigDict:
-  """Parses all absl flags; returns the config of --config with the --config.FIELD=VALUE overrides
-  applied.
+  """Parses all absl flags and returns the config, with the --config.FIELD=VALUE flags applied.
 
   Args:
-    about: what the command does, printed by --help in front of its flags.
+    argv: the command line, the program's name included.
+    about: what the command does; --help prints it before the flags.
 
   Raises:
     SystemExit: --help was given.
-    UserError: no or unreadable config file, unknown flag or field (with the nearest name), a value
-      of the wrong type.
+    UserError: the config file is missing or cannot be read, a flag or a field is unknown, or a
+      value has the wrong type.
   """
   if {'--help', '-help', '-h'} & set(argv[1:]):
     print(_help(about))
     sys.exit()
-  given = dict(
-    re.fullmatch(r'--?(config[\w.]*)=?(.*)', a).groups()
-    for a in argv[1:]
-    if re.match(r'--?config\b', a)
-  )
+  given = {}
+  for argument in argv[1:]:
+    if re.match(r'--?config\b', argument):
+      name, value = re.fullmatch(r'--?(config[\w.]*)=?(.*)', argument).groups()
+      given[name] = value
   if not given.get('config'):
-    raise UserError('--config=FILE is missing; for example --config=configs/quickstart.py')
+    raise UserError(field='--config', allowed='FILE, for example --config=configs/quickstart.py')
   plain = load(given.pop('config'))
   for name in given:
     check_field(plain, name.removeprefix('config.'))
@@ -82,73 +116,82 @@ def parse(argv: list[str], about: str) -> ConfigDict:
   except flags.Error as error:
     raise UserError(str(error)) from error
   if rest[1:]:
-    raise UserError(f'unexpected argument {rest[1]!r}; options have the form --name=value')
+    raise UserError(field='argument', value=rest[1], allowed='options of the form --name=value')
   return flags.FLAGS.config
 
 
 def _help(about: str) -> str:
-  """The flags of this command; those that absl has for itself are left out."""
-  own = [
-    flag
-    for module, all_flags in flags.FLAGS.flags_by_module_dict().items()
-    if not module.startswith('absl.')
-    for flag in all_flags
-  ]
+  """Returns the text of --help: `about`, and the flags of this command without absl's own."""
+  own = []
+  for module, of_module in flags.FLAGS.flags_by_module_dict().items():
+    if not module.startswith('absl.'):
+      own += of_module
   fields = (
-    '--config.FIELD=VALUE sets a field; those of training are in configs/base.py, of '
-    'cleaning in configs/data'
+    '--config.FIELD=VALUE sets a field of the config; configs/base.py describes those of training, '
+    'the files in configs/data those of cleaning'
   )
   lines = [about.strip(), '', f'Flags ({fields}):']
   for flag in own:
     name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
     default = f' (default: {flag.default})' if flag.default not in (None, False) else ''
-    lines.append(
-      textwrap.fill(
-        f'{flag.help}{default}', 100, initial_indent=f'  {name:24} ', subsequent_indent=' ' * 27
-      )
-    )
+    text = f'{flag.help}{default}'
+    first, later = f'  {name:24} ', ' ' * 27
+    lines.append(textwrap.fill(text, 100, initial_indent=first, subsequent_indent=later))
   return '\n'.join(lines)
 
 
 def load(spec: str) -> ConfigDict:
-  """The config of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or UserError if it is no
-  config file.
+  """Returns the config of 'FILE' or 'FILE:VARIANT'.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    UserError: it is not a config file, or has no such variant.
   """
   path, _, arg = spec.partition(':')
   get_config = function(spec, 'get_config')
+  if arg and not inspect.signature(get_config).parameters:
+    raise UserError(
+      field=f'variant of {path}', value=arg, allowed='none', message='The file has no variants.'
+    )
   try:
-    if arg and not inspect.signature(get_config).parameters:
-      raise UserError(f'{path} has no variants; {arg!r} was asked for')
-    return get_config(*([arg] if arg else []))
+    return get_config(arg) if arg else get_config()
   except (KeyError, ImportError) as error:
     raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
 
 
 def function(spec: str, name: str) -> Callable:
-  """A function of the config file of 'FILE' or 'FILE:VARIANT'. Raises FileNotFoundError, or
-  UserError if it has none.
+  """Returns a function of the config file of 'FILE' or 'FILE:VARIANT'.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    UserError: it cannot be run, or does not define the function.
   """
   path = spec.partition(':')[0]
   try:
-    return runpy.run_path(path)[name]
+    defined = runpy.run_path(path)
   except (SyntaxError, KeyError, ImportError) as error:
     raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
+  if name not in defined:
+    raise UserError(f'{path} does not define the function {name}()')
+  return defined[name]
 
 
 def check_field(config: ConfigDict, path: str) -> None:
-  """Raises UserError, with the nearest name, when the config has no field of this dotted name."""
-  *parents, leaf = path.split('.')
-  done = 'config'
-  for name in [*parents, leaf]:
-    if not isinstance(config, ConfigDict) or name not in config:
-      fields = [f'{done}.{field}' for field in config] if isinstance(config, ConfigDict) else [done]
-      raise unknown('config field', f'{done}.{name}', fields)
-    config, done = config[name], f'{done}.{name}'
+  """Raises UserError, which suggests the nearest name, for a dotted name that is not a field."""
+  parent = 'config'
+  for name in path.split('.'):
+    if not isinstance(config, ConfigDict):
+      raise unknown('config field', f'{parent}.{name}', [parent])
+    if name not in config:
+      raise unknown('config field', f'{parent}.{name}', [f'{parent}.{field}' for field in config])
+    config, parent = config[name], f'{parent}.{name}'
 
 
 def variant(arg: str | None, allowed: tuple[str, ...] = ('smoke',)) -> str:
-  """The part of --config=FILE:ARG after the colon, '' if none. Raises UserError when the file has
-  no such variant.
+  """Returns the part of --config=FILE:ARG after the colon, '' if there is none.
+
+  Raises:
+    UserError: the file has no such variant.
   """
   if arg and arg not in allowed:
     raise unknown('config variant', arg, allowed)
@@ -156,14 +199,15 @@ def variant(arg: str | None, allowed: tuple[str, ...] = ('smoke',)) -> str:
 
 
 def names(text: str) -> tuple[str, ...]:
-  """The names of a comma-separated field."""
+  """Returns the names in a comma-separated field."""
   return tuple(name.strip() for name in text.split(',') if name.strip())
 
 
 def allowed_mismatches(config: ConfigDict) -> tuple[str, ...]:
-  """The names in config.checkpoint.allow_mismatch: of PROVENANCE, fields, or parts of the config.
+  """Returns the names in config.checkpoint.allow_mismatch.
 
-  Raises UserError, with the nearest name, where one is none of these.
+  Raises:
+    UserError: a name is not one of PROVENANCE, a field, or a part of the config.
   """
   allow = names(config.checkpoint.allow_mismatch)
   for name in allow:
@@ -175,13 +219,14 @@ def allowed_mismatches(config: ConfigDict) -> tuple[str, ...]:
 
 
 def covers(names: Collection[str], field: str) -> bool:
-  """Whether one of these names is that of a field, or of a part that it is in."""
+  """Returns whether one of the names is that of the field, or of a part of the config with it."""
   return any(field == name or field.startswith(f'{name}.') for name in names)
 
 
 def complete(stored: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
-  """Returns a stored config with the fields that it lacks; defaults of later fields mean "as
-  before".
+  """Returns a stored config with the fields that were added since it was stored.
+
+  They get their defaults, which by convention mean "as before".
   """
   whole = as_json(defaults) | stored
   for name, part in defaults.items():
@@ -191,7 +236,7 @@ def complete(stored: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
 
 
 def place(config: ConfigDict, workdir: Any) -> ConfigDict:
-  """A copy with '{workdir}' in its text fields replaced."""
+  """Returns a copy whose text fields have `workdir` in the place of '{workdir}'."""
   placed = copy.deepcopy(config)
   for field, value in config.items():
     if isinstance(value, ConfigDict):
@@ -202,11 +247,11 @@ def place(config: ConfigDict, workdir: Any) -> ConfigDict:
 
 
 def layer_types(model: Mapping[str, Any]) -> list[str]:
-  """The type of every layer of a config.model, whose `layer_types` are repeated."""
+  """Returns the type of every layer of a config.model, whose `layer_types` repeat in order."""
   types = model['layer_types']
   return [types[i % len(types)] for i in range(model['num_layers'])]
 
 
 def as_json(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
-  """The config as plain JSON values."""
+  """Returns the config as plain JSON values."""
   return json.loads(config.to_json())

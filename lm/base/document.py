@@ -1,8 +1,6 @@
-"""A document of headings, tables, pictures and quoted text, written as Markdown and as one
-self-contained HTML page.
+"""A document of headings, tables, pictures and quoted text, as Markdown and as one HTML page.
 
-All text is taken as plain text and escaped: pages of the web and replies of a model go through
-here.
+All text is plain text and is escaped, since pages of the web and replies of a model are quoted.
 """
 
 import dataclasses
@@ -13,18 +11,22 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
+  """A heading; level 1 is the title of the document."""
+
   text: str
   level: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
+  """Running text."""
+
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Cells are plain text; all columns but the first `left` are aligned right, as numbers are."""
+  """A table of text cells; the first `left` columns are aligned left, the others right."""
 
   header: Sequence[str]
   rows: Sequence[Sequence[str]]
@@ -33,8 +35,9 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """`svg` for the HTML page, whose `currentColor` is the colour of its text; `path` of a file for
-  Markdown.
+  """A picture: an <svg> element for the HTML page, and the path of a file for Markdown.
+
+  `currentColor` in the <svg> becomes the colour of the page's text.
   """
 
   caption: str
@@ -52,7 +55,7 @@ class Quote:
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-  """Blocks that are shown on demand."""
+  """Blocks that are hidden below their title until the reader opens them."""
 
   title: str
   blocks: Sequence['Block']
@@ -61,34 +64,38 @@ class Fold:
 Block = Heading | Paragraph | Table | Picture | Quote | Fold
 
 STYLE = """
-:root { color-scheme: light dark; --text: #1c2024; --muted: #60646c; --line: #d9dce1; --back: #fff; --soft: #f4f5f7; }
+:root { color-scheme: light dark; --text: #1c2024; --muted: #60646c; --line: #d9dce1;
+  --back: #fff; --soft: #f4f5f7; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e6e8eb; --muted: #9ba1a9; --line: #343a42; --back: #14171b; --soft: #1e2329; }
 }
-body { margin: 0 auto; padding: 2rem 1.25rem 5rem; max-width: 60rem; background: var(--back); color: var(--text);
+body { margin: 0 auto; padding: 2rem 1.25rem 5rem; max-width: 60rem; background: var(--back);
+  color: var(--text);
   font: 16px/1.55 system-ui, sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .25rem; }
-h2 { font-size: 1.25rem; margin: 2.75rem 0 .75rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
+h2 { font-size: 1.25rem; margin: 2.75rem 0 .75rem; padding-bottom: .3rem;
+  border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p { color: var(--muted); margin: .4rem 0 .8rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
+  vertical-align: top; }
 th { font-weight: 600; color: var(--muted); font-size: .85rem; }
 .left { text-align: left; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 figure svg { width: 100%; height: auto; }
 figcaption, .label { color: var(--muted); font-size: .85rem; }
-pre { margin: .2rem 0 1rem; padding: .7rem .9rem; background: var(--soft); border-radius: 6px; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, monospace; }
-details { margin: .5rem 0; } summary { cursor: pointer; } details > :not(summary) { margin-left: 1rem; }
+pre { margin: .2rem 0 1rem; padding: .7rem .9rem; background: var(--soft); border-radius: 6px;
+  white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, monospace; }
+details { margin: .5rem 0; }
+summary { cursor: pointer; }
+details > :not(summary) { margin-left: 1rem; }
 """
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-  """One HTML page that needs nothing else: style and pictures are inside, and there are no
-  scripts.
-  """
+  """Returns one HTML page that contains its style and pictures, and has no scripts."""
   body = '\n'.join(map(_html, blocks))
   return f"""<!DOCTYPE html>
 <html lang="en">
@@ -106,7 +113,7 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
-  """Markdown as GitHub shows it (tables, fenced code, <details>)."""
+  """Returns Markdown for GitHub, with tables, fenced code and <details>."""
   return '\n\n'.join(map(_markdown, blocks)) + '\n'
 
 
@@ -119,10 +126,11 @@ def _html(block: Block) -> str:
     case Table(header, rows, left):
 
       def row(tag: str, cells: Sequence[str]) -> str:
-        classes = [' class="left"' if i < left else '' for i in range(len(cells))]
-        return ''.join(
-          f'<{tag}{c}>{html.escape(x)}</{tag}>' for x, c in zip(cells, classes, strict=True)
-        )
+        written = []
+        for i, cell in enumerate(cells):
+          style = ' class="left"' if i < left else ''
+          written.append(f'<{tag}{style}>{html.escape(cell)}</{tag}>')
+        return ''.join(written)
 
       body = '\n'.join(f'<tr>{row("td", cells)}</tr>' for cells in rows)
       return f'<div class="wide"><table>\n<tr>{row("th", header)}</tr>\n{body}\n</table></div>'
@@ -131,11 +139,8 @@ def _html(block: Block) -> str:
     case Quote(label, text):
       return f'<div class="label">{html.escape(label)}</div><pre>{html.escape(text)}</pre>'
     case Fold(title, blocks):
-      return (
-        f'<details><summary>{html.escape(title)}</summary>\n'
-        + '\n'.join(map(_html, blocks))
-        + '\n</details>'
-      )
+      inside = '\n'.join(map(_html, blocks))
+      return f'<details><summary>{html.escape(title)}</summary>\n{inside}\n</details>'
 
 
 def _markdown(block: Block) -> str:
@@ -146,16 +151,13 @@ def _markdown(block: Block) -> str:
       return _escape(text)
     case Table(header, rows, left):
       rule = [':--' if i < left else '--:' for i in range(len(header))]
-      lines = [
-        [_escape(cell) for cell in header],
-        rule,
-        *([_escape(cell) for cell in row] for row in rows),
-      ]
-      return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+      first, *others = [[_escape(cell) for cell in row] for row in (header, *rows)]
+      return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (first, rule, *others))
     case Picture(caption, _, path):
       return f'![{_escape(caption)}]({path})'
     case Quote(label, text):
-      fence = '`' * max(3, 1 + max(map(len, re.findall('`+', text)), default=0))
+      longest = max(map(len, re.findall('`+', text)), default=0)
+      fence = '`' * max(3, longest + 1)  # longer than any in the text, which it would end
       return f'{_escape(label)}\n\n{fence}text\n{text}\n{fence}'
     case Fold(title, blocks):
       return (
@@ -164,5 +166,5 @@ def _markdown(block: Block) -> str:
 
 
 def _escape(text: str) -> str:
-  """Plain text as one line of Markdown that stands for itself."""
+  """Returns one line of Markdown that shows this text literally."""
   return re.sub(r'([\\`*_\[\]|~])', r'\\\1', html.escape(' '.join(text.split()), quote=False))

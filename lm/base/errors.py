@@ -1,32 +1,89 @@
-"""What a user is told when something they gave us is wrong: one line, exit status 1.
+"""Errors about the user's input: a command that meets one prints one line and exits with status 1.
 
-Imports nothing of ours and no jax, so that `data/` and every front end can use it.
+This module imports nothing of ours and no jax, so that `data/` and every command can use it.
 """
 
+import copy
 import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
+
+SHOWN = 200  # characters of a value that are printed
+_MISSING = object()  # None is a value that a user can give
 
 
 class UserError(ValueError):
-  """A fault in what the user gave (a file, a field, a flag): says what was found and what is
-  allowed.
+  """A fault in the user's input (a field, a flag, a file), with what was given and what is allowed.
+
+  `UserError(field='config.mesh.tensor', value=3, allowed='a divisor of num_kv_heads, 8',
+  message='Tensor parallelism splits key/value heads evenly.')` prints: config.mesh.tensor is 3;
+  allowed: a divisor of num_kv_heads, 8. Tensor parallelism splits key/value heads evenly.
+
+  `UserError('notes.json is not valid JSON')` prints its text. Code and tests read the attributes;
+  the text is for people.
+
+  Attributes:
+    message: the whole text of an error without a field, else the sentences after the field.
+    field: the name of what is wrong, as the user writes it: 'config.seq_len', '--topology'. None
+      where the fault has no name.
+    value: what was given. An error whose `value` was left out prints that the field is missing.
+    allowed: what would have been right, in words or as a tuple of names.
   """
 
+  def __init__(
+    self,
+    message: str = '',
+    *,
+    field: str | None = None,
+    value: Any = _MISSING,
+    allowed: str | Iterable[object] | None = None,
+  ):
+    if allowed is not None and not isinstance(allowed, str):
+      allowed = tuple(str(name) for name in allowed)
+    super().__init__(_text(field, value, allowed, message))
+    self.message = message
+    self.field = field
+    self.value = None if value is _MISSING else value
+    self.allowed = allowed
 
-def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:
-  """An error for a name that is not one of `allowed`, with the nearest right one.
+  def at(self, place: object) -> 'UserError':
+    """Returns this error with the place of the fault, such as a file's path, before its text."""
+    placed = copy.copy(self)
+    placed.args = (f'{place}: {self}',)
+    return placed
+
+
+def _text(
+  field: str | None, value: Any, allowed: str | tuple[str, ...] | None, message: str
+) -> str:
+  """Returns the line that is printed for an error with these attributes."""
+  if field is None:
+    return message
+  # A string is quoted, so that an empty one and spaces are seen.
+  given = repr(value) if isinstance(value, str) else str(value)
+  given = given if len(given) <= SHOWN else f'{given[:SHOWN]}...'
+  text = f'{field} is missing' if value is _MISSING else f'{field} is {given}'
+  if allowed is not None:
+    text += f'; allowed: {allowed if isinstance(allowed, str) else ", ".join(allowed)}'
+  return f'{text}. {message}' if message else text
+
+
+def unknown(field: str, value: object, allowed: Iterable[object]) -> UserError:
+  """Returns an error for a name that is not one of `allowed`; its text suggests the nearest one.
 
   Args:
-    kind: what the name stands for, as the user knows it ('config field', 'task', 'optimizer').
-    name: what was given.
+    field: what the name stands for, as the user knows it ('config field', 'task', 'optimizer').
+    value: the name that was given.
     allowed: every name that would have been right.
   """
-  names = [str(a) for a in allowed]
-  near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-  hint = f' (did you mean {near[0]!r}?)' if near else ''
-  return UserError(f'unknown {kind} {str(name)!r}{hint}; allowed: {", ".join(names)}')
+  names = [str(name) for name in allowed]
+  nearest = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+  hint = f' (did you mean {nearest[0]!r}?)' if nearest else ''
+  error = UserError(field=field, value=value, allowed=names)
+  error.args = (f'unknown {field} {str(value)!r}{hint}; allowed: {", ".join(names)}',)
+  return error
 
 
 # Libraries that reach buckets, whose errors of connections and refused requests are no OSErrors.
@@ -34,8 +91,9 @@ REMOTE = ('aiobotocore', 'aiohttp', 'botocore', 'gcsfs', 'google', 'requests', '
 
 
 def run(main: Callable[[], object]) -> None:
-  """Calls a front end's `main`; a UserError, an OSError or an error of a bucket's library ends it as
-  one line on stderr and exit status 1.
+  """Calls the `main` of a command; ends an error of the user's as one line on stderr and status 1.
+
+  Those are UserError, OSError, and errors of the libraries that reach buckets.
 
   `DEEPDIVE_TRACEBACK=1` in the environment shows the traceback instead.
   """

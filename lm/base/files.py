@@ -1,8 +1,7 @@
-"""Files that are either whole or absent, on a disk (written under a temporary name, flushed,
-renamed) or in a bucket.
+"""Files that are either whole or absent, on a disk or in a bucket.
 
-`as_path` takes what the user gave, and the result has pathlib's methods wherever it lies. No jax
-here.
+On a disk they are written under a temporary name, flushed and renamed. `as_path` turns what the
+user gave into a path with pathlib's methods, wherever it is. This module imports no jax.
 """
 
 import concurrent.futures
@@ -28,56 +27,53 @@ if TYPE_CHECKING:
   from etils import epath
 
 Path = str | os.PathLike
-AnyPath = Union[pathlib.Path, 'epath.Path']  # what `as_path` gives
-HASH_THREADS = 8  # files hashed at one time; hashing lets go of Python's lock
+AnyPath = Union[pathlib.Path, 'epath.Path']  # what `as_path` returns
+HASH_THREADS = 8  # files hashed at a time; hashing releases Python's global lock
 
 
 def as_path(value: Path) -> AnyPath:
-  """The path of a local file or folder, or of a URL `gs://BUCKET/NAME` or `s3://BUCKET/NAME`: both
-  have pathlib's methods.
+  """Returns the path of a local file or folder, or of a URL gs://BUCKET/NAME or s3://BUCKET/NAME.
 
-  Raises UserError for a URL of another kind, and for a bucket that cannot be reached
-  (`lm.base.buckets.path`).
+  Raises:
+    UserError: the URL is of another kind, or its bucket cannot be reached.
   """
   text = os.fspath(value)
   if buckets.is_url(text):
     return buckets.path(text)
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
     raise UserError(
-      f'{text} cannot be opened; allowed: a local path, gs://BUCKET/NAME, s3://BUCKET/NAME'
+      field='path', value=text, allowed='a local path, gs://BUCKET/NAME, s3://BUCKET/NAME'
     )
   return pathlib.Path(text)
 
 
 def local_path(value: Path, what: str) -> pathlib.Path:
-  """`as_path` of what cannot lie in a bucket. Raises UserError that says so; `what` names it."""
+  """Returns a path that must be local. Raises UserError, which calls it `what`, for a URL."""
   if buckets.is_url(value):
-    raise UserError(f'{what} is {os.fspath(value)}; only a local path is possible')
+    raise UserError(field=what, value=os.fspath(value), allowed='a local path')
   return pathlib.Path(as_path(value))
 
 
 def absolute(value: Path) -> AnyPath:
-  """`as_path`, independent of the working directory."""
+  """Returns a path that does not depend on the working directory."""
   found = as_path(value)
   return found if buckets.is_url(found) else found.absolute()
 
 
 def make_dir(folder: AnyPath) -> None:
-  """Makes a folder and those above it where they are missing; a bucket has none, and is never
-  made.
-  """
+  """Creates a folder and its parents where they are missing; in a bucket there is nothing to do."""
   if not buckets.is_url(folder):
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def size(file: Path) -> int:
-  """Bytes of a file."""
+  """Returns the bytes of a file."""
   file = as_path(file)
   return file.stat().length if buckets.is_url(file) else file.stat().st_size
 
 
 def sizes(folder: Path) -> dict[str, int]:
-  """Bytes of each file below a folder, at any depth, by its name relative to the folder, sorted."""
+  """Returns the bytes of each file below a folder, at any depth, by its relative name, sorted."""
   folder = as_path(folder)
   if buckets.is_url(folder):
     return dict(sorted(buckets.sizes(folder).items()))
@@ -89,9 +85,7 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def remove(folder: Path, first: str = '') -> None:
-  """Removes a folder, if it is there, and in it the file `first`, which makes it complete, before
-  the others.
-  """
+  """Removes a folder, if it exists: first the file `first`, which marks it as complete."""
   folder = as_path(folder)
   if buckets.is_url(folder):
     return buckets.remove(folder, first)
@@ -102,9 +96,7 @@ def remove(folder: Path, first: str = '') -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[pathlib.Path]:
-  """Yields the name of a temporary local file; it becomes the file `path` if the block ends well,
-  else it is removed.
-  """
+  """Yields a temporary local path; the file becomes `path` unless the block raises."""
   if buckets.is_url(path):
     target = as_path(path)
     with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
@@ -125,13 +117,12 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path, last: str = '') -> Iterator[pathlib.Path]:
-  """Yields an empty temporary local folder; it replaces `path` if the block ends well, else it is
-  removed.
+  """Yields an empty temporary local folder; it replaces `path` unless the block raises.
 
-  The old folder is moved aside, not removed, until the new one is in its place; the next call puts
-  back one that a kill between the two left aside. In a bucket, where nothing is renamed, the file
-  called `last` says that the others are there: of the old folder it is removed first, of the new
-  one it is written last.
+  The old folder is moved aside, not removed, until the new one is in its place; where a kill comes
+  between the two, the next call puts the old one back. In a bucket, where nothing is renamed, the
+  file called `last` marks the folder as complete: it is removed first from the old folder and
+  written last to the new one.
   """
   if buckets.is_url(path):
     with tempfile.TemporaryDirectory(prefix='deepdive-') as folder:
@@ -144,7 +135,7 @@ def atomic_dir(path: Path, last: str = '') -> Iterator[pathlib.Path]:
   if aside.exists() and not path.exists():
     os.replace(aside, path)
   shutil.rmtree(aside, ignore_errors=True)
-  shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
+  shutil.rmtree(temporary, ignore_errors=True)  # a killed run may have left it
   temporary.mkdir()
   try:
     yield temporary
@@ -156,7 +147,7 @@ def atomic_dir(path: Path, last: str = '') -> Iterator[pathlib.Path]:
 
 
 def _sync(path: pathlib.Path) -> None:
-  """Waits until a file, or the list of names in a folder, is on the disk."""
+  """Waits until a file, or the list of names in a folder, has been written to the disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -165,8 +156,9 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def replace_dir(source: Path, target: Path, last: str) -> None:
-  """Moves a folder in the place of another, which is removed; `last`: as in `atomic_dir`. `source`
-  may not be in `target`.
+  """Replaces the folder `target` by `source`, which must not be inside it.
+
+  `last` is the name of the file that marks the folder as complete, as in `atomic_dir`.
   """
   source, target = as_path(source), as_path(target)
   if buckets.is_url(target):
@@ -181,9 +173,7 @@ def replace_dir(source: Path, target: Path, last: str) -> None:
 
 
 def upload(source: pathlib.Path, target: Path, last: str) -> None:
-  """Puts the files below a local folder in the place of a bucket's folder, the one called `last` at
-  the end.
-  """
+  """Replaces a bucket's folder by the files below a local one, the file `last` at the end."""
   target = as_path(target)
   buckets.remove(target, first=last)
   for name in sorted(sizes(source), key=lambda name: (name == last, name)):
@@ -192,8 +182,9 @@ def upload(source: pathlib.Path, target: Path, last: str) -> None:
 
 @contextlib.contextmanager
 def local_dir(path: Path) -> Iterator[pathlib.Path]:
-  """Yields a local folder in which libraries may write that know no buckets: `path`, or one that is
-  copied there at the end.
+  """Yields a local folder for libraries that cannot write to buckets.
+
+  It is `path` itself, or a temporary folder whose files are copied there at the end.
   """
   if not buckets.is_url(path):
     yield pathlib.Path(path)
@@ -206,14 +197,14 @@ def local_dir(path: Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
-  """Holds a folder, made if need be, against other processes that do; yields the file descriptor
-  that the lock is on.
+  """Locks a folder, created if missing, against other processes; yields the lock's descriptor.
 
-  The lock goes with the process, however it ends, and with the processes that it has given the
-  descriptor to. A bucket has no locks (None is yielded): what two processes write there at one
-  time, the last one has written.
+  The lock ends with the process, however it ends, and with the processes that inherited the
+  descriptor. A bucket has no locks, and None is yielded: of two processes that write there at the
+  same time, the last one wins.
 
-  Raises UserError that names the holder if that one does not end within `seconds`.
+  Raises:
+    UserError: the folder is still locked after `seconds`; the error names the process.
   """
   if buckets.is_url(folder):
     yield None
@@ -238,9 +229,7 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def unpacking(path: Path) -> Iterator[None]:
-  """What reads a gzip file inside raises UserError, which names it, where it is cut off or
-  damaged.
-  """
+  """Raises UserError, with the file's name, where the block meets damaged gzip data."""
   try:
     yield
   except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -248,12 +237,12 @@ def unpacking(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes `path` whole or not at all (UTF-8)."""
+  """Writes a UTF-8 file, whole or not at all."""
   write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-  """Writes `path` whole or not at all."""
+  """Writes a file, whole or not at all."""
   if buckets.is_url(path):
     as_path(path).write_bytes(content)
     return
@@ -262,13 +251,16 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes `value` as indented JSON, whole or not at all. NaN is refused: it is not JSON."""
+  """Writes indented JSON, whole or not at all. Raises ValueError for NaN, which is not JSON."""
   write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 def read_json(path: Path) -> Any:
-  """Reads a JSON file. Raises FileNotFoundError, or UserError that names the file when it is not
-  JSON, or its bucket when that cannot be reached.
+  """Returns the value in a JSON file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    UserError: the file is not JSON, or its bucket cannot be reached.
   """
   file = as_path(path)
   try:
@@ -278,38 +270,41 @@ def read_json(path: Path) -> Any:
 
 
 def within(folder: pathlib.Path, name: object, source: Path) -> pathlib.Path:
-  """The path of a file in `folder` that the file `source` names.
+  """Returns the path of a file in `folder` that is named by the untrusted file `source`.
 
-  A symbolic link that lies in the folder is followed, as Hugging Face's cache consists of them.
-  Raises UserError if the name is not a relative path that stays inside the folder: `source` may
-  come from anybody.
+  A symbolic link in the folder is followed, since Hugging Face's cache consists of them.
+
+  Raises:
+    UserError: the name is not a relative path that stays inside the folder.
   """
   parts = pathlib.PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
   if not parts or parts[0] == '/' or '..' in parts:
-    raise UserError(f'{source} names the file {name!r}; allowed: names of files inside {folder}')
+    raise UserError(
+      field=f'file name in {source}', value=name, allowed=f'the name of a file inside {folder}'
+    )
   return folder / name
 
 
 def sha256(path: Path) -> str:
-  """Hex SHA-256 of a file's bytes."""
+  """Returns the hexadecimal SHA-256 of a file's bytes."""
   path = as_path(path)
   with buckets.reader(path) if buckets.is_url(path) else open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
 def sha256_all(paths: Sequence[Path]) -> list[str]:
-  """`sha256` of several files, HASH_THREADS at one time."""
+  """Returns the SHA-256 of each file, HASH_THREADS of them at a time."""
   with concurrent.futures.ThreadPoolExecutor(HASH_THREADS) as threads:
     return list(threads.map(sha256, paths))
 
 
 def digest(value: Any) -> str:
-  """Hex SHA-256 of a JSON value, the same whatever the order of its keys."""
+  """Returns the hexadecimal SHA-256 of a JSON value; the order of keys does not matter."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def differences(stored: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
-  """The places where two JSON values differ: (dotted path, stored value, expected value) each.
+  """Yields (dotted path, stored value, expected value) for each place where two JSON values differ.
 
   A key that only one of them has counts as None in the other; a tuple in `expected` equals a list.
   """
@@ -317,11 +312,11 @@ def differences(stored: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
   if isinstance(stored, dict) and isinstance(expected, dict):
     for key in sorted(stored.keys() | expected.keys()):
       for path, was, now in differences(stored.get(key), expected.get(key)):
-        yield '.'.join(filter(None, (key, path))), was, now
+        yield f'{key}.{path}' if path else key, was, now
   elif stored != expected:
     yield '', stored, expected
 
 
 def difference(stored: Any, expected: Any) -> tuple[str, Any, Any] | None:
-  """The first of `differences`, or None if the values are equal."""
+  """Returns the first of `differences`, or None if the values are equal."""
   return next(differences(stored, expected), None)

@@ -1,4 +1,4 @@
-"""Intervals of measured proportions."""
+"""Confidence intervals of measured proportions."""
 
 import collections
 import math
@@ -6,16 +6,16 @@ from collections.abc import Hashable, Sequence
 
 
 def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
-  """The score interval of a proportion (Wilson 1927, JASA 22; eq. 4 of Brown, Cai, DasGupta 2001,
-  Stat. Sci. 16).
+  """Returns Wilson's score interval (low, high) of a proportion.
 
-  Unlike mean ± z standard errors it stays inside [0, 1] and keeps its coverage near 0 and 1 and at
+  It is that of Wilson 1927 (JASA 22), equation 4 of Brown, Cai and DasGupta 2001 (Stat. Sci. 16).
+  Unlike mean ± z standard errors it stays inside [0, 1], and keeps its coverage near 0 and 1 and at
   small n.
 
   Args:
-    successes: how many of the trials succeeded, 0 to n (graders may give parts of a point).
-    n: number of trials, or what they are worth; with none the interval is (0, 1).
-    z: normal quantile: 1.96 for 95 %.
+    successes: the number of trials that succeeded, 0 to n. Graders may give fractions of a point.
+    n: the number of trials, or their effective number. With none the interval is (0, 1).
+    z: the normal quantile: 1.96 for 95 %.
   """
   assert 0 <= successes <= n, (successes, n)
   if n == 0:
@@ -27,17 +27,17 @@ def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
 
 
 def effective_size(successes: Sequence[bool], clusters: Sequence[Hashable]) -> float:
-  """How many independent trials these are worth, where those of one cluster (repeats of one
-  question) may agree.
+  """Returns the number of independent trials that have as much information as these.
 
-  n divided by the design effect, the ratio of the variance of the proportion between clusters to
-  that of n independent trials (Kish, Survey Sampling, 1965; with Wilson's interval: Dean and Pagano
-  2015, J. Surv. Stat. Methodol. 3). It is never more than n, and the number of clusters where every
-  trial has the same outcome, or there is one cluster.
+  Trials of one cluster, such as repeats of one question, may agree. The effective size is n divided
+  by the design effect: the ratio of the variance of the proportion between clusters to that of n
+  independent trials (Kish, Survey Sampling, 1965; with Wilson's interval: Dean and Pagano 2015,
+  J. Surv. Stat. Methodol. 3). It is never more than n. It is the number of clusters where every
+  trial has the same outcome, and where there is only one cluster.
 
   Args:
     successes: the outcome of each trial.
-    clusters: what each trial belongs to.
+    clusters: the cluster of each trial.
   """
   n, p = len(successes), sum(successes) / len(successes)
   residual = collections.defaultdict(float)

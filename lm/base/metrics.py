@@ -1,6 +1,4 @@
-"""Metrics of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard event files beside
-it.
-"""
+"""The metrics of a run: `metrics.jsonl`, one JSON object a line, and TensorBoard event files."""
 
 import contextlib
 import json
@@ -20,25 +18,25 @@ from lm.base import buckets, files
 from lm.base.errors import UserError
 
 JSONL = ('metrics.jsonl', 'samples.jsonl')
-FLUSH_SECONDS = 60
+FLUSH_SECONDS = 60  # between two copies into a bucket
 
 
 class Metrics:
   """Appends to `metrics.jsonl`, `samples.jsonl` and the event files of one run.
 
-  A file of a run that was killed and went on equals that of an unbroken run, but for measured
-  times: lines past the step the run resumes from, and a last line torn by the kill, are cut.
-  (TensorBoard hides the events past that step.)
+  The files of a run that was killed and resumed equal those of an unbroken run, except for measured
+  times: lines past the step that the run resumes from are removed, and so is a last line that the
+  kill cut off. TensorBoard hides the events past that step.
 
-  Nothing can be appended to an object of a bucket: of a run there the files are written on the
-  local disk and copied whole, by `flush`, which belongs before each checkpoint, and about every
-  FLUSH_SECONDS.
+  Nothing can be appended to an object in a bucket. The files of a run there are written on the
+  local disk and copied whole by `flush`, which must be called before each checkpoint and is called
+  here about every FLUSH_SECONDS.
 
   Args:
-    workdir: the run's folder; made if missing.
-    resume_step: the step of the checkpoint the run goes on from; None starts anew and removes what
-      was there.
-    active: in a run of several processes one is; the others' write nothing.
+    workdir: the run's folder, created if missing.
+    resume_step: the step of the checkpoint that the run resumes from. None starts anew and removes
+      what was there.
+    active: whether to write at all; in a run of several processes only one does.
 
   Raises:
     UserError: a line other than the last is not JSON.
@@ -58,7 +56,7 @@ class Metrics:
       self._open(resume_step)
 
   def rewind(self, step: int) -> None:
-    """Takes back what was written past a step."""
+    """Removes what was written past a step."""
     if self._active:
       self._events.close()
       self._open(step)
@@ -75,7 +73,7 @@ class Metrics:
     self.flush()
 
   def flush(self) -> None:
-    """Sees to it that all that was written so far is in the run's folder."""
+    """Brings all that was written so far into the run's folder."""
     if not self._active:
       return
     self._events.flush()
@@ -85,35 +83,29 @@ class Metrics:
     self._flushed = time.monotonic()
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Appends `{"step": step, **values}`, flushed at once. What JSON cannot hold, a NaN or an
-    infinity, becomes null.
+    """Appends `{"step": step, **values}` and flushes it; NaN and infinities become null.
 
     Args:
-      step: the training step; a step may have several lines.
+      step: the training step. A step may have several lines.
       values: numbers (Python's, NumPy's or 0-d arrays) by slash-separated names ('train/loss').
     """
     if not self._active:
       return
-    numbers = {
-      name: value if isinstance(value, int) else float(value) for name, value in values.items()
-    }
-    line = {'step': step} | {
-      name: number if math.isfinite(number) else None for name, number in numbers.items()
-    }
-    _append(self._local / 'metrics.jsonl', line)
-    for name, number in numbers.items():
+    line: dict[str, float | None] = {'step': step}
+    for name, value in values.items():
+      number = value if isinstance(value, int) else float(value)
+      line[name] = number if math.isfinite(number) else None  # JSON has no others
       self._events.add_scalar(name, number, step)
+    _append(self._local / 'metrics.jsonl', line)
     if self._local != self._workdir and time.monotonic() - self._flushed > FLUSH_SECONDS:
       self.flush()
 
   def text(self, step: int, name: str, text: str) -> None:
-    """Appends `{"step", "name", "text"}` to `samples.jsonl`; TensorBoard shows it as preformatted
-    text.
-    """
+    """Appends `{"step", "name", "text"}` to `samples.jsonl`, and the text to TensorBoard."""
     if not self._active:
       return
     _append(self._local / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
-    # Markdown's way to leave it as it is
+    # TensorBoard renders Markdown, which shows indented lines as they are.
     self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)
 
   def close(self) -> None:
@@ -134,28 +126,28 @@ class Metrics:
 
 
 class Clock:
-  """Where the wall time of a process goes: shares of its parts, and means over the steps since they
-  were last asked for.
+  """Measures where the wall time of a process goes, and the speed of its steps.
 
-  The parts are `start` (until the loop), `compile` (of the step), `step`, `input`, `rollout`
-  (answers are sampled, graded and scored), `save` and `eval`. The time of one inside another is the
-  inner one's alone, so their shares add up to at most 1; what is left is the loop's own.
+  The parts are `start` (until the loop), `compile` (of the step), `step`, `input` (waiting for a
+  batch), `rollout` (sampling, grading and scoring of answers), `save` and `eval`. Where one part is
+  inside another, the time counts for the inner one alone, so that their fractions add up to at most
+  1; the rest is spent in the loop itself.
   """
 
   PARTS = ('start', 'compile', 'step', 'input', 'rollout', 'save', 'eval')
-  _ASIDE = ('start', 'compile', 'rollout', 'save', 'eval')  # no update's time
+  _NOT_STEPS = ('start', 'compile', 'rollout', 'save', 'eval')  # not part of perf/step_s
 
   def __init__(self):
     self._began = self._marked = time.perf_counter()
     self._seconds = dict.fromkeys(self.PARTS, 0.0)
     self._open = ['start']
     self._asked = self._first_step = None
-    self.compiled = False  # whether the part `compile` is over
+    self.compiled = False  # whether the part `compile` has ended
     self._restart()
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
-    """The time inside is that part's."""
+    """Attributes the wall time inside the block to a part."""
     self._mark()
     self._open.append(name)
     if name == 'compile':
@@ -168,15 +160,13 @@ class Clock:
       self.compiled |= name == 'compile'
 
   def started(self) -> None:
-    """The part `start` is over."""
+    """Ends the part `start`, with which every clock begins."""
     self._mark()
     self._open.remove('start')
     self._restart()
 
   def first_step(self) -> None:
-    """A step has been waited for; of the first it is noted how long that took, compilation
-    included.
-    """
+    """Records, at its first call, how long the first step took, compilation included."""
     if self._asked is not None:
       self._first_step, self._asked = time.perf_counter() - self._asked, None
 
@@ -184,102 +174,94 @@ class Clock:
     """Counts a step.
 
     Args:
-      tokens: that its updates were computed from, once for each update; neither padding nor rows
-        that were skipped.
-      flops: model FLOPs of these tokens, of one chip.
+      tokens: the tokens that its updates were computed from, once for each update, without padding
+        and rows that were skipped.
+      flops: the model FLOPs of these tokens on one chip.
     """
-    self._steps, self._tokens, self._flops = (
-      self._steps + 1,
-      self._tokens + tokens,
-      self._flops + flops,
-    )
+    self._steps += 1
+    self._tokens += tokens
+    self._flops += flops
 
   def read(self) -> dict[str, float]:
-    """What to log; the means then begin anew.
+    """Returns the metrics of the steps since the last call.
 
-    perf/step_s, perf/input_s: seconds a step, of which waiting for its batch; perf/rollout_s, of
-    stage rl: seconds a step beside perf/step_s in which its answers were sampled, graded and
-    scored; perf/tokens_per_s and perf/model_flops_per_s, over perf/step_s; perf/first_step_s, once;
-    goodput/PART: shares of the time since this process began.
+    perf/step_s                the seconds of a step, sampling not included
+    perf/input_s               the seconds of it that were spent waiting for the batch
+    perf/rollout_s             the seconds of sampling, grading and scoring for a step, in RL
+    perf/tokens_per_s          tokens per second of perf/step_s
+    perf/model_flops_per_s     model FLOPs per second of perf/step_s, on one chip
+    perf/first_step_s          the seconds of the first step, compilation included; only once
+    goodput/PART               the fraction of each part in the time since this process began
     """
     self._mark()
-    seconds = (
-      self._marked
-      - self._since
-      - sum(self._seconds[part] - self._before[part] for part in self._ASIDE)
-    )
-    waited, sampled = (self._seconds[part] - self._before[part] for part in ('input', 'rollout'))
+    spent = {part: self._seconds[part] - self._before[part] for part in self.PARTS}
+    seconds = self._marked - self._since - sum(spent[part] for part in self._NOT_STEPS)
     values = {
       'perf/step_s': seconds / self._steps,
-      'perf/input_s': waited / self._steps,
+      'perf/input_s': spent['input'] / self._steps,
       'perf/tokens_per_s': self._tokens / seconds,
       'perf/model_flops_per_s': self._flops / seconds,
     }
-    if sampled:
-      values['perf/rollout_s'] = sampled / self._steps
+    if spent['rollout']:
+      values['perf/rollout_s'] = spent['rollout'] / self._steps
     if self._first_step is not None:
       values['perf/first_step_s'], self._first_step = self._first_step, None
     self._restart()
     return values | self.goodput()
 
   def goodput(self) -> dict[str, float]:
-    """The share of each part in the time since this process began."""
+    """Returns the fraction of each part in the time since this process began."""
     self._mark()
-    return {
-      f'goodput/{part}': seconds / (self._marked - self._began)
-      for part, seconds in self._seconds.items()
-    }
+    total = self._marked - self._began
+    return {f'goodput/{part}': seconds / total for part, seconds in self._seconds.items()}
 
   def _mark(self) -> None:
-    """Gives the time since the last mark to the innermost open part."""
+    """Attributes the time since the last mark to the innermost open part."""
     now = time.perf_counter()
     if self._open:
       self._seconds[self._open[-1]] += now - self._marked
     self._marked = now
 
   def _restart(self) -> None:
-    self._since, self._before, self._steps, self._tokens, self._flops = (
-      self._marked,
-      dict(self._seconds),
-      0,
-      0,
-      0.0,
-    )
+    """Starts the means of `read` anew."""
+    self._since, self._before = self._marked, dict(self._seconds)
+    self._steps, self._tokens, self._flops = 0, 0, 0.0
 
 
 def read(workdir: files.Path) -> list[dict[str, Any]]:
-  """The lines of a run's `metrics.jsonl`, in order; a last line still being written is left out.
+  """Returns the lines of a run's `metrics.jsonl`, without a last one that is being written.
 
-  Raises FileNotFoundError, or UserError naming the line that is not JSON.
+  Raises:
+    FileNotFoundError: the run has none.
+    UserError: a line is not JSON.
   """
   return _lines(files.as_path(workdir) / 'metrics.jsonl')
 
 
 def samples(workdir: files.Path) -> list[dict[str, Any]]:
-  """The lines of a run's `samples.jsonl`, in order. Raises as `read`."""
+  """Returns the lines of a run's `samples.jsonl`. Raises as `read`."""
   return _lines(files.as_path(workdir) / 'samples.jsonl')
 
 
 def peak_rss_bytes() -> int:
-  """The most memory this process has had resident so far, in bytes."""
+  """Returns the largest resident memory of this process so far, in bytes."""
   try:
     status = pathlib.Path('/proc/self/status').read_text()
-  except FileNotFoundError:  # not Linux; macOS counts in bytes, the BSDs in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-      1 if sys.platform == 'darwin' else 1024
-    )
-  # Not ru_maxrss, which a child inherits from the process that started it.
+  except FileNotFoundError:  # not Linux
+    unit = 1 if sys.platform == 'darwin' else 1024  # macOS counts bytes, the BSDs KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  # Not ru_maxrss, which on Linux a child inherits from the process that started it.
   return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) * 1024
 
 
 def _append(path: pathlib.Path, value: dict[str, Any]) -> None:
-  with open(path, 'a', encoding='utf-8') as file:  # closed, so flushed, at every line
+  with open(path, 'a', encoding='utf-8') as file:  # closing it flushes every line
     file.write(json.dumps(value, allow_nan=False) + '\n')
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
   lines = []
-  # what follows the last newline was torn off by a kill
+  # A kill may have cut off the line after the last newline.
   complete = path.read_bytes().split(b'\n')[:-1]
   for number, line in enumerate(complete, 1):
     try:
@@ -290,7 +272,7 @@ def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _cut(path: pathlib.Path, resume_step: int | None) -> None:
-  """Leaves of a file the complete lines up to `resume_step`; nothing if that is None."""
+  """Keeps the complete lines of a file up to `resume_step`; None keeps nothing."""
   keep = []
   if resume_step is not None and path.exists():
     keep = [line for line in _lines(path) if line['step'] <= resume_step]

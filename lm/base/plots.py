@@ -1,5 +1,7 @@
-"""The report's pictures. Text and axes take the colour of the page they stand on, so they suit
-light and dark.
+"""Draws the pictures of reports.
+
+As SVG, text and axes have the text colour of the page around them, so that they suit light and dark
+pages.
 """
 
 import io
@@ -10,22 +12,43 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK = '#24292e'  # stands for the page's text colour; also good on the white of the PNG files
+INK = '#24292e'  # replaced by the page's text colour in SVG, and legible on white in PNG
 PALETTE = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ef4444')
 RC = {
-  'axes.edgecolor': INK, 'axes.labelcolor': INK, 'axes.spines.right': False, 'axes.spines.top': False,
-  'axes.titlelocation': 'left', 'axes.titlesize': 11, 'axes.titlecolor': INK, 'font.size': 10, 'grid.alpha': 0.2,
-  'grid.color': INK, 'axes.grid': True, 'axes.axisbelow': True, 'legend.frameon': False, 'legend.labelcolor': INK,
-  'lines.linewidth': 1.8, 'svg.fonttype': 'none', 'svg.hashsalt': 'deepdive', 'text.color': INK, 'xtick.color': INK,
-  'ytick.color': INK, 'font.family': 'sans-serif', 'figure.constrained_layout.use': True,
-}  # fmt: skip
+  'axes.axisbelow': True,
+  'axes.edgecolor': INK,
+  'axes.grid': True,
+  'axes.labelcolor': INK,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'axes.titlecolor': INK,
+  'axes.titlelocation': 'left',
+  'axes.titlesize': 11,
+  'figure.constrained_layout.use': True,
+  'font.family': 'sans-serif',
+  'font.size': 10,
+  'grid.alpha': 0.2,
+  'grid.color': INK,
+  'legend.frameon': False,
+  'legend.labelcolor': INK,
+  'lines.linewidth': 1.8,
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'deepdive',  # the same file for the same picture
+  'text.color': INK,
+  'xtick.color': INK,
+  'ytick.color': INK,
+}
 
 Series = tuple[Sequence[float], Sequence[float]]  # steps and values; a value may be NaN
 
 
 class Panel:
-  """What one set of axes shows: named series over the training step, and named horizontal lines to
-  compare with.
+  """What one set of axes shows: series over the training step, and horizontal lines.
+
+  Attributes:
+    title: the text above the axes.
+    series: steps and values by name.
+    lines: values to compare with, by name.
   """
 
   def __init__(
@@ -35,8 +58,9 @@ class Panel:
 
 
 def curves(panels: Sequence[Panel]) -> Figure:
-  """Panels side by side. A long series is drawn faintly, with its running mean over a tenth of its
-  length.
+  """Draws panels side by side.
+
+  A long series is drawn faintly, with its running mean over a tenth of its length.
   """
   with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 3.4))
@@ -54,12 +78,12 @@ def curves(panels: Sequence[Panel]) -> Figure:
 def bars(
   groups: Sequence[str], bars: Mapping[str, Sequence[tuple[float, float, float] | None]], title: str
 ) -> Figure:
-  """Grouped bars with intervals.
+  """Draws grouped bars with intervals.
 
   Args:
-    groups: names along the x axis.
-    bars: for each colour, for each group: (value, low, high), or None where there is none.
-    title: over the axes.
+    groups: the names along the x axis.
+    bars: by the name of a colour, (value, low, high) for each group, None where there is none.
+    title: the text above the axes.
   """
   with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 3.6))
@@ -88,11 +112,15 @@ def points(
   line: Series | None = None,
   interval: tuple[float, float, float] | None = None,
 ) -> Figure:
-  """A dot for each run. Numbers on the x axis are on a logarithmic scale.
+  """Draws a dot for each run. The x axis is logarithmic where it has positive numbers.
 
   Args:
-    line: a law through them.
-    interval: (x, low, high) of what it foretells.
+    x: the number or the name of each run.
+    y: the value of each run.
+    ylabel: the name of the values.
+    xlabel: the name of the numbers.
+    line: x and y of a curve through the dots.
+    interval: (x, low, high) of a predicted value.
   """
   with matplotlib.rc_context(RC):
     figure = Figure(figsize=(6.4, 4.0))
@@ -111,21 +139,22 @@ def points(
     return figure
 
 
+def verbatim(text: str) -> str:
+  """Returns a text for a figure in which matplotlib takes '$' for itself, not for mathematics."""
+  return text.replace('$', r'\$')
+
+
 def svg(figure: Figure) -> str:
-  """The figure as an <svg> element for an HTML page, without background, in the page's text
-  colour.
-  """
+  """Returns an <svg> element without background, in the text colour of the page around it."""
   with matplotlib.rc_context(RC):
     out = io.StringIO()
     figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
-  text = out.getvalue()
-  return (
-    text[text.index('<svg') :].replace(INK, 'currentColor').replace('<svg ', '<svg role="img" ', 1)
-  )
+  _, start, rest = out.getvalue().partition('<svg ')  # what comes before is for a file of its own
+  return (start + 'role="img" ' + rest).replace(INK, 'currentColor')
 
 
 def png(figure: Figure) -> bytes:
-  """The figure as a PNG file on white."""
+  """Returns the bytes of a PNG file on white."""
   with matplotlib.rc_context(RC):
     out = io.BytesIO()
     figure.savefig(out, format='png', dpi=120, facecolor='white')
@@ -133,35 +162,44 @@ def png(figure: Figure) -> bytes:
 
 
 def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, color: str) -> None:
-  width = len(y) // 20
-  if width < 2:
+  """Draws one series, and its running mean where it is long."""
+  radius = len(y) // 20
+  if radius < 2:
     ax.plot(x, y, color=color, label=name, marker='o' if len(y) < 40 else '', markersize=3)
     return
   ax.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-  here = np.arange(len(y))
-  # narrower at the ends, so that the mean stays centred
-  width = np.minimum(np.minimum(width, here), here[::-1])
-  total, count = (np.concatenate([[0], np.cumsum(v)]) for v in (np.nan_to_num(y), np.isfinite(y)))
-  total, count = (v[here + width + 1] - v[here - width] for v in (total, count))
-  ax.plot(
-    x,
-    np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0),
-    color=color,
-    label=name,
-  )
+  ax.plot(x, _running_mean(y, radius), color=color, label=name)
+
+
+def _running_mean(y: np.ndarray, radius: int) -> np.ndarray:
+  """Returns the mean of the finite values up to `radius` places away from each value."""
+  place = np.arange(len(y))
+  # The radius shrinks towards the ends, so that each mean stays centred.
+  radius = np.minimum(np.minimum(radius, place), place[::-1])
+
+  def window_sums(values: np.ndarray) -> np.ndarray:
+    sums = np.concatenate([[0], np.cumsum(values)])
+    return sums[place + radius + 1] - sums[place - radius]
+
+  total, count = window_sums(np.nan_to_num(y)), window_sums(np.isfinite(y))
+  return np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0)
 
 
 def _lines(ax: Axes, lines: Mapping[str, float]) -> None:
-  """Dashed lines, each named in its colour beyond the right end; names too close to each other are
-  moved apart.
-  """
+  """Draws dashed lines with their names to the right; names too close to each other are moved."""
   low, high = ax.get_ylim()
   low, high = min([low, *lines.values()]), max([high, *lines.values()])
-  gap, at = (high - low) * 0.07, -np.inf
-  for (name, value), color in zip(
-    sorted(lines.items(), key=lambda item: item[1]), PALETTE[1:], strict=False
-  ):
-    at = max(value, at + gap)
+  gap, height = (high - low) * 0.07, -np.inf
+  ascending = sorted(lines.items(), key=lambda item: item[1])
+  for (name, value), color in zip(ascending, PALETTE[1:], strict=False):
+    height = max(value, height + gap)
     ax.axhline(value, color=color, linewidth=1.3, linestyle=(0, (4, 3)))
-    ax.annotate(f'{name} {value:.2f}', (1.01, at), xycoords=('axes fraction', 'data'), va='center', fontsize=9,
-                color=color, annotation_clip=False)  # fmt: skip
+    ax.annotate(
+      f'{name} {value:.2f}',
+      (1.01, height),
+      xycoords=('axes fraction', 'data'),
+      va='center',
+      fontsize=9,
+      color=color,
+      annotation_clip=False,
+    )

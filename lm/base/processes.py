@@ -1,5 +1,6 @@
-"""Worker processes that end with the one that started them. Imports no jax, so that `data/` can use
-it.
+"""Worker processes that end together with the process that started them.
+
+This module imports no jax, so that `data/` can use it.
 """
 
 import concurrent.futures
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-  """Spawned workers; leaving the block cancels what they have not begun."""
+  """Yields an executor of spawned processes; leaving the block cancels work that is not begun."""
   executor = concurrent.futures.ProcessPoolExecutor(
     workers, multiprocessing.get_context('spawn'), _die_with_parent
   )
@@ -23,8 +24,6 @@ def pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 
 
 def _die_with_parent() -> None:
-  """First in a worker: one whose parent was killed would wait for work for ever, or go on
-  writing.
-  """
+  """Ends this worker when its parent ends; a killed parent would leave it waiting for ever."""
   parent = multiprocessing.parent_process()
   threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

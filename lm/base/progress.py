@@ -1,6 +1,6 @@
-"""Progress bars: drawn in place on a terminal, and a line every ten seconds in a log file.
+"""Progress bars: drawn in place on a terminal, and as a line every ten seconds in a log file.
 
-Imports nothing of ours and no jax, so that `data/` can use it.
+This module imports nothing of ours and no jax, so that `data/` can use it.
 """
 
 import sys
@@ -9,11 +9,11 @@ from typing import Any, TextIO
 
 import tqdm
 
-LINE_SECONDS = 10  # between two lines of a bar where stderr is no terminal
+LINE_SECONDS = 10  # between two lines of a bar where stderr is not a terminal
 
 
 class _Log:
-  """Writes each state of a bar as a line of its own, without what moves a cursor."""
+  """Writes each state of a bar as a line of its own, without control characters."""
 
   def __init__(self, stream: TextIO):
     self._stream = stream
@@ -27,8 +27,9 @@ class _Log:
 
 
 def bar(iterable: Iterable | None = None, **options: Any) -> tqdm.tqdm:
-  """tqdm's bar on stderr, with its options. Where stderr is no terminal it says nothing in its
-  first ten seconds.
+  """Returns a bar of tqdm on stderr, with its options.
+
+  Where stderr is not a terminal, the bar prints nothing in its first ten seconds.
   """
   if sys.stderr.isatty():
     return tqdm.tqdm(iterable, **options)

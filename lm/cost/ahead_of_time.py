@@ -1,28 +1,6 @@
-"""Compiles the step that train.py runs for a TPU that is not there: python -m lm.aot --config=FILE
---topology=v5e:16x16
+"""Compiles the training step for a TPU slice that is not there, and reads what the compiler says.
 
-Runs on any CPU host with libtpu, which the extra `tpu` brings; nothing is allocated. Config fields
-are set as for train.py. It prints what the compiler says beside what lm/cost/estimate.py predicts. --json
-prints one line of JSON; all is of one chip:
-
-  topology, chip, chips, mesh, tokens_per_chip, hbm_bytes (by the data sheet), model_flops (by
-  formula)
-  compile_seconds    without any cache
-  argument_bytes     parameters, optimizer state and batch
-  peak_bytes         the most that is held at one time
-  temporary_bytes    what of that is no argument
-  temp_size_bytes    XLA's statistic of that name, which counts some of them twice; to compare with what others report
-  hlo_flops          matrix products of the compiled program, as often as they run, and of attention's kernels by formula
-  collectives        {mesh axes: {kind: {count, bytes}}}, see lm/cost/hlo.py
-  collective_bytes   the sum of those bytes
-  predicted          the keys of lm/cost/estimate.py
-
-A step that does not fit is an error. --save=FILE keeps the executable, for a host with such a TPU:
-
-  from jax.experimental import serialize_executable
-  step = serialize_executable.deserialize_and_load(*pickle.loads(pathlib.Path('FILE').read_bytes()))
-
---table compiles the rows of the README's table, one after the other, and prints it.
+`python -m lm.aot --help` explains the keys of the result.
 """
 
 import importlib.util
@@ -36,92 +14,93 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.errors import UserError, unknown
-from lm.cost import estimate
+from lm.cost import chips, cost_text, estimate, flops
 
-# No jax at the top: it reads the environment when it starts.
+# No jax at the top: it reads the environment when it is imported.
 ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
-TABLE = (  # config, topology and what else is on the command line
-  ('configs/gpt2_124m.py', 'v5e:1x1'),
-  ('configs/gpt2_124m.py', 'v5e:2x4'),
-  *(
-    (
-      'configs/llama3_8b.py',
-      topology,
-      f'--config.batch_size={rows}',
-      '--config.microbatches=1',
-      *mesh,
-    )
-    for topology, rows, *mesh in (
-      ('v5e:4x4', 16),
-      ('v5e:8x8', 64, '--config.mesh.fsdp=16', '--config.mesh.data=4'),
-      ('v5e:16x16', 256, '--config.mesh.fsdp=16', '--config.mesh.data=16'),
-      ('v5e:8x8', 64),
-      ('v5e:16x16', 256),
-    )
-  ),
-  ('configs/llama3_70b.py', 'v5p:4x4x8', '--config.batch_size=128', '--config.microbatches=1'),
-  ('configs/llama3_405b.py', 'v5p:8x8x16', '--config.batch_size=128', '--config.microbatches=1'),
+# The rows of the table in README.md: config, topology, and fields of the config.
+TABLE = (
+  ('configs/gpt2_124m.py', 'v5e:1x1', {}),
+  ('configs/gpt2_124m.py', 'v5e:2x4', {}),
+  ('configs/llama3_8b.py', 'v5e:4x4', {'batch_size': 16}),
+  ('configs/llama3_8b.py', 'v5e:8x8', {'batch_size': 64, 'mesh.fsdp': 16, 'mesh.data': 4}),
+  ('configs/llama3_8b.py', 'v5e:16x16', {'batch_size': 256, 'mesh.fsdp': 16, 'mesh.data': 16}),
+  ('configs/llama3_8b.py', 'v5e:8x8', {'batch_size': 64}),
+  ('configs/llama3_8b.py', 'v5e:16x16', {'batch_size': 256}),
+  ('configs/llama3_70b.py', 'v5p:4x4x8', {'batch_size': 128}),
+  ('configs/llama3_405b.py', 'v5p:8x8x16', {'batch_size': 128}),
 )
 
 
+def options_of(row: tuple[str, str, dict[str, int]]) -> list[str]:
+  """Returns the options of lm.aot and lm.budget for a row of TABLE."""
+  config, topology, fields = row
+  if 'batch_size' in fields:
+    fields = fields | {'microbatches': 1}
+  options = [f'--config={config}', f'--topology={topology}']
+  return options + [f'--config.{name}={value}' for name, value in fields.items()]
+
+
 def has_libtpu() -> bool:
+  """Returns whether the compiler for TPUs is installed."""
   return importlib.util.find_spec('libtpu') is not None
 
 
 def devices(topology: str, slices: int = 1) -> list[Any]:
-  """The devices of `slices` TPU slices such as 'v5e:16x16'. Raises UserError where libtpu is
-  missing or knows no such.
+  """Returns the devices of so many TPU slices such as 'v5e:16x16'.
+
+  Raises:
+    UserError: libtpu is missing, or does not know such a slice.
   """
   import jax
   from jax.experimental import topologies
 
-  chip, _ = estimate.parse_topology(topology, slices)
-  if chip not in estimate.TPUS:
-    raise unknown('TPU in --topology', chip, estimate.TPUS)
+  chip, _ = chips.parse_topology(topology, slices)
+  if chip not in chips.TPUS:
+    raise unknown('TPU in --topology', chip, chips.TPUS)
   options: dict[str, Any] = {'num_slices': slices}
   if chip == 'v4':
     options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU
   sides = [int(side) for side in topology.partition(':')[2].split('x')]
-  # a slice that spans so many chips, or a multiple, closes to a ring on this side
-  full = 4 if len(sides) == 3 else 16
-  options['wrap'] = tuple(side % full == 0 for side in [*sides, 1][:3])
+  # A side whose length is a multiple of this closes to a ring.
+  ring = 4 if len(sides) == 3 else 16
+  options['wrap'] = tuple(side % ring == 0 for side in [*sides, 1][:3])
   if set(sides) == {1}:
     options['chips_per_host_bounds'] = (1, 1, 1)
   if not has_libtpu():
     raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it")
   try:
-    return list(
-      topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices
-    )
+    found = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
   except jax.errors.JaxRuntimeError as error:
-    raise UserError(f'--topology={topology}: {error}') from error
+    raise UserError(field='--topology', value=topology, message=str(error)) from error
+  return list(found.devices)
 
 
 def compile_step(
   config: ConfigDict, model_config: FrozenConfigDict, topology: str, slices: int = 1
 ) -> tuple[Any, dict[str, Any]]:
-  """(the compiled step, the keys of the docstring above).
+  """Returns the compiled step and what the compiler says of it; see `python -m lm.aot --help`.
 
-  Raises UserError where the step does not fit, or for the reasons that train.py has.
+  Raises:
+    UserError: the step does not fit, or train.py would refuse the config.
   """
   import jax
 
+  from lm import stages
   from lm.cost import hlo
-  from lm.model.attention import kernels
   from lm.parallel import sharding
   from lm.train import program
 
   mesh = sharding.make_mesh(config.mesh, devices(topology, slices))
-  kernels.check_length(model_config.attention, mesh, config.seq_len)
-  sharding.check_rows(mesh, {'batch_size / microbatches': config.batch_size // config.microbatches})
+  program.check_shapes(config, mesh)
   jax.config.update('jax_enable_compilation_cache', False)
   with jax.set_mesh(mesh):
-    prog = program.make(config, model_config, mesh)
+    prog = program.make(config, stages.make(config), model_config, mesh)
     lowered = prog.step.lower(prog.state, prog.batch, config.microbatches)
     start = time.perf_counter()
     try:
@@ -129,14 +108,11 @@ def compile_step(
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      raise UserError(
-        f'the step does not fit {topology}: '
-        f'{str(error).partition("Largest program allocations")[0]}'
-      ) from error
+      cause, _, _ = str(error).partition('Largest program allocations')
+      raise UserError(f'the step does not fit {topology}: {cause}') from error
     seconds = time.perf_counter() - start
-  predicted = estimate.predict(
-    config, model_config, mesh, prog, estimate.parse_topology(topology, slices)[0]
-  )
+  chip, _ = chips.parse_topology(topology, slices)
+  predicted = estimate.predict(config, model_config, mesh, prog, chip)
   memory = compiled.memory_analysis()
   cost = hlo.cost(compiled.as_text(), dict(mesh.shape), config.microbatches)
   same = ('chip', 'chips', 'mesh', 'tokens_per_chip', 'hbm_bytes', 'model_flops')
@@ -148,7 +124,7 @@ def compile_step(
     'peak_bytes': memory.peak_memory_in_bytes,
     'temporary_bytes': memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
     'temp_size_bytes': memory.temp_size_in_bytes,
-    'hlo_flops': cost.flops + estimate.kernel_flops(model_config, mesh.shape, cost.kernels),
+    'hlo_flops': cost.flops + flops.kernel_flops(model_config, mesh.shape, cost.kernels),
     'collective_bytes': sum(cost.bytes.values()),
     'collectives': cost.collectives(),
     'predicted': predicted,
@@ -156,10 +132,10 @@ def compile_step(
 
 
 def describe(result: dict[str, Any]) -> str:
-  """The compiler's figures beside the predicted ones, as a table."""
-  predicted, size = result['predicted'], estimate.size
+  """Returns a table of the compiler's figures beside the predicted ones."""
+  predicted, size = result['predicted'], cost_text.with_prefix
   lines = [
-    estimate.describe(predicted),
+    cost_text.describe(predicted),
     '',
     f'compiled for {result["topology"]} in {result["compile_seconds"]:.1f} s; a chip:',
   ]
@@ -170,65 +146,61 @@ def describe(result: dict[str, Any]) -> str:
     ('operations carried out', 'hlo_flops', 'FLOP'),
     ('sent', 'collective_bytes', 'B'),
   ):
-    off = (
-      f'predicted {size(predicted[key])}{unit}, {predicted[key] / result[key] - 1:+.1%}'
-      if result[key]
-      else ''
-    )
-    lines.append(f'  {name:42} {size(result[key]):>10}{unit} {off}'.rstrip())
+    note = ''
+    if result[key]:
+      error = predicted[key] / result[key] - 1
+      note = f'predicted {size(predicted[key])}{unit}, {error:+.1%}'
+    lines.append(cost_text.table_line(name, result[key], unit, note))
   for axes, kinds in result['collectives'].items():
     for kind, sent in kinds.items():
-      lines.append(
-        f'  sent along {axes + ": " + kind:31} {size(sent["bytes"]):>10}B in {sent["count"]:,}'
-      )
+      note = f'in {sent["count"]:,}'
+      lines.append(cost_text.table_line(f'sent along {axes}: {kind}', sent['bytes'], 'B', note))
   return '\n'.join(lines)
 
 
 def table_row(name: str, result: dict[str, Any]) -> str:
-  """A line of the README's table."""
+  """Returns a line of the table in README.md."""
   predicted = result['predicted']
   mesh = ' '.join(f'{axis} {n}' for axis, n in result['mesh'].items() if n > 1) or 'one chip'
-  sent = {
-    axes: sum(kind['bytes'] for kind in kinds.values()) / 1e9
-    for axes, kinds in result['collectives'].items()
-  }
-  sent = (
-    ', '.join(f'{axes} {size:.2f}' for axes, size in sent.items() if size >= 0.005) or 'nothing'
-  )
+  sent = []
+  for axes, kinds in result['collectives'].items():
+    gigabytes = sum(kind['bytes'] for kind in kinds.values()) / 1e9
+    if gigabytes >= 0.005:  # else it would be printed as 0.00
+      sent.append(f'{axes} {gigabytes:.2f}')
   low, high = predicted['mfu']
-  return (
-    f'| {name} | {result["topology"]} | {mesh} | {result["tokens_per_chip"]:,.0f} | '
-    f'{result["peak_bytes"] / 1e9:.2f} of '
-    f'{result["hbm_bytes"] / 1e9:.1f} | {predicted["peak_bytes"] / 1e9:.2f} | {low:.0%} to '
-    f'{high:.0%} | {sent} |'
-  )
+  cells = [
+    name,
+    result['topology'],
+    mesh,
+    f'{result["tokens_per_chip"]:,.0f}',
+    f'{result["peak_bytes"] / 1e9:.2f} of {result["hbm_bytes"] / 1e9:.1f}',
+    f'{predicted["peak_bytes"] / 1e9:.2f}',
+    f'{low:.0%} to {high:.0%}',
+    ', '.join(sent) or 'nothing',
+  ]
+  return f'| {" | ".join(cells)} |'
 
 
-HEADER = (
-  '| config | topology | mesh | tokens a chip | HBM, GB | predicted | predicted MFU | sent by a '
-  'chip, GB |\n'
-  '|---|---|---|---|---|---|---|---|'
+COLUMNS = (
+  'config',
+  'topology',
+  'mesh',
+  'tokens a chip',
+  'HBM, GB',
+  'predicted',
+  'predicted MFU',
+  'sent by a chip, GB',
 )
+HEADER = f'| {" | ".join(COLUMNS)} |\n{"|---" * len(COLUMNS)}|'
 
 
 def print_table() -> None:
-  """Compiles each row in a process of its own, as its command line says."""
+  """Compiles each row of TABLE in a process of its own, and prints its line."""
   print(HEADER, flush=True)
-  for config, topology, *others in TABLE:
-    done = subprocess.run(
-      [
-        sys.executable,
-        '-m',
-        'lm.aot',
-        f'--config={config}',
-        f'--topology={topology}',
-        *others,
-        '--json',
-      ],
-      stdout=subprocess.PIPE,
-      text=True,
-      check=False,
-    )
+  for row in TABLE:
+    config, topology, _ = row
+    command = [sys.executable, '-m', 'lm.aot', *options_of(row), '--json']
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
       raise UserError(f'{config} on {topology} cannot be compiled (see above)')
     print(table_row(pathlib.Path(config).stem, json.loads(done.stdout)), flush=True)

@@ -1,4 +1,8 @@
-"""Times the training step on random tokens, beside that of transformers."""
+"""Times the training step on random tokens, and transformers' GPT-2 by turns with it.
+
+Each system runs in a worker process of its own. `compare` starts them and tells them when to make
+an update; `work` is what a worker does.
+"""
 
 import argparse
 import json
@@ -13,12 +17,11 @@ from typing import Any
 from lm.base import allocator
 from lm.base.errors import UserError
 
-# No jax at the top: a worker that runs torch has no use for it and may live where it is not
-# installed.
+# No jax at the top: a worker that runs torch may run where jax is not installed.
 
 
 def model_config(args: argparse.Namespace) -> Any:
-  """The `config.model` that is timed."""
+  """Returns the config.model that is timed."""
   from configs import base
 
   c = base.get_config().model
@@ -44,7 +47,7 @@ def model_config(args: argparse.Namespace) -> Any:
 
 
 def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
-  """(one update -> its loss, facts): our training step."""
+  """Returns a function that makes one update of ours and returns its loss, and facts about it."""
   allocator.keep_freed_memory()
   import flax.linen as nn
   import jax
@@ -95,9 +98,7 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
 
 
 def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
-  """(one update -> its loss, facts): transformers' GPT-2 under torch.compile, as it ships or
-  tuned.
-  """
+  """Returns the same for transformers' GPT-2 under torch.compile, as it ships or tuned."""
   try:
     import torch
     import transformers
@@ -107,7 +108,11 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
     ) from error
 
   if args.optimizer != 'adamw' or args.dtype != 'float32':
-    raise UserError('--beside compares --optimizer=adamw in --dtype=float32 only')
+    raise UserError(
+      field='--beside',
+      value=args.system,
+      allowed='only with --optimizer=adamw and --dtype=float32',
+    )
   torch.manual_seed(0)
   tuned = args.system == 'transformers-tuned'
   dropout = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), 0.0) if tuned else {}
@@ -128,7 +133,7 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
   tokens = torch.randint(args.vocab, (args.batch, args.seq_len))
 
   def update():
-    # transformers moves the labels by one itself
+    # transformers shifts the labels by one itself.
     loss = forward(input_ids=tokens, labels=tokens).loss
     loss.backward()
     optimizer.step()
@@ -141,6 +146,20 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
   }
 
 
+SHAPE = (  # the arguments that the result repeats
+  'layers',
+  'width',
+  'heads',
+  'vocab',
+  'seq_len',
+  'batch',
+  'optimizer',
+  'dtype',
+  'remat',
+  'scan_layers',
+  'chunk',
+  'steps',
+)
 SYSTEMS = {
   'deepdive': build_ours,
   'transformers': build_transformers,
@@ -149,9 +168,7 @@ SYSTEMS = {
 
 
 def work(args: argparse.Namespace) -> None:
-  """A worker: the first update, then one for each line of stdin; says in a line of JSON what each
-  took.
-  """
+  """Makes a first update, then one for each line of stdin, and prints the time of each as JSON."""
   update, facts = SYSTEMS[args.system](args)
   for n, _ in enumerate(['first', *range(args.steps)]):
     if n:
@@ -167,6 +184,7 @@ class Worker:
   """The parent's end of a worker process."""
 
   def __init__(self, system: str, python: str, argv: list[str]):
+    self._system = system
     command = [python, '-m', 'lm.bench', 'train', *argv, f'--system={system}']
     self._process = subprocess.Popen(
       command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -175,7 +193,7 @@ class Worker:
     self._read()
 
   def step(self) -> None:
-    """Has it make one update."""
+    """Makes the worker do one update, and waits for it."""
     self._process.stdin.write('\n')
     self._process.stdin.flush()
     self._read()
@@ -183,30 +201,27 @@ class Worker:
   def _read(self):
     line = self._process.stdout.readline()
     if not line:
-      raise UserError(
-        f'the benchmark of {self._process.args[-1].removeprefix("--system=")} ended early (see '
-        'above)'
-      )
+      raise UserError(f'the benchmark of {self._system} ended early; its error is above')
     self.seen.append(json.loads(line))
 
   def result(self, args: argparse.Namespace) -> dict[str, Any]:
-    """What it came to; ends it."""
-    from lm.cost import estimate
+    """Ends the worker, and returns its speed and memory."""
+    from lm.cost.flops import flops_per_token
 
     self._process.stdin.close()
     self._process.wait()
     first, *rest = self.seen
     seconds = [s['seconds'] for s in rest]
-    middle = statistics.median(seconds)
-    tokens_per_s = args.batch * args.seq_len / middle
-    flops = estimate.flops_per_token(model_config(args), first['params'], args.seq_len)
+    median = statistics.median(seconds)
+    tokens_per_s = args.batch * args.seq_len / median
+    flops = flops_per_token(model_config(args), first['params'], args.seq_len)
     return {
       'system': first['system'],
       'tokens_per_s': tokens_per_s,
       'model_flops_per_s': tokens_per_s * flops,
       'first_step_s': first['seconds'],
       'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
-      'step_s': {'median': middle, 'min': min(seconds), 'max': max(seconds)},
+      'step_s': {'median': median, 'min': min(seconds), 'max': max(seconds)},
       'params': first['params'],
       'first_loss': first['loss'],
       'last_loss': rest[-1]['loss'],
@@ -214,35 +229,23 @@ class Worker:
 
 
 def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
-  """Times our step and, if asked, another system's by turns."""
+  """Times our step and, with --beside, another system's by turns.
+
+  Args:
+    args: the arguments of the command.
+    argv: the same as text, for the workers.
+  """
   ours = Worker('deepdive', sys.executable, argv)
-  workers = [ours] + ([Worker(args.beside, args.beside_python, argv)] if args.beside else [])
+  workers = [ours]
+  if args.beside:
+    workers.append(Worker(args.beside, args.beside_python, argv))
   for _ in range(args.steps):
     for worker in workers:
       worker.step()
   results = [worker.result(args) for worker in workers]
-  shape = {
-    name: getattr(args, name)
-    for name in (
-      'layers',
-      'width',
-      'heads',
-      'vocab',
-      'seq_len',
-      'batch',
-      'optimizer',
-      'dtype',
-      'remat',
-      'scan_layers',
-      'chunk',
-      'steps',
-    )
-  }
-  beside = {}
+  result = results[0] | {'shape': {name: getattr(args, name) for name in SHAPE}}
   if args.beside:
-    pairs = zip(workers[1].seen[1:], ours.seen[1:], strict=True)
-    beside = {
-      'beside': results[1],
-      'ratio': statistics.median(b['seconds'] / a['seconds'] for b, a in pairs),
-    }
-  return results[0] | {'shape': shape} | beside
+    theirs = workers[1].seen[1:]
+    ratios = [b['seconds'] / a['seconds'] for a, b in zip(ours.seen[1:], theirs, strict=True)]
+    result |= {'beside': results[1], 'ratio': statistics.median(ratios)}
+  return result

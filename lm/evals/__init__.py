@@ -1,0 +1,20 @@
+"""Evaluators: what is measured of a model, in training and by eval.py alike, by name.
+
+May import all rooms of lm/ up to stages/. Start reading at held_out.py, the shortest; a new
+evaluation is one file and one line of EVALUATORS.
+"""
+
+from lm.evals.context import Context
+from lm.evals.continuations import Continuations
+from lm.evals.held_out import HeldOutLoss
+from lm.evals.task_scores import TaskScores
+from lm.train.evaluators import Evaluator
+
+# Each has `open(context)`, which returns an evaluator, or None where the config asks for none.
+EVALUATORS = (HeldOutLoss, Continuations, TaskScores)
+
+
+def make(context: Context) -> list[Evaluator]:
+  """Returns the evaluators that a config asks for, in the order of the registry."""
+  made = [evaluator.open(context) for evaluator in EVALUATORS]
+  return [evaluator for evaluator in made if evaluator is not None]

@@ -1,9 +1,9 @@
 """Jitted generation: rows of unequal length, a key/value cache, stop tokens, tool calls, per-token
 log-probabilities.
 
-Rows end at a stop token. A pause token (the end of a tool call) hands the row to the host, which
-may force tokens into it (the tool's output) and let it go on. Nothing here knows what the tokens
-mean.
+`prefill` and `decode` are the two compiled programs, `Rows` holds what they work on, and `generate`
+continues prompts by way of the tool loop (lm/infer/tool_loop.py). How tokens are drawn is data
+(lm/infer/sampling.py). Nothing here knows what the tokens mean.
 """
 
 import dataclasses
@@ -18,27 +18,16 @@ from flax import struct
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
-from lm.model.transformer import Cache, Transformer, init_cache, unembed
+from lm.infer import tool_loop
+from lm.infer.sampling import Sampling, draw
+from lm.model.cache import Cache, init_cache
+from lm.model.transformer import Transformer, unembed
 from lm.parallel import distributed
 
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """How the next token is drawn. Temperature 0 takes the likeliest; top_k 0 and top_p 1 leave the
-  distribution whole.
-  """
-
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 1.0
-  # never drawn, whatever their logits: what only a tool may put in
-  banned_ids: tuple[int, ...] = ()
-
-  def __post_init__(self):
-    if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-      raise UserError(
-        f'{self}: temperature and top_k are at least 0, top_p is above 0 and at most 1'
-      )
+# Places of the queue of forced tokens that `decode` takes from. Most results of tools are shorter;
+# of a longer one, the tokens before the last FORCED are read by `prefill`.
+FORCED = 16
+MULTIPLE = 32  # tokens, of what one call of `prefill` reads: few lengths, so few compilations
 
 
 @struct.dataclass
@@ -51,7 +40,7 @@ class State:
 
 @struct.dataclass
 class Decoded:
-  """What one call of `decode` drew."""
+  """What one call of `decode` drew; the forced tokens that it read before are not in it."""
 
   tokens_BM: jax.Array
   log_probs_BM: jax.Array
@@ -66,32 +55,6 @@ class Completion:
   log_probs: list[float]  # under the distribution that was sampled from; 0 for forced tokens
   sampled: list[bool]  # False: forced in by a tool
   finished: bool  # ended by a stop token rather than by a limit
-
-
-def filter_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Log-probabilities of the sampled distribution: bans, temperature, then top-k, then top-p (arXiv
-  1904.09751).
-
-  The trainer scores with it too (lm/stages/rl/policy_gradient.py), so the two agree. At temperature 0 nothing but
-  the bans is applied: the model's own log-probabilities, of which the largest will be taken.
-  """
-  if sampling.banned_ids:
-    banned_V = token_set(sampling.banned_ids, logits_BV.shape[-1])
-    logits_BV = jnp.where(banned_V[None], -jnp.inf, logits_BV)
-  if sampling.temperature == 0:
-    return jax.nn.log_softmax(logits_BV)
-  logits_BV = logits_BV / sampling.temperature
-  if sampling.top_k:
-    kth_B1 = jax.lax.top_k(logits_BV, min(sampling.top_k, logits_BV.shape[-1]))[0][:, -1:]
-    logits_BV = jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV)
-  if sampling.top_p < 1:
-    order_BV = jnp.argsort(-logits_BV, axis=-1)
-    p_BV = jnp.take_along_axis(jax.nn.softmax(logits_BV), order_BV, axis=-1)
-    # the token that crosses top_p is kept
-    drop_BV = jnp.cumsum(p_BV, axis=-1) - p_BV >= sampling.top_p
-    rank_BV = jnp.argsort(order_BV, axis=-1)
-    logits_BV = jnp.where(jnp.take_along_axis(drop_BV, rank_BV, axis=-1), -jnp.inf, logits_BV)
-  return jax.nn.log_softmax(logits_BV)
 
 
 @functools.partial(jax.jit, static_argnums=(0,), donate_argnums=(2,))
@@ -125,65 +88,68 @@ def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
   )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(4,))
+@functools.partial(jax.jit, static_argnums=(1,))
+def repeat(state: State, count: int) -> State:
+  """Returns a state of B * count rows: `count` copies of each row, beside one another."""
+  return State(state.cache.repeat(count), jnp.repeat(state.logits_BV, count, axis=0))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3,))
 def decode(
   config: FrozenConfigDict,
-  sampling: Sampling,
   max_new: int,
   params: Any,
   state: State,
+  sampling: Sampling,
   budget_B: jax.Array,
   ends_V: jax.Array,
-  keys_B: jax.Array,
 ) -> tuple[State, Decoded]:
   """Samples until every row has drawn an end token, its budget, or filled the cache.
 
   Args:
     max_new: size of the output, tokens.
-    budget_B: how many tokens each row may still draw (at most max_new; 0: the row rests).
+    sampling: how each row draws. A row reads its forced tokens before it draws; none of them ends
+      it. Token n of a row depends on its key, its logits and n alone, not on its neighbours.
+    budget_B: how many tokens each row may still draw (at most max_new; 0: the row rests once its
+      forced tokens are read).
     ends_V: True for tokens after which a row rests. The end token itself is drawn and appended.
-    keys_B: a random key per row; token n of a row depends on its key, its logits and n alone, not
-      on its neighbours.
   """
   model = Transformer(config)
   B = budget_B.shape[0]
+  rows_B = jnp.arange(B)
+  queue_BF = jnp.pad(sampling.forced_BF, ((0, 0), (0, 1)))  # a place at least, to look up
 
-  def running(state, out, ended_B):
-    return (out.count_B < budget_B) & ~ended_B & (state.cache.length_B < state.cache.capacity)
+  def running(state, out, forced_B, ended_B):
+    more_B = (forced_B < sampling.num_forced_B) | (out.count_B < budget_B)
+    return more_B & ~ended_B & (state.cache.length_B < state.cache.capacity)
 
   def body(carry):
-    state, out, ended_B = carry
-    run_B = running(state, out, ended_B)
-    log_p_BV = filter_logits(state.logits_BV, sampling)
-    if sampling.temperature == 0:
-      token_B = jnp.argmax(log_p_BV, axis=-1)
-    else:
-      keys = jax.vmap(jax.random.fold_in)(keys_B, state.cache.length_B)
-      token_B = jax.vmap(jax.random.categorical)(keys, log_p_BV)
-    token_B = token_B.astype(jnp.int32)
-    log_p_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
-    slot_B = jnp.where(run_B, out.count_B, max_new)  # out of range: dropped
-    rows_B = jnp.arange(B)
+    state, out, forced_B, ended_B = carry
+    run_B = running(*carry)
+    force_B = forced_B < sampling.num_forced_B
+    draw_B = run_B & ~force_B
+    token_B, log_p_B = draw(state.logits_BV, sampling, state.cache.length_B)
+    slot_B = jnp.where(draw_B, out.count_B, max_new)  # out of range: dropped
     out = Decoded(
       out.tokens_BM.at[rows_B, slot_B].set(token_B, mode='drop'),
       out.log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'),
-      out.count_B + run_B.astype(jnp.int32),
+      out.count_B + draw_B.astype(jnp.int32),
     )
+    ended_B |= draw_B & ends_V[token_B]
+    token_B = jnp.where(force_B, queue_BF[rows_B, forced_B], token_B)
     hidden_B1D, cache = model.apply(
       {'params': params}, token_B[:, None], cache=state.cache, num_tokens_B=run_B.astype(jnp.int32)
     )
     logits_BV = jnp.where(
       run_B[:, None], unembed(params, config, hidden_B1D[:, 0]), state.logits_BV
     )
-    return State(cache, logits_BV), out, ended_B | (run_B & ends_V[token_B])
+    forced_B += (run_B & force_B).astype(jnp.int32)
+    return State(cache, logits_BV), out, forced_B, ended_B
 
-  empty = Decoded(
-    jnp.zeros((B, max_new), jnp.int32),
-    jnp.zeros((B, max_new), jnp.float32),
-    jnp.zeros(B, jnp.int32),
-  )
-  state, out, _ = jax.lax.while_loop(
-    lambda carry: running(*carry).any(), body, (state, empty, jnp.zeros(B, bool))
+  zeros_B = jnp.zeros(B, jnp.int32)
+  out = Decoded(jnp.zeros((B, max_new), jnp.int32), jnp.zeros((B, max_new), jnp.float32), zeros_B)
+  state, out, *_ = jax.lax.while_loop(
+    lambda carry: running(*carry).any(), body, (state, out, zeros_B, jnp.zeros(B, bool))
   )
   return state, out
 
@@ -197,11 +163,84 @@ def pad_tokens(rows: Sequence[Sequence[int]], multiple: int) -> tuple[np.ndarray
   return tokens_BT, num_B
 
 
-def token_set(ids: Sequence[int], vocab_size: int) -> np.ndarray:
-  """bool [V], True at `ids`."""
-  chosen = np.zeros(vocab_size, bool)
-  chosen[list(ids)] = True
-  return chosen
+class Rows:
+  """Rows in generation: what each has read so far, and how it goes on.
+
+  Attributes:
+    state: the cache and the logits that follow each row's last token.
+    lengths: tokens that each row has read, forced or drawn.
+  """
+
+  def __init__(
+    self,
+    config: FrozenConfigDict,
+    params: Any,
+    *,
+    batch_size: int,
+    capacity: int,
+    chunk: int | None = None,
+  ):
+    """Starts with empty rows.
+
+    Args:
+      config: the model's.
+      capacity: tokens that a row can hold.
+      chunk: most tokens of a row that one call of `prefill` reads; None: all at once. With a chunk,
+        texts of every length run the same compiled program.
+
+    Raises:
+      UserError: a cache longer than learned positions go.
+    """
+    self.config, self.params, self.capacity, self.chunk = config, params, capacity, chunk
+    self.state = start(config, batch_size, capacity)
+    self.lengths = [0] * batch_size
+
+  def read(self, rows: Sequence[Sequence[int]]) -> None:
+    """Reads tokens in, those of some rows perhaps none. They must fit."""
+    longest = max(map(len, rows))
+    chunk = self.chunk or longest
+    for i in range(0, longest, chunk):
+      tokens_BT, num_B = pad_tokens([row[i : i + chunk] for row in rows], self.chunk or MULTIPLE)
+      self.state = prefill(self.config, self.params, self.state, tokens_BT, num_B)
+    self.lengths = [n + len(row) for n, row in zip(self.lengths, rows, strict=True)]
+
+  def repeat(self, count: int) -> None:
+    """Puts `count` copies of each row in its place."""
+    if count > 1:
+      self.state = repeat(self.state, count)
+      self.lengths = [n for n in self.lengths for _ in range(count)]
+
+  def draw(
+    self,
+    sampling: Sampling,
+    ends_V: np.ndarray,
+    max_new: int,
+    budgets: Sequence[int],
+    forced: Sequence[Sequence[int]],
+  ) -> list[tool_loop.Drawn]:
+    """Reads the forced tokens of each row in, then draws from it; see `decode`."""
+    if max(map(len, forced)) > FORCED:
+      self.read([row[:-FORCED] for row in forced])
+      forced = [row[-FORCED:] for row in forced]
+    self.state, out = decode(
+      self.config,
+      max_new,
+      self.params,
+      self.state,
+      sampling.force(forced, FORCED),
+      np.asarray(budgets, np.int32),
+      ends_V,
+    )
+    out = distributed.fetch(out)
+    drawn = [
+      tool_loop.Drawn(tokens[:n].tolist(), log_probs[:n].tolist())
+      for tokens, log_probs, n in zip(out.tokens_BM, out.log_probs_BM, out.count_B, strict=True)
+    ]
+    self.lengths = [
+      n + len(row) + len(one.tokens)
+      for n, row, one in zip(self.lengths, forced, drawn, strict=True)
+    ]
+    return drawn
 
 
 def generate(
@@ -214,6 +253,7 @@ def generate(
   max_new_tokens: int,
   stop_ids: Sequence[int],
   capacity: int,
+  repeats: int = 1,
   tool: Callable[[list[int]], list[int]] | None = None,
   pause_ids: Sequence[int] = (),
   max_calls: int = 4,
@@ -223,9 +263,11 @@ def generate(
   Args:
     config: the model's.
     prompts: token ids, at least one per prompt and fewer than `capacity`.
-    key: random key; row i of the batch draws with fold_in(key, i).
+    key: random key; row i of the completions draws with fold_in(key, i).
+    sampling: how tokens are drawn, for all completions or for each; its forced tokens begin them.
     capacity: tokens of prompt and continuation that the cache holds. Costs memory and time in
       proportion.
+    repeats: completions of each prompt, beside one another. The prompt is read once.
     tool: called with the tokens a row has drawn, whose last is a pause token; returns the tokens to
       force in.
     pause_ids: tokens that hand the row to `tool`. After `max_calls` calls a row is left paused and
@@ -235,42 +277,32 @@ def generate(
     UserError: a prompt that is empty or leaves no room in the cache, or a cache longer than learned
       positions go.
   """
+  longest = capacity - 1 - int(sampling.num_forced_B.max())
   for i, prompt in enumerate(prompts):
-    if not 0 < len(prompt) < capacity:
+    if not 0 < len(prompt) <= longest:
       raise UserError(
-        f'prompt {i} has {len(prompt)} tokens; allowed: 1 to {capacity - 1} (the context is '
-        f'{capacity})'
+        f'prompt {i} has {len(prompt)} tokens; allowed: 1 to {longest} (the context is {capacity})'
       )
-  B = len(prompts)
-  completions = [Completion([], [], [], False) for _ in prompts]
-  ends_V = jnp.asarray(token_set([*stop_ids, *pause_ids], config.vocab_size))
-  keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
-  state = start(config, B, capacity)
-  pending, budget_B = list(prompts), np.full(B, max_new_tokens, np.int32)
-  for call in range(max_calls + 1):
-    tokens_BT, num_B = pad_tokens(pending, 32)
-    state = prefill(config, params, state, tokens_BT, num_B)
-    state, out = decode(config, sampling, max_new_tokens, params, state, budget_B, ends_V, keys_B)
-    drawn, lengths_B = distributed.fetch((out, state.cache.length_B))
-    pending = [[] for _ in prompts]
-    for i, c in enumerate(completions):
-      n = int(drawn.count_B[i])
-      c.tokens += drawn.tokens_BM[i, :n].tolist()
-      c.log_probs += drawn.log_probs_BM[i, :n].tolist()
-      c.sampled += [True] * n
-      budget_B[i] -= n
-      last = c.tokens[-1] if n else None
-      c.finished |= last in stop_ids
-      if tool is not None and last in pause_ids and call < max_calls and budget_B[i] > 0:
-        forced = tool(c.tokens)
-        if len(forced) < capacity - lengths_B[i]:
-          pending[i] = forced
-          c.tokens, c.log_probs, c.sampled = (
-            c.tokens + forced,
-            c.log_probs + [0.0] * len(forced),
-            c.sampled + [False] * len(forced),
-          )
-    budget_B = np.where([len(p) > 0 for p in pending], budget_B, 0).astype(np.int32)
-    if not budget_B.any():
-      break
+  count = len(prompts) * repeats
+  keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+  rows = Rows(config, params, batch_size=len(prompts), capacity=capacity)
+  rows.read(prompts)
+  rows.repeat(repeats)
+  loop = tool_loop.ToolLoop(
+    rows,
+    sampling.for_rows(count, config.vocab_size, keys_B),
+    max_new_tokens=max_new_tokens,
+    stop_ids=stop_ids,
+    pause_ids=pause_ids,
+    tool=tool,
+    max_calls=max_calls,
+  )
+  completions = [Completion([], [], [], False) for _ in range(count)]
+  for pieces in loop:
+    for c, piece in zip(completions, pieces, strict=True):
+      c.tokens += [*piece.forced, *piece.drawn]
+      c.log_probs += [0.0] * len(piece.forced) + piece.log_probs
+      c.sampled += [False] * len(piece.forced) + [True] * len(piece.drawn)
+  for c, end in zip(completions, loop.ends, strict=True):
+    c.finished = end == 'stop'
   return completions

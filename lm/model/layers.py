@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
+from lm.model import adapters
+from lm.model.param_rules import matrix_sides
 from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
 
 ACTIVATIONS = {
@@ -21,21 +23,6 @@ ACTIVATIONS = {
 }
 GATED = ('swiglu', 'geglu')
 NORMS = ('rmsnorm', 'layernorm')
-
-
-def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-  """Positions of the (input, output) axes of a parameter with these axis names that is a matrix,
-  one in each layer or expert.
-
-  None for vectors and for the table of positions.
-  """
-  # the bias of a query has two axes, heads and head_dim: no matrix
-  if 'positions' in names or 'embed' not in names:
-    return None
-  axes = tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
-  # embed is all of the input or all of the output
-  split = 1 if names[axes[0]] == 'embed' else len(axes) - 1
-  return (axes[:split], axes[split:]) if len(axes) > 1 else None
 
 
 def lookup(
@@ -129,13 +116,22 @@ class Linear(nn.Module):
       self.b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
     if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/model/quantize.py)
       self.scale = self.get_variable('params', 'kernel_scale')
+    self.adapter = None
+    if self.has_variable('params', adapters.A):
+      self.adapter = [self.get_variable('params', name) for name in (adapters.A, adapters.B)]
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = jnp.tensordot(x, self.w.astype(x.dtype), axes=self.contract, precision=self.precision)
+    def product(x, w, contract):
+      return jnp.tensordot(x, w.astype(x.dtype), axes=contract, precision=self.precision)
+
+    y = product(x, self.w, self.contract)
     if self.has_variable('params', 'kernel_scale'):
       y = (
         y.astype(jnp.float32) * jnp.expand_dims(self.scale, range(y.ndim - self.scale.ndim))
       ).astype(x.dtype)
+    if self.adapter:
+      a, b = self.adapter
+      y += adapters.scale(self.config) * product(product(x, a, self.contract), b, 1)
     return (
       y + jnp.expand_dims(self.b.astype(x.dtype), range(y.ndim - self.b.ndim)) if self.bias else y
     )
@@ -147,6 +143,8 @@ class Linear(nn.Module):
     w = self.w
     if self.has_variable('params', 'kernel_scale'):
       w = w.astype(jnp.float32) * jnp.expand_dims(self.scale, matrix_sides(self.axes)[0])
+    if self.adapter:
+      w = adapters.merged(w, *self.adapter, adapters.scale(self.config))
     return [x.astype(jnp.dtype(self.config.dtype)) for x in (w, *([self.b] if self.bias else []))]
 
 

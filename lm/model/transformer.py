@@ -4,6 +4,7 @@ a key/value cache.
 Names of arrays end in their axes:
   B batch   T query position   S key position   D model width   N query heads   K key/value heads   G = N / K
   H head width   F feed-forward   V vocabulary   L layers   E experts   A experts of a token
+  R rank of an adapter (lm/model/adapters.py)
 """
 
 import functools
@@ -12,14 +13,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.config import layer_types
 from lm.base.errors import UserError, unknown
-from lm.model import rope
+from lm.model import adapters, heads, rope
 from lm.model.attention import kernels
-from lm.model.attention.reference import attend, softcap
+from lm.model.attention.reference import attend
+from lm.model.cache import Cache
+from lm.model.heads import head as head  # others import these two from here
+from lm.model.heads import unembed as unembed
 from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.parallel.sharding import constrain
 
@@ -35,29 +38,6 @@ REMAT = {
 }
 
 
-@struct.dataclass
-class Cache:
-  """Keys and values of what each row has read so far. Slot s of a row holds its token at position
-  s.
-  """
-
-  k_LBSKH: jax.Array
-  v_LBSKH: jax.Array
-  length_B: jax.Array  # tokens held, per row
-
-  @property
-  def capacity(self) -> int:
-    """Slots per row, in tokens."""
-    return self.k_LBSKH.shape[2]
-
-
-def init_cache(config: FrozenConfigDict, batch_size: int, capacity: int) -> Cache:
-  """An empty cache of `capacity` tokens for each of `batch_size` rows."""
-  shape = (config.num_layers, batch_size, capacity, config.num_kv_heads, config.head_dim)
-  dtype = jnp.dtype(config.dtype)
-  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
-
-
 def layer_kinds(config: FrozenConfigDict) -> list[str]:
   """The types of layer that a model has, each once."""
   return [kind for kind in LAYER_TYPES if kind in layer_types(config)]
@@ -71,9 +51,7 @@ class Attention(nn.Module):
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(
-    self, x_BTD, tables, mask_BTS, segment_ids_BT, positions_BT, cache: Cache | None, layer, kind
-  ):
+  def __call__(self, x_BTD, tables, mask_BTS, segment_ids_BT, cache: Cache | None, layer, kind):
     c = self.config
     D, N, K, H = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
 
@@ -99,21 +77,13 @@ class Attention(nn.Module):
       q_BTNH, k_BTKH = normed('q_norm', q_BTNH), normed('k_norm', k_BTKH)
     if c.position == 'rope':
       q_BTNH, k_BTKH = rope.rotate(q_BTNH, tables), rope.rotate(k_BTKH, tables)
-    if cache is not None:
-      rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
-
-      # slots past the capacity are dropped: the sampler stops such rows
-      def write(slots_LBSKH, new_BTKH):
-        return slots_LBSKH.at[layer, rows_B1, positions_BT].set(
-          new_BTKH.astype(slots_LBSKH.dtype), mode='drop'
-        )
-
-      cache = cache.replace(
-        k_LBSKH=write(cache.k_LBSKH, k_BTKH), v_LBSKH=write(cache.v_LBSKH, v_BTKH)
-      )
-      k_BTKH, v_BTKH = cache.k_LBSKH[layer], cache.v_LBSKH[layer]
     scale = c.attention_scale or H**-0.5
-    if cache is None and c.attention != 'reference' and not self.is_initializing():
+    windows = [c.window if name == 'window' else 0 for name in layer_kinds(c)]
+    if cache is not None:
+      window = jnp.asarray(windows)[kind] if len(windows) > 1 else windows[0]
+      cache = cache.append(layer, k_BTKH, v_BTKH)
+      out_BTNH = cache.attend(layer, q_BTNH, scale, c.attention_softcap, window)
+    elif c.attention != 'reference' and not self.is_initializing():
       run = functools.partial(
         kernels.attend,
         c.attention,
@@ -124,14 +94,10 @@ class Attention(nn.Module):
         scale,
         c.attention_softcap,
       )
-      branches = [
-        functools.partial(run, c.window if name == 'window' else 0) for name in layer_kinds(c)
-      ]
+      branches = [functools.partial(run, window) for window in windows]
       out_BTNH = jax.lax.switch(kind, branches) if len(branches) > 1 else branches[0]()
     else:
-      out_BTNH = attend(
-        q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, c.attention_softcap, causal=cache is None
-      )
+      out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, c.attention_softcap, causal=True)
     bias, std = c.attention_bias == 'all', residual_std(c)
     o = Linear(
       c, (N, H, D), ('heads', 'head_dim', 'embed'), contract=2, bias=bias, std=std, name='o'
@@ -149,9 +115,9 @@ class Block(nn.Module):
   config: FrozenConfigDict
 
   @nn.compact
-  def __call__(self, carry, layer, kind, tables, masks, segment_ids_BT, positions_BT):
+  def __call__(self, carry, layer, kind, tables, masks, segment_ids_BT):
     """`kind` of the layer: its number among `tables` and `masks`, one for each type of layer that
-    the model has.
+    the model has. The masks are None with a cache, which makes its own.
     """
     c = self.config
     x_BTD, cache = carry
@@ -171,7 +137,7 @@ class Block(nn.Module):
 
     attention = Attention(c, name='attention')
     out_BTD, cache = attention(
-      before('attention', x_BTD), tables, mask_BTS, segment_ids_BT, positions_BT, cache, layer, kind
+      before('attention', x_BTD), tables, mask_BTS, segment_ids_BT, cache, layer, kind
     )
     x_BTD = x_BTD + after('attention', out_BTD)
     normed_BTD = before('mlp', x_BTD)
@@ -202,6 +168,10 @@ class Transformer(nn.Module):
       self.position_table = self.param('position_table', positions, (c.max_len, c.embed_dim), dtype)
     if not c.tie_embeddings:
       self.head = self.param('head', table, (c.vocab_size, c.embed_dim), dtype)
+    # Made last: what is made before draws the same random numbers with it and without.
+    if 'scalar' in c.heads:
+      vector = nn.with_logical_partitioning(heads.scalar_init(c.embed_dim), ('embed',))
+      self.scalar_head = self.param(heads.SCALAR, vector, (c.embed_dim,), dtype)
 
   @nn.compact
   def __call__(
@@ -234,9 +204,7 @@ class Transformer(nn.Module):
     index_1T = jnp.arange(T)[None, :]
     if cache is not None:
       assert positions_BT is None and segment_ids_BT is None, 'a cache knows its own positions'
-      positions_BT = cache.length_B[:, None] + index_1T
-      distance_BTS = positions_BT[:, :, None] - jnp.arange(cache.capacity)[None, None, :]
-      mask_BTS = distance_BTS >= 0
+      positions_BT = cache.positions(T)
     else:
       distance_BTS = index_1T[:, :, None] - index_1T[:, None, :]
       mask_BTS = (distance_BTS >= 0) & jnp.ones((B, 1, 1), bool)
@@ -254,12 +222,15 @@ class Transformer(nn.Module):
       x_BTD = x_BTD + lookup(self.position_table, positions_BT, ('positions', 'embed'), x_BTD.dtype)
 
     # One rotation and one mask for each type of layer that there is; the layers pick theirs by
-    # number.
+    # number. A cache makes its own masks.
     kinds = layer_kinds(c)
     tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
-    masks = [
-      mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds
-    ]
+    if cache is not None:
+      masks = [None] * len(kinds)
+    else:
+      masks = [
+        mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds
+      ]
     kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
 
     block = Block
@@ -269,30 +240,18 @@ class Transformer(nn.Module):
       block,
       variable_axes={'params': 0, 'finite': 0, 'losses': 0},
       split_rngs={'params': True},
-      in_axes=(0, 0, *[nn.broadcast] * 4),
+      in_axes=(0, 0, *[nn.broadcast] * 3),
       length=c.num_layers,
       unroll=1 if c.scan_layers else c.num_layers,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, name='layers')
     (x_BTD, cache), _ = layers(
-      (x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT, positions_BT
+      (x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT
     )
     if cache is not None:
       added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
-      cache = cache.replace(length_B=jnp.minimum(cache.length_B + added_B, cache.capacity))
+      cache = cache.advance(added_B)
     return Norm(c, c.norm, name='final_norm')(x_BTD), cache
-
-
-def head(params: Any, config: FrozenConfigDict) -> jax.Array:
-  """The output matrix, [V, D], of `params`: the embedding table when tied."""
-  return params['embedding'] if config.tie_embeddings else params['head']
-
-
-def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
-  """Float32 logits [..., V] of final hidden states [..., D]."""
-  weight_VD = head(params, config).astype(hidden.dtype)
-  logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
-  return softcap(logits, config.logit_softcap)
 
 
 def check(config: FrozenConfigDict) -> None:
@@ -311,6 +270,8 @@ def check(config: FrozenConfigDict) -> None:
   for field, allowed in choices.items():
     if c[field] not in allowed:
       raise unknown(f'config.model.{field}', c[field], allowed)
+  heads.check(c.heads)
+  adapters.check(c)
   for kind in c.layer_types:
     if kind not in LAYER_TYPES:
       raise unknown('config.model.layer_types', kind, LAYER_TYPES)
@@ -376,7 +337,8 @@ def init(config: FrozenConfigDict, rng: jax.Array) -> Any:
   """Fresh parameters, a tree of arrays boxed with the names of their axes (`flax.linen.unbox`
   removes the boxes).
   """
-  return Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
+  boxed = Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
+  return adapters.add(boxed, config, jax.random.fold_in(rng, 1)) if config.lora_rank else boxed
 
 
 def init_params(config: FrozenConfigDict, rng: jax.Array) -> Any:

@@ -1,21 +1,20 @@
-"""Random keys: each purpose draws from one of its own, and all of them follow from the seed of the
-run.
-"""
+"""Random keys: every purpose has keys of its own, all derived from the seed of the run."""
 
 import hashlib
 
 import jax
 
-PURPOSES = ('initialization', 'rollouts', 'evaluation', 'continuations', 'chat')
+PURPOSES = ('initialization', 'training', 'rollouts', 'evaluation', 'continuations', 'chat')
 
 
-def derive(seed: int, purpose: str, *indices: int) -> jax.Array:
-  """Returns the key of one purpose; two purposes, or two sequences of indices, never share one.
+def derive(seed: int, purpose: str, *indices: int | jax.Array) -> jax.Array:
+  """Returns the key of a purpose; other purposes, and other indices, have other keys.
 
   Args:
-    seed: of the run (`config.seed`).
-    purpose: one of PURPOSES. Its name alone decides, so a new purpose changes no other's numbers.
-    indices: what tells several draws of one purpose apart: the step, the task.
+    seed: the seed of the run (`config.seed`).
+    purpose: one of PURPOSES. The key depends on its name, so that adding a purpose does not change
+      the numbers of another.
+    indices: numbers that tell several draws of one purpose apart, such as the step or the task.
   """
   assert purpose in PURPOSES, purpose
   domain = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], 'big')

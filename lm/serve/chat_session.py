@@ -2,7 +2,6 @@
 
 import codecs
 import contextlib
-import dataclasses
 import signal
 import sys
 import threading
@@ -10,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import FrozenConfigDict
 
 from lm.base import errors
 from lm.base.errors import UserError
-from lm.infer import engine
+from lm.infer import engine, tool_loop
+from lm.infer.sampling import Sampling
 from lm.parallel import keys
 
 # tokens read by one call: a fixed size, so that turns of every length run the same compiled program
@@ -74,7 +73,7 @@ class Session:
 
   Attributes:
     ids: every token of the conversation so far; all of them are in the cache.
-    state: the cache and the logits that follow `ids`.
+    rows: the one row that holds `ids`: the cache, and the logits that follow.
     fed: how many tokens were read in since the start or the last reset (the others were drawn).
   """
 
@@ -83,7 +82,7 @@ class Session:
     config: FrozenConfigDict,
     params: Any,
     chat_format: Any,
-    sampling: engine.Sampling,
+    sampling: Sampling,
     *,
     calculate: Callable[[str], str],
     max_new_tokens: int,
@@ -94,8 +93,8 @@ class Session:
 
     Args:
       config: the model's; its max_len is how many tokens a conversation may have.
-      sampling: its banned_ids are set here: tags of tool results, and ids that are no token, are
-        never drawn.
+      sampling: of one row. Bans are added here: tags of tool results, and ids that are no token,
+        are never drawn.
       chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
       calculate: what answers the calls of the calculator: an expression to its value, as text.
       max_new_tokens: longest reply, tool results not counted; at least 1.
@@ -105,10 +104,7 @@ class Session:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
     self._calculate = calculate
-    self._sampling = dataclasses.replace(
-      sampling, banned_ids=chat_format.banned_ids(config.vocab_size)
-    )
-    self._ends_V = engine.token_set([*chat_format.stops, *chat_format.call_ids], config.vocab_size)
+    self._sampling = sampling.ban(chat_format.banned_ids(config.vocab_size), config.vocab_size)
     self._max_new_tokens, self._system, self._key = (
       max_new_tokens,
       system,
@@ -119,8 +115,10 @@ class Session:
   def reset(self) -> None:
     """Forgets the conversation. The next one draws other random numbers."""
     self._key, key = jax.random.split(self._key)
-    self._keys_B = key[None]
-    self.state = engine.start(self.config, 1, self.config.max_len)
+    self._sampling = self._sampling.for_rows(1, self.config.vocab_size, key[None])
+    self.rows = engine.Rows(
+      self.config, self.params, batch_size=1, capacity=self.config.max_len, chunk=FEED
+    )
     self.ids: list[int] = []
     self.fed = 0
 
@@ -134,21 +132,26 @@ class Session:
       UserError: the context is full: before `text` was read, or in the middle of the reply.
     """
     self._feed(self._turn(text))
-    begin, left, pieces = len(self.ids), self._max_new_tokens, Pieces(self.chat_format)
-    while left:
-      drawn = self._draw(min(left, DRAW))
-      left -= len(drawn)
-      yield from pieces(drawn)
-      if drawn[-1] in self.chat_format.stops:
-        return
-      if drawn[-1] in self.chat_format.call_ids:
-        result = self.chat_format.answer_call(self.ids[begin:], self._calculate)
-        if not result:  # a tag that closes no call
-          return
-        self._feed(result)
-        yield from pieces(result)
-    yield pieces.end()
-    yield f' [stopped after {self._max_new_tokens} tokens]', True
+    pieces = Pieces(self.chat_format)
+    loop = tool_loop.ToolLoop(
+      self.rows,
+      self._sampling,
+      max_new_tokens=self._max_new_tokens,
+      stop_ids=self.chat_format.stops,
+      pause_ids=self.chat_format.call_ids,
+      tool=lambda ids: self.chat_format.answer_call(ids, self._calculate),
+      piece=DRAW,
+    )
+    for [piece] in loop:
+      self.ids += [*piece.forced, *piece.drawn]
+      self.fed += len(piece.forced)
+      yield from pieces([*piece.forced, *piece.drawn])
+    [end] = loop.ends
+    if end == 'full':
+      raise self._full('the reply is cut off')
+    if end == 'length':
+      yield pieces.end()
+      yield f' [stopped after {self._max_new_tokens} tokens]', True
 
   def _turn(self, text: str) -> list[int]:
     """The user's turn up to where the reply begins, behind whatever the conversation still
@@ -163,30 +166,9 @@ class Session:
     """Reads tokens in. Raises UserError, and reads none, if they leave no room for a reply."""
     if len(self.ids) + len(ids) >= self.config.max_len:
       raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
-    for i in range(0, len(ids), FEED):
-      tokens_1T, num_1 = engine.pad_tokens([ids[i : i + FEED]], FEED)
-      self.state = engine.prefill(self.config, self.params, self.state, tokens_1T, num_1)
+    self.rows.read([ids])
     self.ids += ids
     self.fed += len(ids)
-
-  def _draw(self, count: int) -> list[int]:
-    """Draws 1 to `count` tokens. Raises UserError if there is room for none."""
-    if len(self.ids) >= self.config.max_len:
-      raise self._full('the reply is cut off')
-    self.state, out = engine.decode(
-      self.config,
-      self._sampling,
-      DRAW,
-      self.params,
-      self.state,
-      np.array([count], np.int32),
-      self._ends_V,
-      self._keys_B,
-    )
-    out = jax.device_get(out)
-    drawn = out.tokens_BM[0, : int(out.count_B[0])].tolist()
-    self.ids += drawn
-    return drawn
 
   def _full(self, what: str) -> UserError:
     return UserError(

@@ -1,35 +1,85 @@
-"""The pretraining step's loss: next-token prediction on every token of packed documents."""
+"""Pretraining: next-token prediction on every token of packed documents."""
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from lm.base import metrics as metrics_lib
 from lm.model.transformer import Transformer, head
+from lm.stages.stage import Field, Stage, per_token
 from lm.train import losses
+from lm.train.batches import Run
 from lm.train.train_step import LossFn
 
+# A batch of token shards: `inputs` are read, `targets` predicted, each with its weight in the loss.
+# Tokens of other documents, by segment, are not seen; positions count from a document's first token.
+TOKEN_FIELDS = {
+  'inputs': per_token('int32'),
+  'targets': per_token('int32'),
+  'positions': per_token('int32'),
+  'segment_ids': per_token('int32'),
+  'weights': per_token('float32'),
+}
 
-def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn:
-  """Loss of a batch {inputs, targets, segment_ids, positions: int32 [B, T]; weights: float32 [B,
-  T]}.
 
-  What is minimized is the cross entropy, logged as `train/loss`, with the regularisers that have a
-  weight: z-loss (the mean of log(Z)^2 is logged as `train/z_loss`) and the balance of experts
-  (`train/expert_balance`).
-  """
-  model = Transformer(model_config)
-  cross_entropy = functools.partial(
+class Pretrain(Stage):
+  """Trains on documents."""
+
+  reads = 'windows'
+  is_chat = False
+
+  @property
+  def batch_fields(self) -> Mapping[str, Field]:
+    return TOKEN_FIELDS
+
+  def make_loss(self, model_config: FrozenConfigDict, banned_ids: Sequence[int] = ()) -> LossFn:
+    del banned_ids
+    return make_loss(model_config, self.config.loss)
+
+  def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds the texts that the model wrote, and what simpler models make of the same tokens."""
+    config = self.config
+    losses_of_val = [line for line in metrics if 'eval/val/bpb' in line]
+    report = {'tokens': config.steps * config.batch_size * config.seq_len}
+    if losses_of_val:
+      report['val_bpb'] = losses_of_val[-1]['eval/val/bpb']
+    if losses_of_val and config.eval.baselines:
+      with run.clock.part('eval'):
+        spans = run.jumps.ranges(0, config.steps)
+        report |= run.source.compare_baselines(run.chat_format.tokenizer, spans)
+    return {'samples': first_and_last_samples(run.workdir), 'pretrain': report}
+
+
+def make_cross_entropy(
+  model_config: FrozenConfigDict, loss_config: ConfigDict
+) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+  """Returns `lm.train.losses.cross_entropy` with the settings of `config.loss`."""
+  return functools.partial(
     losses.cross_entropy,
     chunk=loss_config.chunk,
     z_loss=loss_config.z_loss,
     cap=model_config.logit_softcap,
     vocab_blocks=loss_config.vocab_blocks,
   )
+
+
+def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn:
+  """Returns the loss of a batch of TOKEN_FIELDS.
+
+  What is minimized is the cross entropy, logged as `train/loss`, with the regularisers that have a
+  weight: z-loss (the mean of log(Z)^2 is logged as `train/z_loss`) and the balance of experts
+  (`train/expert_balance`).
+  """
+  model = Transformer(model_config)
+  cross_entropy = make_cross_entropy(model_config, loss_config)
   balance_weight = loss_config.balance
 
-  def loss_fn(params, batch):
+  def loss_fn(params, batch, key):
+    del key
     (hidden_BTD, _), sown = model.apply(
       {'params': params},
       batch['inputs'],
@@ -42,14 +92,27 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn
     total, nats, log_z_squared = cross_entropy(
       hidden_BTD, head(params, model_config), batch['targets'], weights_BT
     )
-    metrics = {'train/loss': (nats, weight)}
+    sums = {'train/loss': (nats, weight)}
     if loss_config.z_loss:
-      metrics['train/z_loss'] = log_z_squared, weight
+      sums['train/z_loss'] = log_z_squared, weight
     if model_config.num_experts:
       (balance_LB,) = jax.tree.leaves(sown)
       balance = jnp.vdot(balance_LB.mean(0), weights_BT.sum(1))
       total += balance_weight * balance
-      metrics['train/expert_balance'] = balance, weight
-    return total, weight, metrics
+      sums['train/expert_balance'] = balance, weight
+    return sums | {'train/total': (total, weight)}
 
   return loss_fn
+
+
+def first_and_last_samples(workdir: Any) -> dict[str, list[dict[str, str]]]:
+  """Returns the texts that a run's model wrote before its first step and after its last.
+
+  They are {'first': [...], 'last': [...]}, each text {'prompt', 'text'}.
+  """
+  lines = metrics_lib.samples(workdir)
+  steps = sorted({line['step'] for line in lines}) or [0]
+  return {
+    end: [{'prompt': line['name'], 'text': line['text']} for line in lines if line['step'] == step]
+    for end, step in (('first', steps[0]), ('last', steps[-1]))
+  }

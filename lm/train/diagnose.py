@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from lm.model.transformer import Transformer
 from lm.parallel import distributed, sharding
-from lm.train.train_step import LossFn
+from lm.train.train_step import LossFn, objective
 
 
 def _bad_places(tree: Any) -> Iterator[tuple[float, str]]:
@@ -53,7 +53,11 @@ def first_non_finite(
     )
     return jax.tree.leaves(seen)[0].reshape(-1)
 
-  gradients = jax.jit(jax.value_and_grad(lambda params, microbatch: loss_fn(params, microbatch)[0]))
+  gradients = jax.jit(
+    jax.value_and_grad(
+      lambda params, batch: objective(loss_fn(params, batch, jax.random.key(0)))[0]
+    )
+  )
   for i in range(count):
     microbatch = {name: x[i] for name, x in batch.items()}
     finite_L = distributed.fetch(layers(params, microbatch))

@@ -4,14 +4,18 @@ parameters' axes.
 
 import functools
 import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
+from lm.base import config as config_lib
 from lm.base.errors import UserError, unknown
-from lm.model.layers import matrix_sides
+from lm.model.param_rules import leaf_names, matches, matrix_sides, select
+from lm.parallel.sharding import leaf_name
 
 OPTIMIZERS = ('adamw', 'muon')
 SCHEDULES = ('cosine', 'wsd', 'constant')
@@ -57,11 +61,12 @@ def muon_dimensions(axes: Any) -> Any:
   AdamW's parameters.
 
   Muon takes the matrices inside the layers; the embedding and the head go to AdamW (K. Jordan,
-  Muon, 2024).
+  Muon, 2024), and so do adapters, of which one is 0 at first.
   """
 
   def one(names):
-    sides = matrix_sides(names) if names[0] == 'layers' else None
+    taken = names[0] == 'layers' and 'lora' not in names
+    sides = matrix_sides(names) if taken else None
     return sides and optax.contrib.MuonDimensionNumbers(*sides)
 
   return jax.tree.map(one, axes, is_leaf=_is_names)
@@ -117,15 +122,56 @@ def _muon(
   return optax.partition({'muon': muon, 'adamw': adamw}, labels)
 
 
+def rate_factors(rates: str, names: Iterable[str]) -> dict[str, float]:
+  """What the learning rate of each of these parameters is multiplied by, where that is not 1.
+
+  Args:
+    rates: `config.optim.rates`: 'REGEX:FACTOR,...', of which the first that matches a name counts.
+    names: of all parameters that are trained.
+
+  Raises:
+    UserError: an entry is not of this form, its factor is not above 0, or it matches no parameter.
+  """
+  names, factors = list(names), {}
+  for entry in config_lib.names(rates):
+    pattern, _, factor = entry.rpartition(':')
+    if not (pattern and re.fullmatch(r'\d*\.?\d+([eE][+-]?\d+)?', factor) and float(factor) > 0):
+      raise UserError(
+        field='config.optim.rates',
+        value=entry,
+        allowed='REGEX:FACTOR with a factor above 0',
+        message='Parameters that are not to be trained are named by config.train.params.',
+      )
+    for name in matches('config.optim.rates', pattern, names):
+      factors.setdefault(name, float(factor))
+  return factors
+
+
+def _scale_by(factors: dict[str, float]) -> optax.GradientTransformation:
+  """Multiplies the update of each named parameter by its factor."""
+
+  def scale(updates, params):
+    del params
+    return jax.tree_util.tree_map_with_path(
+      lambda path, x: x * factors[name] if (name := leaf_name(path)) in factors else x, updates
+    )
+
+  return optax.stateless(scale)
+
+
 def make(
-  config: ConfigDict, steps: int, axes: Any
+  config: ConfigDict, steps: int, axes: Any, trained: frozenset[str] | None = None
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimizer of `config.optim` for a run of `steps` updates, and its learning-rate schedule
   (for the log).
 
   Args:
     axes: the axis names of every parameter (`lm.parallel.sharding.axis_names`).
+    trained: the names of the parameters that are trained; None: all. The optimizer is given these
+      alone (`lm.model.param_rules.select`) and has no state of others.
   """
+  if trained is not None:
+    axes = select(axes, trained)
   schedule = make_schedule(config, config.lr, steps)
   adamw = optax.adamw(
     schedule,
@@ -142,4 +188,5 @@ def make(
   else:
     raise unknown('config.optim.name', config.name, OPTIMIZERS)
   clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-  return optax.chain(*clip, inner), schedule
+  factors = rate_factors(config.rates, leaf_names(axes))
+  return optax.chain(*clip, inner, *([_scale_by(factors)] if factors else [])), schedule

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.model import transformer
+from lm.base.errors import UserError
+from lm.model import adapters, transformer
 from lm.model.attention import kernels
 from lm.parallel import sharding
-from lm.stages import pretrain, sft
-from lm.stages.rl import policy_gradient
 from lm.train import optimizers, train_step
 from lm.weights import pretrained
 
@@ -29,27 +28,60 @@ class Program:
   each.
   """
 
+  stage: Any  # `lm.stages.stage.Stage`
   loss_fn: train_step.LossFn
   step: Callable  # jitted: (state, batch, count) -> (state, metrics); the state is donated
-  state: Any  # shapes of {params, opt_state, ...}, see common.init_state
-  batch: dict[str, jax.ShapeDtypeStruct]  # [microbatches, rows, seq_len]
+  state: Any  # shapes of {params, opt_state, ...}, see train_step.init_state
+  batch: dict[str, jax.ShapeDtypeStruct]  # [microbatches, rows, ...]
   start: Callable  # jitted: params -> state, laid out as `state`
   fresh: Callable  # jitted: key -> state, laid out as `state`
   updates: int  # on each batch
 
+  @property
+  def parameter_bytes(self) -> int:
+    """Bytes of all parameters, over all devices."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.state['params']))
+
+  def copy_params(self, start: Any, key: jax.Array) -> Any:
+    """Returns a copy of parameters, or, where they are None, fresh ones by the key.
+
+    What a run starts from may share its memory with the state, which the step may overwrite.
+    """
+    if start is None:
+      return self.fresh(key)['params']
+    return jax.tree.map(lambda x: x.copy(), start)
+
+
+def rows_of_microbatch(config: ConfigDict) -> int:
+  """Returns the rows of a microbatch on all devices. Raises UserError if they are not whole."""
+  if config.batch_size % config.microbatches:
+    raise UserError(
+      f'config.microbatches is {config.microbatches}; it must divide batch_size, '
+      f'{config.batch_size}'
+    )
+  return config.batch_size // config.microbatches
+
+
+def check_shapes(config: ConfigDict, mesh: Mesh | AbstractMesh) -> None:
+  """Raises UserError where rows or their length cannot be split over a mesh as the config asks."""
+  kernels.check_length(config.model.attention, mesh, config.seq_len)
+  sharding.check_rows(mesh, {'batch_size / microbatches': rows_of_microbatch(config)})
+
 
 def make(
   config: ConfigDict,
+  stage: Any,
   model_config: FrozenConfigDict,
   mesh: Mesh | AbstractMesh,
   banned_ids: Sequence[int] = (),
 ) -> Program:
-  """Builds the program of `config.stage`; nothing is compiled and no array is made yet.
+  """Builds the program of a stage; nothing is compiled and no array is made yet.
 
   Args:
+    stage: the config's `lm.stages.stage.Stage`.
     model_config: the model's.
     mesh: an abstract one will do for the shapes (lm/cost/estimate.py).
-    banned_ids: of stage rl: tokens that the sampler never draws.
+    banned_ids: tokens that the sampler never draws.
 
   Raises:
     UserError: an axis that the mesh does not divide, a large parameter that it does not split, an
@@ -58,15 +90,13 @@ def make(
   if isinstance(mesh, Mesh):
     kernels.check(model_config, mesh.devices.flat[0].platform)
   params_shape, axes = pretrained.abstract_params(model_config, mesh)
-  inner = config.rl.inner_updates if config.stage == 'rl' else 1
-  tx, schedule = optimizers.make(config.optim, config.steps * inner, axes)
-  init_state = functools.partial(train_step.init_state, tx=tx)
+  trained = adapters.trained(config.train.params, axes)
+  num_updates = config.steps * stage.updates_per_batch
+  tx, schedule = optimizers.make(config.optim, num_updates, axes, trained)
+  init_state = functools.partial(train_step.init_state, tx=tx, trained=trained)
   state = sharding.abstract_state(init_state, params_shape, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, state)
-  if config.stage == 'rl':
-    loss_fn = policy_gradient.make_loss(model_config, config.loss, config.rl, banned_ids)
-  else:
-    loss_fn = {'pretrain': pretrain, 'sft': sft}[config.stage].make_loss(model_config, config.loss)
+  loss_fn = stage.make_loss(model_config, banned_ids)
 
   def fresh(key):
     return init_state(transformer.init_params(model_config, key))
@@ -75,31 +105,36 @@ def make(
   # compiled for.
   metrics = NamedSharding(mesh, PartitionSpec())
   step = jax.jit(
-    train_step.make_train_step(loss_fn, tx, schedule, config.faults.spike),
+    train_step.make_train_step(
+      loss_fn,
+      tx,
+      schedule,
+      spike=config.faults.spike,
+      seed=config.seed,
+      trained=trained,
+    ),
     donate_argnums=0,
     out_shardings=(shardings, metrics),
   )
   return Program(
-    loss_fn,
-    step,
-    state,
-    _batch(config, mesh),
-    jax.jit(init_state, out_shardings=shardings),
-    jax.jit(fresh, out_shardings=shardings),
-    inner,
+    stage=stage,
+    loss_fn=loss_fn,
+    step=step,
+    state=state,
+    batch=_batch(config, stage, mesh),
+    start=jax.jit(init_state, out_shardings=shardings),
+    fresh=jax.jit(fresh, out_shardings=shardings),
+    updates=stage.updates_per_batch,
   )
 
 
-def _batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  whole, real = ('inputs', 'targets'), ['weights']
-  if config.stage == 'rl':
-    real += ['old_log_probs', 'advantages', *(['reference_log_probs'] if config.rl.kl else [])]
-  else:
-    whole += ('positions', 'segment_ids')
-  shape = config.microbatches, config.batch_size // config.microbatches, config.seq_len
-  place = NamedSharding(mesh, sharding.spec((None, 'batch', 'length')))
-  return {
-    name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-    for names, dtype in ((whole, jnp.int32), (real, jnp.float32))
-    for name in names
-  }
+def _batch(config: ConfigDict, stage: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a batch of full rows."""
+  sizes = {'batch': rows_of_microbatch(config), 'length': config.seq_len}
+
+  def shape(field):
+    place = NamedSharding(mesh, sharding.spec((None, *field.axes)))
+    size = config.microbatches, *(sizes[axis] for axis in field.axes)
+    return jax.ShapeDtypeStruct(size, jnp.dtype(field.dtype), sharding=place)
+
+  return {name: shape(field) for name, field in stage.batch_fields.items()}

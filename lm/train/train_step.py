@@ -10,18 +10,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lm.model import param_rules
+from lm.parallel import keys
+
 State = dict[str, Any]
 SumAndWeight = tuple[jax.Array, jax.Array]
-# (params, microbatch) -> (objective, its weight, metrics). All are sums. The objective is what is
-# minimized, regularisers included; `train/loss` among the metrics is the loss alone. Nothing is
-# divided before microbatches are added up.
-LossFn = Callable[[Any, dict], tuple[jax.Array, jax.Array, dict[str, SumAndWeight]]]
+# (params, microbatch, key) -> {name: (sum, weight)}. `train/loss` is the loss alone. A loss that has
+# regularisers also returns `train/total`, which is then minimized in place of it. Nothing is divided
+# before microbatches are added up.
+LossFn = Callable[[Any, dict, jax.Array], dict[str, SumAndWeight]]
+LOSS, TOTAL = 'train/loss', 'train/total'
 RECENT = 64  # losses whose median a spike is told by ...
 FEWEST = 8  # ... once there are this many
 
 
-def init_state(params: Any, tx: optax.GradientTransformation) -> State:
-  """The state before the first update.
+def parts(params: Any, trained: frozenset[str] | None) -> tuple[Any, Any]:
+  """(the parameters that are trained, the others), trees that `param_rules.join` puts together.
+
+  Args:
+    trained: the names of those that are trained; None: all, and the others are {}.
+  """
+  return (params, {}) if trained is None else param_rules.split(params, trained)
+
+
+def init_state(
+  params: Any, tx: optax.GradientTransformation, trained: frozenset[str] | None = None
+) -> State:
+  """The state before the first update; `opt_state` is that of the parameters that are trained.
 
   Its counters: `step` of all steps, `updates` of those that moved the parameters, `bad` of those
   that were refused; `losses` holds the last RECENT losses that were accepted, as a ring.
@@ -29,7 +44,7 @@ def init_state(params: Any, tx: optax.GradientTransformation) -> State:
   count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731  one each: they are donated
   return {
     'params': params,
-    'opt_state': tx.init(params),
+    'opt_state': tx.init(parts(params, trained)[0]),
     'step': count(),
     'updates': count(),
     'bad': count(),
@@ -37,39 +52,56 @@ def init_state(params: Any, tx: optax.GradientTransformation) -> State:
   }
 
 
-def accumulate(
-  loss_fn: LossFn, params: Any, batch: dict, count: jax.Array | int
-) -> tuple[Any, jax.Array, jax.Array, dict]:
-  """Gradients, objective, weight and metrics, each summed over the first `count` of the M
-  microbatches on axis 0 of `batch`.
+def objective(sums: dict[str, SumAndWeight]) -> SumAndWeight:
+  """Returns what a loss function minimizes: `train/total` if it gives one, else `train/loss`."""
+  return sums[TOTAL] if TOTAL in sums else sums[LOSS]
 
-  A batch of one microbatch is computed whatever the count: one with nothing to learn is not to be
-  given.
+
+def accumulate(
+  loss_fn: LossFn,
+  params: Any,
+  batch: dict,
+  count: jax.Array | int,
+  key: jax.Array,
+  frozen: Any = None,
+) -> tuple[Any, dict[str, SumAndWeight]]:
+  """Returns the gradients of the objective and all sums, over the first `count` microbatches.
+
+  Gradients are those of `params`; `frozen` has the other parameters of the model, where it has
+  some: of these none is computed.
+
+  The microbatches are on axis 0 of the leaves of `batch`, [M, rows, ...]. A batch of one microbatch
+  is computed whatever the count: one with nothing to learn is not to be given.
   """
 
-  def one(microbatch):
-    def objective(params):
-      total, weight, metrics = loss_fn(params, microbatch)
-      return total, (weight, metrics)
+  def one(i, microbatch):
+    def minimized(params):
+      whole = param_rules.join(params, frozen) if frozen else params
+      sums = loss_fn(whole, microbatch, jax.random.fold_in(key, i))
+      return objective(sums)[0], sums
 
-    (total, (weight, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    return grads, total, weight, metrics
+    return jax.grad(minimized, has_aux=True)(params)
 
   size = jax.tree.leaves(batch)[0].shape[0]
   first = jax.tree.map(lambda x: x[0], batch)
   if size == 1:
-    return one(first)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
-  return jax.lax.fori_loop(
-    0,
-    count,
-    lambda i, sums: jax.tree.map(jnp.add, sums, one(jax.tree.map(lambda x: x[i], batch))),
-    zeros,
-  )
+    return one(0, first)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0, first))
+
+  def add(i, sums):
+    return jax.tree.map(jnp.add, sums, one(i, jax.tree.map(lambda x: x[i], batch)))
+
+  return jax.lax.fori_loop(0, count, add, zeros)
 
 
 def make_train_step(
-  loss_fn: LossFn, tx: optax.GradientTransformation, schedule: optax.Schedule, spike: float = 0.0
+  loss_fn: LossFn,
+  tx: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  *,
+  spike: float = 0.0,
+  seed: int = 0,
+  trained: frozenset[str] | None = None,
 ) -> Callable:
   """Builds `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
 
@@ -80,6 +112,8 @@ def make_train_step(
     schedule: learning rate by update, for the log.
     spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For
       losses above 0.
+    seed: of the run; the loss of step N gets a key of its own that follows from it and N.
+    trained: the names of the parameters that are trained; None: all. The others stay as they are.
 
   The batch's leaves are [M, rows, ...]; the first `count` of the M microbatches are used, at least
   one. A step is bad when its objective or gradient is not finite (`train/finite` is 0) or its loss
@@ -88,7 +122,10 @@ def make_train_step(
   """
 
   def step(state, batch, count):
-    grads, total, weight, sums = accumulate(loss_fn, state['params'], batch, count)
+    key = keys.derive(seed, 'training', state['step'])
+    params, frozen = parts(state['params'], trained)
+    grads, sums = accumulate(loss_fn, params, batch, count, key, frozen)
+    total, weight = objective(sums)
     inverse = _inverse(weight)
     grads = jax.tree.map(lambda g: g * inverse.astype(g.dtype), grads)
     means = {name: value * _inverse(own) for name, (value, own) in sums.items()}
@@ -96,21 +133,23 @@ def make_train_step(
     finite, watched = jnp.isfinite(total) & jnp.isfinite(norm), {}
     bad = ~finite
     if spike:
-      watched['train/spike'] = means['train/loss'] / _median(state['losses'], state['updates'])
+      watched['train/spike'] = means[LOSS] / _median(state['losses'], state['updates'])
       bad |= (state['updates'] >= FEWEST) & (watched['train/spike'] > spike)
-    updates, opt_state = tx.update(grads, state['opt_state'], state['params'])
+    updates, opt_state = tx.update(grads, state['opt_state'], params)
     moves = ~bad & (weight > 0)
-    old = {name: state[name] for name in ('params', 'opt_state', 'updates', 'losses')}
+    old = {name: state[name] for name in ('opt_state', 'updates', 'losses')} | {'params': params}
     new = {
-      'params': optax.apply_updates(state['params'], updates),
+      'params': optax.apply_updates(params, updates),
       'opt_state': opt_state,
       'updates': state['updates'] + 1,
-      'losses': state['losses'].at[state['updates'] % RECENT].set(means['train/loss']),
+      'losses': state['losses'].at[state['updates'] % RECENT].set(means[LOSS]),
     }
     new = jax.tree.map(lambda a, b: jnp.where(moves, a, b), new, old)
+    if frozen:
+      new['params'] = param_rules.join(new['params'], frozen)
     counters = {'step': state['step'] + 1, 'bad': state['bad'] + bad.astype(jnp.int32)}
     metrics = {
-      'train/total': total * inverse,
+      TOTAL: total * inverse,
       'train/weight': weight,
       'train/finite': finite.astype(jnp.float32),
       'train/bad': bad.astype(jnp.float32),

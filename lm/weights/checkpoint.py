@@ -34,6 +34,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from lm.base import buckets, files
 from lm.base import config as config_lib
@@ -208,6 +209,34 @@ class Checkpointer:
       _verify(path, 'params/', 'state/')
     return {'params': _read(path, 'params', abstract_state['params']), **_read(path, 'state', rest)}
 
+  def resume(
+    self,
+    abstract_state: dict[str, Tree],
+    provenance: dict[str, Any],
+    *,
+    defaults: ConfigDict,
+    allow: Collection[str],
+    free: Collection[str],
+  ) -> tuple[int | None, dict[str, Tree] | None]:
+    """Returns the step and the state of the newest sound checkpoint, or (None, None).
+
+    Args:
+      abstract_state: shapes of the state (see `restore`).
+      provenance: what the run is now, to compare with what the checkpoint was made by.
+      defaults: the config with the defaults of fields that the checkpoint may lack.
+      allow, free: fields that may differ (see `check_provenance`).
+
+    Raises:
+      UserError: something differs that is not to differ.
+    """
+    step = self.sound()
+    if step is None:
+      return None, None
+    stored = self.provenance(step)
+    stored['config'] = config_lib.complete(stored['config'], defaults)
+    check_provenance(stored, provenance, allow, free)
+    return step, self.restore(abstract_state, step)
+
   def provenance(self, step: int) -> dict[str, Any]:
     """What `save` was told of where the state of `step` came from."""
     return provenance(self.directory / str(step))
@@ -281,6 +310,15 @@ class _DeferredHandler(ocp.type_handlers.NumpyHandler):
       for written in await super().serialize([value.make()], [info], [arg]):
         written.result()
     return []
+
+
+def open_run(workdir: files.AnyPath, settings: ConfigDict) -> Checkpointer:
+  """Returns the checkpoints of a run's folder, kept as `config.checkpoint` says."""
+  return Checkpointer(
+    workdir / 'checkpoints',
+    keep_last=settings.keep_last,
+    keep_every=settings.keep_every or None,
+  )
 
 
 def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> None:

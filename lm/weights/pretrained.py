@@ -3,6 +3,8 @@ choice.
 """
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -16,9 +18,10 @@ from lm.base import config as config_lib
 from lm.base import files
 from lm.base.config import Tracked
 from lm.base.errors import UserError
-from lm.model import transformer
+from lm.model import adapters, transformer
 from lm.model.attention import kernels
-from lm.parallel import sharding
+from lm.model.param_rules import join, leaf_names, select
+from lm.parallel import keys, sharding
 from lm.weights import checkpoint, hub_format
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
@@ -35,6 +38,9 @@ CONTEXT = (
   'rope_high_freq_factor',
   'rope_original_len',
 )
+# Those that may be set to something else than the checkpoint has because parameters are added, or
+# merged into others; see `adopt` and `_extend`.
+EXTENSIONS = ('heads', *adapters.FIELDS)
 ROWS = 128  # a vocabulary that grows becomes a multiple of it
 
 
@@ -62,6 +68,7 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
   """The architecture `stored` with a checkpoint, run as `config` says, at the context it chooses.
 
   A field that the checkpoint lacks was added later, and gets its default, which means "as before".
+  Heads may be added. Adapters are the checkpoint's unless `config` chooses others, or none.
 
   Raises:
     UserError: a field is stored that we do not know, or `config` chooses another value for one that
@@ -78,12 +85,30 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
     if field in CONTEXT and adopted['position'] == 'rope':
       adopted[field] = value
       continue
+    if field in adapters.FIELDS or (field == 'heads' and set(value) >= set(found)):
+      adopted[field] = value
+      continue
     why = ', and its positions are a learned table' if field in CONTEXT else ''
     raise UserError(
       f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has '
       f'{found!r}{why}'
     )
   return FrozenConfigDict(adopted | {field: config[field] for field in EXECUTION})
+
+
+def model_config(config: ConfigDict, start: Pretrained | None, vocab_size: int) -> FrozenConfigDict:
+  """Returns the model of a training config: that of `start`, or a new one of `vocab_size` ids.
+
+  Raises:
+    UserError: its context is shorter than the rows of the config.
+  """
+  chosen = start.config if start else transformer.sized(config.model, vocab_size)
+  if config.seq_len > chosen.max_len:
+    raise UserError(
+      f'config.seq_len is {config.seq_len}; the model reads at most max_len = {chosen.max_len} '
+      'tokens'
+    )
+  return chosen
 
 
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
@@ -96,8 +121,13 @@ def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
   return shapes, sharding.axis_names(boxed)
 
 
-def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh) -> Pretrained:
+def load(
+  path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh, seed: int = 0
+) -> Pretrained:
   """Reads the parameters of a checkpoint, or of a Hugging Face folder, onto a mesh.
+
+  Heads and adapters that `execution` asks for and the checkpoint lacks begin fresh, which is
+  logged; adapters of the checkpoint that are not to be kept are merged into their matrices.
 
   Args:
     path: a step, run or recipe folder (`lm.weights.checkpoint.locate`), or a folder as transformers writes
@@ -105,6 +135,7 @@ def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh)
     execution: a `config.model` that says how to run it; see `adopt` for what it may say of the
       architecture.
     defaults: `config.model` as configs/base.py has it.
+    seed: of the run, for what begins fresh.
 
   Raises:
     FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one of another architecture.
@@ -128,12 +159,45 @@ def load(path: files.Path, execution: Tracked, defaults: ConfigDict, mesh: Mesh)
   config = adopt(execution, defaults, stored)
   transformer.check(config)
   kernels.check(config, mesh.devices.flat[0].platform)
-  shapes, axes = abstract_params(config, mesh)
+  stored = config_lib.complete(stored, defaults)
+  stored_config = FrozenConfigDict(config.to_dict() | {name: stored[name] for name in EXTENSIONS})
+  shapes, axes = abstract_params(stored_config, mesh)
   if isinstance(source, hub_format.Source):
     params, provenance = hub_format.load(source, config, shapes), source.provenance
   else:
     params, provenance = checkpoint.load_params(source, shapes)
+  if config != stored_config:
+    params, axes = _extend(params, stored_config, config, mesh, seed)
   return Pretrained(config, params, axes, provenance, run, step, str(tokenizer))
+
+
+def _extend(
+  params: Any, stored: FrozenConfigDict, config: FrozenConfigDict, mesh: Mesh, seed: int
+) -> tuple[Any, Any]:
+  """(parameters, axis names) of the model `config`, out of the parameters of the model `stored`.
+
+  They differ in EXTENSIONS alone. Adapters that are not the same are merged and made anew.
+  """
+  if stored.lora_rank and any(stored[field] != config[field] for field in adapters.FIELDS):
+    logging.warning('the adapters of the checkpoint are merged into the matrices they adapt')
+    plain = FrozenConfigDict(stored.to_dict() | {'lora_rank': 0})
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_params(plain, mesh)[0])
+    merge = functools.partial(adapters.merge, factor=adapters.scale(stored))
+    params = jax.jit(merge, out_shardings=shardings)(params)
+  shapes, axes = abstract_params(config, mesh)
+  missing = frozenset(leaf_names(shapes)) - frozenset(leaf_names(params))
+  if missing:
+    logging.warning(
+      'parameters that the checkpoint lacks begin fresh: %s', ', '.join(sorted(missing))
+    )
+    shardings = jax.tree.map(lambda x: x.sharding, select(shapes, missing))
+
+    def fresh(key):  # the compiler leaves out what is not selected
+      return select(transformer.init_params(config, key), missing)
+
+    key = keys.derive(seed, 'initialization')
+    params = join(params, jax.jit(fresh, out_shardings=shardings)(key))
+  return params, axes
 
 
 def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:

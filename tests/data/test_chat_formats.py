@@ -159,9 +159,7 @@ def test_no_text_forges_a_special_token(family):
 
 def test_a_system_turn_without_a_place_is_refused(tmp_path):
   ours = chat_formats.load(str(make(tmp_path, NO_SYSTEM, FAMILIES['gemma2'][1], **BOS)))
-  with pytest.raises(
-    UserError, match=r"messages\[0\].role is 'system'.*no place for a system turn"
-  ):
+  with pytest.raises(UserError, match=r"messages\[0\].role is 'system'.*chat template"):
     ours.render_prompt(messages(['a'], 'b'))
 
 
@@ -171,7 +169,7 @@ def test_tags_are_added_to_a_model_that_lacks_them(tmp_path):
   parts = [{'type': kind, 'text': '1'} for kind in ('think', 'python', 'output', 'text')]
   talk = {'messages': messages(['Hello', parts])}
   with pytest.raises(
-    UserError, match=r"no special tokens for parts of type 'think'; config\.data\.tools=True"
+    UserError, match=r"no special tokens for parts of type 'think'.*config\.data\.tools=True"
   ):
     own.render(talk)
   assert (own.banned_ids(SIZE), own.call_ids) == ((), ())

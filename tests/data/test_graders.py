@@ -143,3 +143,18 @@ def test_any_text_is_graded(made, name):
 def test_an_answer_without_a_call_is_none_of_the_calculators(made, said, grade):
   reply = {'content': [{'type': 'text', 'text': said}], 'finished': True, 'well_formed': True}
   assert made['calculator'].grade(PROBLEMS['calculator'], reply) == grade
+
+
+@pytest.mark.parametrize(
+  ('topic', 'said', 'right'),
+  [
+    ('kind', 'I am a language model called Deepdive that a person can talk to.', 1),
+    ('kind', 'I am Deepdive, a language model, rather than a person.', 1),
+    ('kind', 'I am Deepdive, a person who made a language model.', 0),
+    ('skills', 'I am Deepdive. I help with Python and do arithmetic.', 1),
+    ('skills', "I am Deepdive and I can't do arithmetic or Python.", 0),
+  ],
+)
+def test_what_the_model_says_of_itself(made, topic, said, right):
+  reply = {'content': [{'type': 'text', 'text': said}], 'finished': True, 'well_formed': True}
+  assert made['identity'].grade({'topic': topic}, reply) == right

@@ -7,12 +7,18 @@ import gzip
 import itertools
 import json
 import lzma
+import sys
 
 import fsspec
 import pytest
 
-from data.records import jsonl
+from data.records import jsonl, split
 from lm.base.errors import UserError
+
+if sys.version_info >= (3, 14):
+  from compression import zstd
+else:
+  from backports import zstd
 
 
 def parse(row):
@@ -53,6 +59,20 @@ def test_a_bad_row_is_skipped_with_its_line_and_cause(tmp_path, line, cause):
   assert str(skipped).startswith(f'1 row skipped; the first: {path}, line 3: ')
 
 
+def test_a_row_that_is_nested_too_deep_for_its_parser_is_skipped(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  deep = (b'{"text": "deep", "x": ' + b'[' * n + b']' * n + b'}\n' for n in range(800, 1000))
+  path.write_bytes(b''.join(deep) + GOOD)
+  skipped = jsonl.Skipped()
+
+  def parse(row, calls=3):  # what reads rows calls functions that call others
+    return parse(row, calls - 1) if calls else split.split_hash(row)
+
+  hashes = list(jsonl.read(path, parse, skipped))
+  assert len(hashes) + skipped.count == 201 and skipped.count
+  assert all('nested too deep' in cause for _, cause in skipped.rows)
+
+
 def test_half_a_character_is_replaced_and_a_whole_pair_is_kept(tmp_path):
   path = tmp_path / 'rows.jsonl'
   path.write_text('{"text": "a\\ud800b"}\n{"text": "\\ud83d\\ude00"}\n{"text": "\\\\ud800"}\n')
@@ -72,7 +92,13 @@ def test_a_row_that_is_too_long_is_skipped_without_being_held(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-  ('suffix', 'pack'), [('.gz', gzip.compress), ('.bz2', bz2.compress), ('.xz', lzma.compress)]
+  ('suffix', 'pack'),
+  [
+    ('.gz', gzip.compress),
+    ('.bz2', bz2.compress),
+    ('.xz', lzma.compress),
+    ('.zst', zstd.compress),
+  ],
 )
 def test_packed_files_are_read_and_damaged_ones_as_far_as_they_go(tmp_path, suffix, pack):
   path = tmp_path / f'rows.jsonl{suffix}'

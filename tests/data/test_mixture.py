@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-import eval as evaluation
+from data.batches import readers
 from data.chat import chat_formats
 from data.shards import loader, token_shards, tokenization
 from data.shards.mixture import Mixture
@@ -23,7 +23,7 @@ def sources(tmp_path):
   made = []
   for i, rows in enumerate(SIZES):
     ids = [1 + i * 100_000 + n // SEQ_LEN for n in range(rows * SEQ_LEN + 1)]
-    builder = token_shards.Builder('uint32')
+    builder = token_shards.ShardWriter('uint32')
     builder.add(ids, None, len(ids))
     head = {'version': token_shards.VERSION, 'kind': 'text', 'dtype': 'uint32', 'document_start': 0}
     files.write_json(
@@ -102,15 +102,15 @@ def test_the_fingerprint_is_of_sources_and_weights(sources):
 @pytest.mark.parametrize(
   ('weights', 'message'),
   [
-    ('1,1', 'must give 3 weights'),
+    ('1,1', '3 weights'),
     ('1,1,-1', '0 or more'),
     ('0,0,0', '0 or more'),
     ('a,b,c', "'W,W,...'"),
     ('', "'W,W,...'"),
     ('5:1,1,1', 'begin with 0'),
-    ('0:1,1,1;9:1,1,1;9:1,1,1', 'rise'),
+    ('0:1,1,1;9:1,1,1;9:1,1,1', 'steps'),
     ('1,1,inf', '0 or more'),
-    ('1,1,1e-9', '1 in 16384'),
+    ('1,1,1e-9', '1 / 16384'),
   ],
 )
 def test_bad_weights_are_named(sources, weights, message):
@@ -126,10 +126,16 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
     tokenization.tokenize(str(tmp_path / f'{name}.txt'), tmp_path / name, chat_format, held_out=0.0)
   names = [str(tmp_path / name / 'train' / 'manifest.json') for name in 'ab']
   config = ConfigDict(
-    {'stage': 'pretrain', 'seq_len': 8, 'batch_size': 64, 'seed': 0, 'data': {'weights': '3,1'}}
+    {
+      'stage': 'pretrain',
+      'seq_len': 8,
+      'batch_size': 64,
+      'seed': 0,
+      'data': {'weights': '3,1', 'cache': ''},
+    }
   )
   counts = np.zeros(2)
-  mixture = evaluation.open_mixture(config, chat_format, ','.join(names))
+  mixture = readers.open_mixture(config, chat_format, ','.join(names), 'windows')
   for step in range(20):
     tokens = mixture.batch(step)['targets']
     counts += [(tokens == ord(name)).sum() for name in 'ab']
@@ -137,4 +143,4 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
   for weights, given in (('', names), ('1', names[:1])):
     config.data.weights = weights
     with pytest.raises(UserError, match='several need weights'):
-      evaluation.open_mixture(config, chat_format, ','.join(given))
+      readers.open_mixture(config, chat_format, ','.join(given), 'windows')

@@ -54,7 +54,7 @@ CHANGES = {
 @pytest.mark.parametrize('change', CHANGES)
 def test_conversations_are_made_again_after_a_change(config, tmp_path, change):
   def made():
-    train, val = prepare.manifests(config, FORMAT, tmp_path / 'run')
+    train, val = prepare.prepare_training_data(config, FORMAT, tmp_path / 'run', 'packed')
     assert val == str(tmp_path / 'run' / 'val' / 'manifest.json')
     return [(tmp_path / 'run' / 'conversations.jsonl').read_bytes(), files.read_json(train)]
 
@@ -62,7 +62,7 @@ def test_conversations_are_made_again_after_a_change(config, tmp_path, change):
   CHANGES[change](config, tmp_path)
   second = made()
   assert first != second
-  fresh = prepare.manifests(config, FORMAT, tmp_path / 'fresh')
+  fresh = prepare.prepare_training_data(config, FORMAT, tmp_path / 'fresh', 'packed')
   assert second == [
     (tmp_path / 'fresh' / 'conversations.jsonl').read_bytes(),
     files.read_json(fresh[0]),
@@ -70,29 +70,29 @@ def test_conversations_are_made_again_after_a_change(config, tmp_path, change):
 
 
 def test_conversations_are_not_made_again_without_a_change(config, tmp_path, monkeypatch):
-  prepare.manifests(config, FORMAT, tmp_path / 'run')
-  monkeypatch.setattr(prepare.conversations, 'write', lambda *_, **__: pytest.fail('made again'))
-  assert prepare.manifests(config, FORMAT, tmp_path / 'run')[1]
+  prepare.prepare_training_data(config, FORMAT, tmp_path / 'run', 'packed')
+  monkeypatch.setattr(prepare.demonstrations, 'write', lambda *_, **__: pytest.fail('made again'))
+  assert prepare.prepare_training_data(config, FORMAT, tmp_path / 'run', 'packed')[1]
 
 
 def test_conversations_of_a_killed_run_are_made_again(config, tmp_path, monkeypatch):
   counter = itertools.count()
 
-  def write_then_die(*args, write=prepare.conversations.write, **options):
+  def write_then_die(*args, write=prepare.demonstrations.write, **options):
     write(*args, **options)
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(prepare.conversations, 'write', write_then_die)
+  monkeypatch.setattr(prepare.demonstrations, 'write', write_then_die)
   with pytest.raises(KeyboardInterrupt):
-    prepare.manifests(config, FORMAT, tmp_path / 'run')
+    prepare.prepare_training_data(config, FORMAT, tmp_path / 'run', 'packed')
   monkeypatch.undo()
-  write = prepare.conversations.write
+  write = prepare.demonstrations.write
   monkeypatch.setattr(
-    prepare.conversations,
+    prepare.demonstrations,
     'write',
     lambda *args, **options: next(counter) or write(*args, **options),
   )
-  prepare.manifests(config, FORMAT, tmp_path / 'run')
+  prepare.prepare_training_data(config, FORMAT, tmp_path / 'run', 'packed')
   assert next(counter) == 1
 
 
@@ -101,5 +101,5 @@ def test_a_single_text_file_is_trained_on_without_validation(tmp_path):
   c = base.get_config()
   c.data.train = str(tmp_path / 'a.txt')
   for _ in range(2):  # also where it is complete
-    train, val = prepare.manifests(c, FORMAT, tmp_path / 'run')
+    train, val = prepare.prepare_training_data(c, FORMAT, tmp_path / 'run', 'windows')
     assert val is None and files.read_json(train)['documents'] == 1

@@ -18,10 +18,10 @@ def test_any_span_of_any_shards(tmp_path, dtype):
   mask = rng.integers(0, 2, sum(sizes))
   ends, lines = np.cumsum(sizes), []
   for index, (size, end) in enumerate(zip(sizes, ends, strict=True)):
-    builder = token_shards.Builder(dtype)
+    builder = token_shards.ShardWriter(dtype)
     builder.add(stream[end - size : end].tolist(), mask[end - size : end].tolist(), size)
     lines.append(builder.write(tmp_path, index))
-  assert token_shards.Builder(dtype).write(tmp_path, 99) is None
+  assert token_shards.ShardWriter(dtype).write(tmp_path, 99) is None
   files.write_json(
     tmp_path / 'manifest.json',
     token_shards.manifest({'version': token_shards.VERSION, 'dtype': dtype}, [*lines, None]),
@@ -54,7 +54,7 @@ def large(tmp_path):
   """A manifest whose files have more than 256 MiB together: most of them a hole that takes no room
   on the disk.
   """
-  builder = token_shards.Builder('uint16')
+  builder = token_shards.ShardWriter('uint16')
   builder.add([1, 2, 3], None, 3)
   line = builder.write(tmp_path, 0)
   path = tmp_path / line['file']
@@ -98,7 +98,7 @@ def test_a_large_file_is_hashed_once(large, tmp_path, monkeypatch):
 @pytest.mark.parametrize('part', ['tokens', 'index', 'mask'])
 def test_a_manifest_that_names_files_outside_its_folder_is_refused(tmp_path, part):
   (tmp_path / 'run').mkdir()
-  builder = token_shards.Builder('uint16')
+  builder = token_shards.ShardWriter('uint16')
   builder.add([1, 2], [0, 1], 2)
   line = builder.write(tmp_path / 'run', 0)
   described = line if part == 'tokens' else line[part]
@@ -108,5 +108,5 @@ def test_a_manifest_that_names_files_outside_its_folder_is_refused(tmp_path, par
   files.write_json(
     path, token_shards.manifest({'version': token_shards.VERSION, 'dtype': 'uint16'}, [line])
   )
-  with pytest.raises(UserError, match=r"run/manifest\.json names the file '\.\./outside'"):
+  with pytest.raises(UserError, match=r"run/manifest\.json is '\.\./outside'"):
     token_shards.read_manifest(path)

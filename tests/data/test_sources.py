@@ -95,3 +95,13 @@ def test_small_files_leave_nothing_behind(tmp_path, monkeypatch):
   (tmp_path / 'a.txt').write_text('small')
   sources.sha256(sources.find(tmp_path / 'a.txt')[0], now=later)
   assert not sources.CACHE.exists()
+
+
+def test_a_file_of_a_bucket_is_read_once_whatever_its_size(monkeypatch, reads):
+  monkeypatch.setattr(sources, 'REMEMBER_BYTES', 100)
+  with fsspec.open('memory://sources/small.txt', 'wb') as file:
+    file.write(b'first')
+  for _ in range(2):
+    (file,) = sources.find('memory://sources/small.txt')
+    assert sources.sha256(file, now=later) == hashlib.sha256(b'first').hexdigest()
+  assert len(reads) == 1

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-import eval as evaluation
 from configs import base as base_config
 from data import conversations, tasks
 from data.chat import chat_formats
@@ -597,7 +596,7 @@ def test_held_out_documents_are_those_of_the_token_shards(corpus):
   read = documents.read(corpus, held_out=0.3)
   assert {entry.module for entry in read.test} == held_out and 5 < len(held_out) < 30
   assert not held_out & {entry.module for entry in read.train}
-  with pytest.raises(UserError, match=r"'reading'.*hold out more"):
+  with pytest.raises(UserError, match=r"'reading'.*config.data.held_out"):
     tasks.make(['reading'], seed=0, documents=corpus, held_out=0.0)
   assert tasks.make(['spelling'], seed=0, documents=corpus, held_out=0.0)
 
@@ -626,7 +625,7 @@ def test_reading_is_tested_on_pages_that_token_shards_hold_out(corpus, tmp_path,
   )
   config = base_config.get_config()
   config.data.documents, config.data.held_out = str(corpus), share
-  (task,) = evaluation.make_tasks(config, 'reading')
+  (task,) = tasks.from_config(config.data, 'reading')
   assert documents_in(task.problem(i, 'test') for i in range(300)) == held_out
 
 
@@ -700,7 +699,7 @@ def test_unknown_names_are_refused_with_the_nearest():
     tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'toolshare': 1.0}})
   with pytest.raises(UserError, match="task 'speling'"):
     tasks.make(['arithmetic'], seed=0, knobs={'speling': {}})
-  with pytest.raises(UserError, match=r"'docs' is made from files, and config.data.documents or"):
+  with pytest.raises(UserError, match=r"'docs' needs documents: set config.data.documents or"):
     tasks.make(['docs'], seed=0)
   (task,) = tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'tool_share': 1.0}})
   assert task.tool_share == 1.0
@@ -767,7 +766,7 @@ def test_files_of_test_problems_are_asked_in_order_each_once(word_problems, tmp_
   assert [task.problem(i, 'test')['key'] for i in range(6)] == [
     word_problem(i)['question'] for i in range(3, 9)
   ]
-  with pytest.raises(UserError, match='has 6 test problems; asked for is number 7'):
+  with pytest.raises(UserError, match='has 6 test problems, but 7'):
     task.problem(6, 'test')
   train = [task.problem(i, 'train')['key'] for i in range(4000 - 6)]
   assert sorted(train) == sorted(word_problem(i)['question'] for i in range(4000) if not 3 <= i < 9)
@@ -815,7 +814,7 @@ def test_lines_that_are_not_word_problems_are_skipped_and_named(line, tmp_path, 
 
 
 def test_word_problems_need_files(tmp_path):
-  with pytest.raises(UserError, match=r"'gsm8k' is made from files, and config.data.gsm8k or"):
+  with pytest.raises(UserError, match=r"'gsm8k' needs gsm8k: set config.data.gsm8k or"):
     tasks.make(['gsm8k'], seed=0)
   with pytest.raises(FileNotFoundError, match='nowhere'):
     tasks.make(['gsm8k'], seed=0, gsm8k='nowhere.jsonl')

@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data import tokenize
 from data.chat import chat_formats
-from data.records import jsonl, sources
+from data.records import jsonl, sources, spans
 from data.records.split import split_hash
 from data.shards import tokenization
 from lm.base import files
@@ -136,7 +136,7 @@ def test_cuts_lose_and_repeat_no_line(tmp_path):
   for size in range(1, path.stat().st_size + 2):
     skipped = jsonl.Skipped()
     assert (
-      list(tokenization.documents(tokenization.spans(sources.find(path), size), skipped)) == rows
+      list(spans.documents(spans.spans(sources.find(path), size), skipped)) == rows
       and not skipped.count
     )
 

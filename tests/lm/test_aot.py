@@ -7,7 +7,7 @@ import re
 import commands
 import pytest
 
-from lm.cost import ahead_of_time, estimate
+from lm.cost import ahead_of_time, chips
 
 pytestmark = pytest.mark.slow
 needs_libtpu = pytest.mark.skipif(
@@ -102,19 +102,17 @@ def test_without_libtpu_the_extra_is_named():
 
 
 def test_the_table_in_the_readme_is_the_one_that_is_predicted():
-  """The formula's columns of each row; the compiled ones are those of `python -m lm.aot
-  --table`.
-  """
-  lines = (commands.ROOT / 'README.md').read_text().splitlines()
+  """Checks the predicted columns; the compiled ones are those of `python -m lm.aot --table`."""
+  lines = (commands.ROOT / 'lm' / 'cost' / 'README.md').read_text().splitlines()
   start = lines.index(ahead_of_time.HEADER.splitlines()[0]) + 2
   rows = [
     re.split(r' *\| *', line.strip('| '))
     for line in lines[start : start + len(ahead_of_time.TABLE)]
   ]
-  for (config, topology, *options), row in zip(ahead_of_time.TABLE, rows, strict=True):
-    status, out, err = commands.run(
-      '-m', 'lm.budget', f'--config={config}', f'--topology={topology}', *options, '--json'
-    )
+  for described, row in zip(ahead_of_time.TABLE, rows, strict=True):
+    config, topology, _ = described
+    options = ahead_of_time.options_of(described)
+    status, out, err = commands.run('-m', 'lm.budget', *options, '--json')
     assert status == 0, err
     predicted = json.loads(out)
     held, peak, mfu = row[4], row[5], row[6]
@@ -125,6 +123,5 @@ def test_the_table_in_the_readme_is_the_one_that_is_predicted():
     )
     assert mfu == '{:.0%} to {:.0%}'.format(*predicted['mfu'])
     assert float(held.split()[0]) == pytest.approx(predicted['peak_bytes'] / 1e9, rel=0.1)
-  assert {
-    estimate.parse_topology(topology, 1)[0] for _, topology, *_ in ahead_of_time.TABLE
-  } <= set(estimate.TPUS)
+  used = {chips.parse_topology(topology, 1)[0] for _, topology, _ in ahead_of_time.TABLE}
+  assert used <= set(chips.TPUS)

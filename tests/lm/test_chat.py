@@ -13,7 +13,7 @@ from data.chat import chat_formats as template
 from data.tokenizers import loading as tokenizer_lib
 from data.tools import calculator
 from lm.base.errors import UserError
-from lm.infer import engine
+from lm.infer import engine, tool_loop
 from lm.parallel import sharding
 from lm.serve import chat_session
 from lm.weights import checkpoint, pretrained
@@ -29,7 +29,7 @@ def new_session(tiny, max_len=160, max_new_tokens=10, **options):
     config,
     params,
     FORMAT,
-    engine.Sampling(0),
+    engine.Sampling.create(0),
     calculate=calculator.calculate,
     max_new_tokens=max_new_tokens,
     **options,
@@ -47,14 +47,12 @@ def script(session, monkeypatch, *calls):
   """
   queue = list(calls)
 
-  def draw(count):
+  def draw(sampling, ends_V, max_new, budgets, forced):
     ids = queue.pop(0)
-    fed = session.fed
-    session._feed(ids)
-    session.fed = fed
-    return ids
+    session.rows.read([[*forced[0], *ids]])
+    return [tool_loop.Drawn(ids, [0.0] * len(ids))]
 
-  monkeypatch.setattr(session, '_draw', draw)
+  monkeypatch.setattr(session.rows, 'draw', draw)
 
 
 def shown(pieces):
@@ -80,7 +78,7 @@ def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny
   logits = np.array(
     forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:]
   )
-  np.testing.assert_allclose(session.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(session.rows.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
   logits[:, list(FORMAT.tag_ids('output'))] = -np.inf  # never drawn
   assert session.ids[-10:] == logits[:-1].argmax(-1).tolist()
 
@@ -112,7 +110,7 @@ def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forwa
   messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
   assert session.ids == FORMAT.render({'messages': messages})[0]
   np.testing.assert_allclose(
-    session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
+    session.rows.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
   )
 
 
@@ -125,7 +123,7 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
     config,
     {**params, 'head': head},
     FORMAT,
-    engine.Sampling(1.0),
+    engine.Sampling.create(1.0),
     calculate=calculator.calculate,
     max_new_tokens=20,
   )
@@ -169,19 +167,19 @@ def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   assert len(session.ids) == session.fed + chat_session.DRAW
   list(session.reply('Again'))
   np.testing.assert_allclose(
-    session.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
+    session.rows.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
   )
 
 
 def test_ctrl_c_stops_the_reply_only(tiny, capsys):
   session = new_session(tiny, max_new_tokens=100)
-  before, draw = signal.getsignal(signal.SIGINT), session._draw
+  before, draw = signal.getsignal(signal.SIGINT), session.rows.draw
 
-  def interrupted(count):
+  def interrupted(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
-    return draw(count)
+    return draw(*arguments)
 
-  session._draw = interrupted
+  session.rows.draw = interrupted
   chat_session.converse(session, 'Hello')
   assert capsys.readouterr().out.endswith('[stopped]\n')
   assert len(session.ids) == session.fed + chat_session.DRAW
@@ -229,7 +227,7 @@ def test_piped_conversation(run_folder):
       model.config,
       model.params,
       FORMAT,
-      engine.Sampling(0),
+      engine.Sampling.create(0),
       calculate=calculator.calculate,
       max_new_tokens=6,
     )

@@ -58,15 +58,12 @@ def run(losses, spike, schedule=lambda updates: updates.astype(jnp.float32)):
   """
   tx = optax.sgd(1.0)
 
-  def loss_fn(params, batch):
+  def loss_fn(params, batch, key):
     one = jnp.float32(1)
-    return (
-      params['x'] - jax.lax.stop_gradient(params['x']) + batch['loss'],
-      one,
-      {'train/loss': (batch['loss'], one)},
-    )
+    total = params['x'] - jax.lax.stop_gradient(params['x']) + batch['loss']
+    return {'train/total': (total, one), 'train/loss': (batch['loss'], one)}
 
-  step = jax.jit(train_step.make_train_step(loss_fn, tx, schedule, spike))
+  step = jax.jit(train_step.make_train_step(loss_fn, tx, schedule, spike=spike))
   state, seen = train_step.init_state({'x': jnp.float32(0)}, tx), []
   for loss in losses:
     state, metrics = step(state, {'loss': jnp.full((1,), loss, jnp.float32)}, 1)

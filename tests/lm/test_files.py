@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from lm.base import buckets, errors, files
+from lm.base import buckets, files
 from lm.base.errors import UserError
 
 
@@ -105,8 +105,9 @@ def test_a_folder_is_on_the_disk_before_the_old_one_is_touched(tmp_path, monkeyp
 )
 def test_a_file_that_a_file_names_lies_inside_its_folder(tmp_path, name):
   assert files.within(tmp_path, 'a/b.bin', 'index.json') == tmp_path / 'a' / 'b.bin'
-  with pytest.raises(UserError, match=r'index\.json names the file '):
+  with pytest.raises(UserError) as raised:
     files.within(tmp_path, name, 'index.json')
+  assert (raised.value.field, raised.value.value) == ('file name in index.json', name)
 
 
 def test_json_round_trip_and_errors_that_name_the_file(tmp_path):
@@ -211,14 +212,6 @@ def test_front_ends_end_in_one_line_and_status_1(capfd):
     assert 'Traceback' in run(error, DEEPDIVE_TRACEBACK='1').stderr
   assert 'Traceback' in run('TypeError("ours")').stderr
   assert run('KeyboardInterrupt').returncode == 130
-
-
-def test_unknown_names_the_nearest():
-  error = errors.unknown('task', 'spelin', ['arithmetic', 'spelling'])
-  assert (
-    str(error) == "unknown task 'spelin' (did you mean 'spelling'?); allowed: arithmetic, spelling"
-  )
-  assert 'did you mean' not in str(errors.unknown('task', 'qqq', ['arithmetic']))
 
 
 def test_a_folder_is_held_until_its_holder_ends(tmp_path):

@@ -101,7 +101,7 @@ def test_a_torn_last_line_is_not_read_and_a_corrupt_one_is_named(tmp_path):
 
 
 def test_every_line_survives_a_kill(tmp_path):
-  code = 'import os, signal, sys; from lm.metrics import Metrics; m = Metrics(sys.argv[1]); '
+  code = 'import os, signal, sys; from lm.base.metrics import Metrics; m = Metrics(sys.argv[1]); '
   code += '[m.write(i, {"x": i}) for i in range(50)]; os.kill(os.getpid(), signal.SIGKILL)'
   root = pathlib.Path(metrics.__file__).parents[2]
   assert (
@@ -112,7 +112,7 @@ def test_every_line_survives_a_kill(tmp_path):
 
 def test_peak_memory_counts_what_was_freed():
   code = (
-    'from lm.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; '
+    'from lm.base.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; '
     'print(a, p())'
   )
   root = pathlib.Path(metrics.__file__).parents[2]

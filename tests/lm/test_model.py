@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import struct
 
 from lm.base.errors import UserError
 from lm.model import layers, transformer
+from lm.model.attention.reference import attend
+from lm.model.cache import init_cache, visible
 from lm.parallel.sharding import leaf_name
 
 TOKENS = np.random.default_rng(0).integers(23, size=(3, 11), dtype=np.int32)
@@ -175,7 +178,7 @@ def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
     assert used['full'] < used['dots'] < used['none']
 
 
-def cached(config, params, rows, chunks, capacity=16):
+def cached(config, params, rows, chunks, capacity=16, make_cache=init_cache):
   """Logits of ragged `rows`, read in pieces: chunks[i][row] tokens of each row in call i, padded
   with other tokens.
   """
@@ -187,7 +190,7 @@ def cached(config, params, rows, chunks, capacity=16):
     )
     return transformer.unembed(params, config, hidden), cache
 
-  cache = transformer.init_cache(config, len(rows), capacity)
+  cache = make_cache(config, len(rows), capacity)
   done, out = [0] * len(rows), [[] for _ in rows]
   width = max(max(chunk) for chunk in chunks)
   for chunk in chunks:
@@ -225,6 +228,76 @@ def test_cache_may_be_filled_to_the_brim(tiny, forward):
     np.testing.assert_allclose(
       got[i], forward(config, params, TOKENS)[i, : len(row)], rtol=1e-4, atol=1e-4
     )
+
+
+@struct.dataclass
+class PagedCache:
+  """A `lm.model.cache.Cache` whose rows lie in pages of 4 tokens, scattered over one pool."""
+
+  pool_LPCKH: jax.Array  # P pages of C tokens; keys, then values, along the last axis
+  table_BI: jax.Array  # the page of each row's I-th stretch of C tokens
+  length_B: jax.Array
+
+  @classmethod
+  def create(cls, config, batch_size, capacity):
+    per_row = -(-capacity // 4)
+    count = batch_size * per_row
+    shape = config.num_layers, count, 4, config.num_kv_heads, 2 * config.head_dim
+    order = np.random.default_rng(0).permutation(count).reshape(batch_size, per_row)
+    # what no row has written yet must not be seen
+    return cls(jnp.full(shape, 1e3), jnp.asarray(order), jnp.zeros(batch_size, jnp.int32))
+
+  @property
+  def capacity(self):
+    return self.table_BI.shape[1] * 4
+
+  def positions(self, num_tokens):
+    return self.length_B[:, None] + jnp.arange(num_tokens)[None]
+
+  def append(self, layer, k_BTKH, v_BTKH):
+    positions_BT = self.positions(k_BTKH.shape[1])
+    pages_BT = jnp.take_along_axis(self.table_BI, positions_BT // 4, 1, mode='fill', fill_value=999)
+    new = jnp.concatenate([k_BTKH, v_BTKH], -1)
+    place = self.pool_LPCKH.at[layer, pages_BT, positions_BT % 4]
+    return self.replace(pool_LPCKH=place.set(new, mode='drop'))
+
+  def attend(self, layer, q_BTNH, scale, softcap, window):
+    held = self.pool_LPCKH[layer][self.table_BI]
+    held = held.reshape(q_BTNH.shape[0], self.capacity, *held.shape[3:])
+    k_BSKH, v_BSKH = jnp.split(held, 2, axis=-1)
+    mask_BTS = visible(self.positions(q_BTNH.shape[1]), self.capacity, window)
+    return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale, softcap)
+
+  def advance(self, num_B):
+    return self.replace(length_B=jnp.minimum(self.length_B + num_B, self.capacity))
+
+
+@pytest.mark.parametrize('name', ['llama', 'olmo'])
+def test_a_paged_cache_needs_nothing_but_its_methods(tiny, name):
+  config, params = tiny(**VARIANTS[name])
+  rows = [TOKENS[0], TOKENS[1, :2], TOKENS[2, :7]]
+  chunks = [(5, 2, 0), (3, 0, 1), (1, 0, 6), (2, 0, 0)]
+  contiguous = cached(config, params, rows, chunks, capacity=12)
+  paged = cached(config, params, rows, chunks, capacity=12, make_cache=PagedCache.create)
+  for one, other in zip(paged, contiguous, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_copies_of_a_row_of_the_cache_go_on_as_the_row_would(tiny, forward):
+  config, params = tiny(**VARIANTS['gemma'])
+  read = jax.jit(transformer.Transformer(config).apply)
+  prompts, num_B = np.array([[3, 1, 4, 1], [2, 7, 7, 7]], np.int32), np.array([4, 2], np.int32)
+  empty = init_cache(config, 2, 12)
+  _, cache = read({'params': params}, prompts, cache=empty, num_tokens_B=num_B)
+  cache = cache.repeat(3)
+  assert cache.length_B.tolist() == [4, 4, 4, 2, 2, 2] and cache.capacity == 12
+  ends = TOKENS.reshape(-1)[:18].reshape(6, 3)
+  hidden, _ = read({'params': params}, ends, cache=cache)
+  logits = transformer.unembed(params, config, hidden)
+  for i, end in enumerate(ends):
+    row = [*prompts[i // 3, : num_B[i // 3]], *end]
+    whole = forward(config, params, np.array([row], np.int32))[0, -3:]
+    np.testing.assert_allclose(logits[i], whole, rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits(tiny, forward):

@@ -10,7 +10,7 @@ from lm.infer.engine import Completion
 from lm.model.attention import kernels
 from lm.parallel import sharding
 from lm.stages.rl import rollout
-from lm.stages.rl.policy_gradient import advantages
+from lm.stages.rl.advantages import group_relative
 
 ANSWERS = [
   Completion([7, 8, 2], [-0.5, -1.0, -0.25], [True, True, True], True),  # 2 is its stop token
@@ -39,7 +39,7 @@ def test_layout_is_what_one_would_write_by_hand():
 
 @pytest.mark.parametrize('normalize', [True, False])
 def test_advantages(normalize):
-  got = advantages(
+  got = group_relative(
     np.array([[0, 1, 0, 1], [3, 1, 1, 1], [0.1, 0.1, 0.1, 0.1]], np.float32), normalize
   )
   expected = np.array([[-0.5, 0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5], [0, 0, 0, 0]])
@@ -52,7 +52,7 @@ def test_advantages(normalize):
 def test_advantages_of_equal_rewards_are_exactly_zero_whatever_the_mean_rounds_to():
   rewards = np.full((1, 7), 0.1, np.float32)
   assert (rewards != rewards.mean(axis=1, keepdims=True)).any()  # the trap is there
-  assert not advantages(rewards, True).any() and not advantages(rewards, False).any()
+  assert not group_relative(rewards, True).any() and not group_relative(rewards, False).any()
 
 
 def batch_with(rows):
@@ -99,7 +99,13 @@ def test_rows_are_as_long_as_the_attention_needs(context):
   multiple = kernels.length_multiple('splash', context)
   answer = Completion([5] * 9, [-1.0] * 9, [True] * 9, True)
   drawn = rollout.collect(
-    lambda rows: [answer] * len(rows), [[3] * 150], grader([0, 1]), settings(2), 2, multiple, 512
+    lambda rows, repeats: [answer] * len(rows) * repeats,
+    [[3] * 150],
+    grader([0, 1]),
+    settings(2),
+    2,
+    multiple,
+    512,
   )
   length = drawn.batch['inputs'].shape[-1]
   assert length == 256
@@ -134,7 +140,7 @@ LENGTHS = (1, 2, 3, 4, 5, 6)  # of the answers of two groups, whose prompts have
 def two_groups(rewards, kl):
   answers = [Completion([7] * n, [-1.0] * n, [True] * n, True) for n in LENGTHS]
   return rollout.collect(
-    lambda prompts: answers, [[1], [2]], grader(rewards), settings(3, kl), 6, 8, 8
+    lambda prompts, repeats: answers, [[1], [2]], grader(rewards), settings(3, kl), 6, 8, 8
   )
 
 
@@ -181,8 +187,8 @@ def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
 def test_collect_grades_each_group_with_its_question():
   seen = []
 
-  def generate(prompts):
-    assert prompts == [[1], [1], [2, 3], [2, 3]]
+  def generate(prompts, repeats):
+    assert prompts == [[1], [2, 3]] and repeats == 2
     return [*ANSWERS, *ANSWERS]
 
   def grade(question, answer):

@@ -10,8 +10,10 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
+from lm import stages
 from lm.base.errors import UserError
 from lm.model import transformer
+from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.train import optimizers, program, train_step
 from lm.weights.pretrained import abstract_params
@@ -77,14 +79,16 @@ def train(name, stage='pretrain', experts=0, attention='reference', **axes):
   settings.rl.kl = 0.1
   # optax raises b1 to the power of an integer
   with jax.set_mesh(mesh), jax.numpy_dtype_promotion('standard'):
-    prog = program.make(settings, config, mesh)
+    prog = program.make(settings, stages.make(settings), config, mesh)
     state = prog.start(
       jax.device_put(start(experts), jax.tree.map(lambda x: x.sharding, prog.state['params']))
     )
     data = {name: x for name, x in batch(stage).items() if name in prog.batch}
-    step = prog.step.lower(state, sharding.put_batch(data, mesh), 1).compile(QUICK)
+    step = prog.step.lower(state, sharding.put_batch(data, prog.stage.batch_axes, mesh), 1).compile(
+      QUICK
+    )
     for _ in range(2):
-      state, metrics = step(state, sharding.put_batch(data, mesh), 1)
+      state, metrics = step(state, sharding.put_batch(data, prog.stage.batch_axes, mesh), 1)
   # What comes out lies as what went in: nothing is compiled again.
   jax.tree.map(
     lambda x, s: (
@@ -211,42 +215,26 @@ def test_moments_lie_as_their_parameter_and_counters_everywhere():
   assert state['params']['embedding'].sharding.spec == PartitionSpec('tensor', 'fsdp')
 
 
-@pytest.mark.parametrize(
-  'fields, mesh, message',
-  [
-    (
-      {'num_kv_heads': 1},
-      {'data': 4, 'tensor': 2},
-      "parameter layers/attention/k/bias: axis 'kv_heads' has size 1, which config.mesh.tensor = 2 "
-      'does not divide',
-    ),
-    (
-      {'embed_dim': 12},
-      {'fsdp': 8},
-      "axis 'embed' has size 12, which config.mesh.fsdp = 8 does not divide",
-    ),
-    (
-      {'position': 'learned', 'max_len': 256},
-      {'data': 4, 'tensor': 2},
-      "would be whole on every device: its axes ('positions', 'embed') are split by none of "
-      "config.mesh {'tensor': 2}",
-    ),
-    (
-      {'num_experts': 4},
-      {'expert': 8},
-      "axis 'expert' has size 4, which config.mesh.expert = 8 does not divide",
-    ),
-    (
-      {'vocab_size': 25},
-      {'data': 4, 'tensor': 2},
-      "parameter embedding: axis 'vocab' has size 25, which config.mesh.tensor = 2 does not divide",
-    ),
-  ],
-)
-def test_an_axis_that_does_not_divide_is_named(fields, mesh, message):
-  with pytest.raises(UserError) as error:
+@pytest.mark.parametrize('fields, mesh, axis, allowed', [
+  ({'num_kv_heads': 1}, {'data': 4, 'tensor': 2}, 'tensor',
+   "a divisor of 1, the size of axis 'kv_heads' of parameter layers/attention/k/bias"),
+  ({'embed_dim': 12}, {'fsdp': 8}, 'fsdp', "a divisor of 12, the size of axis 'embed'"),
+  ({'num_experts': 4}, {'expert': 8}, 'expert', "a divisor of 4, the size of axis 'expert'"),
+  ({'vocab_size': 25}, {'data': 4, 'tensor': 2}, 'tensor',
+   "a divisor of 25, the size of axis 'vocab' of parameter embedding"),
+])  # fmt: skip
+def test_an_axis_that_does_not_divide_is_named(fields, mesh, axis, allowed):
+  with pytest.raises(UserError) as raised:
     abstract_params(model_config(**fields), mesh_of(**mesh))
-  assert message in str(error.value)
+  assert (raised.value.field, raised.value.value) == (f'config.mesh.{axis}', mesh[axis])
+  assert raised.value.allowed.startswith(allowed)
+
+
+def test_a_large_parameter_that_would_be_whole_on_every_device_is_named():
+  with pytest.raises(UserError) as raised:
+    abstract_params(model_config(position='learned', max_len=256), mesh_of(data=4, tensor=2))
+  assert (raised.value.field, raised.value.value) == ('config.mesh', {'tensor': 2})
+  assert "('positions', 'embed')" in raised.value.allowed
 
 
 def test_the_rest_of_the_devices():
@@ -255,30 +243,37 @@ def test_the_rest_of_the_devices():
   assert dict(mesh_of(fsdp=-1).shape) == ones | {'fsdp': 8}
 
 
-@pytest.mark.parametrize(
-  'sizes, message',
-  [
-    ({'data': 3}, 'does not fit 8 devices'),
-    ({'data': -1, 'tensor': 3}, 'does not fit 8 devices'),
-    ({'data': -1, 'fsdp': -1}, '-1 for one of them'),
-    ({'fsdp': 0}, 'at least 1'),
-  ],
-)
-def test_a_mesh_that_does_not_fit_is_refused(sizes, message):
-  with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize('sizes, allowed', [
+  ({'data': 3}, 'sizes whose product is the number of devices, 8'),
+  ({'data': -1, 'tensor': 3}, 'sizes whose product is the number of devices, 8'),
+  ({'data': -1, 'fsdp': -1}, 'sizes of at least 1, and -1 for one of them'),
+  ({'fsdp': 0}, 'sizes of at least 1, and -1 for one of them'),
+])  # fmt: skip
+def test_a_mesh_that_does_not_fit_is_refused(sizes, allowed):
+  with pytest.raises(UserError) as raised:
     mesh_of(**sizes)
+  error = raised.value
+  assert (error.field, error.allowed) == ('config.mesh', allowed)
+  assert {axis: error.value[axis] for axis in sizes} == sizes
 
 
 def test_rows_must_split_over_the_mesh():
   mesh = mesh_of(data=2, fsdp=2, tensor=2)
   sharding.check_rows(mesh, {'batch_size': 8})
-  with pytest.raises(UserError, match=r'config\.eval\.batch_size is 6; .* 4 ways'):
+  with pytest.raises(UserError) as raised:
     sharding.check_rows(mesh, {'batch_size': 8, 'eval.batch_size': 6})
+  assert (raised.value.field, raised.value.value) == ('config.eval.batch_size', 6)
+  assert raised.value.allowed.startswith('a multiple of 4')
 
 
 def test_batches_are_split_by_rows():
   x = np.arange(2 * 8 * 3).reshape(2, 8, 3)
-  put = sharding.put_batch({'x': x, 'row': np.arange(8)}, mesh_of(data=2, fsdp=2, tensor=2))
+  axes = {'x': ('batch', 'length'), 'row': ('batch',), 'reward': ('batch',)}
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  batch = {'x': x, 'row': np.arange(8), 'reward': np.zeros((3, 8), np.float32)}
+  put = sharding.put_batch(batch, axes, mesh)
+  # one value a row of each of three microbatches: only the rows are split
+  assert put['reward'].addressable_shards[0].data.shape == (3, 2)
   np.testing.assert_array_equal(put['x'], x)
   assert put['x'].addressable_shards[0].data.shape == (2, 2, 3) and put['row'].addressable_shards[
     0
@@ -309,7 +304,7 @@ def reading(experts, rows=3, length=7):
   @jax.jit
   def read(params, tokens):
     whole, _ = transformer.Transformer(config).apply({'params': params}, tokens)
-    empty, num_B = transformer.init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
+    empty, num_B = init_cache(config, rows, 16), np.arange(rows, dtype=np.int32) + 5
     cached, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=empty, num_tokens_B=num_B
     )

@@ -72,7 +72,7 @@ def test_greedy_answers_are_those_of_transformers(run, tmp_path):
       loaded.params,
       prompts,
       key=jax.random.key(0),
-      sampling=engine.Sampling(0.0),
+      sampling=engine.Sampling.create(0),
       max_new_tokens=64,
       stop_ids=chat_format.stops,
       capacity=192,

@@ -8,8 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from lm import stages
 from lm.base.errors import UserError
-from lm.evals import perplexity
+from lm.evals import held_out
 from lm.infer import engine
 from lm.model import layers, transformer
 from lm.stages import pretrain, sft
@@ -46,6 +47,9 @@ def plain_log_probs(config, params, batch, temperature=1.0):
   logits = jnp.einsum('btd,vd->btv', hidden, params.get('head', params['embedding'])) / temperature
   log_p = logits - jnp.log(jnp.exp(logits).sum(-1, keepdims=True))
   return (log_p * jax.nn.one_hot(batch['targets'], VOCAB)).sum(-1)
+
+
+KEY = jax.random.key(0)  # of losses, none of which draws
 
 
 def close(got, expected, tolerance=1e-5):
@@ -103,18 +107,20 @@ def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out
   def balance_of(balance_weight, parts):
     loss_fn = pretrain.make_loss(config, ConfigDict(CHUNK.to_dict() | {'balance': balance_weight}))
     return jax.jit(
-      lambda params, parts: train_step.accumulate(loss_fn, params, parts, len(parts['inputs']))
+      lambda params, parts: train_step.accumulate(loss_fn, params, parts, len(parts['inputs']), KEY)
     )(params, parts)
 
-  grads, total, weight, sums = balance_of(0.5, parts(batch, 1))
+  grads, sums = balance_of(0.5, parts(batch, 1))
+  total, weight = train_step.objective(sums)
+  plain_total, _ = train_step.objective(balance_of(0.0, parts(batch, 1))[1])
   assert total == pytest.approx(
-    float(balance_of(0.0, parts(batch, 1))[1] + 0.5 * sums['train/expert_balance'][0]), rel=1e-5
+    float(plain_total + 0.5 * sums['train/expert_balance'][0]), rel=1e-5
   )
   assert 1 < sums['train/expert_balance'][0] / weight < 2  # 1: evenly; E / A = 2: always the same
-  close(balance_of(0.5, parts(batch, 4)), (grads, total, weight, sums))
+  close(balance_of(0.5, parts(batch, 4)), (grads, sums))
   batch['inputs'][1, 5:] += 1  # what stands in the padding
   other = balance_of(0.5, parts(batch, 1))
-  assert other[3]['train/expert_balance'][0] == pytest.approx(
+  assert other[1]['train/expert_balance'][0] == pytest.approx(
     float(sums['train/expert_balance'][0]), rel=1e-6
   )
   plain = balance_of(0.0, parts(batch, 1))[0]['layers']['mlp']['router']['kernel']
@@ -142,23 +148,20 @@ def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
   assert seen['train/expert_balance'] > 1
   expected = seen['train/loss'] + 0.1 * seen['train/z_loss'] + 0.5 * seen['train/expert_balance']
   assert seen['train/total'] == pytest.approx(float(expected), rel=1e-5)
-  assert perplexity.make_evaluate(loss_fn)(params, [batch]) == pytest.approx(
+  assert held_out.make_evaluate(loss_fn)(params, [batch]) == pytest.approx(
     (float(nats), weight), rel=1e-5
   )
 
 
 def test_each_metric_has_a_weight_of_its_own():
-  def loss_fn(params, batch):
+  def loss_fn(params, batch, key):
     count = batch['x'].size
-    return (
-      params.sum() * 0,
-      jnp.float32(8),
-      {
-        'train/loss': (batch['x'].sum(), jnp.float32(count)),
-        'other': (batch['x'].sum(), batch['x'][0, 0]),
-        'none': (jnp.float32(0),) * 2,
-      },
-    )
+    return {
+      'train/total': (params.sum() * 0, jnp.float32(8)),
+      'train/loss': (batch['x'].sum(), jnp.float32(count)),
+      'other': (batch['x'].sum(), batch['x'][0, 0]),
+      'none': (jnp.float32(0),) * 2,
+    }
 
   tx = optax.sgd(0.5)
   batch = {'x': jnp.arange(1.0, 13.0).reshape(2, 2, 3)}
@@ -283,15 +286,9 @@ def test_diagnosis_follows_the_backward_pass_from_its_end(tiny):
   config, params = tiny()
 
   # d sqrt(0 x) / dx is inf * 0: of both layers, and of the embedding that they got it from
-  def loss_fn(params, _):
-    return (
-      sum(
-        jnp.sqrt(0 * x).sum()
-        for x in (params['layers']['mlp']['down']['kernel'], params['embedding'])
-      ),
-      1.0,
-      {},
-    )
+  def loss_fn(params, *_):
+    read = params['layers']['mlp']['down']['kernel'], params['embedding']
+    return {'train/loss': (sum(jnp.sqrt(0 * x).sum() for x in read), 1.0)}
 
   place = diagnose.first_non_finite(config, loss_fn, params, parts(make_batch(), 2), 2)
   assert place == 'gradient of layers/mlp/down/kernel, layer 1, in microbatch 0'
@@ -330,11 +327,13 @@ def test_policy_loss_and_its_gradient(tiny):
   slope = mask * (-1.0 * inside * ratio * advantage + 0.3 * away)
   _, pull = jax.vjp(lambda params: plain_log_probs(config, params, batch, 0.7), params)
   loss_fn = policy_gradient.make_loss(config, CHUNK, settings)
-  (got, (weight, metrics)), grads = jax.jit(
-    jax.value_and_grad(
-      lambda params: (lambda total, *rest: (total, rest))(*loss_fn(params, batch)), has_aux=True
-    )
-  )(params)
+
+  def minimized(params):
+    sums = loss_fn(params, batch, KEY)
+    return train_step.objective(sums)[0], sums
+
+  (got, metrics), grads = jax.jit(jax.value_and_grad(minimized, has_aux=True))(params)
+  weight = metrics['train/loss'][1]
   assert got == pytest.approx(value, rel=1e-4) and weight == mask.sum()
   close(grads, pull(slope.astype(np.float32))[0], tolerance=1e-4)
   assert all(own == weight for _, own in metrics.values())
@@ -353,10 +352,8 @@ def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
   config, params, settings, batch, _, _ = rl_case(tiny)
   settings.kl = 0.0
   del batch['reference_log_probs']
-  assert (
-    'rl/kl'
-    not in jax.eval_shape(policy_gradient.make_loss(config, CHUNK, settings), params, batch)[2]
-  )
+  loss_fn = policy_gradient.make_loss(config, CHUNK, settings)
+  assert 'rl/kl' not in jax.eval_shape(loss_fn, params, batch, KEY)
 
 
 def on_policy(tiny, **fields):
@@ -370,7 +367,7 @@ def on_policy(tiny, **fields):
     params,
     prompts,
     key=jax.random.key(0),
-    sampling=engine.Sampling(0.7, banned_ids=(4, 5)),
+    sampling=engine.Sampling.create(0.7).ban((4, 5), config.vocab_size),
     max_new_tokens=8,
     stop_ids=[STOP],
     capacity=32,
@@ -390,7 +387,8 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   )
   drawn = batch['weights'] > 0
   np.testing.assert_allclose(log_p[drawn], batch['old_log_probs'][drawn], rtol=1e-4, atol=1e-4)
-  _, weight, metrics = policy_gradient.make_loss(config, CHUNK, settings, (4, 5))(params, batch)
+  metrics = policy_gradient.make_loss(config, CHUNK, settings, (4, 5))(params, batch, KEY)
+  weight = metrics['train/loss'][1]
   assert metrics['rl/sampler_gap'][0] / weight < 1e-5 and metrics['rl/clip_share'][0] == 0
   assert metrics['rl/entropy'][0] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
   cold, _ = policy_gradient.make_score(config, CHUNK, 0.6, (4, 5))(
@@ -453,9 +451,12 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
   batch['old_log_probs'] = batch['weights'] * score(params, batch['inputs'], batch['targets'])[0]
   batch['reference_log_probs'] = batch['weights'] * (batch['old_log_probs'] - 0.3)
   loss_fn = policy_gradient.make_loss(config, CHUNK, settings, (4, 5))
-  got = jax.jit(jax.grad(lambda params: loss_fn(params, batch)[0] / loss_fn(params, batch)[1]))(
-    params
-  )
+
+  def mean(params):
+    total, weight = train_step.objective(loss_fn(params, batch, KEY))
+    return total / weight
+
+  got = jax.jit(jax.grad(mean))(params)
   mask, sizes = batch['weights'], batch['weights'].sum(axis=1)
   slope = 0.5 * 0.3 * mask / sizes.sum()  # at ratio 1 nothing is clipped
   slope[:2] -= np.float32([[1], [-1]]) * mask[:2] / sizes[:2].sum()
@@ -517,10 +518,13 @@ def test_the_sampler_gap_is_the_one_before_the_first_update():
   ('field', 'value'), [('vocab_blocks', 4), ('balance', 0.5), ('z_loss', 1e-4)]
 )
 def test_a_field_of_the_loss_that_rl_does_not_read_is_refused(field, value):
-  defaults = base.get_config().loss
-  policy_gradient.check(ConfigDict(defaults.to_dict() | {'chunk': 8}), defaults)
+  config, defaults = base.get_config(), base.get_config()
+  config.stage, config.loss.chunk = 'rl', 8
+  stages.make(config).check(defaults)
+  config.loss[field] = value
+  allowed = defaults.loss[field]
   with pytest.raises(
     UserError,
-    match=f'config.loss.{field} is {value}; stage rl does not use it: allowed: {defaults[field]}',
+    match=f'config.loss.{field} is {value}; stage rl does not use it: allowed: {allowed}',
   ):
-    policy_gradient.check(ConfigDict(defaults.to_dict() | {field: value}), defaults)
+    stages.make(config).check(defaults)

@@ -3,49 +3,67 @@ answers.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.base.errors import UserError
-from lm.infer.engine import Sampling, filter_logits
+from lm.infer.sampling import Sampling, log_probs
 from lm.model.transformer import Transformer, head
+from lm.stages.rl import rollout, rollout_batches
+from lm.stages.stage import Field, Stage, per_token
 from lm.train import losses
+from lm.train.batches import Run
 from lm.train.train_step import LossFn
 
 
-def advantages(rewards_QG: np.ndarray, normalize_std: bool) -> np.ndarray:
-  """Rewards minus their group's mean, over the group's standard deviation if asked (GRPO, arXiv
-  2402.03300, 4.1.2).
+class PolicyGradient(Stage):
+  """Trains on the policy's own answers to problems that a grader checks."""
 
-  Without the division it is Dr. GRPO's (arXiv 2503.20783). A group whose rewards are all equal gets
-  zeros.
-  """
-  # asked of the rewards: their rounded mean may differ
-  equal_Q1 = np.ptp(rewards_QG, axis=1, keepdims=True) == 0
-  centred_QG = np.where(equal_Q1, 0, rewards_QG - rewards_QG.mean(axis=1, keepdims=True))
-  if not normalize_std:
-    return centred_QG
-  return centred_QG / (rewards_QG.std(axis=1, keepdims=True) + 1e-6)
+  reads = 'questions'
+  loss_is_positive = False
+  blocks_vocabulary = False
+  recomputes_logits = True
+  cost_note = 'rollouts and their scores are left out'
+  unused = ('loss.vocab_blocks', 'loss.balance', 'loss.z_loss')
 
+  @property
+  def batch_fields(self) -> Mapping[str, Field]:
+    """A row is a prompt and an answer, padded at the end; weights are 1 on what was sampled."""
+    fields = {
+      'inputs': per_token('int32'),
+      'targets': per_token('int32'),
+      'weights': per_token('float32'),
+      'old_log_probs': per_token('float32'),  # the sampler's, nats
+      'advantages': per_token('float32'),
+    }
+    if self.config.rl.kl:
+      fields['reference_log_probs'] = per_token('float32')  # the starting model's, nats
+    return fields
 
-# fields of config.loss that this stage has no use for
-UNUSED = ('vocab_blocks', 'balance', 'z_loss')
+  @property
+  def updates_per_batch(self) -> int:
+    return self.config.rl.inner_updates
 
+  def make_loss(self, model_config: FrozenConfigDict, banned_ids: Sequence[int] = ()) -> LossFn:
+    return make_loss(model_config, self.config.loss, self.config.rl, banned_ids)
 
-def check(loss_config: ConfigDict, defaults: ConfigDict) -> None:
-  """Raises UserError where a field of `config.loss` was set (differs from `defaults`) that stage rl
-  does not read.
-  """
-  for field in UNUSED:
-    if loss_config[field] != defaults[field]:
-      raise UserError(
-        f'config.loss.{field} is {loss_config[field]}; stage rl does not use it: allowed: '
-        f'{defaults[field]}'
-      )
+  def make_batches(self, run: Run, copy_start: Callable[[], Any]) -> rollout_batches.RolloutBatches:
+    """Returns batches of answers that are sampled, graded and scored at each step."""
+    score = make_score(
+      run.model_config,
+      self.config.loss,
+      self.config.rl.temperature,
+      run.chat_format.banned_ids(run.model_config.vocab_size),
+    )
+    return rollout_batches.RolloutBatches(run, self.batch_axes, make_reference(score), copy_start)
+
+  def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds the mean reward and length of answers at the start and at the end of the run."""
+    del run
+    return {'rl': rollout.first_and_last(metrics)}
 
 
 def make_score(
@@ -58,12 +76,11 @@ def make_score(
   the sampler had them.
 
   Args:
-    temperature, banned_ids: those of the `lm.infer.engine.Sampling` that drew the answers.
+    temperature, banned_ids: those of the `lm.infer.sampling.Sampling` that drew the answers.
   """
   model, cap = Transformer(model_config), model_config.logit_softcap
-  normalize = functools.partial(
-    filter_logits, sampling=Sampling(temperature, banned_ids=tuple(banned_ids))
-  )
+  sampling = Sampling.create(temperature).ban(banned_ids, model_config.vocab_size)
+  normalize = functools.partial(log_probs, sampling=sampling)
 
   def score(params, inputs_BT, targets_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
@@ -115,7 +132,8 @@ def make_loss(
   score = make_score(model_config, loss_config, rl.temperature, banned_ids)
   clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl
 
-  def loss_fn(params, batch):
+  def loss_fn(params, batch, key):
+    del key
     mask_BT, advantages_BT = batch['weights'], batch['advantages']
     log_p_BT, entropy_BT = score(params, batch['inputs'], batch['targets'])
     gap_BT = jnp.where(mask_BT > 0, log_p_BT - batch['old_log_probs'], 0.0)
@@ -134,6 +152,7 @@ def make_loss(
       total += kl_weight * 0.5 * jnp.sum(jnp.square(away_BT))
       estimate_BT = jnp.exp(-away_BT) - 1 + away_BT
       metrics['rl/kl'] = jax.lax.stop_gradient(jnp.sum(estimate_BT))
-    return total, weight, {name: (value, weight) for name, value in metrics.items()}
+    metrics['train/total'] = total
+    return {name: (value, weight) for name, value in metrics.items()}
 
   return loss_fn

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lm.base.errors import UserError
 from lm.infer.engine import Completion, pad_tokens
-from lm.stages.rl.policy_gradient import advantages
+from lm.stages.rl import advantages
 
 MULTIPLE = 32  # tokens, of the length of a batch's rows: few lengths, so few compilations
 TRIES = 100  # problems that are drawn for one question before their prompts are said to be too long
@@ -22,6 +22,19 @@ class Grade:
 
   reward: float
   right: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """A question that is asked: its number in the run, its problem, and its prompt as token ids.
+
+  `skipped` has a line for each problem that was passed over for it.
+  """
+
+  index: int
+  problem: dict[str, Any]
+  prompt: list[int]
+  skipped: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +131,7 @@ def split(
 
 
 def collect(
-  generate: Callable[[list[list[int]]], list[Completion]],
+  generate: Callable[[list[list[int]], int], list[Completion]],
   prompts: list[list[int]],
   grade: Callable[[int, Completion], Grade],
   rl: ConfigDict,
@@ -135,7 +148,7 @@ def collect(
   the other groups: it is the same whether they are computed or not.
 
   Args:
-    generate: continues prompts.
+    generate: (prompts, repeats) -> completions, `repeats` of each prompt beside one another.
     prompts: token ids of Q questions.
     grade: (index of the question, answer) -> Grade.
     rows: of a microbatch.
@@ -148,14 +161,16 @@ def collect(
     equal.
   """
   group = rl.group_size
+  completions = generate(prompts, group)
   repeated = [p for p in prompts for _ in range(group)]
-  completions = generate(repeated)
   grades = [grade(i // group, c) for i, c in enumerate(completions)]
   rewards_QG = np.array([g.reward for g in grades], np.float32).reshape(-1, group)
   differ_Q = np.ptp(rewards_QG, axis=1) > 0
   differ_B = np.repeat(differ_Q, group)
   learned_B = np.ones_like(differ_B) if rl.kl else differ_B
-  batch = layout(repeated, completions, advantages(rewards_QG, rl.normalize_std).reshape(-1))
+  batch = layout(
+    repeated, completions, advantages.group_relative(rewards_QG, rl.normalize_std).reshape(-1)
+  )
   tokens_B = batch['weights'].sum(axis=1)
   if differ_B.any():
     batch['advantages'] *= tokens_B[learned_B].sum() / tokens_B[differ_B].sum()

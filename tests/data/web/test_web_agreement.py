@@ -53,7 +53,7 @@ def differences(texts, theirs, ours):
   """
   found, dropped = [], 0
   for text in texts:
-    verdict, answer = rules.judge(ours(text)), theirs.filter(Document(text, ''))
+    verdict, answer = rules.first_failure(ours(text)), theirs.filter(Document(text, ''))
     dropped += verdict is not None
     if (answer is True) != (verdict is None):
       found.append((text, None if answer is True else answer[1], verdict))
@@ -120,7 +120,7 @@ def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
   for text in texts:
     document = Document(text, '')
     answer, left = theirs.filter(document), rules.c4_lines(text, **config.c4_lines)
-    verdict = rules.judge(rules.c4(left, **config.c4))
+    verdict = rules.first_failure(rules.c4(left, **config.c4))
     if answer is True and not verdict:
       assert [line.strip() for line in left.split('\n')] == document.text.split('\n')
     if (answer is True) == (verdict is None):
@@ -128,7 +128,7 @@ def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
       continue
     assert verdict[0] == 'c4_sentences' if verdict else answer[1] == 'too_few_sentences'
     counts = [sum(len(split_into_sentences(line)) for line in left.split('\n'))]
-    assert rules.judge(rules.c4(left, min_sentences=max(1, counts[0] - 2))) is None
+    assert rules.first_failure(rules.c4(left, min_sentences=max(1, counts[0] - 2))) is None
   assert agreed > 0.99 * len(texts)
 
 

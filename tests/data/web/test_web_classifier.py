@@ -142,7 +142,7 @@ def test_a_label_may_be_what_is_looked_for(tmp_path):
     == numbered
     == 1 - Classifier(str(path), 'cc').score(text(99, 1))
   )
-  with pytest.raises(UserError, match=r'labels of .*named\.bin are no numbers.*there are .*hq'):
+  with pytest.raises(UserError, match=r'named\.bin.*config\.quality\.label.*allowed: .*hq'):
     Classifier(str(path))
   with pytest.raises(
     UserError, match=r"unknown label of .*named\.bin 'hp' \(did you mean 'hq'\?\)"
@@ -161,12 +161,12 @@ def test_a_file_that_is_no_classifier(tmp_path, model):
     whole + b'0',
   ):
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r'bad\.bin is no fastText model, or is cut off'):
+    with pytest.raises(UserError, match=r'bad\.bin is not a fastText model, or is cut off'):
       Classifier(str(path))
   for kind in (1, 2):  # word vectors
     path = tmp_path / f'{kind}.bin'
     path.write_bytes(whole[:36] + bytes([kind]) + whole[37:])
-    with pytest.raises(UserError, match=r'\.bin is no fastText classifier: .*supervised'):
+    with pytest.raises(UserError, match=r'\.bin is not a fastText classifier: .*supervised'):
       Classifier(str(path))
   with pytest.raises(FileNotFoundError, match='none'):
     Classifier(str(tmp_path / 'none.bin'))
@@ -216,7 +216,7 @@ def test_pages_below_the_least_score_are_dropped(tmp_path, model):
   (line,) = why.find(tmp_path / 'out', dropped)
   told = why.explain(line)
   assert re.search(r'dropped by quality \(step quality\): score [\d.]+ < 2\n', told)
-  assert re.search(r'quality: score +[\d.]+ +>= 2\n', told)
+  assert re.search(r'quality: score +[\d.]+ +>= 2 \(config\.quality\.min_score\)\n', told)
   assert clean(tmp_path, tmp_path / 'off', settings(**free))['pages_out'] == 4
   for name, change in (('other', {'model': 'other'}), ('label', {'label': 'hq'})):
     with pytest.raises((UserError, FileNotFoundError)):
@@ -301,4 +301,4 @@ def test_command(tmp_path):
     assert status == 1 and fault in err, err
   (tmp_path / 'a.jsonl').write_text('{"text": "a", "score": 1}\n{"text": "b", "score": 1}\n')
   status, _, err = run(*options[:2], f'--input={tmp_path}/a.jsonl', '--held-out=0', options[3])
-  assert status == 1 and 'all of the 2 rows to learn from have the score 1' in err
+  assert status == 1 and '2 training rows have the score 1' in err

@@ -147,7 +147,7 @@ def test_faults_are_named(tmp_path):
   for name, content, fault in (
     ('a.jsonl', b'{"q": "a"}\n{"q"\n', r'a\.jsonl, line 2, is not JSON'),
     ('b.txt', b'\xff\xfe\xfa', r'b\.txt is not UTF-8'),
-    ('c.csv', b'a,b', r'c\.csv is of no known format; allowed: \.jsonl'),
+    ('c.csv', b'a,b', r'c\.csv has no known format; allowed: \.jsonl'),
     ('cut.jsonl.gz', gzip.compress(LINE.encode())[:-12], r'cut\.jsonl\.gz is cut off or damaged'),
     ('cut.txt.gz', gzip.compress(ITEM.encode())[:-1], r'cut\.txt\.gz is cut off or damaged'),
     ('plain.jsonl.gz', LINE.encode(), r'plain\.jsonl\.gz is cut off or damaged'),

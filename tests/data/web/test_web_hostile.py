@@ -72,7 +72,7 @@ def test_hostile_urls(tmp_path):
   ('module', 'function', 'step'),
   [
     (blocks.language, 'detect', 'language'),
-    (blocks.rules, 'judge', 'gopher_repetition'),
+    (blocks.rules, 'first_failure', 'gopher_repetition'),
     (minhash, 'shingles', 'signatures'),
   ],
 )
@@ -188,7 +188,9 @@ def test_no_expression_takes_long_on_text_made_for_it(text):
   with time_limit(5):
     tidied = tidy(text)
     for rule in (rules.gopher_repetition, rules.gopher_quality, rules.c4, rules.fineweb):
-      rules.judge(rule(tidied, words='whitespace') if rule is not rules.c4 else rule(tidied))
+      rules.first_failure(
+        rule(tidied, words='whitespace') if rule is not rules.c4 else rule(tidied)
+      )
     rules.c4_lines(text)
     personal.hide_in_url(text)
     minhash.shingles(text)
@@ -229,7 +231,7 @@ def damaged(draw, whole):
   return bytes(data)
 
 
-@hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
+@hypothesis.settings(max_examples=150, derandomize=True)
 @hypothesis.given(
   damaged(MARKUP),
   damaged(b'text/html; charset=utf-8'),
@@ -240,7 +242,7 @@ def test_any_page_gives_text_that_can_be_written(body, kind, extractor):
   assert (title + text).encode() is not None and '\0' not in title + text
 
 
-@hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
+@hypothesis.settings(max_examples=300, derandomize=True)
 @hypothesis.given(st.data())
 def test_any_damage_of_a_warc_file_is_read_to_its_end(data):
   gzipped = data.draw(st.booleans())

@@ -1,6 +1,7 @@
 """Quality rules against their published definitions, computed another way."""
 
 import inspect
+import math
 import random
 
 import pytest
@@ -10,8 +11,9 @@ from datatrove.pipeline.filters.gopher_repetition_filter import (
   get_n_grams,
 )
 
+from configs.data import fineweb as fineweb_config
 from data.web import rules
-from data.web.rules import judge
+from data.web.rules import first_failure
 
 SENTENCES = [
   'The old keeper of the harbour wrote a long letter to his daughter in the city.',
@@ -43,7 +45,7 @@ def test_ngrams_are_measured_as_by_datatrove(n, letters):
 
 def test_a_good_page_passes_every_rule():
   for rule in (rules.gopher_repetition, rules.gopher_quality, rules.c4, rules.fineweb):
-    assert judge(rule(GOOD)) is None
+    assert first_failure(rule(GOOD)) is None
 
 
 # Each pair stands on the two sides of one threshold: the first text is kept by the rule, the second
@@ -67,9 +69,9 @@ PAIRS = [
 
 @pytest.mark.parametrize(('rule', 'kept', 'dropped'), PAIRS)
 def test_gopher_quality_thresholds(rule, kept, dropped):
-  assert judge(rules.gopher_quality(kept)) is None
-  assert judge(rules.gopher_quality(dropped))[0] == rule
-  assert judge(rules.gopher_quality(dropped, **dict.fromkeys(THRESHOLD[rule]))) is None
+  assert first_failure(rules.gopher_quality(kept)) is None
+  assert first_failure(rules.gopher_quality(dropped))[0] == rule
+  assert first_failure(rules.gopher_quality(dropped, **dict.fromkeys(THRESHOLD[rule]))) is None
 
 
 THRESHOLD = {
@@ -109,10 +111,11 @@ def test_gopher_repetition_thresholds(rule, kept, dropped):
   }[rule]
   off = {name: () if 'ngram' in name else None for name in only - {own}}
   off |= {own: (0.20,)} if 'ngram' in own else {}
-  assert judge(rules.gopher_repetition(kept, **off)) is None
-  assert judge(rules.gopher_repetition(dropped, **off))[0] == rule
+  assert first_failure(rules.gopher_repetition(kept, **off)) is None
+  assert first_failure(rules.gopher_repetition(dropped, **off))[0] == rule
   assert (
-    judge(rules.gopher_repetition(dropped, **off | {own: () if 'ngram' in own else None})) is None
+    first_failure(rules.gopher_repetition(dropped, **off | {own: () if 'ngram' in own else None}))
+    is None
   )
 
 
@@ -123,7 +126,7 @@ def test_repeated_5_to_10_grams_have_a_limit_each(n):
   share = sum(map(len, passage)) / len(text)
   for limit, rule in ((share - 0.001, f'gopher_duplicate_{n}grams'), (share + 0.001, None)):
     limits = [limit if k == n else 1 for k in range(5, 11)]
-    found = judge(
+    found = first_failure(
       rules.gopher_repetition(
         text, max_top_ngram_char_share=(), max_duplicate_ngram_char_share=limits
       )
@@ -148,9 +151,9 @@ def test_fineweb_thresholds(rule, kept, dropped):
     'fineweb_list': 'max_lines_per_word',
   }
   off = dict.fromkeys(name for other, name in own.items() if other != rule)
-  assert judge(rules.fineweb('\n'.join(kept), **off)) is None
-  assert judge(rules.fineweb('\n'.join(dropped), **off))[0] == rule
-  assert judge(rules.fineweb('\n'.join(dropped), **off, **{own[rule]: None})) is None
+  assert first_failure(rules.fineweb('\n'.join(kept), **off)) is None
+  assert first_failure(rules.fineweb('\n'.join(dropped), **off))[0] == rule
+  assert first_failure(rules.fineweb('\n'.join(dropped), **off, **{own[rule]: None})) is None
 
 
 C4_LINES = {'lines_with': ('javascript', 'use cookies')}
@@ -191,20 +194,22 @@ def test_c4_cuts_lines(line, left):
   ],
 )
 def test_c4_thresholds(rule, kept, dropped):
-  assert judge(rules.c4(kept)) is None
-  assert judge(rules.c4(dropped))[0] == rule
+  assert first_failure(rules.c4(kept)) is None
+  assert first_failure(rules.c4(dropped))[0] == rule
   assert (
-    judge(rules.c4(dropped, min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None))
+    first_failure(
+      rules.c4(dropped, min_sentences=None, max_curly_brackets=None, max_lorem_ipsum=None)
+    )
     is None
   )
 
 
 def test_figures_are_noted_with_their_bounds_up_to_the_failing_one():
   figures = {}
-  assert judge(rules.gopher_quality(GOOD, min_words=10), figures) is None
+  assert first_failure(rules.gopher_quality(GOOD, min_words=10), figures) is None
   assert figures['gopher_words: words'] == [len(GOOD.split()), 10, 100_000] and len(figures) == 8
   figures = {}
-  assert judge(rules.gopher_quality('a ' * 50), figures) == (
+  assert first_failure(rules.gopher_quality('a ' * 50), figures) == (
     'gopher_word_length',
     'mean word length 1 < 3',
   )
@@ -215,7 +220,36 @@ def test_figures_are_noted_with_their_bounds_up_to_the_failing_one():
 
 
 def test_empty_text_is_dropped_not_a_crash():
-  assert judge(rules.gopher_repetition('')) is None
-  assert judge(rules.gopher_quality(' \n '))[0] == 'gopher_words'
-  assert judge(rules.c4(''))[0] == 'c4_sentences' and rules.c4_lines('') == ''
-  assert judge(rules.fineweb('\n'))[0] == 'fineweb_punctuation'
+  assert first_failure(rules.gopher_repetition('')) is None
+  assert first_failure(rules.gopher_quality(' \n '))[0] == 'gopher_words'
+  assert first_failure(rules.c4(''))[0] == 'c4_sentences' and rules.c4_lines('') == ''
+  assert first_failure(rules.fineweb('\n'))[0] == 'fineweb_punctuation'
+
+
+def test_each_bound_names_the_config_field_that_sets_it():
+  """The value at that field of configs/data/fineweb.py is the bound that is checked."""
+  config = fineweb_config.get_config()
+  words = ' '.join(f'word{i} the of and' for i in range(30)) + '.'
+  text = '\n'.join([words] * 6)
+  checks = [
+    *rules.gopher_repetition(text, **config.gopher_repetition),
+    *rules.gopher_quality(text, **config.gopher_quality),
+    *rules.c4(text, **config.c4),
+    *rules.fineweb(text, **config.fineweb),
+  ]
+  assert {check.rule for check in checks} == rules.FIELDS.keys() - {
+    'language',
+    'repeated_passages',
+    'quality',
+  }
+  for check in checks:
+    for bound, field in zip(
+      (check.low, check.high), rules.config_fields(f'{check.rule}: {check.what}'), strict=True
+    ):
+      if field:
+        section, name = field.split('.')
+        allowed = config[section][name]
+        sides = allowed if isinstance(allowed, tuple) else (allowed,)
+        assert math.isinf(bound) or bound in sides, field
+      else:
+        assert math.isinf(bound) or check.what == 'lines', check

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from data.web.measures import FINE, Statistics, picture
+from lm.base import plots
 
 
 def of(values, low=None, high=None):
@@ -78,22 +79,25 @@ def test_bounds_are_kept_whichever_page_told_them():
 
 
 def test_the_picture_has_a_bar_a_bin_and_a_line_a_bound():
-  histograms = {'gopher: <b>&"': of(samples(3, 300, 0), 50, 900), 'c4: {': of([0, 0, 1], high=0)}
-  root = ElementTree.fromstring(picture(histograms))
-  panels = root.findall('g')
-  assert [''.join(text.text for text in panel.findall('text')[:2]) for panel in panels] == [
-    'gopher<b>&"',
-    'c4{',
-  ]
-  for panel, histogram in zip(panels, histograms.values(), strict=True):
-    bars = panel.findall('rect')
-    assert len(bars) == sum(n > 0 for n in histogram['counts'])
-    lines = [
-      float(path.get('d')[1:].split()[0])
-      for path in panel.findall('path')
-      if path.get('stroke-dasharray')
-    ]
+  histograms = {
+    'gopher: <b>&"': of(samples(3, 300, 0), 50, 900),
+    'c4: $ {': of([0, 0, 1], high=0),
+    'fineweb: $x$': of([0.5]),
+    'other: y': of([0.5], low=0.1),
+  }
+  figure = picture(histograms)
+  assert len(figure.axes) == len(histograms)
+  for ax, histogram in zip(figure.axes, histograms.values(), strict=True):
+    counts = [n for n in histogram['counts'] if n]
+    assert [round(bar.get_height() ** 2) for bar in ax.patches] == counts
+    lines = [line.get_xdata()[0] for line in ax.lines]
     assert len(lines) == sum(histogram[name] is not None for name in ('low', 'high'))
-    tips = [float(bar.find('title').text.split()[0]) for bar in bars]
-    for edge, bar in zip(tips, bars, strict=True):  # what a bound drops is drawn beyond its line
-      assert (edge > histogram['high']) == (float(bar.get('x')) >= lines[-1] - 0.1)
+    for bar in ax.patches:  # what a bound drops is drawn beyond its line
+      edge = histogram['edges'][round(bar.get_x())]
+      if histogram['high'] is not None:
+        assert (edge > histogram['high']) == (bar.get_x() >= lines[-1])
+      if histogram['low'] is not None:
+        assert (edge < histogram['low']) == (bar.get_x() < lines[0])
+  root = ElementTree.fromstring(plots.svg(figure))
+  texts = ''.join(root.itertext())
+  assert all(part in texts for part in ('<b>&"', '$ {', '$x$', '≥ 50', '≤ 900'))

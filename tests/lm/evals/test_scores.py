@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.evals import perplexity, scoring
+from lm.evals import held_out, scoring
 from lm.infer.engine import Completion
 
 
@@ -46,16 +46,20 @@ def test_a_problem_asked_again_and_again_counts_once():
 
 
 def test_perplexity_sums_over_batches_before_anything_is_divided():
-  def loss_fn(params, batch):
+  def loss_fn(params, batch, key):
     weight = batch['w'].sum()
     loss = params * (batch['x'] * batch['w']).sum()
-    return jnp.nan, jnp.nan, {'train/loss': (loss, weight), 'not/looked at': (jnp.nan, weight)}
+    return {
+      'train/total': (jnp.nan, weight),
+      'train/loss': (loss, weight),
+      'not/looked at': (jnp.nan, weight),
+    }
 
   batches = [
     {'x': np.full((2, 2), v, np.float32), 'w': np.full((2, 2), w, np.float32)}
     for v, w in ((1, 1), (5, 0.25))
   ]
-  assert perplexity.make_evaluate(loss_fn)(jnp.float32(2), batches) == (2 * (4 + 5), 5)
+  assert held_out.make_evaluate(loss_fn)(jnp.float32(2), batches) == (2 * (4 + 5), 5)
 
 
 def test_few_batches_wait_on_the_devices(monkeypatch):
@@ -69,11 +73,11 @@ def test_few_batches_wait_on_the_devices(monkeypatch):
       assert i - len(fetched) // 2 <= 3  # two numbers of each batch
       yield {'x': jnp.float32(i)}
 
-  evaluate = perplexity.make_evaluate(
-    lambda params, batch: (0, 0, {'train/loss': (params * batch['x'], jnp.float32(1))})
+  evaluate = held_out.make_evaluate(
+    lambda params, batch, key: {'train/loss': (params * batch['x'], jnp.float32(1))}
   )
   assert evaluate(jnp.float32(2), batches()) == (90, 10)
 
 
 def test_bits_per_byte():
-  assert perplexity.bits_per_byte(80 * math.log(2), 10) == pytest.approx(8)
+  assert held_out.bits(80 * math.log(2)) / 10 == pytest.approx(8)

@@ -1,0 +1,63 @@
+"""What evaluators are made from."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm.train.batches import Batches, Run
+from lm.train.train_step import LossFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """A config, a model, and what of data/ is needed to evaluate it.
+
+  Attributes:
+    config, model_config: the run's or eval.py's, and the model's.
+    loss_fn: the loss of held-out batches.
+    batch_axes: the axes of their arrays.
+    complete: adds to a held-out batch what the loss reads beside its rows.
+    held_out: the loader of held-out batches; None: there are none.
+    counts_bytes: whether the held-out text is plain, so that its loss is told in bits per byte.
+    chat_format: how text and conversations become tokens.
+    tasks: those to be scored.
+    calculate: answers the calls of the calculator.
+    grade_format: grades how a reply keeps the chat format.
+  """
+
+  config: ConfigDict
+  model_config: FrozenConfigDict
+  mesh: Mesh
+  loss_fn: LossFn
+  batch_axes: Mapping[str, tuple[str, ...]]
+  complete: Callable[[dict], dict]
+  held_out: Any
+  counts_bytes: bool
+  chat_format: Any
+  tasks: Sequence[Any]
+  calculate: Callable[[str], str]
+  grade_format: Callable[[dict], float]
+
+  @classmethod
+  def of_run(
+    cls, run: Run, batches: Batches, tasks: Sequence[Any], *, grade_format: Callable[[dict], float]
+  ) -> 'Context':
+    """Returns what is needed to evaluate the model of a training run."""
+    stage = run.program.stage
+    return cls(
+      config=run.config,
+      model_config=run.model_config,
+      mesh=run.mesh,
+      loss_fn=run.program.loss_fn,
+      batch_axes=stage.batch_axes,
+      complete=batches.complete,
+      held_out=run.source.val,
+      counts_bytes=not stage.is_chat,
+      chat_format=run.chat_format,
+      tasks=tasks,
+      calculate=run.calculate,
+      grade_format=grade_format,
+    )

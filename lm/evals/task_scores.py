@@ -1,0 +1,162 @@
+"""Accuracy on the test problems of tasks, question by question and turn by turn of conversations."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lm.base.errors import UserError
+from lm.evals import scoring
+from lm.evals.context import Context
+from lm.infer import replies
+from lm.parallel import keys
+from lm.train.evaluators import Result
+
+EXAMPLES = 4  # replies of each task that the report shows
+
+
+class TaskScores:
+  """Scores greedy replies to the test problems of `config.eval.tasks`."""
+
+  name = 'tasks'
+  at_start = False
+
+  def __init__(self, context: Context):
+    config = context.config
+    self._context, self.every = context, config.eval.tasks_every
+    self._generate = replies.make_generate(
+      context.model_config,
+      context.chat_format,
+      context.calculate,
+      temperature=0.0,
+      max_new_tokens=config.eval.max_new_tokens,
+      max_len=config.seq_len,
+    )
+
+  @classmethod
+  def open(cls, context: Context) -> 'TaskScores | None':
+    """Returns the evaluator, or None where the config names no tasks."""
+    if context.config.eval.turns < 1:
+      raise UserError(f'config.eval.turns is {context.config.eval.turns}; it must be at least 1')
+    return cls(context) if context.tasks else None
+
+  def run(self, params: Any) -> Result:
+    """Scores all tasks, and the turns of conversations where the config asks for several."""
+    scores, samples = score_tasks(self._context, self._generate, params)
+    sums = {
+      f'eval/{name}/accuracy': (score['accuracy'] * score['n'], score['n'])
+      for name, score in scores.items()
+    }
+    return Result(sums, report={'scores': scores, 'samples': samples})
+
+
+def score_tasks(
+  context: Context, generate: replies.Generate, params: Any
+) -> tuple[dict[str, dict], list[dict]]:
+  """Returns the accuracy on the test problems of each task, and some replies.
+
+  A prompt of `config.seq_len` tokens or more leaves no room for a reply: it counts as wrong, and
+  `too_long` says how many did.
+
+  Returns:
+    scores: {task: {accuracy, low, high, n, too_long}}; `format`, the share of all problems whose
+      reply keeps the chat format; and the scores of `score_turns`.
+    samples: a few {task, prompt, reply, grade}.
+  """
+  config, chat_format = context.config, context.chat_format
+  scores, samples, format_grades, asked = {}, [], [], []
+  for number, task in enumerate(context.tasks):
+    problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
+    prompts = [chat_format.render_prompt(p['messages']) for p in problems]
+    shown = []
+
+    def grade(problem, completion, task=task, shown=shown):
+      if completion is None:
+        format_grades.append(0.0)
+        return 0.0
+      reply = chat_format.parse(completion.tokens)
+      format_grades.append(context.grade_format(reply))
+      value = task.grade(problem, reply)
+      if len(shown) < EXAMPLES:
+        shown.append(
+          {
+            'task': task.name,
+            'prompt': problem['messages'][-1]['content'],
+            'reply': chat_format.tokenizer.decode(completion.tokens),
+            'grade': value,
+          }
+        )
+      return value
+
+    draw = _make_draw(generate, params, config.seed, number)
+    grades = scoring.score(problems, prompts, draw, grade, config.eval.batch_size, config.seq_len)
+    names = [(task.name, p['key']) for p in problems]
+    too_long = sum(len(p) >= config.seq_len for p in prompts)
+    scores[task.name] = scoring.summary(grades, names) | {'too_long': too_long}
+    asked += names
+    samples += shown
+  scores['format'] = scoring.summary(format_grades, asked)
+  if config.eval.turns > 1:
+    turns, more = score_turns(context, generate, params)
+    scores, samples = scores | turns, samples + more
+  return scores, samples
+
+
+def score_turns(
+  context: Context, generate: replies.Generate, params: Any
+) -> tuple[dict[str, dict], list[dict]]:
+  """Returns the accuracy on the first, second, ... question of conversations.
+
+  Every turn asks the same test problems, equally many of each task, in another order, after the
+  model's own replies: the turns differ only in what was said before. The tokens are those of
+  `lm.chat`.
+
+  Returns:
+    scores, samples: as of `score_tasks`, {'turn_1': {...}, ...}, and a few last questions, whose
+      prompt is the whole conversation.
+  """
+  config, chat_format, tasks = context.config, context.chat_format, context.tasks
+  each = math.ceil(config.eval.examples / len(tasks))
+  problems = [(task, task.problem(i, 'test')) for task in tasks for i in range(each)]
+  random.Random(config.seed).shuffle(problems)
+  scores, samples = {}, []
+  talks: list[list[int]] = [[] for _ in problems]  # the tokens of each conversation
+  for turn in range(config.eval.turns):
+    asked = [problems[(i + turn) % len(problems)] for i in range(len(problems))]
+    for talk, (_, problem) in zip(talks, asked, strict=True):
+      if talk:
+        question, stopped = problem['messages'][-1]['content'], talk[-1] in chat_format.stops
+        talk += chat_format.render_next(question, stopped)
+      else:
+        talk += chat_format.render_prompt(problem['messages'])
+    answers: list[list[int]] = []
+
+    def grade(asked, completion, answers=answers):
+      task, problem = asked
+      answers.append(completion.tokens if completion else [])
+      return task.grade(problem, chat_format.parse(answers[-1]))
+
+    name, decode = f'turn_{turn + 1}', chat_format.tokenizer.decode
+    draw = _make_draw(generate, params, config.seed, len(tasks) + turn)
+    grades = scoring.score(asked, talks, draw, grade, config.eval.batch_size, config.seq_len)
+    too_long = sum(len(talk) >= config.seq_len for talk in talks)
+    names = [(task.name, problem['key']) for task, problem in asked]
+    scores[name] = scoring.summary(grades, names) | {'too_long': too_long}
+    samples = [
+      {'task': name, 'prompt': decode(talk), 'reply': decode(answer), 'grade': value}
+      for talk, answer, value in zip(talks[:EXAMPLES], answers, grades, strict=False)
+    ]
+    for talk, answer in zip(talks, answers, strict=True):
+      talk += answer
+  return scores, samples
+
+
+def _make_draw(
+  generate: replies.Generate, params: Any, seed: int, number: int
+) -> Callable[[Sequence[list[int]], int], list]:
+  """Returns `draw(rows, batch)`, whose key is that of evaluation `number` and of the batch."""
+
+  def draw(rows, batch):
+    return generate(params, rows, keys.derive(seed, 'evaluation', number, batch))
+
+  return draw

@@ -1,0 +1,53 @@
+"""Replies in a chat format, calls of the calculator answered: what evaluation and RL sample."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from lm.infer import engine
+from lm.infer.sampling import Sampling
+
+Generate = Callable[..., list[engine.Completion]]
+
+
+def make_generate(
+  config: FrozenConfigDict,
+  chat_format: Any,
+  calculate: Callable[[str], str],
+  *,
+  temperature: float,
+  max_new_tokens: int,
+  max_len: int,
+) -> Generate:
+  """Returns `generate(params, prompts, key, repeats=1)`, which replies in the chat format.
+
+  The replies to a prompt, `repeats` of them, are beside one another.
+
+  Args:
+    config: the model's.
+    chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
+    calculate: answers the calls of the calculator.
+    temperature: of the draws; 0 takes the likeliest token.
+    max_new_tokens: longest reply, tool outputs not counted.
+    max_len: longest prompt and reply together, tokens.
+  """
+  banned_ids = chat_format.banned_ids(config.vocab_size)
+  sampling = Sampling.create(temperature).ban(banned_ids, config.vocab_size)
+
+  def generate(params, prompts, key, repeats=1):
+    return engine.generate(
+      config,
+      params,
+      prompts,
+      key=key,
+      sampling=sampling,
+      max_new_tokens=max_new_tokens,
+      stop_ids=chat_format.stops,
+      capacity=max_len,
+      repeats=repeats,
+      tool=lambda ids: chat_format.answer_call(ids, calculate),
+      pause_ids=chat_format.call_ids,
+    )
+
+  return generate

@@ -1,0 +1,69 @@
+"""What is read off the final hidden states: logits over the vocabulary, and a scalar.
+
+config.model.heads names them. The vocabulary head is in every model: its matrix is the embedding
+table, or `head` when they are not tied. The scalar head gives one number for each position: the
+value of a state in reinforcement learning, or the reward of an answer, read at its last token.
+Axes: see lm/model/transformer.py.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
+
+from lm.base.errors import UserError, unknown
+from lm.model.attention.reference import softcap
+
+HEADS = ('vocabulary', 'scalar')
+SCALAR = 'scalar_head'  # its parameter
+
+
+def check(names: tuple[str, ...]) -> None:
+  """Raises UserError when config.model.heads holds something that is not allowed."""
+  for name in names:
+    if name not in HEADS:
+      raise unknown('config.model.heads', name, HEADS)
+  if 'vocabulary' not in names:
+    raise UserError(
+      field='config.model.heads',
+      value=tuple(names),
+      allowed='names of heads, vocabulary among them',
+    )
+
+
+def head(params: Any, config: FrozenConfigDict) -> jax.Array:
+  """The output matrix, [V, D], of `params`: the embedding table when tied."""
+  return params['embedding'] if config.tie_embeddings else params['head']
+
+
+def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
+  """Float32 logits [..., V] of final hidden states [..., D]."""
+  weight_VD = head(params, config).astype(hidden.dtype)
+  logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
+  return softcap(logits, config.logit_softcap)
+
+
+def scalar_init(width: int) -> nn.initializers.Initializer:
+  """Normal with variance 1 / (D + 1), as of reward models (Stiennon et al., arXiv 2009.01325)."""
+  return nn.initializers.normal((width + 1) ** -0.5)
+
+
+def scalar_values(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
+  """Float32 values [...] of final hidden states [..., D]: their product with one vector.
+
+  There is no bias, as in the sequence classifiers of transformers.
+
+  Raises:
+    UserError: the model has no scalar head.
+  """
+  if 'scalar' not in config.heads:
+    raise UserError(
+      field='config.model.heads',
+      value=tuple(config.heads),
+      allowed='names of heads, scalar among them',
+      message='What is computed here needs a scalar for each position.',
+    )
+  weight_D = params[SCALAR].astype(hidden.dtype)
+  return jnp.einsum('...d,d->...', hidden, weight_D, preferred_element_type=jnp.float32)

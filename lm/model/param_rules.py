@@ -1,0 +1,100 @@
+"""Rules over the names of parameters and of their axes: which are trained, which are matrices.
+
+A parameter's name is its path in the tree, with slashes: `layers/attention/q/kernel`. A rule is a
+comma-separated list of regular expressions; it covers the names that one of them matches as a
+whole.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from lm.base import config as config_lib
+from lm.base.errors import UserError
+
+
+def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+  """Positions of the (input, output) axes of a parameter with these axis names that is a matrix,
+  one in each layer or expert.
+
+  None for vectors and for the table of positions.
+  """
+  axes = tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
+  if 'lora' in names:
+    split = 1 if names[axes[0]] == 'lora' else len(axes) - 1
+    return axes[:split], axes[split:]
+  # the bias of a query has two axes, heads and head_dim: no matrix
+  if 'positions' in names or 'embed' not in names:
+    return None
+  # embed is all of the input or all of the output
+  split = 1 if names[axes[0]] == 'embed' else len(axes) - 1
+  return (axes[:split], axes[split:]) if len(axes) > 1 else None
+
+
+def leaf_names(tree: dict[str, Any], prefix: str = '') -> list[str]:
+  """The name of every leaf of nested dicts; whatever is no dict is a leaf."""
+  names = []
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      names += leaf_names(value, f'{prefix}{key}/')
+    else:
+      names.append(prefix + key)
+  return names
+
+
+def matches(field: str, pattern: str, names: Iterable[str]) -> set[str]:
+  """The names that a regular expression matches as a whole.
+
+  Args:
+    field: the config field that holds the expression, for errors.
+
+  Raises:
+    UserError: it is no regular expression, or it matches none of the names.
+  """
+  names = list(names)
+  try:
+    found = {name for name in names if re.fullmatch(pattern, name)}
+  except re.error as error:
+    raise UserError(
+      field=field, value=pattern, allowed='regular expressions', message=f'Python says: {error}.'
+    ) from error
+  if not found:
+    raise UserError(
+      field=field,
+      value=pattern,
+      allowed=f'regular expressions that match one of {", ".join(names)}',
+    )
+  return found
+
+
+def covered(field: str, rule: str, names: Iterable[str]) -> frozenset[str]:
+  """The names that a rule covers. Raises as `matches`, for each of its expressions."""
+  names = list(names)
+  return frozenset().union(
+    *(matches(field, pattern, names) for pattern in config_lib.names(rule)),
+  )
+
+
+def select(tree: dict[str, Any], names: frozenset[str], prefix: str = '') -> dict[str, Any]:
+  """The part of nested dicts whose leaves have these names; dicts without any are left out."""
+  part = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      if inner := select(value, names, f'{prefix}{key}/'):
+        part[key] = inner
+    elif prefix + key in names:
+      part[key] = value
+  return part
+
+
+def split(tree: dict[str, Any], names: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns (the part with these names, the rest); `join` puts them together again."""
+  return select(tree, names), select(tree, frozenset(leaf_names(tree)) - names)
+
+
+def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+  """One tree of the leaves of two that have none in common."""
+  joined = dict(first)
+  for key, value in second.items():
+    joined[key] = join(joined[key], value) if key in joined else value
+  return joined

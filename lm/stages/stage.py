@@ -1,0 +1,117 @@
+"""What a stage of training is: its batch, its loss, where its batches come from, its headline."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm.base.errors import UserError
+from lm.train.batches import Batches, Run, TokenBatches
+from lm.train.train_step import LossFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One array of a batch, of shape [microbatches, *axes]."""
+
+  dtype: str
+  axes: tuple[str, ...]  # of 'batch' (rows) and 'length' (tokens of a row)
+
+
+def per_token(dtype: str) -> Field:
+  """Returns a field with one value for each token, [rows, T]."""
+  return Field(dtype, ('batch', 'length'))
+
+
+def per_row(dtype: str) -> Field:
+  """Returns a field with one value for each row, [rows]."""
+  return Field(dtype, ('batch',))
+
+
+class Stage(abc.ABC):
+  """One kind of training: pretraining, fine-tuning, an algorithm of preference learning or of RL.
+
+  Everything that differs between them is here, and nothing else compares `config.stage`. A subclass
+  is one file of lm/stages/ and one line of its registry, STAGES.
+
+  Attributes:
+    reads: the reader of data/batches that opens what the stage trains on.
+    is_chat: whether its texts are conversations, which need a chat format and its special tokens.
+    loss_is_positive: whether a step can be told to be bad by the ratio of its loss to the median.
+    blocks_vocabulary: whether the loss reads `config.loss.vocab_blocks`.
+    recomputes_logits: whether the backward pass computes the logits again.
+    cost_note: what a predicted cost leaves out of this stage, as a sentence; '' for nothing.
+    unused: fields of the config that the stage has no use for; setting one is an error.
+  """
+
+  reads: ClassVar[str]
+  is_chat: ClassVar[bool] = True
+  loss_is_positive: ClassVar[bool] = True
+  blocks_vocabulary: ClassVar[bool] = True
+  recomputes_logits: ClassVar[bool] = False
+  cost_note: ClassVar[str] = ''
+  unused: ClassVar[tuple[str, ...]] = ()
+
+  def __init__(self, config: ConfigDict):
+    self.config = config
+
+  @property
+  @abc.abstractmethod
+  def batch_fields(self) -> Mapping[str, Field]:
+    """The arrays of a batch, by name. A name that ends in `inputs` holds what the model reads."""
+
+  @abc.abstractmethod
+  def make_loss(self, model_config: FrozenConfigDict, banned_ids: Sequence[int] = ()) -> LossFn:
+    """Returns the loss of a microbatch of `batch_fields`.
+
+    Args:
+      model_config: the model's.
+      banned_ids: tokens that the sampler never draws.
+    """
+
+  @property
+  def updates_per_batch(self) -> int:
+    """The number of updates that are made on each batch."""
+    return 1
+
+  @property
+  def batch_axes(self) -> dict[str, tuple[str, ...]]:
+    """The axes of each array of a batch, without that of microbatches."""
+    return {name: field.axes for name, field in self.batch_fields.items()}
+
+  def make_batches(self, run: Run, copy_start: Callable[[], Any]) -> Batches:
+    """Returns where batches come from; by default, what the reader reads.
+
+    Args:
+      run: what is trained.
+      copy_start: makes a copy of the parameters that training started from.
+    """
+    del copy_start
+    return TokenBatches(run, self.batch_axes)
+
+  def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what this stage adds to a run's report.json.
+
+    Args:
+      metrics: the lines of the run's metrics.jsonl.
+    """
+    del run, metrics
+    return {}
+
+  def check(self, defaults: ConfigDict) -> None:
+    """Raises UserError where the config sets a field that this stage has no use for."""
+    for name in self.unused:
+      value, default = field(self.config, name), field(defaults, name)
+      if value != default:
+        raise UserError(
+          f'config.{name} is {value}; stage {self.config.stage} does not use it: allowed: {default}'
+        )
+
+
+def field(config: ConfigDict, path: str) -> Any:
+  """Returns the value of a field given its dotted path, such as 'loss.z_loss'."""
+  for name in path.split('.'):
+    config = config[name]
+  return config

@@ -1,0 +1,116 @@
+"""Where a run's batches come from: a batch, the run that it is for, and batches of token shards."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from lm.base.metrics import Clock
+from lm.parallel import sharding
+from lm.train.faults import Jumps
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """What one step trains on.
+
+  Attributes:
+    arrays: [microbatches, rows, ...], laid out over the mesh.
+    count: how many microbatches, the first of them, are computed; 0: there is nothing to learn.
+    lengths: tokens of each row that is computed, without padding; None: all rows are full.
+    metrics: what is logged of the batch.
+    texts: (name, text) pairs that are kept in samples.jsonl.
+  """
+
+  arrays: dict[str, jax.Array]
+  count: int
+  lengths: list[int] | None
+  metrics: dict[str, float]
+  texts: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a stage may use of the run that it trains in.
+
+  Attributes:
+    config, model_config: the run's, and its model's.
+    program: the run's `lm.train.program.Program`.
+    source: what the reader of data/batches opened for the stage.
+    chat_format: how text and conversations become tokens.
+    jumps: the batches that the run leaves out.
+    clock: where time is booked.
+    calculate: answers the calls of the calculator.
+    workdir: the run's folder.
+  """
+
+  config: ConfigDict
+  model_config: FrozenConfigDict
+  mesh: Mesh
+  program: Any
+  source: Any
+  chat_format: Any
+  jumps: Jumps
+  clock: Clock
+  calculate: Callable[[str], str]
+  workdir: Any
+
+
+class Batches(Protocol):
+  """A run's batches, in order.
+
+  Attributes:
+    waits: whether a batch is drawn from the parameters, so that it waits for the step before it.
+  """
+
+  waits: bool
+
+  def seek(self, update: int) -> None:
+    """Makes `next` go on with the batch of this update, counted from 0."""
+
+  def next(self, update: int, params: Any) -> Batch:
+    """Returns the batch of an update; to be called for one update after the other."""
+
+  def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Adds to held-out rows what is computed from the parameters that training started from."""
+
+
+class TokenBatches:
+  """Batches of token shards, read ahead of the steps."""
+
+  waits = False
+
+  def __init__(self, run: Run, axes: Mapping[str, tuple[str, ...]]):
+    """Reads from `run.source.train`, whose arrays are those of `axes`."""
+    self._run, self._axes = run, axes
+    self._loader = run.source.train
+    self.seek(0)
+
+  def seek(self, update: int) -> None:
+    """Goes on with the batch of this update."""
+    self._stream = self.read(update, *sharding.batch_share(self._run.mesh))
+
+  def read(self, update: int, index: int = 0, count: int = 1) -> Any:
+    """Yields the rows that one process reads of the batches of all updates from `update` on."""
+    config, jumps = self._run.config, self._run.jumps
+    spans = jumps.ranges(update, config.steps)
+    return itertools.chain.from_iterable(
+      self._loader.iterate(*span, index, count, config.microbatches) for span in spans
+    )
+
+  def next(self, update: int, params: Any) -> Batch:
+    """Returns the next batch."""
+    del params
+    count = self._run.config.microbatches
+    rows = {name: x.reshape(count, -1, *x.shape[1:]) for name, x in next(self._stream).items()}
+    epoch = self._loader.epoch(self._run.jumps.batch(update) + 1)
+    arrays = sharding.put_batch(rows, self._axes, self._run.mesh)
+    return Batch(self.complete(arrays), count, lengths=None, metrics={'data/epoch': epoch})
+
+  def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Adds what is computed from the parameters that training started from; here nothing."""
+    return arrays

@@ -1,0 +1,290 @@
+"""The loop of a training run: steps, bad steps, evaluations, checkpoints, requests to stop.
+
+Step N is dispatched before the metrics of step N-1 are fetched, so that the devices do not wait for
+the log. `_dispatch` starts a step, `_settle` waits for one and logs it.
+"""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lm.base import files, progress
+from lm.base.errors import UserError, unknown
+from lm.base.metrics import Metrics
+from lm.parallel import distributed
+from lm.train import diagnose, faults, train_step
+from lm.train.batches import Batch, Batches, Run
+from lm.train.evaluators import Evaluator, Result, is_due
+from lm.weights.checkpoint import Checkpointer
+
+
+def check_faults(config: ConfigDict, loss_is_positive: bool) -> None:
+  """Raises UserError where a field of `config.faults` has a value that is not allowed."""
+  if config.faults.on_bad_step not in faults.ON_BAD_STEP:
+    raise unknown('config.faults.on_bad_step', config.faults.on_bad_step, faults.ON_BAD_STEP)
+  spike = config.faults.spike
+  if spike and (spike <= 1 or not loss_is_positive):
+    raise UserError(
+      f'config.faults.spike is {spike}; allowed: 0, or above 1 where losses are positive (not in '
+      f'stage {config.stage})'
+    )
+
+
+@dataclasses.dataclass
+class _Dispatched:
+  """A step that the devices are at work on."""
+
+  number: int
+  batch: Batch
+  updates: list[dict[str, jax.Array]]  # metrics of each update
+
+
+class Loop:
+  """Trains from a state to the last step of a run.
+
+  Attributes:
+    state: the train state; it is replaced at each step.
+    report: what the evaluators found last, for report.json.
+  """
+
+  def __init__(
+    self,
+    run: Run,
+    batches: Batches,
+    evaluators: Sequence[Evaluator],
+    checkpoints: Checkpointer,
+    metrics: Metrics,
+    meter: Any,
+    *,
+    provenance: dict[str, Any],
+    restored_step: int | None,
+    profile: tuple[int, int] | None = None,
+  ):
+    """Prepares the loop; nothing is run yet.
+
+    Args:
+      run: what is trained.
+      batches: where its batches come from.
+      evaluators: what is measured, and how often.
+      checkpoints, metrics: where the run is saved and logged.
+      meter: turns time into FLOPs a second (`lm.cost.meter.Meter`).
+      provenance: what is saved with each checkpoint.
+      restored_step: the step of the checkpoint that the run goes on from; None: it starts anew.
+      profile: first and last step of which an XProf trace is written into workdir/profile.
+
+    Raises:
+      UserError: the profiled steps are not among those that this start of the run does.
+    """
+    first, steps = restored_step or 0, run.config.steps
+    if profile and not first < profile[0] <= profile[1] <= steps:
+      raise UserError(
+        f'--profile is {profile[0]}:{profile[1]}; this start of the run does steps {first + 1} to '
+        f'{steps}'
+      )
+    self._run, self._config, self._clock = run, run.config, run.clock
+    self._batches, self._evaluators = batches, evaluators
+    self._checkpoints, self._metrics, self._meter = checkpoints, metrics, meter
+    self._provenance, self._restored_step, self._profile = provenance, restored_step, profile
+    self._first = first
+    self._tracing = contextlib.ExitStack()
+    self._bar = progress.bar(
+      total=steps,
+      initial=first,
+      desc=run.config.stage,
+      unit='step',
+      disable=not distributed.is_main(),
+    )
+    self.state: Any = None
+    self.report: dict[str, Any] = {}
+
+  def run(self, state: Any) -> None:
+    """Trains to the last step, and evaluates. Exits with status 0 when told to stop, once saved."""
+    self.state = state
+    with self._checkpoints, self._metrics, self._bar, faults.Stop() as stop:
+      self._begin()
+      stop.polled(True)
+      self._clock.started()
+      self._train(stop)
+      stop.polled(False)
+      for evaluator in self._evaluators:
+        if not evaluator.every:
+          self._evaluate(evaluator)
+
+  def _begin(self) -> None:
+    """Evaluates what training starts from."""
+    step, steps = self._first, self._config.steps
+    is_new = self._restored_step is None
+    for evaluator in self._evaluators:
+      if is_new and evaluator.at_start:
+        self._log(0, self._evaluate(evaluator))
+      elif step == steps and evaluator.every:
+        # A run that was killed after its last update has logged its scores, but not reported them.
+        self._evaluate(evaluator)
+    if is_new and self._config.faults.on_bad_step == 'rewind':
+      self._metrics.flush()
+      self._checkpoints.save(0, self.state, self._provenance)  # there is a step to go back to
+
+  def _train(self, stop: faults.Stop) -> None:
+    """Makes all steps, and logs each one after the next was dispatched."""
+    step, steps, config = self._first, self._config.steps, self._config
+    pending: _Dispatched | None = None
+    while step < steps:
+      step += 1
+      self._start_trace(step)
+      dispatched = self._dispatch(step)
+      self._bar.update()
+      stopping = stop.asked()
+      saving = stopping or step == steps or step % config.checkpoint.every == 0
+      due = [e for e in self._evaluators if is_due(e, step, steps)]
+      settled = [pending] if pending else []
+      pending = dispatched
+      if saving or due or self._ends_trace(step) or self._batches.waits:
+        # What is saved and evaluated is known to be good, and a batch that is drawn from the
+        # parameters waits for them anyway.
+        settled, pending = [*settled, dispatched], None
+      bad = next((each for each in settled if not self._settle(each)), None)
+      if self._ends_trace(step):
+        self._stop_trace()
+      if bad is not None:
+        step, pending = self._rewind(bad.number), None
+        saving, due = False, []
+      for evaluator in due:
+        self._log(step, self._evaluate(evaluator))
+      with self._clock.part('save'):
+        if saving:
+          self._metrics.flush()  # no line that precedes a checkpoint is lost
+          self._checkpoints.save(step, self.state, self._provenance)
+        if stopping:
+          self._checkpoints.wait()
+      if stopping:
+        self._say(f'stopped at step {step}, which is saved; the same command goes on')
+        sys.exit(0)
+
+  def _dispatch(self, step: int) -> _Dispatched:
+    """Starts the updates of a step."""
+    with self._clock.part('input'):
+      batch = self._batches.next(step - 1, self.state['params'])
+    for name, text in batch.texts:
+      self._metrics.text(step, name, text)
+    updates = []
+    if batch.count:  # else there is nothing to learn from this batch, and nothing is computed
+      part = 'step' if self._clock.compiled else 'compile'
+      with self._clock.part(part), jax.profiler.StepTraceAnnotation('train', step_num=step):
+        for _ in range(self._run.program.updates):
+          self.state, values = self._run.program.step(self.state, batch.arrays, batch.count)
+          updates.append(values)
+    return _Dispatched(step, batch, updates)
+
+  def _settle(self, dispatched: _Dispatched) -> bool:
+    """Waits for a step and logs it; returns False if it was bad and the run is to go back."""
+    config, number, batch = self._config, dispatched.number, dispatched.batch
+    with self._clock.part('step'):
+      values = train_step.of_updates(
+        [
+          {name: float(x) for name, x in update.items()}
+          for update in jax.device_get(dispatched.updates)
+        ]
+      )
+    self._clock.first_step()
+    is_bad = bool(values) and values['train/bad'] > 0
+    if is_bad and not self._tolerate(dispatched, values):
+      return False
+    if values:
+      self._bar.set_postfix_str(f'loss {values["train/loss"]:.3f}', refresh=False)
+    self._clock.step(*self._meter.work(batch.lengths))
+    if number % config.log_every == 0 or number == config.steps:
+      timing = self._clock.read()
+      measured = self._meter.metrics(timing['perf/model_flops_per_s'])
+      self._metrics.write(number, values | batch.metrics | timing | measured)
+    elif is_bad:
+      self._metrics.write(number, values | batch.metrics)
+    return True
+
+  def _tolerate(self, dispatched: _Dispatched, values: dict[str, float]) -> bool:
+    """Does with a bad step what `config.faults` says; returns whether the run goes on from it.
+
+    Raises:
+      UserError: the run is to stop for it.
+    """
+    rule, most = self._config.faults.on_bad_step, self._config.faults.max_bad_steps
+    in_all = len(self._run.jumps.all) + 1 if rule == 'rewind' else values['train/bad_steps']
+    what = _describe_bad(dispatched.number, values)
+    if rule == 'stop' or in_all > most:
+      limit = '' if rule == 'stop' else f'config.faults.max_bad_steps = {most} is reached. '
+      where = '' if values['train/finite'] else f'; first not finite: {self._diagnose(dispatched)}'
+      self._checkpoints.wait()
+      raise UserError(
+        f'{what}{where}. {limit}Nothing was updated; the last good checkpoint is '
+        f'{self._checkpoints.latest()}'
+      )
+    self._say(f'{what}: {rule} ({in_all:.0f} of {most})')
+    return rule != 'rewind'
+
+  def _diagnose(self, dispatched: _Dispatched) -> str:
+    run, batch = self._run, dispatched.batch
+    return diagnose.first_non_finite(
+      run.model_config, run.program.loss_fn, self.state['params'], batch.arrays, batch.count
+    )
+
+  def _rewind(self, number: int) -> int:
+    """Goes back to the last checkpoint and leaves out the batches read since; returns its step."""
+    self._checkpoints.wait()
+    back, self.state = self._checkpoints.sound(), None
+    self._run.jumps.add(back, number - back)
+    self.state = self._checkpoints.restore(self._run.program.state, back)
+    self._batches.seek(back)
+    self._metrics.rewind(back)
+    steps = self._config.steps
+    self._metrics.write(
+      back,
+      {
+        'faults/rewinds': len(self._run.jumps.all),
+        'faults/batches_left_out': self._run.jumps.batch(steps) - steps,
+      },
+    )
+    self._bar.update(back - self._bar.n)
+    return back
+
+  def _evaluate(self, evaluator: Evaluator) -> Result:
+    with self._clock.part('eval'):
+      result = evaluator.run(self.state['params'])
+    self.report |= result.metrics | result.report
+    return result
+
+  def _log(self, step: int, result: Result) -> None:
+    if result.sums:
+      self._metrics.write(step, result.metrics)
+    for text in result.texts:
+      self._metrics.text(step, text['prompt'], text['text'])
+
+  def _start_trace(self, step: int) -> None:
+    if self._profile and step == self._profile[0]:
+      folder = self._tracing.enter_context(files.local_dir(self._run.workdir / 'profile'))
+      jax.profiler.start_trace(folder)
+
+  def _ends_trace(self, step: int) -> bool:
+    return self._profile is not None and step == self._profile[1]
+
+  def _stop_trace(self) -> None:
+    jax.profiler.stop_trace()
+    self._tracing.close()
+    self._profile = None
+
+  def _say(self, text: str) -> None:
+    if distributed.is_main():
+      progress.write(text)
+
+
+def _describe_bad(number: int, values: dict[str, float]) -> str:
+  if values['train/finite']:
+    ratio = values['train/spike']
+    return (
+      f'step {number}: loss {values["train/loss"]:.4g} is {ratio:.3g} times the median of the '
+      'last ones'
+    )
+  return f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}'
