@@ -36,7 +36,7 @@ ENDPOINTS = {  # environment variables that send requests elsewhere than to the 
 }
 ANSWER_SECONDS = 20  # in which a bucket must answer when it is first used
 _BLOCK = 1 << 25  # bytes of one request
-REQUEST_SECONDS = 120  # for a later request, of _BLOCK bytes or so, and its repetitions
+REQUEST_SECONDS = 120  # in which a later request must be answered, its repetitions included
 LOST_SECONDS = 60  # in which nothing is asked of an endpoint that did not answer
 
 # etils would use TensorFlow where it is installed, which takes seconds to import and knows neither
@@ -132,14 +132,12 @@ def filesystem(scheme: str) -> Any:
 
 
 def _name_failures(scheme: str, kind: type) -> None:
-  """Makes failed requests of a filesystem class raise an OSError that names the URL.
+  """Makes the requests of a filesystem class name their URL where they fail.
 
-  Failed requests are those that are refused or not answered. The libraries' own errors are of many
-  kinds, and most name no bucket.
-
-  No request takes longer than REQUEST_SECONDS. Where one was repeated in vain, those of the next
-  LOST_SECONDS are not sent: a run ends soon, not after as many repetitions as there are things to
-  put in order.
+  The libraries' own errors are of many types, and most of them name no bucket. A request that is
+  refused raises a PermissionError, and one that is not answered within REQUEST_SECONDS an OSError;
+  after that, no request is sent for LOST_SECONDS. Otherwise a run would repeat each of the many
+  requests with which it ends, and last for hours.
   """
   import fsspec.asyn
 
@@ -164,24 +162,24 @@ def _name_failures(scheme: str, kind: type) -> None:
       raise
 
   setattr(kind, method, named)
-  if scheme == 's3':  # what file objects call, made of the method as it was
+  if scheme == 's3':  # File objects call this, which was made from the old method.
     kind.call_s3 = fsspec.asyn.sync_wrapper(named)
 
 
 def _no_answer(error: Exception) -> bool:
-  """Returns whether a request failed because the endpoint was not reached, or could not serve it."""
+  """Returns whether a request failed because the endpoint was not reached or could not serve it."""
   if type(error).__name__ == 'HttpError':  # gcsfs'
     return (error.code or 0) >= 500
-  # Of Python, aiohttp and botocore, of which some are no OSErrors.
+  # Types of Python, aiohttp and botocore, some of which are no OSErrors.
   names = {'TimeoutError', 'ConnectionError', 'ClientConnectionError', 'HTTPClientError'}
   return not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def _requested(scheme: str, args: Sequence[Any], options: Mapping[str, Any]) -> str:
-  """Returns the URL that a request is about, of an object or of its bucket."""
+  """Returns the URL of the object that a request is about, or of its bucket."""
   if scheme == 's3':
     bucket, name = options.get('Bucket', ''), options.get('Key')
-  else:  # an address, absolute or not, with places for names
+  else:  # gcsfs gives a template of an address, and the names that belong into it.
     found = re.search(
       r'\bb/([^/?]+)(?:/o/([^?]+)|/o\?.*\bname=([^&]+))?',
       args[1].format(*args[2:]) if args[2:] else args[1],
@@ -191,7 +189,7 @@ def _requested(scheme: str, args: Sequence[Any], options: Mapping[str, Any]) -> 
 
 
 def _text(error: Exception) -> str:
-  """Returns the text of an error in one line."""
+  """Returns the message of an error in one line, or the name of its type."""
   return ' '.join(str(error).split()) or type(error).__name__
 
 
