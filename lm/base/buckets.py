@@ -169,7 +169,7 @@ def _name_failures(scheme: str, kind: type) -> None:
 
 
 def _no_answer(error: Exception) -> bool:
-  """Returns whether a request failed because the endpoint was not reached, or could not serve it."""
+  """Returns whether a request failed because the endpoint was not reached or could not serve."""
   if type(error).__name__ == 'HttpError':  # gcsfs'
     return (error.code or 0) >= 500
   # Of Python, aiohttp and botocore, of which some are no OSErrors.
