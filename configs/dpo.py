@@ -22,6 +22,5 @@ def get_config(arg=None):
     base.smoke(c)
     # Without files, tasks make the pairs: the rejected answer is that of another problem.
     c.data.train, c.data.tasks, c.data.examples = '', 'arithmetic,comparison', 200
-    c.eval.prompts = ()
     c.optim.update(lr=1e-3)
   return c
