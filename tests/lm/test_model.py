@@ -324,7 +324,6 @@ def test_logits_of_bfloat16_states_are_not_rounded_to_bfloat16(tiny):
   )
 
 
-@pytest.mark.parametrize('num_experts', [0, 4])
 def kept(module, x):
   """Shapes of the arrays, as large as `x` or larger, that are kept for the backward pass."""
   params = jax.eval_shape(module.init, jax.random.key(0), x)
@@ -341,6 +340,7 @@ def test_what_the_backward_pass_computes_again_is_not_kept(tiny):
   assert kept(layers.Mlp(config), x) == [(2, 5, 16), *[(2, 5, 24)] * 4]
 
 
+@pytest.mark.parametrize('num_experts', [0, 4])
 def test_weights_that_write_into_the_residual_stream_begin_smaller(tiny, num_experts):
   """The outputs of 2 L parts, init_std / sqrt(2 L) each, add up to init_std (GPT-2)."""
   sizes = {'num_layers': 8, 'embed_dim': 64, 'mlp_dim': 96, 'tie_embeddings': False}
