@@ -85,6 +85,8 @@ def main() -> None:
   config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   if not options.checkpoint:
     raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
+  # Whether it can be written there is known before hours of evaluation.
+  files.as_path(options.out)
   distributed.initialize_from(options)
   report = evaluate(config, options.checkpoint, options.quantize)
   if distributed.is_main():

@@ -48,7 +48,7 @@ def train(
   from data.tokenizers import gguf_vocabulary
   from data.tools import calculator
   from lm import evals, stages
-  from lm.cost import summaries
+  from lm.cost import cost_text
   from lm.cost.meter import Meter
   from lm.parallel import compilation, distributed, keys, sharding
   from lm.train import faults, loop, program
@@ -102,9 +102,9 @@ def train(
   meter = Meter(config, model_config, mesh, prog)
   if dry:
     print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
-    return print(summaries.describe(meter.predicted))
+    return print(cost_text.describe(meter.predicted))
   if distributed.is_main():
-    print(summaries.summary(meter.predicted), file=sys.stderr)
+    print(cost_text.summary(meter.predicted), file=sys.stderr)
 
   # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------
   saved = checkpoint.open_run(workdir, config.checkpoint)

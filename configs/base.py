@@ -146,14 +146,14 @@ def get_config() -> ConfigDict:
   c.model.scale_embeddings = False  # token embeddings are multiplied by sqrt(embed_dim)
   c.model.logit_softcap = 0.0  # logits are limited to this by tanh; 0: no limit
   c.model.tie_embeddings = True  # the output head is the embedding table
-  # What is read off the last hidden states: vocabulary (always), and scalar (a value or a reward).
-  # Heads that the checkpoint of init_from lacks are initialised fresh.
+  # Heads on the last hidden states: vocabulary (always), and scalar (a value or a reward). Heads
+  # that the checkpoint of init_from lacks are initialised.
   c.model.heads = ('vocabulary',)
-  # Rank of the adapters of matrices (LoRA, arXiv 2106.09685); 0: none. With init_from, adapters that
-  # differ in these three fields from the checkpoint's are fresh, and its own are merged.
+  # Rank of the matrices' adapters (LoRA, arXiv 2106.09685); 0: none. With init_from, adapters that
+  # differ from the checkpoint's in these three fields are initialised, and its own are merged.
   c.model.lora_rank = 0
-  c.model.lora_alpha = 16.0  # what an adapter adds is multiplied by lora_alpha / lora_rank
-  # Matrices that are adapted: regular expressions, between commas, over names of parameters.
+  c.model.lora_alpha = 16.0  # an adapter's output is multiplied by lora_alpha / lora_rank
+  # Matrices with adapters: regular expressions over parameter names, separated by commas.
   c.model.lora_params = 'layers/.*/(q|k|v|o|gate|up|down)/kernel'
   # Init std of embeddings and matrices. Output projections have init_std / sqrt(2 num_layers), so
   # that depth does not grow the residual variance (GPT-2).
@@ -179,17 +179,17 @@ def get_config() -> ConfigDict:
   c.loss.z_loss = 0.0
 
   c.train = ConfigDict()
-  # Parameters that are trained: regular expressions, between commas, over their names, such as
+  # Trained parameters: regular expressions over parameter names, separated by commas, such as
   # layers/attention/.*,head (--dry prints the names); all; '': all, or with lora_rank the adapters
-  # and the scalar head. The others get no gradient and no optimizer state.
+  # and the scalar head. The others have no gradient and no optimizer state.
   c.train.params = ''
 
   c.optim = ConfigDict()
   c.optim.name = 'adamw'  # adamw | muon (matrices of the layers by Muon, all else by AdamW)
   c.optim.lr = 6e-4  # peak learning rate of AdamW
   c.optim.muon_lr = 0.02  # peak learning rate of Muon
-  # REGEX:FACTOR,...: learning rates of parameters, by their names, as multiples of these two; the
-  # first expression that matches a name counts, and other parameters have 1.
+  # REGEX:FACTOR,...: factors of these two learning rates, by parameter name. The first expression
+  # that matches a name counts; without a match the factor is 1.
   c.optim.rates = ''
   c.optim.b1 = 0.9
   c.optim.b2 = 0.95

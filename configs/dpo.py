@@ -20,7 +20,7 @@ def get_config(arg=None):
   c.optim.update(lr=5e-7, weight_decay=0.0, warmup=100)
   if variant(arg) == 'smoke':
     base.smoke(c)
-    # Without files, tasks make the pairs: the other answer is right for another problem.
+    # Without files, tasks make the pairs: the rejected answer is that of another problem.
     c.data.train, c.data.tasks, c.data.examples = '', 'arithmetic,comparison', 200
     c.eval.prompts = ()
     c.optim.update(lr=1e-3)

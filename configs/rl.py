@@ -28,6 +28,6 @@ def get_config(arg=None):
     c.model.update(base.TINY)
     c.optim.warmup = 1
     c.rl.update(group_size=8, max_new_tokens=16, kl=0.01, format_reward=0.1, inner_updates=2)
-    c.eval.update(every=2, batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=16)
+    c.eval.update(tasks_every=2, batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=16)
     c.checkpoint.every = 2
   return c

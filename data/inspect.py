@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.chat import chat_formats
-from data.shards import summaries, token_shards
+from data.shards import shard_summaries, token_shards
 from data.shards.loader import LAYOUTS, Loader
 from data.tokenizers import loading as tokenizers
 from lm.base import errors
@@ -58,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   args = parser.parse_args(argv)
   manifest = token_shards.read_manifest(args.manifest)
-  print(summaries.summary(manifest))
+  print(shard_summaries.summary(manifest))
   if not args.tokenizer:
     return
   tokenizer = _tokenizer_of(manifest, args.tokenizer, args.chat_format)
   if tokenizer is None:
     raise UserError(f'--tokenizer={args.tokenizer} is not the tokenizer of {args.manifest}')
-  print(summaries.documents(args.manifest, tokenizer, args.documents, args.first))
+  print(shard_summaries.documents(args.manifest, tokenizer, args.documents, args.first))
   if args.step is not None:
     options = {
       'seq_len': args.seq_len,
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       'seed': args.seed,
       'layout': args.layout,
     }
-    print(summaries.batch(Loader(args.manifest, **options).batch(args.step), tokenizer))
+    print(shard_summaries.batch(Loader(args.manifest, **options).batch(args.step), tokenizer))
 
 
 if __name__ == '__main__':

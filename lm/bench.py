@@ -34,6 +34,7 @@ NUMBERS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
+  argv = sys.argv[1:] if argv is None else argv
   parser = argparse.ArgumentParser(
     prog='python -m lm.bench', description='Times the training step on random tokens.'
   )
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
   if args.system:
     return step_time.work(args)
-  result = step_time.compare(args, sys.argv[2:])
+  result = step_time.compare(args, argv[1:])
   if args.json:
     print(json.dumps(result))
   else:

@@ -38,7 +38,7 @@ from absl import flags
 from data.chat import chat_formats
 from lm.base import config as config_lib
 from lm.base import errors
-from lm.cost import chips, estimate, summaries
+from lm.cost import chips, cost_text, estimate
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
   program.check_shapes(config, mesh)
   step = program.make(config, stages.make(config), model_config, mesh)
   result = estimate.predict(config, model_config, mesh, step, chip)
-  print(json.dumps(result) if options.json else summaries.describe(result))
+  print(json.dumps(result) if options.json else cost_text.describe(result))
 
 
 if __name__ == '__main__':

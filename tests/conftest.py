@@ -5,6 +5,8 @@ dtypes refused.
 import os
 import pathlib
 
+import hypothesis
+
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _FLAGS = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAGS}'
@@ -14,3 +16,7 @@ os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
+
+# Nothing that gates depends on the clock: an example may take as long as it takes.
+hypothesis.settings.register_profile('deepdive', deadline=None)
+hypothesis.settings.load_profile('deepdive')

@@ -3,11 +3,13 @@ when a bucket is not there.
 """
 
 import json
+import socket
 
 import commands
 import emulators
 import pytest
 import tiny
+from moto.s3 import exceptions as s3_exceptions
 
 
 @pytest.fixture(scope='module', params=['gcs', 's3'])
@@ -130,3 +132,71 @@ def test_a_run_in_a_bucket_is_used_like_any_other(bucket, text, tmp_path):
   assert '[stopped after 4 tokens]' in run(
     '-m', 'lm.chat', f'--checkpoint={url}/sft', '--max-new-tokens=4', text='2+2?\n'
   )
+
+
+NAME = """
+import sys
+from lm.base import buckets, errors, files
+buckets.ANSWER_SECONDS = 5
+errors.run(lambda: files.write_json(files.as_path(sys.argv[1]) / 'a.json', 1))
+"""
+
+
+def refused(bucket, url, tmp_path, **environment):
+  """What is said, in one line, of a bucket that a file is to be written to."""
+  status, out, err = commands.run(
+    '-c', NAME, url, HOME=str(tmp_path), **bucket.environment | environment
+  )
+  assert (status, out, err.count('\n')) == (1, '', 1)
+  return err
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket, tmp_path):
+  scheme = bucket.url.partition(':')[0]
+  address = next(value for value in bucket.environment.values() if value.startswith('http'))
+  said = refused(bucket, f'{scheme}://other/run', tmp_path)
+  assert said.startswith(f'error: there is no bucket {scheme}://other at {address} (')
+
+
+@pytest.mark.parametrize('listens', [True, False])
+def test_an_endpoint_that_does_not_answer_is_named(bucket, tmp_path, listens):
+  with socket.socket() as server:
+    server.bind(('127.0.0.1', 0))
+    if listens:  # and never says anything
+      server.listen()
+    address = f'http://127.0.0.1:{server.getsockname()[1]}'
+    moved = {
+      name: address for name, value in bucket.environment.items() if value.startswith('http')
+    }
+    said = refused(bucket, f'{bucket.url}/run', tmp_path, **moved)
+  assert said.startswith(f'error: {bucket.url} ') and address in said
+
+
+@pytest.mark.parametrize('bucket', ['s3'], indirect=True)  # the emulator of the other asks for none
+def test_missing_credentials_are_named(bucket, tmp_path):
+  without = dict.fromkeys(('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'), '')
+  said = refused(bucket, f'{bucket.url}/run', tmp_path, **without, AWS_EC2_METADATA_DISABLED='true')
+  assert said.startswith(f'error: {bucket.url} cannot be read at ')
+  assert 'Unable to locate credentials' in said
+
+
+@pytest.mark.parametrize('bucket', ['s3'], indirect=True)
+def test_an_object_that_may_not_be_written_is_named(bucket, tmp_path, monkeypatch):
+  """The library's own message is "Access Denied" alone."""
+
+  def forbid(name):
+    raise s3_exceptions.S3AccessDeniedError
+
+  monkeypatch.setattr(bucket, 'before_write', forbid)
+  said = refused(bucket, f'{bucket.url}/run', tmp_path)
+  assert said.startswith(f'error: {bucket.url}/run/a.json: Access Denied at http://')
+
+
+def test_where_a_report_goes_is_looked_at_before_anything_is_evaluated(tmp_path):
+  options = (
+    '--config=configs/eval.py:smoke',
+    f'--checkpoint={tmp_path}',
+    '--out=ftp://host/report.json',
+  )
+  status, _, err = commands.run('eval.py', *options)
+  assert status == 1 and "'ftp://host/report.json'; allowed:" in err.splitlines()[-1]

@@ -3,6 +3,7 @@
 import ast
 import collections
 import pathlib
+import re
 import sys
 
 import pytest
@@ -64,6 +65,19 @@ def test_every_folder_is_a_room():
     tree: {p.parent.name for p in (ROOT / tree).glob('*/__init__.py')} for tree in ('lm', 'data')
   }
   assert folders == {'lm': set(LM_ROOMS), 'data': set(DATA_ROOMS)}
+
+
+def test_every_folder_says_what_it_is_for():
+  for path in SOURCES:
+    if path.name == '__init__.py':
+      assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_the_tour_of_lm_names_every_room_and_only_files_that_exist():
+  text = (ROOT / 'lm' / 'README.md').read_text()
+  assert [room for room in LM_ROOMS if f'`{room}/`' not in text] == []
+  for name in re.findall(r'`((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)`', text):
+    assert (ROOT / 'lm' / name).exists() or (ROOT / name).exists(), name
 
 
 def test_doors_are_short_and_have_a_main():

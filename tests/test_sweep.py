@@ -43,15 +43,26 @@ def test_trials_are_listed_and_checked(tmp_path, monkeypatch):
     3e-2,
   ]
   assert sweep.trials('configs/ladder.py')[-1].name == 'width=96'
-  with pytest.raises(UserError, match='1 of them twice'):
+  with pytest.raises(UserError, match=r'the trial lr=0\.001 twice'):
     sweep.trials(str(write(config, '1e-3')))
   config.write_text(config.read_text().replace('optim.lr', 'optim.lrr'))
   with pytest.raises(UserError, match=r"did you mean 'config\.optim\.lr'"):
     sweep.trials(str(config))
-  with pytest.raises(UserError, match='needs a name of letters'):
+  with pytest.raises(UserError) as raised:
     sweep.trials(str(write(config, '"a,b"')))
-  with pytest.raises(UserError, match="not a readable config: KeyError: 'sweep'"):
+  assert (raised.value.value, raised.value.allowed) == ('lr=a,b', 'letters, digits and _.=+-')
+  with pytest.raises(
+    UserError, match=r'configs/pretrain.py does not define the function sweep\(\)'
+  ):
     sweep.trials('configs/pretrain.py')
+
+
+def test_a_sweep_may_take_add_alone(tmp_path, monkeypatch):
+  monkeypatch.chdir(commands.ROOT)
+  config = write(tmp_path / 'c.py')
+  config.write_text(config.read_text().replace('def sweep(add, arg=None)', 'def sweep(add)'))
+  assert len(sweep.trials(str(config))) == 2
+  assert len(sweep.trials(f'{config}:smoke')) == 2
 
 
 def test_commands_for_a_scheduler(tmp_path):
@@ -128,5 +139,5 @@ def test_the_smoke_ladder_foretells_its_largest_size(tmp_path):
   low, high = report['next']['interval']
   assert (
     low < report['next']['predicted'] < high < losses[0]
-    and 'foretold' in (tmp_path / 'ladder.md').read_text()
+    and 'predicted:' in (tmp_path / 'ladder.md').read_text()
   )

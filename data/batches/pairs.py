@@ -113,7 +113,7 @@ class PairLoader:
 def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyPath) -> PairSource:
   """Returns the pairs of `config.data.train`, and those of `config.data.val`.
 
-  Where `train` is empty, the pairs are made by `config.data.tasks`, `config.data.examples` of them.
+  If `train` is empty, `config.data.tasks` make the pairs, `config.data.examples` of them.
   Without `val`, the fraction `config.data.held_out` of the prompts is held out. Rows that cannot be
   used, and pairs that are longer than `config.seq_len`, are skipped and reported.
 
@@ -170,12 +170,12 @@ def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tu
 def demonstrate(
   made_by: Sequence[Task], count: int, chat_format: chat_formats.Format, seq_len: int
 ) -> list[tuple[float, Pair]]:
-  """Returns pairs of a right answer to a problem and the right answer to another one.
+  """Returns pairs of the right answer to a problem and the right answer to another one.
 
   Args:
     made_by: the tasks, which take turns.
-    count: how many problems; those whose pair is longer than a row are skipped and reported.
-    chat_format: how a conversation becomes tokens.
+    count: number of problems. Those whose pair is longer than a row are skipped and reported.
+    chat_format: the tokenizer and its format of conversations.
     seq_len: tokens in a row.
 
   Raises UserError if there is no pair.

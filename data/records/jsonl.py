@@ -34,7 +34,7 @@ KEPT = 100  # number of skipped rows whose place and cause are kept; the others 
 
 
 def _zstd_errors() -> Iterator[type[Exception]]:
-  """Yields what the packages by which fsspec may unpack Zstandard raise on damage."""
+  """Yields the errors for damage of the packages with which fsspec may read Zstandard."""
   for name in ('compression.zstd', 'backports.zstd', 'zstandard'):
     with contextlib.suppress(ImportError):
       yield importlib.import_module(name).ZstdError
@@ -120,8 +120,8 @@ def read(
       yield parse(_value(line))
     except UserError as error:
       skipped.add(place(), error)
-    except RecursionError:  # of the JSON reader, or of what `parse` does with its value
-      skipped.add(place(), 'not JSON that can be read: nested too deep')
+    except RecursionError:  # raised by the JSON reader, or by `parse` on its value
+      skipped.add(place(), 'the JSON is nested too deeply')
 
 
 def text(path: files.Path) -> str:

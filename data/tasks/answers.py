@@ -42,7 +42,7 @@ _CONCLUDED = re.compile(
   r'(?:(?![0-9])[^\n.!?]){0,60}$',
   re.IGNORECASE,
 )
-_SUMMED = re.compile(  # of a step as often as of the end: no more than a statement
+_SUMMED = re.compile(  # marks steps as often as the end, so it is no more than a statement
   r'\b(?:so|in total|total\w*|altogether|in all|overall|result(?:s|ing)?)\b'
   r'(?:(?![0-9])[^\n.!?]){0,60}$',
   re.IGNORECASE,
@@ -110,7 +110,7 @@ _NO_NUMERAL = re.compile(  # 'one' that is not a number
   r' one\b|one (?:of|moment|can|must|should|would|has to)\b)',
   re.IGNORECASE,
 )
-# Numbers beside the count of a letter: of places, of another letter, of all letters.
+# Numbers other than the count of the letter: of places, of another letter, of all letters.
 _COUNT = rf'(?:[0-9]+|(?:{_WORD})\b)'
 _ORDINAL = rf'(?:[0-9]+|(?:{"|".join(_UNITS)})\b)'
 _PLACE = re.compile(
@@ -171,6 +171,7 @@ def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
 
 
 def _candidates(text: str) -> list[claims.Mention]:
+  """Returns the numbers of a text that may be the answer, with equations as their results."""
   return _equations(text, _counted_out(text, numbers(text)))
 
 
@@ -179,8 +180,8 @@ def claimed_count(text: str, question: str) -> decimal.Decimal | None:
 
   Args:
     text: the reply.
-    question: the question, with the letter to be counted in quotation marks. What the reply says of
-      other letters, of places and of the length of the word is no claim.
+    question: the question, with the letter to count in quotes. What the reply says about other
+      letters, places and the length of the word is not a claim.
   """
   text = claims.plain(text)
   if asked := re.search(r"'([a-z])'", claims.plain(question)):
@@ -191,7 +192,7 @@ def claimed_count(text: str, question: str) -> decimal.Decimal | None:
 
 
 def _about(letter: str, text: str) -> str:
-  """A text without the numbers that do not count `letter`."""
+  """Returns a text without the numbers that do not count `letter`."""
 
   def without_other(match: re.Match) -> str:
     spelled = re.search(r'\b[a-z]\W{1,4}$', text[: match.start()], re.IGNORECASE)
@@ -230,8 +231,9 @@ def _in_sentences(
   strengths: list[int],
   echoes: Collection[decimal.Decimal],
 ) -> list[int]:
-  """The strengths, where a sentence that concludes names what was asked before what it states:
-  'So the product of 47 and 38 is 1786' concludes 1786.
+  """Returns the strengths, adjusted where a concluding sentence repeats a number of the question.
+
+  'So the product of 47 and 38 is 1786' concludes 1786, not 47.
   """
   result = list(strengths)
   for i, mention in enumerate(kept):
@@ -258,7 +260,7 @@ def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Deci
   whole = text[mention.start : mention.end]
   equation = '=' in whole
   if equation and mention.value in echoes and re.search(_OPERATOR, whole.rpartition('=')[2]):
-    return REPEATED  # '38 = 2 * 19' takes apart what was asked
+    return REPEATED  # '38 = 2 * 19' splits a number of the question
   around = before + after
   alone = len(re.findall(r"[A-Za-z']+", around)) <= 3 and not re.search('[0-9]', around)
   leads = not text[: mention.start][:20].strip(' \n("\'`') and re.match(r'\W|$', after)
@@ -396,7 +398,7 @@ def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mentio
 
 # ---- Letters -------------------------------------------------------------------------------------
 
-_LETTER = re.compile(r"(?<![A-Za-z0-9])(?<![A-Za-z]')[A-Za-z](?![A-Za-z0-9])")  # not that of "it's"
+_LETTER = re.compile(r"(?<![A-Za-z0-9])(?<![A-Za-z]')[A-Za-z](?![A-Za-z0-9])")  # not the s of it's
 
 
 def claimed_spellings(text: str) -> set[str]:
@@ -421,7 +423,7 @@ def _runs(text: str) -> list[claims.Mention]:
           break
         separator = kind
       run.append(letter)
-    at += len(run) if len(run) != 2 else 1  # 'I: i-m-p-o-r-t': the second may begin the run
+    at += len(run) if len(run) != 2 else 1  # 'I: i-m-p-o-r-t': the second letter may begin the run
     start, end = run[0].start(), run[-1].end()
     if len(run) > 2 and not _goes_on(text, start, end, separator):
       found.append(claims.Mention(''.join(letter[0].lower() for letter in run), start, end))

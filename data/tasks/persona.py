@@ -45,7 +45,7 @@ _IS_HUMAN = (
   r"|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
   r'(?:human|person|man|woman)\b'
 )
-# Statements about who made another assistant, which say nothing of this one; {} is its name.
+# Statements about who made another assistant, which say nothing about this one. {0} is its name.
 _OF_ANOTHER = (
   r'\b{0} (?:is|was) (?:(?:an?|another|the) (?:\w+ )?(?:model|assistant|product|one) )?'
   r'(?:made|built|created|developed|trained|from|of|by)(?: by)? {0}\b'

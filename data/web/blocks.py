@@ -90,8 +90,9 @@ class Context(NamedTuple):
 
 
 def _readable(body: bytes) -> str:
-  """Returns a raw body without what addresses hide behind: the zeros of UTF-16,
-  character references and JSON's escapes.
+  """Returns a raw body as text without encodings that could hide addresses.
+
+  These are the zeros of UTF-16, character references and JSON's escapes.
   """
   text = body.decode('utf-8', 'replace').replace('\0', '')
   return unescape(re.sub(r'\\u00([2-7][0-9a-fA-F])', lambda m: chr(int(m[1], 16)), text))

@@ -105,7 +105,7 @@ def pipeline(
 
 
 def _coverage(items: Items, pii: bool) -> dict:
-  """Returns what the report tells of the evaluation items."""
+  """Returns what the report says about the evaluation items, with personal data hidden."""
   hidden = [personal.hide(place) if pii else place for place in items.coverage['not_sought']]
   return items.coverage | {'not_sought': hidden}
 

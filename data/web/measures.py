@@ -17,7 +17,7 @@ FINE = [k / 10_000 for k in range(10_000)] + [
   k * 10**power / 100 for power in range(12) for k in range(100, 1000)
 ]
 MOST_LINEAR = 20  # value above which the bins grow with the value
-_COLUMNS = 3  # of panels
+_COLUMNS = 3  # panels in a row of the picture
 _RC = {'axes.grid': False, 'axes.titlesize': 8, 'font.size': 8, 'axes.spines.left': False}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.errors import UserError, unknown
-from lm.cost import chips, estimate, flops, summaries
+from lm.cost import chips, cost_text, estimate, flops
 
 # No jax at the top: it reads the environment when it is imported.
 ENVIRONMENT = {
@@ -133,9 +133,9 @@ def compile_step(
 
 def describe(result: dict[str, Any]) -> str:
   """Returns a table of the compiler's figures beside the predicted ones."""
-  predicted, size = result['predicted'], summaries.with_prefix
+  predicted, size = result['predicted'], cost_text.with_prefix
   lines = [
-    summaries.describe(predicted),
+    cost_text.describe(predicted),
     '',
     f'compiled for {result["topology"]} in {result["compile_seconds"]:.1f} s; a chip:',
   ]
@@ -150,11 +150,11 @@ def describe(result: dict[str, Any]) -> str:
     if result[key]:
       error = predicted[key] / result[key] - 1
       note = f'predicted {size(predicted[key])}{unit}, {error:+.1%}'
-    lines.append(summaries.table_line(name, result[key], unit, note))
+    lines.append(cost_text.table_line(name, result[key], unit, note))
   for axes, kinds in result['collectives'].items():
     for kind, sent in kinds.items():
       note = f'in {sent["count"]:,}'
-      lines.append(summaries.table_line(f'sent along {axes}: {kind}', sent['bytes'], 'B', note))
+      lines.append(cost_text.table_line(f'sent along {axes}: {kind}', sent['bytes'], 'B', note))
   return '\n'.join(lines)
 
 

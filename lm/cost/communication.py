@@ -24,7 +24,7 @@ def sent_bytes(shapes: StepShapes) -> Sent:
 
 
 def _parameters(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
-  """Along fsdp: parameters are gathered, and their gradients summed and scattered."""
+  """Returns what is sent along fsdp to gather parameters, and to sum and scatter gradients."""
   fsdp = shapes.mesh['fsdp']
   if fsdp == 1:
     return {}
@@ -52,7 +52,7 @@ def _parameters(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
 
 
 def _gradients(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
-  """Along data, expert, context and dcn: gradients are summed over replicas of the parameters."""
+  """Returns what is sent to sum gradients over the replicas of the parameters."""
   sent: Sent = Counter()
   model, mesh, fsdp, dcn = shapes.model, shapes.mesh, shapes.mesh['fsdp'], shapes.mesh['dcn']
   matrices = mlp_matrices(model) * shapes.width * shapes.mlp_width * shapes.item_bytes
@@ -76,7 +76,7 @@ def _gradients(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
 
 
 def _tensor_parallel(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
-  """Along tensor: the outputs of attention and of feed-forward blocks are summed."""
+  """Returns what is sent along tensor to sum the outputs of attention and feed-forward blocks."""
   tensor, model = shapes.mesh['tensor'], shapes.model
   if tensor == 1:
     return {}
@@ -90,7 +90,7 @@ def _tensor_parallel(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
 
 
 def _context_parallel(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
-  """Along context: keys and values travel in a ring, or are gathered."""
+  """Returns what is sent along context, where keys travel in a ring or are gathered."""
   sent: Sent = Counter()
   model, tokens, context = shapes.model, shapes.tokens, shapes.mesh['context']
   if context == 1:
@@ -112,7 +112,7 @@ def _context_parallel(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
 
 
 def _experts(shapes: StepShapes) -> Mapping[tuple[str, str], float]:
-  """Along expert: tokens are gathered at the experts, and their outputs summed and scattered."""
+  """Returns what is sent along expert, to gather tokens and to scatter the experts' outputs."""
   expert = shapes.mesh['expert']
   if expert == 1 or not shapes.model.num_experts:
     return {}

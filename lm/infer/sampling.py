@@ -6,7 +6,7 @@ and trainer mean the same by a temperature and a ban. Axes are named in lm/model
 here also F, the places of a queue of forced tokens, and C, the likeliest tokens of a row, in order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import jax
@@ -16,9 +16,9 @@ from flax import struct
 
 from lm.base.errors import UserError
 
-# Top-k and top-p look among this many of the likeliest tokens before they sort the vocabulary, which
-# costs a CPU more than a small model does.
-CANDIDATES = 1024
+# Top-k and top-p look among so many of the likeliest tokens before they sort the vocabulary, which
+# takes a CPU longer than a small model does.
+CANDIDATES = (64, 1024)
 
 
 @struct.dataclass
@@ -147,47 +147,65 @@ def filter_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
   min_p_B = jnp.where(filtered_B, sampling.min_p_B, 0.0)
   logits_BV = temper(logits_BV, sampling)
   floor_B1 = logits_BV.max(axis=-1, keepdims=True) + jnp.log(min_p_B)[:, None]
-  # Sorting is by far the dearest part: it is left out where no row asks for it.
-  kept_BV = jax.lax.cond(
-    ((top_k_B > 0) | (top_p_B < 1)).any(),
-    _keep_likeliest,
-    lambda logits_BV, *_: jnp.ones(logits_BV.shape, bool),
-    logits_BV,
-    top_k_B,
-    top_p_B,
+  kept_BV = logits_BV >= floor_B1
+  # Each costs nothing where no row asks for it.
+  logits_BV = jax.lax.cond(
+    (top_k_B > 0).any(), _top_k, lambda logits_BV, _: logits_BV, logits_BV, top_k_B
   )
-  return jax.nn.log_softmax(jnp.where(kept_BV & (logits_BV >= floor_B1), logits_BV, -jnp.inf))
+  logits_BV = jax.lax.cond(
+    (top_p_B < 1).any(), _top_p, lambda logits_BV, _: logits_BV, logits_BV, top_p_B
+  )
+  return jax.nn.log_softmax(jnp.where(kept_BV, logits_BV, -jnp.inf))
 
 
-def _keep_likeliest(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:
-  """Returns which tokens top-k, then top-p leave, bool [B, V]."""
+def _top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
+  """Returns the logits with -inf below the k-th largest, where k is not 0."""
   V = logits_BV.shape[-1]
-  if V <= CANDIDATES:
-    return _keep_among(V, logits_BV, top_k_B, top_p_B)[0]
-  kept_BV, enough_B = _keep_among(CANDIDATES, logits_BV, top_k_B, top_p_B)
-  return jax.lax.cond(
-    enough_B.all(), lambda: kept_BV, lambda: _keep_among(V, logits_BV, top_k_B, top_p_B)[0]
-  )
+  k_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, V), 0)
+
+  def keep_among(count: int) -> tuple[jax.Array, jax.Array]:
+    sorted_BC = jax.lax.top_k(logits_BV, count)[0]
+    kth_B1 = jnp.take_along_axis(sorted_BC, jnp.clip(k_B - 1, 0, count - 1)[:, None], axis=-1)
+    kth_B1 = jnp.where(k_B[:, None] > 0, kth_B1, -jnp.inf)
+    return jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV), k_B <= count
+
+  return _among_enough(keep_among, V)
 
 
-def _keep_among(
-  count: int, logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Returns which tokens are left, and for which rows the `count` likeliest tokens decided that."""
+def _top_p(logits_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
+  """Returns the logits with -inf behind the likeliest tokens that sum to p, where p is not 1."""
   B, V = logits_BV.shape
-  sorted_BC, order_BC = jax.lax.top_k(logits_BV, count)  # of equals, the first comes first
-  k_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, V), V)
-  kth_B1 = jnp.take_along_axis(sorted_BC, jnp.minimum(k_B, count)[:, None] - 1, axis=-1)
-  in_k_BV = (logits_BV >= kth_B1) | (k_B == V)[:, None]
-  p_BV = jax.nn.softmax(jnp.where(in_k_BV, logits_BV, -jnp.inf))
-  p_BC = jnp.take_along_axis(p_BV, order_BC, axis=-1)
-  sum_BC = jnp.cumsum(p_BC, axis=-1)
-  whole_B = top_p_B >= 1
-  kept_BC = (sum_BC - p_BC < top_p_B[:, None]) | whole_B[:, None]  # what crosses top_p is kept
-  rows_B1 = jnp.arange(B)[:, None]
-  in_p_BV = jnp.broadcast_to(whole_B[:, None], (B, V)).at[rows_B1, order_BC].set(kept_BC)
-  decided_B = ((k_B <= count) | (k_B == V)) & (whole_B | (sum_BC[:, -1] >= top_p_B))
-  return in_k_BV & in_p_BV, decided_B | (count == V)
+  rows_B1, all_B1 = jnp.arange(B)[:, None], (top_p_B >= 1)[:, None]
+  p_BV = jax.nn.softmax(logits_BV)
+
+  def keep_among(count: int) -> tuple[jax.Array, jax.Array]:
+    order_BC = jax.lax.top_k(logits_BV, count)[1]  # of equals, the first comes first
+    p_BC = jnp.take_along_axis(p_BV, order_BC, axis=-1)
+    sum_BC = jnp.cumsum(p_BC, axis=-1)
+    kept_BC = (sum_BC - p_BC < top_p_B[:, None]) | all_B1  # the token that crosses p is kept
+    kept_BV = jnp.broadcast_to(all_B1, (B, V)).at[rows_B1, order_BC].set(kept_BC)
+    return jnp.where(kept_BV, logits_BV, -jnp.inf), all_B1[:, 0] | (sum_BC[:, -1] >= top_p_B)
+
+  return _among_enough(keep_among, V)
+
+
+def _among_enough(
+  keep_among: Callable[[int], tuple[jax.Array, jax.Array]], vocab_size: int
+) -> jax.Array:
+  """Returns what `keep_among` leaves, looking at as many of the likeliest tokens as it needs.
+
+  Args:
+    keep_among: number of likeliest tokens -> (logits, for which rows these tokens were enough).
+  """
+  *counts, all_tokens = [count for count in CANDIDATES if count < vocab_size] + [vocab_size]
+
+  def attempt(counts: Sequence[int]) -> jax.Array:
+    if not counts:
+      return keep_among(all_tokens)[0]
+    logits_BV, enough_B = keep_among(counts[0])
+    return jax.lax.cond(enough_B.all(), lambda: logits_BV, lambda: attempt(counts[1:]))
+
+  return attempt(counts)
 
 
 def draw(

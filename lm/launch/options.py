@@ -1,4 +1,4 @@
-"""The flags of train.py beside those of every command that takes a config."""
+"""The flags of train.py."""
 
 import os
 
@@ -8,30 +8,30 @@ from lm.base import config as config_lib
 
 
 def define_flags() -> None:
-  """Declares the flags of this command."""
+  """Defines the flags of train.py, those of every command with a config included."""
   config_lib.define_flags()
   config_lib.define_process_flags()
   flags.DEFINE_string(
-    'workdir', None, 'where everything goes; a recipe has a place of its own when this is not given'
+    'workdir', None, 'the folder that everything is written to; a recipe has one by default'
   )
   flags.DEFINE_bool('sweep', False, "run the trials of the config file's sweep()")
-  flags.DEFINE_integer('parallel', 1, 'of --sweep: trials at one time', lower_bound=1)
+  flags.DEFINE_integer('parallel', 1, 'with --sweep: the number of trials at a time', lower_bound=1)
   flags.DEFINE_bool(
-    'print-commands', False, 'of --sweep: print a command for each trial, and run none'
+    'print-commands', False, 'with --sweep: print the command of each trial, and run none'
   )
   flags.DEFINE_bool(
-    'fit', False, 'of --sweep: fit a scaling law to the trials, and predict the largest by it'
+    'fit', False, 'with --sweep: fit a scaling law to the trials, and predict the largest with it'
   )
   flags.DEFINE_string(
-    'profile', None, 'FIRST:LAST step of which an XProf trace goes to WORKDIR/profile'
+    'profile', None, 'FIRST:LAST, steps whose XProf trace is written to WORKDIR/profile'
   )
-  flags.DEFINE_bool('dry', False, 'print shapes, shardings and predicted cost, and end')
+  flags.DEFINE_bool('dry', False, 'print shapes, shardings and the predicted cost, and end')
   flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
-  flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that yields a NaN')
+  flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that gives a NaN')
 
 
 def set_environment(options: flags.FlagValues) -> None:
-  """Sets what jax reads when it is imported, by the processes of a recipe too."""
+  """Sets the environment variables that jax reads, in the processes of a recipe too."""
   if options.nojit:
     os.environ['JAX_DISABLE_JIT'] = '1'
   if options['debug-nans'].value:

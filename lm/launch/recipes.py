@@ -1,14 +1,18 @@
-"""The stages of a recipe, in order, each in a process of its own: skipped when complete, resumable
-after any kill.
+"""Runs the jobs of a recipe in order, each in a process of its own.
 
-`stages/NAME.json` in the work folder says what a stage is and how far it got:
-    name, fingerprint, settings   what it was run as; never mixed with another
-    started                       when it first was, in seconds since 1970
-    complete                      it has ended well, so it is skipped from now on
-    seconds                       wall-clock time of all its attempts
-    peak_rss_bytes                most memory resident at once in its process and all that it started, summed; pages
-                                  that they share are counted in each, so it is an upper bound
-This process imports no jax: what it costs to find that all is complete is the start of Python.
+A job makes data, trains a model or writes the report. One that is complete is skipped, and one that
+was killed goes on. `stages/NAME.json` in the work folder records a job:
+
+  name                    its name in `config.stages`
+  fingerprint, settings   what it was run with; outputs of different settings are never mixed
+  started                 when it was first started, in seconds since 1970
+  complete                whether it has finished, so that it is skipped from now on
+  seconds                 the wall time of all its attempts
+  peak_rss_bytes          the largest resident memory of its process and of all that it started,
+                          summed; shared pages count in each, so that this is an upper bound
+
+This process imports no jax, so that it takes no longer than the start of Python to find that all is
+complete.
 """
 
 import contextlib
@@ -33,29 +37,28 @@ from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.metrics import peak_rss_bytes
-from lm.report import card
 
-# between two looks at a running stage, each of them recorded: what a kill -9 may leave uncounted
-SAMPLE_SECONDS = 0.5
-GRACE_SECONDS = 60.0  # for a stage to save its work when asked to stop
-LOCK_SECONDS = 5.0  # for the stage of a run that was killed to notice that, and end
+SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
+GRACE_SECONDS = 60.0  # in which a job must save its work when told to stop
+LOCK_SECONDS = 5.0  # in which the job of a killed recipe notices that, and ends
+TRAINING = ('pretrain', 'sft', 'rl')  # the jobs that train a model
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-  """One stage.
+class Job:
+  """One job of a recipe.
 
   Attributes:
-    name: unique among the stages; names its record and what the user sees.
-    function: importable by its name (it runs in a spawned process); able to go on after a kill.
-      Returns only when the stage is complete: if told to stop by SIGINT or SIGTERM it raises, or
-      exits with a status other than 0.
-    args: its arguments; picklable.
-    fingerprint: digest of all that decides its output: its settings and the fingerprints of the
-      stages before it.
-    outputs: paths, relative to the work folder, that exist once it is complete; if one is gone it
-      is run again.
-    settings: JSON; only to name, in an error, the field that differs when the fingerprint does.
+    name: unique in the recipe; the record and the lines that the user sees have it.
+    function: does the work, in a spawned process, so that it must be importable by its name. It
+      must be able to go on after a kill, and returns only when the job is complete: told to stop by
+      SIGINT or SIGTERM it raises, or exits with a status other than 0.
+    args: its arguments, which must be picklable.
+    fingerprint: a digest of all that decides its output: its settings and the fingerprints of the
+      jobs before it.
+    outputs: paths relative to the work folder that exist once it is complete; where one is missing
+      the job runs again.
+    settings: JSON, only used to name the field that differs when the fingerprint does.
   """
 
   name: str
@@ -68,14 +71,14 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-  """Trains as a stage of a recipe: a run that was told to stop is not complete."""
+  """Trains a model as a job, which is not complete where the run was told to stop."""
 
   train: Callable[..., None]
 
   def __call__(self, config: ConfigDict, workdir: pathlib.Path) -> None:
     try:
       self.train(config, workdir)
-    except SystemExit:
+    except SystemExit:  # with status 0, which would count as complete
       sys.exit(128 + signal.SIGTERM)
 
 
@@ -85,22 +88,25 @@ def run(
   data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
   train: Callable[..., None],
 ) -> None:
-  """Runs the stages of a recipe, each in a process of its own; those that are complete are skipped.
+  """Runs the jobs that a recipe lists in `config.stages`; those that are complete are skipped.
 
   Args:
-    config: a recipe (`configs.base.get_recipe`).
-    workdir: its folder.
-    data_steps: for each stage that makes data, its function, its part of the config, and what it
-      leaves behind (`data.pipeline.steps.STEPS`).
-    train: runs a training stage, given its config and its folder.
+    config: the recipe (`configs.base.get_recipe`).
+    workdir: its work folder.
+    data_steps: for each job that makes data its function, the name of its part of the config, and
+      the path of its output (`data.pipeline.steps.STEPS`).
+    train: trains a model, given a config and a run folder.
+
+  Raises:
+    UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
+  from lm.report import card  # imports matplotlib, which the other jobs do not need
+
   training_run = TrainingRun(train)
-  known = {
-    **data_steps,
-    **{name: (training_run, name, f'{name}/report.json') for name in ('pretrain', 'sft', 'rl')},
-    'report': (card.write_report, None, 'report.json'),
-  }
-  todo, fingerprint = [], ''
+  known = {**data_steps, 'report': (card.write_report, None, 'report.json')}
+  for name in TRAINING:
+    known[name] = training_run, name, f'{name}/report.json'
+  jobs, fingerprint = [], ''
   for name in config.stages:
     if name not in known:
       raise unknown('config.stages', name, known)
@@ -113,82 +119,94 @@ def run(
       args = (config_lib.place(part, workdir), workdir / name)
     else:
       args = (part, workdir) if part else (workdir,)
-    todo.append(Stage(name, function, args, fingerprint, (output,), settings))
-  run_stages(workdir, todo)
-  print(
-    f'report: {workdir}/report.html (also .md, .json)\nchat:   python -m lm.chat '
-    f'--checkpoint={workdir}'
-  )
+    jobs.append(
+      Job(
+        name=name,
+        function=function,
+        args=args,
+        fingerprint=fingerprint,
+        outputs=(output,),
+        settings=settings,
+      )
+    )
+  run_jobs(workdir, jobs)
+  print(f'report: {workdir}/report.html (also .md, .json)')
+  print(f'chat:   python -m lm.chat --checkpoint={workdir}')
 
 
-def run_stages(workdir: files.Path, stages: Sequence[Stage]) -> None:
-  """Runs the stages that are not complete, in order. SIGINT and SIGTERM are passed on to the
-  running stage.
+def run_jobs(workdir: files.Path, jobs: Sequence[Job]) -> None:
+  """Runs the jobs that are not complete, in order, and passes SIGINT and SIGTERM on to them.
 
-  A stage whose record has another fingerprint is never run over nor skipped: outputs of two configs
-  would mix.
+  A job whose record has another fingerprint is neither run nor skipped, since outputs of two
+  configs would mix.
 
   Raises:
-    UserError: another process uses `workdir`; a stage's record is of another config; a stage failed
-      (its own one-line message if it raised a UserError or an OSError; else its traceback is on
-      stderr).
+    UserError: another process uses `workdir`, a record is of another config, or a job failed. The
+      message of a job that failed is its own where it raised a UserError or an OSError; else its
+      traceback is on stderr.
   """
   workdir = pathlib.Path(workdir)
   with files.locked(workdir, LOCK_SECONDS) as fd, ended_by_sigterm():
-    for stage in stages:
-      _check(workdir, stage)
-    for i, stage in enumerate(stages, 1):
-      header, record = f'[{i}/{len(stages)}] {stage.name}', _record(workdir, stage)
-      if record['complete'] and all((workdir / output).exists() for output in stage.outputs):
+    for job in jobs:
+      _check(workdir, job)
+    for i, job in enumerate(jobs, 1):
+      header, record = f'[{i}/{len(jobs)}] {job.name}', _record(workdir, job)
+      if record['complete'] and all((workdir / output).exists() for output in job.outputs):
         print(f'{header}: complete, skipped ({record["seconds"]:.0f} s)', flush=True)
         continue
       print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
-      _run(workdir, stage, record, _Lock(fd))
+      _run(workdir, job, record, _Lock(fd))
       print(
         f'{header}: done ({record["seconds"]:.0f} s, {record["peak_rss_bytes"] / 2**20:,.0f} MiB)',
         flush=True,
       )
 
 
-def _path(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
-  return workdir / 'stages' / f'{stage.name}.json'
+def _path(workdir: pathlib.Path, job: Job) -> pathlib.Path:
+  """Returns the path of a job's record."""
+  return workdir / 'stages' / f'{job.name}.json'
 
 
-def _record(workdir: pathlib.Path, stage: Stage) -> dict[str, Any]:
-  if _path(workdir, stage).exists():
-    return files.read_json(_path(workdir, stage))
-  own = {
-    'name': stage.name,
-    'fingerprint': stage.fingerprint,
-    'settings': stage.settings,
+def _record(workdir: pathlib.Path, job: Job) -> dict[str, Any]:
+  """Returns the record of a job, a new one where it was never started."""
+  if _path(workdir, job).exists():
+    return files.read_json(_path(workdir, job))
+  return {
+    'name': job.name,
+    'fingerprint': job.fingerprint,
+    'settings': job.settings,
     'started': time.time(),
+    'complete': False,
+    'seconds': 0.0,
+    'peak_rss_bytes': 0,
   }
-  return own | {'complete': False, 'seconds': 0.0, 'peak_rss_bytes': 0}
 
 
-def _check(workdir: pathlib.Path, stage: Stage) -> None:
-  record = _record(workdir, stage)
-  if record['fingerprint'] != stage.fingerprint:
-    found = files.difference(record['settings'], stage.settings)
-    what = (
-      f'{found[0] or "settings"} was {found[1]!r}, now it is {found[2]!r}'
-      if found
-      else 'its fingerprint differs'
-    )
+def _check(workdir: pathlib.Path, job: Job) -> None:
+  """Raises UserError where a job was run with another config."""
+  record = _record(workdir, job)
+  if record['fingerprint'] == job.fingerprint:
+    return
+  remedy = f'Give another --workdir, or remove {workdir} to start anew.'
+  found = files.difference(record['settings'], job.settings)
+  if not found:
     raise UserError(
-      f'stage {stage.name!r} in {workdir} was run with another config ({what}); give another '
-      '--workdir, '
-      f'or remove {workdir} to start anew'
+      f'job {job.name!r} in {workdir} was run after jobs with another config. {remedy}'
     )
-
-
-def _run(workdir: pathlib.Path, stage: Stage, record: dict[str, Any], lock: '_Lock') -> None:
-  """Runs one stage in a child, keeping its record up to date; raises UserError if it fails."""
-  path, spawn = _path(workdir, stage), multiprocessing.get_context('spawn')
-  receiver, sender = spawn.Pipe(duplex=False)
-  child = spawn.Process(
-    target=_child, args=(sender, lock, stage.function, stage.args), name=stage.name
+  path, was, now = found
+  raise UserError(
+    field=f'{path or "settings"} of job {job.name!r}',
+    value=now,
+    allowed=f'{was!r}, with which it was run in {workdir}',
+    message=remedy,
   )
+
+
+def _run(workdir: pathlib.Path, job: Job, record: dict[str, Any], lock: '_Lock') -> None:
+  """Runs a job in a child process, keeping its record up to date. Raises UserError if it fails."""
+  path, spawn = _path(workdir, job), multiprocessing.get_context('spawn')
+  receiver, sender = spawn.Pipe(duplex=False)
+  child = spawn.Process(target=_child, args=(sender, lock, job.function, job.args), name=job.name)
   before, start = record['seconds'], time.monotonic()
 
   def update(peak: int, complete: bool = False) -> None:
@@ -211,7 +229,7 @@ def _run(workdir: pathlib.Path, stage: Stage, record: dict[str, Any], lock: '_Lo
   finally:
     child.kill()
     with contextlib.suppress(ProcessLookupError):
-      # what it left running; its number is not free before it is joined
+      # Ends what the child left running. Its number cannot belong to another process before join().
       os.killpg(child.pid, signal.SIGKILL)
     child.join()
   error, peak = None, 0
@@ -223,18 +241,16 @@ def _run(workdir: pathlib.Path, stage: Stage, record: dict[str, Any], lock: '_Lo
   if child.exitcode < 0:
     name = signal.Signals(-child.exitcode).name
     hint = ' (out of memory?)' if name == 'SIGKILL' else ''
-    raise UserError(
-      f'stage {stage.name!r} was killed by {name}{hint}; the same command goes on with it'
-    )
+    raise UserError(f'job {job.name!r} was killed by {name}{hint}; the same command resumes it')
   if child.exitcode:
     raise UserError(
-      f'stage {stage.name!r} failed with exit status {child.exitcode}; what it printed is above'
+      f'job {job.name!r} failed with exit status {child.exitcode}; what it printed is above'
     )
 
 
 def _watch(child: multiprocessing.process.BaseProcess, update: Callable[[int], None]) -> None:
-  """Returns when the child has ended; until then records its time and memory."""
-  # The sentinel alone would not do: a process that the stage forked and left running holds it open.
+  """Returns when the child has ended; until then it records the time and memory."""
+  # The sentinel alone is not enough: a process that the job forked and left running holds it open.
   while (
     not multiprocessing.connection.wait([child.sentinel], timeout=SAMPLE_SECONDS)
     and child.is_alive()
@@ -243,15 +259,17 @@ def _watch(child: multiprocessing.process.BaseProcess, update: Callable[[int], N
 
 
 def _session_rss_bytes(session: int) -> int:
-  """Bytes now resident in all processes of a session, summed; 0 without /proc (the child then tells
-  its own peak).
+  """Returns the resident memory of all processes of a session, summed, in bytes.
+
+  Without /proc it returns 0; the child then reports its own peak at its end.
   """
   pages = 0
   for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
-    with contextlib.suppress(OSError):  # it has ended since
-      # from the third on, `state`: see proc(5)
+    with contextlib.suppress(OSError):  # the process has ended since
+      # The fields of proc(5) from `state`, the third one, on: the second may contain spaces.
       fields = path.read_text().rpartition(')')[2].split()
-      pages += int(fields[21]) if int(fields[3]) == session else 0
+      session_id, resident_pages = int(fields[3]), int(fields[21])
+      pages += resident_pages if session_id == session else 0
   return pages * os.sysconf('SC_PAGE_SIZE')
 
 
@@ -261,11 +279,11 @@ def _child(
   function: Callable[..., object],
   args: tuple,
 ):
-  """In the child: runs the stage and sends (one-line error or None, own peak memory).
+  """Runs a job in the child process, and sends (one-line error or None, peak memory) at its end.
 
   `lock` is held open here too, so that the work folder is in use until both processes have ended.
   """
-  os.setsid()  # a group of its own, so that all it starts can be ended with it
+  os.setsid()  # a group of its own, so that all that it starts can be ended with it
   threading.Thread(target=_die_with_parent, daemon=True).start()
   error = None
   try:
@@ -281,6 +299,7 @@ def _child(
 
 
 def _die_with_parent() -> None:
+  """Kills this process and all that it started when the parent ends."""
   multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
   os.killpg(0, signal.SIGKILL)
 
@@ -295,15 +314,16 @@ class _Lock:
     return _inherit, (multiprocessing.reduction.DupFd(self._fd),)
 
 
-def _inherit(duplicate) -> _Lock:
+def _inherit(duplicate: Any) -> _Lock:
+  """Returns the lock in the child, from the duplicated file descriptor."""
   fd = duplicate.detach()
-  os.set_inheritable(fd, False)  # not by the programs that the child starts
+  os.set_inheritable(fd, False)  # programs that the child starts must not hold the lock
   return _Lock(fd)
 
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-  """Inside, SIGTERM ends this process in order."""
+  """Makes SIGTERM raise SystemExit inside the block, so that the process ends in order."""
   previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   try:
     yield

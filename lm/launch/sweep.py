@@ -1,12 +1,12 @@
-"""Sweeps: the trials that a config file's `sweep(add, arg)` lists, run in turn or several at a
-time, and their table.
+"""Sweeps: runs the trials that a config file's `sweep(add)` lists, and ranks them in a table.
 
-A trial is a run of train.py in `trials/NAME` of the sweep's folder. The same command runs those
-that are not complete, and goes on with those that were begun. No jax here: trials have processes,
-and devices, of their own.
+A trial is a run of train.py in `trials/NAME` of the sweep's folder. Trials run one after the other
+or several at a time. The same command again runs those that are not complete, and resumes those
+that were started. This module imports no jax, since trials have processes and devices of their own.
 """
 
 import dataclasses
+import inspect
 import os
 import pathlib
 import re
@@ -25,13 +25,16 @@ from lm.base.errors import UserError
 from lm.launch import recipes
 from lm.report import scaling
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2  # between two looks at the running trials
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """One run of a sweep: its name, which is that of its folder, and what it changes in the sweep's
-  config.
+  """One run of a sweep.
+
+  Attributes:
+    name: the name of its folder.
+    fields: the values of the config's fields that it changes.
   """
 
   name: str
@@ -39,56 +42,67 @@ class Trial:
 
 
 def trials(spec: str) -> list[Trial]:
-  """What the `sweep(add, arg)` of a config file 'FILE' or 'FILE:ARG' adds, by add({'optim.lr':
-  1e-3, ...}, name).
+  """Returns the trials that a config file's `sweep(add)` or `sweep(add, variant)` adds.
 
-  A trial without a name has one made of its fields.
+  The function calls `add({'optim.lr': 1e-3, ...}, name)` for each trial. Without a name, the trial
+  is named after its fields.
+
+  Args:
+    spec: 'FILE' or 'FILE:VARIANT'.
 
   Raises:
-    UserError: the file has no sweep, or it adds an unknown field (the nearest is named), a name
-      twice or one that is not fit for a folder, or nothing.
+    UserError: the file has no such function, or it adds nothing, an unknown field, a name twice, or
+      a name that cannot be that of a folder.
   """
   config, listed = config_lib.load(spec), []
 
   def add(fields: dict[str, Any], name: str = '') -> None:
     for field in fields:
       config_lib.check_field(config, field)
-    name = name or '_'.join(
-      f'{field.rpartition(".")[2]}={value}' for field, value in fields.items()
-    )
+    if not name:
+      name = '_'.join(f'{field.split(".")[-1]}={value}' for field, value in fields.items())
     if not re.fullmatch(r'[\w.=+-]+', name):
       raise UserError(
-        f'{spec}: the trial {name!r} needs a name of letters, digits and _.=+-, the second '
-        'argument of add()'
+        field=f'name of a trial of {spec}',
+        value=name,
+        allowed='letters, digits and _.=+-',
+        message='The name is the second argument of add().',
       )
+    if any(trial.name == name for trial in listed):
+      raise UserError(f'{spec}: sweep() adds the trial {name} twice')
     listed.append(Trial(name, dict(fields)))
 
-  config_lib.function(spec, 'sweep')(add, spec.partition(':')[2] or None)
-  names = [trial.name for trial in listed]
-  if not names or len(set(names)) < len(names):
-    raise UserError(
-      f'{spec}: sweep() adds {len(names)} trials, {len(names) - len(set(names))} of them twice'
-    )
+  list_trials = config_lib.function(spec, 'sweep')
+  variant = spec.partition(':')[2] or None
+  takes_variant = len(inspect.signature(list_trials).parameters) > 1
+  list_trials(*((add, variant) if takes_variant else (add,)))
+  if not listed:
+    raise UserError(f'{spec}: sweep() adds no trial')
   return listed
 
 
 def commands(
   spec: str, overrides: Sequence[str], workdir: pathlib.Path, listed: Sequence[Trial]
 ) -> list[list[str]]:
-  """The command of each trial. `overrides` ('--config.FIELD=VALUE') apply to all; a trial's own
-  fields come after them.
+  """Returns the command of each trial.
+
+  Args:
+    spec: the config file of the sweep.
+    overrides: options '--config.FIELD=VALUE' of all trials; a trial's own fields come after them.
+    workdir: the folder of the sweep.
+    listed: the trials.
   """
-  return [
-    [
-      sys.executable,
-      'train.py',
-      f'--config={spec}',
-      f'--workdir={workdir / "trials" / trial.name}',
-      *overrides,
-      *(f'--config.{field}={value}' for field, value in trial.fields.items()),
-    ]
-    for trial in listed
-  ]
+  result = []
+  for trial in listed:
+    command = [sys.executable, 'train.py', f'--config={spec}', f'--workdir={_run(workdir, trial)}']
+    own = [f'--config.{field}={value}' for field, value in trial.fields.items()]
+    result.append([*command, *overrides, *own])
+  return result
+
+
+def _run(workdir: pathlib.Path, trial: Trial) -> pathlib.Path:
+  """Returns the run folder of a trial."""
+  return workdir / 'trials' / trial.name
 
 
 def run(
@@ -100,53 +114,50 @@ def run(
   parallel: int,
   fit: bool,
 ) -> None:
-  """Runs what is missing of a sweep; writes sweep.json, sweep.md and sweep.png, with `fit` also the
-  scaling law.
+  """Runs the trials that are not complete, and writes sweep.json, sweep.md and sweep.png.
 
   Args:
-    config: of the sweep, with the overrides.
-    parallel: trials at one time.
-    fit: whether the trials are a ladder of sizes, see `lm.report.card.scaling`; adds ladder.json, ladder.md and
-      ladder.png.
+    spec: the config file of the sweep.
+    config: its config, with the overrides.
+    overrides: as in `commands`.
+    workdir: the folder of the sweep.
+    parallel: the number of trials that run at a time.
+    fit: whether the trials are a ladder of sizes, to which a scaling law is fitted
+      (lm/report/scaling.py); it is written to ladder.json, ladder.md and ladder.png.
 
   Raises:
-    UserError: a trial failed (the others are run all the same), or one that is there was run with
-      another config.
+    UserError: a trial failed, after all others were run, or a complete one was run with another
+      config.
   """
   listed = trials(spec)
-  waiting = [
-    (trial, command)
-    for trial, command in zip(listed, commands(spec, overrides, workdir, listed), strict=True)
-    if not _complete(workdir, trial, config)
-  ]
+  all_commands = zip(listed, commands(spec, overrides, workdir, listed), strict=True)
+  waiting = [(t, command) for t, command in all_commands if not _complete(workdir, t, config)]
   print(f'{len(listed)} trials, {len(listed) - len(waiting)} complete', flush=True)
   failed = _run_all(workdir, waiting, parallel)
   rows = [_row(workdir, trial) for trial in listed if trial.name not in failed]
   if rows:
     _write(workdir, rows)
   if failed:
-    raise UserError(
-      f'{len(failed)} of {len(listed)} trials failed: '
-      + '; '.join(f'{n}: {why}' for n, why in failed.items())
-    )
+    causes = '; '.join(f'{name}: {cause}' for name, cause in failed.items())
+    raise UserError(f'{len(failed)} of {len(listed)} trials failed: {causes}')
   if fit:
     scaling.write(workdir, [(row['compute'], row['value']) for row in rows])
-  print(
-    f'wrote {workdir}/sweep.md (also .json, .png)' + (f' and {workdir}/ladder.md' if fit else '')
-  )
+  ladder = f' and {workdir}/ladder.md' if fit else ''
+  print(f'wrote {workdir}/sweep.md (also .json, .png){ladder}')
 
 
 def run_command(config: ConfigDict, argv: Sequence[str], options: Any) -> None:
-  """Does what `train.py --sweep` is asked for: runs the trials, or prints their commands.
+  """Runs `train.py --sweep`: runs the trials, or prints their commands.
 
   Args:
-    config: of the sweep, with what the command line sets.
+    config: the config of the sweep, with what the command line sets.
     argv: the command line.
     options: its flags (`lm.launch.options`).
   """
   if not options.workdir:
-    raise UserError('--workdir is missing; for example --workdir=runs/sweep')
-  spec = next(re.fullmatch(r'--?config=(.*)', a)[1] for a in argv[1:] if re.match(r'--?config=', a))
+    raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/sweep')
+  given = (re.fullmatch(r'--?config=(.*)', a) for a in argv[1:])
+  spec = next(found[1] for found in given if found)
   overrides = [a for a in argv[1:] if re.match(r'--?config\.', a)]
   workdir = files.local_path(options.workdir, '--workdir of a sweep')
   if options['print-commands'].value:
@@ -155,26 +166,33 @@ def run_command(config: ConfigDict, argv: Sequence[str], options: Any) -> None:
 
 
 def print_commands(spec: str, overrides: Sequence[str], workdir: pathlib.Path) -> None:
-  """One shell command a line, for a scheduler."""
+  """Prints the shell command of each trial on a line, for a scheduler."""
   for command in commands(spec, overrides, workdir, trials(spec)):
     print(shlex.join(['python', *command[1:]]))
 
 
 def _complete(workdir: pathlib.Path, trial: Trial, config: ConfigDict) -> bool:
-  path = workdir / 'trials' / trial.name / 'report.json'
+  """Returns whether a trial is complete. Raises UserError if it was run with another config."""
+  path = _run(workdir, trial) / 'report.json'
   if not path.exists():
     return False
   wanted = ConfigDict(config)
   wanted.update_from_flattened_dict(trial.fields)
   stored, expected = files.read_json(path)['provenance']['config'], config_lib.as_json(wanted)
-  # then the run says what its model is, in part or whole
-  if config.init_from or not expected['model']['vocab_size']:
-    for side in (stored, expected):
-      side.pop('model') if config.init_from else side['model'].pop('vocab_size')
+  # A run records what the config leaves open: the model of its checkpoint, or the vocabulary size
+  # of its tokenizer.
+  for side in (stored, expected):
+    if config.init_from:
+      side.pop('model')
+    elif not wanted.model.vocab_size:
+      side['model'].pop('vocab_size')
   if found := files.difference(stored, expected):
+    field, was, now = found
     raise UserError(
-      f'{path} is of a trial whose config.{found[0]} is {found[1]!r}, here it is {found[2]!r}; '
-      'give another --workdir'
+      field=f'config.{field}',
+      value=now,
+      allowed=f'{was!r}, with which the trial of {path} was run',
+      message='Give another --workdir.',
     )
   return True
 
@@ -183,8 +201,9 @@ def _complete(workdir: pathlib.Path, trial: Trial, config: ConfigDict) -> bool:
 def _run_all(
   workdir: pathlib.Path, waiting: list[tuple[Trial, list[str]]], parallel: int
 ) -> dict[str, str]:
-  """Runs all, so many at a time; returns the last line of those that failed, by name. Told to stop,
-  it has them stop.
+  """Runs trials, `parallel` at a time, and returns why those that failed did, by name.
+
+  When this process is told to stop, it ends them too.
   """
   running: list[tuple[Trial, subprocess.Popen]] = []
   failed, waiting = {}, list(waiting)
@@ -193,18 +212,15 @@ def _run_all(
       while waiting and len(running) < parallel:
         trial, command = waiting.pop(0)
         print(f'{trial.name}: started', flush=True)
-        running.append((trial, _start(workdir / 'trials' / trial.name, command)))
+        running.append((trial, _start(_run(workdir, trial), command)))
       time.sleep(POLL_SECONDS)
-      for trial, process in [(t, p) for t, p in running if p.poll() is not None]:
+      ended = [(trial, process) for trial, process in running if process.poll() is not None]
+      for trial, process in ended:
         running.remove((trial, process))
-        # A trial that was told to stop ends with 0 too, and has no report.
-        if process.returncode or not (workdir / 'trials' / trial.name / 'report.json').exists():
-          said = (
-            (workdir / 'trials' / trial.name / 'log.txt').read_text(errors='replace').split('\n')
-          )
-          failed[trial.name] = next(
-            (line for line in reversed(said) if line.strip()), f'status {process.returncode}'
-          )
+        folder = _run(workdir, trial)
+        # A trial that was told to stop ends with status 0 too, but has no report.
+        if process.returncode or not (folder / 'report.json').exists():
+          failed[trial.name] = _last_line(folder / 'log.txt') or f'status {process.returncode}'
         print(f'{trial.name}: {"failed" if trial.name in failed else "done"}', flush=True)
   finally:
     for _, process in running:
@@ -214,10 +230,17 @@ def _run_all(
   return failed
 
 
+def _last_line(path: pathlib.Path) -> str:
+  """Returns the last line of a text file that is not blank, '' if there is none."""
+  lines = path.read_text(errors='replace').split('\n')
+  return next((line for line in reversed(lines) if line.strip()), '')
+
+
 def _start(folder: pathlib.Path, command: list[str]) -> subprocess.Popen:
+  """Starts a trial, whose output goes to log.txt in its folder."""
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / 'log.txt', 'w', encoding='utf-8') as log:
-    # A session of its own, so that Ctrl-C comes to it once, from here.
+    # In a session of its own, Ctrl-C does not reach it twice, from the terminal and from here.
     return subprocess.Popen(
       command,
       stdout=log,
@@ -229,17 +252,18 @@ def _start(folder: pathlib.Path, command: list[str]) -> subprocess.Popen:
 
 
 def _row(workdir: pathlib.Path, trial: Trial) -> dict[str, Any]:
-  """A trial's line of the table; `compute` is 6 x parameters x tokens, in FLOPs (Kaplan et al.,
-  arXiv 2001.08361).
+  """Returns what the table says of a trial.
+
+  `compute` is 6 x parameters x tokens, in FLOPs (Kaplan et al., arXiv 2001.08361).
   """
-  report = files.read_json(workdir / 'trials' / trial.name / 'report.json')
+  report = files.read_json(_run(workdir, trial) / 'report.json')
   row = {'name': trial.name, 'fields': trial.fields}
   if 'rl' in report:
     return row | {'value': report['rl']['reward_last']}
   if 'eval/val/loss' not in report:
     raise UserError(
-      f'trial {trial.name} has no held-out data to be judged by: set config.data.val or '
-      'data.held_out'
+      f'trial {trial.name} has no held-out loss to be ranked by: set config.data.val or '
+      'config.data.held_out'
     )
   row |= {
     'value': report['eval/val/loss'],
@@ -250,27 +274,22 @@ def _row(workdir: pathlib.Path, trial: Trial) -> dict[str, Any]:
 
 
 def _write(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-  what = 'last reward' if 'tokens' not in rows[0] else 'held-out loss, nats a token'
-  best = (max if 'tokens' not in rows[0] else min)(rows, key=lambda row: row['value'])
-  files.write_json(workdir / 'sweep.json', {'value': what, 'best': best['name'], 'trials': rows})
+  """Writes sweep.json, sweep.md and sweep.png; the best trial is the first of the table."""
+  is_reward = 'tokens' not in rows[0]
+  what = 'last reward' if is_reward else 'held-out loss, nats a token'
+  ranked = sorted(rows, key=lambda row: row['value'], reverse=is_reward)
+  best = ranked[0]['name']
+  files.write_json(workdir / 'sweep.json', {'value': what, 'best': best, 'trials': rows})
   names = list(dict.fromkeys(field for row in rows for field in row['fields']))
   lines = ['| ' + ' | '.join([*names, what]) + ' |', '|---' * (len(names) + 1) + '|']
-  for row in sorted(
-    rows,
-    key=lambda row: (
-      row['value'] if best is not max(rows, key=lambda r: r['value']) else -row['value']
-    ),
-  ):
+  for row in ranked:
     cells = [str(row['fields'].get(name, '')) for name in names]
     lines.append('| ' + ' | '.join([*cells, f'{row["value"]:.4f}']) + ' |')
   files.write_text(workdir / 'sweep.md', '\n'.join(lines) + '\n')
-  numbers = (
-    names
-    if len(names) == 1 and all(isinstance(row['fields'].get(names[0]), int | float) for row in rows)
-    else []
-  )
-  x = [row['fields'][names[0]] for row in rows] if numbers else [row['name'] for row in rows]
-  files.write_bytes(
-    workdir / 'sweep.png',
-    plots.png(plots.points(x, [row['value'] for row in rows], what, *numbers)),
-  )
+  values = [row['value'] for row in rows]
+  x = [row['fields'].get(names[0]) for row in rows] if len(names) == 1 else []
+  if x and all(isinstance(number, int | float) for number in x):
+    figure = plots.points(x, values, ylabel=what, xlabel=names[0])
+  else:
+    figure = plots.points([row['name'] for row in rows], values, ylabel=what)
+  files.write_bytes(workdir / 'sweep.png', plots.png(figure))

@@ -1,9 +1,8 @@
-"""Scaling laws: loss(C) = E + A * C ** -alpha over compute C, with bootstrap intervals, tried on
-the next size up.
+"""Fits scaling laws loss(C) = E + A * C ** -alpha over compute C, and tests them on a larger run.
 
-E is the loss that no compute takes away, alpha how fast the rest falls (Hoffmann et al. 2022, arXiv
-2203.15556, whose fit over parameters and tokens apart is not needed along a ladder where both grow
-together).
+E is the irreducible loss, and alpha says how fast the rest decreases. Hoffmann et al. (2022, arXiv
+2203.15556) fit parameters and tokens separately, which is not needed along a ladder where both grow
+together. Intervals come from a bootstrap.
 """
 
 import dataclasses
@@ -17,20 +16,25 @@ from lm.base import files, plots
 from lm.base.errors import UserError
 
 ALPHAS = np.geomspace(0.01, 2.0, 400)
-DRAWS = 1000  # of the bootstrap
-COVERAGE = 0.9
+DRAWS = 1000  # laws that the bootstrap fits
+COVERAGE = 0.9  # of all intervals
 
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-  """loss(C) = irreducible + scale * (C / unit) ** -alpha; its fields are numbers, or arrays of as
-  many laws.
+  """loss(C) = irreducible + scale * (C / unit) ** -alpha, for one law or for arrays of laws.
+
+  Attributes:
+    irreducible: the loss that remains at any compute, in nats.
+    scale: the loss above it at C = unit, in nats.
+    alpha: the exponent.
+    unit: the geometric mean of the compute of all runs, in FLOPs.
   """
 
   irreducible: Any
   scale: Any
   alpha: Any
-  unit: float  # FLOPs, the geometric mean of those fitted: there `scale` is a loss
+  unit: float
 
   def __call__(self, compute: Any) -> Any:
     return self.irreducible + self.scale * (compute / self.unit) ** -self.alpha
@@ -38,8 +42,12 @@ class Law:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """The law that fits best, the DRAWS laws of the bootstrap, and for each what a new run would be
-  off by (nats).
+  """A fitted law with its uncertainty.
+
+  Attributes:
+    law: the law that fits best.
+    draws: the laws of the bootstrap.
+    noise: for each of them, a drawn difference between a new run and the law, in nats.
   """
 
   law: Law
@@ -47,35 +55,35 @@ class Fit:
   noise: np.ndarray
 
   def interval(self, name: str) -> tuple[float, float]:
-    """Of a field of the law, at COVERAGE."""
+    """Returns the interval of a field of the law."""
     return _interval(getattr(self.draws, name))
 
   def predict(self, compute: float) -> tuple[float, float, float]:
-    """(loss, low, high) of a new run at so much compute; the interval holds the noise of that run
-    too.
-    """
+    """Returns (loss, low, high) for a new run; the interval includes the noise of that run."""
     return float(self.law(compute)), *_interval(self.draws(compute) + self.noise)
 
 
 def fit(compute: Sequence[float], loss: Sequence[float]) -> Fit:
-  """Least squares, with E and A at least 0; intervals by a bootstrap of the residuals.
+  """Fits a law by least squares with E and A of at least 0, and bootstraps its residuals.
 
-  So few residuals do not tell the noise well: each draw first draws its size, by the chi-squared
-  law of a variance that was estimated from so many runs less three parameters. With constant noise
-  that makes Student's intervals.
+  So few residuals do not determine the size of the noise well. Each draw therefore first draws that
+  size, from the chi-squared distribution of a variance estimated from the runs less three
+  parameters. For constant noise that gives Student's intervals.
 
   Args:
-    compute: FLOPs of each run.
-    loss: held-out loss of each run, nats.
+    compute: the FLOPs of each run.
+    loss: the held-out loss of each run, in nats.
 
   Raises:
-    UserError: fewer than four different sizes: three parameters would fit anything.
+    UserError: there are fewer than four different sizes, so that three parameters would fit any.
   """
   compute, loss = np.asarray(compute, float), np.asarray(loss, float)
   if len(np.unique(compute)) < 4:
     raise UserError(
-      f'{len(np.unique(compute))} sizes are too few to fit a law of three parameters to; give at '
-      'least 4'
+      field='number of sizes',
+      value=len(np.unique(compute)),
+      allowed='at least 4',
+      message='The law has three parameters.',
     )
   law = _least_squares(compute, loss)
   rng, freedom = np.random.default_rng(0), len(loss) - 3
@@ -86,14 +94,15 @@ def fit(compute: Sequence[float], loss: Sequence[float]) -> Fit:
 
 
 def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
-  """Fits all sizes but the one of most compute, foretells that one and writes ladder.json,
-  ladder.md and ladder.png.
+  """Predicts the largest run from all others, and writes ladder.json, ladder.md and ladder.png.
 
   Args:
-    points: (compute, loss) of each run.
+    workdir: the folder to write to.
+    points: (compute in FLOPs, loss in nats) of each run.
   """
   points = sorted(points)
-  (compute, loss), (target, measured) = zip(*points[:-1], strict=True), points[-1]
+  compute, loss = zip(*points[:-1], strict=True)
+  target, measured = points[-1]
   found = fit(compute, loss)
   predicted, low, high = found.predict(target)
   law = {
@@ -114,14 +123,15 @@ def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
   }
   files.write_json(workdir / 'ladder.json', result)
   rows = [f'| {c:.3g} | {l:.4f} | {found.law(c):.4f} | | fitted |' for c, l in points[:-1]]
+  verdict = 'inside' if low <= measured <= high else 'OUTSIDE'
   rows.append(
-    f'| {target:.3g} | {measured:.4f} | {predicted:.4f} | {low:.4f} to {high:.4f} | foretold: '
-    f'{"inside" if low <= measured <= high else "OUTSIDE"} |'
+    f'| {target:.3g} | {measured:.4f} | {predicted:.4f} | {low:.4f} to {high:.4f} | '
+    f'predicted: {verdict} |'
   )
-  terms = [
-    f'{name} {x["value"]:.3g} [{x["interval"][0]:.3g}, {x["interval"][1]:.3g}]'
-    for name, x in law.items()
-  ]
+  terms = []
+  for name, x in law.items():
+    first, last = x['interval']
+    terms.append(f'{name} {x["value"]:.3g} [{first:.3g}, {last:.3g}]')
   text = [
     f'loss(C) = irreducible + scale * (C / {found.law.unit:.3g} FLOPs) ** -alpha; {COVERAGE:.0%} '
     'intervals: ' + ', '.join(terms),
@@ -135,8 +145,8 @@ def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
   figure = plots.points(
     [*compute, target],
     [*loss, measured],
-    'held-out loss, nats a token',
-    'compute, FLOPs',
+    ylabel='held-out loss, nats a token',
+    xlabel='compute, FLOPs',
     line=(along, found.law(along)),
     interval=(target, low, high),
   )
@@ -144,17 +154,19 @@ def write(workdir: pathlib.Path, points: Sequence[tuple[float, float]]) -> None:
 
 
 def _least_squares(compute: np.ndarray, loss: np.ndarray) -> Law:
-  """The law of losses [..., runs]: for each alpha of a grid the best E and A are known in closed
-  form; the best is taken.
+  """Returns the best law of losses [..., runs] in least squares.
+
+  For each alpha of a grid the best E and A have a closed form; the alpha with the smallest error
+  wins.
   """
   unit = float(np.exp(np.log(compute).mean()))
   x = (compute / unit) ** -ALPHAS[:, None]  # [alphas, runs]
   centred = x - x.mean(axis=1, keepdims=True)
   scale = np.maximum(loss @ centred.T / (centred**2).sum(axis=1), 0)  # [..., alphas]
   irreducible = loss.mean(axis=-1, keepdims=True) - scale * x.mean(axis=1)
-  bent = irreducible < 0  # then it is 0
-  scale = np.where(bent, loss @ x.T / (x**2).sum(axis=1), scale)
-  irreducible = np.where(bent, 0, irreducible)
+  negative = irreducible < 0  # there the best allowed value is 0, with another scale
+  scale = np.where(negative, loss @ x.T / (x**2).sum(axis=1), scale)
+  irreducible = np.where(negative, 0, irreducible)
   error = ((loss[..., None, :] - irreducible[..., None] - scale[..., None] * x) ** 2).sum(axis=-1)
   best = error.argmin(axis=-1)
 
@@ -165,5 +177,6 @@ def _least_squares(compute: np.ndarray, loss: np.ndarray) -> Law:
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
+  """Returns the central interval of COVERAGE."""
   low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
   return float(low), float(high)

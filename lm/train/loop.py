@@ -27,12 +27,15 @@ def check_faults(config: ConfigDict, loss_is_positive: bool) -> None:
   """Raises UserError where a field of `config.faults` has a value that is not allowed."""
   if config.faults.on_bad_step not in faults.ON_BAD_STEP:
     raise unknown('config.faults.on_bad_step', config.faults.on_bad_step, faults.ON_BAD_STEP)
+  if config.faults.max_bad_steps < 0:
+    raise UserError(
+      field='config.faults.max_bad_steps', value=config.faults.max_bad_steps, allowed='at least 0'
+    )
   spike = config.faults.spike
   if spike and (spike <= 1 or not loss_is_positive):
-    raise UserError(
-      f'config.faults.spike is {spike}; allowed: 0, or above 1 where losses are positive (not in '
-      f'stage {config.stage})'
-    )
+    allowed = '0, or above 1' if loss_is_positive else f'0 in stage {config.stage}'
+    message = 'A spike is a loss of so many times the median of the last ones, which are positive.'
+    raise UserError(field='config.faults.spike', value=spike, allowed=allowed, message=message)
 
 
 @dataclasses.dataclass

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data.chat import chat_formats
-from data.shards import summaries, token_shards, tokenization
+from data.shards import shard_summaries, token_shards, tokenization
 from data.shards.loader import Loader
 
 FORMAT = chat_formats.load('bytes')
@@ -30,19 +30,19 @@ def conversation(i):
 
 
 def test_documents(manifest):
-  text = summaries.documents(manifest, TOKENIZER, 2, first=1)
+  text = shard_summaries.documents(manifest, TOKENIZER, 2, first=1)
   size = len(FORMAT.render({'messages': messages(1)})[0])
   assert [line.split() for line in text.splitlines()[1:]] == [
     ['1', str(size), str(size), conversation(1)],
     ['2', str(2 * size), str(size), conversation(2)],
   ]
   total = token_shards.read_manifest(manifest)
-  assert f'4 documents, {4 * size} tokens, {total["bytes"]} bytes' in summaries.summary(total)
+  assert f'4 documents, {4 * size} tokens, {total["bytes"]} bytes' in shard_summaries.summary(total)
 
 
 def test_batch(manifest):
   data = Loader(manifest, seq_len=30, batch_size=1, seed=0, layout='packed', shuffle=False)
-  shown = summaries.batch(data.batch(0), TOKENIZER).splitlines()
+  shown = shard_summaries.batch(data.batch(0), TOKENIZER).splitlines()
   assert shown[0] == 'row 0: 25 of 30 used, 2 documents, 10 learned'
   assert re.sub(r'\x1b\[[0-9]*m', '', shown[1]) == f'{conversation(0)}┃{conversation(1)}' + '␠' * 5
   learned = re.findall(r'\x1b\[32m([^\x1b]*)', shown[1])

@@ -548,8 +548,8 @@ def test_functions_that_train_documents_describe_alike_are_not_tested(corpus):
   ('line', 'cause'),
   [
     ('{', 'not JSON'),
-    ('[]', 'a document has a "text"'),
-    ('{"text": 1}', 'a document has a "text"'),
+    ('[]', '"text"'),
+    ('{"text": 1}', '"text"'),
     ('{"text": "a"}', 'metadata must have "url" and "cluster"'),
     ('{"text": "a", "metadata": {"url": "x"}}', '"cluster"'),
     ('{"text": "a", "metadata": {"url": 1, "cluster": "c"}}', '"url"'),
@@ -805,10 +805,10 @@ def test_lines_that_are_not_word_problems_are_skipped_and_named(line, tmp_path, 
   assert {task.problem(i, 'train')['key'] for i in range(2)} == {
     word_problem(i)['question'] for i in range(2)
   }
-  assert f'1 row skipped; the first: {path}, line 2: not ' in capsys.readouterr().err
+  assert f'1 row skipped; the first: {path}, line 2: ' in capsys.readouterr().err
   with pytest.raises(
     UserError,
-    match=r'no word problems in .*y\.jsonl: 1 row skipped; .*y\.jsonl, line 1: not .*question',
+    match=r'no word problems in .*y\.jsonl: 1 row skipped; .*y\.jsonl, line 1: .*question',
   ):
     tasks.make(['gsm8k'], seed=0, gsm8k=write_lines(tmp_path / 'y.jsonl', line))
 

@@ -11,7 +11,7 @@ from configs import base
 from lm import stages
 from lm.base.config import load
 from lm.base.errors import UserError
-from lm.cost import chips, estimate, flops, hlo, meter, summaries
+from lm.cost import chips, cost_text, estimate, flops, hlo, meter
 from lm.model import transformer
 from lm.parallel import sharding
 from lm.train import program
@@ -175,7 +175,7 @@ def test_times_are_bounds():
   )
   unknown = predict(config, devices=256)[1]
   assert unknown['mfu'] is unknown['seconds'] is unknown['hbm_bytes'] is None
-  assert unknown.keys() == slow.keys() and 'not known' in summaries.describe(unknown)
+  assert unknown.keys() == slow.keys() and 'not known' in cost_text.describe(unknown)
 
 
 def test_chips_by_the_name_that_jax_gives_their_devices():

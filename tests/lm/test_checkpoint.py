@@ -360,6 +360,13 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
       checkpoint.load_params(path, {})
 
 
+def test_a_step_that_is_sound_is_not_read_again_to_be_restored(tmp_path, monkeypatch):
+  with checkpoint.Checkpointer(saved(tmp_path), keep_last=1) as checkpointer:
+    assert checkpointer.sound() == 1
+    monkeypatch.setattr(checkpoint, '_verify', None)
+    assert_same(checkpointer.restore(abstract(make_state()), 1), make_state(1))
+
+
 REQUESTS = {
   'gs': ('gcsfs', 'GCSFileSystem', '_request'),
   's3': ('s3fs', 'S3FileSystem', '_call_s3'),

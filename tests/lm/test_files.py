@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever interrupts their writing."""
 
+import asyncio
 import hashlib
 import os
 import pathlib
@@ -131,6 +132,37 @@ def test_json_in_a_bucket_that_cannot_be_reached_is_not_called_invalid(scheme, m
   monkeypatch.setattr(buckets, 'reach', unreachable)
   with pytest.raises(UserError, match=r'^there is no bucket$'):
     files.read_json(f'{scheme}://bucket/a.json')
+
+
+@pytest.mark.parametrize(
+  'scheme, method, request_',
+  [
+    ('gs', '_request', (('GET', 'b/{}/o/{}', 'bucket', 'run%2Fa.json'), {})),
+    ('s3', '_call_s3', (('get_object',), {'Bucket': 'bucket', 'Key': 'run/a.json'})),
+  ],
+)
+def test_a_bucket_that_stops_answering_is_named_and_not_asked_again_at_once(
+  scheme, method, request_, monkeypatch
+):
+  """Libraries would repeat each of many requests for minutes."""
+  asked = []
+
+  async def silent(self, *args, **options):
+    asked.append(args)
+    await asyncio.sleep(60)
+
+  kind = type(scheme, (), {method: silent})
+  monkeypatch.setattr(buckets, 'REQUEST_SECONDS', 0.01)
+  buckets._name_failures(scheme, kind)
+  args, options = request_
+  for _ in range(3):
+    with pytest.raises(OSError, match=rf'^{scheme}://bucket/run/a\.json: no answer in 0\.01 s'):
+      asyncio.run(getattr(kind(), method)(*args, **options))
+  assert len(asked) == 1
+  monkeypatch.setattr(buckets, 'LOST_SECONDS', 0)
+  with pytest.raises(OSError, match='no answer'):
+    asyncio.run(getattr(kind(), method)(*args, **options))
+  assert len(asked) == 2
 
 
 def test_digests(tmp_path):

@@ -146,6 +146,7 @@ def test_filters_equal_numpy(options):
 @pytest.mark.parametrize(
   'temperature, top_k, top_p',
   [
+    (1.0, [0, 1, 7, 40], 1.0),
     (1.0, [0, 1, 7, 999], 1.0),  # the last needs more than the candidates
     (1.0, 0, [0.3, 0.5, 1.0, 0.7]),
     (9.0, 0, [0.3, 0.5, 1.0, 0.9]),  # so flat that the candidates do not sum to p
@@ -153,7 +154,7 @@ def test_filters_equal_numpy(options):
   ],
 )
 def test_filters_of_a_large_vocabulary_equal_numpy(monkeypatch, temperature, top_k, top_p):
-  monkeypatch.setattr(sampling, 'CANDIDATES', 16)
+  monkeypatch.setattr(sampling, 'CANDIDATES', (16, 50))
   logits = np.random.default_rng(2).normal(size=(4, 1000)).astype(np.float32)
   logits[:, :500] = logits[:, 500:] = np.round(logits[:, 500:], 1)  # most tokens have equals
   many = Sampling.create(temperature, top_k=top_k, top_p=top_p)

@@ -438,7 +438,7 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
   settings.update(group_size=2, kl=0.5)
   rewards = iter([1.0, 0.0, 1.0, 1.0])
   drawn = rollout.collect(
-    lambda _: answers,
+    lambda *_: answers,
     prompts[:2],
     lambda *_: rollout.Grade(next(rewards), True),
     settings,

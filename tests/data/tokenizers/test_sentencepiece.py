@@ -33,7 +33,7 @@ def test_sentencepiece_ids_are_those_of_the_library(tmp_path, name):
     n: len(reference) + i for i, n in enumerate(SPECIALS)
   }
 
-  @settings(max_examples=300, deadline=None)
+  @settings(max_examples=300)
   @given(
     st.one_of(
       FORGING,

@@ -231,7 +231,7 @@ def damaged(draw, whole):
   return bytes(data)
 
 
-@hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
+@hypothesis.settings(max_examples=150, derandomize=True)
 @hypothesis.given(
   damaged(MARKUP),
   damaged(b'text/html; charset=utf-8'),
@@ -242,7 +242,7 @@ def test_any_page_gives_text_that_can_be_written(body, kind, extractor):
   assert (title + text).encode() is not None and '\0' not in title + text
 
 
-@hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
+@hypothesis.settings(max_examples=300, derandomize=True)
 @hypothesis.given(st.data())
 def test_any_damage_of_a_warc_file_is_read_to_its_end(data):
   gzipped = data.draw(st.booleans())

@@ -1,5 +1,6 @@
-"""Stages: run, skipped, resumed, killed, measured. The stages are functions of a script that is
-written here.
+"""The jobs of a recipe: run, skipped, resumed, killed, measured.
+
+The jobs are functions of a script that is written here.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import pytest
 
 from lm.base.errors import UserError
 from lm.launch import recipes
-from lm.launch.recipes import Stage
+from lm.launch.recipes import Job
 
 ROOT = pathlib.Path(recipes.__file__).parents[2]
 SCRIPT = """
@@ -60,9 +61,9 @@ def leave(path):
 
 def main():
   workdir = pathlib.Path(sys.argv[1])
-  stages.run_stages(workdir, [
-    stages.Stage('first', note, (workdir / 'log', 'first'), 'f1'),
-    stages.Stage('second', linger, (workdir / 'pids', float(sys.argv[2])), 'f2'),
+  recipes.run_jobs(workdir, [
+    recipes.Job('first', note, (workdir / 'log', 'first'), 'f1'),
+    recipes.Job('second', linger, (workdir / 'pids', float(sys.argv[2])), 'f2'),
   ])
 
 if __name__ == '__main__':
@@ -121,20 +122,20 @@ def record(workdir, name):
 def test_runs_in_order_then_skips_what_is_complete(script, tmp_path, capfd):
   log = tmp_path / 'log'
   recipe = [
-    Stage('a', script.note, (log, 'a'), 'fa', ('log',)),
-    Stage('b', script.note, (log, 'b'), 'fb'),
+    Job('a', script.note, (log, 'a'), 'fa', ('log',)),
+    Job('b', script.note, (log, 'b'), 'fb'),
   ]
-  recipes.run_stages(tmp_path, recipe)
+  recipes.run_jobs(tmp_path, recipe)
   assert log.read_text() == 'a\nb\n'
   assert '[1/2] a: starting ...\n' in capfd.readouterr().out
   a = record(tmp_path, 'a')
   assert a['complete'] and a['fingerprint'] == 'fa' and 0.05 < a['seconds'] < 20
-  recipes.run_stages(tmp_path, [*recipe, Stage('c', script.note, (log, 'c'), 'fc')])
+  recipes.run_jobs(tmp_path, [*recipe, Job('c', script.note, (log, 'c'), 'fc')])
   assert log.read_text() == 'a\nb\nc\n'
   assert '[1/3] a: complete, skipped (' in capfd.readouterr().out
   assert record(tmp_path, 'a') == a
   log.unlink()  # the output of a
-  recipes.run_stages(tmp_path, recipe)
+  recipes.run_jobs(tmp_path, recipe)
   assert log.read_text() == 'a\n'
 
 
@@ -143,17 +144,19 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
 
   def run(fingerprint, lr):
     settings = {'optim': {'lr': lr, 'betas': (0.9, 0.95)}}
-    first = Stage('a', script.note, (log, 'a'), 'fa', ('absent',))
-    recipes.run_stages(
-      tmp_path, [first, Stage('b', script.note, (log, 'b'), fingerprint, settings=settings)]
+    first = Job('a', script.note, (log, 'a'), 'fa', ('absent',))
+    recipes.run_jobs(
+      tmp_path, [first, Job('b', script.note, (log, 'b'), fingerprint, settings=settings)]
     )
 
   run('f1', 0.1)
   before = log.read_text()
-  with pytest.raises(
-    UserError, match=r"stage 'b' in .*\(optim.lr was 0.1, now it is 0.2\); give another --workdir"
-  ):
+  with pytest.raises(UserError) as raised:
     run('f2', 0.2)
+  assert (raised.value.field, raised.value.value) == ("optim.lr of job 'b'", 0.2)
+  assert raised.value.allowed.startswith('0.1')
+  with pytest.raises(UserError, match=r"job 'b' .* was run after jobs with another config"):
+    run('f2', 0.1)
   assert log.read_text() == before
   run('f1', 0.1)  # as it was: goes on
 
@@ -164,34 +167,34 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
 )
 def test_an_error_for_the_user_arrives_as_one_line(script, tmp_path, capfd, kind, message):
   with pytest.raises(UserError, match=message):
-    recipes.run_stages(tmp_path, [Stage('a', script.fail, (kind, 'no port\nis free'), 'f')])
+    recipes.run_jobs(tmp_path, [Job('a', script.fail, (kind, 'no port\nis free'), 'f')])
   assert 'Traceback' not in capfd.readouterr().err
   assert not record(tmp_path, 'a')['complete']
 
 
-def test_a_fault_of_ours_prints_its_traceback_and_names_the_stage(script, tmp_path, capfd):
-  with pytest.raises(UserError, match="stage 'a' failed with exit status 1"):
-    recipes.run_stages(
+def test_a_fault_of_ours_prints_its_traceback_and_names_the_job(script, tmp_path, capfd):
+  with pytest.raises(UserError, match="job 'a' failed with exit status 1"):
+    recipes.run_jobs(
       tmp_path,
-      [Stage('a', script.fail, ('bug', 'oh'), 'f'), Stage('b', script.note, (tmp_path, 'b'))],
+      [Job('a', script.fail, ('bug', 'oh'), 'f'), Job('b', script.note, (tmp_path, 'b'))],
     )
   assert 'TypeError: oh' in capfd.readouterr().err
   assert not (tmp_path / 'stages' / 'b.json').exists()
-  with pytest.raises(UserError, match=r"stage 'c' was killed by SIGKILL \(out of memory\?\)"):
-    recipes.run_stages(tmp_path, [Stage('c', script.die, (signal.SIGKILL,))])
+  with pytest.raises(UserError, match=r"job 'c' was killed by SIGKILL \(out of memory\?\)"):
+    recipes.run_jobs(tmp_path, [Job('c', script.die, (signal.SIGKILL,))])
 
 
 def test_peak_memory_is_that_of_the_whole_family(script, tmp_path):
-  recipes.run_stages(
-    tmp_path, [Stage('small', script.hold, (0, 0.1)), Stage('big', script.hold, (400, 1.5))]
+  recipes.run_jobs(
+    tmp_path, [Job('small', script.hold, (0, 0.1)), Job('big', script.hold, (400, 1.5))]
   )
   small, big = (record(tmp_path, name)['peak_rss_bytes'] for name in ('small', 'big'))
   assert 5e6 < small < 150e6
   assert 400 * 2**20 < big < 550 * 2**20
 
 
-def test_what_a_stage_leaves_running_is_ended(script, tmp_path):
-  recipes.run_stages(tmp_path, [Stage('a', script.leave, (tmp_path / 'pid',))])
+def test_what_a_job_leaves_running_is_ended(script, tmp_path):
+  recipes.run_jobs(tmp_path, [Job('a', script.leave, (tmp_path / 'pid',))])
   pids = [int(pid) for pid in (tmp_path / 'pid').read_text().split()]
   assert len(pids) == 2
   wait_for(lambda: not any(running(pid) for pid in pids))
@@ -216,7 +219,7 @@ def test_kill_of_the_parent_ends_all_and_the_next_run_goes_on(script, tmp_path):
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_reaches_the_stage_and_ends_the_run(script, tmp_path, number, status):
+def test_a_signal_reaches_the_job_and_ends_the_run(script, tmp_path, number, status):
   with started(script, tmp_path) as (process, pids):
     process.send_signal(number)
     process.communicate(timeout=20)
@@ -230,17 +233,17 @@ def test_two_runs_never_share_a_folder(script, tmp_path, monkeypatch):
   monkeypatch.setattr(recipes, 'LOCK_SECONDS', 0.2)
   with started(script, tmp_path) as (process, pids):
     with pytest.raises(UserError, match=f'{tmp_path} is already in use by pid {process.pid}$'):
-      recipes.run_stages(tmp_path, [])
+      recipes.run_jobs(tmp_path, [])
     os.kill(pids[0], signal.SIGSTOP)  # cannot notice that its parent is gone
     while pathlib.Path(f'/proc/{pids[0]}/stat').read_text().rpartition(') ')[2][0] != 'T':
       time.sleep(0.01)
     process.kill()
     process.wait()
     with pytest.raises(UserError, match='already in use'):
-      recipes.run_stages(tmp_path, [])
+      recipes.run_jobs(tmp_path, [])
     os.kill(pids[0], signal.SIGCONT)
   monkeypatch.setattr(recipes, 'LOCK_SECONDS', 5)
-  recipes.run_stages(tmp_path, [])
+  recipes.run_jobs(tmp_path, [])
 
 
 def test_imports_no_jax():
