@@ -80,9 +80,9 @@ def test_every_field_is_read(reads, monkeypatch):
 
   for variant in VARIANTS:
     config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
-    transformer.check(config)
     with monkeypatch.context() as patch:
       patch.setattr(ConfigDict, '__getattr__', record)
+      transformer.check(config)
       jax.eval_shape(lambda config=config: transformer.init(config, jax.random.key(0)))
   assert [
     name for name, field in fields(base.get_config()).items() if field not in everything

@@ -155,6 +155,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'optim',
     'faults',
     'rl',
+    'preference',
     'loss.balance',
     'loss.z_loss',
     'model.dtype',
