@@ -56,9 +56,9 @@ def test_a_killed_run_goes_on_with_the_same_losses(variant, killed):
   assert checkpoint.locate(killed).name == '5'
 
 
-def test_another_run_starts_from_it(variant, tmp_path):
-  options = f'--config.init_from={golden.FOLDER / variant}', '--config.steps=1'
-  status, _, err = commands.run(*golden.command(variant, tmp_path), *options)
+def test_another_run_starts_from_it(tmp_path):
+  options = f'--config.init_from={golden.FOLDER / "adamw"}', '--config.steps=1'
+  status, _, err = commands.run(*golden.command('adamw', tmp_path), *options)
   assert status == 0, err
   # its first loss is near where the run before it was: at the start of that one it was 5.6
   assert golden.losses(tmp_path)['1'] < 5.3
