@@ -122,6 +122,28 @@ def test_several_processes_train_as_one_and_each_reads_its_rows(tmp_path, count,
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_as_one(tmp_path):
+  """Each reads its rows of the held-out text, and process 0 writes the report."""
+  run = tmp_path / 'run'
+  trained = tiny.arguments('lm/base/*.py', steps=2, data__held_out=0.3)
+  assert commands.run(*trained, f'--workdir={run}')[0] == 0
+  arguments = (
+    'eval.py',
+    '--config=configs/eval.py:smoke',
+    f'--checkpoint={run}',
+    f'--config.data.val={run}/data/val/manifest.json',
+    '--config.seq_len=128',
+  )
+  status, _, err = commands.run(*arguments, f'--out={tmp_path}/1.json')
+  assert status == 0, err
+  many = commands.start_many(2, tmp_path / 'logs', *arguments, f'--out={tmp_path}/2.json')
+  assert commands.end(many) == [0, 0]
+  one, two = (json.loads((tmp_path / f'{n}.json').read_text()) for n in (1, 2))
+  assert two['val_bpb'] == pytest.approx(one['val_bpb'], rel=1e-5)
+  assert two['scores'] == one['scores'] and two['continuations'] == one['continuations']
+
+
+@pytest.mark.slow
 def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
   command = 'train.py', '--config=configs/rl.py:smoke'
   status, _, err = commands.run(*command, f'--workdir={tmp_path / "one"}')
