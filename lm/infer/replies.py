@@ -1,4 +1,4 @@
-"""Replies in a chat format, calls of the calculator answered: what evaluation and RL sample."""
+"""Replies in a chat format, with calculator calls answered, as evaluation and RL sample them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def make_generate(
     config: the model's.
     chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
     calculate: answers the calls of the calculator.
-    temperature: of the draws; 0 takes the likeliest token.
+    temperature: of the draws; 0 takes the most probable token.
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """
