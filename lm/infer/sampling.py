@@ -175,7 +175,10 @@ def _top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
 
 
 def _top_p(logits_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-  """Returns the logits with -inf behind the most probable tokens that sum to p, where p is not 1."""
+  """Returns the logits with -inf behind the most probable tokens that sum to p.
+
+  Rows whose p is 1 are unchanged.
+  """
   B, V = logits_BV.shape
   rows_B1, all_B1 = jnp.arange(B)[:, None], (top_p_B >= 1)[:, None]
   p_BV = jax.nn.softmax(logits_BV)

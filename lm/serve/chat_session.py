@@ -72,7 +72,7 @@ class Pieces:
 
 
 class Session:
-  """A conversation whose past stays in the key/value cache, so that a turn costs only its own tokens.
+  """A conversation whose past stays in the key/value cache, so that a turn costs its own tokens.
 
   Attributes:
     ids: every token of the conversation so far; all of them are in the cache.
