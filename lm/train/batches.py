@@ -115,5 +115,5 @@ class TokenBatches:
     return Batch(self.complete(arrays), count, lengths=None, metrics={'data/epoch': epoch})
 
   def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Adds what is computed from the parameters that training started from, which is nothing here."""
+    """Adds what is computed from the parameters that training started from; here, nothing."""
     return arrays

@@ -1,4 +1,4 @@
-"""The program of a training run: its step over a mesh, with the shapes and shardings of its arrays.
+"""The program of a training run: its step over a mesh, with the shapes and shardings it needs.
 
 It can be run, or compiled for devices that do not exist: nothing here needs arrays.
 """

@@ -107,7 +107,7 @@ def make_train_step(
   seed: int = 0,
   trained: frozenset[str] | None = None,
 ) -> Callable:
-  """Returns `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
+  """Returns `step(state, batch, count) -> (state, metrics)`, to be jitted with a donated state.
 
   Args:
     loss_fn: what is minimized, and its metrics; each is divided by its own summed weight here (0
