@@ -1,6 +1,6 @@
-"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR.
+"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR
 
-The report is written to --out, report.json by default.
+It writes the report to the file that --out names, which is report.json by default.
 """
 
 import math

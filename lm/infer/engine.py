@@ -95,7 +95,7 @@ def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
 
 @functools.partial(jax.jit, static_argnums=(1,))
 def repeat(state: State, count: int) -> State:
-  """Returns a state of B * count rows: `count` copies of each row, beside one another."""
+  """Returns a state of B * count rows: `count` consecutive copies of each row."""
   return State(state.cache.repeat(count), jnp.repeat(state.logits_BV, count, axis=0))
 
 
@@ -279,7 +279,7 @@ def generate(
     sampling: how tokens are drawn, for all completions or for each; its forced tokens begin them.
     capacity: tokens of prompt and continuation that the cache holds. Memory and time are
       proportional to it.
-    repeats: completions of each prompt, beside one another. The prompt is read once.
+    repeats: completions of each prompt, in consecutive rows. The prompt is read once.
     tool: called with the tokens a row has drawn, whose last is a pause token; returns the tokens to
       force in.
     pause_ids: tokens that hand the row to `tool`. After `max_calls` calls a row is left paused and

@@ -22,7 +22,7 @@ def make_generate(
 ) -> Generate:
   """Returns `generate(params, prompts, key, repeats=1)`, which replies in the chat format.
 
-  The replies to a prompt, `repeats` of them, are beside one another.
+  The `repeats` replies to a prompt are consecutive.
 
   Args:
     config: the model's.

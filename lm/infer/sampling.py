@@ -3,7 +3,7 @@
 Temperature, top-k, top-p, min-p, bans, forced tokens and random keys are arrays with an entry for
 each row. The trainer scores with `log_probs` too (lm/stages/rl/policy_gradient.py), so that sampler
 and trainer mean the same by a temperature and a ban. Axes are named in lm/model/transformer.py;
-here also F, the places of a queue of forced tokens, and C, the likeliest tokens of a row, in order.
+here also F, the places of a queue of forced tokens, and C, the most probable tokens of a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,12 +28,12 @@ class Sampling:
   Arrays of one row stand for all rows.
 
   Attributes:
-    temperature_B: float32; 0 takes the likeliest token, and the other filters do nothing.
-    top_k_B: int32; only the k likeliest tokens can be drawn; 0: all.
-    top_p_B: float32; only the likeliest tokens that sum to p can be drawn, the one that crosses p
-      included (arXiv 1904.09751); 1: all.
+    temperature_B: float32; 0 takes the most probable token, and the other filters do nothing.
+    top_k_B: int32; only the k most probable tokens can be drawn; 0 means all.
+    top_p_B: float32; only the most probable tokens that sum to p can be drawn, the one that crosses
+      p included (arXiv 1904.09751); 1 means all.
     min_p_B: float32; only tokens of at least min_p times the largest probability can be drawn
-      (arXiv 2407.01082); 0: all.
+      (arXiv 2407.01082); 0 means all.
     banned_BV: bool, True for tokens that are never drawn, whatever their logits. [1, V] for all
       rows or [B, V].
     forced_BF: int32, tokens that a row takes, in this order, before it draws any. They are read as
@@ -200,7 +200,7 @@ def _among_enough(
   """Returns what `keep_among` leaves, given as many of the most probable tokens as it needs.
 
   Args:
-    keep_among: number of likeliest tokens -> (logits, for which rows these tokens were enough).
+    keep_among: number of most probable tokens -> (logits, the rows for which they were enough).
   """
   *counts, all_tokens = [count for count in CANDIDATES if count < vocab_size] + [vocab_size]
 

@@ -59,7 +59,7 @@ class Cache(Protocol):
     Args:
       layer: number of the layer, a scalar.
       scale, softcap: as for `lm.model.attention.reference.attend`.
-      window: tokens that a query sees, its own included; 0: all. A scalar: layers that share one
+      window: tokens that a query sees, its own included; 0 is all. A scalar: layers that share one
         program may differ in it.
     """
 
@@ -67,7 +67,7 @@ class Cache(Protocol):
     """Counts the first `num_B` tokens of each row, appended in all layers, as held."""
 
   def repeat(self, count: int) -> Self:
-    """Returns a cache of B * count rows: `count` copies of each row, beside one another."""
+    """Returns a cache of B * count rows: `count` consecutive copies of each row."""
 
 
 @struct.dataclass
@@ -130,7 +130,7 @@ def visible(positions_BT: jax.Array, capacity: int, window: int | jax.Array) -> 
 
   Args:
     positions_BT: of the queries.
-    window: tokens that a query sees, its own included; 0: all up to its own.
+    window: tokens that a query sees, its own included; 0 means all tokens up to its own.
   """
   distance_BTS = positions_BT[:, :, None] - jnp.arange(capacity)[None, None, :]
   if isinstance(window, int) and window == 0:

@@ -157,7 +157,7 @@ class Linear(nn.Module):
 
 
 def residual_std(config: FrozenConfigDict) -> float:
-  """Init std of output projections, init_std / sqrt(2 L).
+  """Returns the init std of output projections, init_std / sqrt(2 L).
 
   With it, depth does not grow the variance of the residual stream (GPT-2).
   """
@@ -230,7 +230,7 @@ def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
 
 
 class Experts(nn.Module):
-  """Routed feed-forward blocks: each token goes to its `experts_per_token` likeliest experts.
+  """Routed feed-forward blocks: a token goes to its `experts_per_token` most probable experts.
 
   No token is dropped.
 

@@ -32,7 +32,7 @@ def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def leaf_names(tree: dict[str, Any], prefix: str = '') -> list[str]:
-  """The name of every leaf of nested dicts; whatever is no dict is a leaf."""
+  """Returns the name of every leaf of nested dicts; a leaf is anything that is not a dict."""
   names = []
   for key, value in tree.items():
     if isinstance(value, dict):

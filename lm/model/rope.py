@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 
 SCALINGS = ('none', 'linear', 'llama3')
 
-Tables = tuple[jax.Array, jax.Array]  # cosines and sines, float32 [B, T, 1, H/2]
+Tables = tuple[jax.Array, jax.Array]  # Cosines and sines, float32 [B, T, 1, H/2].
 
 
 def frequencies(config: FrozenConfigDict, windowed: bool = False) -> np.ndarray:
@@ -33,7 +33,7 @@ def frequencies(config: FrozenConfigDict, windowed: bool = False) -> np.ndarray:
     return frequency_H
   if c.rope_scaling == 'linear':
     return frequency_H / c.rope_factor
-  turns_H = c.rope_original_len * frequency_H / (2 * math.pi)  # in the original context
+  turns_H = c.rope_original_len * frequency_H / (2 * math.pi)  # Turns in the original context.
   kept_H = np.clip(
     (turns_H - c.rope_low_freq_factor) / (c.rope_high_freq_factor - c.rope_low_freq_factor), 0, 1
   )

@@ -42,9 +42,9 @@ class Pretrain(Stage):
     return make_loss(model_config, self.config.loss)
 
   def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the texts that the model wrote, and the bits per byte of simpler models.
+    """Returns the texts that the model wrote, its bits per byte, and those of the baselines.
 
-    The simpler models are fitted to the same tokens.
+    The baselines are simpler models that are given the same training batches.
     """
     config = self.config
     losses_of_val = [line for line in metrics if 'eval/val/bpb' in line]

@@ -82,7 +82,7 @@ class Jumps:
     self._write([*self.all, {'step': step, 'batches': batches}])
 
   def clear(self) -> None:
-    """Removes all entries, for a run that starts anew."""
+    """Removes all entries, for a run that starts from scratch."""
     if self.all:
       self._write([])
 

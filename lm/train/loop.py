@@ -77,7 +77,7 @@ class Loop:
       checkpoints, metrics: where the run is saved and logged.
       meter: turns time into FLOPs a second (`lm.cost.meter.Meter`).
       provenance: what is saved with each checkpoint.
-      restored_step: the step of the checkpoint that the run continues from; None if it starts anew.
+      restored_step: the step of the checkpoint that the run continues from; None for a new run.
       profile: the first and the last step of an XProf trace, which is written into workdir/profile.
 
     Raises:

@@ -30,11 +30,11 @@ class Program:
 
   stage: Any  # `lm.stages.stage.Stage`
   loss_fn: train_step.LossFn
-  step: Callable  # jitted: (state, batch, count) -> (state, metrics); the state is donated
-  state: Any  # shapes of {params, opt_state, ...}, see train_step.init_state
+  step: Callable  # Jitted: (state, batch, count) -> (state, metrics); the state is donated.
+  state: Any  # The shapes of {params, opt_state, ...}; see train_step.init_state.
   batch: dict[str, jax.ShapeDtypeStruct]  # [microbatches, rows, ...]
-  start: Callable  # jitted: params -> state, laid out as `state`
-  fresh: Callable  # jitted: key -> state, laid out as `state`
+  start: Callable  # Jitted: params -> state, with the shardings of `state`.
+  fresh: Callable  # Jitted: key -> state, with the shardings of `state`.
   updates: int  # The number of updates on each batch.
 
   @property

@@ -40,7 +40,7 @@ def attend(
   Args:
     mask_BTS: True where query t may see key s; each query must see at least one key.
     scale: of the scores.
-    cap: `softcap` of the scaled scores; 0: none.
+    cap: `softcap` of the scaled scores; 0 means none.
     causal: the mask lets no query see a later key (S = T), so blocks of scores that it hides need
       not be computed.
 

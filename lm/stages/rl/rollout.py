@@ -43,9 +43,8 @@ class Question:
 class Rollouts:
   """Graded answers, laid out as a batch to train on."""
 
-  batch: dict[
-    str, np.ndarray
-  ]  # the arrays of `lm.stages.rl.policy_gradient.make_loss`, [M, rows, T]
+  # The arrays of `lm.stages.rl.policy_gradient.make_loss`, [M, rows, T].
+  batch: dict[str, np.ndarray]
   # How many of the M microbatches, from the first, are to be computed. It is 0 if there is nothing
   # to learn.
   count: int
@@ -67,8 +66,8 @@ def ask(
     limit: tokens of prompt and answer together.
 
   Returns:
-    (problem, prompt, skipped): `skipped` has (index, tokens of its prompt) for each problem that was
-    passed over.
+    (problem, prompt, skipped): `skipped` has (index, tokens of its prompt) for each problem that
+    was passed over.
 
   Raises:
     UserError: TRIES prompts in a row are too long.
@@ -154,7 +153,7 @@ def collect(
   the other groups: it is the same whether they are computed or not.
 
   Args:
-    generate: (prompts, repeats) -> completions, `repeats` of each prompt beside one another.
+    generate: (prompts, repeats) -> completions, of which each prompt has `repeats` in a row.
     prompts: token ids of Q questions.
     grade: (index of the question, answer) -> Grade.
     rows: rows of a microbatch.
