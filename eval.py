@@ -1,6 +1,6 @@
-"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR
+"""Evaluates a checkpoint and writes a report of its scores.
 
-It writes the report to the file that --out names, which is report.json by default.
+python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json
 """
 
 import math
