@@ -1,4 +1,7 @@
-"""Evaluates a checkpoint: python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json"""
+"""Evaluates a checkpoint and writes a report of its scores.
+
+python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json
+"""
 
 import math
 import sys
@@ -25,7 +28,7 @@ from lm.weights import gguf, pretrained
 
 
 def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]:
-  """Returns the report on one checkpoint, its weights in the form `quantization`.
+  """Returns the report on one checkpoint, with its weights in the form `quantization`.
 
   With `config.data.val` it holds val_bpb, bits per byte, and where weights are quantized
   `perplexity_change`, the fraction by which that raises the perplexity per token.
@@ -85,7 +88,7 @@ def main() -> None:
   config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
   if not options.checkpoint:
     raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
-  # Whether it can be written there is known before hours of evaluation.
+  # A path that cannot be written to is an error before hours of evaluation.
   files.as_path(options.out)
   distributed.initialize_from(options)
   report = evaluate(config, options.checkpoint, options.quantize)

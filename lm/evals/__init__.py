@@ -1,7 +1,7 @@
-"""Evaluators: what is measured of a model, in training and by eval.py alike, by name.
+"""Evaluators, by name: what training and eval.py measure of a model.
 
-May import all rooms of lm/ up to stages/. Start reading at held_out.py, the shortest; a new
-evaluation is one file and one line of EVALUATORS.
+This room may import all rooms of lm/ up to stages. Start reading at held_out.py, the shortest. A
+new evaluation is one file and one line of EVALUATORS.
 """
 
 from lm.evals.context import Context
@@ -10,7 +10,7 @@ from lm.evals.held_out import HeldOutLoss
 from lm.evals.task_scores import TaskScores
 from lm.train.evaluators import Evaluator
 
-# Each has `open(context)`, which returns an evaluator, or None where the config asks for none.
+# Each has `open(context)`, which returns an evaluator, or None if the config asks for none.
 EVALUATORS = (HeldOutLoss, Continuations, TaskScores)
 
 

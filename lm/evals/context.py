@@ -1,4 +1,4 @@
-"""What evaluators are made from."""
+"""The context that evaluators are created from: the config, the model and the data."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +13,17 @@ from lm.train.train_step import LossFn
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """A config, a model, and what of data/ is needed to evaluate it.
+  """A config, a model, and the parts of data/ that are needed to evaluate it.
 
   Attributes:
     config, model_config: the run's or eval.py's, and the model's.
     loss_fn: the loss of held-out batches.
     batch_axes: the axes of their arrays.
     complete: adds to a held-out batch what the loss reads beside its rows.
-    held_out: the loader of held-out batches; None: there are none.
-    counts_bytes: whether the held-out text is plain, so that its loss is told in bits per byte.
+    held_out: the loader of held-out batches; None if there are none.
+    counts_bytes: whether the held-out text is plain, so that its loss is given in bits per byte.
     chat_format: how text and conversations become tokens.
-    tasks: those to be scored.
+    tasks: the tasks to score.
     calculate: answers the calls of the calculator.
     grade_format: grades how a reply keeps the chat format.
   """
@@ -45,7 +45,7 @@ class Context:
   def of_run(
     cls, run: Run, batches: Batches, tasks: Sequence[Any], *, grade_format: Callable[[dict], float]
   ) -> 'Context':
-    """Returns what is needed to evaluate the model of a training run."""
+    """Returns the context in which the model of a training run is evaluated."""
     stage = run.program.stage
     return cls(
       config=run.config,

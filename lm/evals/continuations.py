@@ -1,4 +1,4 @@
-"""Texts that a model goes on with, for the eye."""
+"""Texts that a model writes after given prompts, for people to read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ class Continuations:
 
   def __init__(self, context: Context):
     self._context = context
-    self.every = context.config.steps  # the last update alone
+    self.every = context.config.steps  # Only after the last update.
 
   @classmethod
   def open(cls, context: Context) -> 'Continuations | None':
@@ -30,7 +30,7 @@ class Continuations:
     return cls(context) if context.config.eval.prompts else None
 
   def run(self, params: Any) -> Result:
-    """Draws the texts."""
+    """Returns one text for each prompt."""
     config = self._context.config
     texts = continue_texts(
       self._context.model_config,
@@ -52,7 +52,10 @@ def continue_texts(
   max_new_tokens: int,
   seed: int,
 ) -> list[dict[str, str]]:
-  """Returns what a model goes on with after each text, drawn at TEMPERATURE: {prompt, text}."""
+  """Returns what a model writes after each text, as {prompt, text}.
+
+  The tokens are drawn at TEMPERATURE.
+  """
   start, tokenizer = chat_format.document_start, chat_format.tokenizer
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens

@@ -12,11 +12,14 @@ from lm.parallel import sharding
 from lm.train.evaluators import Result
 from lm.train.train_step import LossFn
 
-AHEAD = 2  # batches that wait on the devices while the next one is read
+AHEAD = 2  # The number of batches that wait on the devices while the next one is read.
 
 
 class HeldOutLoss:
-  """Measures the mean loss over all held-out tokens, and bits per byte where they are plain text."""
+  """Measures the mean loss over all held-out tokens.
+
+  Where they are plain text, it also measures bits per byte.
+  """
 
   name = 'held_out'
   at_start = True
@@ -27,14 +30,14 @@ class HeldOutLoss:
 
   @classmethod
   def open(cls, context: Context) -> 'HeldOutLoss | None':
-    """Returns the evaluator, or None where nothing is held out."""
+    """Returns the evaluator, or None if nothing is held out."""
     if context.held_out is None:
       return None
     sharding.check_rows(context.mesh, {'eval.batch_size': context.config.eval.batch_size})
     return cls(context)
 
   def run(self, params: Any) -> Result:
-    """Reads every held-out token once."""
+    """Returns the loss over every held-out token, each read once."""
     loader, mesh = self._context.held_out, self._context.mesh
     rows = loader.iterate(0, loader.steps_per_epoch, *sharding.batch_share(mesh))
     axes, complete = self._context.batch_axes, self._context.complete
@@ -47,10 +50,11 @@ class HeldOutLoss:
 
 
 def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[float, float]]:
-  """Builds `evaluate(params, batches) -> (nats, weight)`: sums over all batches [B, T] of the loss,
-  no regulariser inside.
+  """Returns `evaluate(params, batches) -> (nats, weight)`: sums of the loss over all batches.
+
+  The batches are [B, T], and the loss contains no regularizer.
   """
-  key = jax.random.key(0)  # a loss that draws at random would draw the same in each evaluation
+  key = jax.random.key(0)  # A loss that draws at random draws the same numbers each time.
   sums = jax.jit(lambda params, batch: loss_fn(params, batch, key)['train/loss'])
 
   def evaluate(params, batches):
@@ -68,7 +72,7 @@ def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[floa
 
 
 def bits(nats: float) -> float:
-  """Returns nats as bits; over the bytes of a text they are comparable across tokenizers.
+  """Returns nats as bits; divided by a text's bytes they are comparable across tokenizers.
 
   Args:
     nats: summed over all tokens that cover a text once, separators included.

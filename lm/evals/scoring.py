@@ -1,4 +1,4 @@
-"""Accuracy on tasks with graders, each with its 95 % interval and n."""
+"""Scores on tasks with graders: accuracy with its 95 % interval and n."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -38,12 +38,13 @@ def score(
 
 
 def summary(grades: Sequence[float], keys: Sequence[Hashable]) -> dict[str, float]:
-  """{"accuracy", "low", "high", "n"} of grades between 0 and 1; a grade counts as a success when it
-  is at least 0.5.
+  """Returns {"accuracy", "low", "high", "n"} of grades between 0 and 1.
+
+  A grade counts as a success when it is at least 0.5.
 
   Args:
-    keys: of the problem that each grade is of: repeats of one problem do not narrow the interval as
-      new ones do.
+    keys: the problem that each grade belongs to. Repeats of one problem do not narrow the interval
+      as new problems do.
   """
   successes = [g >= 0.5 for g in grades]
   accuracy = sum(successes) / len(successes)

@@ -1,4 +1,4 @@
-"""Accuracy on the test problems of tasks, question by question and turn by turn of conversations."""
+"""Accuracy on the test problems of tasks, as single questions and as turns of conversations."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from lm.infer import replies
 from lm.parallel import keys
 from lm.train.evaluators import Result
 
-EXAMPLES = 4  # replies of each task that the report shows
+EXAMPLES = 4  # The number of replies of each task that the report shows.
 
 
 class TaskScores:
@@ -35,13 +35,13 @@ class TaskScores:
 
   @classmethod
   def open(cls, context: Context) -> 'TaskScores | None':
-    """Returns the evaluator, or None where the config names no tasks."""
+    """Returns the evaluator, or None if the config names no tasks."""
     if context.config.eval.turns < 1:
       raise UserError(f'config.eval.turns is {context.config.eval.turns}; it must be at least 1')
     return cls(context) if context.tasks else None
 
   def run(self, params: Any) -> Result:
-    """Scores all tasks, and the turns of conversations where the config asks for several."""
+    """Returns the scores of all tasks, and of turns if the config asks for several."""
     scores, samples = score_tasks(self._context, self._generate, params)
     sums = {
       f'eval/{name}/accuracy': (score['accuracy'] * score['n'], score['n'])
@@ -108,8 +108,8 @@ def score_turns(
   """Returns the accuracy on the first, second, ... question of conversations.
 
   Every turn asks the same test problems, equally many of each task, in another order, after the
-  model's own replies: the turns differ only in what was said before. The tokens are those of
-  `lm.chat`.
+  model's own replies: the turns differ only in the conversation before them. The tokens are those
+  of `lm.chat`.
 
   Returns:
     scores, samples: as of `score_tasks`, {'turn_1': {...}, ...}, and a few last questions, whose
@@ -120,7 +120,7 @@ def score_turns(
   problems = [(task, task.problem(i, 'test')) for task in tasks for i in range(each)]
   random.Random(config.seed).shuffle(problems)
   scores, samples = {}, []
-  talks: list[list[int]] = [[] for _ in problems]  # the tokens of each conversation
+  talks: list[list[int]] = [[] for _ in problems]  # The tokens of each conversation.
   for turn in range(config.eval.turns):
     asked = [problems[(i + turn) % len(problems)] for i in range(len(problems))]
     for talk, (_, problem) in zip(talks, asked, strict=True):
@@ -154,7 +154,7 @@ def score_turns(
 def _make_draw(
   generate: replies.Generate, params: Any, seed: int, number: int
 ) -> Callable[[Sequence[list[int]], int], list]:
-  """Returns `draw(rows, batch)`, whose key is that of evaluation `number` and of the batch."""
+  """Returns `draw(rows, batch)`, whose key follows from evaluation `number` and the batch."""
 
   def draw(rows, batch):
     return generate(params, rows, keys.derive(seed, 'evaluation', number, batch))

@@ -1,9 +1,9 @@
-"""Jitted generation: rows of unequal length, a key/value cache, stop tokens, tool calls, per-token
-log-probabilities.
+"""Jitted generation: prefill and decode with a key/value cache, for rows of unequal length.
 
-`prefill` and `decode` are the two compiled programs, `Rows` holds what they work on, and `generate`
-continues prompts by way of the tool loop (lm/infer/tool_loop.py). How tokens are drawn is data
-(lm/infer/sampling.py). Nothing here knows what the tokens mean.
+It handles stop tokens, tool calls and per-token log-probabilities. `prefill` and `decode` are the
+two compiled programs, `Rows` holds their state, and `generate` continues prompts by way of the tool
+loop (lm/infer/tool_loop.py). How tokens are drawn is data (lm/infer/sampling.py). Nothing here
+depends on what the tokens mean.
 """
 
 import dataclasses
@@ -24,15 +24,17 @@ from lm.model.cache import Cache, init_cache
 from lm.model.transformer import Transformer, unembed
 from lm.parallel import distributed
 
-# Places of the queue of forced tokens that `decode` takes from. Most results of tools are shorter;
-# of a longer one, the tokens before the last FORCED are read by `prefill`.
+# The size of the queue of forced tokens that `decode` reads. Most results of tools are shorter. In
+# a longer one, `prefill` reads the tokens before the last FORCED.
 FORCED = 16
-MULTIPLE = 32  # tokens, of what one call of `prefill` reads: few lengths, so few compilations
+# Each call of `prefill` reads a multiple of this many tokens: with few lengths there are few
+# compilations.
+MULTIPLE = 32
 
 
 @struct.dataclass
 class State:
-  """What generation goes on from: the cache and the logits that follow each row's last token."""
+  """What generation continues from: the cache and the logits that follow each row's last token."""
 
   cache: Cache
   logits_BV: jax.Array
@@ -40,29 +42,30 @@ class State:
 
 @struct.dataclass
 class Decoded:
-  """What one call of `decode` drew; the forced tokens that it read before are not in it."""
+  """The tokens that one call of `decode` drew, without the forced tokens that it read before."""
 
   tokens_BM: jax.Array
   log_probs_BM: jax.Array
-  count_B: jax.Array  # how many of the M are real
+  count_B: jax.Array  # The number of the M tokens that are real.
 
 
 @dataclasses.dataclass
 class Completion:
-  """One row's continuation: sampled tokens and the tokens forced between them."""
+  """The continuation of one row: sampled tokens and the tokens forced between them."""
 
   tokens: list[int]
-  log_probs: list[float]  # under the distribution that was sampled from; 0 for forced tokens
-  sampled: list[bool]  # False: forced in by a tool
-  finished: bool  # ended by a stop token rather than by a limit
+  log_probs: list[float]  # Under the distribution that was sampled from; 0 for forced tokens.
+  sampled: list[bool]  # False for tokens that a tool forced in.
+  finished: bool  # Whether it was ended by a stop token rather than by a limit.
 
 
 @functools.partial(jax.jit, static_argnums=(0,), donate_argnums=(2,))
 def prefill(
   config: FrozenConfigDict, params: Any, state: State, tokens_BT: jax.Array, num_B: jax.Array
 ) -> State:
-  """Appends the first `num_B` of each row's tokens to the cache; rows with none keep their
-  logits.
+  """Returns the state with the first `num_B` of each row's tokens appended to the cache.
+
+  Rows that get no tokens keep their logits.
   """
   hidden_BTD, cache = Transformer(config).apply(
     {'params': params}, tokens_BT, cache=state.cache, num_tokens_B=num_B
@@ -74,8 +77,10 @@ def prefill(
 
 
 def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
-  """An empty state: nothing read yet. Raises UserError where learned positions end before
-  `capacity`.
+  """Returns an empty state, in which no row has read anything.
+
+  Raises:
+    UserError: the model has learned positions, and they end before `capacity`.
   """
   if config.position == 'learned' and capacity > config.max_len:
     raise UserError(
@@ -90,7 +95,7 @@ def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
 
 @functools.partial(jax.jit, static_argnums=(1,))
 def repeat(state: State, count: int) -> State:
-  """Returns a state of B * count rows: `count` copies of each row, beside one another."""
+  """Returns a state of B * count rows: `count` consecutive copies of each row."""
   return State(state.cache.repeat(count), jnp.repeat(state.logits_BV, count, axis=0))
 
 
@@ -104,20 +109,21 @@ def decode(
   budget_B: jax.Array,
   ends_V: jax.Array,
 ) -> tuple[State, Decoded]:
-  """Samples until every row has drawn an end token, its budget, or filled the cache.
+  """Samples until every row has drawn an end token, used its budget or filled the cache.
 
   Args:
     max_new: size of the output, tokens.
     sampling: how each row draws. A row reads its forced tokens before it draws; none of them ends
       it. Token n of a row depends on its key, its logits and n alone, not on its neighbours.
-    budget_B: how many tokens each row may still draw (at most max_new; 0: the row rests once its
-      forced tokens are read).
-    ends_V: True for tokens after which a row rests. The end token itself is drawn and appended.
+    budget_B: how many tokens each row may still draw, at most max_new. With 0 the row stops once
+      its forced tokens are read.
+    ends_V: True for tokens after which a row stops. The end token itself is drawn and appended.
   """
   model = Transformer(config)
   B = budget_B.shape[0]
   rows_B = jnp.arange(B)
-  queue_BF = jnp.pad(sampling.forced_BF, ((0, 0), (0, 1)))  # a place at least, to look up
+  # The padding gives the queue at least one place to index.
+  queue_BF = jnp.pad(sampling.forced_BF, ((0, 0), (0, 1)))
 
   def running(state, out, forced_B, ended_B):
     more_B = (forced_B < sampling.num_forced_B) | (out.count_B < budget_B)
@@ -129,7 +135,7 @@ def decode(
     force_B = forced_B < sampling.num_forced_B
     draw_B = run_B & ~force_B
     token_B, log_p_B = draw(state.logits_BV, sampling, state.cache.length_B)
-    slot_B = jnp.where(draw_B, out.count_B, max_new)  # out of range: dropped
+    slot_B = jnp.where(draw_B, out.count_B, max_new)  # Slots out of range are dropped.
     out = Decoded(
       out.tokens_BM.at[rows_B, slot_B].set(token_B, mode='drop'),
       out.log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'),
@@ -155,7 +161,10 @@ def decode(
 
 
 def pad_tokens(rows: Sequence[Sequence[int]], multiple: int) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of ids as int32 [B, T], padded at the end to a multiple of T, and their lengths [B]."""
+  """Returns rows of ids as an int32 array [B, T], and their lengths [B].
+
+  Rows are padded at the end, and T is a multiple of `multiple`.
+  """
   num_B = np.array([len(row) for row in rows], np.int32)
   tokens_BT = np.zeros((len(rows), max(1, -(-int(num_B.max()) // multiple)) * multiple), np.int32)
   for padded, row in zip(tokens_BT, rows, strict=True):
@@ -164,7 +173,7 @@ def pad_tokens(rows: Sequence[Sequence[int]], multiple: int) -> tuple[np.ndarray
 
 
 class Rows:
-  """Rows in generation: what each has read so far, and how it goes on.
+  """Rows in generation: what each has read so far, and how it continues.
 
   Attributes:
     state: the cache and the logits that follow each row's last token.
@@ -180,23 +189,26 @@ class Rows:
     capacity: int,
     chunk: int | None = None,
   ):
-    """Starts with empty rows.
+    """Creates empty rows.
 
     Args:
       config: the model's.
       capacity: tokens that a row can hold.
-      chunk: most tokens of a row that one call of `prefill` reads; None: all at once. With a chunk,
-        texts of every length run the same compiled program.
+      chunk: the most tokens of a row that one call of `prefill` reads; None means all at once. With
+        a chunk, texts of every length run the same compiled program.
 
     Raises:
-      UserError: a cache longer than learned positions go.
+      UserError: the cache is longer than the table of learned positions.
     """
     self.config, self.params, self.capacity, self.chunk = config, params, capacity, chunk
     self.state = start(config, batch_size, capacity)
     self.lengths = [0] * batch_size
 
   def read(self, rows: Sequence[Sequence[int]]) -> None:
-    """Reads tokens in, those of some rows perhaps none. They must fit."""
+    """Appends tokens to the rows; some rows may get none.
+
+    The tokens must fit into the capacity.
+    """
     longest = max(map(len, rows))
     chunk = self.chunk or longest
     for i in range(0, longest, chunk):
@@ -205,7 +217,7 @@ class Rows:
     self.lengths = [n + len(row) for n, row in zip(self.lengths, rows, strict=True)]
 
   def repeat(self, count: int) -> None:
-    """Puts `count` copies of each row in its place."""
+    """Replaces each row by `count` copies of it."""
     if count > 1:
       self.state = repeat(self.state, count)
       self.lengths = [n for n in self.lengths for _ in range(count)]
@@ -218,7 +230,7 @@ class Rows:
     budgets: Sequence[int],
     forced: Sequence[Sequence[int]],
   ) -> list[tool_loop.Drawn]:
-    """Reads the forced tokens of each row in, then draws from it; see `decode`."""
+    """Reads the forced tokens of each row, then draws from it; see `decode`."""
     if max(map(len, forced)) > FORCED:
       self.read([row[:-FORCED] for row in forced])
       forced = [row[-FORCED:] for row in forced]
@@ -258,24 +270,24 @@ def generate(
   pause_ids: Sequence[int] = (),
   max_calls: int = 4,
 ) -> list[Completion]:
-  """Continues each prompt until a stop token, `max_new_tokens` or a full cache.
+  """Returns each prompt's continuation to a stop token, `max_new_tokens` or a full cache.
 
   Args:
     config: the model's.
     prompts: token ids, at least one per prompt and fewer than `capacity`.
     key: random key; row i of the completions draws with fold_in(key, i).
     sampling: how tokens are drawn, for all completions or for each; its forced tokens begin them.
-    capacity: tokens of prompt and continuation that the cache holds. Costs memory and time in
-      proportion.
-    repeats: completions of each prompt, beside one another. The prompt is read once.
+    capacity: tokens of prompt and continuation that the cache holds. Memory and time are
+      proportional to it.
+    repeats: completions of each prompt, in consecutive rows. The prompt is read once.
     tool: called with the tokens a row has drawn, whose last is a pause token; returns the tokens to
       force in.
     pause_ids: tokens that hand the row to `tool`. After `max_calls` calls a row is left paused and
       unfinished.
 
   Raises:
-    UserError: a prompt that is empty or leaves no room in the cache, or a cache longer than learned
-      positions go.
+    UserError: a prompt is empty or leaves no room in the cache, or the cache is longer than the
+      table of learned positions.
   """
   longest = capacity - 1 - int(sampling.num_forced_B.max())
   for i, prompt in enumerate(prompts):

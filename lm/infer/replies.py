@@ -1,4 +1,4 @@
-"""Replies in a chat format, calls of the calculator answered: what evaluation and RL sample."""
+"""Replies in a chat format, with calculator calls answered, as evaluation and RL sample them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,13 +22,13 @@ def make_generate(
 ) -> Generate:
   """Returns `generate(params, prompts, key, repeats=1)`, which replies in the chat format.
 
-  The replies to a prompt, `repeats` of them, are beside one another.
+  The `repeats` replies to a prompt are consecutive.
 
   Args:
     config: the model's.
     chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
     calculate: answers the calls of the calculator.
-    temperature: of the draws; 0 takes the likeliest token.
+    temperature: of the draws; 0 takes the most probable token.
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
   """

@@ -3,7 +3,7 @@
 Temperature, top-k, top-p, min-p, bans, forced tokens and random keys are arrays with an entry for
 each row. The trainer scores with `log_probs` too (lm/stages/rl/policy_gradient.py), so that sampler
 and trainer mean the same by a temperature and a ban. Axes are named in lm/model/transformer.py;
-here also F, the places of a queue of forced tokens, and C, the likeliest tokens of a row, in order.
+here also F, the places of a queue of forced tokens, and C, the most probable tokens of a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +16,24 @@ from flax import struct
 
 from lm.base.errors import UserError
 
-# Top-k and top-p look among so many of the likeliest tokens before they sort the vocabulary, which
-# takes a CPU longer than a small model does.
+# Top-k and top-p first look at this many of the most probable tokens. Sorting the whole vocabulary
+# takes a CPU longer than running a small model.
 CANDIDATES = (64, 1024)
 
 
 @struct.dataclass
 class Sampling:
-  """How each row draws its next tokens. `create` makes one; arrays of one row stand for all rows.
+  """How each row draws its next tokens; `create` makes one.
+
+  Arrays of one row stand for all rows.
 
   Attributes:
-    temperature_B: float32; 0 takes the likeliest token, and the other filters do nothing.
-    top_k_B: int32; only the k likeliest tokens can be drawn; 0: all.
-    top_p_B: float32; only the likeliest tokens that sum to p can be drawn, the one that crosses p
-      included (arXiv 1904.09751); 1: all.
+    temperature_B: float32; 0 takes the most probable token, and the other filters do nothing.
+    top_k_B: int32; only the k most probable tokens can be drawn; 0 means all.
+    top_p_B: float32; only the most probable tokens that sum to p can be drawn, the one that crosses
+      p included (arXiv 1904.09751); 1 means all.
     min_p_B: float32; only tokens of at least min_p times the largest probability can be drawn
-      (arXiv 2407.01082); 0: all.
+      (arXiv 2407.01082); 0 means all.
     banned_BV: bool, True for tokens that are never drawn, whatever their logits. [1, V] for all
       rows or [B, V].
     forced_BF: int32, tokens that a row takes, in this order, before it draws any. They are read as
@@ -135,12 +137,12 @@ def temper(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
 
 
 def log_probs(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Returns log-probabilities after `temper`: the whole policy where no other filter is used."""
+  """Returns log-probabilities after `temper`: the whole policy if no other filter is used."""
   return jax.nn.log_softmax(temper(logits_BV, sampling))
 
 
 def filter_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Returns log-probabilities of what is drawn from: `temper`, then top-k, then top-p and min-p."""
+  """Returns the log-probabilities that are drawn from: `temper`, top-k, then top-p and min-p."""
   filtered_B = sampling.temperature_B > 0
   top_k_B = jnp.where(filtered_B, sampling.top_k_B, 0)
   top_p_B = jnp.where(filtered_B, sampling.top_p_B, 1.0)
@@ -148,7 +150,7 @@ def filter_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
   logits_BV = temper(logits_BV, sampling)
   floor_B1 = logits_BV.max(axis=-1, keepdims=True) + jnp.log(min_p_B)[:, None]
   kept_BV = logits_BV >= floor_B1
-  # Each costs nothing where no row asks for it.
+  # A filter that no row asks for costs nothing.
   logits_BV = jax.lax.cond(
     (top_k_B > 0).any(), _top_k, lambda logits_BV, _: logits_BV, logits_BV, top_k_B
   )
@@ -173,16 +175,19 @@ def _top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
 
 
 def _top_p(logits_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-  """Returns the logits with -inf behind the likeliest tokens that sum to p, where p is not 1."""
+  """Returns the logits with -inf behind the most probable tokens that sum to p.
+
+  Rows whose p is 1 are unchanged.
+  """
   B, V = logits_BV.shape
   rows_B1, all_B1 = jnp.arange(B)[:, None], (top_p_B >= 1)[:, None]
   p_BV = jax.nn.softmax(logits_BV)
 
   def keep_among(count: int) -> tuple[jax.Array, jax.Array]:
-    order_BC = jax.lax.top_k(logits_BV, count)[1]  # of equals, the first comes first
+    order_BC = jax.lax.top_k(logits_BV, count)[1]  # Equal logits keep their order.
     p_BC = jnp.take_along_axis(p_BV, order_BC, axis=-1)
     sum_BC = jnp.cumsum(p_BC, axis=-1)
-    kept_BC = (sum_BC - p_BC < top_p_B[:, None]) | all_B1  # the token that crosses p is kept
+    kept_BC = (sum_BC - p_BC < top_p_B[:, None]) | all_B1  # The token that crosses p is kept.
     kept_BV = jnp.broadcast_to(all_B1, (B, V)).at[rows_B1, order_BC].set(kept_BC)
     return jnp.where(kept_BV, logits_BV, -jnp.inf), all_B1[:, 0] | (sum_BC[:, -1] >= top_p_B)
 
@@ -192,10 +197,10 @@ def _top_p(logits_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
 def _among_enough(
   keep_among: Callable[[int], tuple[jax.Array, jax.Array]], vocab_size: int
 ) -> jax.Array:
-  """Returns what `keep_among` leaves, looking at as many of the likeliest tokens as it needs.
+  """Returns what `keep_among` leaves, given as many of the most probable tokens as it needs.
 
   Args:
-    keep_among: number of likeliest tokens -> (logits, for which rows these tokens were enough).
+    keep_among: number of most probable tokens -> (logits, the rows for which they were enough).
   """
   *counts, all_tokens = [count for count in CANDIDATES if count < vocab_size] + [vocab_size]
 
@@ -236,5 +241,5 @@ def draw(
     token_B = jnp.where(sampling.temperature_B > 0, drawn_B, jnp.argmax(log_p_BV, axis=-1))
     return of(token_B, log_p_BV)
 
-  # Random numbers for the whole vocabulary are dear: rows that take the likeliest need none.
+  # Random numbers for the whole vocabulary are expensive, and greedy rows need none.
   return jax.lax.cond((sampling.temperature_B > 0).any(), mixed, likeliest)

@@ -1,4 +1,4 @@
-"""The one loop of answers that may call tools: draw, answer the calls, force the results in, go on.
+"""The one loop of answers that may call tools: it draws, answers calls and forces results in.
 
 Chat, evaluation and reinforcement learning all run it: `lm.infer.engine.generate` for a batch of
 rows at a time, `lm.serve.chat_session.Session` for one row, a few tokens at a time.
@@ -15,7 +15,7 @@ from lm.infer.sampling import Sampling, token_set
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-  """What a row drew in one call: tokens, and their log-probabilities where they were drawn."""
+  """The tokens that a row drew in one call, and their log-probabilities when they were drawn."""
 
   tokens: list[int]
   log_probs: list[float]
@@ -27,14 +27,14 @@ class Piece:
 
   forced: list[int]
   drawn: list[int]
-  log_probs: list[float]  # of `drawn`
+  log_probs: list[float]  # Of `drawn`.
 
 
 class Source(Protocol):
-  """Where tokens are drawn from: `lm.infer.engine.Rows`."""
+  """The rows that tokens are drawn from, such as `lm.infer.engine.Rows`."""
 
-  capacity: int  # tokens that a row can hold
-  lengths: list[int]  # tokens that each row has read, forced or drawn
+  capacity: int  # The number of tokens that a row can hold.
+  lengths: list[int]  # The number of tokens that each row has read, forced or drawn.
 
   def draw(
     self,
@@ -47,14 +47,14 @@ class Source(Protocol):
 
 
 class ToolLoop:
-  """Iterates over the pieces of the answers of all rows, a list with one for each row at a time.
+  """Iterates over the answers of all rows, piece by piece: each item has one piece for each row.
 
-  An iteration may be dropped at any piece: what was yielded by then is what the rows hold.
+  An iteration may be abandoned at any piece: the rows then hold what was yielded so far.
 
   Attributes:
-    ends: why each row ended. 'stop': a stop token; 'call': a call that got no result, or one too
-      many; 'length': `max_new_tokens` were drawn; 'full': no room for more, or for the result of a
-      call. '' while the row goes on.
+    ends: why each row ended. 'stop' means a stop token; 'call' means a call that got no result, or
+      more calls than are allowed; 'length' means that `max_new_tokens` were drawn; 'full' means
+      that there is no room for more, or for the result of a call. It is '' while the row continues.
   """
 
   def __init__(
@@ -69,16 +69,16 @@ class ToolLoop:
     max_calls: int | None = None,
     piece: int | None = None,
   ):
-    """Draws nothing yet.
+    """Prepares the loop; nothing is drawn yet.
 
     Args:
-      rows: they have read their prompts.
-      sampling: with an entry for each row; its forced tokens begin the answers.
-      max_new_tokens: most tokens that a row draws, forced ones not counted.
+      rows: rows that have read their prompts.
+      sampling: how to draw, with an entry for each row; its forced tokens begin the answers.
+      max_new_tokens: the most tokens that a row draws, forced ones not counted.
       pause_ids: tokens after which `tool` is called with the row's answer so far, forced tokens
         included; it returns the tokens to force in, none if there is no result.
-      max_calls: most calls of a row; None: as many as it makes.
-      piece: most tokens that a row draws in one piece; None: `max_new_tokens`.
+      max_calls: the most calls of a row; None means no limit.
+      piece: the most tokens that a row draws in one piece; None means `max_new_tokens`.
     """
     self._rows, self._sampling, self._tool = rows, sampling, tool
     self._stop_ids, self._pause_ids = frozenset(stop_ids), frozenset(pause_ids)

@@ -24,7 +24,8 @@ from lm.model import heads
 from lm.model.param_rules import covered, leaf_names, matrix_sides
 
 A, B = 'lora_a', 'lora_b'
-FIELDS = ('lora_rank', 'lora_alpha', 'lora_params')  # of config.model: what the adapters are
+# The fields of config.model that define the adapters.
+FIELDS = ('lora_rank', 'lora_alpha', 'lora_params')
 
 
 def check(config: FrozenConfigDict) -> None:
@@ -36,23 +37,23 @@ def check(config: FrozenConfigDict) -> None:
 
 
 def scale(config: FrozenConfigDict) -> float:
-  """What the product with an adapter is multiplied by."""
+  """Returns the factor by which the product with an adapter is multiplied, alpha / rank."""
   return config.lora_alpha / config.lora_rank
 
 
 def is_adapter(name: str) -> bool:
-  """Whether a parameter of this name belongs to an adapter."""
+  """Returns whether a parameter of this name belongs to an adapter."""
   return name.rpartition('/')[2] in (A, B)
 
 
 def pair_of(kernel: str) -> tuple[str, str]:
-  """The names of the two parameters of the adapter that a kernel of this name may have."""
+  """Returns the names of the two parameters of the adapter that this kernel may have."""
   folder = kernel.rpartition('/')[0]
   return f'{folder}/{A}', f'{folder}/{B}'
 
 
 def trained(rule: str, axes: Any) -> frozenset[str]:
-  """The names of the parameters that `config.train.params` says to train.
+  """Returns the names of the parameters that `config.train.params` selects for training.
 
   Args:
     axes: the axis names of every parameter (`lm.parallel.sharding.axis_names`).
@@ -69,9 +70,10 @@ def trained(rule: str, axes: Any) -> frozenset[str]:
 
 
 def add(boxed: Any, config: FrozenConfigDict, key: jax.Array) -> Any:
-  """`boxed` parameters with an adapter beside each kernel that config.model.lora_params covers.
+  """Returns `boxed` with an adapter beside each kernel that config.model.lora_params covers.
 
-  A is normal with variance 1 / inputs: it keeps the size of what it reads. B is 0.
+  A is drawn from a normal distribution of variance 1 / inputs, so that it preserves the scale of
+  its input. B is 0.
 
   Raises:
     UserError: the rule has an expression that matches no kernel.
@@ -106,7 +108,7 @@ def add(boxed: Any, config: FrozenConfigDict, key: jax.Array) -> Any:
 
 
 def added(a: Any, b: Any, kernel_ndim: int, matmul: Callable[..., Any]) -> Any:
-  """A @ B in the shape of the kernel, which may have axes of layers and experts in front.
+  """Returns A @ B in the shape of the kernel, which may begin with axes of layers and experts.
 
   Args:
     a, b: arrays of jax or NumPy in float32.
@@ -119,16 +121,16 @@ def added(a: Any, b: Any, kernel_ndim: int, matmul: Callable[..., Any]) -> Any:
 
 
 def merged(kernel: Any, a: Any, b: Any, factor: float) -> Any:
-  """The kernel with its adapter's product added in float32, in the dtype of the kernel.
+  """Returns the kernel plus its adapter's product, in the dtype of the kernel.
 
-  Arrays of NumPy give one of NumPy, arrays of jax one of jax.
+  The sum is computed in float32. NumPy arrays give a NumPy array, and JAX arrays give a JAX array.
   """
   if isinstance(kernel, np.ndarray):
     wide, matmul = np.float32, np.matmul
   else:
     wide = jnp.float32
 
-    def matmul(x, y):  # by default TPUs would round the factors to bfloat16
+    def matmul(x, y):  # By default TPUs would round the factors to bfloat16.
       return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
   change = added(a.astype(wide), b.astype(wide), kernel.ndim, matmul)
@@ -136,7 +138,7 @@ def merged(kernel: Any, a: Any, b: Any, factor: float) -> Any:
 
 
 def merge(params: dict[str, Any], factor: float) -> dict[str, Any]:
-  """Parameters of the model without adapters that computes what `params` do."""
+  """Returns the parameters of a model without adapters that computes what `params` computes."""
   plain = {
     key: merge(x, factor) if isinstance(x, dict) else x
     for key, x in params.items()

@@ -1,4 +1,4 @@
-"""What rows have read so far, held for the layers that come back to it: append, attend, advance.
+"""Key/value caches: the keys and values of the tokens that each row has read.
 
 Axes are named in lm/model/transformer.py. `Cache` is the interface that the model and the sampler
 use; `ContiguousCache` is the implementation that both use today. Attention knows neither slots nor
@@ -16,7 +16,7 @@ from lm.model.attention import reference
 
 
 class Cache(Protocol):
-  """Keys and values of what each row has read, of all layers.
+  """The keys and values of all layers for the tokens that each row has read.
 
   One forward pass of T tokens a row calls `positions` once, then `append` and `attend` once in each
   layer, and `advance` once at the end. Until `advance` is called, the T tokens count as the ones
@@ -52,14 +52,14 @@ class Cache(Protocol):
     softcap: float,
     window: int | jax.Array,
   ) -> jax.Array:
-    """Returns what the queries of the T tokens appended last see in a layer, [B, T, N, H].
+    """Returns a layer's attention output for the T tokens appended last, [B, T, N, H].
 
     A query sees the keys of its own row at its own position and before.
 
     Args:
       layer: number of the layer, a scalar.
       scale, softcap: as for `lm.model.attention.reference.attend`.
-      window: tokens that a query sees, its own included; 0: all. A scalar: layers that share one
+      window: tokens that a query sees, its own included; 0 is all. A scalar: layers that share one
         program may differ in it.
     """
 
@@ -67,7 +67,7 @@ class Cache(Protocol):
     """Counts the first `num_B` tokens of each row, appended in all layers, as held."""
 
   def repeat(self, count: int) -> Self:
-    """Returns a cache of B * count rows: `count` copies of each row, beside one another."""
+    """Returns a cache of B * count rows: `count` consecutive copies of each row."""
 
 
 @struct.dataclass
@@ -80,15 +80,15 @@ class ContiguousCache:
 
   @property
   def capacity(self) -> int:
-    """Slots of a row."""
+    """Returns the number of slots of a row."""
     return self.k_LBSKH.shape[2]
 
   def positions(self, num_tokens: int) -> jax.Array:
-    """See `Cache`."""
+    """Returns the positions of the next tokens; see `Cache`."""
     return self.length_B[:, None] + jnp.arange(num_tokens)[None, :]
 
   def append(self, layer: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Self:
-    """See `Cache`."""
+    """Writes the keys and values of a layer; see `Cache`."""
     slots_BT = self.positions(k_BTKH.shape[1])
     rows_B1 = jnp.arange(k_BTKH.shape[0])[:, None]
 
@@ -106,18 +106,18 @@ class ContiguousCache:
     softcap: float,
     window: int | jax.Array,
   ) -> jax.Array:
-    """See `Cache`."""
+    """Returns the attention of the tokens appended last; see `Cache`."""
     mask_BTS = visible(self.positions(q_BTNH.shape[1]), self.capacity, window)
     return reference.attend(
       q_BTNH, self.k_LBSKH[layer], self.v_LBSKH[layer], mask_BTS, scale, softcap
     )
 
   def advance(self, num_B: jax.Array) -> Self:
-    """See `Cache`."""
+    """Counts the tokens appended last as held; see `Cache`."""
     return self.replace(length_B=jnp.minimum(self.length_B + num_B, self.capacity))
 
   def repeat(self, count: int) -> Self:
-    """See `Cache`."""
+    """Returns a cache with `count` copies of each row; see `Cache`."""
     return ContiguousCache(
       jnp.repeat(self.k_LBSKH, count, axis=1),
       jnp.repeat(self.v_LBSKH, count, axis=1),
@@ -130,7 +130,7 @@ def visible(positions_BT: jax.Array, capacity: int, window: int | jax.Array) -> 
 
   Args:
     positions_BT: of the queries.
-    window: tokens that a query sees, its own included; 0: all up to its own.
+    window: tokens that a query sees, its own included; 0 means all tokens up to its own.
   """
   distance_BTS = positions_BT[:, :, None] - jnp.arange(capacity)[None, None, :]
   if isinstance(window, int) and window == 0:

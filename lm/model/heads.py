@@ -1,4 +1,4 @@
-"""What is read off the final hidden states: logits over the vocabulary, and a scalar.
+"""The heads of the model, which read the final hidden states: vocabulary logits and a scalar.
 
 config.model.heads names them. The vocabulary head is in every model: its matrix is the embedding
 table, or `head` when they are not tied. The scalar head gives one number for each position: the
@@ -17,7 +17,7 @@ from lm.base.errors import UserError, unknown
 from lm.model.attention.reference import softcap
 
 HEADS = ('vocabulary', 'scalar')
-SCALAR = 'scalar_head'  # its parameter
+SCALAR = 'scalar_head'  # The name of the scalar head's parameter.
 
 
 def check(names: tuple[str, ...]) -> None:
@@ -34,24 +34,27 @@ def check(names: tuple[str, ...]) -> None:
 
 
 def head(params: Any, config: FrozenConfigDict) -> jax.Array:
-  """The output matrix, [V, D], of `params`: the embedding table when tied."""
+  """Returns the output matrix of `params`, [V, D]: the embedding table when they are tied."""
   return params['embedding'] if config.tie_embeddings else params['head']
 
 
 def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
-  """Float32 logits [..., V] of final hidden states [..., D]."""
+  """Returns float32 logits [..., V] of final hidden states [..., D]."""
   weight_VD = head(params, config).astype(hidden.dtype)
   logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
   return softcap(logits, config.logit_softcap)
 
 
 def scalar_init(width: int) -> nn.initializers.Initializer:
-  """Normal with variance 1 / (D + 1), as of reward models (Stiennon et al., arXiv 2009.01325)."""
+  """Returns an initializer that draws from a normal distribution of variance 1 / (D + 1).
+
+  This is the initialization of reward models (Stiennon et al., arXiv 2009.01325).
+  """
   return nn.initializers.normal((width + 1) ** -0.5)
 
 
 def scalar_values(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
-  """Float32 values [...] of final hidden states [..., D]: their product with one vector.
+  """Returns float32 values [...] of final hidden states [..., D]: their product with one vector.
 
   There is no bias, as in the sequence classifiers of transformers.
 

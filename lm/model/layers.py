@@ -1,5 +1,6 @@
-"""What every layer is made of: norms, matrix products, dense and routed feed-forward blocks. Axes:
-see lm/model/transformer.py.
+"""The parts of every layer: norms, matrix products, dense and routed feed-forward blocks.
+
+The axes are named in lm/model/transformer.py.
 """
 
 import functools
@@ -28,17 +29,20 @@ NORMS = ('rmsnorm', 'layernorm')
 def lookup(
   table_VD: jax.Array, ids_BT: jax.Array, axes: tuple[str, str], dtype: jnp.dtype
 ) -> jax.Array:
-  """The rows of a table with these named axes, [B, T, D], over the mesh.
+  """Returns the rows of a table that ids select, [B, T, D], over the mesh.
 
-  A device looks up its columns for all rows of its neighbours along fsdp, and gets the other
-  columns of its own from them: only rows travel. Left to itself, the compiler may sum the whole
-  table's gradient on every device.
+  A device looks up its columns for all rows of its neighbours along fsdp, and receives from them
+  the other columns of its own rows, so that only rows are sent. Without this, the compiler may sum
+  the whole table's gradient on every device.
+
+  Args:
+    axes: the names of the table's axes.
   """
   mesh = jax.sharding.get_abstract_mesh()
   B, T = ids_BT.shape
   if mesh.empty or mesh.size == 1 or B % batch_ways(mesh) or T % mesh.shape['context']:
     return table_VD[ids_BT].astype(dtype)
-  split = RULES[axes[0]]  # the mesh axis that the rows of the table are split over, or None
+  split = RULES[axes[0]]  # The mesh axis that the rows of the table are sharded over, or None.
 
   def local(table_VD, ids_BT):
     table_VD = jax.lax.pcast(table_VD, tuple({*BATCH, 'context'} - {'fsdp'}), to='varying')
@@ -78,7 +82,7 @@ class Norm(nn.Module):
     scale = vector('scale', nn.initializers.zeros if c.norm_offset else nn.initializers.ones)
     bias = vector('bias', nn.initializers.zeros) if self.kind == 'layernorm' else None
 
-    @jax.checkpoint  # the backward pass keeps x alone
+    @jax.checkpoint  # The backward pass keeps only x.
     def norm(x, scale, bias):
       y = x.astype(jnp.float32)
       if bias is not None:
@@ -94,17 +98,19 @@ class Norm(nn.Module):
 
 
 class Linear(nn.Module):
-  """A matrix product over the leading axes of a weight whose axes are named, with an optional bias
-  on the others.
+  """A matrix product with a weight whose axes are named, and an optional bias.
+
+  The product sums over the leading axes of the weight; the bias has its other axes.
   """
 
   config: FrozenConfigDict
   shape: tuple[int, ...]
   axes: tuple[str, ...]
-  contract: int = 1  # how many trailing axes of x and leading axes of the weight are summed over
+  # The number of trailing axes of x, and of leading axes of the weight, that are summed over.
+  contract: int = 1
   bias: bool = False
   std: float = 0.02
-  # None: the device's default, by which TPUs round float32 factors to bfloat16
+  # None means the device's default, for which TPUs round float32 factors to bfloat16.
   precision: jax.lax.Precision | None = None
 
   def setup(self):
@@ -114,7 +120,8 @@ class Linear(nn.Module):
     if self.bias:
       init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
       self.b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
-    if self.has_variable('params', 'kernel_scale'):  # of int8 weights (lm/model/quantize.py)
+    # Int8 weights (lm/model/quantize.py) come with a scale.
+    if self.has_variable('params', 'kernel_scale'):
       self.scale = self.get_variable('params', 'kernel_scale')
     self.adapter = None
     if self.has_variable('params', adapters.A):
@@ -137,8 +144,9 @@ class Linear(nn.Module):
     )
 
   def weights(self) -> list[jax.Array]:
-    """The weight, and the bias if it has one, in the type of activations: for products that are
-    done elsewhere.
+    """Returns the weight, and the bias if there is one, in the dtype of activations.
+
+    This is for products that are computed elsewhere.
     """
     w = self.w
     if self.has_variable('params', 'kernel_scale'):
@@ -149,16 +157,21 @@ class Linear(nn.Module):
 
 
 def residual_std(config: FrozenConfigDict) -> float:
-  """Of the weights that write into the residual stream: 2 a layer add up to init_std (GPT-2)."""
+  """Returns the init std of output projections, init_std / sqrt(2 L).
+
+  With it, depth does not grow the variance of the residual stream (GPT-2).
+  """
   return config.init_std / (2 * config.num_layers) ** 0.5
 
 
 class Mlp(nn.Module):
-  """Feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2).
+  """A feed-forward block: gated (SwiGLU, GeGLU, arXiv 2002.05202) or plain (GELU, ReLU^2).
 
-  It can be computed in blocks of hidden values, one after the other: the values, the weights that
-  are gathered for them and the gradients that are summed over devices are then there for one block
-  at a time, forward and backward.
+  It can be computed in blocks of hidden values, one after the other. The values, the weights that
+  are gathered for them and the gradients that are summed over devices then exist for one block at a
+  time, in the forward and the backward pass.
+
+
   """
 
   config: FrozenConfigDict
@@ -176,7 +189,7 @@ class Mlp(nn.Module):
     down = Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')
 
     def hidden(first, *second):
-      # keeps what act reads alone
+      # The backward pass keeps only the input of the activation.
       return jax.checkpoint(act)(first) * second[0] if second else jax.checkpoint(act)(first)
 
     if blocks == 1:
@@ -200,8 +213,9 @@ class Mlp(nn.Module):
 
 
 def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
-  """[n, ...]: `w` cut into n along an axis that is split over the mesh axis tensor, which splits
-  each part alike.
+  """Returns [n, ...]: `w` cut into n parts along an axis that is sharded over the axis tensor.
+
+  Each part is sharded over the mesh in the same way.
   """
   mesh = jax.sharding.get_abstract_mesh()
   ways = 1 if mesh.empty else mesh.shape['tensor']
@@ -216,8 +230,9 @@ def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
 
 
 class Experts(nn.Module):
-  """Routed feed-forward blocks: each token goes to its `experts_per_token` likeliest experts, none
-  is dropped.
+  """Routed feed-forward blocks: a token goes to its `experts_per_token` most probable experts.
+
+  No token is dropped.
 
   Router and softmax are float32, at full precision on every device.
   """
@@ -226,7 +241,7 @@ class Experts(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD: jax.Array, real_BT: jax.Array, whole_rows: bool = False) -> jax.Array:
-    """Sows the `balance` of each row, [B], in the collection 'losses'.
+    """Returns [B, T, D], and sows the `balance` of each row, [B], in the collection 'losses'.
 
     Args:
       real_BT: 0 on padding, which does not count in the balance.
@@ -270,10 +285,10 @@ def _dispatch_over_mesh(
   kernels: dict[str, jax.Array],
   whole_rows: bool,
 ) -> jax.Array:
-  """`dispatch` with the tokens and the kernels spread over the mesh.
+  """Runs `dispatch` with the tokens and the kernels spread over the mesh.
 
   Where the mesh does not divide the rows or their length, as in decoding, tokens of weight 0 are
-  added for the time.
+  added and removed again.
   """
   mesh, (B, T) = jax.sharding.get_abstract_mesh(), x_BTD.shape[:2]
   missing = (0, -B % batch_ways(mesh)), (0, 0 if whole_rows else -T % mesh.shape['context']), (0, 0)
@@ -300,7 +315,7 @@ def dispatch(
   kernels: dict[str, jax.Array],
   spread: bool = False,
 ) -> jax.Array:
-  """Sums the outputs of each token's experts, weighted.
+  """Returns the weighted sum of the outputs of each token's experts, [B, T, D].
 
   The tokens are sorted by expert and multiplied in groups of unequal size, as in MegaBlocks (arXiv
   2211.15841): the work is that of the experts chosen, whatever the load. With `spread` (under
@@ -313,10 +328,10 @@ def dispatch(
     )
   B, T, D = x_BTD.shape
   here = kernels['up'].shape[0]
-  expert_X = expert_BTA.reshape(-1)  # X: B * T * A choices
+  expert_X = expert_BTA.reshape(-1)  # X counts the B * T * A choices.
   if spread:
     expert_X -= jax.lax.axis_index('expert') * here
-  # those of other devices come last
+  # The choices of experts on other devices are sorted to the end.
   expert_X = jnp.where((expert_X >= 0) & (expert_X < here), expert_X, here)
   order_X = jnp.argsort(expert_X, stable=True)
   token_X = order_X // expert_BTA.shape[-1]
@@ -338,8 +353,9 @@ def dispatch(
 
 
 def balance(p_BTE: jax.Array, expert_BTA: jax.Array, real_BT: jax.Array) -> jax.Array:
-  """How unevenly each row uses its experts, float32 [B]: 1 when evenly, up to E / A when always the
-  same.
+  """Returns how unevenly each row uses its experts, float32 [B].
+
+  The value is 1 when the experts are used evenly, and up to E / A when they are always the same.
 
   E * sum over experts of (share of choices) * (mean probability), the loss of Switch (arXiv
   2101.03961, section 2.2) taken over each row alone (DeepSeek-V3, arXiv 2412.19437, section 2.1.2),

@@ -14,25 +14,25 @@ from lm.base.errors import UserError
 
 
 def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-  """Positions of the (input, output) axes of a parameter with these axis names that is a matrix,
-  one in each layer or expert.
+  """Returns the positions of a matrix's (input, output) axes, or None where there is no matrix.
 
-  None for vectors and for the table of positions.
+  A parameter is a matrix, or one in each layer or expert, by the names of its axes. Vectors and the
+  table of positions are none.
   """
   axes = tuple(i for i, name in enumerate(names) if name not in ('layers', 'expert'))
   if 'lora' in names:
     split = 1 if names[axes[0]] == 'lora' else len(axes) - 1
     return axes[:split], axes[split:]
-  # the bias of a query has two axes, heads and head_dim: no matrix
+  # The bias of a query has two axes, heads and head_dim, but is no matrix.
   if 'positions' in names or 'embed' not in names:
     return None
-  # embed is all of the input or all of the output
+  # The axis embed is all of the input or all of the output.
   split = 1 if names[axes[0]] == 'embed' else len(axes) - 1
   return (axes[:split], axes[split:]) if len(axes) > 1 else None
 
 
 def leaf_names(tree: dict[str, Any], prefix: str = '') -> list[str]:
-  """The name of every leaf of nested dicts; whatever is no dict is a leaf."""
+  """Returns the name of every leaf of nested dicts; a leaf is anything that is not a dict."""
   names = []
   for key, value in tree.items():
     if isinstance(value, dict):
@@ -43,7 +43,7 @@ def leaf_names(tree: dict[str, Any], prefix: str = '') -> list[str]:
 
 
 def matches(field: str, pattern: str, names: Iterable[str]) -> set[str]:
-  """The names that a regular expression matches as a whole.
+  """Returns the names that a regular expression matches in full.
 
   Args:
     field: the config field that holds the expression, for errors.
@@ -68,7 +68,10 @@ def matches(field: str, pattern: str, names: Iterable[str]) -> set[str]:
 
 
 def covered(field: str, rule: str, names: Iterable[str]) -> frozenset[str]:
-  """The names that a rule covers. Raises as `matches`, for each of its expressions."""
+  """Returns the names that a rule covers.
+
+  Each of its expressions is checked as by `matches`, which raises UserError.
+  """
   names = list(names)
   return frozenset().union(
     *(matches(field, pattern, names) for pattern in config_lib.names(rule)),
@@ -76,7 +79,7 @@ def covered(field: str, rule: str, names: Iterable[str]) -> frozenset[str]:
 
 
 def select(tree: dict[str, Any], names: frozenset[str], prefix: str = '') -> dict[str, Any]:
-  """The part of nested dicts whose leaves have these names; dicts without any are left out."""
+  """Returns the part of nested dicts whose leaves have these names, without empty dicts."""
   part = {}
   for key, value in tree.items():
     if isinstance(value, dict):
@@ -93,7 +96,7 @@ def split(tree: dict[str, Any], names: frozenset[str]) -> tuple[dict[str, Any], 
 
 
 def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-  """One tree of the leaves of two that have none in common."""
+  """Returns one tree with the leaves of two trees that have no leaf in common."""
   joined = dict(first)
   for key, value in second.items():
     joined[key] = join(joined[key], value) if key in joined else value

@@ -1,8 +1,8 @@
-"""Int8 weights for inference: a byte for each weight of the layers' matrices, a scale for each of
-their output channels.
+"""Int8 weights for inference: one byte for each weight, one scale for each output channel.
 
-Products are computed in the activations' type (weight-only quantisation); XLA turns the bytes into
-it as it reads them. Embeddings, the head, the router and the norms stay as they are.
+The matrices of the layers are quantized. Products are computed in the dtype of the activations
+(weight-only quantization), to which XLA converts the bytes as it reads them. Embeddings, the head,
+the router and the norms stay as they are.
 """
 
 from typing import Any
@@ -16,8 +16,9 @@ QUANTIZATIONS = ('none', 'int8')
 
 
 def int8(params: Any, axes: Any) -> Any:
-  """Parameters that the model takes in place of `params`: each kernel as int8, and beside it a
-  float32 `kernel_scale`.
+  """Returns the parameters with each kernel as int8 and a float32 `kernel_scale` beside it.
+
+  The model takes them in place of `params`.
 
   A weight is kernel * kernel_scale, rounded to nearest, with the scale such that each output
   channel's largest weight is 127 (symmetric, per channel: LLM.int8(), arXiv 2208.07339, section
@@ -41,5 +42,5 @@ def int8(params: Any, axes: Any) -> Any:
 
 
 def quantize(name: str, params: Any, axes: Any) -> Any:
-  """`params` in the form `name`, one of QUANTIZATIONS, on the devices where they are."""
+  """Returns `params` in the form `name`, one of QUANTIZATIONS, on the devices that hold them."""
   return params if name == 'none' else jax.jit(lambda params: int8(params, axes))(params)

@@ -1,5 +1,6 @@
 """Rotary position embeddings (Su et al., arXiv 2104.09864) and their scaling to longer contexts.
-Axes: see lm/model/transformer.py.
+
+The axes are named in lm/model/transformer.py.
 """
 
 import math
@@ -11,11 +12,11 @@ from ml_collections import FrozenConfigDict
 
 SCALINGS = ('none', 'linear', 'llama3')
 
-Tables = tuple[jax.Array, jax.Array]  # cosines and sines, float32 [B, T, 1, H/2]
+Tables = tuple[jax.Array, jax.Array]  # Cosines and sines, float32 [B, T, 1, H/2].
 
 
 def frequencies(config: FrozenConfigDict, windowed: bool = False) -> np.ndarray:
-  """Radians per position of each pair of a head, float32 [H/2].
+  """Returns the radians per position of each pair of a head, float32 [H/2].
 
   `linear` divides all of them by rope_factor (Chen et al., arXiv 2306.15595). `llama3` divides
   those whose wavelength is over rope_original_len / rope_low_freq_factor, keeps those under
@@ -32,7 +33,7 @@ def frequencies(config: FrozenConfigDict, windowed: bool = False) -> np.ndarray:
     return frequency_H
   if c.rope_scaling == 'linear':
     return frequency_H / c.rope_factor
-  turns_H = c.rope_original_len * frequency_H / (2 * math.pi)  # in the original context
+  turns_H = c.rope_original_len * frequency_H / (2 * math.pi)  # Turns in the original context.
   kept_H = np.clip(
     (turns_H - c.rope_low_freq_factor) / (c.rope_high_freq_factor - c.rope_low_freq_factor), 0, 1
   )
@@ -40,8 +41,10 @@ def frequencies(config: FrozenConfigDict, windowed: bool = False) -> np.ndarray:
 
 
 def tables(config: FrozenConfigDict, kind: str, positions_BT: jax.Array) -> Tables:
-  """What `rotate` turns the heads of a layer of this kind by: 'full', 'window', or 'nope', which
-  turns nothing.
+  """Returns the cosines and sines by which `rotate` turns the heads of a layer.
+
+  Args:
+    kind: the type of the layer: 'full', 'window', or 'nope', which turns nothing.
   """
   frequency_H = (
     np.zeros(config.head_dim // 2, np.float32)

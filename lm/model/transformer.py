@@ -1,10 +1,16 @@
-"""The one Transformer: training, scoring, prefill and decode are the same function, with or without
-a key/value cache.
+"""The one Transformer: training, scoring, prefill and decode are the same function.
 
-Names of arrays end in their axes:
-  B batch   T query position   S key position   D model width   N query heads   K key/value heads   G = N / K
-  H head width   F feed-forward   V vocabulary   L layers   E experts   A experts of a token
-  R rank of an adapter (lm/model/adapters.py)
+It runs with or without a key/value cache. The names of arrays end in their axes:
+  B batch          T query position    S key position       D model width
+  N query heads    K key/value heads   G = N / K            H head width
+  F feed-forward   V vocabulary        L layers             E experts
+  A experts of a token                 R rank of an adapter (lm/model/adapters.py)
+Some modules give these letters another meaning where the context is theirs alone:
+  C chunk of tokens or keys, or the most probable tokens of a row
+  F forced tokens (lm/infer)           M microbatches, or new tokens (lm/infer)
+  W width of a part of the vocabulary (lm/train/losses.py)
+  X choices of experts (lm/model/layers.py)
+  Q questions and G answers to each (lm/stages/rl)
 """
 
 import functools
@@ -21,7 +27,7 @@ from lm.model import adapters, heads, rope
 from lm.model.attention import kernels
 from lm.model.attention.reference import attend
 from lm.model.cache import Cache
-from lm.model.heads import head as head  # others import these two from here
+from lm.model.heads import head as head  # Other modules import these two from here.
 from lm.model.heads import unembed as unembed
 from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.parallel.sharding import constrain
@@ -39,13 +45,14 @@ REMAT = {
 
 
 def layer_kinds(config: FrozenConfigDict) -> list[str]:
-  """The types of layer that a model has, each once."""
+  """Returns the types of layer that a model has, each once."""
   return [kind for kind in LAYER_TYPES if kind in layer_types(config)]
 
 
 class Attention(nn.Module):
-  """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and optional query/key
-  norms.
+  """Causal grouped-query attention (arXiv 2305.13245).
+
+  It has rotary positions and optional query/key norms.
   """
 
   config: FrozenConfigDict
@@ -106,18 +113,24 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer, in the form that nn.scan loops over: carry is (x_BTD, cache).
+  """One layer, in the form that nn.scan loops over; its carry is (x_BTD, cache).
 
-  Each of its two parts reads a norm of the residual stream (GPT-2, Llama), or has its result normed
-  before it is added (OLMo 2), or both (Gemma 2).
+  Each of its two parts reads a norm of the residual stream (GPT-2, Llama), or has its result
+  normalized before it is added (OLMo 2), or both (Gemma 2).
+
+
   """
 
   config: FrozenConfigDict
 
   @nn.compact
   def __call__(self, carry, layer, kind, tables, masks, segment_ids_BT):
-    """`kind` of the layer: its number among `tables` and `masks`, one for each type of layer that
-    the model has. The masks are None with a cache, which makes its own.
+    """Returns the carry after this layer.
+
+    Args:
+      kind: the layer's index into `tables` and `masks`, which have one entry for each type of layer
+        that the model has.
+      masks: None with a cache, which makes its own masks.
     """
     c = self.config
     x_BTD, cache = carry
@@ -147,16 +160,17 @@ class Block(nn.Module):
     else:
       out_BTD = Mlp(c, name='mlp')(normed_BTD, blocks=1 if cache is not None else c.mlp_blocks)
     x_BTD = x_BTD + after('mlp', out_BTD)
-    self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # read by lm/steps/diagnose only
+    self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # Only lm/train/diagnose.py reads it.
     return (x_BTD, cache), None
 
 
 class Transformer(nn.Module):
-  """Decoder-only Transformer. Parameters of the layers are stacked along a leading axis L, scanned
-  or not.
+  """A decoder-only Transformer.
+
+  The parameters of the layers are stacked along a leading axis L, whether they are scanned or not.
   """
 
-  config: FrozenConfigDict  # the `model` part of a config, checked by `check`
+  config: FrozenConfigDict  # The `model` part of a config, checked by `check`.
 
   def setup(self):
     c = self.config
@@ -168,7 +182,7 @@ class Transformer(nn.Module):
       self.position_table = self.param('position_table', positions, (c.max_len, c.embed_dim), dtype)
     if not c.tie_embeddings:
       self.head = self.param('head', table, (c.vocab_size, c.embed_dim), dtype)
-    # Made last: what is made before draws the same random numbers with it and without.
+    # It is made last, so that the other parameters draw the same random numbers without it.
     if 'scalar' in c.heads:
       vector = nn.with_logical_partitioning(heads.scalar_init(c.embed_dim), ('embed',))
       self.scalar_head = self.param(heads.SCALAR, vector, (c.embed_dim,), dtype)
@@ -182,8 +196,7 @@ class Transformer(nn.Module):
     cache: Cache | None = None,
     num_tokens_B: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache | None]:
-    """Reads tokens, returns the final hidden states; `unembed` turns those that are needed into
-    logits.
+    """Returns the final hidden states of tokens; `unembed` turns those needed into logits.
 
     Args:
       tokens_BT: int32 ids.
@@ -221,8 +234,8 @@ class Transformer(nn.Module):
     if c.position == 'learned':
       x_BTD = x_BTD + lookup(self.position_table, positions_BT, ('positions', 'embed'), x_BTD.dtype)
 
-    # One rotation and one mask for each type of layer that there is; the layers pick theirs by
-    # number. A cache makes its own masks.
+    # There is one rotation and one mask for each type of layer; a layer picks its own by index. A
+    # cache makes its own masks.
     kinds = layer_kinds(c)
     tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
     if cache is not None:
@@ -255,7 +268,7 @@ class Transformer(nn.Module):
 
 
 def check(config: FrozenConfigDict) -> None:
-  """Raises UserError that names the field when a model config holds a value that is not allowed."""
+  """Raises UserError, naming the field, where a model config holds a value that is not allowed."""
   c = config
   choices = {
     'activation': ACTIVATIONS,
@@ -320,8 +333,10 @@ def check(config: FrozenConfigDict) -> None:
 
 
 def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:
-  """A checked config.model with the tokenizer's vocabulary filled in. Raises UserError where it
-  asks for another size.
+  """Returns a checked config.model with the tokenizer's vocabulary size filled in.
+
+  Raises:
+    UserError: the config asks for another size.
   """
   if config.vocab_size not in (0, vocab_size):
     raise UserError(
@@ -334,13 +349,14 @@ def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:
 
 
 def init(config: FrozenConfigDict, rng: jax.Array) -> Any:
-  """Fresh parameters, a tree of arrays boxed with the names of their axes (`flax.linen.unbox`
-  removes the boxes).
+  """Returns fresh parameters: a tree of arrays boxed with the names of their axes.
+
+  `flax.linen.unbox` removes the boxes.
   """
   boxed = Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
   return adapters.add(boxed, config, jax.random.fold_in(rng, 1)) if config.lora_rank else boxed
 
 
 def init_params(config: FrozenConfigDict, rng: jax.Array) -> Any:
-  """Fresh parameters, a tree of plain arrays."""
+  """Returns fresh parameters: a tree of plain arrays."""
   return nn.unbox(init(config, rng))

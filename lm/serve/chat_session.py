@@ -1,4 +1,4 @@
-"""A conversation in the terminal: its session, how its tokens are shown, and the loop that reads lines."""
+"""A conversation in the terminal: its session, its display, and the loop that reads lines."""
 
 import codecs
 import contextlib
@@ -17,27 +17,29 @@ from lm.infer import engine, tool_loop
 from lm.infer.sampling import Sampling
 from lm.parallel import keys
 
-# tokens read by one call: a fixed size, so that turns of every length run the same compiled program
+# The tokens that one call reads. The size is fixed, so that turns of every length run the same
+# compiled program.
 FEED = 32
-DRAW = 4  # tokens drawn by one call: text appears, and Ctrl-C is heard, this often
+DRAW = 4  # The tokens that one call draws; text is shown, and Ctrl-C is handled, this often.
 COMMANDS = {
   '/help': 'this list',
   '/reset': 'forget the conversation and begin anew',
   '/exit': 'leave (or Ctrl-D)',
 }
-# shown for their tags
+# The marks that are shown for the opening and the closing tag of each kind.
 MARKS = {'python': ('[python: ', ''), 'output': (' -> ', ']'), 'think': ('[think: ', ']')}
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
 
 
 class Pieces:
-  """The tokens of one reply as text for the eye: no piece ends inside a character, tool calls as
-  [python: 1+1 -> 2].
+  """The tokens of one reply as text to display.
+
+  No piece ends inside a character. Tool calls are shown as [python: 1+1 -> 2].
   """
 
   def __init__(self, chat_format: Any):
     self._tokenizer = chat_format.tokenizer
-    # shown, but for these:
+    # Special tokens are shown by name, unless they have a mark.
     self._names = {index: name for name, index in self._tokenizer.special_tokens.items()}
     self._marks = dict.fromkeys(chat_format.stops, '')
     for kind, marks in MARKS.items():
@@ -49,8 +51,10 @@ class Pieces:
     self._aside = False
 
   def __call__(self, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """(text, aside) of the next tokens; aside: a tool call or a thought, not what is said. Texts
-    may be empty.
+    """Yields (text, aside) for the next tokens.
+
+    `aside` is True for a tool call or a thought, which is not part of the reply's text. Texts may
+    be empty.
     """
     for index in ids:
       name = self._names.get(index)
@@ -63,13 +67,12 @@ class Pieces:
           self._aside = index in self._opening
 
   def end(self) -> tuple[str, bool]:
-    """What is left of a character that never became whole."""
+    """Returns what is left of a character that was never completed."""
     return self._utf8.decode(b'', final=True), self._aside
 
 
 class Session:
-  """A conversation whose past stays in the key/value cache, so that each turn costs its own tokens
-  only.
+  """A conversation whose past stays in the key/value cache, so that a turn costs its own tokens.
 
   Attributes:
     ids: every token of the conversation so far; all of them are in the cache.
@@ -89,12 +92,12 @@ class Session:
     seed: int = 0,
     system: str = '',
   ):
-    """Starts with an empty conversation.
+    """Creates an empty conversation.
 
     Args:
       config: the model's; its max_len is how many tokens a conversation may have.
-      sampling: of one row. Bans are added here: tags of tool results, and ids that are no token,
-        are never drawn.
+      sampling: how the one row draws. Bans are added here: tags of tool results, and ids that are
+        no token, are never drawn.
       chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
       calculate: what answers the calls of the calculator: an expression to its value, as text.
       max_new_tokens: longest reply, tool results not counted; at least 1.
@@ -113,7 +116,7 @@ class Session:
     self.reset()
 
   def reset(self) -> None:
-    """Forgets the conversation. The next one draws other random numbers."""
+    """Forgets the conversation; the next one draws other random numbers."""
     self._key, key = jax.random.split(self._key)
     self._sampling = self._sampling.for_rows(1, self.config.vocab_size, key[None])
     self.rows = engine.Rows(
@@ -123,13 +126,13 @@ class Session:
     self.fed = 0
 
   def reply(self, text: str) -> Iterator[tuple[str, bool]]:
-    """Says `text` and yields the reply as it is drawn: pieces (text, aside) of `Pieces`, some of
-    them empty.
+    """Adds a user turn and yields the reply as it is drawn.
 
-    The iterator may be dropped at any piece: the conversation goes on after what was drawn by then.
+    It yields pieces (text, aside) of `Pieces`, some of them empty. The iterator may be abandoned at
+    any piece: the conversation continues after what was drawn by then.
 
     Raises:
-      UserError: the context is full: before `text` was read, or in the middle of the reply.
+      UserError: the context is full, before `text` was read or in the middle of the reply.
     """
     self._feed(self._turn(text))
     pieces = Pieces(self.chat_format)
@@ -154,8 +157,9 @@ class Session:
       yield f' [stopped after {self._max_new_tokens} tokens]', True
 
   def _turn(self, text: str) -> list[int]:
-    """The user's turn up to where the reply begins, behind whatever the conversation still
-    lacks.
+    """Returns the tokens from the end of the conversation up to where the reply begins.
+
+    They are the user's turn, behind whatever the conversation still lacks.
     """
     if self.ids:
       return self.chat_format.render_next(text, stopped=self.ids[-1] in self.chat_format.stops)
@@ -163,7 +167,11 @@ class Session:
     return self.chat_format.render_prompt([*system, {'role': 'user', 'content': text}])
 
   def _feed(self, ids: list[int]) -> None:
-    """Reads tokens in. Raises UserError, and reads none, if they leave no room for a reply."""
+    """Reads tokens into the cache.
+
+    Raises:
+      UserError: the tokens leave no room for a reply; none of them is read.
+    """
     if len(self.ids) + len(ids) >= self.config.max_len:
       raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
     self.rows.read([ids])
@@ -179,8 +187,9 @@ class Session:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-  """Gives a function that says whether Ctrl-C was pressed. An exception could lose a cache that is
-  being passed on.
+  """Yields a function that says whether Ctrl-C was pressed.
+
+  An exception instead could lose a cache that is being passed on.
   """
   pressed = threading.Event()
   before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
@@ -191,8 +200,9 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def show(text: str, aside: bool) -> None:
-  """Prints a piece, dimmed on a terminal if it is an aside. Control characters could steer the
-  terminal: replaced.
+  """Prints a piece of text, dimmed on a terminal if it is an aside.
+
+  Control characters are replaced, because they could steer the terminal.
   """
   text = text.translate(CONTROLS)
   print(
@@ -201,12 +211,15 @@ def show(text: str, aside: bool) -> None:
 
 
 def note(text: object) -> None:
-  """Prints a line that is not the model's."""
+  """Prints a line that is not part of the model's reply."""
   show(f'[{text}]\n', True)
 
 
 def converse(session: Session, line: str) -> None:
-  """Shows the reply to one line. Ctrl-C or a full context ends the reply."""
+  """Prints the reply to one line of input.
+
+  Ctrl-C or a full context ends the reply.
+  """
   with interrupts() as interrupted:
     try:
       for text, aside in session.reply(line):

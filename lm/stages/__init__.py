@@ -1,7 +1,7 @@
-"""One object for each stage of training, in a registry: `make(config)` returns that of a config.
+"""The stages of training, one object each, in a registry: `make(config)` returns a config's stage.
 
-A stage is what training differs in (lm/stages/stage.py). May import all rooms of lm/ up to train/.
-Start reading at stage.py, then pretrain.py, the shortest.
+A stage holds what differs between kinds of training (lm/stages/stage.py). This room may import all
+rooms of lm/ up to train. Start reading at stage.py, then pretrain.py, the shortest.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from lm.base.errors import unknown
 if TYPE_CHECKING:
   from lm.stages.stage import Stage
 
-# The class of each stage, as MODULE:CLASS, imported when it is asked for.
+# The class of each stage, as MODULE:CLASS, which is imported only when it is needed.
 STAGES = {
   'pretrain': 'lm.stages.pretrain:Pretrain',
   'sft': 'lm.stages.sft:SupervisedFineTuning',
@@ -24,7 +24,11 @@ STAGES = {
 
 
 def make(config: ConfigDict) -> 'Stage':
-  """Returns the stage of a training config. Raises UserError if there is none of that name."""
+  """Returns the stage of a training config.
+
+  Raises:
+    UserError: there is no stage of that name.
+  """
   if config.stage not in STAGES:
     raise unknown('config.stage', config.stage, (*STAGES, 'recipe'))
   module, _, name = STAGES[config.stage].partition(':')

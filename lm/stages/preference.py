@@ -23,7 +23,7 @@ SIDES = ('chosen', 'rejected')
 
 
 class Preference(Stage):
-  """Trains on pairs of answers."""
+  """Trains on pairs of answers, one of which was preferred."""
 
   reads = 'pairs'
   blocks_vocabulary = False
@@ -35,11 +35,11 @@ class Preference(Stage):
 
   @property
   def batch_fields(self) -> Mapping[str, Field]:
-    fields = {'reference_margin': per_row('float32')}  # nats, of the starting model
+    fields = {'reference_margin': per_row('float32')}  # The starting model's margin, in nats.
     for side in SIDES:
       fields[f'{side}_inputs'] = per_token('int32')
       fields[f'{side}_targets'] = per_token('int32')
-      fields[f'{side}_weights'] = per_token('float32')  # 1 on the answer's tokens
+      fields[f'{side}_weights'] = per_token('float32')  # 1 on the answer's tokens.
     return fields
 
   def make_loss(self, model_config: FrozenConfigDict, banned_ids: Sequence[int] = ()) -> LossFn:
@@ -51,7 +51,7 @@ class Preference(Stage):
 
 
 class PreferenceBatches(TokenBatches):
-  """Pairs, with the margin that the model that training started from gives each."""
+  """Batches of pairs, each with the margin under the model that training started from."""
 
   def __init__(self, run: Run, axes: Mapping[str, tuple[str, ...]], start_params: Any):
     self._start_params = start_params
@@ -80,7 +80,7 @@ def make_margin(
   )
 
   def margin(params, batch):
-    # Both answers go through the model in one pass.
+    # The model reads both answers in one pass.
     inputs_BT, targets_BT, weights_BT = (
       jnp.concatenate([batch[f'{side}_{name}'] for side in SIDES])
       for name in ('inputs', 'targets', 'weights')
@@ -101,8 +101,9 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, beta: flo
     loss_config: `config.loss`.
     beta: strength of the pull towards the starting model, 1 / nats.
 
-  Means over the pairs: train/loss; preference/accuracy, how many the model orders rightly by its
-  margin over the starting model's; preference/margin, that difference in nats.
+  The metrics are means over the pairs: train/loss; preference/accuracy, the share of pairs that the
+  model orders correctly by its margin over the starting model's; preference/margin, that difference
+  in nats.
   """
   margin = make_margin(model_config, loss_config)
 

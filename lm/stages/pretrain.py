@@ -15,8 +15,9 @@ from lm.train import losses
 from lm.train.batches import Run
 from lm.train.train_step import LossFn
 
-# A batch of token shards: `inputs` are read, `targets` predicted, each with its weight in the loss.
-# Tokens of other documents, by segment, are not seen; positions count from a document's first token.
+# The fields of a batch of token shards. `inputs` are read and `targets` are predicted, each target
+# with its weight in the loss. A token does not see other documents, which have other segment ids.
+# Positions count from the first token of a document.
 TOKEN_FIELDS = {
   'inputs': per_token('int32'),
   'targets': per_token('int32'),
@@ -27,7 +28,7 @@ TOKEN_FIELDS = {
 
 
 class Pretrain(Stage):
-  """Trains on documents."""
+  """Trains on packed documents."""
 
   reads = 'windows'
   is_chat = False
@@ -41,7 +42,10 @@ class Pretrain(Stage):
     return make_loss(model_config, self.config.loss)
 
   def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Adds the texts that the model wrote, and what simpler models make of the same tokens."""
+    """Returns the texts that the model wrote, its bits per byte, and those of the baselines.
+
+    The baselines are simpler models that are given the same training batches.
+    """
     config = self.config
     losses_of_val = [line for line in metrics if 'eval/val/bpb' in line]
     report = {'tokens': config.steps * config.batch_size * config.seq_len}
@@ -70,8 +74,8 @@ def make_cross_entropy(
 def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn:
   """Returns the loss of a batch of TOKEN_FIELDS.
 
-  What is minimized is the cross entropy, logged as `train/loss`, with the regularisers that have a
-  weight: z-loss (the mean of log(Z)^2 is logged as `train/z_loss`) and the balance of experts
+  It minimizes the cross entropy, logged as `train/loss`, plus the regularizers that have a weight:
+  z-loss (the mean of log(Z)^2 is logged as `train/z_loss`) and the balance of experts
   (`train/expert_balance`).
   """
   model = Transformer(model_config)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: cross entropy on the assistant's tokens of conversations alone.
+"""Supervised fine-tuning: cross entropy on only the assistant's tokens of conversations.
 
 The weights are made where the tokens are made (data/chat/chat_formats.py): user turns, headers and
 tool outputs have weight 0, the stop token of an assistant turn has weight 1.
@@ -29,7 +29,7 @@ class SupervisedFineTuning(Stage):
 
 
 def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn:
-  """Returns the loss of pretraining, which also logs how much context each learned token has.
+  """Returns the loss of pretraining, with the context per learned token as another metric.
 
   `sft/context_per_token` is the number of tokens in the rows over the number of learned ones.
   """

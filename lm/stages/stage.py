@@ -1,4 +1,4 @@
-"""What a stage of training is: its batch, its loss, where its batches come from, its headline."""
+"""The interface of a stage of training: its batch, its loss, its data and its headline."""
 
 import abc
 import dataclasses
@@ -17,7 +17,7 @@ class Field:
   """One array of a batch, of shape [microbatches, *axes]."""
 
   dtype: str
-  axes: tuple[str, ...]  # of 'batch' (rows) and 'length' (tokens of a row)
+  axes: tuple[str, ...]  # Each is 'batch' (rows) or 'length' (tokens of a row).
 
 
 def per_token(dtype: str) -> Field:
@@ -31,7 +31,7 @@ def per_row(dtype: str) -> Field:
 
 
 class Stage(abc.ABC):
-  """One kind of training: pretraining, fine-tuning, an algorithm of preference learning or of RL.
+  """One kind of training, such as pretraining, fine-tuning or an algorithm of RL.
 
   Everything that differs between them is here, and nothing else compares `config.stage`. A subclass
   is one file of lm/stages/ and one line of its registry, STAGES.
@@ -39,7 +39,7 @@ class Stage(abc.ABC):
   Attributes:
     reads: the reader of data/batches that opens what the stage trains on.
     is_chat: whether its texts are conversations, which need a chat format and its special tokens.
-    loss_is_positive: whether a step can be told to be bad by the ratio of its loss to the median.
+    loss_is_positive: whether the loss is above 0, so that its ratio to the median shows a spike.
     blocks_vocabulary: whether the loss reads `config.loss.vocab_blocks`.
     recomputes_logits: whether the backward pass computes the logits again.
     cost_note: what a predicted cost leaves out of this stage, as a sentence; '' for nothing.
@@ -60,7 +60,10 @@ class Stage(abc.ABC):
   @property
   @abc.abstractmethod
   def batch_fields(self) -> Mapping[str, Field]:
-    """The arrays of a batch, by name. A name that ends in `inputs` holds what the model reads."""
+    """The arrays of a batch, by name.
+
+    A name that ends in `inputs` holds what the model reads.
+    """
 
   @abc.abstractmethod
   def make_loss(self, model_config: FrozenConfigDict, banned_ids: Sequence[int] = ()) -> LossFn:
@@ -82,10 +85,10 @@ class Stage(abc.ABC):
     return {name: field.axes for name, field in self.batch_fields.items()}
 
   def make_batches(self, run: Run, copy_start: Callable[[], Any]) -> Batches:
-    """Returns where batches come from; by default, what the reader reads.
+    """Returns where batches come from; by default, what the reader of data/batches reads.
 
     Args:
-      run: what is trained.
+      run: the run that is trained.
       copy_start: makes a copy of the parameters that training started from.
     """
     del copy_start
@@ -101,7 +104,7 @@ class Stage(abc.ABC):
     return {}
 
   def check(self, defaults: ConfigDict) -> None:
-    """Raises UserError where the config sets a field that this stage has no use for."""
+    """Raises UserError where the config sets a field that this stage does not use."""
     for name in self.unused:
       value, default = field(self.config, name), field(defaults, name)
       if value != default:

@@ -1,4 +1,4 @@
-"""Where a run's batches come from: a batch, the run that it is for, and batches of token shards."""
+"""The batches of a run: a batch, the run that it is for, and batches read from token shards."""
 
 import dataclasses
 import itertools
@@ -16,12 +16,12 @@ from lm.train.faults import Jumps
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """What one step trains on.
+  """The arrays that one step trains on, and what is logged of them.
 
   Attributes:
     arrays: [microbatches, rows, ...], laid out over the mesh.
-    count: how many microbatches, the first of them, are computed; 0: there is nothing to learn.
-    lengths: tokens of each row that is computed, without padding; None: all rows are full.
+    count: how many microbatches, the first of them, are computed; 0 if there is nothing to learn.
+    lengths: tokens of each row that is computed, without padding; None if all rows are full.
     metrics: what is logged of the batch.
     texts: (name, text) pairs that are kept in samples.jsonl.
   """
@@ -35,15 +35,15 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a stage may use of the run that it trains in.
+  """The parts of a run that the stage it trains may use.
 
   Attributes:
     config, model_config: the run's, and its model's.
     program: the run's `lm.train.program.Program`.
-    source: what the reader of data/batches opened for the stage.
+    source: the data that the reader of data/batches opened for the stage.
     chat_format: how text and conversations become tokens.
     jumps: the batches that the run leaves out.
-    clock: where time is booked.
+    clock: measures the time of each part of the run.
     calculate: answers the calls of the calculator.
     workdir: the run's folder.
   """
@@ -70,10 +70,13 @@ class Batches(Protocol):
   waits: bool
 
   def seek(self, update: int) -> None:
-    """Makes `next` go on with the batch of this update, counted from 0."""
+    """Makes `next` continue with the batch of this update, counted from 0."""
 
   def next(self, update: int, params: Any) -> Batch:
-    """Returns the batch of an update; to be called for one update after the other."""
+    """Returns the batch of an update.
+
+    It is called for one update after the other.
+    """
 
   def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Adds to held-out rows what is computed from the parameters that training started from."""
@@ -91,7 +94,7 @@ class TokenBatches:
     self.seek(0)
 
   def seek(self, update: int) -> None:
-    """Goes on with the batch of this update."""
+    """Makes `next` continue with the batch of this update."""
     self._stream = self.read(update, *sharding.batch_share(self._run.mesh))
 
   def read(self, update: int, index: int = 0, count: int = 1) -> Any:
@@ -112,5 +115,5 @@ class TokenBatches:
     return Batch(self.complete(arrays), count, lengths=None, metrics={'data/epoch': epoch})
 
   def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Adds what is computed from the parameters that training started from; here nothing."""
+    """Adds what is computed from the parameters that training started from; here, nothing."""
     return arrays

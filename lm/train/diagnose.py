@@ -1,4 +1,4 @@
-"""Which layer first produced a number that is not finite."""
+"""Diagnosis of a bad step: which layer first produced a number that is not finite."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lm.train.train_step import LossFn, objective
 
 
 def _bad_places(tree: Any) -> Iterator[tuple[float, str]]:
-  """(order in the forward pass, name) of every parameter of every layer that is not finite."""
+  """Yields (order in the forward pass, name) of each layer's parameters that are not finite."""
   for path, x in jax.tree_util.tree_leaves_with_path(tree):
     name = sharding.leaf_name(path)
     bad = distributed.fetch(~jnp.isfinite(x))
@@ -31,9 +31,11 @@ def _bad_places(tree: Any) -> Iterator[tuple[float, str]]:
 def first_non_finite(
   config: FrozenConfigDict, loss_fn: LossFn, params: Any, batch: dict, count: int
 ) -> str:
-  """Names the first place that is not finite: a parameter, or the first place in a microbatch in
-  the order of computation, which is a layer's output, the loss, or a gradient (of the last layers
-  first, as the backward pass meets them).
+  """Returns the name of the first place that is not finite.
+
+  It is a parameter, or the first place in a microbatch in the order of computation: a layer's
+  output, the loss, or a gradient (of the last layers first, which is the order of the backward
+  pass).
 
   Args:
     batch: leaves [M, rows, ...], of which the first `count` microbatches were used, as by
@@ -44,7 +46,7 @@ def first_non_finite(
 
   @jax.jit
   def layers(params, microbatch):
-    """Whether the output of each layer is finite, [L]."""
+    """Returns whether the output of each layer is finite, [L]."""
     packing = {
       f'{name}_BT': microbatch[name] for name in ('positions', 'segment_ids') if name in microbatch
     }

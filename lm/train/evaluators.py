@@ -1,4 +1,4 @@
-"""What is measured beside training: an evaluator has a name, a frequency, and `run(params)`."""
+"""The interface of evaluators: a name, a frequency, and `run(params)`."""
 
 import dataclasses
 from typing import Any, Protocol
@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What one evaluation found.
+  """The result of one evaluation.
 
   Attributes:
-    sums: metrics as {name: (sum, weight)}, which are logged divided.
-    texts: texts for the eye, each {'prompt', 'text'}, which are kept in samples.jsonl.
-    report: what goes into report.json.
+    sums: metrics as {name: (sum, weight)}; the log has the sum over the weight.
+    texts: texts for people to read, each {'prompt', 'text'}, which are kept in samples.jsonl.
+    report: what is added to report.json.
   """
 
   sums: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -20,17 +20,17 @@ class Result:
 
   @property
   def metrics(self) -> dict[str, float]:
-    """The mean of each metric."""
+    """Returns the mean of each metric."""
     return {name: total / weight for name, (total, weight) in self.sums.items()}
 
 
 class Evaluator(Protocol):
-  """Something that is measured of parameters, in training and by eval.py alike.
+  """A measurement of parameters, the same in training and in eval.py.
 
   Attributes:
-    name: what it is called in the registry of lm/evals.
-    every: updates between two runs in training, which are logged, the last update always among
-      them; 0: it is run once, after the last update, for the report.
+    name: its name in the registry of lm/evals.
+    every: updates between two runs in training, which are logged; it always runs after the last
+      update. With 0 it runs once, after the last update, for the report.
     at_start: whether it is run before the first update too.
   """
 
@@ -39,7 +39,7 @@ class Evaluator(Protocol):
   at_start: bool
 
   def run(self, params: Any) -> Result:
-    """Evaluates parameters, which lie as the program of the run has them."""
+    """Returns the evaluation of parameters, which have the shardings of the run's program."""
 
 
 def is_due(evaluator: Evaluator, step: int, steps: int) -> bool:

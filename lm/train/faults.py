@@ -1,6 +1,4 @@
-"""What a run does about faults: requests to stop, steps that are not to be trusted, and the data
-that is left out for them.
-"""
+"""The handling of faults: requests to stop, bad steps, and the data that is left out for them."""
 
 import itertools
 import os
@@ -16,15 +14,15 @@ ON_BAD_STEP = ('stop', 'skip', 'rewind')
 
 
 class Stop:
-  """Requests to stop: SIGTERM, or a first SIGINT (Ctrl-C); a second SIGINT interrupts at once. A
-  context manager.
+  """A context manager that notes requests to stop: SIGTERM or a first SIGINT (Ctrl-C).
 
-  Between `polled` and leaving it, requests wait until `asked` looks. At other times nothing is lost
-  by ending: the process exits with status 0, in order, so that checkpoints under way are finished.
+  A second SIGINT interrupts at once. After `polled(True)` and until `polled(False)`, requests wait
+  until `asked` is called. At other times nothing is lost by ending: the process exits with status
+  0, in order, so that checkpoints under way are finished.
 
   In a run of several processes a request to any of them reaches all, and all see it after the same
-  step: jax's preemption service has the handler of SIGTERM then (it looks once a second), and
-  requests wait until `asked` at all times.
+  step: then jax's preemption service has the handler of SIGTERM (it looks once a second), and
+  requests always wait until `asked` is called.
   """
 
   def __init__(self):
@@ -32,8 +30,9 @@ class Stop:
     self._times = 0
 
   def asked(self) -> bool:
-    """Whether to stop after the step that was just dispatched; to be called after each by every
-    process.
+    """Returns whether to stop after the step that was just dispatched.
+
+    Every process calls it after each step.
     """
     self._times += 1
     if jax.process_count() > 1:
@@ -41,7 +40,7 @@ class Stop:
     return self._requested
 
   def polled(self, on: bool) -> None:
-    """Says whether `asked` is being called from now on."""
+    """Tells whether `asked` is being called from now on."""
     self._polled = on
     if self._requested and not on and jax.process_count() == 1:
       sys.exit(0)
@@ -66,12 +65,12 @@ class Stop:
 
 
 class Jumps:
-  """The batches that a run leaves out, as `jumps.json` in its folder: [{"step": S, "batches": N},
-  ...], as they came.
+  """The batches that a run leaves out, kept in `jumps.json` in its folder.
 
-  All updates after step S read N batches further on. So which batch an update reads depends on this
-  file and its number alone, and a run that was killed and goes on, even from before S, does what it
-  would have done.
+  The file is [{"step": S, "batches": N}, ...], in the order in which the entries were added. All
+  updates after step S read N batches further on. Which batch an update reads thus depends only on
+  this file and the update's number, and a run that was killed and continues, even from before S,
+  does what it would have done.
   """
 
   def __init__(self, path: files.Path):
@@ -83,16 +82,16 @@ class Jumps:
     self._write([*self.all, {'step': step, 'batches': batches}])
 
   def clear(self) -> None:
-    """For a run that starts anew."""
+    """Removes all entries, for a run that starts from scratch."""
     if self.all:
       self._write([])
 
   def batch(self, update: int) -> int:
-    """The number of the batch that an update reads, both counted from 0."""
+    """Returns the number of the batch that an update reads, both counted from 0."""
     return update + sum(jump['batches'] for jump in self.all if jump['step'] <= update)
 
   def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
-    """The batches of updates start .. stop - 1, as ranges (first, end)."""
+    """Returns the batches of updates start .. stop - 1, as ranges (first, end)."""
     cuts = sorted(
       {start, stop, *(jump['step'] for jump in self.all if start < jump['step'] < stop)}
     )

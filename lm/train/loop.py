@@ -40,11 +40,11 @@ def check_faults(config: ConfigDict, loss_is_positive: bool) -> None:
 
 @dataclasses.dataclass
 class _Dispatched:
-  """A step that the devices are at work on."""
+  """A step that the devices are computing."""
 
   number: int
   batch: Batch
-  updates: list[dict[str, jax.Array]]  # metrics of each update
+  updates: list[dict[str, jax.Array]]  # The metrics of each update.
 
 
 class Loop:
@@ -52,7 +52,7 @@ class Loop:
 
   Attributes:
     state: the train state; it is replaced at each step.
-    report: what the evaluators found last, for report.json.
+    report: the last results of the evaluators, for report.json.
   """
 
   def __init__(
@@ -77,8 +77,8 @@ class Loop:
       checkpoints, metrics: where the run is saved and logged.
       meter: turns time into FLOPs a second (`lm.cost.meter.Meter`).
       provenance: what is saved with each checkpoint.
-      restored_step: the step of the checkpoint that the run goes on from; None: it starts anew.
-      profile: first and last step of which an XProf trace is written into workdir/profile.
+      restored_step: the step of the checkpoint that the run continues from; None for a new run.
+      profile: the first and the last step of an XProf trace, which is written into workdir/profile.
 
     Raises:
       UserError: the profiled steps are not among those that this start of the run does.
@@ -106,7 +106,10 @@ class Loop:
     self.report: dict[str, Any] = {}
 
   def run(self, state: Any) -> None:
-    """Trains to the last step, and evaluates. Exits with status 0 when told to stop, once saved."""
+    """Trains to the last step, and evaluates.
+
+    When it is asked to stop, it saves a checkpoint and exits with status 0.
+    """
     self.state = state
     with self._checkpoints, self._metrics, self._bar, faults.Stop() as stop:
       self._begin()
@@ -119,21 +122,22 @@ class Loop:
           self._evaluate(evaluator)
 
   def _begin(self) -> None:
-    """Evaluates what training starts from."""
+    """Evaluates the parameters that training starts from."""
     step, steps = self._first, self._config.steps
     is_new = self._restored_step is None
     for evaluator in self._evaluators:
       if is_new and evaluator.at_start:
         self._log(0, self._evaluate(evaluator))
       elif step == steps and evaluator.every:
-        # A run that was killed after its last update has logged its scores, but not reported them.
+        # A run that was killed after its last update may have logged its scores without reporting
+        # them.
         self._evaluate(evaluator)
     if is_new and self._config.faults.on_bad_step == 'rewind':
       self._metrics.flush()
-      self._checkpoints.save(0, self.state, self._provenance)  # there is a step to go back to
+      self._checkpoints.save(0, self.state, self._provenance)  # The first step to go back to.
 
   def _train(self, stop: faults.Stop) -> None:
-    """Makes all steps, and logs each one after the next was dispatched."""
+    """Runs all steps, and logs each one after the next was dispatched."""
     step, steps, config = self._first, self._config.steps, self._config
     pending: _Dispatched | None = None
     while step < steps:
@@ -147,8 +151,8 @@ class Loop:
       settled = [pending] if pending else []
       pending = dispatched
       if saving or due or self._ends_trace(step) or self._batches.waits:
-        # What is saved and evaluated is known to be good, and a batch that is drawn from the
-        # parameters waits for them anyway.
+        # A state must be known to be good before it is saved or evaluated, and a batch that is
+        # drawn from the parameters waits for them anyway.
         settled, pending = [*settled, dispatched], None
       bad = next((each for each in settled if not self._settle(each)), None)
       if self._ends_trace(step):
@@ -160,7 +164,7 @@ class Loop:
         self._log(step, self._evaluate(evaluator))
       with self._clock.part('save'):
         if saving:
-          self._metrics.flush()  # no line that precedes a checkpoint is lost
+          self._metrics.flush()  # No line that precedes a checkpoint may be lost.
           self._checkpoints.save(step, self.state, self._provenance)
         if stopping:
           self._checkpoints.wait()
@@ -175,7 +179,7 @@ class Loop:
     for name, text in batch.texts:
       self._metrics.text(step, name, text)
     updates = []
-    if batch.count:  # else there is nothing to learn from this batch, and nothing is computed
+    if batch.count:  # Otherwise there is nothing to learn from this batch, or to compute.
       part = 'step' if self._clock.compiled else 'compile'
       with self._clock.part(part), jax.profiler.StepTraceAnnotation('train', step_num=step):
         for _ in range(self._run.program.updates):
@@ -184,7 +188,11 @@ class Loop:
     return _Dispatched(step, batch, updates)
 
   def _settle(self, dispatched: _Dispatched) -> bool:
-    """Waits for a step and logs it; returns False if it was bad and the run is to go back."""
+    """Waits for a step and logs it.
+
+    Returns:
+      False if the step was bad and the run is to go back.
+    """
     config, number, batch = self._config, dispatched.number, dispatched.batch
     with self._clock.part('step'):
       values = train_step.of_updates(
@@ -209,10 +217,10 @@ class Loop:
     return True
 
   def _tolerate(self, dispatched: _Dispatched, values: dict[str, float]) -> bool:
-    """Does with a bad step what `config.faults` says; returns whether the run goes on from it.
+    """Handles a bad step as `config.faults` says; returns whether the run continues from it.
 
     Raises:
-      UserError: the run is to stop for it.
+      UserError: the run is to stop because of it.
     """
     rule, most = self._config.faults.on_bad_step, self._config.faults.max_bad_steps
     in_all = len(self._run.jumps.all) + 1 if rule == 'rewind' else values['train/bad_steps']

@@ -1,4 +1,4 @@
-"""Losses as (sum, weight): only the step divides, after adding up microbatches and devices."""
+"""Losses as (sum, weight): only the step divides, after summing microbatches and devices."""
 
 import functools
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from lm.model.attention.reference import softcap
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-  """[B, T, ...] -> [n, B, c, ...]: c positions of all rows at a time, B * c <= chunk, the last
-  filled up with zeros.
+  """Returns [n, B, c, ...] from [B, T, ...]: c positions of all rows at a time, B * c <= chunk.
 
-  The rows stay whole, so that what is spread over devices by rows stays where it is.
+  The last chunk is padded with zeros. The rows stay whole, so that arrays that are sharded over
+  devices by rows stay where they are.
   """
   B, T = x.shape[:2]
   n = -(-T // max(1, chunk // B))
@@ -23,7 +23,7 @@ def _chunks(x: jax.Array, chunk: int) -> jax.Array:
 
 
 def _joined(x: jax.Array, length: int) -> jax.Array:
-  """[n, B, c, ...] -> [B, T, ...]: what `_chunks` parted, without what it filled up with."""
+  """Returns [B, T, ...] from [n, B, c, ...]: the inverse of `_chunks`, without its padding."""
   n, B, c = x.shape[:3]
   return jnp.moveaxis(x, 0, 1).reshape(B, n * c, *x.shape[3:])[:, :length]
 
@@ -33,7 +33,7 @@ def _logits(x_BTD, head_VD, cap):
 
 
 def _gradient(dlogits_BTV, logits_BTV, cap, dtype):
-  """Through the softcap, in the type of the matrix products to come."""
+  """Returns the gradient through the softcap, in the dtype of the matrix products that follow."""
   if cap:
     dlogits_BTV *= 1 - jnp.square(logits_BTV / cap)
   return dlogits_BTV.astype(dtype)
@@ -49,16 +49,16 @@ def cross_entropy(
   cap: float = 0.0,
   vocab_blocks: int = 0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Weighted sums over the tokens, never holding all logits at once: (total, nats, log_z_squared).
+  """Returns weighted sums over the tokens: (total, nats, log_z_squared).
 
-  `nats` is the next-token cross entropy alone and `log_z_squared` that of log(Z)^2: both are for
-  the log and have no gradient. `total` is nats + z_loss * log_z_squared, differentiable in `x_BTD`
-  and `head_VD` (first order).
+  `nats` is the next-token cross entropy alone and `log_z_squared` is the sum of log(Z)^2. Both are
+  for the log and have no gradient. `total` is nats + z_loss * log_z_squared, differentiable in
+  `x_BTD` and `head_VD` (first order).
 
-  It is cut along the tokens: then the gradient is formed in the forward pass, while the logits are
-  at hand, and the head is held whole. Or along the vocabulary: then the logits are computed again
-  in the backward pass, and no device holds more than one block of a head that is spread over
-  devices.
+  The logits of all tokens never exist at once. The work can be cut along the tokens: then the
+  gradient is formed in the forward pass, while the logits are at hand, and the head is held whole.
+  Or it can be cut along the vocabulary: then the logits are computed again in the backward pass,
+  and no device holds more than one block of a head that is sharded over devices.
 
   Args:
     x_BTD: final hidden states.
@@ -67,8 +67,8 @@ def cross_entropy(
     weights_BT: float32, 0 where there is nothing to learn.
     chunk: tokens whose logits exist at one time (a position of every row at least).
     z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
-    cap: `softcap` of the logits; 0: none.
-    vocab_blocks: parts that the vocabulary is cut into, instead of the tokens; 0: none.
+    cap: `softcap` of the logits; 0 means none.
+    vocab_blocks: parts that the vocabulary is cut into, instead of the tokens; 0 means none.
   """
   if vocab_blocks:
     total, *parts = _by_vocabulary(
@@ -80,7 +80,7 @@ def cross_entropy(
 
 
 def _sums(weights_BT, log_z_BT, target_BT, z_loss):
-  """(total, nats, log_z_squared) of tokens whose log(Z) and target's logit are given."""
+  """Returns (total, nats, log_z_squared) of tokens from log(Z) and the target's logit."""
   nats, squared = (
     jnp.sum(weights_BT * (log_z_BT - target_BT)),
     jnp.sum(weights_BT * jnp.square(log_z_BT)),
@@ -89,7 +89,7 @@ def _sums(weights_BT, log_z_BT, target_BT, z_loss):
 
 
 def _chunk_sums(x_BTD, head_VD, targets_BT, weights_BT, z_loss, cap):
-  """The sums of a chunk, and what its gradient needs."""
+  """Returns the sums of a chunk, its logits and its log(Z), which the gradient needs."""
   logits_BTV = _logits(x_BTD, head_VD, cap)
   log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
   target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
@@ -134,7 +134,7 @@ def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, ca
 
 
 def _by_tokens_backward(chunk, z_loss, cap, residuals, cotangents):
-  (dx_BTD, dhead_VD), (g, *_) = residuals, cotangents  # the other sums have no gradient
+  (dx_BTD, dhead_VD), (g, *_) = residuals, cotangents  # The other sums have no gradient.
   return g.astype(dx_BTD.dtype) * dx_BTD, g.astype(dhead_VD.dtype) * dhead_VD, None, None
 
 
@@ -142,8 +142,9 @@ _by_tokens.defvjp(_by_tokens_forward, _by_tokens_backward)
 
 
 def _blocks(head_VD, n):
-  """[V, D] -> [n, W, D]: block i holds the rows i, n + i, 2n + i, ...: each device gives its share
-  of every block.
+  """Returns [n, W, D] from [V, D]: block i holds the rows i, n + i, 2n + i, ...
+
+  Each device thus contributes its share of every block.
   """
   V, D = head_VD.shape
   W = -(-V // n)
@@ -151,7 +152,10 @@ def _blocks(head_VD, n):
 
 
 def _block_logits(x_BTD, block_WD, i, n, V, targets_BT, cap):
-  """Logits of block i, -inf past the end of the vocabulary, and where they are the target's."""
+  """Returns the logits of block i, and where they are the target's.
+
+  Logits past the end of the vocabulary are -inf.
+  """
   row_11W = (jnp.arange(block_WD.shape[0]) * n + i)[None, None]
   logits_BTW = jnp.where(row_11W < V, _logits(x_BTD, block_WD, cap), -jnp.inf)
   return logits_BTW, targets_BT[..., None] == row_11W
@@ -198,7 +202,7 @@ def _by_vocabulary_backward(n, z_loss, cap, residuals, cotangents):
       dlogits_BTW, jnp.where(logits_BTW > -jnp.inf, logits_BTW, 0.0), cap, x_BTD.dtype
     )
     dx_BTD += jnp.einsum('btw,wd->btd', dlogits_BTW, block_WD, preferred_element_type=jnp.float32)
-    # whole, so it can be summed over devices as it is
+    # The block is whole, so that it can be summed over devices as it is.
     dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD)
     return dx_BTD, dblock_WD.astype(head_VD.dtype)
 
@@ -219,7 +223,7 @@ def token_log_probs(
   normalize: Callable[[jax.Array], jax.Array] = jax.nn.log_softmax,
   cap: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Log-probability of each target and entropy of each prediction, float32 [B, T].
+  """Returns each target's log-probability and each prediction's entropy, float32 [B, T].
 
   Differentiable by recomputation: the logits of one chunk exist at a time, forward and backward.
 
@@ -233,7 +237,8 @@ def token_log_probs(
   def one(x, targets):
     logits = _logits(x, head, cap)
     log_p = normalize(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
-    drawn = jnp.where(log_p > -jnp.inf, log_p, 0.0)  # p log p is 0 at p = 0, and so is its gradient
+    # p log p is 0 at p = 0, and so is its gradient.
+    drawn = jnp.where(log_p > -jnp.inf, log_p, 0.0)
     entropy = -jnp.sum(jnp.exp(log_p) * drawn, axis=-1)
     return jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0], entropy
 

@@ -1,6 +1,4 @@
-"""Optimizers and learning-rate schedules from optax, with masks made from the names of the
-parameters' axes.
-"""
+"""Optimizers and learning-rate schedules from optax, with masks from parameter axis names."""
 
 import functools
 import math
@@ -22,10 +20,10 @@ SCHEDULES = ('cosine', 'wsd', 'constant')
 
 
 def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule:
-  """Learning rate by update: linear warm-up to `peak`, then cosine decay, or stable then linear
-  decay (WSD), or constant.
+  """Returns the learning rate by update: a linear warm-up to `peak`, then the chosen schedule.
 
-  A warm-up is cut to steps - 1 updates, so that the last update of the shortest run has the peak.
+  The schedules are cosine decay, stable then linear decay (WSD), and constant. A warm-up is cut to
+  steps - 1 updates, so that the last update of the shortest run has the peak.
 
   Raises:
     UserError: an unknown schedule, a warm-up below 0, or no steps.
@@ -45,23 +43,25 @@ def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule
     after = optax.constant_schedule(peak)
   else:
     raise unknown('config.optim.schedule', config.schedule, SCHEDULES)
-  # Update number 0 already moves: the ramp is 1/(w+1), 2/(w+1), ... of the peak rather than 0, 1/w,
-  # ...
+  # Update number 0 already changes the parameters: the ramp is 1/(w+1), 2/(w+1), ... of the peak
+  # rather than 0, 1/w, ...
   ramp = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
   return optax.join_schedules([ramp, after], [warmup])
 
 
 def decay_mask(axes: Any) -> Any:
-  """True for the parameters that weight decay applies to: matrices, told by their axis names."""
+  """Returns True for each parameter that weight decay applies to: the matrices.
+
+  The names of a parameter's axes tell whether it is a matrix.
+  """
   return jax.tree.map(lambda names: matrix_sides(names) is not None, axes, is_leaf=_is_names)
 
 
 def muon_dimensions(axes: Any) -> Any:
-  """For each parameter the (input, output) axes that Muon orthogonalises between, or None for
-  AdamW's parameters.
+  """Returns the (input, output) axes that Muon orthogonalizes, or None for AdamW's parameters.
 
-  Muon takes the matrices inside the layers; the embedding and the head go to AdamW (K. Jordan,
-  Muon, 2024), and so do adapters, of which one is 0 at first.
+  Muon takes the matrices inside the layers. The embedding and the head go to AdamW (K. Jordan,
+  Muon, 2024), and so do adapters, one factor of which is 0 at first.
   """
 
   def one(names):
@@ -77,7 +77,7 @@ def _is_names(x: Any) -> bool:
 
 
 def _as_masked(tree: Any, params: Any) -> Any:
-  """`tree` without the entries of parameters that another part of a partition has taken."""
+  """Returns `tree` without the entries of parameters that another part of a partition has."""
   masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
   return jax.tree.map(lambda p, t: p if masked(p) else t, params, tree, is_leaf=masked)
 
@@ -85,7 +85,7 @@ def _as_masked(tree: Any, params: Any) -> Any:
 def _muon(
   config: ConfigDict, schedule: optax.Schedule, adamw: optax.GradientTransformation, axes: Any
 ):
-  """Muon on the matrices of the layers, `adamw` on the rest.
+  """Returns an optimizer with Muon on the matrices of the layers and `adamw` on the rest.
 
   optax.contrib.muon has the same two parts, but its AdamW decays norms, biases and tables too and
   looks ahead (Nesterov).
@@ -98,8 +98,9 @@ def _muon(
   )
 
   def scale(updates, params):
-    """The spectral norm that keeps the size of what a matrix makes of its input: sqrt(outputs /
-    inputs), at least 1.
+    """Scales updates by the spectral norm that preserves the scale of what a matrix computes.
+
+    The norm is sqrt(outputs / inputs), at least 1.
     """
     del params
 
@@ -123,7 +124,7 @@ def _muon(
 
 
 def rate_factors(rates: str, names: Iterable[str]) -> dict[str, float]:
-  """What the learning rate of each of these parameters is multiplied by, where that is not 1.
+  """Returns the factors of the learning rates of these parameters, where they are not 1.
 
   Args:
     rates: `config.optim.rates`: 'REGEX:FACTOR,...', of which the first that matches a name counts.
@@ -162,13 +163,14 @@ def _scale_by(factors: dict[str, float]) -> optax.GradientTransformation:
 def make(
   config: ConfigDict, steps: int, axes: Any, trained: frozenset[str] | None = None
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The optimizer of `config.optim` for a run of `steps` updates, and its learning-rate schedule
-  (for the log).
+  """Returns the optimizer of `config.optim` for `steps` updates, and its learning-rate schedule.
+
+  The schedule is for the log.
 
   Args:
     axes: the axis names of every parameter (`lm.parallel.sharding.axis_names`).
-    trained: the names of the parameters that are trained; None: all. The optimizer is given these
-      alone (`lm.model.param_rules.select`) and has no state of others.
+    trained: the names of the parameters that are trained; None means all. The optimizer is given
+      only these (`lm.model.param_rules.select`) and has no state for others.
   """
   if trained is not None:
     axes = select(axes, trained)

@@ -1,7 +1,6 @@
-"""The program of a training run: its step over a mesh, with the shapes and shardings of what goes
-in and out.
+"""The program of a training run: its step over a mesh, with the shapes and shardings it needs.
 
-It can be run, or compiled for devices that are not there: nothing here needs arrays.
+It can be run, or compiled for devices that do not exist: nothing here needs arrays.
 """
 
 import dataclasses
@@ -24,26 +23,27 @@ from lm.weights import pretrained
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A training step and what surrounds it. Shapes are jax.ShapeDtypeStructs with a sharding
-  each.
+  """A training step, and what it reads and returns.
+
+  The shapes are jax.ShapeDtypeStructs, each with a sharding.
   """
 
   stage: Any  # `lm.stages.stage.Stage`
   loss_fn: train_step.LossFn
-  step: Callable  # jitted: (state, batch, count) -> (state, metrics); the state is donated
-  state: Any  # shapes of {params, opt_state, ...}, see train_step.init_state
+  step: Callable  # Jitted: (state, batch, count) -> (state, metrics); the state is donated.
+  state: Any  # The shapes of {params, opt_state, ...}; see train_step.init_state.
   batch: dict[str, jax.ShapeDtypeStruct]  # [microbatches, rows, ...]
-  start: Callable  # jitted: params -> state, laid out as `state`
-  fresh: Callable  # jitted: key -> state, laid out as `state`
-  updates: int  # on each batch
+  start: Callable  # Jitted: params -> state, with the shardings of `state`.
+  fresh: Callable  # Jitted: key -> state, with the shardings of `state`.
+  updates: int  # The number of updates on each batch.
 
   @property
   def parameter_bytes(self) -> int:
-    """Bytes of all parameters, over all devices."""
+    """Returns the bytes of all parameters, over all devices."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.state['params']))
 
   def copy_params(self, start: Any, key: jax.Array) -> Any:
-    """Returns a copy of parameters, or, where they are None, fresh ones by the key.
+    """Returns a copy of parameters, or fresh ones by the key where they are None.
 
     What a run starts from may share its memory with the state, which the step may overwrite.
     """
@@ -53,7 +53,11 @@ class Program:
 
 
 def rows_of_microbatch(config: ConfigDict) -> int:
-  """Returns the rows of a microbatch on all devices. Raises UserError if they are not whole."""
+  """Returns the number of rows of a microbatch on all devices.
+
+  Raises:
+    UserError: the microbatches do not divide the batch.
+  """
   if config.batch_size % config.microbatches:
     raise UserError(
       f'config.microbatches is {config.microbatches}; it must divide batch_size, '
@@ -101,8 +105,8 @@ def make(
   def fresh(key):
     return init_state(transformer.init_params(model_config, key))
 
-  # Metrics are everywhere, the new state lies as the old: a second step finds what the first was
-  # compiled for.
+  # Metrics are replicated, and the new state has the shardings of the old one, so that a second
+  # step needs no second compilation.
   metrics = NamedSharding(mesh, PartitionSpec())
   step = jax.jit(
     train_step.make_train_step(

@@ -1,5 +1,6 @@
-"""What the train steps share: adding up microbatches, the one division, the update, and the refusal
-of bad ones.
+"""The training step of all stages: it sums microbatches, divides once, and updates.
+
+It refuses bad updates: those that are not finite, or whose loss is a spike.
 """
 
 import statistics
@@ -15,20 +16,20 @@ from lm.parallel import keys
 
 State = dict[str, Any]
 SumAndWeight = tuple[jax.Array, jax.Array]
-# (params, microbatch, key) -> {name: (sum, weight)}. `train/loss` is the loss alone. A loss that has
-# regularisers also returns `train/total`, which is then minimized in place of it. Nothing is divided
-# before microbatches are added up.
+# (params, microbatch, key) -> {name: (sum, weight)}. `train/loss` is the loss alone. A loss that
+# has regularizers also returns `train/total`, which is then minimized in its place. Nothing is
+# divided before the microbatches are summed.
 LossFn = Callable[[Any, dict, jax.Array], dict[str, SumAndWeight]]
 LOSS, TOTAL = 'train/loss', 'train/total'
-RECENT = 64  # losses whose median a spike is told by ...
-FEWEST = 8  # ... once there are this many
+RECENT = 64  # The number of last losses to whose median a loss is compared, to detect a spike.
+FEWEST = 8  # The number of losses that are needed before a spike can be detected.
 
 
 def parts(params: Any, trained: frozenset[str] | None) -> tuple[Any, Any]:
-  """(the parameters that are trained, the others), trees that `param_rules.join` puts together.
+  """Returns (the parameters that are trained, the others), which `param_rules.join` joins.
 
   Args:
-    trained: the names of those that are trained; None: all, and the others are {}.
+    trained: the names of those that are trained; None means all, and then the others are {}.
   """
   return (params, {}) if trained is None else param_rules.split(params, trained)
 
@@ -36,12 +37,15 @@ def parts(params: Any, trained: frozenset[str] | None) -> tuple[Any, Any]:
 def init_state(
   params: Any, tx: optax.GradientTransformation, trained: frozenset[str] | None = None
 ) -> State:
-  """The state before the first update; `opt_state` is that of the parameters that are trained.
+  """Returns the state before the first update.
+
+  `opt_state` is that of the parameters that are trained.
 
   Its counters: `step` of all steps, `updates` of those that moved the parameters, `bad` of those
   that were refused; `losses` holds the last RECENT losses that were accepted, as a ring.
   """
-  count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731  one each: they are donated
+  # Each counter is an array of its own, because they are donated.
+  count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
   return {
     'params': params,
     'opt_state': tx.init(parts(params, trained)[0]),
@@ -67,11 +71,11 @@ def accumulate(
 ) -> tuple[Any, dict[str, SumAndWeight]]:
   """Returns the gradients of the objective and all sums, over the first `count` microbatches.
 
-  Gradients are those of `params`; `frozen` has the other parameters of the model, where it has
-  some: of these none is computed.
+  The gradients are those of `params`. `frozen` has the model's other parameters, if there are any;
+  they get no gradients.
 
   The microbatches are on axis 0 of the leaves of `batch`, [M, rows, ...]. A batch of one microbatch
-  is computed whatever the count: one with nothing to learn is not to be given.
+  is computed whatever the count, so the caller must not pass one with nothing to learn.
   """
 
   def one(i, microbatch):
@@ -103,17 +107,17 @@ def make_train_step(
   seed: int = 0,
   trained: frozenset[str] | None = None,
 ) -> Callable:
-  """Builds `step(state, batch, count) -> (state, metrics)`, to be jitted with the state donated.
+  """Returns `step(state, batch, count) -> (state, metrics)`, to be jitted with a donated state.
 
   Args:
     loss_fn: what is minimized, and its metrics; each is divided by its own summed weight here (0
       where that is 0).
     tx: the optimizer.
     schedule: learning rate by update, for the log.
-    spike: a `train/loss` above this many times the median of the last ones is bad; 0: none is. For
-      losses above 0.
-    seed: of the run; the loss of step N gets a key of its own that follows from it and N.
-    trained: the names of the parameters that are trained; None: all. The others stay as they are.
+    spike: a `train/loss` above this many times the median of the last ones is bad; with 0 none is.
+      It is for losses above 0.
+    seed: the seed of the run; the loss of step N gets a key of its own, derived from it and N.
+    trained: the names of the parameters that are trained; None means all. The others do not change.
 
   The batch's leaves are [M, rows, ...]; the first `count` of the M microbatches are used, at least
   one. A step is bad when its objective or gradient is not finite (`train/finite` is 0) or its loss
@@ -163,16 +167,16 @@ def make_train_step(
 
 
 def _inverse(weight: jax.Array) -> jax.Array:
-  """1 / weight, and 0 where there is no weight to divide by."""
+  """Returns 1 / weight, or 0 where the weight is 0."""
   return jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
 
 
 def of_updates(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """The metrics of a step that made several updates on one batch, from those of each; {} if it made
-  none.
+  """Returns the metrics of a step that made several updates on one batch, from those of each.
 
-  Most are means over the updates. rl/sampler_gap is the first's, before anything has moved; opt/lr
-  and train/bad_steps are the last's; the step is bad, or not finite, where any update was.
+  It returns {} if there were no updates. Most metrics are means over the updates. rl/sampler_gap is
+  that of the first update, before any parameter has changed. opt/lr and train/bad_steps are those
+  of the last. The step is bad, or not finite, where any update was.
   """
   merge = {
     'rl/sampler_gap': lambda x: x[0],
@@ -186,7 +190,7 @@ def of_updates(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _median(losses: jax.Array, count: jax.Array) -> jax.Array:
-  """The (lower) median of the first `count` values, at least one, of a ring."""
+  """Returns the (lower) median of the first `count` values, at least one, of a ring buffer."""
   count = jnp.clip(count, 1, losses.size)
   used = jnp.arange(losses.size) < count
   return jnp.sort(jnp.where(used, losses, jnp.finfo(losses.dtype).max))[(count - 1) // 2]

@@ -1,17 +1,18 @@
-"""Checkpoints: written in the background by Orbax, whole or not at all, with their origin and a
-digest of each file.
+"""Checkpoints, written whole in the background by Orbax, with their origin and file digests.
 
-On disk, `checkpoints/STEP/`:
-    params/           the parameters alone (an Orbax tree), so that evaluation and chat never read the optimizer's state
-    state/            everything else of the train state: the optimizer's state and the step
-    provenance.json   config, code version, data and tokenizer fingerprints: whatever JSON the trainer gave
-    digest.json       sha256 of every file above
-On a disk Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done; the
-digest is written just before that rename. So a folder named by its step is complete, and a process
-may be killed at any moment. A bucket renames
-nothing: there the digest is the last of a checkpoint's files to be written and the first to be
-  removed, and what has none
-is no checkpoint.
+A checkpoint is the folder `checkpoints/STEP/`:
+  params/           The parameters alone (an Orbax tree), so that evaluation and chat never read the
+                    optimizer's state.
+  state/            Everything else of the train state: the optimizer's state and the step.
+  provenance.json   The config, the code version, and the fingerprints of data and tokenizer:
+                    whatever JSON the trainer gave.
+  digest.json       The sha256 of every file above.
+
+On a disk, Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done. The
+digest is written just before that rename. A folder named by its step is therefore complete, and a
+process may be killed at any moment. A bucket cannot rename a folder. There the digest is the last
+of a checkpoint's files to be written and the first to be removed, and a folder without a digest is
+not a checkpoint.
 """
 
 import contextlib
@@ -42,23 +43,24 @@ from lm.base.errors import UserError
 from lm.parallel.sharding import leaf_name
 from lm.weights import orbax_s3
 
-_CHUNK = 2**26  # bytes
+_CHUNK = 2**26  # The size of a chunk of a stored array, in bytes.
 orbax_s3.install()
-Tree = Any  # a pytree of arrays, or of jax.ShapeDtypeStruct
+Tree = Any  # A pytree of arrays, or of jax.ShapeDtypeStructs.
 
 
 class _Handler(ocp.CompositeCheckpointHandler):
-  """Writes params/ and state/; then, in the background and before the final rename, the provenance
-  and the digest.
+  """Writes params/ and state/, then the provenance and the digest.
+
+  The provenance and the digest are written in the background, before the final rename.
   """
 
   provenance: Any = None
 
   def __init__(self, directory: files.Path, **options):
-    # No compression: float32 weights shrink by a few percent only, and it would take the cores from
-    # the training step. On a disk few files hold all arrays (OCDBT). In a bucket each array has
-    # objects of its own: those that few hold are written several times in a save, with conditions
-    # on their generation, which gcp-storage-emulator does not tell.
+    # There is no compression: float32 weights shrink by only a few percent, and it would take cores
+    # from the training step. On a disk few files hold all arrays (OCDBT). In a bucket each array
+    # has objects of its own: the few files of OCDBT are written several times in a save, with
+    # conditions on their generation, which gcp-storage-emulator does not report.
     options = {'use_compression': False, 'use_ocdbt': not buckets.is_url(directory)} | options
     super().__init__(
       composite_options=ocp.CompositeOptions(atomicity_options=_atomicity(directory)),
@@ -75,18 +77,19 @@ class _Handler(ocp.CompositeCheckpointHandler):
 
 @ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
 class _Items(ocp.args.Composite):
-  """The items of one save; Orbax finds the handler by this type."""
+  """The items of one save, a type of its own by which Orbax finds the handler."""
 
 
 class Checkpointer:
-  """Saves, lists and restores the checkpoints of one training run. A context manager; use it from
-  the main thread.
+  """Saves, lists and restores the checkpoints of one training run.
+
+  It is a context manager, to be used from the main thread.
 
   Args:
-    directory: the `checkpoints` folder of the run; made if missing. What a killed save left in it
-      is removed.
+    directory: the `checkpoints` folder of the run. It is created if it is missing, and what a
+      killed save left in it is removed.
     keep_last: how many of the newest checkpoints to keep (at least 1).
-    keep_every: keep forever those whose step is a multiple of this; None keeps none.
+    keep_every: checkpoints whose step is a multiple of this are kept forever; None keeps none.
   """
 
   def __init__(self, directory: files.Path, *, keep_last: int, keep_every: int | None = None):
@@ -105,13 +108,13 @@ class Checkpointer:
   def save(self, step: int, state: dict[str, Tree], provenance: dict[str, Any]) -> None:
     """Starts saving `state` (keys 'params', 'opt_state', 'step', ...) in the background.
 
-    When it returns, the arrays are copied off the device and may be donated. Waits for the save
-    before: at most one is under way.
+    When it returns, the arrays are copied off the device and may be donated. It waits for the
+    previous save first, so that at most one is under way.
 
     Raises:
       UserError: there is a checkpoint of this step.
-      OSError: this save, or the one before, could not be written; names the folder and the last
-        good step.
+      OSError: this save or the previous one could not be written. The message names the folder and
+        the last good step.
     """
     self.wait()
     if step in self.steps():
@@ -120,7 +123,7 @@ class Checkpointer:
     self._saving = step
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     with self._disk_errors():
-      # Found before anything is written, rather than half-way.
+      # A full disk is detected before anything is written, rather than half-way.
       if not buckets.is_url(self.directory) and shutil.disk_usage(self.directory).free < needed:
         raise OSError(errno.ENOSPC, f'{needed:,} bytes are needed')
     rest = {name: tree for name, tree in state.items() if name != 'params'}
@@ -129,8 +132,10 @@ class Checkpointer:
       self._saver.save(self.directory / str(step), args=items)
 
   def wait(self) -> None:
-    """Waits for the save under way. Raises OSError if it failed; removes the checkpoints that are
-    not to be kept.
+    """Waits for the save under way, and removes the checkpoints that are not to be kept.
+
+    Raises:
+      OSError: the save failed.
     """
     with self._disk_errors():
       self._saver.wait_until_finished()
@@ -141,19 +146,19 @@ class Checkpointer:
         _remove(self.directory / str(step))
 
   def steps(self) -> list[int]:
-    """The steps of the complete checkpoints, ascending."""
+    """Returns the steps of the complete checkpoints, ascending."""
     return _steps(self.directory)
 
   def latest(self) -> int | None:
-    """The last complete step, or None."""
+    """Returns the last complete step, or None."""
     return max(self.steps(), default=None)
 
   def sound(self) -> int | None:
-    """The newest step whose files are what was written, or None if nothing was saved yet.
+    """Returns the newest step whose files are what was written, or None if nothing was saved.
 
-    Newer ones, torn or altered, are set aside as `STEP.corrupt` and logged. `restore` does not read
-    the files of this step twice. In a run of several processes all call this, each reads its share,
-    and all get the same answer.
+    Newer checkpoints, which are torn or altered, are set aside as `STEP.corrupt` and logged.
+    `restore` does not read the files of this step twice. In a run of several processes all call
+    this, each reads its share of the files, and all get the same answer.
 
     Raises:
       UserError: there are checkpoints and none of them is sound; nothing is set aside.
@@ -196,12 +201,12 @@ class Checkpointer:
     Args:
       abstract_state: as given to `save`, with a jax.ShapeDtypeStruct (shape, dtype, sharding) for
         each array.
-      step: which checkpoint; None for the last complete one.
+      step: which checkpoint; None means the last complete one.
 
     Raises:
-      FileNotFoundError: no such checkpoint.
-      UserError: a file is torn or altered, or a stored array's name, shape or dtype is not the one
-        asked for.
+      FileNotFoundError: there is no such checkpoint.
+      UserError: a file is torn or altered, or the name, shape or dtype of a stored array is not the
+        requested one.
     """
     path = locate(self.directory if step is None else self.directory / str(step))
     rest = {name: tree for name, tree in abstract_state.items() if name != 'params'}
@@ -227,7 +232,7 @@ class Checkpointer:
       allow, free: fields that may differ (see `check_provenance`).
 
     Raises:
-      UserError: something differs that is not to differ.
+      UserError: a field differs that may not differ.
     """
     step = self.sound()
     if step is None:
@@ -238,11 +243,15 @@ class Checkpointer:
     return step, self.restore(abstract_state, step)
 
   def provenance(self, step: int) -> dict[str, Any]:
-    """What `save` was told of where the state of `step` came from."""
+    """Returns the record of where the state of `step` came from, as given to `save`."""
     return provenance(self.directory / str(step))
 
   def close(self) -> None:
-    """Waits for the save under way and ends the background threads. Raises as `wait` does."""
+    """Waits for the save under way and ends the background threads.
+
+    Raises:
+      OSError: the save failed.
+    """
     try:
       self.wait()
     finally:
@@ -263,8 +272,9 @@ class Checkpointer:
 
   @contextlib.contextmanager
   def _disk_errors(self) -> Iterator[None]:
-    """Turns a failed write into one line that names the folder, and removes what is
-    half-written.
+    """Turns a failed write into an OSError that names the folder, and cleans up.
+
+    What is half-written is removed.
     """
     try:
       yield
@@ -275,8 +285,8 @@ class Checkpointer:
       code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
       if code is None and not buckets.is_url(self.directory):
         raise
-      # for the writes of other arrays that are under way to fail too, lest they make the folder
-      # anew
+      # The writes of other arrays that are under way must fail too before the folder is removed, or
+      # they would create it again.
       time.sleep(1)
       self._clean()
       what = ' '.join(str(error).split()) if code is None else os.strerror(code)
@@ -286,7 +296,7 @@ class Checkpointer:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayType:
-  """What kind of array is stored."""
+  """The dtype and shape of a stored array."""
 
   dtype: np.dtype
   shape: tuple[int, ...]
@@ -297,13 +307,13 @@ class ArrayType:
 
 @dataclasses.dataclass(frozen=True)
 class Deferred:
-  """An array that is made when it is to be written, and dropped when it has been."""
+  """An array that is created when it is to be written, and dropped once it is written."""
 
   make: Callable[[], np.ndarray]
 
 
 class _DeferredHandler(ocp.type_handlers.NumpyHandler):
-  """Writes one array after the other, as NumPy arrays are written."""
+  """Writes one deferred array after the other, as NumPy arrays are written."""
 
   async def serialize(self, values, infos, args=None):
     for value, info, arg in zip(values, infos, args, strict=True):
@@ -337,7 +347,7 @@ def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> 
     path, type_handler_registry=ocp.type_handlers.create_type_handler_registry(*arrays)
   )
   handler.provenance = provenance
-  # In chunks, so that a host that needs a part of an array reads a part of the file.
+  # Arrays are written in chunks, so that a host that needs a part of one reads a part of the file.
   chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), params)
   with ocp.Checkpointer(handler) as saver:
     saver.save(
@@ -346,8 +356,10 @@ def write_params(path: files.Path, params: Tree, provenance: dict[str, Any]) -> 
 
 
 def params_metadata(path: files.Path) -> dict[str, ArrayType]:
-  """Dtype and shape of each stored parameter by its slash-separated name. Raises as
-  `load_params`.
+  """Returns the dtype and shape of each stored parameter, by its slash-separated name.
+
+  Raises:
+    FileNotFoundError, UserError: as `load_params`.
   """
   path = locate(path)
   _verify(path, 'params/')
@@ -355,8 +367,9 @@ def params_metadata(path: files.Path) -> dict[str, ArrayType]:
 
 
 def read_params(path: files.Path, names: Collection[str]) -> dict[str, np.ndarray]:
-  """Some of the parameters as they are stored, on the host, none of the others being read. Files
-  are not verified.
+  """Returns some of the parameters as they are stored, on the host.
+
+  The other parameters are not read, and the files are not verified.
   """
   handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(locate(path) / 'params')
   wanted = jax.tree_util.tree_map_with_path(
@@ -374,14 +387,15 @@ def read_params(path: files.Path, names: Collection[str]) -> dict[str, np.ndarra
 
 
 def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str, Any]]:
-  """Reads the parameters of a checkpoint, and where it came from; the optimizer's state is not
-  touched.
+  """Reads the parameters of a checkpoint, and where it came from.
+
+  The optimizer's state is not read.
 
   Args:
-    path: anything `locate` takes.
+    path: anything that `locate` takes.
     abstract_params: a jax.ShapeDtypeStruct for each parameter; those without a sharding go to the
-      first device. A parameter that is stored in another floating-point type is cast to the one
-      asked for.
+      first device. A parameter that is stored in another floating-point type is cast to the
+      requested one.
 
   Raises:
     FileNotFoundError, UserError: as `Checkpointer.restore`.
@@ -392,7 +406,10 @@ def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str
 
 
 def provenance(path: files.Path) -> dict[str, Any]:
-  """What is recorded of where a checkpoint came from. `path` and errors: as `load_params`."""
+  """Returns the record of where a checkpoint came from.
+
+  `path` and the errors are those of `load_params`.
+  """
   path = locate(path)
   _verify(path, 'provenance.json')
   return files.read_json(path / 'provenance.json')
@@ -409,11 +426,11 @@ def check_provenance(
   The message has the first difference, and the override that would allow all of them.
 
   Args:
-    stored: the checkpoint's provenance.
-    expected: that of the run which is to go on from it, or a part of it.
+    stored: the provenance of the checkpoint.
+    expected: the provenance of the run that is to continue from it, or a part of that.
     allow: what may differ because the user says so (`config.allowed_mismatches`): keys of
       `expected`, and fields or parts of its config.
-    free: fields and parts of the config that may differ anyway.
+    free: fields and parts of the config that may always differ.
   """
   differing: dict[str, str] = {}
   for key, value in expected.items():
@@ -431,11 +448,15 @@ def check_provenance(
 
 
 def locate(path: files.Path) -> files.AnyPath:
-  """The folder of one checkpoint, given that folder, a `checkpoints` folder, a run's folder or a
-  recipe's folder.
+  """Returns the folder of one checkpoint, found from one of several kinds of folder.
 
-  The last complete step is taken; a recipe's `final.json` ({"run": NAME}) names the run that holds
-  its final model. Raises FileNotFoundError naming the path when there is no complete checkpoint.
+  The path is that folder, a `checkpoints` folder, a run's folder or a recipe's folder. The last
+  complete step is taken. A recipe's `final.json` ({"run": NAME}) names the run that holds its final
+  model.
+
+  Raises:
+    FileNotFoundError: there is no complete checkpoint; the message names the path.
+    UserError: `final.json` does not name a run.
   """
   given = path = files.absolute(path)
   if (path / 'final.json').is_file():
@@ -456,12 +477,14 @@ def locate(path: files.Path) -> files.AnyPath:
 
 
 def code_version() -> str:
-  """The git commit of this code, with '-dirty' if a tracked file was changed; the package's version
-  when not in git.
+  """Returns the git commit of this code, or the package's version outside git.
+
+  The commit ends in '-dirty' if a tracked file was changed.
   """
   root = pathlib.Path(__file__).resolve().parents[2]
-  if (root / '.git').exists():  # not merely somewhere below another project's repository
-    with contextlib.suppress(FileNotFoundError):  # git itself is not installed
+  # The root itself must be a repository, not a folder inside another project's repository.
+  if (root / '.git').exists():
+    with contextlib.suppress(FileNotFoundError):  # It is raised where git is not installed.
       command = [
         'git',
         '-C',
@@ -479,8 +502,9 @@ def code_version() -> str:
 
 
 def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
-  """How Orbax makes a folder appear: by renaming it, or where nothing is renamed by a file that it
-  writes last.
+  """Returns how Orbax makes a folder appear at once.
+
+  On a disk it renames the folder. In a bucket, where nothing is renamed, it writes a file last.
   """
   mode = ocp.options.AtomicityMode
   return ocp.options.AtomicityOptions(
@@ -489,10 +513,10 @@ def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
 
 
 def _numbered(directory: files.AnyPath) -> list[int]:
-  """The steps that have a folder, complete or not.
+  """Returns the steps that have a folder, complete or not.
 
   Raises OSError where a bucket cannot be listed: `is_dir` and `is_file` would say that there is
-  nothing, and a run would begin anew, or remove what it takes for unfinished.
+  nothing, and a run would start from scratch, or remove checkpoints that it takes for unfinished.
   """
   try:
     return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
@@ -507,14 +531,15 @@ def _steps(directory: files.AnyPath) -> list[int]:
 
 
 def _folders(directory: files.AnyPath) -> list[int]:
-  """The steps that should be complete: on a disk all that have a folder, even if the digest is
-  lost.
+  """Returns the steps that should be complete.
+
+  On a disk these are all steps that have a folder, even if its digest is lost.
   """
   return _steps(directory) if buckets.is_url(directory) else _numbered(directory)
 
 
 def _unfinished(directory: files.AnyPath) -> list[files.AnyPath]:
-  """What a killed save or removal left behind."""
+  """Returns the folders that a killed save or removal left behind."""
   if buckets.is_url(directory):
     return [
       directory / str(step) for step in set(_numbered(directory)).difference(_steps(directory))
@@ -530,7 +555,7 @@ def _remove(folder: files.AnyPath) -> None:
 
 
 def _any_process(value: bool) -> bool:
-  """Whether it is true in any process of the run."""
+  """Returns whether the value is true in any process of the run."""
   return (
     bool(multihost_utils.process_allgather(np.array(value)).any())
     if jax.process_count() > 1
@@ -539,8 +564,12 @@ def _any_process(value: bool) -> bool:
 
 
 def _verify(path: files.AnyPath, *prefixes: str) -> None:
-  """Compares the files whose names begin with one of `prefixes` with the digest. Each host reads
-  its share of them.
+  """Compares the files whose names begin with one of `prefixes` with their digests.
+
+  Each host reads its share of them.
+
+  Raises:
+    UserError: a file or the digest is missing, or a file differs from its digest.
   """
   if not (path / 'digest.json').exists():
     raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
@@ -562,10 +591,13 @@ def _verify(path: files.AnyPath, *prefixes: str) -> None:
 
 
 def _read(path: files.AnyPath, item: str, abstract: Tree, cast: bool = False) -> Tree:
-  """Reads one tree onto the shardings of `abstract`; `cast` allows of another floating-point type
-  in the file.
+  """Reads one tree onto the shardings of `abstract`.
 
-  Raises UserError naming the first array that does not fit.
+  Args:
+    cast: whether the arrays may be stored in another floating-point type.
+
+  Raises:
+    UserError: an array does not fit; the message names the first.
   """
   first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = jax.tree.map(
@@ -590,14 +622,15 @@ def _read(path: files.AnyPath, item: str, abstract: Tree, cast: bool = False) ->
 
 
 def _arrays(tree: Tree) -> dict[str, ArrayType]:
-  """Dtype and shape of each array of a tree, by its slash-separated name."""
+  """Returns the dtype and shape of each array of a tree, by its slash-separated name."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {leaf_name(path): ArrayType(np.dtype(x.dtype), tuple(x.shape)) for path, x in leaves}
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-  """Whether Orbax says something that is not also raised, from `wait`, and that is no consequence
-  of how we call it.
+  """Returns whether a log record of Orbax is worth showing.
+
+  It is not if it is also raised, from `wait`, or if it follows from how we call Orbax.
   """
   orbax = f'{os.sep}orbax{os.sep}' in record.pathname
   return not (orbax and (record.exc_info or record.funcName == 'merge_ocdbt_per_process_files'))

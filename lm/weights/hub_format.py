@@ -1,8 +1,8 @@
-"""Hugging Face folders: a folder's weights and config into a run of ours, and back.
+"""Hugging Face folders: import of their weights and config into a run of ours, and export.
 
-What each family's fields and tensors are called stands in lm/weights/families. Weights are read
-from safetensors files alone (a pickle can run code), tensor by tensor, and keep their dtype:
-exporting what was imported gives the same bytes.
+The names of each family's fields and tensors are in lm/weights/families. Weights are read only from
+safetensors files (a pickle can run code), tensor by tensor, and keep their dtype: exporting what
+was imported gives the same bytes.
 """
 
 import dataclasses
@@ -36,10 +36,16 @@ Index = tuple[slice, ...]
 
 DTYPES = remote_tensors.DTYPES
 SINGLE, SHARDED = 'model.safetensors', 'model.safetensors.index.json'
-TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json',
-                   'chat_template.jinja', 'generation_config.json')  # fmt: skip
-MAX_SHARD = 5 * 10**9  # bytes of weights in one file, as transformers writes them
-ROWS = 4096  # of a matrix that are compared at a time
+TOKENIZER_FILES = (
+  'tokenizer.json',
+  'tokenizer.model',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'generation_config.json',
+)
+MAX_SHARD = 5 * 10**9  # The bytes of weights in one file, as transformers writes them.
+ROWS = 4096  # The rows of a matrix that are compared at a time.
 
 
 # ---- Sources of weights --------------------------------------------------------------------------
@@ -47,11 +53,12 @@ ROWS = 4096  # of a matrix that are compared at a time
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """A tensor that lies somewhere: `read` gives a part of it, one slice (of step 1) for each
-  axis.
+  """A tensor that is stored somewhere.
+
+  `read` returns a part of it, given one slice (of step 1) for each axis.
   """
 
-  dtype: str  # as safetensors calls it; DTYPES are those that weights may have
+  dtype: str  # The name in safetensors; DTYPES has those that weights may have.
   shape: tuple[int, ...]
   read: Callable[[Index], np.ndarray]
 
@@ -63,9 +70,9 @@ class Source:
   Attributes:
     path: where it comes from.
     config: its config.json.
-    tensors: by their names in transformers.
-    tokenizer: content of each of TOKENIZER_FILES that there is.
-    files: those that the weights are in.
+    tensors: its tensors, by their names in transformers.
+    tokenizer: the content of each of TOKENIZER_FILES that exists.
+    files: the config.json and the files that hold the weights.
   """
 
   path: files.AnyPath
@@ -76,24 +83,24 @@ class Source:
 
   @property
   def provenance(self) -> dict[str, Any]:
-    """Where it comes from, with a digest of each file: what a checkpoint made of it records."""
+    """Returns what a checkpoint made of it records: where it is from, and its files' digests."""
     digests = {path.name: files.sha256(path) for path in self.files}
     return {'source': {'path': str(self.path), 'files': digests}, 'hf_config': self.config}
 
 
 def is_folder(path: files.Path) -> bool:
-  """Whether this is a folder as transformers writes it, rather than one of ours."""
-  config = files.as_path(path) / 'config.json'  # a run of ours has one too
+  """Returns whether this is a folder as transformers writes it, rather than one of ours."""
+  config = files.as_path(path) / 'config.json'  # A run of ours has one too.
   return config.is_file() and not {'architectures', 'model_type'}.isdisjoint(
     files.read_json(config)
   )
 
 
 def open_folder(path: files.Path) -> Source:
-  """The model in a Hugging Face folder; no weights are read yet.
+  """Returns the model in a Hugging Face folder; no weights are read yet.
 
   Raises:
-    FileNotFoundError, UserError: naming the file that is missing or is not as it should be.
+    FileNotFoundError, UserError: a file is missing or malformed; the message names it.
   """
   path = files.absolute(path)
   config = files.read_json(path / 'config.json')
@@ -121,7 +128,7 @@ def open_folder(path: files.Path) -> Source:
 
 
 def tokenizer_files(path: files.AnyPath) -> dict[str, bytes]:
-  """The content of those of TOKENIZER_FILES that a folder has."""
+  """Returns the content of those of TOKENIZER_FILES that a folder has."""
   return {name: (path / name).read_bytes() for name in TOKENIZER_FILES if (path / name).is_file()}
 
 
@@ -144,7 +151,8 @@ def _weight_files(path: files.AnyPath) -> list[files.AnyPath]:
 
 
 def _read_file(file: pathlib.Path, name: str, index: Index) -> np.ndarray:
-  # Opened anew each time: the pages of a file that stays open count as memory of this process.
+  # The file is opened for each read, because the pages of a file that stays open count as memory of
+  # this process.
   with safetensors.safe_open(file, 'np') as opened:
     return opened.get_slice(name)[index]
 
@@ -157,14 +165,14 @@ class Layout:
   """One of our parameters, and where its parts are stored."""
 
   tensor: Tensor
-  shape: tuple[int, ...]  # ours, with the axes of layers and experts
+  shape: tuple[int, ...]  # Our shape, with the axes of layers and experts.
 
   def __post_init__(self):
     assert len(self.tensor.axes) == len(self.shape), f'{self.tensor} does not fit {self.shape}'
 
   @property
   def lead(self) -> int:
-    """How many of our axes count tensors."""
+    """The number of our axes that count tensors."""
     return len(self.tensor.axes) - len(self.tensor.layout.split(' -> ')[0])
 
   @property
@@ -173,22 +181,22 @@ class Layout:
 
   @property
   def stored_shape(self) -> tuple[int, ...]:
-    """Of each tensor."""
+    """The shape of each stored tensor."""
     shape = [math.prod(self.sizes[axis] for axis in group) for group in self.tensor.stored]
     if self.tensor.part is not None:
       shape[-1] *= 3
     return tuple(shape)
 
   def name(self, where: tuple[int, ...]) -> str:
-    """Of the tensor of one layer, or of one expert in one layer."""
+    """Returns the name of the tensor of one layer, or of one expert in one layer."""
     return self.tensor.name.format(**dict(zip('le', where, strict=False)))
 
   def names(self) -> Iterator[str]:
-    """Of all its tensors."""
+    """Returns the names of all its tensors."""
     return map(self.name, itertools.product(*map(range, self.shape[: self.lead])))
 
   def read(self, tensors: Mapping[str, Stored], index: Index) -> np.ndarray:
-    """A part of the parameter, in the dtype that it is stored in; no other part is read."""
+    """Returns a part of the parameter, in its stored dtype; no other part is read."""
     index = tuple(slice(*s.indices(size)[:2]) for s, size in zip(index, self.shape, strict=True))
     first = tensors[next(self.names())]
     out = np.empty([s.stop - s.start for s in index], DTYPES[first.dtype])
@@ -201,7 +209,8 @@ class Layout:
     axes = self.tensor.layout.split(' -> ')[0]
     at, sizes = dict(zip(axes, index, strict=True)), self.sizes
     rows, shape, within = [], [], []
-    for group in self.tensor.stored:  # of joined axes, whole ranges of the first are read, then cut
+    # Of joined axes, whole ranges of the first are read, and then cut.
+    for group in self.tensor.stored:
       inner = math.prod(sizes[axis] for axis in group[1:])
       rows.append(slice(at[group[0]].start * inner, at[group[0]].stop * inner))
       shape += [at[group[0]].stop - at[group[0]].start, *(sizes[axis] for axis in group[1:])]
@@ -214,8 +223,9 @@ class Layout:
     return part.transpose([order.index(axis) for axis in axes])
 
   def write_one(self, ours: np.ndarray, where: tuple[int, ...]) -> np.ndarray:
-    """The stored form, whole, of what one tensor has of the parameter, which may have more rows for
-    tokens.
+    """Returns the whole stored form of the part of the parameter that one tensor holds.
+
+    The parameter may have more rows for tokens than the tensor.
     """
     axes, order = self.tensor.layout.split(' -> ')[0], ''.join(self.tensor.stored)
     shape = [math.prod(self.sizes[axis] for axis in group) for group in self.tensor.stored]
@@ -224,14 +234,14 @@ class Layout:
 
 
 def _shapes(config: FrozenConfigDict) -> dict[str, tuple[int, ...]]:
-  """The shape of each parameter of a model, by its slash-separated name."""
+  """Returns the shape of each parameter of a model, by its slash-separated name."""
   abstract = nn.unbox(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
   leaves = jax.tree_util.tree_leaves_with_path(abstract)
   return {sharding.leaf_name(path): x.shape for path, x in leaves}
 
 
 def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
-  """Where each parameter of a model is stored, by its slash-separated name.
+  """Returns where each parameter of a model is stored, by its slash-separated name.
 
   Adapters and the scalar head have no tensors there and are left out.
   """
@@ -246,8 +256,9 @@ def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
 def _without_prefix(
   family: Family, layout: dict[str, Layout], tensors: Mapping[str, Stored]
 ) -> dict[str, Layout]:
-  """As `layout`, but for files saved from the model without its output head, whose names lack the
-  first part.
+  """Returns `layout` with the names that the files use.
+
+  The names in files that were saved from the model without its output head lack the first part.
   """
   if any(name.startswith(family.prefix) for name in tensors):
     return layout
@@ -259,8 +270,9 @@ def _without_prefix(
 
 
 def check(source: Source, family: Family, layout: dict[str, Layout]) -> None:
-  """Raises UserError naming a tensor that is missing, is not of this model, or is not as it should
-  be.
+  """Raises UserError, naming the tensor, where the tensors do not fit the model.
+
+  A tensor may be missing, not belong to this model, or have the wrong shape or dtype.
   """
   wanted = {name: x.stored_shape for x in layout.values() for name in x.names()}
   for name, shape in wanted.items():
@@ -296,7 +308,7 @@ def check(source: Source, family: Family, layout: dict[str, Layout]) -> None:
 
 
 def _check_tied(source: Source, head: str, embedding: str) -> None:
-  """A tied head may be stored beside the embedding if it is the same."""
+  """Raises UserError unless a tied head that is stored beside the embedding equals it."""
   a, b = source.tensors[head], source.tensors[embedding]
   same = a.shape == b.shape and a.dtype == b.dtype
   for start in range(0, a.shape[0] if same else 0, ROWS):
@@ -311,10 +323,14 @@ def _check_tied(source: Source, head: str, embedding: str) -> None:
 def model_config(
   source: Source, defaults: ConfigDict, ignore: Iterable[str] = ()
 ) -> FrozenConfigDict:
-  """The checked config.model of a source; `defaults` (that of configs/base.py) says how to run it.
+  """Returns the checked config.model of a source.
 
-  Raises UserError naming a field of its config.json that we cannot run. `ignore`: see
-  `lm.weights.families.Family.read`.
+  Args:
+    defaults: config.model as configs/base.py has it; it says how to run the model.
+    ignore: see `lm.weights.families.Family.read`.
+
+  Raises:
+    UserError: its config.json has a field that we cannot run; the message names it.
   """
   try:
     architecture = families.of(source.config).read(source.config, ignore)
@@ -326,7 +342,7 @@ def model_config(
 
 
 def open_params(source: Source, config: FrozenConfigDict) -> dict[str, Layout]:
-  """Where the parameters of a model are in a source, every tensor of which has been checked."""
+  """Returns where the parameters of a model are in a source, after checking every tensor."""
   family = families.of(source.config)
   layout = _without_prefix(family, layouts(family, config), source.tensors)
   check(source, family, layout)
@@ -334,12 +350,12 @@ def open_params(source: Source, config: FrozenConfigDict) -> dict[str, Layout]:
 
 
 def load(source: Source, config: FrozenConfigDict, abstract_params: Any) -> Any:
-  """Parameters straight onto their devices, each of which reads its own parts of the files.
+  """Reads parameters straight onto their devices, each of which reads its own parts.
 
   Args:
-    config: of `model_config`.
-    abstract_params: a jax.ShapeDtypeStruct with a sharding for each parameter; what is stored in
-      another floating-point type is cast.
+    config: the result of `model_config`.
+    abstract_params: a jax.ShapeDtypeStruct with a sharding for each parameter; a parameter that is
+      stored in another floating-point type is cast.
 
   Raises:
     UserError: as `check`.
@@ -348,7 +364,7 @@ def load(source: Source, config: FrozenConfigDict, abstract_params: Any) -> Any:
 
   def one(path, x):
     at = layout[sharding.leaf_name(path)]
-    parts: dict[str, np.ndarray] = {}  # devices may hold the same
+    parts: dict[str, np.ndarray] = {}  # Several devices may hold the same part.
 
     def read(index):
       key = str(index)
@@ -371,20 +387,21 @@ def import_model(
   fingerprint: Callable[[pathlib.Path], str],
   ignore: Iterable[str] = (),
 ) -> FrozenConfigDict:
-  """Writes a run's folder with one checkpoint, of step 0, and the tokenizer's files. One parameter
-  is in memory at a time.
+  """Writes a run's folder with one checkpoint, of step 0, and the tokenizer's files.
+
+  One parameter is in memory at a time.
 
   Args:
     path: a folder that does not exist.
     defaults: config.model as configs/base.py has it.
-    fingerprint: the fingerprint of the tokenizer in a folder.
-    ignore: fields of config.json that are passed over.
+    fingerprint: returns the fingerprint of the tokenizer in a folder.
+    ignore: fields of config.json that are ignored.
 
   Returns:
     The model's config.
 
   Raises:
-    UserError: as `open_params`; the folder exists; the source has no tokenizer.
+    UserError: as `open_params`; or the folder exists; or the source has no tokenizer.
   """
   path = files.as_path(path)
   if path.exists():
@@ -423,8 +440,9 @@ def import_model(
 
 
 def origin(provenance: Mapping[str, Any] | None) -> dict[str, Any] | None:
-  """The config.json that a checkpoint, or the one its training started from, was imported with;
-  None if there is none.
+  """Returns the config.json that a checkpoint or its ancestor was imported with, or None.
+
+  An ancestor is the checkpoint that its training started from.
   """
   while provenance:
     if provenance.get('hf_config'):
@@ -442,24 +460,24 @@ def export_model(
   tokens: Mapping[str, int],
   max_shard_bytes: int = MAX_SHARD,
 ) -> None:
-  """Writes a checkpoint as a folder that transformers reads: config, weights (in their dtype),
-  tokenizer.
+  """Writes a checkpoint as a folder that transformers reads.
 
-  Adapters are merged into the matrices that they adapt. A scalar head is left out, which is logged.
+  The folder has the config, the weights (in their dtype) and the tokenizer. Adapters are merged
+  into the matrices that they adapt. A scalar head is left out, which is logged.
 
   Args:
-    path: anything `lm.weights.checkpoint.locate` takes.
+    path: anything that `lm.weights.checkpoint.locate` takes.
     out: a folder that does not exist.
     defaults: config.model as configs/base.py has it, for fields that the checkpoint does not have
       yet.
-    vocab_size: the tokenizer's. Rows of the vocabulary that a training run here added beyond it are
-      left out; an imported model's are all its own.
+    vocab_size: that of the tokenizer. Rows of the vocabulary that a training run here added beyond
+      it are left out; those of an imported model are all kept.
     tokens: `bos_token_id` and the like, for the config.json of a model that was trained here.
-    max_shard_bytes: a larger model goes into several files.
+    max_shard_bytes: a larger model is split into several files.
 
   Raises:
-    FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one that no family has; the
-    folder exists.
+    FileNotFoundError, UserError: there is no such checkpoint, it is corrupt, no family has its
+      architecture, or the folder exists.
   """
   out = files.as_path(out)
   if out.exists():
@@ -487,7 +505,7 @@ def export_model(
   layout = layouts(family, FrozenConfigDict(config.to_dict() | {'vocab_size': rows}))
   dtypes = {name: _dtype_name(path, name, types[name].dtype) for name in layout}
   hf['dtype' if 'dtype' in hf else 'torch_dtype'] = DTYPES[dtypes['embedding']].name
-  groups: dict[str, list[str]] = {}  # parameters that share their tensors
+  groups: dict[str, list[str]] = {}  # Parameters that share their tensors.
   for name, x in sorted(layout.items(), key=lambda item: item[1].tensor.part or 0):
     groups.setdefault(x.tensor.name, []).append(name)
   header = {
@@ -495,7 +513,7 @@ def export_model(
     for group in groups.values()
     for tensor in layout[group[0]].names()
   }
-  # where there is none
+  # This is the tokenizer_config.json of a tokenizer that has none.
   tokenizer = {'tokenizer_config.json': b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n'}
   tokenizer |= tokenizer_files(path.parent.parent / 'tokenizer')
   with files.atomic_dir(out, last='config.json') as folder:
@@ -507,7 +525,8 @@ def export_model(
         params = _read_merged(path, config, group, types)
         one = layout[group[0]]
         for where in itertools.product(*map(range, one.shape[: one.lead])):
-          thirds = [layout[name].write_one(params[name], where) for name in group]  # or one, whole
+          # A group has three thirds of a tensor, or one parameter that is the whole.
+          thirds = [layout[name].write_one(params[name], where) for name in group]
           writer.write(
             one.name(where), np.concatenate(thirds, -1) if len(thirds) > 1 else thirds[0]
           )
@@ -516,7 +535,7 @@ def export_model(
 def _read_merged(
   path: files.AnyPath, config: FrozenConfigDict, group: list[str], types: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-  """Some parameters of a checkpoint, with the adapters that they have merged into them."""
+  """Returns some parameters of a checkpoint, with their adapters merged into them."""
   pairs = {name: adapters.pair_of(name) for name in group if name.endswith('/kernel')}
   adapted = {name: pair for name, pair in pairs.items() if pair[0] in types}
   params = checkpoint.read_params(path, [*group, *itertools.chain(*adapted.values())])
@@ -535,10 +554,10 @@ def _dtype_name(path: pathlib.Path, name: str, dtype: np.dtype) -> str:
 
 
 class _Writer:
-  """Safetensors files whose tensors are written in any order, one in memory at a time.
+  """Writes safetensors files whose tensors come in any order, one in memory at a time.
 
-  The format (huggingface.co/docs/safetensors): the length of a JSON header in 8 bytes, the header,
-  the tensors. The library writes whole files only.
+  The format (huggingface.co/docs/safetensors) is the length of a JSON header in 8 bytes, the
+  header, and the tensors. The library can write only whole files.
   """
 
   def __init__(
@@ -566,7 +585,7 @@ class _Writer:
     self._handles = [open(folder / name, 'wb') for name in names]  # noqa: SIM115  closed by __exit__
     for handle, shard in zip(self._handles, shards, strict=True):
       header, end = {'__metadata__': {'format': 'pt'}}, 0
-      # the library's order
+      # This is the order in which the library writes tensors.
       for name in sorted(shard, key=lambda name: (-DTYPES[tensors[name][0]].itemsize, name)):
         dtype, shape = tensors[name]
         header[name] = {
@@ -602,7 +621,7 @@ class _Writer:
 
 
 def _by_layer(name: str) -> list[Any]:
-  """Sorts numbers in names as numbers."""
+  """Returns a sort key that compares the numbers in names as numbers."""
   return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)]
 
 

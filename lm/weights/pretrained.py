@@ -1,6 +1,4 @@
-"""Models from checkpoints: the architecture comes with the weights, how to run it is the caller's
-choice.
-"""
+"""Models from checkpoints: the checkpoint decides the architecture, the caller how to run it."""
 
 import dataclasses
 import functools
@@ -26,8 +24,8 @@ from lm.weights import checkpoint, hub_format
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
-# Those that may be set to something else than the checkpoint has, to go on at another context
-# length: of models with rotary positions, whose weights fit any.
+# The fields that may differ from the checkpoint's, to continue at another context length. This is
+# for models with rotary positions, whose weights fit any length.
 CONTEXT = (
   'max_len',
   'rope_theta',
@@ -38,49 +36,56 @@ CONTEXT = (
   'rope_high_freq_factor',
   'rope_original_len',
 )
-# Those that may be set to something else than the checkpoint has because parameters are added, or
-# merged into others; see `adopt` and `_extend`.
+# The fields that may differ from the checkpoint's because parameters are added, or merged into
+# others; see `adopt` and `_extend`.
 EXTENSIONS = ('heads', *adapters.FIELDS)
-ROWS = 128  # a vocabulary that grows becomes a multiple of it
+ROWS = 128  # A vocabulary that grows becomes a multiple of this.
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
   """A model read from disk."""
 
-  config: FrozenConfigDict  # its `model` part
+  config: FrozenConfigDict  # The `model` part of its config.
   params: Any
-  axes: Any  # the names of each parameter's axes
+  axes: Any  # The names of each parameter's axes.
   provenance: dict[str, Any]
-  run: files.AnyPath  # the folder of the run that made it, or the Hugging Face folder
+  run: files.AnyPath  # The folder of the run that made it, or the Hugging Face folder.
   step: int
-  tokenizer: str  # where its tokenizer is, as a `data.tokenizer` spec
+  tokenizer: str  # The location of its tokenizer, as a `data.tokenizers` spec.
 
   def check_tokenizer(self, fingerprint: str, allow: Collection[str] = ()) -> None:
-    """Raises UserError if a run used another tokenizer than this. With a Hugging Face folder there
-    is no record to compare.
+    """Raises UserError if the run that made this model used another tokenizer.
+
+    A Hugging Face folder has no record to compare with.
+
+    Args:
+      fingerprint: that of the tokenizer to be used.
+      allow: what may differ (see `lm.weights.checkpoint.check_provenance`).
     """
     if 'tokenizer' in self.provenance:
       checkpoint.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
 
 
 def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
-  """The architecture `stored` with a checkpoint, run as `config` says, at the context it chooses.
+  """Returns the architecture `stored` with a checkpoint, to be run as `config` says.
 
-  A field that the checkpoint lacks was added later, and gets its default, which means "as before".
-  Heads may be added. Adapters are the checkpoint's unless `config` chooses others, or none.
+  The context length is the one that `config` chooses. A field that the checkpoint lacks was added
+  later, and gets its default, which means "as before". Heads may be added. Adapters are the
+  checkpoint's unless `config` chooses others, or none.
 
   Raises:
-    UserError: a field is stored that we do not know, or `config` chooses another value for one that
-      the weights decide.
+    UserError: a stored field is unknown, or `config` chooses another value for a field that the
+      weights decide.
   """
   if more := sorted(stored.keys() - defaults.keys()):
     raise UserError(f'the checkpoint has config.model.{more[0]}, which this version does not know')
-  stored = FrozenConfigDict(config_lib.complete(stored, defaults))  # with tuples for JSON's lists
+  # The completed config has tuples where JSON has lists.
+  stored = FrozenConfigDict(config_lib.complete(stored, defaults))
   adopted = stored.to_dict()
   for field in sorted(config.chosen - set(EXECUTION)):
     value, found = config[field], adopted[field]
-    if value == found or (field == 'vocab_size' and not value):  # 0: the tokenizer's
+    if value == found or (field == 'vocab_size' and not value):  # 0 means the tokenizer's size.
       continue
     if field in CONTEXT and adopted['position'] == 'rope':
       adopted[field] = value
@@ -112,7 +117,7 @@ def model_config(config: ConfigDict, start: Pretrained | None, vocab_size: int) 
 
 
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
-  """(shapes with shardings, axis names) of a model's parameters, without making any."""
+  """Returns (shapes with shardings, axis names) of a model's parameters, without creating any."""
   boxed = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
   shardings = sharding.param_shardings(boxed, mesh)
   shapes = jax.tree.map(
@@ -130,15 +135,16 @@ def load(
   logged; adapters of the checkpoint that are not to be kept are merged into their matrices.
 
   Args:
-    path: a step, run or recipe folder (`lm.weights.checkpoint.locate`), or a folder as transformers writes
-      it (`lm.hf`).
+    path: a step, run or recipe folder (`lm.weights.checkpoint.locate`), or a folder as transformers
+      writes it (`lm.hf`).
     execution: a `config.model` that says how to run it; see `adopt` for what it may say of the
       architecture.
     defaults: `config.model` as configs/base.py has it.
-    seed: of the run, for what begins fresh.
+    seed: the seed of the run, for parameters that begin fresh.
 
   Raises:
-    FileNotFoundError, UserError: no such checkpoint, a corrupt one, or one of another architecture.
+    FileNotFoundError, UserError: there is no such checkpoint, it is corrupt, or it has another
+      architecture.
   """
   if hub_format.is_folder(path):
     source = hub_format.open_folder(path)
@@ -174,9 +180,9 @@ def load(
 def _extend(
   params: Any, stored: FrozenConfigDict, config: FrozenConfigDict, mesh: Mesh, seed: int
 ) -> tuple[Any, Any]:
-  """(parameters, axis names) of the model `config`, out of the parameters of the model `stored`.
+  """Returns (parameters, axis names) of the model `config`, made from those of `stored`.
 
-  They differ in EXTENSIONS alone. Adapters that are not the same are merged and made anew.
+  The two differ only in EXTENSIONS. Adapters that differ are merged, and new ones are created.
   """
   if stored.lora_rank and any(stored[field] != config[field] for field in adapters.FIELDS):
     logging.warning('the adapters of the checkpoint are merged into the matrices they adapt')
@@ -192,7 +198,7 @@ def _extend(
     )
     shardings = jax.tree.map(lambda x: x.sharding, select(shapes, missing))
 
-    def fresh(key):  # the compiler leaves out what is not selected
+    def fresh(key):  # The compiler leaves out what is not selected.
       return select(transformer.init_params(config, key), missing)
 
     key = keys.derive(seed, 'initialization')
@@ -201,13 +207,12 @@ def _extend(
 
 
 def grow(start: Pretrained, vocab_size: int, mesh: Mesh) -> Pretrained:
-  """The model with rows for at least `vocab_size` tokens; as it is where it has them, used or
-  spare.
+  """Returns the model with rows for at least `vocab_size` tokens.
 
-  A new row is the mean of the rows that are there, in the output matrix too: a token that was never
-  learned then gets no more than the average logit (Hewitt 2021, "Initializing New Word Embeddings
-  for Pretrained Language Models"). The number of rows becomes a multiple of ROWS, so that they
-  still divide among devices.
+  A model that has them already, used or spare, is returned as it is. A new row is the mean of the
+  existing rows, in the output matrix too: a token that was never learned then gets no more than the
+  average logit (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
+  The number of rows becomes a multiple of ROWS, so that they still divide among devices.
   """
   old = start.config.vocab_size
   if vocab_size <= old:

@@ -1,8 +1,8 @@
-"""Attention of whole rows: by the kernels of accelerators, Splash on TPUs and cuDNN on GPUs, or by
-lm/model/attention/ring.py.
+"""Attention of whole rows by one of three kernels: Splash (TPUs), cuDNN (GPUs) or the ring.
 
-`config.model.attention` chooses; nothing falls back. The reference for all, and what decodes, is
-lm/model/attention/reference.py. Axes are named in lm/model/transformer.py.
+`config.model.attention` chooses the kernel, and there is no fallback. The reference implementation
+for all of them, which decoding also uses, is lm/model/attention/reference.py. The axes are named in
+lm/model/transformer.py.
 """
 
 import functools
@@ -19,18 +19,19 @@ from lm.base.errors import UserError, unknown
 from lm.model.attention import ring
 from lm.parallel.sharding import BATCH
 
-# what each attention runs on; None: anything
+# The platform that each attention runs on. None means any platform.
 PLATFORMS = {'reference': None, 'ring': None, 'splash': 'tpu', 'cudnn': 'gpu'}
-LANES = 128  # of a TPU: blocks are multiples of it
-# What the tokens of a row on one device must be a multiple of. cuDNN is given a mask, which it
-# wants even.
+LANES = 128  # The lanes of a TPU, of which blocks are multiples.
+# The number that must divide the tokens of a row on one device. cuDNN is given a mask, and requires
+# its sides to be even.
 MULTIPLES = {'reference': 1, 'ring': 1, 'splash': LANES, 'cudnn': 2}
-BLOCK = 512  # queries and keys of a block, at most
+BLOCK = 512  # The most queries and keys of a block.
 
 
 def check(config: FrozenConfigDict, platform: str) -> None:
-  """Raises UserError where `config.attention` is unknown, or cannot run on a platform (tpu, gpu,
-  cpu) or with the model.
+  """Raises UserError where `config.attention` is unknown or cannot run here.
+
+  The platform (tpu, gpu or cpu) or another field of the model can rule it out.
   """
   if config.attention not in PLATFORMS:
     raise unknown('config.model.attention', config.attention, PLATFORMS)
@@ -46,9 +47,14 @@ def check(config: FrozenConfigDict, platform: str) -> None:
 
 
 def length_multiple(attention: str, context: int) -> int:
-  """What the length of a row must be a multiple of, on a mesh that cuts rows into `context` parts.
+  """Returns the number that must divide the length of a row.
 
-  Raises UserError where there is no such attention.
+  Args:
+    attention: a name that `config.model.attention` may have.
+    context: the number of parts that the mesh splits rows into.
+
+  Raises:
+    UserError: there is no such attention.
   """
   if attention not in MULTIPLES:
     raise unknown('config.model.attention', attention, MULTIPLES)
@@ -56,9 +62,7 @@ def length_multiple(attention: str, context: int) -> int:
 
 
 def check_length(attention: str, mesh: Mesh | AbstractMesh, length: int) -> None:
-  """Raises UserError where rows of `length` tokens cannot be cut over the mesh, or not as the
-  attention needs them.
-  """
+  """Raises UserError where the mesh or the attention does not allow rows of `length` tokens."""
   multiple = length_multiple(attention, mesh.shape['context'])
   if length % multiple:
     raise UserError(
@@ -79,13 +83,13 @@ def attend(
   window: int,
   interpret: bool = False,
 ) -> jax.Array:
-  """Causal attention inside the documents of each row, [B, T, N, H].
+  """Returns causal attention inside the documents of each row, [B, T, N, H].
 
   Args:
     name: 'splash', 'cudnn' or 'ring'.
     scale, cap: as for `lm.model.attention.reference.attend`.
-    window: tokens that a query sees, its own included; 0: all before it.
-    interpret: run Splash's kernel step by step, on any platform: for tests.
+    window: the number of tokens that a query sees, its own included; 0 means all tokens up to it.
+    interpret: whether to interpret Splash's kernel, which works on any platform; for tests.
   """
   if name == 'ring':
     return ring.attend(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, scale, cap, window)
@@ -105,8 +109,10 @@ def attend(
 
 
 def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret):
-  """On each device its rows, its heads and, under context parallelism, its queries with the keys of
-  all.
+  """Runs Splash attention on each device.
+
+  A device computes its own rows and heads. Under context parallelism it computes its own queries,
+  with the keys of all devices.
   """
   mesh = jax.sharding.get_abstract_mesh()
   T, N = q_BTNH.shape[1:3]

@@ -1,4 +1,6 @@
-"""Attention over queries and keys: an exact reference in plain JAX. Axes are named in lm/model/transformer.py.
+"""Attention over queries and keys: an exact reference in plain JAX.
+
+The axes are named in lm/model/transformer.py.
 
 The backward pass keeps the logarithm of each query's sum of exponentials and computes the weights
 again from it, as FlashAttention does (Dao et al., arXiv 2205.14135, algorithm 4): nothing of size T
@@ -10,12 +12,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-CAUSAL_BLOCKS = 4  # 4 skip 3/8 of all scores; more would skip at most 1/8 more and compile longer
+# Four blocks skip 3/8 of all scores. More would skip at most 1/8 more, and take longer to compile.
+CAUSAL_BLOCKS = 4
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
-  """Squeezes x smoothly into (-cap, cap): cap * tanh(x / cap) (Gemma 2, arXiv 2408.00118); 0: as it
-  is.
+  """Returns x squeezed smoothly into (-cap, cap): cap * tanh(x / cap).
+
+  This is the softcap of Gemma 2 (arXiv 2408.00118). A cap of 0 returns x unchanged.
   """
   return cap * jnp.tanh(x / cap) if cap else x
 
@@ -29,13 +33,14 @@ def attend(
   cap: float = 0.0,
   causal: bool = False,
 ) -> jax.Array:
-  """Softmax attention of N query heads over K key/value heads (K divides N); scores and softmax in
-  float32.
+  """Returns the softmax attention of N query heads over K key/value heads.
+
+  K divides N. Scores and softmax are computed in float32.
 
   Args:
     mask_BTS: True where query t may see key s; each query must see at least one key.
     scale: of the scores.
-    cap: `softcap` of the scaled scores; 0: none.
+    cap: `softcap` of the scaled scores; 0 means none.
     causal: the mask lets no query see a later key (S = T), so blocks of scores that it hides need
       not be computed.
 
@@ -50,8 +55,9 @@ def attend(
 def heads_first(
   q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """(q_BKGTH, k_BKSH, v_BKSH): the products are then batches of plain matrices, which CPUs multiply
-  much faster.
+  """Returns (q_BKGTH, k_BKSH, v_BKSH), transposed from arrays with the heads behind the tokens.
+
+  The products are then batches of plain matrices, which CPUs multiply much faster.
   """
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
@@ -60,20 +66,26 @@ def heads_first(
 
 
 def heads_last(out_BKGTH: jax.Array) -> jax.Array:
-  """out_BTNH."""
+  """Returns out_BTNH: the inverse of `heads_first` for the output."""
   B, K, G, T, H = out_BKGTH.shape
   return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H)
 
 
 def _blocks(T, S, size):
-  """The queries of each block and the keys that they may see: all keys when there is one block."""
+  """Returns the queries of each block and the keys that they may see.
+
+  If there is only one block, it sees all keys.
+  """
   if size >= T:
     return [(slice(0, T), slice(0, S))]
   return [(slice(a, min(a + size, T)), slice(0, min(a + size, T))) for a in range(0, T, size)]
 
 
 def scores(q_BKGTH: jax.Array, k_BKSH: jax.Array, mask_BTS: jax.Array, cap: float) -> jax.Array:
-  """Scores of scaled queries, [B, K, G, T, S] in float32; the lowest finite number where masked."""
+  """Returns the scores of scaled queries, [B, K, G, T, S] in float32.
+
+  Masked scores are the lowest finite number.
+  """
   scores_BKGTS = softcap(
     jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32), cap
   )
@@ -100,8 +112,9 @@ def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
 
 
 def mean_gradient(out_BKGTH: jax.Array, dout_BKGTH: jax.Array) -> jax.Array:
-  """Each query's mean of the gradients of its weights, weighted by them, [B, K, G, T, 1] in
-  float32.
+  """Returns the mean of the gradients of each query's weights, [B, K, G, T, 1].
+
+  The mean is weighted by the weights themselves, and computed in float32.
   """
   return jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), -1, keepdims=True)
 
@@ -116,12 +129,13 @@ def gradients(
   mean_BKGT1: jax.Array,
   dout_BKGTH: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What queries with some of their keys add to the gradients of scaled queries, keys and values,
-  in float32.
+  """Returns what queries and some of their keys contribute to the gradients, in float32.
+
+  The gradients are those of the scaled queries, the keys and the values.
 
   Args:
     log_BKGT1: logarithm of each query's sum of exponentials, over all its keys.
-    mean_BKGT1: `mean_gradient`.
+    mean_BKGT1: the result of `mean_gradient`.
   """
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   scores_BKGTS = scores(q_BKGTH, k_BKSH, mask_BTS, cap)
@@ -158,7 +172,7 @@ def _backward(size, cap, kept, dout_BKGTH):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
-  """Attention in blocks of `size` queries. The queries come scaled."""
+  """Returns attention computed in blocks of `size` queries; the queries are already scaled."""
   return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap)[0]
 
 

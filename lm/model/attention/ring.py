@@ -1,14 +1,14 @@
 """Ring attention (Liu et al. 2023, arXiv 2310.01889): queries stay, keys and values travel.
 
-A row lies in parts along the mesh axis `context`. Each device softmaxes its queries over the keys
-that are with it, block by block, passes these on to the next device, and adds up in float32 what it
-gets from those before it: none ever holds the keys of a whole row, nor more scores than those of
-its queries with one block. Keys from later in the row are not computed (the last device, which has
-none, sets the pace), and keys that no window reaches do not travel.
+A row is split into parts along the mesh axis `context`. Each device computes the softmax of its
+queries over the keys that it holds, block by block, passes these keys on to the next device, and
+accumulates the results in float32. No device ever holds the keys of a whole row, or more scores
+than those of its queries with one block. Keys from later in the row are not computed (the last
+device, which has no later keys, takes the longest), and keys that no window reaches are not sent.
 
-The backward pass keeps each query's log-sum-exp and goes round again; the gradients of keys and
-values travel with them (FlashAttention-2, arXiv 2307.08691, algorithm 2). Axes are named in
-lm/model/transformer.py; C are the blocks of a part's keys.
+The backward pass keeps each query's log-sum-exp and sends the keys around the ring again; the
+gradients of keys and values travel with them (FlashAttention-2, arXiv 2307.08691, algorithm 2). The
+axes are named in lm/model/transformer.py; here C counts the blocks of a part's keys.
 """
 
 import functools
@@ -23,7 +23,7 @@ from lm.base.errors import UserError
 from lm.model.attention import reference
 from lm.parallel.sharding import BATCH
 
-BLOCK = 512  # keys, at most
+BLOCK = 512  # The most keys of a block.
 
 
 def attend(
@@ -35,8 +35,9 @@ def attend(
   cap: float,
   window: int,
 ) -> jax.Array:
-  """Causal attention inside the documents of each row, [B, T, N, H]; the arguments are those of
-  `lm.model.attention.kernels.attend`.
+  """Returns causal attention inside the documents of each row, [B, T, N, H].
+
+  The arguments are those of `lm.model.attention.kernels.attend`.
 
   Raises UserError where the context axis of the mesh does not divide T.
   """
@@ -63,15 +64,14 @@ def attend(
 
 
 def block(keys: int) -> int:
-  """The keys of a block, where a device has so many: the largest divisor that is not above
-  BLOCK.
-  """
+  """Returns the number of keys in a block: the largest divisor of `keys` that is at most BLOCK."""
   return next(size for size in range(min(BLOCK, keys), 0, -1) if keys % size == 0)
 
 
 def stops(parts: int, part: int, window: int) -> int:
-  """Of all devices, how many the keys of one see: those whose queries may see them. Parts are of
-  `part` tokens.
+  """Returns how many of all devices hold queries that may see the keys of one device.
+
+  The part of a row on one device is `part` tokens long.
   """
   return min(parts, 1 - (1 - window) // part) if window else parts
 
@@ -91,14 +91,14 @@ def _travel(
   parts: int,
   window: int,
 ) -> tuple[Any, Any]:
-  """Calls `moving, staying = step(keys, moving, staying, mask_BTS)` for each block of keys at each
-  of their stops.
+  """Calls `step` for each block of keys on each device that the keys reach.
 
-  `moving` has blocks as the keys do, goes where they go, and is home at the end.
+  The call is `moving, staying = step(keys, moving, staying, mask_BTS)`. `moving` has blocks as the
+  keys do, travels with them, and is back on its own device at the end.
   """
   T, S, last = ids_BT.shape[1], keys[2].shape[2], stops(parts, ids_BT.shape[1], window) - 1
-  # Without this JAX takes the masks, which are the same in all layers, out of their loop and keeps
-  # those of all blocks.
+  # Without this barrier JAX hoists the masks, which are the same in all layers, out of the loop
+  # over layers, and keeps those of all blocks.
   keys, ids_BT, starts = jax.lax.optimization_barrier((keys, ids_BT, jnp.arange(0, T, S)))
   here = jax.lax.axis_index('context') if parts > 1 else 0
 
@@ -119,7 +119,7 @@ def _travel(
     def all_blocks():
       return jax.lax.scan(one, staying, (starts, keys, moving))[::-1]
 
-    # Keys that have come past the end of the row are later than all queries here.
+    # Keys that have passed the end of the row are later than all queries of this device.
     return jax.lax.cond(here >= stop, all_blocks, lambda: (moving, staying))
 
   def turn(stop, carry):
@@ -138,7 +138,7 @@ def _forward(q_BKGTH, keys, ids_BT, parts, cap, window):
     k_BKSH, v_BKSH, _ = keys
     top_BKGT1, sum_BKGT1, out_BKGTH = sums
     scores_BKGTS = reference.scores(q_BKGTH, k_BKSH, mask_BTS, cap)
-    # Weights of keys that are masked are 0, or come to it as soon as the query has seen a key, at
+    # The weights of masked keys are 0, or become 0 as soon as the query has seen a key, which is at
     # the latest its own.
     new_BKGT1 = jnp.maximum(top_BKGT1, scores_BKGTS.max(-1, keepdims=True))
     weights_BKGTS, shrink_BKGT1 = jnp.exp(scores_BKGTS - new_BKGT1), jnp.exp(top_BKGT1 - new_BKGT1)
@@ -179,7 +179,10 @@ def _backward(parts, cap, window, kept, dout_BKGTH):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _attend(q_BKGTH, keys, ids_BT, parts, cap, window):
-  """On one device. The queries come scaled; `keys` are (k_CBKSH, v_CBKSH, ids_CBS)."""
+  """Returns the attention of one device's queries, which are already scaled.
+
+  `keys` are (k_CBKSH, v_CBKSH, ids_CBS).
+  """
   return _forward(q_BKGTH, keys, ids_BT, parts, cap, window)[0]
 
 

@@ -1,6 +1,4 @@
-"""The policy-gradient step: group-relative advantages and a clipped policy loss over sampled
-answers.
-"""
+"""The policy-gradient stage: group-relative advantages and a clipped loss over sampled answers."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -31,16 +29,19 @@ class PolicyGradient(Stage):
 
   @property
   def batch_fields(self) -> Mapping[str, Field]:
-    """A row is a prompt and an answer, padded at the end; weights are 1 on what was sampled."""
+    """The arrays of a batch; a row is a prompt and an answer, padded at the end.
+
+    Weights are 1 on the tokens that were sampled.
+    """
     fields = {
       'inputs': per_token('int32'),
       'targets': per_token('int32'),
       'weights': per_token('float32'),
-      'old_log_probs': per_token('float32'),  # the sampler's, nats
+      'old_log_probs': per_token('float32'),  # The sampler's, in nats.
       'advantages': per_token('float32'),
     }
     if self.config.rl.kl:
-      fields['reference_log_probs'] = per_token('float32')  # the starting model's, nats
+      fields['reference_log_probs'] = per_token('float32')  # The starting model's, in nats.
     return fields
 
   @property
@@ -61,7 +62,7 @@ class PolicyGradient(Stage):
     return rollout_batches.RolloutBatches(run, self.batch_axes, make_reference(score), copy_start)
 
   def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Adds the mean reward and length of answers at the start and at the end of the run."""
+    """Returns the mean reward and length of answers at the start and at the end of the run."""
     del run
     return {'rl': rollout.first_and_last(metrics)}
 
@@ -72,8 +73,10 @@ def make_score(
   temperature: float,
   banned_ids: Sequence[int] = (),
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """(params, inputs [B, T], targets [B, T]) -> log-probabilities and entropies, float32 [B, T], as
-  the sampler had them.
+  """Returns `score(params, inputs, targets)`: log-probabilities and entropies of the targets.
+
+  The inputs and targets are [B, T]. The results are float32 [B, T], and are those of the
+  distribution that the sampler drew from.
 
   Args:
     temperature, banned_ids: those of the `lm.infer.sampling.Sampling` that drew the answers.
@@ -92,10 +95,10 @@ def make_score(
 
 
 def make_reference(score: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable[..., jax.Array]:
-  """(params, inputs [M, rows, T], targets [M, rows, T]) -> log-probabilities, float32 [M, rows, T].
+  """Returns `reference(params, inputs, targets)`: log-probabilities of batches of microbatches.
 
-  One microbatch is scored after the other: no more is held at one time than when the loss is
-  computed.
+  The inputs and targets are [M, rows, T], and the result is float32 [M, rows, T]. One microbatch is
+  scored after the other, so that it needs no more memory than the loss.
   """
 
   def reference(params, inputs_MBT, targets_MBT):
@@ -110,24 +113,28 @@ def make_loss(
   rl: ConfigDict,
   banned_ids: Sequence[int] = (),
 ) -> LossFn:
-  """Loss of a batch of sampled answers, all arrays [B, T].
+  """Returns the loss of a batch of sampled answers, all arrays [B, T].
 
-  inputs, targets: int32, prompts and answers padded at the end; weights: 1 on tokens the policy
-  sampled (its stop token included, forced tool outputs not); old_log_probs: the sampler's;
-  reference_log_probs: the starting model's, when config.rl.kl is positive; advantages.
+  `inputs` and `targets` are int32, prompts and answers padded at the end. `weights` are 1 on tokens
+  that the policy sampled (its stop token included, forced tool outputs not). `old_log_probs` are
+  the sampler's. `reference_log_probs` are the starting model's, when config.rl.kl is positive. The
+  last array is `advantages`.
 
   The policy loss is PPO's clipped ratio with DAPO's two bounds and token-level mean (arXiv
   2503.14476). The KL term is half the squared log-ratio, whose gradient on the policy's own samples
   is that of KL(policy || reference); the value logged as rl/kl is the low-variance estimate r - 1 -
   log r (J. Schulman, Approximating KL divergence, 2020).
 
-  Means over the sampled tokens of groups whose rewards differ: train/loss, the policy loss. Means
-  over those of all groups: the KL term, which train/total adds to it. All other metrics are means
-  over the sampled tokens of the rows that are computed, which with a KL term are all and else those
-  of groups whose rewards differ (`lm.stages.rl.rollout.collect`): rl/entropy of the policy, in nats;
-  rl/clip_share, the share of tokens whose ratio is clipped; rl/kl; rl/sampler_gap, the absolute
-  difference between the log-probabilities of the trainer and of the sampler, which a run logs as it
-  is before the first update on a batch (`lm.train.train_step.of_updates`).
+  The policy loss, train/loss, is a mean over the sampled tokens of the groups whose rewards differ.
+  The KL term, which train/total adds to it, is a mean over those of all groups. All other metrics
+  are means over the sampled tokens of the rows that are computed. With a KL term these are all
+  rows; otherwise they are the rows of the groups whose rewards differ
+  (`lm.stages.rl.rollout.collect`).
+
+  The other metrics are rl/entropy, that of the policy in nats; rl/clip_share, the share of tokens
+  whose ratio is clipped; rl/kl; and rl/sampler_gap, the absolute difference between the
+  log-probabilities of the trainer and of the sampler. A run logs the gap before the first update on
+  a batch (`lm.train.train_step.of_updates`).
   """
   score = make_score(model_config, loss_config, rl.temperature, banned_ids)
   clip_low, clip_high, kl_weight = rl.clip_low, rl.clip_high, rl.kl

@@ -12,13 +12,15 @@ from lm.base.errors import UserError
 from lm.infer.engine import Completion, pad_tokens
 from lm.stages.rl import advantages
 
-MULTIPLE = 32  # tokens, of the length of a batch's rows: few lengths, so few compilations
-TRIES = 100  # problems that are drawn for one question before their prompts are said to be too long
+# The length of a batch's rows is a multiple of this many tokens: with few lengths there are few
+# compilations.
+MULTIPLE = 32
+TRIES = 100  # The problems that are drawn for one question before it is an error.
 
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-  """What a grader says of one answer."""
+  """The grade that a grader gives to one answer."""
 
   reward: float
   right: bool
@@ -26,7 +28,7 @@ class Grade:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """A question that is asked: its number in the run, its problem, and its prompt as token ids.
+  """One question of a run: its index, its problem, and its prompt as token ids.
 
   `skipped` has a line for each problem that was passed over for it.
   """
@@ -39,22 +41,23 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-  """Graded answers, as a batch to learn from."""
+  """Graded answers, laid out as a batch to train on."""
 
-  batch: dict[
-    str, np.ndarray
-  ]  # the arrays of `lm.stages.rl.policy_gradient.make_loss`, [M, rows, T]
-  # how many microbatches, the first of M, are to be computed; 0: there is nothing to learn
+  # The arrays of `lm.stages.rl.policy_gradient.make_loss`, [M, rows, T].
+  batch: dict[str, np.ndarray]
+  # How many of the M microbatches, from the first, are to be computed. It is 0 if there is nothing
+  # to learn.
   count: int
-  lengths: list[int]  # tokens, prompt and answer, of each row that is learned from
+  lengths: list[int]  # The tokens, prompt and answer, of each row that is learned from.
   metrics: dict[str, float]
 
 
 def ask(
   draw: Callable[[int], tuple[Any, list[int]]], index: int, stride: int, limit: int
 ) -> tuple[Any, list[int], list[tuple[int, int]]]:
-  """The first of the problems `index`, `index + stride`, ... whose prompt leaves room for an
-  answer.
+  """Returns the first problem whose prompt leaves room for an answer.
+
+  The problems `index`, `index + stride`, ... are tried in order.
 
   Args:
     draw: index -> (problem, token ids of its prompt).
@@ -63,7 +66,8 @@ def ask(
     limit: tokens of prompt and answer together.
 
   Returns:
-    (problem, prompt, skipped): what was passed over as (index, tokens of its prompt).
+    (problem, prompt, skipped): `skipped` has (index, tokens of its prompt) for each problem that
+    was passed over.
 
   Raises:
     UserError: TRIES prompts in a row are too long.
@@ -84,8 +88,10 @@ def ask(
 def layout(
   prompts: Sequence[list[int]], completions: Sequence[Completion], advantages_B: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """Rows of prompt + completion as the arrays [B, T] of `lm.stages.rl.policy_gradient.make_loss`, padded at the end
-  to the longest.
+  """Returns prompts and completions as the arrays [B, T] of a batch.
+
+  The arrays are those of `lm.stages.rl.policy_gradient.make_loss`. Rows are padded at the end to
+  the longest.
   """
   rows = [[*p, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
   tokens_BS, _ = pad_tokens(rows, 1)
@@ -96,7 +102,7 @@ def layout(
     np.zeros(batch['inputs'].shape, np.float32),
   )
   for i, (prompt, c) in enumerate(zip(prompts, completions, strict=True)):
-    # targets are one place ahead of inputs
+    # The targets are one place ahead of the inputs.
     drawn = slice(len(prompt) - 1, len(prompt) - 1 + len(c.tokens))
     weights_BT[i, drawn], old_BT[i, drawn] = c.sampled, c.log_probs
   wide_BT = np.broadcast_to(advantages_B.astype(np.float32)[:, None], weights_BT.shape)
@@ -110,11 +116,10 @@ def layout(
 def split(
   batch: dict[str, np.ndarray], learned_B: np.ndarray, rows: int, multiple: int, limit: int
 ) -> tuple[dict[str, np.ndarray], int]:
-  """The rows that are learned from in the first microbatches: ({name: [M, rows, T]}, how many M
-  hold any).
+  """Returns ({name: [M, rows, T]}, how many of the M microbatches have rows that are learned from).
 
-  The others go last with a weight of 0. T, a multiple of `multiple` or else `limit`, reaches no
-  further than the tokens that are learned.
+  The rows that are learned from come first, and the others last, with a weight of 0. T is a
+  multiple of `multiple`, or else `limit`, and covers no more than the tokens that are learned.
   """
   order = np.argsort(~learned_B, kind='stable')
   weights_BT = batch['weights'] * learned_B[:, None]
@@ -148,17 +153,16 @@ def collect(
   the other groups: it is the same whether they are computed or not.
 
   Args:
-    generate: (prompts, repeats) -> completions, `repeats` of each prompt beside one another.
+    generate: (prompts, repeats) -> completions, of which each prompt has `repeats` in a row.
     prompts: token ids of Q questions.
     grade: (index of the question, answer) -> Grade.
-    rows: of a microbatch.
-    multiple: what the length of a row must be a multiple of.
-    limit: the longest that a row can be, tokens; the attention can cut rows of this length too.
+    rows: rows of a microbatch.
+    multiple: the number that must divide the length of a row.
+    limit: the greatest length of a row, in tokens; the attention can split rows of this length too.
 
   Returns:
-    The batch, and what is worth a curve, over all answers: reward, accuracy, lengths of all, right
-    and wrong answers apart, the share that was cut off and the share of groups whose rewards are
-    equal.
+    The batch, and metrics over all answers: reward, accuracy, the lengths of all, of right and of
+    wrong answers, the share that was cut off and the share of groups whose rewards are equal.
   """
   group = rl.group_size
   completions = generate(prompts, group)
@@ -202,14 +206,16 @@ def _metrics(
     'rl/equal_groups': np.mean(~differ_Q),
   }
   for name, rows_B in (('right', right_B), ('wrong', ~right_B)):
-    # null in metrics.jsonl
+    # NaN is written as null in metrics.jsonl.
     metrics[f'rl/length_{name}'] = length_B[rows_B].mean() if rows_B.any() else math.nan
   return {name: float(value) for name, value in metrics.items()}
 
 
 def first_and_last(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-  """Mean reward and answer length (tokens) of the first and the last tenth of a run, from the lines
-  of its metrics.
+  """Returns the mean reward and answer length of the first and the last tenth of a run.
+
+  Args:
+    lines: the lines of the run's metrics. Lengths are in tokens.
   """
   seen = [line for line in lines if 'rl/reward' in line]
   tenth = max(1, len(seen) // 10)

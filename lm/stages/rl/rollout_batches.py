@@ -1,4 +1,4 @@
-"""Batches of the policy's own answers: asked, sampled, graded, and scored by the reference."""
+"""Batches of the policy's own answers: sampled, graded, and scored by the reference model."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,9 +17,9 @@ from lm.train.batches import Batch, Run
 class RolloutBatches:
   """Samples a batch of answers from the parameters at each step.
 
-  The questions of a step depend on the step alone, and its draws on (config.seed, step): a resumed
-  run asks the same. A question whose prompt leaves no room for an answer is passed over, and another
-  problem of the same task is asked instead.
+  The questions of a step depend on the step alone, and its draws on (config.seed, step), so a
+  resumed run asks the same questions. A question whose prompt leaves no room for an answer is
+  passed over, and another problem of the same task is asked instead.
   """
 
   waits = True
@@ -37,7 +37,7 @@ class RolloutBatches:
       run: its source is a `data.batches.questions.Questions`.
       axes: the axes of the arrays of a batch.
       reference: log-probabilities of the starting model (`policy_gradient.make_reference`).
-      copy_start: makes a copy of its parameters.
+      copy_start: makes a copy of the starting model's parameters.
 
     Raises:
       UserError: `config.rl.group_size` does not divide the batch.
@@ -48,7 +48,7 @@ class RolloutBatches:
         f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}'
       )
     self._run, self._axes, self._questions = run, axes, run.source
-    self._per_step = config.batch_size // rl.group_size  # questions
+    self._per_step = config.batch_size // rl.group_size  # The number of questions.
     self._generate = replies.make_generate(
       run.model_config,
       run.chat_format,
@@ -67,10 +67,10 @@ class RolloutBatches:
       self._reference = jax.jit(reference, out_shardings=layout)
 
   def seek(self, update: int) -> None:
-    """Does nothing: every batch follows from its number."""
+    """Does nothing, because every batch follows from its number."""
 
   def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Adds nothing: no rows are held out."""
+    """Adds nothing, because no rows are held out."""
     return arrays
 
   def next(self, update: int, params: Any) -> Batch:
@@ -116,8 +116,8 @@ class RolloutBatches:
   def _ask(self, index: int) -> rollout.Question:
     """Returns question `index` of the run."""
     task, number = self._questions.place(index)
-    in_all = self._run.config.steps * self._per_step  # questions of the whole run
-    rounds = -(-in_all // self._questions.num_tasks)  # problems of each task
+    in_all = self._run.config.steps * self._per_step  # The questions of the whole run.
+    rounds = -(-in_all // self._questions.num_tasks)  # The problems of each task.
     problem, prompt, skipped = rollout.ask(
       lambda n: self._questions.draw(index, n), number, rounds, self._run.config.seq_len
     )
