@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import base
 from lm.base.errors import UserError
 from lm.model import adapters, param_rules, quantize, transformer
+from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.stages import pretrain
 from lm.train import optimizers, train_step
@@ -93,7 +94,7 @@ def test_a_fresh_adapter_changes_nothing_and_no_other_parameter(tiny, forward):
 
 def test_decoding_with_a_cache_is_the_same_function(tiny, forward):
   config, params = tiny(**LORA)
-  cache = transformer.init_cache(config, 2, 16)
+  cache = init_cache(config, 2, 16)
   hidden = []
   for start, stop in ((0, 4), (4, 9)):
     x, cache = transformer.Transformer(config).apply(
