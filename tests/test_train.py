@@ -129,9 +129,9 @@ config, held, collect = load('configs/rl.py:smoke'), [], rollout.collect
 config.steps, config.microbatches, config.seq_len, config.eval.tasks = 3, 1, 24, ''
 config.rl.update(kl=0.0, format_reward=0.0)
 
-def record(*arguments):
+def record(*arguments, **options):
   held.append(sum(x.nbytes for x in jax.live_arrays()))
-  return collect(*arguments)
+  return collect(*arguments, **options)
 
 rollout.collect = record
 train.train(config, pathlib.Path(sys.argv[1]))

@@ -76,7 +76,9 @@ class RolloutBatches:
   def next(self, update: int, params: Any) -> Batch:
     """Returns the answers that `params` give to the questions of an update."""
     with self._run.clock.part('rollout'):
-      return jax.block_until_ready(self._draw(self._run.jumps.batch(update), params))
+      batch = self._draw(self._run.jumps.batch(update), params)
+      jax.block_until_ready(batch.arrays)  # the scores of the reference are part of the rollout
+    return batch
 
   def _draw(self, step: int, params: Any) -> Batch:
     run, config = self._run, self._run.config
