@@ -114,7 +114,7 @@ def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict, beta: flo
     count = real_B.sum()
     return {
       'train/loss': (-jnp.sum(real_B * jax.nn.log_sigmoid(beta * gain_B)), count),
-      'preference/accuracy': (jnp.sum(real_B * (gain_B > 0)), count),
+      'preference/accuracy': (jnp.sum(jnp.where(gain_B > 0, real_B, 0.0)), count),
       'preference/margin': (jnp.sum(real_B * gain_B), count),
     }
 
