@@ -55,7 +55,11 @@ class PreferenceBatches(TokenBatches):
 
   def __init__(self, run: Run, axes: Mapping[str, tuple[str, ...]], start_params: Any):
     self._start_params = start_params
-    self._margin = jax.jit(jax.vmap(make_margin(run.model_config, run.config.loss), (None, 0)))
+    margin = make_margin(run.model_config, run.config.loss)
+    # One microbatch after the other: no more is held at one time than when the loss is computed.
+    self._margin = jax.jit(
+      lambda params, arrays: jax.lax.map(lambda batch: margin(params, batch), arrays)
+    )
     super().__init__(run, axes)
 
   def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
