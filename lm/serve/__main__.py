@@ -50,14 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   where = f'[{args.host}]' if ':' in args.host else args.host
   ready = f'serving {", ".join(models)} at http://{where}:{listener.getsockname()[1]}'
-  asyncio.run(
-    listening.serve(
-      app.make_app(state),
-      listener,
-      drain_seconds=args.timeout,
-      ready=lambda: print(ready, flush=True),
-    )
+  serving = listening.serve(
+    app.make_app(state),
+    listener,
+    drain_seconds=args.timeout,
+    ready=lambda: print(ready, flush=True),
   )
+  asyncio.run(serving)
 
 
 def _open(
