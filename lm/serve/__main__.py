@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       name: _open(name, path, args, mesh, calls)
       for name, path in service.named([*(args.checkpoint or ()), *(args.model or ())]).items()
     }
-  limits = service.Limits(new_tokens=args.max_new_tokens, request_seconds=args.timeout)
+  limits = service.Limits(
+    new_tokens=args.max_new_tokens, answers=args.max_waiting, request_seconds=args.timeout
+  )
   hosts = LOOPBACK if args.host in LOOPBACK else ()
   state = service.Service(
     models, mesh, limits=limits, thinking=args.thinking, api_keys=keys, hosts=hosts
