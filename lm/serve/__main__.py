@@ -15,7 +15,7 @@ from data.tokenizers import gguf_vocabulary
 from data.tools import calculator
 from lm.base import errors
 from lm.infer.engine import Engine
-from lm.model import quantize
+from lm.model import apart, quantize
 from lm.parallel import sharding
 from lm.serve import app, gate, listening, service
 from lm.serve.answer_parts import THINKING
@@ -61,7 +61,7 @@ def _open(
   model = pretrained.load(path, defaults, defaults, mesh)
   chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
   model.check_tokenizer(chat_format.tokenizer.fingerprint)
-  params = quantize.quantize(args.quantize, model.params, model.axes)
+  params = apart.for_inference(quantize.quantize(args.quantize, model.params, model.axes))
   engine = Engine(
     model.config,
     params,
