@@ -661,9 +661,9 @@ def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
 if sys.argv[1] == 'import':
-  hf.import_model(hf.open_folder(sys.argv[2]), sys.argv[3], base.get_config().model, lambda folder: '')
+  hub_format.import_model(hub_format.open_folder(sys.argv[2]), sys.argv[3], base.get_config().model, lambda folder: '')
 else:
-  hf.export_model(sys.argv[2], sys.argv[3], base.get_config().model, vocab_size=1, tokens={})
+  hub_format.export_model(sys.argv[2], sys.argv[3], base.get_config().model, vocab_size=1, tokens={})
 print(peak() - before)
 """
   size = sum(x.nbytes for x in tensors.values())
