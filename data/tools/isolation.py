@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 NOBODY = 65534  # the user and group that a program runs as
+_NAME = b'sandbox'  # of the machine, as programs see it
 SCRATCH = '/scratch'  # the only folder that a program can write to
 _STAGE = '/tmp'  # covered by a file system of our own, in our own view of the mounts
 _ROOT = f'{_STAGE}/root'  # what becomes the program's root
@@ -130,6 +131,8 @@ def enter(folders: Iterable[str], hidden: Iterable[str]) -> None:
   else:
     _unshare_user(spaces)
     _prepare_root(folders, hidden)
+  with _step('a name of its own'):
+    _check(_libc.sethostname(_NAME, len(_NAME)))
 
 
 def enter_call(scratch_bytes: int, files: int) -> None:
@@ -177,6 +180,12 @@ def lock(limits: Mapping[int, int]) -> None:
   end_with_parent()
   _prctl('no_new_privs', _PR_SET_NO_NEW_PRIVS, 1)
   filter_calls(_allow_list())
+
+
+def close_from(first: int) -> None:
+  """Closes all descriptors from a number on."""
+  with _step('closing descriptors'):
+    _syscall(436, first, 0x7FFFFFFF, 0)
 
 
 def end_with_parent() -> None:

@@ -166,9 +166,12 @@ def _ending(status: int, usage: resource.struct_rusage, limits: dict[str, Any]) 
   if os.WIFEXITED(status):
     code = os.WEXITSTATUS(status)
     return f'exit status {code}' if code else ''
-  if usage.ru_utime + usage.ru_stime >= 0.9 * limits['cpu_seconds']:
+  name = signal.Signals(os.WTERMSIG(status)).name
+  # The limit counts clock ticks, so that on a busy machine the time is only about the same. Another
+  # cause of SIGKILL is a machine out of memory.
+  if name == 'SIGKILL' and usage.ru_utime + usage.ru_stime > limits['cpu_seconds'] / 2:
     return f'more than {limits["cpu_seconds"]} s of processor time'
-  return f'the program ended by {signal.Signals(os.WTERMSIG(status)).name}'
+  return f'the program ended by {name}'
 
 
 def _text(data: bytes) -> str:
@@ -182,12 +185,11 @@ def _text(data: bytes) -> str:
 def _become_program(output: int, errors: int, code: str, limits: dict[str, Any]) -> None:
   """Turns this process, a copy of the keeper, into the isolated program. It does not return."""
   try:
-    os.dup2(errors, 64)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.dup2(64, _ERRORS)
-    os.closerange(_ERRORS + 1, 1024)
+    os.dup2(errors, _ERRORS)
+    isolation.close_from(_ERRORS + 1)
     for name in [name for name in sys.modules if name.partition('.')[0] == 'data']:
       del sys.modules[name]
     isolation.lock(

@@ -287,7 +287,8 @@ ESCAPES = {
   'priority': ('import os\nos.nice(5)', REFUSED),
   'processors': ('import os\nos.sched_setaffinity(0, {0})', REFUSED),
   'the clock': ('import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)', REFUSED),
-  'the name of the machine': ('import socket\nsocket.sethostname("x")', REFUSED),
+  'the name of the host': ('import os\nos.uname().nodename', "^'sandbox'$"),
+  'another name for the host': ('import socket\nsocket.sethostname("x")', REFUSED),
   'input for a terminal': ('import fcntl\nfcntl.ioctl(0, 0x5412, b"x")', REFUSED),
   'the 32-bit system calls': (
     CALL + 'import mmap\n'
@@ -727,6 +728,8 @@ isolation.filter_calls(isolation.refuse(int(sys.argv[1]), 1))
     (166, 'a root of its own'),  # umount2
     (112, 'a session of its own'),  # setsid
     (126, 'giving up capabilities'),  # capset
+    (170, 'a name of its own'),  # sethostname
+    (436, 'closing descriptors'),  # close_range
   ],
 )
 def test_a_machine_that_does_not_permit_a_step_runs_no_program(number, what):
