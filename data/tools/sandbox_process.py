@@ -128,6 +128,7 @@ def _keep(code: str, limits: dict[str, Any]) -> dict[str, str]:
     _become_program(outputs[1], errors[1], code, limits)
   os.close(outputs[1])
   os.close(errors[1])
+  isolated = os.read(errors[0], 1)  # the program's time begins here, not before it is isolated
   deadline = time.monotonic() + limits['wall_seconds']
   ended = os.pidfd_open(program)
   read = {outputs[0]: b'', errors[0]: b''}
@@ -152,7 +153,7 @@ def _keep(code: str, limits: dict[str, Any]) -> dict[str, str]:
         stopped = f'more than {limits["output_bytes"]:,} bytes of output'
   os.kill(program, signal.SIGKILL)  # with it, its process namespace ends
   _, status, usage = os.wait4(program, 0)
-  isolated, error = read[errors[0]][:1], _text(read[errors[0]][1:])
+  error = _text(read[errors[0]])
   if isolated != _ISOLATED:
     return {'missing': error or f'a process for the program: wait status {status}'}
   return {
