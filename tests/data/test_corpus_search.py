@@ -1,6 +1,8 @@
 """Search in documents: what is found, in which order, and how it is written."""
 
 import json
+import math
+import sys
 
 import pytest
 
@@ -67,8 +69,6 @@ def test_scores_agree_with_the_formula_of_bm25(tmp_path):
   rows = [json.dumps({'id': str(i), 'text': text}) for i, text in enumerate(texts)]
   (tmp_path / 'd.jsonl').write_text('\n'.join(rows))
   build(tmp_path / 'd.jsonl', tmp_path / 'index')
-  import math
-
   words = [text.split() for text in texts]
   mean = sum(map(len, words)) / len(words)
 
@@ -160,6 +160,6 @@ def test_a_folder_without_an_index_is_an_error(tmp_path):
 
 
 def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch, tmp_path):
-  monkeypatch.setitem(__import__('sys').modules, 'tantivy', None)
+  monkeypatch.setitem(sys.modules, 'tantivy', None)
   with pytest.raises(UserError, match=r"pip install -e '\.\[tools\]'"):
     corpus_search.Index(tmp_path)
