@@ -16,7 +16,7 @@ from data import tasks as tasks_lib
 from data.batches import readers
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary
-from data.tools import calculator
+from data.tools import toolbox
 from lm import evals, stages
 from lm.base import config as config_lib
 from lm.base import files
@@ -62,7 +62,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
         counts_bytes=True,
         chat_format=chat_format,
         tasks=tasks_lib.from_config(config.data, config.eval.tasks),
-        calculate=calculator.calculate,
+        call_tool=toolbox.from_config(config.tools),
         grade_format=chat_formats.grade_format,
       )
     )

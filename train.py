@@ -46,7 +46,7 @@ def train(
   from data import tasks as tasks_lib
   from data.chat import chat_formats
   from data.tokenizers import gguf_vocabulary
-  from data.tools import calculator
+  from data.tools import toolbox
   from lm import evals, stages
   from lm.cost import cost_text
   from lm.cost.meter import Meter
@@ -92,6 +92,7 @@ def train(
   test_tasks = tasks_lib.from_config(config.data, config.eval.tasks)
   if test_tasks or stage.is_chat:
     chat_format.check_layout()
+  call_tool = toolbox.from_config(config.tools)
   with distributed.main_first('data'):
     source = batches_lib.open_source(stage.reads, config, chat_format, workdir / 'data')
 
@@ -136,7 +137,7 @@ def train(
     chat_format=chat_format,
     jumps=jumps,
     clock=clock,
-    calculate=calculator.calculate,
+    call_tool=call_tool,
     workdir=workdir,
   )
   copy_start = functools.partial(prog.copy_params, start.params if start else None, key)

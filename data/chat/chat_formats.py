@@ -6,10 +6,11 @@ In this project's own format ('deepdive') a conversation becomes
   <|endoftext|><|system|>...<|end|><|user|>...<|end|><|assistant|>...<|end|><|user|>...
 
 With another model it becomes what that model's own template writes (data/chat/templates.py). Inside
-an assistant's turn a tool call with its result is `<|python|>1+1<|/python|><|output|>2<|/output|>`.
-Texts of messages are encoded by `tokenizer.encode`, which never produces a special id, so no text
-can forge one. (Some formats, such as Llama 2's and OLMo 2's, write parts of their headers in plain
-text. Those can be typed; the stop token cannot.)
+an assistant's turn a tool call with its result is `<|python|>1+1<|/python|><|output|>2<|/output|>`;
+the text of a call says which tool it is for (data/tools/toolbox.py). Texts of messages are encoded
+by `tokenizer.encode`, which never produces a special id, so no text can forge one. (Some formats,
+such as Llama 2's and OLMo 2's, write parts of their headers in plain text. Those can be typed; the
+stop token cannot.)
 
 A conversation is {"messages": [{"role": "system" | "user" | "assistant", "content": str | [part,
 ...]}]}. A part is {"type": "text" | "python" | "output" | "think", "text": str}. Only an

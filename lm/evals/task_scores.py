@@ -27,7 +27,7 @@ class TaskScores:
     self._generate = replies.make_generate(
       context.model_config,
       context.chat_format,
-      context.calculate,
+      context.call_tool,
       temperature=0.0,
       max_new_tokens=config.eval.max_new_tokens,
       max_len=config.seq_len,

@@ -44,7 +44,7 @@ class Run:
     chat_format: how text and conversations become tokens.
     jumps: the batches that the run leaves out.
     clock: measures the time of each part of the run.
-    calculate: answers the calls of the calculator.
+    call_tool: answers the calls of tools: the text of a call to its result.
     workdir: the run's folder.
   """
 
@@ -56,7 +56,7 @@ class Run:
   chat_format: Any
   jumps: Jumps
   clock: Clock
-  calculate: Callable[[str], str]
+  call_tool: Callable[[str], str]
   workdir: Any
 
 

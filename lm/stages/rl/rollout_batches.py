@@ -52,7 +52,7 @@ class RolloutBatches:
     self._generate = replies.make_generate(
       run.model_config,
       run.chat_format,
-      run.calculate,
+      run.call_tool,
       temperature=rl.temperature,
       max_new_tokens=rl.max_new_tokens,
       max_len=config.seq_len,
