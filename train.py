@@ -141,7 +141,6 @@ def train(
   )
   copy_start = functools.partial(prog.copy_params, start.params if start else None, key)
   batches = stage.make_batches(this_run, copy_start)
-  batches.seek(restored_step or 0)
   del start, copy_start  # its parameters are held no longer than they are needed
   evaluators = evals.make(
     evals.Context.of_run(this_run, batches, test_tasks, grade_format=chat_formats.grade_format)

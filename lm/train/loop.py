@@ -111,6 +111,7 @@ class Loop:
     When it is asked to stop, it saves a checkpoint and exits with status 0.
     """
     self.state = state
+    self._batches.seek(self._first)
     with self._checkpoints, self._metrics, self._bar, faults.Stop() as stop:
       self._begin()
       stop.polled(True)
