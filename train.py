@@ -7,8 +7,8 @@ is a list of such runs and of the data stages before them (lm/launch/recipes.py)
 
 import functools
 import sys
+from collections.abc import Sequence
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from lm.base import allocator, files
@@ -169,14 +169,16 @@ def train(
   distributed.wait_for_all('report')
 
 
-def main() -> None:
-  options_lib.define_flags()
-  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  argv = sys.argv[1:] if argv is None else argv
+  options = options_lib.train_flags()
+  config = config_lib.parse(options, argv, __doc__)
   options_lib.set_environment(options)
   if options.sweep:
     from lm.launch import sweep
 
-    return sweep.run_command(config, sys.argv, options)
+    return sweep.run_command(config, argv, options)
   if 'stages' in config:  # a recipe
     from data.pipeline import steps
     from lm.launch import recipes
@@ -184,7 +186,7 @@ def main() -> None:
     workdir = files.local_path(options.workdir or config.workdir, '--workdir of a recipe')
     return recipes.run(config, workdir, steps.STEPS, train)
   if not options.workdir:
-    raise UserError('--workdir is missing; for example --workdir=runs/pretrain')
+    raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
   allocator.keep_freed_memory()
   from lm.parallel import distributed
 

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from configs import base
-from lm import stages
+from lm import budget, stages
 from lm.base.config import load
 from lm.base.errors import UserError
 from lm.cost import chips, cost_text, estimate, flops, hlo, meter
@@ -231,17 +231,20 @@ def test_flops_of_rows_are_of_their_own_tokens():
   )
 
 
-def test_from_the_command_line():
-  command = '-m', 'lm.budget', '--config=configs/llama3_8b.py', '--topology=v5e:16x16'
-  status, out, err = commands.run(*command, '--json')
-  assert status == 0, err
-  (result,) = map(json.loads, out.splitlines())
+def test_from_the_command_line(monkeypatch, capsys):
+  monkeypatch.chdir(commands.ROOT)
+  command = '--config=configs/llama3_8b.py', '--topology=v5e:16x16'
+  with jax.numpy_dtype_promotion('standard'):
+    budget.main([*command, '--json'])
+  (result,) = map(json.loads, capsys.readouterr().out.splitlines())
   assert (result['chips'], result['mesh']['fsdp'], result['parameters']) == (
     256,
     256,
     8_030_261_248,
   )
-  status, _, err = commands.run(*command, '--config.mesh.fsdp=100')
-  assert status == 1 and 'the number of devices, 256' in err
-  status, out, err = commands.run('-m', 'lm.budget', '--config=configs/pretrain.py:smoke')
-  assert status == 0 and 'at the peak' in out, err
+  with pytest.raises(UserError) as raised:
+    budget.main([*command, '--config.mesh.fsdp=100'])
+  assert 'the number of devices, 256' in str(raised.value)
+  with jax.numpy_dtype_promotion('standard'):
+    budget.main(['--config=configs/pretrain.py:smoke', '--config.microbatches=1'])
+  assert 'at the peak' in capsys.readouterr().out
