@@ -16,8 +16,9 @@ its start, and lm.aot prints it beside what the compiler says.
   temporary_bytes       the part of it that is not an argument
   memory                {what holds it: bytes} at the peak; the sum is peak_bytes
   phases                {phase of the step: bytes held at its peak}
-  model_flops           model FLOPs: 6 for each parameter of a matrix and token, and attention as if
-                        nothing were masked (PaLM, arXiv 2204.02311, appendix B)
+  model_flops           model FLOPs: 6 for each parameter of a matrix and token, 4 where it is not
+                        trained, and attention as if nothing were masked (PaLM, arXiv 2204.02311,
+                        appendix B)
   hlo_flops             FLOPs that are carried out: with recomputation, without the blocks of
                         attention that a kernel skips
   collectives           {mesh axes: {kind of collective: {bytes}}}
