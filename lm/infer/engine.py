@@ -21,7 +21,8 @@ from lm.base.errors import UserError
 from lm.infer import tool_loop
 from lm.infer.sampling import Sampling, draw
 from lm.model.cache import Cache, init_cache
-from lm.model.transformer import Transformer, unembed
+from lm.model.heads import unembed
+from lm.model.transformer import Transformer
 from lm.parallel import distributed
 
 # The size of the queue of forced tokens that `decode` reads. Most results of tools are shorter. In

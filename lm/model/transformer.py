@@ -27,8 +27,6 @@ from lm.model import adapters, heads, rope
 from lm.model.attention import kernels
 from lm.model.attention.reference import attend
 from lm.model.cache import Cache
-from lm.model.heads import head as head  # Other modules import these two from here.
-from lm.model.heads import unembed as unembed
 from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.parallel.sharding import constrain
 
@@ -196,7 +194,7 @@ class Transformer(nn.Module):
     cache: Cache | None = None,
     num_tokens_B: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache | None]:
-    """Returns the final hidden states of tokens; `unembed` turns those needed into logits.
+    """Returns the final hidden states of tokens; `heads.unembed` turns those needed into logits.
 
     Args:
       tokens_BT: int32 ids.

@@ -13,7 +13,7 @@ import pytest
 
 from configs import base
 from lm.base.errors import UserError
-from lm.model import adapters, param_rules, transformer
+from lm.model import adapters, heads, param_rules, transformer
 from lm.parallel import sharding
 from lm.weights import checkpoint, hub_format, pretrained
 
@@ -132,7 +132,7 @@ def test_a_grown_vocabulary_keeps_adapters(adapted):
   grown = pretrained.grow(load(folder), config.vocab_size + 1, mesh)
   assert grown.params['embedding'].shape[0] == 128
   same(grown.params['layers'], params['layers'])
-  assert transformer.head(grown.params, grown.config).shape[0] == 128
+  assert heads.head(grown.params, grown.config).shape[0] == 128
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_a_run_with_adapters_resumes_and_is_evaluated_chatted_with_and_exported(
   assert status == 0 and said, err
   exported = load(hub)
   tokens = np.arange(8, dtype=np.int32)[None]
-  logits = [transformer.unembed(m.params, m.config, hidden(m, tokens)) for m in (after, exported)]
+  logits = [heads.unembed(m.params, m.config, hidden(m, tokens)) for m in (after, exported)]
   np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
 
 

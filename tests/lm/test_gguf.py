@@ -16,7 +16,7 @@ from gguf.constants import GGMLQuantizationType as Kind
 from configs import base
 from data.tokenizers import gguf_vocabulary as tokenizers
 from lm.base.errors import UserError
-from lm.model import transformer
+from lm.model import heads, transformer
 from lm.parallel import sharding
 from lm.weights import checkpoint, families, gguf, hub_format, pretrained
 
@@ -322,7 +322,7 @@ def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tm
     positions_BT=np.arange(row.shape[1])[None],
     segment_ids_BT=np.ones_like(row),
   )
-  out = transformer.unembed(loaded.params, loaded.config, hidden)[0]
+  out = heads.unembed(loaded.params, loaded.config, hidden)[0]
   np.testing.assert_allclose(out, expected['logits'][: row.shape[1]], rtol=0, atol=1e-4)
   assert loaded.provenance['source']['files'].keys() == {'x.gguf'}
   status, _, stderr = commands.run('-m', 'lm.hf', 'export', tmp_path / 'run', tmp_path / 'out')

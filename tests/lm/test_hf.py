@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import base
 from lm.base.errors import UserError
 from lm.infer import engine
-from lm.model import transformer
+from lm.model import heads, transformer
 from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.weights import checkpoint, families, hub_format, pretrained
@@ -57,7 +57,7 @@ def forward(config, params, tokens_BT, positions_BT, segment_ids_BT):
   hidden, _ = transformer.Transformer(config).apply(
     {'params': params}, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT
   )
-  return transformer.unembed(params, config, hidden)
+  return heads.unembed(params, config, hidden)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -65,7 +65,7 @@ def append(config, params, tokens_BT, cache, num_B):
   hidden, cache = transformer.Transformer(config).apply(
     {'params': params}, tokens_BT, cache=cache, num_tokens_B=num_B
   )
-  return transformer.unembed(params, config, hidden), cache
+  return heads.unembed(params, config, hidden), cache
 
 
 def logits(loaded, name):

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm.model import transformer
+from lm.model import heads, transformer
 from lm.parallel import sharding
 from lm.stages import sft
 from lm.train import train_step
@@ -61,7 +61,7 @@ def logits(loaded):
   hidden, _ = transformer.Transformer(loaded.config).apply(
     {'params': loaded.params}, tokens, segment_ids_BT=mask.astype(np.int32)
   )
-  return np.asarray(transformer.unembed(loaded.params, loaded.config, hidden))[mask]
+  return np.asarray(heads.unembed(loaded.params, loaded.config, hidden))[mask]
 
 
 @pytest.mark.parametrize('scan', [True, False])

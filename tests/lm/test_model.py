@@ -14,7 +14,7 @@ import reference
 from flax import struct
 
 from lm.base.errors import UserError
-from lm.model import layers, transformer
+from lm.model import heads, layers, transformer
 from lm.model.attention.reference import attend
 from lm.model.cache import init_cache, visible
 from lm.parallel.sharding import leaf_name
@@ -111,7 +111,7 @@ def influence(config, params, tokens, **options):
     hidden, _ = transformer.Transformer(config).apply(
       {'params': params | {'embedding': table}}, tokens, **options
     )
-    return transformer.unembed(params, config, hidden)[0].sum(-1)
+    return heads.unembed(params, config, hidden)[0].sum(-1)
 
   jacobian_TVD = jax.jit(jax.jacrev(logits))(jnp.asarray(params['embedding']))
   return np.asarray(jnp.abs(jacobian_TVD).sum(-1))[:, tokens[0]]
@@ -145,7 +145,7 @@ def loss_and_grads(config):
 
   def loss(params):
     hidden, _ = transformer.Transformer(config).apply({'params': params}, jnp.asarray(TOKENS))
-    return jnp.square(transformer.unembed(params, config, hidden)).mean()
+    return jnp.square(heads.unembed(params, config, hidden)).mean()
 
   shapes = jax.eval_shape(lambda: transformer.init_params(config, jax.random.key(0)))
   return jax.jit(jax.value_and_grad(loss)).lower(shapes).compile()
@@ -188,7 +188,7 @@ def cached(config, params, rows, chunks, capacity=16, make_cache=init_cache):
     hidden, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=cache, num_tokens_B=num
     )
-    return transformer.unembed(params, config, hidden), cache
+    return heads.unembed(params, config, hidden), cache
 
   cache = make_cache(config, len(rows), capacity)
   done, out = [0] * len(rows), [[] for _ in rows]
@@ -293,7 +293,7 @@ def test_copies_of_a_row_of_the_cache_go_on_as_the_row_would(tiny, forward):
   assert cache.length_B.tolist() == [4, 4, 4, 2, 2, 2] and cache.capacity == 12
   ends = TOKENS.reshape(-1)[:18].reshape(6, 3)
   hidden, _ = read({'params': params}, ends, cache=cache)
-  logits = transformer.unembed(params, config, hidden)
+  logits = heads.unembed(params, config, hidden)
   for i, end in enumerate(ends):
     row = [*prompts[i // 3, : num_B[i // 3]], *end]
     whole = forward(config, params, np.array([row], np.int32))[0, -3:]
@@ -317,7 +317,7 @@ def test_logits_of_bfloat16_states_are_not_rounded_to_bfloat16(tiny):
   hidden = np.random.default_rng(0).normal(size=(3, 16)).astype(jnp.bfloat16)
   weight = params['head'].astype(jnp.bfloat16)
   np.testing.assert_allclose(
-    transformer.unembed(params, config, hidden),
+    heads.unembed(params, config, hidden),
     hidden.astype(np.float64) @ weight.astype(np.float64).T,
     rtol=1e-5,
     atol=1e-5,

@@ -43,10 +43,10 @@ def margins(config, params, batch, plain_log_probs):
 
 
 def plain_log_probs(config, params, batch):
-  from lm.model import transformer
+  from lm.model import heads, transformer
 
   hidden, _ = transformer.Transformer(config).apply({'params': params}, batch['inputs'])
-  log_p = jax.nn.log_softmax(transformer.unembed(params, config, hidden))
+  log_p = jax.nn.log_softmax(heads.unembed(params, config, hidden))
   return jnp.take_along_axis(log_p, batch['targets'][..., None], axis=-1)[..., 0]
 
 
