@@ -53,7 +53,7 @@ def train(
   from lm.parallel import compilation, distributed, keys, sharding
   from lm.train import faults, loop, program
   from lm.train.batches import Run
-  from lm.weights import checkpoint, gguf, pretrained
+  from lm.weights import checkpoint, gguf, origin, pretrained
 
   # ---- Config ------------------------------------------------------------------------------------
   defaults = base.get_config()
@@ -110,7 +110,7 @@ def train(
   saved = checkpoint.open_run(workdir, config.checkpoint)
   provenance = {
     'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
-    'code': checkpoint.code_version(),
+    'code': origin.code_version(),
     'data': source.fingerprint,
     'tokenizer': chat_format.tokenizer.fingerprint,
     'init_from': start.provenance if start else None,

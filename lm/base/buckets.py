@@ -91,7 +91,7 @@ def reach(scheme: str, bucket: str) -> None:
     await asyncio.wait_for(request(), ANSWER_SECONDS)
 
   if not bucket:
-    raise UserError(f'{url} names no bucket; allowed: {scheme}://BUCKET/NAME')
+    raise UserError(field='path', value=url, allowed=f'{scheme}://BUCKET/NAME')
   try:
     fsspec.asyn.sync(fs.loop, ask)
   except FileNotFoundError as error:
