@@ -165,7 +165,7 @@ def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are
 def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
   status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
   assert status == 1 and err.splitlines()[-1].startswith(
-    'error: config.loss.balance is 0.5; stage rl does not use it'
+    'error: config.loss.balance is 0.5; allowed: '
   )
 
 

@@ -104,7 +104,7 @@ class Session:
       system: text of a system turn, '' for none.
     """
     if max_new_tokens < 1:
-      raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
+      raise UserError(field='max_new_tokens', value=max_new_tokens, allowed='at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
     self._call_tool = call_tool
     self._sampling = sampling.ban(chat_format.banned_ids(config.vocab_size), config.vocab_size)

@@ -127,5 +127,8 @@ def test_text_and_compressors(tmp_path):
     'gzip_bpb': baselines.gzip_bpb(data),
     'xz_bpb': baselines.xz_bpb(data),
   }
-  with pytest.raises(UserError, match='fingerprint'):
+  with pytest.raises(UserError) as raised:
     baselines.read_text(tmp_path / 'manifest.json', tokenizers.load('bytes'))
+  assert (
+    raised.value.field.startswith('tokenizer of') and raised.value.value == tokenizer.fingerprint
+  )

@@ -45,7 +45,9 @@ class RolloutBatches:
     config, rl = run.config, run.config.rl
     if config.batch_size % rl.group_size:
       raise UserError(
-        f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}'
+        field='config.rl.group_size',
+        value=rl.group_size,
+        allowed=f'a divisor of batch_size, {config.batch_size}',
       )
     self._run, self._axes, self._questions = run, axes, run.source
     self._per_step = config.batch_size // rl.group_size  # The number of questions.
