@@ -97,11 +97,27 @@ def reach(scheme: str, bucket: str) -> None:
   except FileNotFoundError as error:
     raise UserError(f'there is no bucket {url}{endpoint(scheme)}') from error
   except TimeoutError as error:
-    raise UserError(f'{url} did not answer in {ANSWER_SECONDS} s{endpoint(scheme)}') from error
+    cause = f'did not answer in {ANSWER_SECONDS} s{endpoint(scheme)}'
+    raise UserError(f'{url} {cause}{_without_credentials(scheme, fs)}') from error
   # The libraries raise errors of many unrelated types where a bucket cannot be used.
   except Exception as error:
     cause = text_of(error).removeprefix(f'{url}: ')
+    cause += _without_credentials(scheme, fs)
     raise UserError(f'{url} cannot be read{endpoint(scheme)}: {cause}') from error
+
+
+def _without_credentials(scheme: str, fs: Any) -> str:
+  """Returns what to say of a failed request that gcsfs sent without credentials, else ''.
+
+  s3fs raises an error of its own where there are none; gcsfs asks as anybody may. Emulators are
+  asked that way, too.
+  """
+  if scheme != 'gs' or endpoint(scheme) or fs.credentials.method != 'anon':
+    return ''
+  return (
+    '; no Google credentials were found: run `gcloud auth application-default login`, or set '
+    'GOOGLE_APPLICATION_CREDENTIALS'
+  )
 
 
 @functools.cache
