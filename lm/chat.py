@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--index', default='', help='folder that the tool search reads')
   args = parser.parse_args(argv)
   tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
-  sampling = Sampling.create(args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
+  sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
   for stream in (sys.stdin, sys.stdout):
     # a byte that is no text, or a character the terminal lacks, ends no chat
     stream.reconfigure(errors='replace')
