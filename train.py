@@ -172,8 +172,7 @@ def train(
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
-  argv = sys.argv[1:] if argv is None else argv
-  options = options_lib.train_flags()
+  argv, options = sys.argv[1:] if argv is None else argv, options_lib.train_flags()
   config = config_lib.parse(options, argv, __doc__)
   options_lib.set_environment(options)
   if options.sweep:
