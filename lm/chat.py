@@ -16,7 +16,8 @@ from lm.base import errors
 from lm.infer.sampling import Sampling
 from lm.model import quantize
 from lm.parallel import sharding
-from lm.serve import chat_session
+from lm.serve import chat_session, terminal
+from lm.serve.answer_parts import THINKING
 from lm.weights import gguf, pretrained
 
 
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     '--tools', default=toolbox.DEFAULT, help='what the model may call: ' + ', '.join(toolbox.TOOLS)
   )
   parser.add_argument('--index', default='', help='folder that the tool search reads')
+  parser.add_argument(
+    '--thinking', default='show', choices=THINKING, help='how thoughts are shown (default show)'
+  )
   args = parser.parse_args(argv)
   tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
   sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
@@ -78,15 +82,16 @@ def main(argv: Sequence[str] | None = None) -> None:
       max_new_tokens=args.max_new_tokens,
       seed=args.seed,
       system='\n\n'.join(filter(None, [args.system, tools.about])),
+      thinking=args.thinking,
     )
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it
 
-      chat_session.note(
+      terminal.note(
         f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists '
         'commands'
       )
-    chat_session.loop(session)
+    terminal.loop(session)
 
 
 if __name__ == '__main__':
