@@ -9,6 +9,7 @@ import serving
 from serving import FORMAT, TOKENIZER, chat, events, ids
 
 from data.tools import calculator
+from lm.base.errors import UserError
 from lm.serve.answer_parts import THINKING
 
 ASK = [{'role': 'user', 'content': 'Q'}]
@@ -255,7 +256,7 @@ def test_a_turn_that_ends_with_a_result_is_continued_and_no_other():
   turn = {'role': 'assistant', 'content': call}
   whole = FORMAT.render({'messages': [*ASK, turn]})[0]
   assert FORMAT.render_prompt([*ASK, turn]) == whole[: whole.index(ids('<|/output|>')[0]) + 1]
-  with pytest.raises(ValueError, match='last role'):
+  with pytest.raises(UserError, match='last message'):
     FORMAT.render_prompt(
       [*ASK, {'role': 'assistant', 'content': [*call, {'type': 'text', 'text': 'x'}]}]
     )
