@@ -1,7 +1,10 @@
-"""Commands started as a user starts them: in the root of the repository, without the devices and
-strictness of tests.
+"""Commands as a user starts them, in the root of the repository: `call` runs one in this process,
+the others start processes of their own.
 """
 
+import contextlib
+import importlib
+import io
 import os
 import pathlib
 import socket
@@ -9,6 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
+
+import jax
+from absl import flags
+
+from lm.base import allocator, errors
 
 ROOT = pathlib.Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -18,10 +27,50 @@ ENVIRONMENT = {
 }
 
 
-def run(
-  *arguments: object, text: str = '', timeout: float = 900, **environment: str
-) -> tuple[int, str, str]:
-  """(exit status, stdout, stderr) of python ARGUMENTS ... with `text` at its standard input."""
+def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str, str]:
+  """What `run` returns, of a command that runs in this process: `call('train.py', ...)` or
+  `call('-m', 'lm.chat', ...)`.
+
+  It spares the start of an interpreter and the imports, and is as strict as tests are about dtypes
+  and ranks. It sees `devices` of the virtual devices. What it sets for its process (flags,
+  environment, mesh, how memory is kept) is as before afterwards.
+  """
+  first, *rest = map(str, arguments)
+  name = rest.pop(0) if first == '-m' else first.removesuffix('.py')
+  module = importlib.import_module(name)
+  if hasattr(module, '__path__'):
+    module = importlib.import_module(f'{name}.__main__')
+  out, err, status = io.StringIO(), io.StringIO(), 0
+  known, some = set(flags.FLAGS), jax.devices()[:devices]
+  with (
+    contextlib.chdir(ROOT),
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+    mock.patch.object(sys, 'argv', [name, *rest]),
+    mock.patch.object(sys, 'stdin', io.StringIO(text)),
+    mock.patch.object(jax, 'devices', lambda: some),
+    mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
+    mock.patch.dict(os.environ),
+    jax.set_mesh(jax.make_mesh((1,), ('none',), devices=some[:1])),
+  ):
+    try:
+      errors.run(module.main)
+    except SystemExit as ended:
+      status = ended.code or 0
+    finally:
+      for flag in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, flag)
+      flags.FLAGS.unparse_flags()
+  if isinstance(status, str):  # which the interpreter would print
+    err.write(f'{status}\n')
+    status = 1
+  return status, out.getvalue(), err.getvalue()
+
+
+def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, str, str]:
+  """(exit status, stdout, stderr) of python ARGUMENTS ... with `text` at its standard input,
+  without the devices and strictness of tests.
+  """
   done = subprocess.run(
     [sys.executable, *map(str, arguments)],
     cwd=ROOT,
@@ -29,7 +78,6 @@ def run(
     input=text,
     capture_output=True,
     text=True,
-    timeout=timeout,
     check=False,
   )
   return done.returncode, done.stdout, done.stderr
@@ -87,10 +135,12 @@ def start_many(
   ]
 
 
-def end(processes: list[subprocess.Popen], timeout: float = 600) -> list[int]:
-  """The exit statuses of processes, waited for in turn; what has not ended by then is killed."""
+def end(processes: list[subprocess.Popen]) -> list[int]:
+  """The exit statuses of processes, which are waited for in turn. What still runs when the test is
+  over, since it failed or took too long, is killed.
+  """
   try:
-    return [process.wait(timeout) for process in processes]
+    return [process.wait() for process in processes]
   finally:
     for process in processes:
       process.kill()

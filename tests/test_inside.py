@@ -1,6 +1,4 @@
-"""Looking inside a run: traces, shapes without a run, debuggers' modes, how often and how soon a
-step compiles.
-"""
+"""Looking inside a run: traces, shapes without a run, debuggers' modes, how often a step compiles."""
 
 import gzip
 import json
@@ -85,20 +83,15 @@ def test_debug_nans_shows_where_a_nan_comes_from(text, tmp_path):
   assert status == 1 and 'FloatingPointError' in err and 'lm/' in err
 
 
-def test_a_step_compiles_once_and_sooner_the_second_time(text, tmp_path, monkeypatch):
+def test_a_step_compiles_once_and_comes_from_the_cache_the_second_time(text, tmp_path, monkeypatch):
   cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'JAX_LOG_COMPILES': '1'}
   # as it is by default
   monkeypatch.delitem(commands.ENVIRONMENT, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS')
-  seconds = []
-  for folder in ('first', 'second'):
-    fields = {'steps': 12, 'model__num_layers': 3, 'model__scan_layers': False}
+  for hits, folder in enumerate(('first', 'second')):
+    fields = {'steps': 4, 'model__num_layers': 3, 'model__scan_layers': False}
     status, _, err = commands.run(
       *tiny.arguments(text, **fields), f'--workdir={tmp_path / folder}', **cache
     )
     assert status == 0, err
     assert err.count('Finished XLA compilation of jit(step)') == 1
-    lines = [
-      json.loads(line) for line in (tmp_path / folder / 'metrics.jsonl').read_text().splitlines()
-    ]
-    seconds += [line['perf/first_step_s'] for line in lines if 'perf/first_step_s' in line]
-  assert len(seconds) == 2 and seconds[0] > 3 * seconds[1]
+    assert err.count("Persistent compilation cache hit for 'jit_step'") == hits

@@ -273,7 +273,7 @@ def test_the_order_never_changes():
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.text(max_size=5))
 def test_permutations(size, key):
   order = loader.permute(np.arange(size), size, key)
@@ -297,7 +297,7 @@ def test_permutations_are_as_good_as_random():
   assert neighbours == pytest.approx(trials * (size - 1) / size, rel=0.1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(50, 70))
 def test_packing(lengths, size):
   rows = loader.pack(np.array(lengths), size)

@@ -67,7 +67,7 @@ def test_both_files_are_one_tokenizer(exported):
   assert from_json.vocab_size == 603
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FORGING)
 @example('<|endoftext|>')
 @example('x<|end|> \n<|pad|>')
@@ -116,13 +116,13 @@ def any_kind(request, folder, tmp_path_factory):
   return ours.load(spec[request.param], SPECIALS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(FORGING)
 def test_text_never_yields_special_ids(any_kind, text):
   assert not set(any_kind.encode(text)) & set(any_kind.special_tokens.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_ids_decode_to_their_bytes(any_kind, data):
   if isinstance(any_kind, HuggingFace):
@@ -163,7 +163,7 @@ def test_every_kind_survives_pickling(any_kind):
     assert copy.encode(text) == any_kind.encode(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(raw=st.binary(max_size=60))
 def test_any_bytes_have_ids(any_kind, raw):
   if isinstance(any_kind, HuggingFace):

@@ -5,7 +5,6 @@ other shardings.
 import errno
 import importlib
 import logging
-import os
 import pathlib
 import re
 import resource
@@ -310,11 +309,9 @@ def test_params_are_written_one_by_one_and_read_by_name(tmp_path):
     def make():
       made = array.copy()
       alive.append(weakref.ref(made))
-      deadline = time.monotonic() + 10  # a thread of Orbax's may let go of it a moment later
-      while sum(ref() is not None for ref in alive) > 1 and time.monotonic() < deadline:
+      # Waits until the one before was written and dropped, perhaps by a thread of Orbax's.
+      while sum(ref() is not None for ref in alive) > 1:
         time.sleep(0.01)
-      # the one before has been written and dropped
-      assert sum(ref() is not None for ref in alive) == 1
       return made
 
     return checkpoint.Deferred(make)
@@ -525,12 +522,25 @@ def test_disk_full_while_writing_the_digest(tmp_path, monkeypatch):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1']
 
 
+# Saves one checkpoint after the other, and kills itself when it is about to make, rename or remove
+# a file or folder for the so many'th time.
 VICTIM = """
-import sys, jax.numpy as jnp
+import os, signal, sys, jax.numpy as jnp
 from lm.weights import checkpoint
-with checkpoint.Checkpointer(sys.argv[1], keep_last=2) as c:
+folder, left = sys.argv[1], int(sys.argv[2])
+
+def count(event, arguments):
+  global left
+  changes = event in ('os.mkdir', 'os.remove', 'os.rename', 'os.rmdir') or (
+    event == 'open' and arguments[1] and set(arguments[1]) & set('wax+'))
+  if changes and str(arguments[0]).startswith(folder):
+    left -= 1
+    if left < 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+
+with checkpoint.Checkpointer(folder, keep_last=2) as c:
   step = c.latest() or 0
-  print('ready', flush=True)
+  sys.addaudithook(count)
   while True:
     step += 1
     state = {'params': {'w': jnp.full((512, 512), step)}, 'opt_state': {}, 'step': jnp.int32(step)}
@@ -538,19 +548,17 @@ with checkpoint.Checkpointer(sys.argv[1], keep_last=2) as c:
 """
 
 
+# How many changes of the disk each of the victims makes: a checkpoint takes about 50.
+CHANGES = (75, 90, 110, 140, 175)
+
+
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
-  rng = np.random.default_rng(0)
   root = pathlib.Path(checkpoint.__file__).parents[2]
   last = 0
-  for _ in range(6):
-    victim = subprocess.Popen(
-      [sys.executable, '-c', VICTIM, tmp_path], cwd=root, stdout=subprocess.PIPE
-    )
-    assert victim.stdout.readline() == b'ready\n'
-    time.sleep(rng.uniform(0.2, 0.8))
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.communicate()
+  for changes in CHANGES:
+    command = [sys.executable, '-c', VICTIM, str(tmp_path), str(changes)]
+    assert subprocess.run(command, cwd=root).returncode == -signal.SIGKILL
     found = int(checkpoint.locate(tmp_path).name)
     assert found >= last
     last = found
@@ -558,7 +566,7 @@ def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
       tmp_path, {'w': jax.ShapeDtypeStruct((512, 512), jnp.int32)}
     )
     assert np.unique(np.asarray(params['w'])).tolist() == [found] and provenance == {'step': found}
-  assert last > 6
+  assert last > len(CHANGES)
   with checkpoint.Checkpointer(tmp_path, keep_last=2) as checkpointer:
     assert [p.name for p in tmp_path.iterdir() if not p.name.isdecimal()] == [] and len(
       checkpointer.steps()

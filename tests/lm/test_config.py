@@ -41,7 +41,7 @@ def parse(tmp_path):
   def run(*arguments):
     """The config, or the one line that its reading ended in."""
     status, out, err = commands.run(
-      '-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments), timeout=60
+      '-c', PROGRAM, *(a.replace('DIR', str(tmp_path)) for a in arguments)
     )
     if not status:
       return json.loads(out)

@@ -7,7 +7,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -228,9 +227,25 @@ def test_a_folder_is_held_until_its_holder_ends(tmp_path):
       files.locked(folder),
     ):
       pass
-    threading.Timer(0.3, other.kill).start()
-    with files.locked(folder, seconds=20):
-      assert other.wait() == -signal.SIGKILL and (folder / '.lock').read_text() == str(os.getpid())
+
+    def end(seconds):
+      other.kill()
+      other.wait()
+
+    with files.locked(folder, seconds=20, sleep=end):
+      assert (folder / '.lock').read_text() == str(os.getpid())
+    assert other.returncode == -signal.SIGKILL
   for _ in range(2):  # and given back
     with files.locked(folder):
       pass
+
+
+def test_a_folder_that_stays_locked_is_waited_for_as_long_as_was_asked(tmp_path):
+  slept = []
+  with files.locked(tmp_path):
+    with (
+      pytest.raises(UserError, match='already in use'),
+      files.locked(tmp_path, seconds=2.05, clock=lambda: 100 + sum(slept), sleep=slept.append),
+    ):
+      pass
+    assert 2.05 <= sum(slept) <= 2.2 and max(slept) < 0.5
