@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -33,38 +34,48 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
 
   It spares the start of an interpreter and the imports, and is as strict as tests are about dtypes
   and ranks. It sees `devices` of the virtual devices. What it sets for its process (flags,
-  environment, mesh, how memory is kept) is as before afterwards.
+  environment, mesh, signals, how memory is kept) is as before afterwards.
   """
   first, *rest = map(str, arguments)
   name = rest.pop(0) if first == '-m' else first.removesuffix('.py')
   module = importlib.import_module(name)
   if hasattr(module, '__path__'):
     module = importlib.import_module(f'{name}.__main__')
-  out, err, status = io.StringIO(), io.StringIO(), 0
+  given, out, err = (
+    io.TextIOWrapper(io.BytesIO(part), 'utf-8') for part in (text.encode(), b'', b'')
+  )
   known, some = set(flags.FLAGS), jax.devices()[:devices]
+  handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   with (
     contextlib.chdir(ROOT),
     contextlib.redirect_stdout(out),
     contextlib.redirect_stderr(err),
     mock.patch.object(sys, 'argv', [name, *rest]),
-    mock.patch.object(sys, 'stdin', io.StringIO(text)),
-    mock.patch.object(jax, 'devices', lambda: some),
+    mock.patch.object(sys, 'stdin', given),
+    mock.patch.object(jax, 'devices', lambda backend=None: some),
     mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
     mock.patch.dict(os.environ),
     jax.set_mesh(jax.make_mesh((1,), ('none',), devices=some[:1])),
   ):
     try:
       errors.run(module.main)
+      status = 0
     except SystemExit as ended:
       status = ended.code or 0
     finally:
       for flag in set(flags.FLAGS) - known:
         delattr(flags.FLAGS, flag)
       flags.FLAGS.unparse_flags()
+      for number, handler in handlers.items():
+        signal.signal(number, handler)
   if isinstance(status, str):  # which the interpreter would print
     err.write(f'{status}\n')
     status = 1
-  return status, out.getvalue(), err.getvalue()
+  said = []
+  for stream in (out, err):
+    stream.seek(0)
+    said.append(stream.read())
+  return status, *said
 
 
 def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, str, str]:

@@ -30,7 +30,7 @@ def text(tmp_path_factory):
 def unbroken(text, tmp_path_factory):
   """A run in a local folder that nothing disturbed."""
   run = tmp_path_factory.mktemp('unbroken')
-  status, _, err = commands.run(*train(text, run))
+  status, _, err = commands.call(*train(text, run))
   assert status == 0, err
   return run
 
@@ -198,5 +198,5 @@ def test_where_a_report_goes_is_looked_at_before_anything_is_evaluated(tmp_path)
     f'--checkpoint={tmp_path}',
     '--out=ftp://host/report.json',
   )
-  status, _, err = commands.run('eval.py', *options)
+  status, _, err = commands.call('eval.py', *options)
   assert status == 1 and "'ftp://host/report.json'; allowed:" in err.splitlines()[-1]

@@ -79,24 +79,35 @@ def counted(folder, count, *arguments):
   return [json.loads((folder / f'rows.{i}').read_text()) for i in range(count)]
 
 
+SHARED = tiny.arguments(
+  'lm/*/*.py',
+  steps=8,
+  checkpoint__every=4,
+  data__held_out=0.05,
+  eval__every=4,
+  eval__prompts="('the',)",
+  optim__lr=1e-3,
+)[1:]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  """The folder of a run of one process, and how many rows it read."""
+  folder = tmp_path_factory.mktemp('alone') / 'a'
+  (rows,) = counted(folder, 1, *SHARED)
+  return folder, rows
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'count, mesh',
   [(2, {}), (4, {'mesh__data': 2, 'mesh__fsdp': 2}), (2, {'mesh__data': 1, 'mesh__tensor': 2})],
 )
-def test_several_processes_train_as_one_and_each_reads_its_rows(tmp_path, count, mesh):
-  text = 'lm/*/*.py'
-  fields = {
-    'steps': 8,
-    'checkpoint__every': 4,
-    'data__held_out': 0.05,
-    'eval__every': 4,
-    'eval__prompts': "('the',)",
-    'optim__lr': 1e-3,
-  }
-  alone, together = tmp_path / 'alone', tmp_path / 'together'
-  (rows,) = counted(alone, 1, *tiny.arguments(text, **fields)[1:])
-  shares = counted(together, count, *tiny.arguments(text, **fields, **mesh)[1:])
+def test_several_processes_train_as_one_and_each_reads_its_rows(alone, tmp_path, count, mesh):
+  alone, rows = alone
+  together = tmp_path / 'together'
+  axes = [f'--config.{name.replace("__", ".")}={size}' for name, size in mesh.items()]
+  shares = counted(together, count, *SHARED, *axes)
   # the processes of a tensor axis hold the same rows
   parts = 1 if 'mesh__tensor' in mesh else count
   # Reading ahead goes past what is trained on by as much as the queue holds, and never past the
@@ -125,7 +136,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
   """Each reads its rows of the held-out text, and process 0 writes the report."""
   run = tmp_path / 'run'
   trained = tiny.arguments('lm/base/*.py', steps=2, data__held_out=0.3)
-  assert commands.run(*trained, f'--workdir={run}')[0] == 0
+  assert commands.call(*trained, f'--workdir={run}')[0] == 0
   arguments = (
     'eval.py',
     '--config=configs/eval.py:smoke',
@@ -133,7 +144,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
     f'--config.data.val={run}/data/val/manifest.json',
     '--config.seq_len=128',
   )
-  status, _, err = commands.run(*arguments, f'--out={tmp_path}/1.json')
+  status, _, err = commands.call(*arguments, f'--out={tmp_path}/1.json')
   assert status == 0, err
   many = commands.start_many(2, tmp_path / 'logs', *arguments, f'--out={tmp_path}/2.json')
   assert commands.end(many) == [0, 0]
@@ -145,7 +156,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
 @pytest.mark.slow
 def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
   command = 'train.py', '--config=configs/rl.py:smoke'
-  status, _, err = commands.run(*command, f'--workdir={tmp_path / "one"}')
+  status, _, err = commands.call(*command, f'--workdir={tmp_path / "one"}')
   assert status == 0, err
   processes = commands.start_many(2, tmp_path, *command, f'--workdir={tmp_path / "two"}')
   assert commands.end(processes) == [0, 0], (tmp_path / 'log.0').read_text()

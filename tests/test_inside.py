@@ -16,7 +16,7 @@ def text(tmp_path_factory):
 
 
 def test_a_trace_holds_the_steps_asked_for(text, tmp_path):
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=3:5'
   )
   assert status == 0, err
@@ -27,24 +27,23 @@ def test_a_trace_holds_the_steps_asked_for(text, tmp_path):
     '4',
     '5',
   }
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=3:5'
   )
   assert (
     status == 1
     and '--profile is 3:5; this start of the run does steps 9 to 8' in err.splitlines()[-1]
   )
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=5:3'
   )
   assert status == 1 and "--profile is '5:3'; allowed: FIRST:LAST" in err.splitlines()[-1]
 
 
 def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path):
-  eight = '--xla_force_host_platform_device_count=8'
   fields = {'batch_size': 16, 'mesh__fsdp': 4, 'mesh__data': 2}
-  status, out, err = commands.run(
-    *tiny.arguments(text, **fields), f'--workdir={tmp_path}', '--dry', XLA_FLAGS=eight
+  status, out, err = commands.call(
+    *tiny.arguments(text, **fields), f'--workdir={tmp_path}', '--dry', devices=8
   )
   assert status == 0, err
   (kernel,) = [

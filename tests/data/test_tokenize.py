@@ -213,17 +213,19 @@ def test_killed_and_run_again(tmp_path, monkeypatch, workers):
 def test_killed_between_the_moves(tmp_path, monkeypatch):
   source = write_lines(tmp_path / 'a.jsonl', make_documents(100))
   run(source, tmp_path / 'whole')
-  moves = []
+  moves, replace_dir = [], files.replace_dir
 
-  def one_move(work, out, split, manifest, move=tokenization._move):
+  def one_move(source, target, **options):
     if moves:
       raise KeyboardInterrupt
-    moves.append(move(work, out, split, manifest))
+    replace_dir(source, target, **options)
+    moves.append(target)
 
-  monkeypatch.setattr(tokenization, '_move', one_move)
+  monkeypatch.setattr(files, 'replace_dir', one_move)
   with pytest.raises(KeyboardInterrupt):
     run(source, tmp_path / 'out')
   monkeypatch.undo()
+  assert len(moves) == 1 and moves[0].exists()
   run(source, tmp_path / 'out')
   assert tree(tmp_path / 'out') == tree(tmp_path / 'whole')
 

@@ -307,10 +307,10 @@ def test_commands(tmp_path):
     f'--out={tmp_path}/new',
     '--pattern=cl100k',
   )
-  status, _, err = commands.run('-m', 'data.train_tokenizer', *options)
+  status, _, err = commands.call('-m', 'data.train_tokenizer', *options)
   assert status == 0, err
   assert ours.load(tmp_path / 'new').pattern == PATTERNS['cl100k']
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     '-m', 'data.train_tokenizer', *options, f'--out={tmp_path}/t.tiktoken'
   )
   assert status == 0, err
@@ -318,9 +318,9 @@ def test_commands(tmp_path):
   assert ours.load(tmp_path / 't.json').fingerprint == ours.load(tmp_path / 'new').fingerprint
   assert ours.load(f'{tmp_path}/t.tiktoken:cl100k').ranks == ours.load(tmp_path / 'new').ranks
   spec = f'--tokenizer={tmp_path}/new/tokenizer.tiktoken:cl100k'
-  status, out, err = commands.run('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
+  status, out, err = commands.call('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
   assert status == 0 and ' -> ' in out and '\x1b[' in out, err
-  status, _, err = commands.run('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
+  status, _, err = commands.call('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
   assert status == 1 and err.startswith(
     "error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN"
   )

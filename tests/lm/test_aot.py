@@ -2,12 +2,11 @@
 
 import json
 import pickle
-import re
 
 import commands
 import pytest
 
-from lm.cost import ahead_of_time, chips
+from lm.cost import ahead_of_time
 
 pytestmark = pytest.mark.slow
 needs_libtpu = pytest.mark.skipif(
@@ -101,27 +100,18 @@ def test_without_libtpu_the_extra_is_named():
   assert status == 1 and "pip install -e '.[tpu]'" in err.splitlines()[-1]
 
 
-def test_the_table_in_the_readme_is_the_one_that_is_predicted():
-  """Checks the predicted columns; the compiled ones are those of `python -m lm.aot --table`."""
-  lines = (commands.ROOT / 'lm' / 'cost' / 'README.md').read_text().splitlines()
-  start = lines.index(ahead_of_time.HEADER.splitlines()[0]) + 2
-  rows = [
-    re.split(r' *\| *', line.strip('| '))
-    for line in lines[start : start + len(ahead_of_time.TABLE)]
-  ]
-  for described, row in zip(ahead_of_time.TABLE, rows, strict=True):
-    config, topology, _ = described
-    options = ahead_of_time.options_of(described)
-    status, out, err = commands.run('-m', 'lm.budget', *options, '--json')
-    assert status == 0, err
-    predicted = json.loads(out)
-    held, peak, mfu = row[4], row[5], row[6]
-    assert row[:2] == [config.removeprefix('configs/').removesuffix('.py'), topology]
-    assert (
-      row[3] == f'{predicted["tokens_per_chip"]:,.0f}'
-      and peak == f'{predicted["peak_bytes"] / 1e9:.2f}'
-    )
-    assert mfu == '{:.0%} to {:.0%}'.format(*predicted['mfu'])
-    assert float(held.split()[0]) == pytest.approx(predicted['peak_bytes'] / 1e9, rel=0.1)
-  used = {chips.parse_topology(topology, 1)[0] for _, topology, _ in ahead_of_time.TABLE}
-  assert used <= set(chips.TPUS)
+# Peak memory of a chip in GB, by the TPU compiler (python -m lm.aot --table), for each row of TABLE.
+COMPILED = (9.06, 3.55, 12.21, 12.09, 12.09, 5.40, 3.73, 23.20, 43.23)
+
+
+@pytest.mark.parametrize('row', range(len(COMPILED)))
+def test_the_predicted_memory_of_published_shapes_is_near_the_compilers(row):
+  described = ahead_of_time.TABLE[row]
+  status, out, err = commands.call(
+    '-m', 'lm.budget', *ahead_of_time.options_of(described), '--json'
+  )
+  assert status == 0, err
+  predicted = json.loads(out)
+  assert predicted['peak_bytes'] / 1e9 == pytest.approx(COMPILED[row], rel=0.1)
+  low, high = predicted['mfu']
+  assert 0.4 < low < high < 1.1

@@ -233,7 +233,7 @@ def test_flops_of_rows_are_of_their_own_tokens():
 
 def test_from_the_command_line():
   command = '-m', 'lm.budget', '--config=configs/llama3_8b.py', '--topology=v5e:16x16'
-  status, out, err = commands.run(*command, '--json')
+  status, out, err = commands.call(*command, '--json')
   assert status == 0, err
   (result,) = map(json.loads, out.splitlines())
   assert (result['chips'], result['mesh']['fsdp'], result['parameters']) == (
@@ -241,7 +241,7 @@ def test_from_the_command_line():
     256,
     8_030_261_248,
   )
-  status, _, err = commands.run(*command, '--config.mesh.fsdp=100')
+  status, _, err = commands.call(*command, '--config.mesh.fsdp=100')
   assert status == 1 and 'the number of devices, 256' in err
-  status, out, err = commands.run('-m', 'lm.budget', '--config=configs/pretrain.py:smoke')
+  status, out, err = commands.call('-m', 'lm.budget', '--config=configs/pretrain.py:smoke')
   assert status == 0 and 'at the peak' in out, err

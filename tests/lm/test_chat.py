@@ -6,7 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from commands import run
+from commands import call
 
 from configs import base
 from data.chat import chat_formats as template
@@ -212,10 +212,8 @@ def run_folder(tiny, tmp_path):
   return tmp_path
 
 
-def chat_process(folder, text='', **environment):
-  return run(
-    '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text, **environment
-  )
+def chat(folder, text=''):
+  return call('-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text)
 
 
 def test_piped_conversation(run_folder):
@@ -232,7 +230,7 @@ def test_piped_conversation(run_folder):
       max_new_tokens=6,
     )
     expected = shown(session.reply('Hi')).translate(chat_session.CONTROLS)
-  status, out, err = chat_process(
+  status, out, err = chat(
     run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n'
   )
   assert status == 0, err
@@ -244,7 +242,7 @@ def test_piped_conversation(run_folder):
 
 def test_what_cannot_be_loaded_is_one_line(run_folder):
   def error(folder):
-    status, out, err = chat_process(folder)
+    status, out, err = chat(folder)
     assert status == 1 and out == ''
     assert err.startswith('error: ') and err.count('\n') == 1
     return err

