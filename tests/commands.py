@@ -5,6 +5,7 @@ the others start processes of their own.
 import contextlib
 import importlib
 import io
+import logging
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import jax
@@ -21,11 +23,15 @@ from absl import flags
 from lm.base import allocator, errors
 
 ROOT = pathlib.Path(__file__).parent.parent
-ENVIRONMENT = {
-  name: value
-  for name, value in os.environ.items()
-  if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))
-}
+
+
+def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
+  """An environment without what conftest.py put there: the devices and strictness of tests."""
+  own = 'XLA_FLAGS', 'JAX_NUMPY'
+  return {name: value for name, value in environment.items() if not name.startswith(own)}
+
+
+ENVIRONMENT = as_users_have_it(os.environ)
 
 
 def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str, str]:
@@ -54,8 +60,9 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     mock.patch.object(sys, 'stdin', given),
     mock.patch.object(jax, 'devices', lambda backend=None: some),
     mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
-    mock.patch.dict(os.environ),
-    jax.set_mesh(jax.make_mesh((1,), ('none',), devices=some[:1])),
+    mock.patch.dict(os.environ, as_users_have_it(os.environ), clear=True),
+    jax.set_mesh(None),
+    logged_to(err),
   ):
     try:
       errors.run(module.main)
@@ -64,7 +71,8 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
       status = ended.code or 0
     finally:
       for flag in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, flag)
+        if not flags.FLAGS.find_module_defining_flag(flag, '').startswith('absl.'):
+          delattr(flags.FLAGS, flag)
       flags.FLAGS.unparse_flags()
       for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -76,6 +84,18 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     stream.seek(0)
     said.append(stream.read())
   return status, *said
+
+
+@contextlib.contextmanager
+def logged_to(stream: io.TextIOBase) -> Iterator[None]:
+  """Writes warnings of the logging module to a stream, as Python does where nobody handles them."""
+  handler = logging.StreamHandler(stream)
+  handler.setLevel(logging.WARNING)
+  logging.getLogger().addHandler(handler)
+  try:
+    yield
+  finally:
+    logging.getLogger().removeHandler(handler)
 
 
 def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, str, str]:
