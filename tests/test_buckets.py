@@ -30,7 +30,7 @@ def text(tmp_path_factory):
 def unbroken(text, tmp_path_factory):
   """A run in a local folder that nothing disturbed."""
   run = tmp_path_factory.mktemp('unbroken')
-  status, _, err = commands.call(*train(text, run))
+  status, _, err = commands.run(*train(text, run))
   assert status == 0, err
   return run
 

