@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from unittest import mock
 
@@ -23,6 +24,7 @@ from absl import flags
 from lm.base import allocator, errors
 
 ROOT = pathlib.Path(__file__).parent.parent
+OURS = 'lm', 'data', 'train', 'eval'  # the first part of our modules' names
 
 
 def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
@@ -38,8 +40,8 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
   """What `run` returns, of a command that runs in this process: `call('train.py', ...)` or
   `call('-m', 'lm.chat', ...)`.
 
-  It spares the start of an interpreter and the imports, and is as strict as tests are about dtypes
-  and ranks. It sees `devices` of the virtual devices. What it sets for its process (flags,
+  It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices,
+  and as there, mixed dtypes and ranks are allowed, which optax needs. What it sets for its process (flags,
   environment, mesh, signals, how memory is kept) is as before afterwards.
   """
   first, *rest = map(str, arguments)
@@ -62,8 +64,12 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
     mock.patch.dict(os.environ, as_users_have_it(os.environ), clear=True),
     jax.set_mesh(None),
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
     logged_to(err),
+    warnings.catch_warnings(),
   ):
+    warnings.simplefilter('ignore', DeprecationWarning)  # ml_collections' way to load a config
     try:
       errors.run(module.main)
       status = 0
@@ -71,7 +77,9 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
       status = ended.code or 0
     finally:
       for flag in set(flags.FLAGS) - known:
-        if not flags.FLAGS.find_module_defining_flag(flag, '').startswith('absl.'):
+        # Those of libraries, which define them once, stay.
+        module_name = flags.FLAGS.find_module_defining_flag(flag, '')
+        if module_name.split('.')[0] in OURS or flag.split('.')[0] == 'config':
           delattr(flags.FLAGS, flag)
       flags.FLAGS.unparse_flags()
       for number, handler in handlers.items():
