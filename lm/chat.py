@@ -10,7 +10,8 @@ import jax
 from configs import base
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary as gguf_tokenizer
-from data.tools import calculator
+from data.tools import toolbox
+from lm.base import config as config_lib
 from lm.base import errors
 from lm.infer.sampling import Sampling
 from lm.model import quantize
@@ -48,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     choices=quantize.QUANTIZATIONS,
     help='of the weights (default none)',
   )
+  parser.add_argument(
+    '--tools', default=toolbox.DEFAULT, help='what the model may call: ' + ', '.join(toolbox.TOOLS)
+  )
+  parser.add_argument('--index', default='', help='folder that the tool search reads')
   args = parser.parse_args(argv)
+  tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
   sampling = Sampling.create(args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
   for stream in (sys.stdin, sys.stdout):
     # a byte that is no text, or a character the terminal lacks, ends no chat
@@ -68,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
       params,
       chat_format,
       sampling,
-      calculate=calculator.calculate,
+      call_tool=tools,
       max_new_tokens=args.max_new_tokens,
       seed=args.seed,
-      system=args.system,
+      system='\n\n'.join(filter(None, [args.system, tools.about])),
     )
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it

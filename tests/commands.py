@@ -19,12 +19,10 @@ from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import jax
-from absl import flags
 
 from lm.base import allocator, errors
 
 ROOT = pathlib.Path(__file__).parent.parent
-OURS = 'lm', 'data', 'train', 'eval'  # the first part of our modules' names
 
 
 def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
@@ -40,9 +38,9 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
   """What `run` returns, of a command that runs in this process: `call('train.py', ...)` or
   `call('-m', 'lm.chat', ...)`.
 
-  It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices,
-  and as there, mixed dtypes and ranks are allowed, which optax needs. What it sets for its process (flags,
-  environment, mesh, signals, how memory is kept) is as before afterwards.
+  It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices.
+  Mixed dtypes and ranks are allowed, as they are for users. What it sets for its process
+  (environment, mesh, signals, how memory is kept) is as before afterwards.
   """
   first, *rest = map(str, arguments)
   name = rest.pop(0) if first == '-m' else first.removesuffix('.py')
@@ -52,7 +50,7 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
   given, out, err = (
     io.TextIOWrapper(io.BytesIO(part), 'utf-8') for part in (text.encode(), b'', b'')
   )
-  known, some = set(flags.FLAGS), jax.devices()[:devices]
+  some = jax.devices()[:devices]
   handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   with (
     contextlib.chdir(ROOT),
@@ -76,12 +74,6 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     except SystemExit as ended:
       status = ended.code or 0
     finally:
-      for flag in set(flags.FLAGS) - known:
-        # Those of libraries, which define them once, stay.
-        module_name = flags.FLAGS.find_module_defining_flag(flag, '')
-        if module_name.split('.')[0] in OURS or flag.split('.')[0] == 'config':
-          delattr(flags.FLAGS, flag)
-      flags.FLAGS.unparse_flags()
       for number, handler in handlers.items():
         signal.signal(number, handler)
   if isinstance(status, str):  # which the interpreter would print

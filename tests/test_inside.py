@@ -32,7 +32,8 @@ def test_a_trace_holds_the_steps_asked_for(text, tmp_path):
   )
   assert (
     status == 1
-    and '--profile is 3:5; this start of the run does steps 9 to 8' in err.splitlines()[-1]
+    and "--profile is '3:5'; allowed: steps of this start of the run, from 9 to 8"
+    in err.splitlines()[-1]
   )
   status, _, err = commands.call(
     *tiny.arguments(text, steps=8), f'--workdir={tmp_path}', '--profile=5:3'

@@ -118,7 +118,7 @@ def test_a_run_is_continued_at_twice_the_context(whole, text, tmp_path):
   status, _, err = start(tmp_path / 'a', text, **context)
   assert (
     status == 1
-    and 'config.seq_len is 512; the model reads at most max_len = 256' in err.splitlines()[-1]
+    and 'config.seq_len is 512; allowed: at most max_len of the model, 256' in err.splitlines()[-1]
   )
   longer = {'model.max_len': 512, 'model.rope_scaling': 'linear', 'model.rope_factor': 2.0}
   status, _, err = start(tmp_path / 'b', text, **context, **longer)

@@ -168,7 +168,7 @@ def live_bytes():
 def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
   status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
   assert status == 1 and err.splitlines()[-1].startswith(
-    'error: config.loss.balance is 0.5; stage rl does not use it'
+    'error: config.loss.balance is 0.5; allowed: '
   )
 
 

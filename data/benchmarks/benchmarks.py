@@ -73,7 +73,12 @@ def language(args: argparse.Namespace) -> Iterator[dict]:
       pages[code] += len(found)
       right[code] += sum(detector.detect(page)[0] == code.partition('_')[0] for page in found)
   if not pages.total():
-    raise UserError(f'no page of {args.languages!r} in {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo')
+    raise UserError(
+      field='--languages',
+      value=args.languages,
+      allowed=f'languages of {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo',
+      message='They have no page of these.',
+    )
   for code in +pages:
     yield {
       'bench': 'language',

@@ -21,7 +21,8 @@ from lm.base.errors import UserError
 from lm.infer import tool_loop
 from lm.infer.sampling import Sampling, draw
 from lm.model.cache import Cache, init_cache
-from lm.model.transformer import Transformer, unembed
+from lm.model.heads import unembed
+from lm.model.transformer import Transformer
 from lm.parallel import distributed
 
 # The size of the queue of forced tokens that `decode` reads. Most results of tools are shorter. In
@@ -84,8 +85,9 @@ def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
   """
   if config.position == 'learned' and capacity > config.max_len:
     raise UserError(
-      f'a context of {capacity} tokens was asked for; the learned positions end at max_len, '
-      f'{config.max_len}'
+      field='context',
+      value=capacity,
+      allowed=f'at most max_len = {config.max_len} tokens, where the learned positions end',
     )
   return State(
     init_cache(config, batch_size, capacity),
@@ -293,7 +295,9 @@ def generate(
   for i, prompt in enumerate(prompts):
     if not 0 < len(prompt) <= longest:
       raise UserError(
-        f'prompt {i} has {len(prompt)} tokens; allowed: 1 to {longest} (the context is {capacity})'
+        field=f'number of tokens of prompt {i}',
+        value=len(prompt),
+        allowed=f'from 1 to {longest}, in a context of {capacity}',
       )
   count = len(prompts) * repeats
   keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))

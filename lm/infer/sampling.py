@@ -70,17 +70,15 @@ class Sampling:
     """
     fields = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, 'min_p': min_p}
     rows = {name: np.atleast_1d(np.asarray(value)) for name, value in fields.items()}
-    if (
-      (rows['temperature'] < 0).any()
-      or (rows['top_k'] < 0).any()
-      or not ((rows['top_p'] > 0) & (rows['top_p'] <= 1)).all()
-      or not ((rows['min_p'] >= 0) & (rows['min_p'] <= 1)).all()
-    ):
-      given = ', '.join(f'{name} {value}' for name, value in fields.items())
-      raise UserError(
-        f'{given}: temperature and top_k are at least 0, top_p is above 0 and at most 1, min_p is '
-        'from 0 to 1'
-      )
+    rules = {
+      'temperature': (rows['temperature'] >= 0, 'at least 0'),
+      'top_k': (rows['top_k'] >= 0, 'at least 0'),
+      'top_p': ((rows['top_p'] > 0) & (rows['top_p'] <= 1), 'above 0 and at most 1'),
+      'min_p': ((rows['min_p'] >= 0) & (rows['min_p'] <= 1), 'from 0 to 1'),
+    }
+    for name, (holds, allowed) in rules.items():
+      if not holds.all():
+        raise UserError(field=name, value=fields[name], allowed=allowed)
     return cls(
       rows['temperature'].astype(np.float32),
       rows['top_k'].astype(np.int32),

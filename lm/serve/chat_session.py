@@ -87,7 +87,7 @@ class Session:
     chat_format: Any,
     sampling: Sampling,
     *,
-    calculate: Callable[[str], str],
+    call_tool: Callable[[str], str],
     max_new_tokens: int,
     seed: int = 0,
     system: str = '',
@@ -99,14 +99,14 @@ class Session:
       sampling: how the one row draws. Bans are added here: tags of tool results, and ids that are
         no token, are never drawn.
       chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
-      calculate: what answers the calls of the calculator: an expression to its value, as text.
+      call_tool: answers the calls of tools: the text of a call to its result.
       max_new_tokens: longest reply, tool results not counted; at least 1.
       system: text of a system turn, '' for none.
     """
     if max_new_tokens < 1:
-      raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
+      raise UserError(field='max_new_tokens', value=max_new_tokens, allowed='at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
-    self._calculate = calculate
+    self._call_tool = call_tool
     self._sampling = sampling.ban(chat_format.banned_ids(config.vocab_size), config.vocab_size)
     self._max_new_tokens, self._system, self._key = (
       max_new_tokens,
@@ -142,7 +142,7 @@ class Session:
       max_new_tokens=self._max_new_tokens,
       stop_ids=self.chat_format.stops,
       pause_ids=self.chat_format.call_ids,
-      tool=lambda ids: self.chat_format.answer_call(ids, self._calculate),
+      tool=lambda ids: self.chat_format.answer_call(ids, self._call_tool),
       piece=DRAW,
     )
     for [piece] in loop:

@@ -224,9 +224,10 @@ def test_hosts_share_the_global_batch(text, layout, pad_last):
     shares = [make().batch(1, host, 2, parts=2) for host in range(2)]
     mine = [{name: np.split(x, 2)[part] for name, x in share.items()} for share in shares]
     assert equal(joined(mine), {name: np.split(x, 2)[part] for name, x in data.batch(1).items()})
-  for host, hosts in ((0, 3), (2, 2), (-1, 2)):
-    with pytest.raises(UserError, match=f'batch_size 8 .* {hosts} hosts'):
+  for host, hosts, field in ((0, 3, 'batch_size'), (2, 2, 'host'), (-1, 2, 'host')):
+    with pytest.raises(UserError) as raised:
       data.batch(0, host, hosts)
+    assert raised.value.field == field
 
 
 def test_iterating_and_going_on(text):
@@ -311,20 +312,23 @@ def test_missing_and_damaged_shards_are_named(text, tmp_path):
 
   manifest = copy('missing')
   (manifest.parent / 'tokens-00003.array_record').unlink()
-  with pytest.raises(UserError, match=r'tokens-00003\.array_record is missing'):
+  with pytest.raises(UserError, match='is missing') as raised:
     make(manifest)
+  assert raised.value.field.endswith('tokens-00003.array_record')
   manifest = copy('short')
   (manifest.parent / 'documents-00002.npy').write_bytes(b'x')
-  with pytest.raises(UserError, match=r'documents-00002\.npy is damaged: 1 bytes'):
+  with pytest.raises(UserError) as raised:
     make(manifest)
+  assert raised.value.field.endswith('documents-00002.npy') and raised.value.value == 1
   manifest = copy('changed')
   path = manifest.parent / 'tokens-00009.array_record'
   content = bytearray(path.read_bytes())
   at = content.index(np.array(text[1][29][:8], '<u2').tobytes()) + 6
   content[at] ^= 1
   path.write_bytes(content)
-  with pytest.raises(UserError, match=r'tokens-00009\.array_record is damaged: its SHA-256'):
+  with pytest.raises(UserError) as raised:
     make(manifest)
+  assert raised.value.field.startswith('SHA-256') and str(path) in raised.value.field
   unverified = make(manifest, verify=False)
   with pytest.raises(UserError, match=r'tokens-00009\.array_record is damaged'):
     for step in range(unverified.steps_per_epoch):
@@ -337,17 +341,21 @@ def test_bad_arguments(text, tmp_path):
   make = functools.partial(loader.Loader, text[0], seq_len=32, batch_size=4, seed=5)
   with pytest.raises(UserError, match=r"unknown layout 'window'.*did you mean 'windows'"):
     make(layout='window')
-  with pytest.raises(UserError, match='batch_size is 0'):
+  with pytest.raises(UserError) as raised:
     make(batch_size=0)
-  with pytest.raises(UserError, match=r'9905 tokens.* seq_len 100000'):
+  assert (raised.value.field, raised.value.value) == ('batch_size', 0)
+  with pytest.raises(UserError) as raised:
     make(seq_len=100_000)
+  assert (raised.value.field, raised.value.value) == ('seq_len', 100_000)
+  assert '9905 tokens' in raised.value.message
   with pytest.raises(IndexError):
     make().batch(-1)
   with pytest.raises(FileNotFoundError, match='absent'):
     loader.Loader(tmp_path / 'absent.json', seq_len=8, batch_size=1, seed=0)
   files.write_json(tmp_path / 'other.json', {'version': 99})
-  with pytest.raises(UserError, match=r'other\.json is not a manifest'):
+  with pytest.raises(UserError) as raised:
     loader.Loader(tmp_path / 'other.json', seq_len=8, batch_size=1, seed=0)
+  assert raised.value.field.startswith('version') and 'other.json' in raised.value.field
 
 
 def test_fingerprint_is_of_the_content(text, tmp_path):

@@ -12,6 +12,7 @@ from configs import base
 from data.chat import chat_formats as template
 from data.tokenizers import loading as tokenizer_lib
 from data.tools import calculator
+from lm import chat
 from lm.base.errors import UserError
 from lm.infer import engine, tool_loop
 from lm.parallel import sharding
@@ -30,7 +31,7 @@ def new_session(tiny, max_len=160, max_new_tokens=10, **options):
     params,
     FORMAT,
     engine.Sampling.create(0),
-    calculate=calculator.calculate,
+    call_tool=calculator.calculate,
     max_new_tokens=max_new_tokens,
     **options,
   )
@@ -124,7 +125,7 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
     {**params, 'head': head},
     FORMAT,
     engine.Sampling.create(1.0),
-    calculate=calculator.calculate,
+    call_tool=calculator.calculate,
     max_new_tokens=20,
   )
   list(session.reply('Hello'))
@@ -212,7 +213,7 @@ def run_folder(tiny, tmp_path):
   return tmp_path
 
 
-def chat(folder, text=''):
+def talk(folder, text=''):
   return call('-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text)
 
 
@@ -226,11 +227,11 @@ def test_piped_conversation(run_folder):
       model.params,
       FORMAT,
       engine.Sampling.create(0),
-      calculate=calculator.calculate,
+      call_tool=calculator.calculate,
       max_new_tokens=6,
     )
     expected = shown(session.reply('Hi')).translate(chat_session.CONTROLS)
-  status, out, err = chat(
+  status, out, err = talk(
     run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n'
   )
   assert status == 0, err
@@ -240,9 +241,15 @@ def test_piped_conversation(run_folder):
   assert 'context of 64 tokens is full' in out and '\033' not in out
 
 
+def test_an_unknown_tool_is_an_error_before_anything_is_loaded():
+  with pytest.raises(UserError, match="unknown tool 'shell'") as raised:
+    chat.main(['--checkpoint=missing', '--tools=calculator,shell'])
+  assert raised.value.allowed == ('calculator', 'python', 'search')
+
+
 def test_what_cannot_be_loaded_is_one_line(run_folder):
   def error(folder):
-    status, out, err = chat(folder)
+    status, out, err = talk(folder)
     assert status == 1 and out == ''
     assert err.startswith('error: ') and err.count('\n') == 1
     return err
