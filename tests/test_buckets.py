@@ -206,5 +206,5 @@ def test_where_a_report_goes_is_looked_at_before_anything_is_evaluated(tmp_path)
     f'--checkpoint={tmp_path}',
     '--out=ftp://host/report.json',
   )
-  status, _, err = commands.run('eval.py', *options)
+  status, _, err = commands.call('eval.py', *options)
   assert status == 1 and "'ftp://host/report.json'; allowed:" in err.splitlines()[-1]

@@ -69,6 +69,7 @@ IM, HEADER = (
 BOS, EOS = {'bos_token': '<s>'}, {'eos_token': '</s>'}
 FAMILIES = {
   'chatml': (DEFAULT_SYSTEM, ['<|endoftext|>', *IM], BYTES, {}),
+  'chatml-named': (templates.NAMED['chatml'], ['<|endoftext|>', *IM], BYTES, {}),
   'qwen3': (QWEN3, ['<|endoftext|>', *IM], BYTES, {}),
   'llama3': (templates.NAMED['llama3'], HEADER, BYTES, BOS),
   'llama3.2': (LLAMA_3_2.replace("strftime_now('%d %b %Y')", "'01 Jan 2025'"), HEADER, BYTES, BOS),

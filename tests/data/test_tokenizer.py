@@ -67,7 +67,7 @@ def test_both_files_are_one_tokenizer(exported):
   assert from_json.vocab_size == 603
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FORGING)
 @example('<|endoftext|>')
 @example('x<|end|> \n<|pad|>')
@@ -116,13 +116,13 @@ def any_kind(request, folder, tmp_path_factory):
   return ours.load(spec[request.param], SPECIALS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(FORGING)
 def test_text_never_yields_special_ids(any_kind, text):
   assert not set(any_kind.encode(text)) & set(any_kind.special_tokens.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_ids_decode_to_their_bytes(any_kind, data):
   if isinstance(any_kind, HuggingFace):
@@ -163,7 +163,7 @@ def test_every_kind_survives_pickling(any_kind):
     assert copy.encode(text) == any_kind.encode(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(raw=st.binary(max_size=60))
 def test_any_bytes_have_ids(any_kind, raw):
   if isinstance(any_kind, HuggingFace):
@@ -312,10 +312,10 @@ def test_commands(tmp_path):
     f'--out={tmp_path}/new',
     '--pattern=cl100k',
   )
-  status, _, err = commands.run('-m', 'data.train_tokenizer', *options)
+  status, _, err = commands.call('-m', 'data.train_tokenizer', *options)
   assert status == 0, err
   assert ours.load(tmp_path / 'new').pattern == PATTERNS['cl100k']
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     '-m', 'data.train_tokenizer', *options, f'--out={tmp_path}/t.tiktoken'
   )
   assert status == 0, err
@@ -323,9 +323,9 @@ def test_commands(tmp_path):
   assert ours.load(tmp_path / 't.json').fingerprint == ours.load(tmp_path / 'new').fingerprint
   assert ours.load(f'{tmp_path}/t.tiktoken:cl100k').ranks == ours.load(tmp_path / 'new').ranks
   spec = f'--tokenizer={tmp_path}/new/tokenizer.tiktoken:cl100k'
-  status, out, err = commands.run('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
+  status, out, err = commands.call('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
   assert status == 0 and ' -> ' in out and '\x1b[' in out, err
-  status, _, err = commands.run('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
+  status, _, err = commands.call('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
   assert status == 1 and err.startswith(
     "error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN"
   )

@@ -151,7 +151,7 @@ def test_a_run_with_adapters_resumes_and_is_evaluated_chatted_with_and_exported(
 
   def train(workdir, **more):
     overrides = [f'--config.{name}={value}' for name, value in (options | more).items()]
-    status, _, err = commands.run(*golden_runs.command('adamw', workdir), *overrides)
+    status, _, err = commands.call(*golden_runs.command('adamw', workdir), *overrides)
     assert status == 0, err
     return golden_runs.losses(workdir)
 
@@ -185,10 +185,10 @@ def test_a_run_with_adapters_resumes_and_is_evaluated_chatted_with_and_exported(
     ['eval.py', *config, f'--checkpoint={run}', f'--out={out}'],
     ['-m', 'lm.hf', 'export', run, hub],
   ):
-    status, _, err = commands.run(*command)
+    status, _, err = commands.call(*command)
     assert status == 0, err
   assert json.loads(out.read_text())['continuations'][0]['prompt'] == 'the cat'
-  status, said, err = commands.run(
+  status, said, err = commands.call(
     '-m', 'lm.chat', f'--checkpoint={run}', '--max-new-tokens=4', text='Hi\n'
   )
   assert status == 0 and said, err

@@ -308,7 +308,7 @@ def test_the_scaling_of_published_llama_models_is_found(factor, theta, dim, orig
 
 def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tmp_path):
   path, _, _ = convert('llama3', tmp_path / 'x.gguf', MODELS['llama3'][0])
-  status, stdout, stderr = commands.run('-m', 'lm.hf', 'import', 'gguf', path, tmp_path / 'run')
+  status, stdout, stderr = commands.call('-m', 'lm.hf', 'import', 'gguf', path, tmp_path / 'run')
   assert status == 0 and 'float32' in stdout, stderr
   config = base.get_config().model
   loaded = pretrained.load(
@@ -325,7 +325,7 @@ def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tm
   out = heads.unembed(loaded.params, loaded.config, hidden)[0]
   np.testing.assert_allclose(out, expected['logits'][: row.shape[1]], rtol=0, atol=1e-4)
   assert loaded.provenance['source']['files'].keys() == {'x.gguf'}
-  status, _, stderr = commands.run('-m', 'lm.hf', 'export', tmp_path / 'run', tmp_path / 'out')
+  status, _, stderr = commands.call('-m', 'lm.hf', 'export', tmp_path / 'run', tmp_path / 'out')
   assert status == 0, stderr
   again = safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors')
   for key, value in safetensors.numpy.load_file(GOLDEN / 'llama3' / 'model.safetensors').items():
@@ -456,7 +456,7 @@ def test_a_file_that_is_cut_off_or_another_is_named(tmp_path):
 
 def test_the_command_says_what_it_takes(tmp_path):
   for arguments in (['gguf', 'a', 'b', 'c'], ['other', 'a', 'b']):
-    status, _, stderr = commands.run('-m', 'lm.hf', 'import', *arguments)
+    status, _, stderr = commands.call('-m', 'lm.hf', 'import', *arguments)
     assert status == 2 and 'one folder, or `gguf` and one file' in stderr
 
 

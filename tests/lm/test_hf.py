@@ -407,10 +407,10 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'model-00002-of-00003.safetensors'):
     load(lacking)
   unknown = copy('llama', tmp_path / 'unknown', architectures=['MambaForCausalLM'])
-  with pytest.raises(
-    UserError, match=r"unknown: unknown architecture in config.json 'MambaForCausalLM'"
-  ):
+  with pytest.raises(UserError) as raised:
     load(unknown)
+  assert raised.value.field == 'architecture in config.json'
+  assert raised.value.value == 'MambaForCausalLM' and str(unknown) in str(raised.value)
   with pytest.raises(UserError) as raised:
     load(GOLDEN / 'llama', num_layers=5)
   assert (raised.value.field, raised.value.value) == ('config.model.num_layers', 5)
@@ -461,8 +461,9 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
   ):
     import_(GOLDEN / 'llama', tmp_path / 'run')
   source = copy('llama', tmp_path / 'source', mood='good')
-  with pytest.raises(UserError, match=r"mood in config.json is 'good'"):
+  with pytest.raises(UserError) as raised:
     import_(source, tmp_path / 'run')
+  assert (raised.value.field, raised.value.value) == ('mood in config.json', 'good')
   import_(source, tmp_path / 'run', ignore=['mood'])
   with pytest.raises(UserError, match='there exists; nothing is overwritten'):
     hub_format.export_model(
@@ -551,7 +552,7 @@ def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path
 
 def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   config, params = tiny(activation='relu2')
-  with pytest.raises(UserError, match=r"config.model.activation is 'relu2'"):
+  with pytest.raises(UserError) as raised:
     hub_format.export_model(
       save_run(tmp_path / 'run', config, params),
       tmp_path / 'out',
@@ -559,6 +560,7 @@ def test_what_no_family_has_is_not_exported(tiny, tmp_path):
       vocab_size=23,
       tokens={},
     )
+  assert (raised.value.field, raised.value.value) == ('config.model.activation', 'relu2')
   assert not (tmp_path / 'out').exists()
 
 
@@ -587,7 +589,7 @@ def test_commands(tmp_path):
   ]
 
   def ok(*arguments, text=''):
-    status, stdout, stderr = commands.run(*arguments, text=text)
+    status, stdout, stderr = commands.call(*arguments, text=text)
     assert status == 0, stderr
     return stdout
 
@@ -618,7 +620,7 @@ def test_commands(tmp_path):
     assert (tmp_path / f'trained{i}' / 'model.safetensors.index.json').exists()
   weights = [load(tmp_path / f'trained{i}').params for i in range(2)]
   jax.tree.map(np.testing.assert_array_equal, *weights)
-  status, _, stderr = commands.run('-m', 'lm.hf', 'import', out, tmp_path / 'imported')
+  status, _, stderr = commands.call('-m', 'lm.hf', 'import', out, tmp_path / 'imported')
   assert status == 1 and stderr.startswith('error: ') and 'exists; nothing is overwritten' in stderr
 
 

@@ -126,10 +126,9 @@ def test_a_length_that_an_attention_cannot_cut_is_refused_before_the_run(
   assert (raised.value.field, raised.value.value) == ('config.seq_len', length)
   assert f'multiples of {multiple},' in raised.value.allowed
   kernels.check_length(name, mesh, multiple)
-  with pytest.raises(
-    UserError, match=r"config\.model\.attention 'splatsh' \(did you mean 'splash'"
-  ):
+  with pytest.raises(UserError) as raised:
     kernels.check_length('splatsh', mesh, length)
+  assert (raised.value.field, raised.value.value) == ('config.model.attention', 'splatsh')
 
 
 def test_rows_that_splash_cannot_cut_are_refused():
