@@ -82,7 +82,7 @@ def test_language(tmp_path):
   status, _, err = commands.call(
     '-m', 'data.bench', 'language', f'--catalogues={tmp_path}', '--languages=xx'
   )
-  assert status == 1 and "no page of 'xx'" in err
+    assert status == 1 and "--languages is 'xx'" in err
 
 
 def test_duplicates():
