@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     help='of the weights (default none)',
   )
   args = parser.parse_args(argv)
-  sampling = Sampling.create(args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
+  sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
   for stream in (sys.stdin, sys.stdout):
     # a byte that is no text, or a character the terminal lacks, ends no chat
     stream.reconfigure(errors='replace')

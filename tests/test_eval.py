@@ -12,7 +12,7 @@ from data.tools import calculator
 from lm.evals import continuations, task_scores
 from lm.evals.context import Context
 from lm.infer import replies
-from lm.infer.engine import Completion
+from lm.infer.requests import Completion
 from lm.model import transformer
 from lm.parallel import keys
 

@@ -11,7 +11,7 @@ from data import tasks
 from data.chat import chat_formats
 from lm.base.errors import UserError
 from lm.evals import task_scores
-from lm.infer.engine import Completion
+from lm.infer.requests import Completion
 
 FORMAT = chat_formats.load('bytes')
 TASKS = tasks.make(['identity', 'arithmetic'], seed=0)

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from lm.evals.context import Context
-from lm.infer import engine
+from lm.infer import generation
 from lm.infer.sampling import Sampling
 from lm.parallel import keys
 from lm.train.evaluators import Result
@@ -60,8 +60,8 @@ def continue_texts(
   rows = [[start, *tokenizer.encode(p)] for p in prompts]
   longest = max(map(len, rows)) + max_new_tokens
   banned_ids = chat_format.banned_ids(config.vocab_size)
-  sampling = Sampling.create(TEMPERATURE).ban(banned_ids, config.vocab_size)
-  out = engine.generate(
+  sampling = Sampling(TEMPERATURE, banned_ids=banned_ids)
+  out = generation.generate(
     config,
     params,
     rows,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from lm.base.intervals import effective_size, wilson
-from lm.infer.engine import Completion
+from lm.infer.requests import Completion
 
 
 def score(

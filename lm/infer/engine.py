@@ -1,183 +1,42 @@
-"""Jitted generation: prefill and decode with a key/value cache, for rows of unequal length.
+"""The engine: continues many prompts at once, which join and leave between its steps.
 
-It handles stop tokens, tool calls and per-token log-probabilities. `prefill` and `decode` are the
-two compiled programs, `Rows` holds their state, and `generate` continues prompts by way of the tool
-loop (lm/infer/tool_loop.py). How tokens are drawn is data (lm/infer/sampling.py). Nothing here
-depends on what the tokens mean.
+A request takes one row of a fixed number. `Engine.step` reads a part of the prompts that are new
+and then draws a few tokens of every row that has read its prompt, so that long prompts, long
+answers and calls of tools do not hold up the others. A prompt that begins as something that a row
+holds, or is about to read, is not read again: the row is copied. The programs are in
+lm/infer/programs.py.
+
+What a request gets does not depend on the others: its random numbers follow from its own seed and
+the position of the token, and a row computes with nothing of its neighbours. The programs have
+fixed shapes for the life of an engine, so that rounding differs only with the length of the cache
+and with how a prompt was cut into parts, by around 1e-6 of a logit in float32.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+import collections
+import threading
+from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
-from lm.infer import tool_loop
-from lm.infer.sampling import Sampling, draw
-from lm.model.cache import Cache, init_cache
-from lm.model.transformer import Transformer, unembed
+from lm.infer import prefixes, programs
+from lm.infer.requests import Handle, Piece, QueueFull, Request, Top
+from lm.infer.sampling import RowSampling
+from lm.infer.slots import Slot
+from lm.model import apart
 from lm.parallel import distributed
 
-# The size of the queue of forced tokens that `decode` reads. Most results of tools are shorter. In
-# a longer one, `prefill` reads the tokens before the last FORCED.
-FORCED = 16
-# Each call of `prefill` reads a multiple of this many tokens: with few lengths there are few
-# compilations.
-MULTIPLE = 32
+POLL_SECONDS = 0.01  # How long a step waits for tools if there is nothing else to do.
 
 
-@struct.dataclass
-class State:
-  """What generation continues from: the cache and the logits that follow each row's last token."""
+class Engine:
+  """Rows of a key/value cache, and the requests that they serve or that wait for one.
 
-  cache: Cache
-  logits_BV: jax.Array
-
-
-@struct.dataclass
-class Decoded:
-  """The tokens that one call of `decode` drew, without the forced tokens that it read before."""
-
-  tokens_BM: jax.Array
-  log_probs_BM: jax.Array
-  count_B: jax.Array  # The number of the M tokens that are real.
-
-
-@dataclasses.dataclass
-class Completion:
-  """The continuation of one row: sampled tokens and the tokens forced between them."""
-
-  tokens: list[int]
-  log_probs: list[float]  # Under the distribution that was sampled from; 0 for forced tokens.
-  sampled: list[bool]  # False for tokens that a tool forced in.
-  finished: bool  # Whether it was ended by a stop token rather than by a limit.
-
-
-@functools.partial(jax.jit, static_argnums=(0,), donate_argnums=(2,))
-def prefill(
-  config: FrozenConfigDict, params: Any, state: State, tokens_BT: jax.Array, num_B: jax.Array
-) -> State:
-  """Returns the state with the first `num_B` of each row's tokens appended to the cache.
-
-  Rows that get no tokens keep their logits.
-  """
-  hidden_BTD, cache = Transformer(config).apply(
-    {'params': params}, tokens_BT, cache=state.cache, num_tokens_B=num_B
-  )
-  last_B11 = jnp.maximum(num_B - 1, 0)[:, None, None]
-  hidden_BD = jnp.take_along_axis(hidden_BTD, last_B11, axis=1)[:, 0]
-  logits_BV = jnp.where((num_B > 0)[:, None], unembed(params, config, hidden_BD), state.logits_BV)
-  return State(cache, logits_BV)
-
-
-def start(config: FrozenConfigDict, batch_size: int, capacity: int) -> State:
-  """Returns an empty state, in which no row has read anything.
-
-  Raises:
-    UserError: the model has learned positions, and they end before `capacity`.
-  """
-  if config.position == 'learned' and capacity > config.max_len:
-    raise UserError(
-      f'a context of {capacity} tokens was asked for; the learned positions end at max_len, '
-      f'{config.max_len}'
-    )
-  return State(
-    init_cache(config, batch_size, capacity),
-    jnp.zeros((batch_size, config.vocab_size), jnp.float32),
-  )
-
-
-@functools.partial(jax.jit, static_argnums=(1,))
-def repeat(state: State, count: int) -> State:
-  """Returns a state of B * count rows: `count` consecutive copies of each row."""
-  return State(state.cache.repeat(count), jnp.repeat(state.logits_BV, count, axis=0))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3,))
-def decode(
-  config: FrozenConfigDict,
-  max_new: int,
-  params: Any,
-  state: State,
-  sampling: Sampling,
-  budget_B: jax.Array,
-  ends_V: jax.Array,
-) -> tuple[State, Decoded]:
-  """Samples until every row has drawn an end token, used its budget or filled the cache.
-
-  Args:
-    max_new: size of the output, tokens.
-    sampling: how each row draws. A row reads its forced tokens before it draws; none of them ends
-      it. Token n of a row depends on its key, its logits and n alone, not on its neighbours.
-    budget_B: how many tokens each row may still draw, at most max_new. With 0 the row stops once
-      its forced tokens are read.
-    ends_V: True for tokens after which a row stops. The end token itself is drawn and appended.
-  """
-  model = Transformer(config)
-  B = budget_B.shape[0]
-  rows_B = jnp.arange(B)
-  # The padding gives the queue at least one place to index.
-  queue_BF = jnp.pad(sampling.forced_BF, ((0, 0), (0, 1)))
-
-  def running(state, out, forced_B, ended_B):
-    more_B = (forced_B < sampling.num_forced_B) | (out.count_B < budget_B)
-    return more_B & ~ended_B & (state.cache.length_B < state.cache.capacity)
-
-  def body(carry):
-    state, out, forced_B, ended_B = carry
-    run_B = running(*carry)
-    force_B = forced_B < sampling.num_forced_B
-    draw_B = run_B & ~force_B
-    token_B, log_p_B = draw(state.logits_BV, sampling, state.cache.length_B)
-    slot_B = jnp.where(draw_B, out.count_B, max_new)  # Slots out of range are dropped.
-    out = Decoded(
-      out.tokens_BM.at[rows_B, slot_B].set(token_B, mode='drop'),
-      out.log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'),
-      out.count_B + draw_B.astype(jnp.int32),
-    )
-    ended_B |= draw_B & ends_V[token_B]
-    token_B = jnp.where(force_B, queue_BF[rows_B, forced_B], token_B)
-    hidden_B1D, cache = model.apply(
-      {'params': params}, token_B[:, None], cache=state.cache, num_tokens_B=run_B.astype(jnp.int32)
-    )
-    logits_BV = jnp.where(
-      run_B[:, None], unembed(params, config, hidden_B1D[:, 0]), state.logits_BV
-    )
-    forced_B += (run_B & force_B).astype(jnp.int32)
-    return State(cache, logits_BV), out, forced_B, ended_B
-
-  zeros_B = jnp.zeros(B, jnp.int32)
-  out = Decoded(jnp.zeros((B, max_new), jnp.int32), jnp.zeros((B, max_new), jnp.float32), zeros_B)
-  state, out, *_ = jax.lax.while_loop(
-    lambda carry: running(*carry).any(), body, (state, out, zeros_B, jnp.zeros(B, bool))
-  )
-  return state, out
-
-
-def pad_tokens(rows: Sequence[Sequence[int]], multiple: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns rows of ids as an int32 array [B, T], and their lengths [B].
-
-  Rows are padded at the end, and T is a multiple of `multiple`.
-  """
-  num_B = np.array([len(row) for row in rows], np.int32)
-  tokens_BT = np.zeros((len(rows), max(1, -(-int(num_B.max()) // multiple)) * multiple), np.int32)
-  for padded, row in zip(tokens_BT, rows, strict=True):
-    padded[: len(row)] = row
-  return tokens_BT, num_B
-
-
-class Rows:
-  """Rows in generation: what each has read so far, and how it continues.
-
-  Attributes:
-    state: the cache and the logits that follow each row's last token.
-    lengths: tokens that each row has read, forced or drawn.
+  `submit` and `Handle.cancel` may be called from any thread; one thread calls `step`.
   """
 
   def __init__(
@@ -185,136 +44,348 @@ class Rows:
     config: FrozenConfigDict,
     params: Any,
     *,
-    batch_size: int,
+    rows: int,
     capacity: int,
-    chunk: int | None = None,
+    steps: int = 8,
+    max_waiting: int | None = None,
+    reads: int | None = None,
+    cache: str = 'none',
+    executor: futures.Executor | None = None,
   ):
-    """Creates empty rows.
+    """Creates an engine that serves nothing yet.
 
     Args:
       config: the model's.
-      capacity: tokens that a row can hold.
-      chunk: the most tokens of a row that one call of `prefill` reads; None means all at once. With
-        a chunk, texts of every length run the same compiled program.
+      params: its parameters.
+      rows: how many requests are served at once.
+      capacity: the most tokens of a prompt and its answer. The cache grows with the longest row and
+        shrinks again, in steps of `programs.buckets`.
+      steps: how many tokens a row draws in one step at most.
+      max_waiting: how many requests may wait for a row; None means no limit.
+      reads: how many parts of prompts are read in a step; None reads all prompts that have a row
+        before anything is drawn.
+      cache: quantization of the cache, 'none' or 'int8'.
+      executor: runs tools while other rows go on; None runs each when it is called for, and then
+        runs of several processes stay in step with each other.
 
     Raises:
-      UserError: the cache is longer than the table of learned positions.
+      UserError: the model has learned positions, and they end before `capacity`.
     """
-    self.config, self.params, self.capacity, self.chunk = config, params, capacity, chunk
-    self.state = start(config, batch_size, capacity)
-    self.lengths = [0] * batch_size
-
-  def read(self, rows: Sequence[Sequence[int]]) -> None:
-    """Appends tokens to the rows; some rows may get none.
-
-    The tokens must fit into the capacity.
-    """
-    longest = max(map(len, rows))
-    chunk = self.chunk or longest
-    for i in range(0, longest, chunk):
-      tokens_BT, num_B = pad_tokens([row[i : i + chunk] for row in rows], self.chunk or MULTIPLE)
-      self.state = prefill(self.config, self.params, self.state, tokens_BT, num_B)
-    self.lengths = [n + len(row) for n, row in zip(self.lengths, rows, strict=True)]
-
-  def repeat(self, count: int) -> None:
-    """Replaces each row by `count` copies of it."""
-    if count > 1:
-      self.state = repeat(self.state, count)
-      self.lengths = [n for n in self.lengths for _ in range(count)]
-
-  def draw(
-    self,
-    sampling: Sampling,
-    ends_V: np.ndarray,
-    max_new: int,
-    budgets: Sequence[int],
-    forced: Sequence[Sequence[int]],
-  ) -> list[tool_loop.Drawn]:
-    """Reads the forced tokens of each row, then draws from it; see `decode`."""
-    if max(map(len, forced)) > FORCED:
-      self.read([row[:-FORCED] for row in forced])
-      forced = [row[-FORCED:] for row in forced]
-    self.state, out = decode(
-      self.config,
-      max_new,
-      self.params,
-      self.state,
-      sampling.force(forced, FORCED),
-      np.asarray(budgets, np.int32),
-      ends_V,
-    )
-    out = distributed.fetch(out)
-    drawn = [
-      tool_loop.Drawn(tokens[:n].tolist(), log_probs[:n].tolist())
-      for tokens, log_probs, n in zip(out.tokens_BM, out.log_probs_BM, out.count_B, strict=True)
-    ]
-    self.lengths = [
-      n + len(row) + len(one.tokens)
-      for n, row, one in zip(self.lengths, forced, drawn, strict=True)
-    ]
-    return drawn
-
-
-def generate(
-  config: FrozenConfigDict,
-  params: Any,
-  prompts: Sequence[Sequence[int]],
-  *,
-  key: jax.Array,
-  sampling: Sampling,
-  max_new_tokens: int,
-  stop_ids: Sequence[int],
-  capacity: int,
-  repeats: int = 1,
-  tool: Callable[[list[int]], list[int]] | None = None,
-  pause_ids: Sequence[int] = (),
-  max_calls: int = 4,
-) -> list[Completion]:
-  """Returns each prompt's continuation to a stop token, `max_new_tokens` or a full cache.
-
-  Args:
-    config: the model's.
-    prompts: token ids, at least one per prompt and fewer than `capacity`.
-    key: random key; row i of the completions draws with fold_in(key, i).
-    sampling: how tokens are drawn, for all completions or for each; its forced tokens begin them.
-    capacity: tokens of prompt and continuation that the cache holds. Memory and time are
-      proportional to it.
-    repeats: completions of each prompt, in consecutive rows. The prompt is read once.
-    tool: called with the tokens a row has drawn, whose last is a pause token; returns the tokens to
-      force in.
-    pause_ids: tokens that hand the row to `tool`. After `max_calls` calls a row is left paused and
-      unfinished.
-
-  Raises:
-    UserError: a prompt is empty or leaves no room in the cache, or the cache is longer than the
-      table of learned positions.
-  """
-  longest = capacity - 1 - int(sampling.num_forced_B.max())
-  for i, prompt in enumerate(prompts):
-    if not 0 < len(prompt) <= longest:
+    if config.position == 'learned' and capacity > config.max_len:
       raise UserError(
-        f'prompt {i} has {len(prompt)} tokens; allowed: 1 to {longest} (the context is {capacity})'
+        f'a context of {capacity} tokens was asked for; the learned positions end at max_len, '
+        f'{config.max_len}'
       )
-  count = len(prompts) * repeats
-  keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
-  rows = Rows(config, params, batch_size=len(prompts), capacity=capacity)
-  rows.read(prompts)
-  rows.repeat(repeats)
-  loop = tool_loop.ToolLoop(
-    rows,
-    sampling.for_rows(count, config.vocab_size, keys_B),
-    max_new_tokens=max_new_tokens,
-    stop_ids=stop_ids,
-    pause_ids=pause_ids,
-    tool=tool,
-    max_calls=max_calls,
-  )
-  completions = [Completion([], [], [], False) for _ in range(count)]
-  for pieces in loop:
-    for c, piece in zip(completions, pieces, strict=True):
-      c.tokens += [*piece.forced, *piece.drawn]
-      c.log_probs += [0.0] * len(piece.forced) + piece.log_probs
-      c.sampled += [False] * len(piece.forced) + [True] * len(piece.drawn)
-  for c, end in zip(completions, loop.ends, strict=True):
-    c.finished = end == 'stop'
-  return completions
+    self.config, self.capacity = config, capacity
+    on_cpu = jax.default_backend() == 'cpu'
+    self._params = _apart(params) if on_cpu and 'layers' in params else params
+    self._steps, self._reads, self._executor = steps, reads, executor
+    self._max_waiting = max_waiting
+    self._buckets = programs.buckets(capacity)
+    self._size = self._buckets[0]  # The slots that the cache has now.
+    self._rows = programs.start(config, rows, self._size, cache, not on_cpu)
+    self._slots = [Slot(i) for i in range(rows)]
+    self._waiting: collections.deque[Handle] = collections.deque()
+    self._changed = threading.Condition()
+    self._served = 0
+
+  def submit(self, request: Request) -> Handle:
+    """Adds a request to those that wait, and returns its handle.
+
+    Raises:
+      QueueFull: too many wait already.
+      UserError: the request cannot be served.
+    """
+    request.check(self.config.vocab_size, self.capacity)
+    request.sampling.bias(self.config.vocab_size)
+    handle = Handle(request)
+    with self._changed:
+      if self._max_waiting is not None and len(self._waiting) >= self._max_waiting:
+        raise QueueFull(
+          field='requests that wait',
+          value=len(self._waiting),
+          allowed=f'at most {self._max_waiting}',
+        )
+      self._waiting.append(handle)
+      self._changed.notify()
+    return handle
+
+  @property
+  def num_waiting(self) -> int:
+    """Returns how many requests wait for a row."""
+    return len(self._waiting)
+
+  @property
+  def num_running(self) -> int:
+    """Returns how many rows serve a request."""
+    return sum(not slot.is_free for slot in self._slots)
+
+  @property
+  def is_idle(self) -> bool:
+    """Returns whether there is nothing to do until another request is submitted."""
+    return not self._waiting and not self.num_running
+
+  def wait_for_work(self, timeout: float) -> bool:
+    """Waits until there is something to do, at most `timeout` seconds; returns whether there is."""
+    with self._changed:
+      return self._changed.wait_for(lambda: not self.is_idle, timeout)
+
+  def step(self) -> None:
+    """Reads parts of new prompts, then draws up to `steps` tokens of every row that is ready."""
+    for slot in self._slots:
+      self._look_after(slot)
+    reads = 0
+    self._admit()
+    while reads != self._reads and self._read():
+      reads += 1
+      self._admit()
+    if not self._decode() and not reads:
+      calls = [slot.call for slot in self._slots if slot.call is not None]
+      futures.wait(calls, POLL_SECONDS, futures.FIRST_COMPLETED)
+
+  def run(self) -> None:
+    """Steps until every request is answered."""
+    while not self.is_idle:
+      self.step()
+
+  def forget(self) -> None:
+    """Forgets what free rows hold, so that no later request finds its beginning there."""
+    for slot in self._slots:
+      if slot.is_free:
+        slot.held = []
+
+  def stream(self, handle: Handle) -> Iterator[Piece]:
+    """Steps the engine and yields the pieces of one answer until its end.
+
+    If the iteration is abandoned, the request is cancelled.
+    """
+    try:
+      while not handle.done:
+        self.step()
+        yield from handle.ready()
+      yield from handle.ready()
+      handle.result()  # Raises what a tool raised.
+    finally:
+      if not handle.done:
+        handle.cancel()
+        self.step()
+
+  # ---- Joining and leaving
+
+  def _look_after(self, slot: Slot) -> None:
+    """Ends a request that was cancelled, and goes on with one whose tool has returned."""
+    if slot.is_free:
+      return
+    if slot.handle.cancelled:
+      slot.finish('cancelled', self._served)
+    elif slot.call is not None and slot.call.done():
+      self._take_result(slot)
+
+  def _admit(self) -> None:
+    """Gives free rows to requests that wait, in their order.
+
+    A request whose prompt begins as one that is being read waits until that is read.
+    """
+    free = [slot for slot in self._slots if slot.is_free]
+    if not free or not self._waiting:
+      return
+    with self._changed:
+      waiting = list(self._waiting)
+    taken = []
+    for handle in waiting:
+      if handle.cancelled:
+        handle.finish('cancelled')
+      elif free:
+        if not self._place(handle, free):
+          continue
+      else:
+        break
+      taken.append(handle)
+    with self._changed:
+      for handle in taken:
+        self._waiting.remove(handle)
+
+  def _place(self, handle: Handle, free: list[Slot]) -> bool:
+    """Gives a request the free row that suits it best; returns False if it should wait instead."""
+    request = handle.request
+    prompt = np.asarray([*request.prompt, *request.forced], np.int32)
+    found = prefixes.Found(0, None)
+    if not request.prompt_log_probs:
+      found = prefixes.find(self._slots, prompt)
+      if prefixes.is_coming(self._slots, prompt, found.length):
+        return False
+    shared, source = found.length, found.slot
+    goes_on = source is not None and prefixes.can_go_on(found)
+    slot = source if goes_on else min(free, key=lambda slot: slot.last_used)
+    free.remove(slot)
+    if shared and slot is not source:
+      arguments = np.array([source.index], np.int32), np.array([slot.index], np.int32)
+      self._rows = programs.copy_row(self._rows, *arguments, self._bucket(shared))
+    self._served += 1
+    slot.begin(handle, shared, self._served)
+    V = self.config.vocab_size
+    drawing = RowSampling.of([request.sampling], V).replace(
+      seeds_B2=request.key_data()[None], num_top_B=np.array([request.num_top], np.int32)
+    )
+    drawing.seen_BV[0, prompt] = True
+    ends_1V = np.zeros((1, V), np.uint8)
+    ends_1V[0, list(request.pause_ids)] = programs.PAUSES
+    ends_1V[0, list(request.stop_ids)] = programs.STOPS
+    self._rows = programs.set_row(self._rows, slot.index, shared, drawing, ends_1V)
+    if not request.max_new_tokens and len(slot.pending) == 1:
+      slot.finish('length', self._served)
+      free.append(slot)
+    return True
+
+  # ---- The size of the cache
+
+  def _bucket(self, length: int) -> int:
+    """Returns the least number of slots that holds `length` tokens."""
+    return next(size for size in self._buckets if size >= length)
+
+  def _make_room(self, slots: list[Slot], more: int) -> None:
+    """Gives the cache room for `more` tokens of some rows, or takes away what no row needs."""
+    needed = max(min(len(slot.held) + more, self.capacity) for slot in slots)
+    size = self._bucket(needed)
+    most = max(len(slot.held) + len(slot.pending) for slot in self._slots if not slot.is_free)
+    # It shrinks late, so that rows that come and go do not make it change all the time.
+    if size > self._size or 2 * self._bucket(min(most + more, self.capacity)) <= self._size:
+      size = max(size, self._bucket(min(most, self.capacity)))
+      if size < self._size:
+        for slot in self._slots:
+          del slot.held[size:]
+      self._rows = programs.resize(self._rows, size)
+      self._size = size
+
+  # ---- Reading
+
+  def _read(self) -> bool:
+    """Reads the next part of the prompts of some rows; returns whether there was one."""
+    slots = [slot for slot in self._slots if slot.reads(self._left_to_decode(slot))]
+    if not slots:
+      return False
+    slots.sort(key=lambda slot: slot.order)
+    scored = slots[0].handle.request.prompt_log_probs
+    slots = [slot for slot in slots if slot.handle.request.prompt_log_probs == scored]
+    longest = len(slots[0].pending) - 1
+    chunk = next((size for size in programs.CHUNKS if size >= longest), programs.CHUNKS[-1])
+    most = max(1, min(len(self._slots), programs.CHUNK_TOKENS // chunk))
+    count = most if len(slots) > 1 else 1
+    slots = slots[:count]
+    self._make_room(slots, min(chunk, max(len(slot.pending) - 1 for slot in slots)))
+    tokens_RT = np.zeros((count, chunk), np.int32)
+    next_RT, num_R = np.zeros_like(tokens_RT), np.zeros(count, np.int32)
+    rows_R = np.full(count, len(self._slots), np.int32)
+    for i, slot in enumerate(slots):
+      n = num_R[i] = min(chunk, len(slot.pending) - 1)
+      rows_R[i], tokens_RT[i, :n] = slot.index, slot.pending[:n]
+      next_RT[i, :n] = slot.pending[1 : n + 1]
+    held = max(len(slot.held) + int(n) for slot, n in zip(slots, num_R, strict=False))
+    size = min(self._bucket(held), self._size)
+    arguments = self.config, self._params, self._rows, rows_R, tokens_RT, num_R
+    if scored:
+      self._rows, scores = programs.prefill_and_score(*arguments, next_RT, size)
+      log_p_RT, ids_RTA, top_RTA = distributed.fetch(scores)
+    else:
+      self._rows = programs.prefill(*arguments, size)
+    for i, (slot, n) in enumerate(zip(slots, num_R, strict=False)):
+      slot.read(int(n))
+      if scored:
+        top = slot.handle.request.num_top
+        slot.handle.completion.prompt_tops += _tops(log_p_RT[i], ids_RTA[i], top_RTA[i], n, top)
+      if not slot.handle.request.max_new_tokens and len(slot.pending) == 1:
+        slot.finish('length', self._served)
+    return True
+
+  def _left_to_decode(self, slot: Slot) -> int:
+    """Returns how many tokens `decode` may read before the row draws."""
+    request = slot.handle.request if slot.handle else None
+    reads_all = request is not None and (request.prompt_log_probs or not request.max_new_tokens)
+    return 1 if reads_all else programs.QUEUE
+
+  # ---- Decoding
+
+  def _decode(self) -> bool:
+    """Draws the next tokens of the rows that have read all but a few; returns whether any has."""
+    slots = [slot for slot in self._slots if slot.draws(self._left_to_decode(slot))]
+    if not slots:
+      return False
+    self._make_room(slots, programs.QUEUE + self._steps)
+    B = len(self._slots)
+    queue_BF = np.zeros((B, programs.QUEUE), np.int32)
+    num_B, budget_B = np.zeros(B, np.int32), np.zeros(B, np.int32)
+    for slot in slots:
+      i, n = slot.index, len(slot.pending)
+      queue_BF[i, :n], num_B[i] = slot.pending, n
+      budget_B[i] = min(slot.budget(self.capacity), self._steps)
+    out = self._run_decode(queue_BF, num_B, budget_B)
+    for slot in slots:
+      i, n = slot.index, int(out.count_B[slot.index])
+      tokens = out.tokens_BM[i, :n].tolist()
+      tops = []
+      if slot.handle.request.num_top:
+        reports = out.model_log_probs_BM[i], out.top_ids_BMA[i], out.top_log_probs_BMA[i]
+        tops = _tops(*reports, n, slot.handle.request.num_top)
+      ended = slot.draw(tokens, out.log_probs_BM[i, :n].tolist(), tops, int(out.fed_B[i]))
+      if ended:
+        slot.finish('string', self._served)
+      elif tokens:
+        self._go_on(slot, tokens[-1])
+    return True
+
+  def _run_decode(
+    self, queue_BF: np.ndarray, num_B: np.ndarray, budget_B: np.ndarray
+  ) -> programs.Decoded:
+    """Runs `programs.decode` on all rows and returns what they drew."""
+    arguments = queue_BF, num_B, budget_B, np.bool_(bool(self._waiting))
+    self._rows, out = programs.decode(
+      self.config, self._steps, self._params, self._rows, *arguments
+    )
+    return distributed.fetch(out)
+
+  def _go_on(self, slot: Slot, token: int) -> None:
+    """Ends an answer after the token drawn last, or calls the tool that it asks for."""
+    end = slot.end_after(token, self.capacity)
+    if end:
+      slot.finish(end, self._served)
+    elif slot.wants_call(token):
+      if not slot.may_call():
+        slot.finish('call', self._served)
+        return
+      answer, tool = list(slot.handle.completion.tokens), slot.handle.request.tool
+      if self._executor is not None:
+        slot.call = self._executor.submit(tool, answer)
+      else:
+        slot.call = futures.Future()
+        try:
+          slot.call.set_result(tool(answer))
+        except Exception as error:  # noqa: BLE001  It belongs to the request, not to the engine.
+          slot.call.set_exception(error)
+        self._take_result(slot)
+
+  def _take_result(self, slot: Slot) -> None:
+    """Forces the result of a call into its row."""
+    call, slot.call = slot.call, None
+    if (error := call.exception()) is not None:
+      slot.finish('error', self._served, error)
+      return
+    result = call.result()
+    if not result:
+      slot.finish('call', self._served)
+    elif len(result) >= slot.room(self.capacity):
+      slot.finish('full', self._served)
+    else:
+      slot.force(list(result))
+
+
+_apart = jax.jit(apart.apart)
+
+
+def _tops(
+  log_p_M: np.ndarray, ids_MA: np.ndarray, top_MA: np.ndarray, count: int, alternatives: int
+) -> list[Top]:
+  """Returns the reports of the first `count` tokens, with so many alternatives each."""
+  return [
+    Top(float(log_p), ids[:alternatives].tolist(), logs[:alternatives].tolist())
+    for log_p, ids, logs in zip(log_p_M[:count], ids_MA[:count], top_MA[:count], strict=True)
+  ]

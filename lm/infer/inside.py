@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
+from lm.model.apart import LAYER
 from lm.model.layers import Norm
 from lm.model.transformer import Transformer, unembed
 
@@ -47,7 +48,7 @@ def look_inside(config: FrozenConfigDict, params: Any, tokens: Sequence[int], la
 
   Args:
     config: the model's.
-    params: its parameters.
+    params: its parameters, stacked or `lm.model.apart`.
     tokens: 1 to MAX_TOKENS ids.
     layer: whose attention is returned, counted from 0.
 
@@ -77,7 +78,10 @@ def _read(
 ) -> tuple[jax.Array, ...]:
   """Returns the arrays of `Inside`, of all tokens."""
   _, seen = Transformer(config).apply({'params': params}, tokens_1T, mutable=['inside'])
-  layers = seen['inside']['layers']
+  layers = seen['inside'].get('layers')
+  if layers is None:  # The layers are apart.
+    each = [seen['inside'][LAYER.format(number)] for number in range(config.num_layers)]
+    layers = jax.tree.map(lambda *x: jnp.stack(x), *each)
   [weights_LBNTS], [residual_LBTD] = layers['attention']['weights'], layers['residual']
   norm = Norm(config, config.norm)
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
-from lm.infer import engine
+from lm.infer import generation
+from lm.infer.requests import Completion
 from lm.infer.sampling import Sampling
 
-Generate = Callable[..., list[engine.Completion]]
+Generate = Callable[..., list[Completion]]
 
 
 def make_generate(
@@ -33,10 +34,10 @@ def make_generate(
     max_len: longest prompt and reply together, tokens.
   """
   banned_ids = chat_format.banned_ids(config.vocab_size)
-  sampling = Sampling.create(temperature).ban(banned_ids, config.vocab_size)
+  sampling = Sampling(temperature, banned_ids=banned_ids)
 
   def generate(params, prompts, key, repeats=1):
-    return engine.generate(
+    return generation.generate(
       config,
       params,
       prompts,

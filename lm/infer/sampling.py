@@ -1,12 +1,13 @@
 """How the next token is drawn, as data: one compiled program serves every mix of rows.
 
-Temperature, top-k, top-p, min-p, bans, forced tokens and random keys are arrays with an entry for
-each row. The trainer scores with `log_probs` too (lm/stages/rl/policy_gradient.py), so that sampler
+`Sampling` says how one request is drawn, and `RowSampling` holds that for every row of a batch, as
+arrays. The trainer scores with `log_probs` too (lm/stages/rl/policy_gradient.py), so that sampler
 and trainer mean the same by a temperature and a ban. Axes are named in lm/model/transformer.py;
-here also F, the places of a queue of forced tokens, and C, the most probable tokens of a row.
+here also C, the most probable tokens of a row, and A, the alternatives that are reported.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import jax
@@ -19,135 +20,150 @@ from lm.base.errors import UserError
 # Top-k and top-p first look at this many of the most probable tokens. Sorting the whole vocabulary
 # takes a CPU longer than running a small model.
 CANDIDATES = (64, 1024)
+# A token is drawn in two steps, its stretch of the vocabulary and then its place there.
+STRETCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How the tokens of one request are drawn.
+
+  Raises UserError for a number that is not allowed.
+
+  Attributes:
+    temperature: 0 takes the most probable token, and top_k, top_p and min_p do nothing.
+    top_k: only the k most probable tokens can be drawn; 0 means all.
+    top_p: only the most probable tokens that sum to p can be drawn, the one that crosses p included
+      (arXiv 1904.09751); 1 means all.
+    min_p: only tokens of at least min_p times the largest probability can be drawn (arXiv
+      2407.01082); 0 means all.
+    repetition_penalty: positive logits of tokens that the prompt or the answer holds are divided by
+      it, and negative ones multiplied (arXiv 1909.05858, as in transformers); 1 changes nothing.
+    logit_bias: what is added to the logits of tokens, by id.
+    banned_ids: tokens that are never drawn, whatever their logits.
+  """
+
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+  min_p: float = 0.0
+  repetition_penalty: float = 1.0
+  logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
+  banned_ids: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    def require(holds: bool, field: str, allowed: str) -> None:
+      if not holds:
+        raise UserError(field=field, value=getattr(self, field), allowed=allowed)
+
+    require(0 <= self.temperature < np.inf, 'temperature', 'finite numbers of at least 0')
+    require(0 <= self.top_k < 2**31, 'top_k', 'at least 0, where 0 means all tokens')
+    require(0 < self.top_p <= 1, 'top_p', 'above 0 and at most 1')
+    require(0 <= self.min_p <= 1, 'min_p', 'from 0 to 1')
+    require(0 < self.repetition_penalty < np.inf, 'repetition_penalty', 'finite and above 0')
+    finite = all(map(np.isfinite, self.logit_bias.values()))
+    require(finite, 'logit_bias', 'finite numbers')
+
+  def bias(self, vocab_size: int) -> np.ndarray:
+    """Returns what is added to the logits, float32 [V]: the bias, and -inf where tokens are banned.
+
+    Raises:
+      UserError: an id is not one of the vocabulary's.
+    """
+    bias_V = np.zeros(vocab_size, np.float32)
+    for field, ids in (('logit_bias', list(self.logit_bias)), ('banned_ids', self.banned_ids)):
+      outside = [i for i in ids if not 0 <= i < vocab_size]
+      if outside:
+        raise UserError(field=field, value=outside[0], allowed=f'ids from 0 to {vocab_size - 1}')
+    bias_V[list(self.logit_bias)] = list(self.logit_bias.values())
+    bias_V[list(self.banned_ids)] = -np.inf
+    return bias_V
 
 
 @struct.dataclass
-class Sampling:
-  """How each row draws its next tokens; `create` makes one.
+class RowSampling:
+  """How each row draws its next tokens; the fields are those of `Sampling`.
 
   Arrays of one row stand for all rows.
 
   Attributes:
-    temperature_B: float32; 0 takes the most probable token, and the other filters do nothing.
-    top_k_B: int32; only the k most probable tokens can be drawn; 0 means all.
-    top_p_B: float32; only the most probable tokens that sum to p can be drawn, the one that crosses
-      p included (arXiv 1904.09751); 1 means all.
-    min_p_B: float32; only tokens of at least min_p times the largest probability can be drawn
-      (arXiv 2407.01082); 0 means all.
-    banned_BV: bool, True for tokens that are never drawn, whatever their logits. [1, V] for all
-      rows or [B, V].
-    forced_BF: int32, tokens that a row takes, in this order, before it draws any. They are read as
-      if they had been drawn, but no log-probability, budget or end token is looked at.
-    num_forced_B: int32, how many of the F places of `forced_BF` are taken.
-    keys_B: random keys; None until `for_rows`.
+    bias_BV: float32, added to the logits; -inf for tokens that are never drawn.
+    seen_BV: bool, True for the tokens that a row's prompt and answer hold.
+    seeds_B2: uint32, the data of each row's random key (`jax.random.key_data`).
+    num_top_B: int32, how many of the most probable tokens a row reports with each token.
   """
 
   temperature_B: jax.Array
   top_k_B: jax.Array
   top_p_B: jax.Array
   min_p_B: jax.Array
-  banned_BV: jax.Array
-  forced_BF: jax.Array
-  num_forced_B: jax.Array
-  keys_B: jax.Array | None = None
+  repetition_penalty_B: jax.Array
+  bias_BV: jax.Array
+  seen_BV: jax.Array
+  seeds_B2: jax.Array
+  num_top_B: jax.Array
 
   @classmethod
-  def create(
-    cls,
-    temperature: float | Sequence[float] = 1.0,
-    *,
-    top_k: int | Sequence[int] = 0,
-    top_p: float | Sequence[float] = 1.0,
-    min_p: float | Sequence[float] = 0.0,
-  ) -> Self:
-    """Returns a Sampling without bans or forced tokens.
+  def of(cls, rows: Sequence[Sampling], vocab_size: int) -> Self:
+    """Returns the arrays for these rows, without tokens seen, keys or reports."""
 
-    Args:
-      temperature, top_k, top_p, min_p: a number for all rows, or one for each.
+    def column(name: str, dtype: type) -> np.ndarray:
+      return np.array([getattr(row, name) for row in rows], dtype)
 
-    Raises:
-      UserError: a number that is not allowed.
-    """
-    fields = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, 'min_p': min_p}
-    rows = {name: np.atleast_1d(np.asarray(value)) for name, value in fields.items()}
-    if (
-      (rows['temperature'] < 0).any()
-      or (rows['top_k'] < 0).any()
-      or not ((rows['top_p'] > 0) & (rows['top_p'] <= 1)).all()
-      or not ((rows['min_p'] >= 0) & (rows['min_p'] <= 1)).all()
-    ):
-      given = ', '.join(f'{name} {value}' for name, value in fields.items())
-      raise UserError(
-        f'{given}: temperature and top_k are at least 0, top_p is above 0 and at most 1, min_p is '
-        'from 0 to 1'
-      )
     return cls(
-      rows['temperature'].astype(np.float32),
-      rows['top_k'].astype(np.int32),
-      rows['top_p'].astype(np.float32),
-      rows['min_p'].astype(np.float32),
-      np.zeros((1, 1), bool),
-      np.zeros((1, 0), np.int32),
-      np.zeros(1, np.int32),
+      column('temperature', np.float32),
+      column('top_k', np.int32),
+      column('top_p', np.float32),
+      column('min_p', np.float32),
+      column('repetition_penalty', np.float32),
+      np.stack([row.bias(vocab_size) for row in rows]),
+      np.zeros((len(rows), vocab_size), bool),
+      np.zeros((len(rows), 2), np.uint32),
+      np.zeros(len(rows), np.int32),
     )
 
-  def ban(self, ids: Sequence[int], vocab_size: int) -> Self:
-    """Returns a copy that never draws `ids`, nor what was banned before."""
-    return self.replace(banned_BV=self.banned_BV | token_set(ids, vocab_size)[None])
 
-  def force(self, rows: Sequence[Sequence[int]], size: int) -> Self:
-    """Returns a copy that takes the tokens of `rows` first.
+def temper(logits_BV: jax.Array, rows: RowSampling) -> jax.Array:
+  """Returns logits after the repetition penalty, the bias and the bans, at the temperature.
 
-    Args:
-      rows: token ids, for each row, at most `size`.
-      size: places of the queue. Queues of one size share a compiled program.
-    """
-    forced_BF = np.zeros((len(rows), size), np.int32)
-    for queue, row in zip(forced_BF, rows, strict=True):
-      queue[: len(row)] = row
-    return self.replace(
-      forced_BF=forced_BF, num_forced_B=np.array([len(row) for row in rows], np.int32)
-    )
-
-  def for_rows(self, batch_size: int, vocab_size: int, keys_B: jax.Array) -> Self:
-    """Returns a copy with an entry for each of `batch_size` rows, and these random keys."""
-    rows = {
-      name: np.broadcast_to(getattr(self, name), (batch_size, *getattr(self, name).shape[1:]))
-      for name in ('temperature_B', 'top_k_B', 'top_p_B', 'min_p_B', 'forced_BF', 'num_forced_B')
-    }
-    banned_BV = np.broadcast_to(self.banned_BV, (self.banned_BV.shape[0], vocab_size))
-    return self.replace(**rows, banned_BV=banned_BV, keys_B=keys_B)
-
-
-def token_set(ids: Sequence[int], vocab_size: int) -> np.ndarray:
-  """Returns a bool [V] that is True at `ids`."""
-  chosen = np.zeros(vocab_size, bool)
-  chosen[list(ids)] = True
-  return chosen
-
-
-def temper(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Returns logits at the temperature and without the banned tokens.
-
-  At temperature 0 nothing but the bans is applied: these are the model's own logits, of which the
-  largest is taken.
+  At temperature 0 the logits are not divided, and the largest is taken.
   """
-  temperature_B1 = jnp.where(sampling.temperature_B == 0, 1, sampling.temperature_B)[:, None]
-  return jnp.where(sampling.banned_BV, -jnp.inf, logits_BV / temperature_B1)
+  penalty_B = rows.repetition_penalty_B
+  is_used = (penalty_B != 1).any()
+  if not isinstance(is_used, np.bool):  # Otherwise it is known now, as in the trainer's programs.
+    logits_BV = jax.lax.cond(
+      is_used,
+      _penalize,
+      lambda logits_BV, *_: logits_BV,
+      logits_BV,
+      rows.seen_BV,
+      penalty_B,
+    )
+  elif is_used:
+    logits_BV = _penalize(logits_BV, rows.seen_BV, penalty_B)
+  temperature_B1 = jnp.where(rows.temperature_B == 0, 1, rows.temperature_B)[:, None]
+  return (logits_BV + rows.bias_BV) / temperature_B1
 
 
-def log_probs(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
+def _penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array) -> jax.Array:
+  """Returns logits in which the tokens that a row holds are less probable."""
+  penalty_B1 = penalty_B[:, None]
+  lower_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
+  return jnp.where(seen_BV, lower_BV, logits_BV)
+
+
+def log_probs(logits_BV: jax.Array, rows: RowSampling) -> jax.Array:
   """Returns log-probabilities after `temper`: the whole policy if no other filter is used."""
-  return jax.nn.log_softmax(temper(logits_BV, sampling))
+  return jax.nn.log_softmax(temper(logits_BV, rows))
 
 
-def filter_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
+def filter_logits(logits_BV: jax.Array, rows: RowSampling) -> jax.Array:
   """Returns the log-probabilities that are drawn from: `temper`, top-k, then top-p and min-p."""
-  filtered_B = sampling.temperature_B > 0
-  top_k_B = jnp.where(filtered_B, sampling.top_k_B, 0)
-  top_p_B = jnp.where(filtered_B, sampling.top_p_B, 1.0)
-  min_p_B = jnp.where(filtered_B, sampling.min_p_B, 0.0)
-  logits_BV = temper(logits_BV, sampling)
+  filtered_B = rows.temperature_B > 0
+  top_k_B = jnp.where(filtered_B, rows.top_k_B, 0)
+  top_p_B = jnp.where(filtered_B, rows.top_p_B, 1.0)
+  min_p_B = jnp.where(filtered_B, rows.min_p_B, 0.0)
+  logits_BV = temper(logits_BV, rows)
   floor_B1 = logits_BV.max(axis=-1, keepdims=True) + jnp.log(min_p_B)[:, None]
   kept_BV = logits_BV >= floor_B1
   # A filter that no row asks for costs nothing.
@@ -214,12 +230,12 @@ def _among_enough(
 
 
 def draw(
-  logits_BV: jax.Array, sampling: Sampling, places_B: jax.Array
+  logits_BV: jax.Array, rows: RowSampling, places_B: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Draws the next token of each row: (token_B int32, log-probability float32 [B]).
 
-  The log-probability is under the distribution that was drawn from; at temperature 0, under the
-  model's own without the banned tokens.
+  The log-probability is under the distribution that was drawn from; at temperature 0, under that of
+  `temper`.
 
   Args:
     places_B: position of the token in its row. With the row's key it decides the random numbers, so
@@ -231,15 +247,59 @@ def draw(
     return token_B.astype(jnp.int32), log_p_B
 
   def likeliest() -> tuple[jax.Array, jax.Array]:
-    log_p_BV = log_probs(logits_BV, sampling)
-    return of(jnp.argmax(log_p_BV, axis=-1), log_p_BV)
+    tempered_BV = temper(logits_BV, rows)
+    token_B = jnp.argmax(tempered_BV, axis=-1)
+    largest_B = jnp.take_along_axis(tempered_BV, token_B[:, None], axis=-1)[:, 0]
+    return token_B.astype(jnp.int32), largest_B - jax.nn.logsumexp(tempered_BV, axis=-1)
 
   def mixed() -> tuple[jax.Array, jax.Array]:
-    log_p_BV = filter_logits(logits_BV, sampling)
-    keys_B = jax.vmap(jax.random.fold_in)(sampling.keys_B, places_B)
-    drawn_B = jax.vmap(jax.random.categorical)(keys_B, log_p_BV)
-    token_B = jnp.where(sampling.temperature_B > 0, drawn_B, jnp.argmax(log_p_BV, axis=-1))
-    return of(token_B, log_p_BV)
+    log_p_BV = filter_logits(logits_BV, rows)
+    keys_B = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.seeds_B2), places_B)
+    uniform_B = jax.vmap(jax.random.uniform)(keys_B)
+    drawn_B = pick(jnp.exp(log_p_BV), uniform_B)
+    return of(jnp.where(rows.temperature_B > 0, drawn_B, jnp.argmax(log_p_BV, axis=-1)), log_p_BV)
 
-  # Random numbers for the whole vocabulary are expensive, and greedy rows need none.
-  return jax.lax.cond((sampling.temperature_B > 0).any(), mixed, likeliest)
+  return jax.lax.cond((rows.temperature_B > 0).any(), mixed, likeliest)
+
+
+def pick(p_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
+  """Returns the token of each row at which its running sum of probabilities passes a number.
+
+  One random number a row is enough, and the sum runs over stretches of the vocabulary and then
+  inside one of them, so that the vocabulary is read once.
+
+  Args:
+    p_BV: probabilities; a token of probability 0 is never picked.
+    uniform_B: numbers of at least 0 and below 1.
+  """
+  B, V = p_BV.shape
+  p_BWC = jnp.pad(p_BV, ((0, 0), (0, -V % STRETCH))).reshape(B, -1, STRETCH)
+
+  def passed(p_BC: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the first place whose running sum is above the target, and the sum before it."""
+    sum_BC = jnp.cumsum(p_BC, axis=-1)
+    places_C = jnp.arange(p_BC.shape[-1])[None]
+    last_B = jnp.where(p_BC > 0, places_C, 0).max(-1)  # Where rounding leaves none above it.
+    place_B = jnp.minimum((sum_BC <= target_B[:, None]).sum(-1), last_B)
+    before_BC = sum_BC - p_BC
+    return place_B, jnp.take_along_axis(before_BC, place_B[:, None], axis=-1)[:, 0]
+
+  sum_BW = p_BWC.sum(-1)
+  target_B = uniform_B * sum_BW.sum(-1)
+  stretch_B, before_B = passed(sum_BW, target_B)
+  inside_BC = jnp.take_along_axis(p_BWC, stretch_B[:, None, None], axis=1)[:, 0]
+  return stretch_B * STRETCH + passed(inside_BC, target_B - before_B)[0]
+
+
+def top(logits_BV: jax.Array, tokens_B: jax.Array, count: int) -> tuple[jax.Array, ...]:
+  """Returns the model's own log-probabilities of tokens and of the most probable ones.
+
+  Nothing of `RowSampling` is applied.
+
+  Returns:
+    (log_probs_B of `tokens_B`, ids_BA, log_probs_BA), with the most probable first.
+  """
+  log_p_BV = jax.nn.log_softmax(logits_BV)
+  log_p_B = jnp.take_along_axis(log_p_BV, tokens_B[:, None], axis=-1)[:, 0]
+  top_BA, ids_BA = jax.lax.top_k(log_p_BV, min(count, log_p_BV.shape[-1]))
+  return log_p_B, ids_BA.astype(jnp.int32), top_BA

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 from flax import struct
 from ml_collections import FrozenConfigDict
 
+from lm.base.errors import unknown
 from lm.model.attention import reference
+from lm.parallel.sharding import batch_ways, constrain
+
+QUANTIZATIONS = ('none', 'int8')
 
 
 class Cache(Protocol):
@@ -23,8 +27,8 @@ class Cache(Protocol):
   behind `length_B`: a row that has fewer than T real tokens is padded at its end, and `advance` is
   told how many are real, so that the next pass writes over the padding.
 
-  An implementation is a pytree (`flax.struct.dataclass`) whose structure, shapes and dtypes no
-  method but `repeat` changes: the layers carry it through `jax.lax.scan`, generation through
+  An implementation is a pytree (`flax.struct.dataclass`) whose structure, shapes and dtypes these
+  four methods do not change: the layers carry it through `jax.lax.scan`, generation through
   `jax.lax.while_loop`.
 
   Attributes:
@@ -41,12 +45,12 @@ class Cache(Protocol):
   def positions(self, num_tokens: int) -> jax.Array:
     """Returns the positions [B, T] of the next `num_tokens` tokens of each row."""
 
-  def append(self, layer: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Self:
+  def append(self, layer: int | jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Self:
     """Writes a layer's keys and values of the next T tokens of each row behind those it holds."""
 
   def attend(
     self,
-    layer: jax.Array,
+    layer: int | jax.Array,
     q_BTNH: jax.Array,
     scale: float,
     softcap: float,
@@ -66,63 +70,159 @@ class Cache(Protocol):
   def advance(self, num_B: jax.Array) -> Self:
     """Counts the first `num_B` tokens of each row, appended in all layers, as held."""
 
-  def repeat(self, count: int) -> Self:
-    """Returns a cache of B * count rows: `count` consecutive copies of each row."""
-
 
 @struct.dataclass
 class ContiguousCache:
-  """A `Cache` whose row is one stretch of slots: slot s holds the token at position s."""
+  """A `Cache` whose row is one stretch of slots: slot s holds the token at position s.
 
-  k_LBSKH: jax.Array
-  v_LBSKH: jax.Array
+  The arrays of a layer are {'k', 'v'}, [B, K, S, H]. As int8 each token and head has a scale, the
+  largest of its H numbers over 127: {'k_scale', 'v_scale'}, [B, K, S, 1].
+
+  Attributes:
+    layers: the arrays of all layers stacked along a leading axis L, or a tuple with those of each
+      layer. CPUs need the tuple: XLA copies a layer's part of a stack before it computes with it.
+  """
+
+  layers: dict[str, jax.Array] | tuple[dict[str, jax.Array], ...]
   length_B: jax.Array
 
   @property
   def capacity(self) -> int:
     """Returns the number of slots of a row."""
-    return self.k_LBSKH.shape[2]
+    return jax.tree.leaves(self.layers)[0].shape[SLOTS]
 
   def positions(self, num_tokens: int) -> jax.Array:
     """Returns the positions of the next tokens; see `Cache`."""
     return self.length_B[:, None] + jnp.arange(num_tokens)[None, :]
 
-  def append(self, layer: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Self:
+  def append(self, layer: int | jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Self:
     """Writes the keys and values of a layer; see `Cache`."""
-    slots_BT = self.positions(k_BTKH.shape[1])
-    rows_B1 = jnp.arange(k_BTKH.shape[0])[:, None]
-
-    def write(held_LBSKH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
-      new_BTKH = new_BTKH.astype(held_LBSKH.dtype)
-      return held_LBSKH.at[layer, rows_B1, slots_BT].set(new_BTKH, mode='drop')
-
-    return self.replace(k_LBSKH=write(self.k_LBSKH, k_BTKH), v_LBSKH=write(self.v_LBSKH, v_BTKH))
+    B, T = k_BTKH.shape[:2]
+    slots_BT, rows_B1 = self.positions(T), jnp.arange(B)[:, None]
+    if isinstance(self.layers, tuple):
+      old = self.layers[layer]
+      new = _stored(old, k_BTKH, v_BTKH)
+      written = {
+        name: x.at[rows_B1, :, slots_BT].set(new[name], mode='drop') for name, x in old.items()
+      }
+      return self.replace(layers=(*self.layers[:layer], written, *self.layers[layer + 1 :]))
+    new = _stored(self.layers, k_BTKH, v_BTKH)
+    return self.replace(
+      layers={
+        name: x.at[layer, rows_B1, :, slots_BT].set(new[name], mode='drop')
+        for name, x in self.layers.items()
+      }
+    )
 
   def attend(
     self,
-    layer: jax.Array,
+    layer: int | jax.Array,
     q_BTNH: jax.Array,
     scale: float,
     softcap: float,
     window: int | jax.Array,
   ) -> jax.Array:
     """Returns the attention of the tokens appended last; see `Cache`."""
+    if isinstance(self.layers, tuple):
+      held = self.layers[layer]
+    else:
+      held = {name: x[layer] for name, x in self.layers.items()}
     mask_BTS = visible(self.positions(q_BTNH.shape[1]), self.capacity, window)
-    return reference.attend(
-      q_BTNH, self.k_LBSKH[layer], self.v_LBSKH[layer], mask_BTS, scale, softcap
-    )
+    k_BKSH, v_BKSH = _restored(held, 'k', q_BTNH.dtype), _restored(held, 'v', q_BTNH.dtype)
+    return reference.attend_heads_first(q_BTNH, k_BKSH, v_BKSH, mask_BTS, scale, softcap)
 
   def advance(self, num_B: jax.Array) -> Self:
     """Counts the tokens appended last as held; see `Cache`."""
     return self.replace(length_B=jnp.minimum(self.length_B + num_B, self.capacity))
 
-  def repeat(self, count: int) -> Self:
-    """Returns a cache with `count` copies of each row; see `Cache`."""
-    return ContiguousCache(
-      jnp.repeat(self.k_LBSKH, count, axis=1),
-      jnp.repeat(self.v_LBSKH, count, axis=1),
-      jnp.repeat(self.length_B, count),
+  def take(self, rows_R: jax.Array, capacity: int) -> Self:
+    """Returns a cache of some rows, in any order and number, with their first `capacity` slots.
+
+    A number beyond the rows stands for any row.
+    """
+
+    def rows_of(x: jax.Array) -> jax.Array:
+      x = jax.lax.slice_in_dim(x, 0, capacity, axis=x.ndim + SLOTS)
+      return jnp.take(x, rows_R, axis=x.ndim + ROWS, mode='clip')
+
+    length_R = jnp.take(self.length_B, rows_R, mode='clip')
+    return self.replace(
+      layers=jax.tree.map(rows_of, self.layers), length_B=jnp.minimum(length_R, capacity)
     )
+
+  def put(self, rows_R: jax.Array, taken: Self) -> Self:
+    """Returns the cache with what `take` returned, now longer, back in its rows.
+
+    What is put into a number beyond the rows is dropped.
+    """
+
+    def write(x: jax.Array, new: jax.Array) -> jax.Array:
+      where = (slice(None),) * (x.ndim + ROWS) + (rows_R, slice(None), slice(new.shape[SLOTS]))
+      return x.at[where].set(new, mode='drop')
+
+    return self.replace(
+      layers=jax.tree.map(write, self.layers, taken.layers),
+      length_B=self.length_B.at[rows_R].set(taken.length_B, mode='drop'),
+    )
+
+  def resize(self, capacity: int) -> Self:
+    """Returns the cache with another number of slots; what does not fit is forgotten."""
+
+    def resized(x: jax.Array) -> jax.Array:
+      kept = jax.lax.slice_in_dim(x, 0, min(capacity, self.capacity), axis=x.ndim + SLOTS)
+      widths = [(0, 0)] * x.ndim
+      widths[SLOTS] = (0, max(0, capacity - self.capacity))
+      return _over_mesh(jnp.pad(kept, widths))
+
+    return self.replace(
+      layers=jax.tree.map(resized, self.layers), length_B=jnp.minimum(self.length_B, capacity)
+    )
+
+
+ROWS, SLOTS = -4, -2  # The axes of the arrays of a `ContiguousCache`, from the end.
+
+
+def _stored(
+  old: dict[str, jax.Array], k_BTKH: jax.Array, v_BTKH: jax.Array
+) -> dict[str, jax.Array]:
+  """Returns keys and values in the form of a cache's arrays, with T before K."""
+  new = {'k': k_BTKH, 'v': v_BTKH}
+  if 'k_scale' not in old:
+    return {name: x.astype(old[name].dtype) for name, x in new.items()}
+  stored = {}
+  for name, x in new.items():
+    x = x.astype(jnp.float32)
+    scale = jnp.maximum(
+      jnp.abs(x).max(-1, keepdims=True) / 127, jnp.finfo(jnp.float32).tiny
+    ).astype(old[f'{name}_scale'].dtype)
+    stored[name] = jnp.round(x / scale.astype(jnp.float32)).astype(jnp.int8)
+    stored[f'{name}_scale'] = scale
+  return stored
+
+
+def _restored(held: dict[str, jax.Array], name: str, dtype: jnp.dtype) -> jax.Array:
+  """Returns the keys or the values of a layer as numbers to compute with."""
+  if f'{name}_scale' not in held:
+    return held[name]
+  return held[name].astype(dtype) * held[f'{name}_scale'].astype(dtype)
+
+
+def _over_mesh(x: jax.Array) -> jax.Array:
+  """Constrains an array of a cache to the mesh: rows over its batch axes, heads over tensor.
+
+  An axis that the mesh does not divide is left to the compiler.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  rows, heads = x.shape[ROWS : ROWS + 2]
+  axes = [None] * (x.ndim + ROWS) + [
+    'batch' if rows % batch_ways(mesh) == 0 else None,
+    'kv_heads' if heads % mesh.shape['tensor'] == 0 else None,
+    None,
+    None,
+  ]
+  return constrain(x, *axes)
 
 
 def visible(positions_BT: jax.Array, capacity: int, window: int | jax.Array) -> jax.Array:
@@ -139,14 +239,37 @@ def visible(positions_BT: jax.Array, capacity: int, window: int | jax.Array) -> 
   return (distance_BTS >= 0) & (distance_BTS < reach)
 
 
-def init_cache(config: FrozenConfigDict, batch_size: int, capacity: int) -> ContiguousCache:
+def init_cache(
+  config: FrozenConfigDict,
+  batch_size: int,
+  capacity: int,
+  quantization: str = 'none',
+  stacked: bool = True,
+) -> ContiguousCache:
   """Returns an empty cache of `capacity` tokens for each of `batch_size` rows.
 
   Args:
     config: the model's.
+    quantization: 'none' for the dtype of activations, or 'int8'.
+    stacked: whether the layers are stacked (see `ContiguousCache`).
+
+  Raises:
+    UserError: there is no such quantization.
   """
-  shape = (config.num_layers, batch_size, capacity, config.num_kv_heads, config.head_dim)
-  dtype = jnp.dtype(config.dtype)
-  return ContiguousCache(
-    jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32)
-  )
+  if quantization not in QUANTIZATIONS:
+    raise unknown('quantization of the cache', quantization, QUANTIZATIONS)
+  lead = (config.num_layers,) if stacked else ()
+  shape = (*lead, batch_size, config.num_kv_heads, capacity)
+
+  def layer() -> dict[str, jax.Array]:
+    dtype = jnp.dtype(config.dtype)
+    if quantization == 'int8':
+      numbers = {name: jnp.zeros((*shape, config.head_dim), jnp.int8) for name in 'kv'}
+      scales = {f'{name}_scale': jnp.zeros((*shape, 1), jnp.float32) for name in 'kv'}
+      arrays = numbers | scales
+    else:
+      arrays = {name: jnp.zeros((*shape, config.head_dim), dtype) for name in 'kv'}
+    return {name: _over_mesh(x) for name, x in arrays.items()}
+
+  layers = layer() if stacked else tuple(layer() for _ in range(config.num_layers))
+  return ContiguousCache(layers, jnp.zeros(batch_size, jnp.int32))

@@ -13,6 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
 from lm.model import adapters
+from lm.model.apart import GATE_UP
 from lm.model.param_rules import matrix_sides
 from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
 
@@ -182,9 +183,13 @@ class Mlp(nn.Module):
     D, F = c.embed_dim, c.mlp_dim
     act = ACTIVATIONS[c.activation]
 
-    def up(name):
-      return Linear(c, (D, F), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)
+    def up(name, size=F):
+      return Linear(c, (D, size), ('embed', 'mlp'), bias=c.mlp_bias, std=c.init_std, name=name)
 
+    if self.has_variable('params', GATE_UP):
+      gate_BTF, up_BTF = jnp.split(up(GATE_UP, 2 * F)(x_BTD), 2, axis=-1)
+      down = Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')
+      return down(act(gate_BTF) * up_BTF)
     ups = [up(name) for name in (('gate', 'up') if c.activation in GATED else ('up',))]
     down = Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')
 

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lm.base.config import layer_types
 from lm.base.errors import UserError, unknown
 from lm.model import adapters, heads, rope
+from lm.model.apart import LAYER, QKV
 from lm.model.attention import kernels
 from lm.model.attention.reference import attend, attention_weights
 from lm.model.cache import Cache
@@ -75,11 +76,14 @@ class Attention(nn.Module):
         x_BTNH.reshape(*x_BTNH.shape[:2], -1)
       ).reshape(x_BTNH.shape)
 
-    q_BTNH, k_BTKH, v_BTKH = (
-      heads('q', N, 'heads'),
-      heads('k', K, 'kv_heads'),
-      heads('v', K, 'kv_heads'),
-    )
+    if self.has_variable('params', QKV):
+      q_BTNH, k_BTKH, v_BTKH = jnp.split(heads(QKV, N + 2 * K, 'heads'), (N, N + K), axis=2)
+    else:
+      q_BTNH, k_BTKH, v_BTKH = (
+        heads('q', N, 'heads'),
+        heads('k', K, 'kv_heads'),
+        heads('v', K, 'kv_heads'),
+      )
     if c.qk_norm != 'none':
       q_BTNH, k_BTKH = normed('q_norm', q_BTNH), normed('k_norm', k_BTKH)
     if c.position == 'rope':
@@ -90,7 +94,10 @@ class Attention(nn.Module):
       weights_BNTS = attention_weights(q_BTNH, k_BTKH, mask_BTS, scale, c.attention_softcap)
       self.sow('inside', 'weights', weights_BNTS)
     if cache is not None:
-      window = jnp.asarray(windows)[kind] if len(windows) > 1 else windows[0]
+      is_known = isinstance(kind, int) or len(windows) == 1
+      window = (
+        windows[kind if isinstance(kind, int) else 0] if is_known else jnp.asarray(windows)[kind]
+      )
       cache = cache.append(layer, k_BTKH, v_BTKH)
       out_BTNH = cache.attend(layer, q_BTNH, scale, c.attention_softcap, window)
     elif c.attention != 'reference' and not self.is_initializing():
@@ -131,14 +138,17 @@ class Block(nn.Module):
     """Returns the carry after this layer.
 
     Args:
+      layer: number of the layer, an int if layers are apart.
       kind: the layer's index into `tables` and `masks`, which have one entry for each type of layer
-        that the model has.
+        that the model has; an int if layers are apart.
       masks: None with a cache, which makes its own masks.
     """
     c = self.config
     x_BTD, cache = carry
     x_BTD = constrain(x_BTD, 'batch', None if cache is not None else 'length', None)
-    if len(masks) > 1:
+    if isinstance(kind, int):
+      tables, mask_BTS = tables[kind], masks[kind]
+    elif len(masks) > 1:
       tables, mask_BTS = jax.tree.map(
         lambda *x: jax.lax.select_n(kind, *x), *zip(tables, masks, strict=True)
       )
@@ -172,6 +182,7 @@ class Transformer(nn.Module):
   """A decoder-only Transformer.
 
   The parameters of the layers are stacked along a leading axis L, whether they are scanned or not.
+  For inference they may also be apart (lm/model/apart.py).
   """
 
   config: FrozenConfigDict  # The `model` part of a config, checked by `check`.
@@ -248,23 +259,28 @@ class Transformer(nn.Module):
       masks = [
         mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds
       ]
-    kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
-
     block = Block
     if c.remat != 'none':
       block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=not c.scan_layers)
-    layers = nn.scan(
-      block,
-      variable_axes={'params': 0, 'finite': 0, 'inside': 0, 'losses': 0},
-      split_rngs={'params': True},
-      in_axes=(0, 0, *[nn.broadcast] * 3),
-      length=c.num_layers,
-      unroll=1 if c.scan_layers else c.num_layers,
-      metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(c, name='layers')
-    (x_BTD, cache), _ = layers(
-      (x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT
-    )
+    if self.has_variable('params', LAYER.format(0)):
+      for layer, kind in enumerate(map(kinds.index, layer_types(c))):
+        (x_BTD, cache), _ = Block(c, name=LAYER.format(layer))(
+          (x_BTD, cache), layer, kind, tables, masks, segment_ids_BT
+        )
+    else:
+      kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
+      layers = nn.scan(
+        block,
+        variable_axes={'params': 0, 'finite': 0, 'inside': 0, 'losses': 0},
+        split_rngs={'params': True},
+        in_axes=(0, 0, *[nn.broadcast] * 3),
+        length=c.num_layers,
+        unroll=1 if c.scan_layers else c.num_layers,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+      )(c, name='layers')
+      (x_BTD, cache), _ = layers(
+        (x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT
+      )
     if cache is not None:
       added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
       cache = cache.advance(added_B)

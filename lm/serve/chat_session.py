@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -9,18 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import FrozenConfigDict
 
 from lm.base import errors
 from lm.base.errors import UserError
-from lm.infer import engine, tool_loop
+from lm.infer.engine import Engine
+from lm.infer.requests import Request
 from lm.infer.sampling import Sampling
 from lm.parallel import keys
 
-# The tokens that one call reads. The size is fixed, so that turns of every length run the same
-# compiled program.
-FEED = 32
-DRAW = 4  # The tokens that one call draws; text is shown, and Ctrl-C is handled, this often.
+DRAW = 4  # The tokens that one step draws; text is shown, and Ctrl-C is handled, this often.
 COMMANDS = {
   '/help': 'this list',
   '/reset': 'forget the conversation and begin anew',
@@ -75,9 +75,10 @@ class Session:
   """A conversation whose past stays in the key/value cache, so that a turn costs its own tokens.
 
   Attributes:
-    ids: every token of the conversation so far; all of them are in the cache.
-    rows: the one row that holds `ids`: the cache, and the logits that follow.
+    engine: the engine, whose one row holds the conversation.
+    ids: every token of the conversation so far.
     fed: how many tokens were read in since the start or the last reset (the others were drawn).
+    reused: how many tokens of the conversation the last turn found in the cache.
   """
 
   def __init__(
@@ -107,23 +108,19 @@ class Session:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
     self._calculate = calculate
-    self._sampling = sampling.ban(chat_format.banned_ids(config.vocab_size), config.vocab_size)
-    self._max_new_tokens, self._system, self._key = (
-      max_new_tokens,
-      system,
-      keys.derive(seed, 'chat'),
-    )
+    banned_ids = chat_format.banned_ids(config.vocab_size)
+    self._sampling = dataclasses.replace(sampling, banned_ids=(*sampling.banned_ids, *banned_ids))
+    self._max_new_tokens, self._system = max_new_tokens, system
+    self._key = keys.derive(seed, 'chat')
+    self.engine = Engine(config, params, rows=1, capacity=config.max_len, steps=DRAW)
     self.reset()
 
   def reset(self) -> None:
     """Forgets the conversation; the next one draws other random numbers."""
     self._key, key = jax.random.split(self._key)
-    self._sampling = self._sampling.for_rows(1, self.config.vocab_size, key[None])
-    self.rows = engine.Rows(
-      self.config, self.params, batch_size=1, capacity=self.config.max_len, chunk=FEED
-    )
+    self._seed = np.asarray(jax.random.key_data(key))
     self.ids: list[int] = []
-    self.fed = 0
+    self.fed = self.reused = 0
 
   def reply(self, text: str) -> Iterator[tuple[str, bool]]:
     """Adds a user turn and yields the reply as it is drawn.
@@ -134,22 +131,29 @@ class Session:
     Raises:
       UserError: the context is full, before `text` was read or in the middle of the reply.
     """
-    self._feed(self._turn(text))
-    pieces = Pieces(self.chat_format)
-    loop = tool_loop.ToolLoop(
-      self.rows,
-      self._sampling,
-      max_new_tokens=self._max_new_tokens,
-      stop_ids=self.chat_format.stops,
-      pause_ids=self.chat_format.call_ids,
-      tool=lambda ids: self.chat_format.answer_call(ids, self._calculate),
-      piece=DRAW,
+    turn = self._turn(text)
+    if len(self.ids) + len(turn) >= self.config.max_len:
+      raise self._full(f'{len(turn)} more tokens do not fit behind {len(self.ids)}')
+    self.ids += turn
+    self.fed += len(turn)
+    handle = self.engine.submit(
+      Request(
+        list(self.ids),
+        self._max_new_tokens,
+        self._sampling,
+        seed=self._seed,
+        stop_ids=self.chat_format.stops,
+        pause_ids=self.chat_format.call_ids,
+        tool=lambda ids: self.chat_format.answer_call(ids, self._calculate),
+      )
     )
-    for [piece] in loop:
-      self.ids += [*piece.forced, *piece.drawn]
-      self.fed += len(piece.forced)
-      yield from pieces([*piece.forced, *piece.drawn])
-    [end] = loop.ends
+    pieces = Pieces(self.chat_format)
+    for piece in self.engine.stream(handle):
+      self.ids += piece.tokens
+      self.fed += 0 if piece.sampled else len(piece.tokens)
+      self.reused = handle.completion.reused
+      yield from pieces(piece.tokens)
+    end = handle.completion.end
     if end == 'full':
       raise self._full('the reply is cut off')
     if end == 'length':
@@ -165,18 +169,6 @@ class Session:
       return self.chat_format.render_next(text, stopped=self.ids[-1] in self.chat_format.stops)
     system = [{'role': 'system', 'content': self._system}] * bool(self._system)
     return self.chat_format.render_prompt([*system, {'role': 'user', 'content': text}])
-
-  def _feed(self, ids: list[int]) -> None:
-    """Reads tokens into the cache.
-
-    Raises:
-      UserError: the tokens leave no room for a reply; none of them is read.
-    """
-    if len(self.ids) + len(ids) >= self.config.max_len:
-      raise self._full(f'{len(ids)} more tokens do not fit behind {len(self.ids)}')
-    self.rows.read([ids])
-    self.ids += ids
-    self.fed += len(ids)
 
   def _full(self, what: str) -> UserError:
     return UserError(

@@ -13,7 +13,8 @@ from data.chat import chat_formats as template
 from data.tokenizers import loading as tokenizer_lib
 from data.tools import calculator
 from lm.base.errors import UserError
-from lm.infer import engine, tool_loop
+from lm.infer import programs
+from lm.infer.sampling import Sampling
 from lm.parallel import sharding
 from lm.serve import chat_session
 from lm.weights import checkpoint, pretrained
@@ -29,30 +30,46 @@ def new_session(tiny, max_len=160, max_new_tokens=10, **options):
     config,
     params,
     FORMAT,
-    engine.Sampling.create(0),
+    Sampling(0),
     calculate=calculator.calculate,
     max_new_tokens=max_new_tokens,
     **options,
   )
 
 
-def full_logits(session, forward):
-  """Logits after the whole conversation, read anew without a cache."""
-  return forward(session.config, session.params, np.array([session.ids], np.int32))[0, -1]
+def likeliest(session, forward, count):
+  """What should have been drawn as the last `count` tokens, read anew without a cache."""
+  tokens = np.array([session.ids], np.int32)
+  logits = np.array(forward(session.config, session.params, tokens)[0, -count - 1 : -1])
+  logits[:, list(FORMAT.tag_ids('output'))] = -np.inf  # never drawn
+  return logits.argmax(-1).tolist()
 
 
 def script(session, monkeypatch, *calls):
-  """Makes the model draw the given lists of tokens, each by one call of decode, by putting them
-  into the cache.
+  """Makes the model draw the given lists of tokens, each by one call of decode; after them it draws
+  by itself.
   """
-  queue = list(calls)
+  queue, engine = list(calls), session.engine
+  decode = engine._run_decode
 
-  def draw(sampling, ends_V, max_new, budgets, forced):
+  def draw(queue_BF, num_B, budget_B):
+    if not queue:
+      return decode(queue_BF, num_B, budget_B)
     ids = queue.pop(0)
-    session.rows.read([[*forced[0], *ids]])
-    return [tool_loop.Drawn(ids, [0.0] * len(ids))]
+    read = [*queue_BF[0, : num_B[0]].tolist(), *ids[:-1]]
+    engine._make_room(engine._slots, len(read))
+    tokens_RT = np.zeros((1, 64), np.int32)
+    tokens_RT[0, : len(read)] = read
+    rows_R, num_R = np.zeros(1, np.int32), np.array([len(read)], np.int32)
+    engine._rows = programs.prefill(
+      session.config, engine._params, engine._rows, rows_R, tokens_RT, num_R, engine._size
+    )
+    nothing = np.zeros((1, len(ids)))
+    return programs.Decoded(
+      np.array([ids]), nothing, np.array([len(ids)]), np.array([len(read)]), nothing, None, None
+    )
 
-  monkeypatch.setattr(session.rows, 'draw', draw)
+  monkeypatch.setattr(engine, '_run_decode', draw)
 
 
 def shown(pieces):
@@ -75,12 +92,8 @@ def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny
   turn = [END, names['<|user|>'], *b'And then?', END, names['<|assistant|>']]
   assert session.ids[: len(first) + len(turn)] == first + turn
   assert session.fed == len(expected) + len(turn)
-  logits = np.array(
-    forward(session.config, session.params, np.array([session.ids], np.int32))[0, -11:]
-  )
-  np.testing.assert_allclose(session.rows.state.logits_BV[0], logits[-1], rtol=1e-4, atol=1e-4)
-  logits[:, list(FORMAT.tag_ids('output'))] = -np.inf  # never drawn
-  assert session.ids[-10:] == logits[:-1].argmax(-1).tolist()
+  assert session.reused == len(first) - 1  # all but the token drawn last, which was not read
+  assert session.ids[-10:] == likeliest(session, forward, 10)
 
 
 def test_a_finished_turn_gets_no_second_end(tiny, monkeypatch):
@@ -109,9 +122,8 @@ def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forwa
   ]
   messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
   assert session.ids == FORMAT.render({'messages': messages})[0]
-  np.testing.assert_allclose(
-    session.rows.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
-  )
+  list(session.reply('And?'))
+  assert session.ids[-30:] == likeliest(session, forward, 30)
 
 
 def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
@@ -123,7 +135,7 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
     config,
     {**params, 'head': head},
     FORMAT,
-    engine.Sampling.create(1.0),
+    Sampling(1.0),
     calculate=calculator.calculate,
     max_new_tokens=20,
   )
@@ -166,20 +178,18 @@ def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   next(session.reply('Hello'))
   assert len(session.ids) == session.fed + chat_session.DRAW
   list(session.reply('Again'))
-  np.testing.assert_allclose(
-    session.rows.state.logits_BV[0], full_logits(session, forward), rtol=1e-4, atol=1e-4
-  )
+  assert session.ids[-10:] == likeliest(session, forward, 10)
 
 
 def test_ctrl_c_stops_the_reply_only(tiny, capsys):
   session = new_session(tiny, max_new_tokens=100)
-  before, draw = signal.getsignal(signal.SIGINT), session.rows.draw
+  before, step = signal.getsignal(signal.SIGINT), session.engine.step
 
-  def interrupted(*arguments):
+  def interrupted():
     os.kill(os.getpid(), signal.SIGINT)
-    return draw(*arguments)
+    step()
 
-  session.rows.draw = interrupted
+  session.engine.step = interrupted
   chat_session.converse(session, 'Hello')
   assert capsys.readouterr().out.endswith('[stopped]\n')
   assert len(session.ids) == session.fed + chat_session.DRAW
@@ -227,7 +237,7 @@ def test_piped_conversation(run_folder):
       model.config,
       model.params,
       FORMAT,
-      engine.Sampling.create(0),
+      Sampling(0),
       calculate=calculator.calculate,
       max_new_tokens=6,
     )

@@ -21,7 +21,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from lm.base.errors import UserError
-from lm.infer import engine
+from lm.infer import generation
+from lm.infer.sampling import Sampling
 from lm.model import transformer
 from lm.model.cache import init_cache
 from lm.parallel import sharding
@@ -123,12 +124,12 @@ def test_cached_decoding_is_that_of_transformers(name):
   np.testing.assert_allclose(found, expected['logits'], rtol=0, atol=1e-4)
 
   prompt = tokens[-1, : lengths[-1]].tolist()
-  [completion] = engine.generate(
+  [completion] = generation.generate(
     loaded.config,
     loaded.params,
     [prompt],
     key=jax.random.key(0),
-    sampling=engine.Sampling.create(0),
+    sampling=Sampling(0),
     max_new_tokens=len(expected['continuation']),
     stop_ids=[],
     capacity=64,

@@ -5,6 +5,7 @@ import pytest
 
 from lm.base.errors import UserError
 from lm.infer import inside
+from lm.model.apart import apart
 
 VARIANTS = {
   'plain': {},
@@ -75,6 +76,16 @@ def test_what_is_shown_does_not_depend_on_the_padding(tiny):
   long, short = (inside.look_inside(*model, tokens[:n], layer=1) for n in (40, 12))
   np.testing.assert_allclose(short.entropy_LT, long.entropy_LT[:, :12], rtol=1e-4)
   np.testing.assert_allclose(short.weights_NTS, long.weights_NTS[:, :12, :12], rtol=1e-4, atol=1e-6)
+
+
+def test_layers_that_are_apart_show_the_same(model):
+  config, params = model
+  expected, seen = (
+    inside.look_inside(config, p, tokens_of(9), layer=1) for p in (params, apart(params))
+  )
+  np.testing.assert_allclose(seen.weights_NTS, expected.weights_NTS, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(seen.guess_probs_LTA, expected.guess_probs_LTA, rtol=1e-3)
+  assert (seen.guess_ids_LTA[:, :, 0] == expected.guess_ids_LTA[:, :, 0]).all()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.infer import sampling
+from lm.infer.sampling import RowSampling, Sampling, log_probs
 from lm.train import losses
 
 B, T, D, V = 3, 8, 6, 13
@@ -132,7 +132,8 @@ def test_log_probs_and_entropies(chunk, temperature, cap):
 
 def test_gradient_of_log_probs_against_differences():
   x, head, targets, weights = inputs()
-  normalize = functools.partial(sampling.log_probs, sampling=sampling.Sampling.create(0.7))
+  rows = RowSampling.of([Sampling(0.7)], len(head))
+  normalize = functools.partial(log_probs, rows=rows)
   grad = jax.grad(
     lambda x: jnp.sum(weights * losses.token_log_probs(x, head, targets, 5, normalize)[0])
   )(x)
@@ -147,9 +148,8 @@ def test_gradient_of_log_probs_against_differences():
 def test_banned_tokens_have_no_probability_and_no_gradient():
   x, head, targets, _ = inputs()
   targets = np.where(targets == 4, 5, targets)
-  normalize = functools.partial(
-    sampling.log_probs, sampling=sampling.Sampling.create().ban((4,), len(head))
-  )
+  rows = RowSampling.of([Sampling(banned_ids=(4,))], len(head))
+  normalize = functools.partial(log_probs, rows=rows)
   without = np.delete(head, 4, axis=0)
   log_p, entropy = numpy_log_probs(x, without, targets - (targets > 4), 1.0)
   got = losses.token_log_probs(x, head, targets, 24, normalize)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import reference
 from flax import struct
+from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
-from lm.model import layers, transformer
+from lm.model import apart, layers, transformer
 from lm.model.attention.reference import attend
 from lm.model.cache import init_cache, visible
 from lm.parallel.sharding import leaf_name
@@ -219,6 +220,62 @@ def test_cached_equals_full(tiny, forward, name):
     np.testing.assert_allclose(ragged[i], full[i, : len(row)], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('name', ['gpt2', 'gemma', 'olmo', 'mixtral'])
+def test_layers_apart_compute_the_same(tiny, forward, name):
+  config, params = tiny(**VARIANTS[name])
+  several = apart.apart(params)
+  assert several.keys() - params.keys() == {f'layer_{i}' for i in range(config.num_layers)}
+  expected = forward(config, params, TOKENS)
+  np.testing.assert_allclose(forward(config, several, TOKENS), expected, rtol=1e-5, atol=1e-5)
+  chunks = [(4, 4, 4), (1, 1, 1), (6, 6, 6)]
+  make_cache = functools.partial(init_cache, stacked=False)
+  got = cached(config, several, TOKENS, chunks, make_cache=make_cache)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('stacked', [True, False])
+def test_an_int8_cache_rounds_each_token_and_head_to_255_values(stacked):
+  config = FrozenConfigDict({'num_layers': 2, 'num_kv_heads': 3, 'head_dim': 8, 'dtype': 'float32'})
+  cache = init_cache(config, 2, 12, 'int8', stacked)
+  rng = np.random.default_rng(0)
+  k, v = rng.normal(size=(2, 2, 4, 3, 8)).astype(np.float32)
+  cache = cache.append(1, k, v).advance(np.array([4, 4]))
+  q = rng.normal(size=(2, 1, 6, 8)).astype(np.float32)
+  cache = cache.append(1, k[:, :1], v[:, :1])
+  got = cache.attend(1, q, 0.3, 0.0, 0)
+
+  def rounded(x):
+    step = np.abs(x).max(-1, keepdims=True) / 127
+    return np.round(x / step) * step
+
+  keys, values = (np.concatenate([rounded(x), rounded(x[:, :1])], 1) for x in (k, v))
+  mask = np.ones((2, 1, 5), bool)
+  expected = attend(q, keys, values, mask, 0.3)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_a_cache_are_taken_put_back_and_resized(tiny):
+  config, _ = tiny()
+  cache = init_cache(config, 3, 8)
+  rng = np.random.default_rng(0)
+  k, v = rng.normal(size=(2, 3, 4, 2, 4)).astype(np.float32)
+  cache = cache.append(0, k, v).advance(np.array([4, 2, 3]))
+  taken = cache.take(np.array([2, 3]), 6)  # the second stands for any row
+  assert taken.capacity == 6 and taken.length_B[0] == 3
+  taken = taken.append(0, k[:2, :1], v[:2, :1]).advance(np.array([1, 1]))
+  back = cache.put(np.array([1, 3]), taken)
+  assert back.length_B.tolist() == [4, 4, 3]
+  held = np.asarray(back.layers['k'][0])
+  np.testing.assert_array_equal(held[1, :, :3], k[2, :3].swapaxes(0, 1))
+  np.testing.assert_array_equal(held[1, :, 3], k[0, 0])
+  np.testing.assert_array_equal(held[[0, 2]], np.asarray(cache.layers['k'][0])[[0, 2]])
+  smaller = back.resize(3)
+  assert smaller.length_B.tolist() == [3, 3, 3] and smaller.resize(9).capacity == 9
+  np.testing.assert_array_equal(
+    smaller.resize(9).layers['v'][..., :3, :], back.layers['v'][..., :3, :]
+  )
+
+
 def test_cache_may_be_filled_to_the_brim(tiny, forward):
   config, params = tiny(**VARIANTS['llama'])
   rows = [TOKENS[0], TOKENS[1, :5]]
@@ -289,7 +346,7 @@ def test_copies_of_a_row_of_the_cache_go_on_as_the_row_would(tiny, forward):
   prompts, num_B = np.array([[3, 1, 4, 1], [2, 7, 7, 7]], np.int32), np.array([4, 2], np.int32)
   empty = init_cache(config, 2, 12)
   _, cache = read({'params': params}, prompts, cache=empty, num_tokens_B=num_B)
-  cache = cache.repeat(3)
+  cache = cache.take(np.array([0, 0, 0, 1, 1, 1]), 12)
   assert cache.length_B.tolist() == [4, 4, 4, 2, 2, 2] and cache.capacity == 12
   ends = TOKENS.reshape(-1)[:18].reshape(6, 3)
   hidden, _ = read({'params': params}, ends, cache=cache)

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from lm.base.errors import UserError
-from lm.infer.engine import Completion
+from lm.infer.requests import Completion
 from lm.model.attention import kernels
 from lm.parallel import sharding
 from lm.stages.rl import rollout

@@ -308,7 +308,7 @@ def reading(experts, rows=3, length=7):
     cached, cache = transformer.Transformer(config).apply(
       {'params': params}, tokens, cache=empty, num_tokens_B=num_B
     )
-    return whole, cached, cache.k_LBSKH
+    return whole, cached, cache.layers['k']
 
   return read, tokens, jax.device_get(read(start(experts), tokens))
 

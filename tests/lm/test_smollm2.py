@@ -15,7 +15,8 @@ from configs import base
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary as gguf_tokenizer
 from lm.base import files
-from lm.infer import engine
+from lm.infer import generation
+from lm.infer.sampling import Sampling
 from lm.parallel import sharding
 from lm.weights import checkpoint, gguf, hub_format, pretrained
 
@@ -67,12 +68,12 @@ def test_greedy_answers_are_those_of_transformers(run, tmp_path):
   prompts = [chat_format.render_prompt([{'role': 'user', 'content': text}]) for text in PROMPTS]
   with jax.set_mesh(mesh):
     loaded = pretrained.load(run, config.model, config.model, mesh)
-    ours = engine.generate(
+    ours = generation.generate(
       loaded.config,
       loaded.params,
       prompts,
       key=jax.random.key(0),
-      sampling=engine.Sampling.create(0),
+      sampling=Sampling(0),
       max_new_tokens=64,
       stop_ids=chat_format.stops,
       capacity=192,

@@ -11,7 +11,9 @@ from configs import base
 from lm import stages
 from lm.base.errors import UserError
 from lm.evals import held_out
-from lm.infer import engine
+from lm.infer import generation
+from lm.infer.requests import Completion
+from lm.infer.sampling import Sampling
 from lm.model import layers, transformer
 from lm.stages import pretrain, sft
 from lm.stages.rl import policy_gradient, rollout
@@ -362,12 +364,12 @@ def on_policy(tiny, **fields):
   settings = base.get_config().rl
   settings.temperature = 0.7
   prompts = [[1], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
-  answers = engine.generate(
+  answers = generation.generate(
     config,
     params,
     prompts,
     key=jax.random.key(0),
-    sampling=engine.Sampling.create(0.7).ban((4, 5), config.vocab_size),
+    sampling=Sampling(0.7, banned_ids=(4, 5)),
     max_new_tokens=8,
     stop_ids=[STOP],
     capacity=32,
@@ -402,7 +404,7 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
 def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   config, params = tiny()
   score = jax.jit(policy_gradient.make_score(config, CHUNK, 1.0))
-  answer = engine.Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
+  answer = Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
   batch = rollout.layout([[3, 1, 4]], [answer], np.array([advantage]))
   before = score(params, batch['inputs'], batch['targets'])[0][0, 2]
   batch['old_log_probs'] = batch['weights'] * before

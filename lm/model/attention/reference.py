@@ -65,6 +65,28 @@ def attention_weights(
   return weights_BKGTS.reshape(B, N, T, -1)
 
 
+def attend_heads_first(
+  q_BTNH: jax.Array,
+  k_BKSH: jax.Array,
+  v_BKSH: jax.Array,
+  mask_BTS: jax.Array,
+  scale: float,
+  cap: float = 0.0,
+) -> jax.Array:
+  """Returns what `attend` does, from keys and values whose heads are before the tokens.
+
+  A cache keeps them in this order, so that they need not be transposed for every token.
+  """
+  q_BKGTH = queries_first(q_BTNH * scale, k_BKSH.shape[1])
+  return heads_last(_attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, q_BTNH.shape[1], cap))
+
+
+def queries_first(q_BTNH: jax.Array, num_kv_heads: int) -> jax.Array:
+  """Returns q_BKGTH: queries by the head of the keys that they see."""
+  B, T, _, H = q_BTNH.shape
+  return q_BTNH.reshape(B, T, num_kv_heads, -1, H).transpose(0, 2, 3, 1, 4)
+
+
 def heads_first(
   q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -72,9 +94,7 @@ def heads_first(
 
   The products are then batches of plain matrices, which CPUs multiply much faster.
   """
-  B, T, N, H = q_BTNH.shape
-  K = k_BSKH.shape[2]
-  q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+  q_BKGTH = queries_first(q_BTNH, k_BSKH.shape[2])
   return q_BKGTH, k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
 
 

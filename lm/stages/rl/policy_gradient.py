@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.infer.sampling import Sampling, log_probs
+from lm.infer.sampling import RowSampling, Sampling, log_probs
 from lm.model.transformer import Transformer, head
 from lm.stages.rl import rollout, rollout_batches
 from lm.stages.stage import Field, Stage, per_token
@@ -82,8 +82,9 @@ def make_score(
     temperature, banned_ids: those of the `lm.infer.sampling.Sampling` that drew the answers.
   """
   model, cap = Transformer(model_config), model_config.logit_softcap
-  sampling = Sampling.create(temperature).ban(banned_ids, model_config.vocab_size)
-  normalize = functools.partial(log_probs, sampling=sampling)
+  sampling = Sampling(temperature, banned_ids=tuple(banned_ids))
+  rows = RowSampling.of([sampling], model_config.vocab_size)
+  normalize = functools.partial(log_probs, rows=rows)
 
   def score(params, inputs_BT, targets_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)

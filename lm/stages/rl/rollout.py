@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lm.base.errors import UserError
-from lm.infer.engine import Completion, pad_tokens
+from lm.infer.requests import Completion
 from lm.stages.rl import advantages
 
 # The length of a batch's rows is a multiple of this many tokens: with few lengths there are few
@@ -94,8 +94,9 @@ def layout(
   the longest.
   """
   rows = [[*p, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
-  tokens_BS, _ = pad_tokens(rows, 1)
-  tokens_BS = np.pad(tokens_BS, ((0, 0), (0, 1)))
+  tokens_BS = np.zeros((len(rows), max(map(len, rows)) + 1), np.int32)
+  for padded, row in zip(tokens_BS, rows, strict=True):
+    padded[: len(row)] = row
   batch = {'inputs': tokens_BS[:, :-1], 'targets': tokens_BS[:, 1:]}
   weights_BT, old_BT = (
     np.zeros(batch['inputs'].shape, np.float32),

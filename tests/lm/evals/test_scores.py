@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lm.evals import held_out, scoring
-from lm.infer.engine import Completion
+from lm.infer.requests import Completion
 
 
 def test_score_fills_the_last_batch_up_without_counting_it():
