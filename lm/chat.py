@@ -15,7 +15,8 @@ from lm.base import errors
 from lm.infer.sampling import Sampling
 from lm.model import quantize
 from lm.parallel import sharding
-from lm.serve import chat_session
+from lm.serve import chat_session, terminal
+from lm.serve.answer_parts import THINKING
 from lm.weights import gguf, pretrained
 
 
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     choices=quantize.QUANTIZATIONS,
     help='of the weights (default none)',
   )
+  parser.add_argument(
+    '--thinking', default='show', choices=THINKING, help='how thoughts are shown (default show)'
+  )
   args = parser.parse_args(argv)
   sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
   for stream in (sys.stdin, sys.stdout):
@@ -68,19 +72,20 @@ def main(argv: Sequence[str] | None = None) -> None:
       params,
       chat_format,
       sampling,
-      calculate=calculator.calculate,
+      call_tool=calculator.calculate,
       max_new_tokens=args.max_new_tokens,
       seed=args.seed,
       system=args.system,
+      thinking=args.thinking,
     )
     if sys.stdin.isatty():
       import readline  # noqa: F401  input() gets line editing and history from it
 
-      chat_session.note(
+      terminal.note(
         f'{model.run}, step {model.step}; context {model.config.max_len} tokens; /help lists '
         'commands'
       )
-    chat_session.loop(session)
+    terminal.loop(session)
 
 
 if __name__ == '__main__':

@@ -269,13 +269,21 @@ class Format:
     return [*ids[:kept], *end], [*mask[:kept], 1, *[0] * (len(end) - 1)]
 
   def render_prompt(self, messages: list[dict]) -> list[int]:
-    """Returns the tokens of a conversation that ends with a user turn, for the model to answer."""
-    *past, question = _checked({'messages': messages}, last='user')
-    items, said = self._opening([*past, question])
+    """Returns the tokens of a conversation for the model to answer.
+
+    It ends with a user turn, or with an assistant's turn whose last part is the result of a tool:
+    then the model continues that turn.
+    """
+    open_turn = messages[-1:] if _ends_with_result(messages) else []
+    checked = _checked({'messages': messages}, last='assistant' if open_turn else 'user')
+    items, said = self._opening(checked[: len(checked) - len(open_turn)])
     follow = self._around['follow']
     for asked, answer in zip(said[:-1:2], said[1::2], strict=True):
       items += [*self._question(asked), *self._answer(answer), *_unlearned(follow)]
-    return self._encode([*items, *self._question(question)], inside=False)[0]
+    items += self._question(said[-1])
+    if open_turn:
+      items += self._answer(open_turn[0])[:-1]  # without the white space that ends an answer
+    return self._encode(items, inside=False)[0]
 
   def render_next(self, text: str, stopped: bool) -> list[int]:
     """Returns the tokens between an answer and the next, when the user's next message is `text`.
@@ -453,6 +461,14 @@ def check(conversation: Any) -> None:
 
 def _parts(content: str | list[dict]) -> list[dict]:
   return [{'type': 'text', 'text': content}] if isinstance(content, str) else content
+
+
+def _ends_with_result(messages: Any) -> bool:
+  """Returns whether the last turn ends with the result of a tool."""
+  last = messages[-1] if isinstance(messages, list) and messages else None
+  content = last.get('content') if isinstance(last, dict) else None
+  part = content[-1] if isinstance(content, list) and content else None
+  return isinstance(part, dict) and part.get('type') == 'output'
 
 
 def _checked(conversation: Any, last: str) -> list[dict]:

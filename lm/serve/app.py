@@ -11,7 +11,7 @@ server has keys, unless `open_paths` has it. Every handler reaches the state of 
     service = request.app.state.service            lm/serve/service.py
     model = service.model(name)                    the first: next(iter(service.models.values()))
     model.config, model.params, model.chat_format, model.chat_format.tokenizer, service.tokenizers
-    answer = await submit(model, request)          lm.infer.requests.Request -> engine_thread.Answer
+    answer = submit(model, request)                lm.infer.requests.Request -> engine_thread.Answer
     async for piece in answer: ...                 pieces as they come; answer.cancel() ends it
     body = await read_body(request, schema)        of a pydantic model; others get a 400
 
@@ -33,8 +33,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from lm.base.errors import UserError
-from lm.serve import monitoring
+from lm.serve import monitoring, openapi
 from lm.serve.api_errors import ApiError
+from lm.serve.chat_completions import create_chat_completion
+from lm.serve.completions import create_completion
 from lm.serve.gate import Gate
 from lm.serve.service import ServedModel, Service
 
@@ -57,6 +59,9 @@ def make_app(
       Route('/metrics', metrics),
       Route('/v1/models', list_models),
       Route('/v1/models/{name:path}', show_model),
+      Route('/v1/completions', create_completion, methods=['POST']),
+      Route('/v1/chat/completions', create_chat_completion, methods=['POST']),
+      Route('/openapi.json', describe),
       *routes,
     ],
     middleware=[Middleware(Gate, service=service, open_paths=(*OPEN_PATHS, *open_paths))],
@@ -103,6 +108,11 @@ async def metrics(request: Request) -> Response:
   """Returns the metrics in Prometheus' text format."""
   text = request.app.state.service.monitor.text()
   return Response(text, headers={'content-type': monitoring.CONTENT_TYPE})
+
+
+async def describe(request: Request) -> Response:
+  """Returns the OpenAPI description."""
+  return JSONResponse(openapi.description())
 
 
 async def list_models(request: Request) -> Response:

@@ -1,11 +1,7 @@
-"""A conversation in the terminal: its session, its display, and the loop that reads lines."""
+"""A conversation in the terminal: its turns, and the engine's row that remembers them."""
 
-import codecs
-import contextlib
 import dataclasses
-import signal
-import sys
-import threading
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,72 +9,47 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from lm.base import errors
+from lm.base import files
 from lm.base.errors import UserError
 from lm.infer.engine import Engine
 from lm.infer.requests import Request
 from lm.infer.sampling import Sampling
 from lm.parallel import keys
+from lm.serve.answer_parts import AnswerParts, Part, opens_thought
 
 DRAW = 4  # The tokens that one step draws; text is shown, and Ctrl-C is handled, this often.
-COMMANDS = {
-  '/help': 'this list',
-  '/reset': 'forget the conversation and begin anew',
-  '/exit': 'leave (or Ctrl-D)',
-}
-# The marks that are shown for the opening and the closing tag of each kind.
-MARKS = {'python': ('[python: ', ''), 'output': (' -> ', ']'), 'think': ('[think: ', ']')}
-CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], '\N{REPLACEMENT CHARACTER}')
+RESERVE = 4  # Room for a reply is kept: max_new_tokens, or this part of the context if it is less.
+# What is shown for the tags around a part of each kind.
+MARKS = {'think': ('[think: ', ']'), 'python': ('[python: ', ''), 'output': (' -> ', ']')}
 
 
-class Pieces:
-  """The tokens of one reply as text to display.
+@dataclasses.dataclass
+class Exchange:
+  """A message of the user's and the reply to it.
 
-  No piece ends inside a character. Tool calls are shown as [python: 1+1 -> 2].
+  Attributes:
+    question: the message.
+    reply: the tokens of the reply, results of tools included.
   """
 
-  def __init__(self, chat_format: Any):
-    self._tokenizer = chat_format.tokenizer
-    # Special tokens are shown by name, unless they have a mark.
-    self._names = {index: name for name, index in self._tokenizer.special_tokens.items()}
-    self._marks = dict.fromkeys(chat_format.stops, '')
-    for kind, marks in MARKS.items():
-      self._marks |= zip(chat_format.tag_ids(kind), marks, strict=False)
-    self._opening = {i for kind in MARKS for i in chat_format.tag_ids(kind)[:1]} | {
-      *chat_format.call_ids
-    }
-    self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
-    self._aside = False
-
-  def __call__(self, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """Yields (text, aside) for the next tokens.
-
-    `aside` is True for a tool call or a thought, which is not part of the reply's text. Texts may
-    be empty.
-    """
-    for index in ids:
-      name = self._names.get(index)
-      if name is None:
-        yield self._utf8.decode(self._tokenizer.token_bytes(index)), self._aside
-      else:
-        yield self._utf8.decode(b'', final=True), self._aside
-        yield self._marks.get(index, name), True
-        if index in self._marks:
-          self._aside = index in self._opening
-
-  def end(self) -> tuple[str, bool]:
-    """Returns what is left of a character that was never completed."""
-    return self._utf8.decode(b'', final=True), self._aside
+  question: str
+  reply: list[int] = dataclasses.field(default_factory=list)
 
 
 class Session:
   """A conversation whose past stays in the key/value cache, so that a turn costs its own tokens.
 
   Attributes:
-    engine: the engine, whose one row holds the conversation.
-    ids: every token of the conversation so far.
+    system: text of the system turn, '' for none.
+    sampling: how replies are drawn.
+    thinking: how thoughts are shown: as they come, folded until `/thought` asks for the last, as
+      their length, or not at all.
+    exchanges: the turns that the model still knows.
+    ids: every token of them.
+    dropped: how many of the oldest exchanges gave way since the last reset.
     fed: how many tokens were read in since the start or the last reset (the others were drawn).
     reused: how many tokens of the conversation the last turn found in the cache.
+    thought: the last thought, for `/thought`; '' where thoughts are withheld.
   """
 
   def __init__(
@@ -88,87 +59,180 @@ class Session:
     chat_format: Any,
     sampling: Sampling,
     *,
-    calculate: Callable[[str], str],
+    call_tool: Callable[[str], str],
     max_new_tokens: int,
     seed: int = 0,
     system: str = '',
+    thinking: str = 'show',
   ):
     """Creates an empty conversation.
 
     Args:
       config: the model's; its max_len is how many tokens a conversation may have.
-      sampling: how the one row draws. Bans are added here: tags of tool results, and ids that are
-        no token, are never drawn.
       chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
-      calculate: what answers the calls of the calculator: an expression to its value, as text.
+      sampling: how replies are drawn. Bans are added here: tags of tool results, and ids that are
+        no token, are never drawn.
+      call_tool: answers the calls of tools: the text of a call to its result.
       max_new_tokens: longest reply, tool results not counted; at least 1.
-      system: text of a system turn, '' for none.
     """
     if max_new_tokens < 1:
       raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
-    self._calculate = calculate
+    self.system, self.thinking = system, thinking
     banned_ids = chat_format.banned_ids(config.vocab_size)
-    self._sampling = dataclasses.replace(sampling, banned_ids=(*sampling.banned_ids, *banned_ids))
-    self._max_new_tokens, self._system = max_new_tokens, system
+    self.sampling = dataclasses.replace(sampling, banned_ids=(*sampling.banned_ids, *banned_ids))
+    self._call_tool, self._max_new_tokens = call_tool, max_new_tokens
     self._key = keys.derive(seed, 'chat')
-    self.engine = Engine(config, params, rows=1, capacity=config.max_len, steps=DRAW)
+    self.engine = self._new_engine()
+    self._documents: Engine | None = None  # Continues documents, beside the conversation.
     self.reset()
 
   def reset(self) -> None:
     """Forgets the conversation; the next one draws other random numbers."""
-    self._key, key = jax.random.split(self._key)
-    self._seed = np.asarray(jax.random.key_data(key))
+    self.exchanges: list[Exchange] = []
     self.ids: list[int] = []
-    self.fed = self.reused = 0
+    self.fed = self.reused = self.dropped = 0
+    self.thought = ''
+    self._seed = self._next_seed()
 
   def reply(self, text: str) -> Iterator[tuple[str, bool]]:
     """Adds a user turn and yields the reply as it is drawn.
 
-    It yields pieces (text, aside) of `Pieces`, some of them empty. The iterator may be abandoned at
-    any piece: the conversation continues after what was drawn by then.
+    It yields (text, aside), where an aside is a tool call or a thought, which is not part of the
+    reply's text. Texts may be empty. The iterator may be abandoned at any piece: the conversation
+    continues after what was drawn by then. If the context is full, the oldest exchanges are
+    dropped, and an aside says so.
 
     Raises:
-      UserError: the context is full, before `text` was read or in the middle of the reply.
+      UserError: the context has no room for `text`, or the reply fills it.
     """
-    turn = self._turn(text)
-    if len(self.ids) + len(turn) >= self.config.max_len:
-      raise self._full(f'{len(turn)} more tokens do not fit behind {len(self.ids)}')
-    self.ids += turn
-    self.fed += len(turn)
-    handle = self.engine.submit(
-      Request(
-        list(self.ids),
-        self._max_new_tokens,
-        self._sampling,
-        seed=self._seed,
-        stop_ids=self.chat_format.stops,
-        pause_ids=self.chat_format.call_ids,
-        tool=lambda ids: self.chat_format.answer_call(ids, self._calculate),
-      )
+    ids, kept = self._make_room(text)
+    if dropped := len(self.exchanges) - kept:
+      self.dropped += dropped
+      self.exchanges = self.exchanges[dropped:]
+      turns = 'turn was' if dropped == 1 else f'{dropped} turns were'
+      yield f'[the oldest {turns} dropped, because the context is full]\n', True
+    known = len(self.ids) if ids[: len(self.ids)] == self.ids else 0
+    self.fed += len(ids) - known
+    self.ids = ids
+    exchange = Exchange(text)
+    self.exchanges.append(exchange)
+    request = self._request(
+      ids,
+      stop_ids=self.chat_format.stops,
+      pause_ids=self.chat_format.call_ids,
+      tool=lambda tokens: self.chat_format.answer_call(tokens, self._call_tool),
     )
-    pieces = Pieces(self.chat_format)
+    handle = self.engine.submit(request)
+    reader = AnswerParts(self.chat_format, in_thought=opens_thought(self.chat_format))
+    display = Display(self.thinking)
     for piece in self.engine.stream(handle):
+      exchange.reply += piece.tokens
       self.ids += piece.tokens
       self.fed += 0 if piece.sampled else len(piece.tokens)
       self.reused = handle.completion.reused
-      yield from pieces(piece.tokens)
-    end = handle.completion.end
-    if end == 'full':
+      yield from display(reader.read(piece))
+      self.thought = display.thought
+    yield from display(reader.end())
+    yield from display.end()
+    self.thought = display.thought
+    if handle.completion.end == 'full':
       raise self._full('the reply is cut off')
-    if end == 'length':
-      yield pieces.end()
+    if handle.completion.end == 'length':
       yield f' [stopped after {self._max_new_tokens} tokens]', True
 
-  def _turn(self, text: str) -> list[int]:
-    """Returns the tokens from the end of the conversation up to where the reply begins.
+  def continue_document(self, text: str) -> Iterator[tuple[str, bool]]:
+    """Yields the continuation of a text that is no conversation, which is not disturbed by it.
 
-    They are the user's turn, behind whatever the conversation still lacks.
+    Raises:
+      UserError: the context has no room for `text`.
     """
-    if self.ids:
-      return self.chat_format.render_next(text, stopped=self.ids[-1] in self.chat_format.stops)
-    system = [{'role': 'system', 'content': self._system}] * bool(self._system)
-    return self.chat_format.render_prompt([*system, {'role': 'user', 'content': text}])
+    prompt = [self.chat_format.document_start, *self.chat_format.tokenizer.encode(text)]
+    if len(prompt) >= self.config.max_len:
+      raise self._full(f'{len(prompt)} tokens do not fit')
+    if self._documents is None:
+      self._documents = self._new_engine()
+    request = self._request(
+      prompt, stop_ids=(self.chat_format.document_start,), seed=self._next_seed()
+    )
+    reader = AnswerParts(self.chat_format)
+    display = Display(self.thinking)
+    for piece in self._documents.stream(self._documents.submit(request)):
+      yield from display(reader.read(piece))
+    yield from display(reader.end())
+    yield from display.end()
+
+  def messages(self) -> list[dict[str, Any]]:
+    """Returns the conversation as `data.chat.chat_formats` reads it, to be saved.
+
+    Thoughts that are withheld are left out.
+    """
+    hidden = () if self.thinking in ('show', 'fold') else ('think',)
+    turns = [{'role': 'system', 'content': self.system}] if self.system else []
+    for exchange in self.exchanges:
+      parts = self.chat_format.parse(exchange.reply)['content']
+      parts = [part for part in parts if part['type'] not in hidden]
+      turns.append({'role': 'user', 'content': exchange.question})
+      turns.append({'role': 'assistant', 'content': parts})
+    return turns
+
+  def save(self, path: str) -> None:
+    """Writes the conversation to a new file, as a line that training reads.
+
+    Raises:
+      UserError: the file exists, or there is nothing to save.
+      OSError: it cannot be written.
+    """
+    if not self.exchanges:
+      raise UserError('there is no conversation to save yet')
+    if files.as_path(path).exists():
+      raise UserError(field='/save', value=path, allowed='a file that does not exist yet')
+    line = json.dumps({'messages': self.messages()}, ensure_ascii=False)
+    files.write_text(files.as_path(path), f'{line}\n')
+
+  def gauge(self) -> str:
+    """Returns how much of the context is taken, such as '120/2048'."""
+    return f'{len(self.ids)}/{self.config.max_len}'
+
+  def _make_room(self, text: str) -> tuple[list[int], int]:
+    """Returns (the tokens of the conversation with a new turn, the exchanges that remain).
+
+    Raises:
+      UserError: the turn alone leaves no room for a reply.
+    """
+    most = self.config.max_len
+    reserve = min(self._max_new_tokens, most // RESERVE)
+    for first in range(len(self.exchanges) + 1):
+      kept = self.exchanges[first:]
+      ids = self._tokens(kept, text)
+      if len(ids) + reserve <= most or (not kept and len(ids) < most):
+        return ids, len(kept)
+    raise self._full(f'{len(ids)} tokens do not fit')
+
+  def _tokens(self, exchanges: Sequence[Exchange], text: str) -> list[int]:
+    """Returns the tokens from the beginning of a conversation up to where the reply begins."""
+    system = [{'role': 'system', 'content': self.system}] if self.system else []
+    ids: list[int] = []
+    for exchange in [*exchanges, Exchange(text)]:
+      if ids:
+        stopped = ids[-1] in self.chat_format.stops
+        ids += self.chat_format.render_next(exchange.question, stopped)
+      else:
+        question = {'role': 'user', 'content': exchange.question}
+        ids = self.chat_format.render_prompt([*system, question])
+      ids += exchange.reply
+    return ids
+
+  def _request(self, prompt: list[int], **fields: Any) -> Request:
+    fields = {'seed': self._seed} | fields
+    return Request(prompt, self._max_new_tokens, self.sampling, **fields)
+
+  def _next_seed(self) -> np.ndarray:
+    self._key, key = jax.random.split(self._key)
+    return np.asarray(jax.random.key_data(key))
+
+  def _new_engine(self) -> Engine:
+    return Engine(self.config, self.params, rows=1, capacity=self.config.max_len, steps=DRAW)
 
   def _full(self, what: str) -> UserError:
     return UserError(
@@ -177,74 +241,48 @@ class Session:
     )
 
 
-@contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-  """Yields a function that says whether Ctrl-C was pressed.
+class Display:
+  """Turns the parts of a reply into text for a terminal: (text, aside).
 
-  An exception instead could lose a cache that is being passed on.
+  A tool call is shown as [python: 1+1 -> 2], and a thought as [think: ...], unless it is to be
+  folded, summarized by its length, or withheld.
+
+  Attributes:
+    thought: the last thought, unless thoughts are withheld.
   """
-  pressed = threading.Event()
-  before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-  try:
-    yield pressed.is_set
-  finally:
-    signal.signal(signal.SIGINT, before)
 
+  def __init__(self, thinking: str):
+    self._thinking, self._tokens = thinking, 0
+    self.thought = ''
 
-def show(text: str, aside: bool) -> None:
-  """Prints a piece of text, dimmed on a terminal if it is an aside.
+  def __call__(self, parts: Sequence[Part]) -> Iterator[tuple[str, bool]]:
+    """Yields what the next parts add."""
+    for part in parts:
+      if part.kind == 'text':
+        yield part.text, False
+      elif part.kind == 'think' and self._thinking != 'show':
+        yield from self._hide(part)
+      else:
+        if part.kind == 'think':
+          self.thought += part.text
+        before, after = MARKS[part.kind]
+        yield before * part.opens + part.text + after * part.closes, True
 
-  Control characters are replaced, because they could steer the terminal.
-  """
-  text = text.translate(CONTROLS)
-  print(
-    f'\033[2m{text}\033[0m' if aside and text and sys.stdout.isatty() else text, end='', flush=True
-  )
+  def end(self) -> Iterator[tuple[str, bool]]:
+    """Yields what tells of a thought that was never closed."""
+    if self._tokens:
+      yield self._summary(), True
 
-
-def note(text: object) -> None:
-  """Prints a line that is not part of the model's reply."""
-  show(f'[{text}]\n', True)
-
-
-def converse(session: Session, line: str) -> None:
-  """Prints the reply to one line of input.
-
-  Ctrl-C or a full context ends the reply.
-  """
-  with interrupts() as interrupted:
-    try:
-      for text, aside in session.reply(line):
-        show(text, aside)
-        if interrupted():
-          show(' [stopped]', True)
-          break
-      print()
-    except UserError as error:
-      print()
-      note(error)
-
-
-def loop(session: Session) -> None:
-  """Reads lines and commands until /exit or the end of the input."""
-  prompt = '> ' if sys.stdin.isatty() else ''
-  while True:
-    try:
-      line = input(prompt).strip()
-    except EOFError:
+  def _hide(self, part: Part) -> Iterator[tuple[str, bool]]:
+    if self._thinking == 'withhold':
       return
-    except KeyboardInterrupt:
-      print()
-      note('/exit or Ctrl-D leaves')
-      continue
-    if line == '/exit':
-      return
-    if line == '/help':
-      print('\n'.join(f'{name:8} {meaning}' for name, meaning in COMMANDS.items()))
-    elif line == '/reset':
-      session.reset()
-      note('a new conversation')
-    elif line.startswith('/'):
-      note(errors.unknown('command', line.split()[0], COMMANDS))
-    elif line:
-      converse(session, line)
+    self._tokens += part.tokens
+    if self._thinking == 'fold':
+      self.thought += part.text
+    if part.closes:
+      yield self._summary(), True
+
+  def _summary(self) -> str:
+    count, self._tokens = self._tokens, 0
+    hint = '; /thought shows it' if self._thinking == 'fold' else ''
+    return f'[thought for {count} tokens{hint}] '

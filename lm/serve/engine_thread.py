@@ -32,6 +32,11 @@ class Answer:
     """Returns the answer as far as it has come."""
     return self._handle.completion
 
+  @property
+  def done(self) -> bool:
+    """Returns whether the answer has ended; pieces of it may still have to be read."""
+    return self._handle.done
+
   def cancel(self) -> None:
     """Ends the answer at the engine's next step."""
     self._handle.cancel()

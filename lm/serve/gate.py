@@ -5,9 +5,11 @@ not read, are in lm/serve/listening.py.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
+import pathlib
 import time
 from collections.abc import Collection
 
@@ -18,6 +20,9 @@ from lm.serve.api_errors import ApiError
 from lm.serve.service import Service
 
 log = logging.getLogger(__name__)
+# How much of a refused body is read: so many times what is allowed, and for how long.
+DISCARDED = 8
+DISCARD_SECONDS = 5
 # Extra headers of all responses: pages need no outside asset, and no site may frame them.
 HEADERS = ((b'x-content-type-options', b'nosniff'), (b'x-frame-options', b'DENY'))
 
@@ -54,7 +59,7 @@ class Gate:
         message = message | {'headers': [*message.get('headers', ()), *HEADERS]}
       await send(message)
 
-    monitor.open_requests.inc()
+    self._service.num_open += 1
     try:
       try:
         self._check(scope)
@@ -63,13 +68,15 @@ class Gate:
         if status:
           raise
         refused = error if isinstance(error, ApiError) else ApiError.of(error)
+        if refused.status != 408:
+          await self._discard(receive)
         await refused.response()(scope, receive, counted)
       except Exception:
         log.exception('a handler failed')
         if not status:
           await ApiError(500, 'the server failed').response()(scope, receive, counted)
     finally:
-      monitor.open_requests.dec()
+      self._service.num_open -= 1
       # Paths that do not exist are counted together, so that nobody can make more and more of them.
       route = scope.get('route')
       path = getattr(route, 'path', 'other')
@@ -122,10 +129,39 @@ class Gate:
 
     return bounded
 
+  async def _discard(self, receive: Receive) -> None:
+    """Reads what is left of a body for a while.
+
+    A client that is still sending when the connection closes would not see the response.
+    """
+    left = DISCARDED * self._service.limits.body_bytes
+    with contextlib.suppress(TimeoutError):
+      async with asyncio.timeout(DISCARD_SECONDS):
+        while left > 0:
+          message = await receive()
+          left -= len(message.get('body', b''))
+          if message['type'] != 'http.request' or not message.get('more_body'):
+            return
+
   def _too_large(self) -> ApiError:
     allowed = self._service.limits.body_bytes
     message = f'the body has more than {allowed:,} bytes'
     return ApiError(413, message, code='body_too_large', headers={'connection': 'close'})
+
+
+def read_keys(path: str) -> tuple[str, ...]:
+  """Returns the API keys of a file: its lines that are not empty.
+
+  Raises:
+    OSError: the file cannot be read.
+    UserError: it has no key, or one that a header cannot carry.
+  """
+  text = pathlib.Path(path).read_text(encoding='utf-8', errors='replace')
+  keys = tuple(line.strip() for line in text.splitlines() if line.strip())
+  if not keys or not all(key.isascii() and key.isprintable() and ' ' not in key for key in keys):
+    allowed = 'a file with a key on each line, of printable ASCII without spaces'
+    raise UserError(field='--api-key-file', value=path, allowed=allowed)
+  return keys
 
 
 def _digest(key: str) -> bytes:

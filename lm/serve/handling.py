@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,11 +12,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from lm.base.errors import UserError
 from lm.infer.requests import QueueFull, Request
 from lm.serve.api_errors import ApiError
 from lm.serve.engine_thread import Answer, EngineFailed
 from lm.serve.service import ServedModel
 
+log = logging.getLogger(__name__)
+DONE = b'data: [DONE]\n\n'  # the event that ends a stream
 T = TypeVar('T')
 Schema = TypeVar('Schema', bound=pydantic.BaseModel)
 
@@ -36,16 +41,17 @@ async def read_body(request: HttpRequest, schema: type[Schema]) -> Schema:
     raise ApiError.of_body(error) from None
 
 
-async def submit(model: ServedModel, request: Request) -> Answer:
-  """Hands a request to a model's engine.
+def submit(model: ServedModel, request: Request) -> Answer:
+  """Hands a request to a model's engine; the running event loop reads the answer.
+
+  It does not wait, so that no cancellation of a task can lose the answer.
 
   Raises:
     ApiError: the queue is full, or the engine has ended.
     UserError: the request cannot be served.
   """
-  loop = asyncio.get_running_loop()
   try:
-    return await asyncio.to_thread(model.engine.submit, request, loop)
+    return model.engine.submit(request, asyncio.get_running_loop())
   except QueueFull:
     headers = {'retry-after': '1'}
     message = 'too many requests wait already'
@@ -75,42 +81,66 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T |
 class EventStream(Response):
   """A response of server-sent events that ends when the client leaves.
 
-  The first event is made before the status is sent, so that an error by then has its own status.
+  The status is sent with the first event, so that an error before it has a status of its own. An
+  error after it is sent as an event.
   """
 
   media_type = 'text/event-stream'
 
   def __init__(
-    self, events: AsyncIterator[bytes], failed: Callable[[Exception], bytes], seconds: float
+    self, events: AsyncIterator[dict[str, Any]], close: Callable[[], None], seconds: float
   ):
     """Creates the response.
 
     Args:
-      events: the events, each with its empty line.
-      failed: returns the event that tells of an exception.
+      events: the JSON objects to send.
+      close: called at the end, whatever happens, even if no event was ever asked for.
       seconds: the most time that all events may take.
     """
     super().__init__(headers={'cache-control': 'no-store', 'x-accel-buffering': 'no'})
     del self.headers['content-length']
-    self._events, self._failed, self._seconds = events, failed, seconds
+    self._events, self._close, self._seconds = events, close, seconds
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-    await while_connected(receive, self._write(send))
+    try:
+      await while_connected(receive, self._write(send))
+    finally:
+      self._close()
 
   async def _write(self, send: Send) -> None:
     async def write(data: bytes, more: bool = True) -> None:
       await send({'type': 'http.response.body', 'body': data, 'more_body': more})
 
-    async with contextlib.aclosing(self._events) as events:
-      async with asyncio.timeout(self._seconds):
-        first = await anext(events, b'')
-      head = {'status': self.status_code, 'headers': self.raw_headers}
-      await send({'type': 'http.response.start', **head})
-      try:
-        await write(first)
-        async with asyncio.timeout(self._seconds):
-          async for event in events:
-            await write(event)
-      except Exception as error:  # noqa: BLE001  The status is sent: it is told as an event.
-        await write(self._failed(error))
-    await write(b'', more=False)
+    started = False
+    try:
+      async with asyncio.timeout(self._seconds), contextlib.aclosing(self._events) as events:
+        async for event in events:
+          if not started:
+            head = {'status': self.status_code, 'headers': self.raw_headers}
+            started = True
+            await send({'type': 'http.response.start', **head})
+          await write(event_bytes(event))
+    except Exception as error:
+      if not started:
+        raise api_error(error) from error
+      await write(event_bytes(api_error(error).body()))
+    await write(DONE, more=False)
+
+
+def event_bytes(value: dict[str, Any]) -> bytes:
+  """Returns a server-sent event."""
+  return b'data: ' + json.dumps(value, ensure_ascii=False, separators=(',', ':')).encode() + b'\n\n'
+
+
+def api_error(error: Exception) -> ApiError:
+  """Returns what a client is told of an exception in the middle of an answer."""
+  if isinstance(error, ApiError):
+    return error
+  if isinstance(error, UserError):
+    return ApiError.of(error)
+  if isinstance(error, TimeoutError):
+    return ApiError(408, 'the answer took longer than the server allows', code='timeout')
+  if isinstance(error, EngineFailed):
+    return ApiError(503, str(error), code='engine_failed')
+  log.exception('an answer failed', exc_info=error)
+  return ApiError(500, 'the answer could not be completed')

@@ -19,7 +19,6 @@ class Monitor:
     cancelled: answers that were given up before their end, by model.
     seconds: time of a response, by path.
     first_token_seconds: time from a request to the first token of its answer, by model.
-    connections: requests that are open now.
   """
 
   def __init__(self, models: Mapping[str, Any]):
@@ -47,9 +46,6 @@ class Monitor:
       ['model'],
       registry=registry,
       buckets=SECONDS,
-    )
-    self.open_requests = prometheus_client.Gauge(
-      'deepdive_open_requests', 'Requests that are open now.', registry=registry
     )
     registry.register(_Engines(models))
 

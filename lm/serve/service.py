@@ -1,18 +1,19 @@
 """What a server serves: models with their engines, tokenizers, limits, and whether it is ending."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
+from lm.base.errors import UserError
 from lm.serve.api_errors import ApiError
 from lm.serve.engine_thread import EngineThread
+from lm.serve.json_grammar import TokenMasks
 from lm.serve.monitoring import Monitor
-
-THINKING = ('show', 'fold', 'length', 'withhold')  # from the most open to the least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,37 @@ class ServedModel:
     """Returns the most tokens of a prompt and its answer."""
     return self.engine.engine.capacity
 
+  @functools.cached_property
+  def banned_ids(self) -> tuple[int, ...]:
+    """The tokens that are never drawn."""
+    return tuple(self.chat_format.banned_ids(self.config.vocab_size))
+
+  @functools.cached_property
+  def stop_ids(self) -> tuple[int, ...]:
+    """The tokens that end a text: of a document, and of an answer if the model can chat."""
+    stops = self.chat_format.stops if self.can_chat else ()
+    return tuple(dict.fromkeys((*stops, self.chat_format.document_start)))
+
+  @functools.cached_property
+  def can_chat(self) -> bool:
+    """Whether the model has a chat template that can be used."""
+    try:
+      self.chat_format.check_layout()
+    except UserError:
+      return False
+    return True
+
+  @functools.cached_property
+  def longest_token(self) -> int:
+    """The most bytes of a token."""
+    return int(self.chat_format.tokenizer.byte_lengths().max())
+
+  @functools.cached_property
+  def token_masks(self) -> TokenMasks:
+    """Which tokens may follow in a JSON object."""
+    tokenizer = self.chat_format.tokenizer
+    return TokenMasks([tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)])
+
 
 class Service:
   """The state of a server, which every handler reaches as `request.app.state.service`.
@@ -81,11 +113,14 @@ class Service:
     mesh: of the models.
     tokenizers: by name, for pages that show how they split texts.
     limits: what is accepted.
-    thinking: how much of a model's thoughts leaves the process, one of THINKING.
+    thinking: how much of a model's thoughts leaves the process, one of
+      `lm.serve.answer_parts.THINKING`.
     api_keys: keys of which requests must bring one; empty if none is needed.
     hosts: values of the header Host that are answered; empty for all.
     monitor: what /metrics shows.
     draining: whether new work is refused, because the server ends.
+    num_open: requests that are being answered.
+    end: ends the server; set while it listens.
   """
 
   def __init__(
@@ -105,7 +140,8 @@ class Service:
       self.tokenizers.setdefault(name, model.chat_format.tokenizer)
     self.limits = limits or Limits()
     self.thinking, self.api_keys, self.hosts = thinking, tuple(api_keys), tuple(hosts)
-    self.draining = False
+    self.draining, self.num_open = False, 0
+    self.end: Callable[[], object] = lambda: None
     self.monitor = Monitor(self.models)
 
   def model(self, name: str) -> ServedModel:
@@ -133,3 +169,26 @@ class Service:
     """Ends the engines' threads."""
     for model in self.models.values():
       model.engine.stop()
+
+
+def named(specs: Sequence[str]) -> dict[str, str]:
+  """Returns models by the names that requests use.
+
+  Args:
+    specs: paths, NAME=PATH, or names of models that packages carry. Without a name, the last part
+      of the path is it, or of its parent if that is the number of a step.
+
+  Raises:
+    UserError: two have the same name.
+  """
+  models: dict[str, str] = {}
+  for spec in specs:
+    name, found, path = spec.partition('=')
+    if not found or '/' in name:
+      parts = [part for part in spec.rstrip('/').split('/') if part != 'checkpoints']
+      name, path = next((part for part in reversed(parts) if not part.isdigit()), spec), spec
+    if name in models:
+      allowed = 'one model of each name; --checkpoint=NAME=DIR names one'
+      raise UserError(field='--checkpoint', value=spec, allowed=allowed)
+    models[name] = path
+  return models

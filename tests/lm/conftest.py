@@ -42,7 +42,7 @@ def _forward(config, params, tokens_BT, options):
   return transformer.unembed(params, config, hidden)
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def tiny():
   """tiny(field=value, ...) -> (config, params): a two-layer model none of whose parameters is 0 or
   1. NumPy arrays.

@@ -1,0 +1,123 @@
+"""Serves models over HTTP, in the form of OpenAI's API: python -m lm.serve --checkpoint=RUN"""
+
+import argparse
+import asyncio
+import concurrent.futures
+import dataclasses
+import datetime
+from collections.abc import Sequence
+
+import jax
+
+from configs import base
+from data.chat import chat_formats
+from data.tokenizers import gguf_vocabulary
+from data.tools import calculator
+from lm.base import errors
+from lm.infer.engine import Engine
+from lm.model import quantize
+from lm.parallel import sharding
+from lm.serve import app, gate, listening, service
+from lm.serve.answer_parts import THINKING
+from lm.serve.engine_thread import EngineThread
+from lm.weights import gguf, pretrained
+
+LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+CALLS = 4  # calls of tools that run at once
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  args = _parse(argv)
+  keys = gate.read_keys(args.api_key_file) if args.api_key_file else ()
+  listener = listening.bind(args.host, args.port)  # before the models, which take a while
+  mesh = sharding.make_mesh(base.get_config().mesh)
+  calls = concurrent.futures.ThreadPoolExecutor(CALLS, thread_name_prefix='tool')
+  with jax.set_mesh(mesh):
+    models = {
+      name: _open(name, path, args, mesh, calls)
+      for name, path in service.named([*(args.checkpoint or ()), *(args.model or ())]).items()
+    }
+  limits = dataclasses.replace(
+    service.Limits(),
+    new_tokens=args.max_new_tokens,
+    connections=args.max_connections,
+    request_seconds=args.timeout,
+  )
+  hosts = LOOPBACK if args.host in LOOPBACK else ()
+  state = service.Service(
+    models, mesh, limits=limits, thinking=args.thinking, api_keys=keys, hosts=hosts
+  )
+  where = f'[{args.host}]' if ':' in args.host else args.host
+  ready = f'serving {", ".join(models)} at http://{where}:{listener.getsockname()[1]}'
+  asyncio.run(
+    listening.serve(
+      app.make_app(state),
+      listener,
+      drain_seconds=args.timeout,
+      ready=lambda: print(ready, flush=True),
+    )
+  )
+
+
+def _open(
+  name: str, path: str, args: argparse.Namespace, mesh: jax.sharding.Mesh, calls: object
+) -> service.ServedModel:
+  """Returns a model with its engine."""
+  defaults = base.get_config().model
+  path = gguf.find(path, defaults, gguf_vocabulary.convert, chat_formats.fingerprint)
+  model = pretrained.load(path, defaults, defaults, mesh)
+  chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
+  model.check_tokenizer(chat_format.tokenizer.fingerprint)
+  params = quantize.quantize(args.quantize, model.params, model.axes)
+  engine = Engine(
+    model.config,
+    params,
+    rows=args.rows,
+    capacity=args.context or model.config.max_len,
+    max_waiting=args.max_waiting,
+    reads=1,
+    executor=calls,
+  )
+  thread = EngineThread(engine, mesh, name)
+  return service.ServedModel(name, model.config, params, chat_format, thread, calculator.calculate)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(prog='python -m lm.serve', description=__doc__)
+
+  def add(flag: str, help: str, **options: object) -> None:
+    default = f' (default {options["default"]})' if options.get('default') else ''
+    parser.add_argument(flag, help=help + default, **options)
+
+  add('--checkpoint', '[NAME=]DIR, a run or a Hugging Face folder; repeatable', action='append')
+  packaged = 'a model that a Python package carries; repeatable'
+  add('--model', packaged, action='append', choices=gguf.MODELS)
+  add(
+    '--host',
+    'address to listen at; others than loopback are open to the network',
+    default='127.0.0.1',
+  )
+  add('--port', 'port; 0 chooses one', type=int, default=8000)
+  add('--api-key-file', 'file of keys, one a line, of which requests must bring one')
+  add('--rows', 'requests that are answered at once', type=int, default=8)
+  add('--context', "tokens of a prompt and its answer; default the model's", type=int)
+  add('--quantize', 'of the weights', default='none', choices=quantize.QUANTIZATIONS)
+  add('--thinking', 'thoughts that leave the process', default='show', choices=THINKING)
+  add('--max-waiting', 'requests that wait for a row; more get status 429', type=int, default=256)
+  add('--max-new-tokens', 'longest answer; default the context', type=int)
+  add('--max-connections', 'connections that are open at once', type=int, default=256)
+  add(
+    '--timeout',
+    'seconds for an answer, and for the last ones at the end',
+    type=float,
+    default=600.0,
+  )
+  args = parser.parse_args(argv)
+  if not (args.checkpoint or args.model):
+    parser.error('--checkpoint or --model is needed')
+  return args
+
+
+if __name__ == '__main__':
+  errors.run(main)

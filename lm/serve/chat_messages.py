@@ -1,0 +1,124 @@
+"""From the messages of a chat completion to the turns of the model's chat format.
+
+Functions of the client's are told to the model in the system turn. It calls one by writing the
+function's name, a line end and the arguments between the tags of a call; the client's result comes
+back in a message of role "tool", and becomes part of the same turn of the assistant's.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lm.serve.api_errors import ApiError
+from lm.serve.schemas import AssistantMessage, ChatBody, Function, Message, ToolMessage, text_of
+
+Turn = dict[str, Any]
+
+
+def turns_of(body: ChatBody, functions: Sequence[Function], about: str, thoughts: bool) -> list:
+  """Returns the turns of a conversation, as `data.chat.chat_formats.Format.render_prompt` reads.
+
+  Args:
+    functions: what the model may call.
+    about: what the system turn tells of the server's own tools, '' for nothing.
+    thoughts: whether the format can write the thoughts of earlier answers; otherwise they are left
+      out, as templates of reasoning models do.
+
+  Raises:
+    ApiError: a call has no result, or a result no call.
+  """
+  messages = list(body.messages)
+  system = []
+  while messages and messages[0].role in ('system', 'developer'):
+    system.append(text_of(messages.pop(0).content))
+  if functions:
+    system.append(_about_functions(functions))
+  elif about:
+    system.append(about)
+  turns: list[Turn] = [{'role': 'system', 'content': '\n\n'.join(system)}] if system else []
+  place = len(body.messages) - len(messages)
+  while messages:
+    message, where = messages.pop(0), f'messages.{place}'
+    place += 1
+    if message.role == 'user':
+      turns.append({'role': 'user', 'content': text_of(message.content)})
+    elif message.role == 'assistant':
+      calls = {call.id: call.function for call in message.tool_calls or ()}
+      results = {}
+      while messages and messages[0].role == 'tool':
+        result = messages.pop(0)
+        _check_result(result, calls, results, f'messages.{place}')
+        results[result.tool_call_id] = text_of(result.content)
+        place += 1
+      if missing := calls.keys() - results.keys():
+        text = f'{where}: no message of role tool answers the call {sorted(missing)[0]!r:.80}'
+        raise ApiError(400, text, param=where)
+      _add_answer(turns, _answer_parts(message, results, thoughts))
+    elif message.role == 'tool':
+      _check_result(message, {}, {}, where)
+    else:
+      text = f'{where}: a message of role {message.role} must be at the beginning'
+      raise ApiError(400, text, param=where)
+  return turns
+
+
+def text_length(messages: Sequence[Message]) -> int:
+  """Returns the bytes of all texts of a conversation."""
+  texts = [text_of(message.content) for message in messages]
+  for message in messages:
+    if isinstance(message, AssistantMessage):
+      texts += [call.function.arguments for call in message.tool_calls or ()]
+  return sum(len(text.encode('utf-8', 'replace')) for text in texts)
+
+
+def read_call(text: str, names: Sequence[str]) -> tuple[str, str]:
+  """Returns the name and the arguments of a call that the model wrote."""
+  name, _, arguments = text.partition('\n')
+  return (name.strip(), arguments) if name.strip() in names else (name.strip()[:64], arguments)
+
+
+def _check_result(message: ToolMessage, calls: Any, results: Any, where: str) -> None:
+  """Raises ApiError where the result of a tool answers no call, or one that has a result."""
+  if message.tool_call_id not in calls or message.tool_call_id in results:
+    text = f'{where}.tool_call_id is no open call of the message of role assistant before it'
+    raise ApiError(400, text, param=f'{where}.tool_call_id')
+
+
+def _answer_parts(
+  message: AssistantMessage, results: dict[str, str], thoughts: bool
+) -> list[dict[str, str]]:
+  """Returns the parts of an earlier answer."""
+  parts = []
+  if thoughts and message.reasoning_content:
+    parts.append({'type': 'think', 'text': message.reasoning_content})
+  for call in message.server_tool_calls or ():
+    parts.append({'type': 'python', 'text': call.call})
+    parts += [{'type': 'output', 'text': call.result}] if call.result is not None else []
+  if text := text_of(message.content):
+    parts.append({'type': 'text', 'text': text})
+  for call in message.tool_calls or ():
+    function = call.function
+    parts.append({'type': 'python', 'text': f'{function.name}\n{function.arguments}'})
+    parts.append({'type': 'output', 'text': results[call.id]})
+  return parts or [{'type': 'text', 'text': ''}]
+
+
+def _add_answer(turns: list[Turn], parts: list[dict[str, str]]) -> None:
+  """Adds an answer; one that goes on after the results of calls belongs to the same turn."""
+  if turns and turns[-1]['role'] == 'assistant' and turns[-1]['content'][-1]['type'] == 'output':
+    turns[-1]['content'] += parts
+  else:
+    turns.append({'role': 'assistant', 'content': parts})
+
+
+def _about_functions(functions: Sequence[Function]) -> str:
+  """Returns what the system turn says of the client's functions."""
+  lines = [
+    'You can call these functions. A call is the name of the function, a line end, and its '
+    'arguments as a JSON object.'
+  ]
+  for function in functions:
+    about = f': {function.description}' if function.description else ''
+    schema = json.dumps(function.parameters or {'type': 'object'}, ensure_ascii=False)
+    lines.append(f'{function.name}{about} Arguments: {schema}')
+  return '\n'.join(lines)

@@ -1,0 +1,302 @@
+"""What both kinds of completions do: from the fields of a body to requests of the engine, and back.
+
+The files of the two kinds are lm/serve/completions.py and lm/serve/chat_completions.py.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from lm.infer.sampling import Sampling
+from lm.serve.answer_parts import THINKING, AnswerParts, Part, Report
+from lm.serve.api_errors import ApiError
+from lm.serve.drafting import Draft
+from lm.serve.handling import api_error, while_connected
+from lm.serve.schemas import Body
+from lm.serve.service import ServedModel, Service
+
+T = TypeVar('T')
+LEFT = 499  # the status that is counted where a client has left
+# Why an answer ended, in OpenAI's words, by the engine's.
+REASONS = {'stop': 'stop', 'string': 'stop', 'call': 'stop', 'length': 'length', 'full': 'length'}
+
+
+def sampling_of(body: Body, model: ServedModel) -> Sampling:
+  """Returns how the tokens of an answer are drawn.
+
+  Raises:
+    ApiError: logit_bias names a token that does not exist.
+  """
+  size = model.chat_format.tokenizer.vocab_size
+  bias = {int(index): value for index, value in (body.logit_bias or {}).items()}
+  if outside := [index for index in bias if index >= size]:
+    message = f'logit_bias names token {outside[0]}; the tokens are 0 to {size - 1}'
+    raise ApiError(400, message, param='logit_bias')
+  defaults = Sampling()
+  fields = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty')
+  given = {field: getattr(body, field) for field in fields}
+  return Sampling(
+    **{f: getattr(defaults, f) if value is None else value for f, value in given.items()},
+    logit_bias=bias,
+    banned_ids=model.banned_ids,
+  )
+
+
+def seed_or_random(body: Body) -> int:
+  """Returns the seed of a request; without one, every request has another."""
+  return secrets.randbits(63) if body.seed is None else body.seed
+
+
+def thinking_of(body: Body, service: Service) -> str:
+  """Returns how much of the thoughts is sent.
+
+  Raises:
+    ApiError: the request asks for more than the server allows.
+  """
+  if body.thinking is None:
+    return service.thinking
+  if THINKING.index(body.thinking) < THINKING.index(service.thinking):
+    message = f'thinking: this server allows {service.thinking!r} at most'
+    raise ApiError(400, message, param='thinking')
+  return body.thinking
+
+
+def new_tokens(field: str, asked: int | None, default: int, service: Service) -> int:
+  """Returns the most tokens of an answer.
+
+  Raises:
+    ApiError: the request asks for more than the server gives.
+  """
+  most = service.limits.new_tokens
+  if asked is not None and most is not None and asked > most:
+    raise ApiError(400, f'{field} is {asked}; this server allows at most {most}', param=field)
+  asked = default if asked is None else asked
+  return asked if most is None else min(asked, most)
+
+
+def check_choices(field: str, asked: int | None, service: Service) -> int:
+  """Returns a number of choices, 1 by default.
+
+  Raises:
+    ApiError: it is more than the server gives.
+  """
+  most = service.limits.choices
+  if asked is not None and asked > most:
+    raise ApiError(400, f'{field} is {asked}; this server allows at most {most}', param=field)
+  return asked or 1
+
+
+def check_text_length(size: int, field: str, model: ServedModel) -> None:
+  """Raises ApiError for texts of so many bytes that no context could hold their tokens."""
+  if size > (most := model.context * model.longest_token):
+    message = f'the text has {size:,} bytes; the context of {model.context} tokens holds {most:,}'
+    raise too_long(message, field)
+
+
+def too_long(message: str, field: str) -> ApiError:
+  """Returns the error for a prompt that does not fit."""
+  return ApiError(400, message, param=field, code='context_length_exceeded')
+
+
+def new_id(kind: str) -> str:
+  """Returns the id of a response."""
+  return f'{kind}-{secrets.token_hex(12)}'
+
+
+def now() -> int:
+  """Returns the Unix time."""
+  return int(time.time())
+
+
+async def answered(
+  request: HttpRequest, service: Service, drafts: Sequence[Draft], work: Coroutine[Any, Any, dict]
+) -> Response:
+  """Returns the response to a request that is not streamed.
+
+  If the client leaves, or it takes too long, the drafts are cancelled.
+
+  Raises:
+    ApiError: the answer could not be completed.
+  """
+  try:
+    async with asyncio.timeout(service.limits.request_seconds):
+      value = await while_connected(request.receive, work)
+  except Exception as error:
+    raise api_error(error) from error
+  finally:
+    for draft in drafts:
+      draft.close()
+  return Response(status_code=LEFT) if value is None else JSONResponse(value)
+
+
+def start_all(makers: Sequence[Callable[[], Draft]]) -> list[Draft]:
+  """Starts drafts, all or none.
+
+  Args:
+    makers: functions that each return a new draft.
+  """
+  drafts: list[Draft] = []
+  try:
+    for make in makers:
+      drafts.append(make())
+  except Exception:
+    for draft in drafts:
+      draft.close()
+    raise
+  return drafts
+
+
+async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
+  """Yields the items of several iterations as they come, each with the number of its iteration.
+
+  The last item of each is followed by nothing; an exception of one ends all.
+  """
+  if len(streams) == 1:
+    async for item in streams[0]:
+      yield 0, item
+    return
+  queue: asyncio.Queue[tuple[int, T] | BaseException | None] = asyncio.Queue(maxsize=16)
+
+  async def read(number: int) -> None:
+    try:
+      async for item in streams[number]:
+        await queue.put((number, item))
+    except Exception as error:  # noqa: BLE001  The reader of `merged` gets it.
+      await queue.put(error)
+    else:
+      await queue.put(None)
+
+  tasks = [asyncio.create_task(read(number)) for number in range(len(streams))]
+  try:
+    running = len(tasks)
+    while running:
+      item = await queue.get()
+      if isinstance(item, BaseException):
+        raise item
+      if item is None:
+        running -= 1
+      else:
+        yield item
+  finally:
+    for task in tasks:
+      task.cancel()
+
+
+async def gathered(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+  """Returns what all coroutines return; the first exception of one ends all."""
+  try:
+    async with asyncio.TaskGroup() as group:
+      tasks = [group.create_task(one) for one in work]
+  except ExceptionGroup as errors:
+    raise errors.exceptions[0] from errors
+  return [task.result() for task in tasks]
+
+
+def thought(writers: Sequence[Any]) -> int | None:
+  """Returns how many tokens of some choices were thoughts; None if that is not told."""
+  counts = [writer.thought for writer in writers]
+  return None if None in counts else sum(counts)
+
+
+class Meter:
+  """Counts the tokens of one response, for its usage and for /metrics."""
+
+  def __init__(self, service: Service, model: ServedModel, prompt_tokens: int):
+    self._monitor, self._model = service.monitor, model
+    self._prompt_tokens, self._began, self._is_first = prompt_tokens, time.monotonic(), True
+
+  def saw_token(self) -> None:
+    """Notes the time of the first token."""
+    if self._is_first:
+      self._is_first = False
+      seconds = time.monotonic() - self._began
+      self._monitor.first_token_seconds.labels(self._model.name).observe(seconds)
+
+  def count(self, drafts: Sequence[Draft]) -> None:
+    """Adds what was read and written to the metrics, at the end of a response."""
+    name = self._model.name
+    self._monitor.tokens.labels(name, 'prompt').inc(self._prompt_tokens)
+    self._monitor.tokens.labels(name, 'cached').inc(sum(max(d.reused, 0) for d in drafts))
+    self._monitor.tokens.labels(name, 'completion').inc(sum(d.num_tokens for d in drafts))
+    self._monitor.cancelled.labels(name).inc(sum(not d.end for d in drafts))
+
+  def usage(self, drafts: Sequence[Draft], thought: int | None) -> dict[str, Any]:
+    """Returns the usage of a response.
+
+    Args:
+      drafts: the answers.
+      thought: how many of their tokens were thoughts; None if that is not told.
+    """
+    written = sum(draft.num_tokens for draft in drafts)
+    usage = {
+      'prompt_tokens': self._prompt_tokens,
+      'completion_tokens': written,
+      'total_tokens': self._prompt_tokens + written,
+      'prompt_tokens_details': {'cached_tokens': max((d.reused for d in drafts), default=0)},
+    }
+    if thought is not None:
+      usage['completion_tokens_details'] = {'reasoning_tokens': thought}
+    return usage
+
+
+def token_text(model: ServedModel, token: int) -> str:
+  """Returns a token as text: special ones by name, incomplete characters as 'bytes:\\xe2'."""
+  data = model.chat_format.tokenizer.decode_bytes([token])
+  try:
+    return data.decode()
+  except UnicodeDecodeError:
+    return 'bytes:' + ''.join(f'\\x{byte:02x}' for byte in data)
+
+
+def finite(log_prob: float) -> float:
+  """Returns a log-probability for JSON, which has no infinity; OpenAI's API says -9999."""
+  return max(log_prob, -9999.0)
+
+
+async def read_parts(draft: Draft, reader: AnswerParts, meter: Meter) -> AsyncIterator[list[Part]]:
+  """Yields the parts that each piece of an answer adds, and at the end what was held back."""
+  async for piece in draft.pieces():
+    meter.saw_token()
+    if parts := reader.read(piece):
+      yield parts
+  if parts := reader.end():
+    yield parts
+
+
+def shown_parts(parts: Sequence[Part], thinking: str) -> list[Part]:
+  """Returns the parts whose text may leave the process."""
+  return [p for p in parts if p.kind != 'think' or thinking in ('show', 'fold')]
+
+
+def chat_log_probs(model: ServedModel, reports: Sequence[Report], count: int) -> list[dict]:
+  """Returns the reports of tokens as chat completions have them.
+
+  Args:
+    reports: of the tokens.
+    count: alternatives of each.
+  """
+
+  def entry(token: int, log_prob: float) -> dict[str, Any]:
+    data = model.chat_format.tokenizer.decode_bytes([token])
+    return {
+      'token': token_text(model, token),
+      'logprob': finite(log_prob),
+      'bytes': list(data),
+    }
+
+  return [
+    entry(r.token, r.top.log_prob)
+    | {
+      'top_logprobs': [
+        entry(token, log_prob)
+        for token, log_prob in zip(r.top.ids[:count], r.top.log_probs[:count], strict=True)
+      ]
+    }
+    for r in reports
+    if r.top is not None
+  ]

@@ -1,0 +1,222 @@
+"""The bodies of requests, as OpenAI's API has them, checked by pydantic.
+
+A field that would change the answer and is not supported is refused by its name, never ignored.
+Fields beyond OpenAI's are top_k, min_p, repetition_penalty and thinking.
+"""
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+MAX_STOPS = 16  # stop strings of a request
+MAX_STOP_CHARS = 256
+MAX_BIASES = 1024  # entries of logit_bias
+MAX_MESSAGES = 1024
+MAX_TOOLS = 64
+
+Id = Annotated[int, Field(ge=0, lt=2**31)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+Zero = Annotated[float, Field(ge=0, le=0)]
+FunctionName = Annotated[str, Field(pattern=r'^[a-zA-Z0-9_-]{1,64}$')]
+
+
+class Schema(pydantic.BaseModel):
+  """A JSON object without other fields than its own."""
+
+  model_config = pydantic.ConfigDict(extra='forbid', strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(Schema):
+  """What a stream tells besides its text."""
+
+  include_usage: bool = False
+
+
+class Body(Schema):
+  """What completions and chat completions have in common."""
+
+  model: Annotated[str, Field(min_length=1, max_length=512)]
+  max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+  temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+  top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+  top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+  min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+  repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+  presence_penalty: Zero | None = Field(None, description='Only 0 is supported.')
+  frequency_penalty: Zero | None = Field(None, description='Only 0 is supported.')
+  n: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+  stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+  seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+  logit_bias: (
+    Annotated[
+      dict[
+        Annotated[str, Field(pattern=r'^[0-9]{1,10}$')], Annotated[float, Field(ge=-100, le=100)]
+      ],
+      Field(max_length=MAX_BIASES),
+    ]
+    | None
+  ) = None
+  stream: bool | None = None
+  stream_options: StreamOptions | None = None
+  thinking: Literal['show', 'fold', 'length', 'withhold'] | None = Field(
+    None, description="How much of the model's thoughts to send: no more than the server allows."
+  )
+  user: str | None = Field(None, description='Accepted and not used.')
+
+  @property
+  def stop_strings(self) -> list[str]:
+    """Returns the stop strings."""
+    return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+
+class CompletionBody(Body):
+  """The body of /v1/completions."""
+
+  prompt: (
+    str
+    | Annotated[list[str], Field(min_length=1)]
+    | Annotated[list[Id], Field(min_length=1)]
+    | Annotated[list[Annotated[list[Id], Field(min_length=1)]], Field(min_length=1)]
+  )
+  best_of: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+  echo: bool | None = None
+  logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+  suffix: None = Field(None, description='Not supported: the models continue a text at its end.')
+
+
+class TextPart(Schema):
+  """A part of a message's content."""
+
+  type: Literal['text']
+  text: str
+
+
+Content = str | list[TextPart]
+
+
+class CalledFunction(Schema):
+  """A function that was called, with its arguments as JSON text."""
+
+  name: Annotated[str, Field(min_length=1, max_length=64)]
+  arguments: str
+
+
+class ToolCall(Schema):
+  """A call in a message of the assistant."""
+
+  id: Annotated[str, Field(min_length=1, max_length=256)]
+  type: Literal['function'] = 'function'
+  function: CalledFunction
+  index: int | None = None
+
+
+class ServerCall(Schema):
+  """A call of a tool of the server's own, as it was sent with an earlier answer."""
+
+  call: str
+  result: str | None = None
+
+
+class SystemMessage(Schema):
+  """Instructions; a template without a system turn refuses them."""
+
+  role: Literal['system', 'developer']
+  content: Content
+  name: str | None = None
+
+
+class UserMessage(Schema):
+  """What the user says."""
+
+  role: Literal['user']
+  content: Content
+  name: str | None = None
+
+
+class AssistantMessage(Schema):
+  """An earlier answer."""
+
+  role: Literal['assistant']
+  content: Content | None = None
+  reasoning_content: str | None = None
+  reasoning_length: dict[str, int] | None = Field(None, description='Accepted and not used.')
+  tool_calls: list[ToolCall] | None = None
+  server_tool_calls: list[ServerCall] | None = None
+  name: str | None = None
+  refusal: None = None
+  annotations: list[Any] | None = None
+  audio: None = None
+  function_call: None = None
+
+
+class ToolMessage(Schema):
+  """The result of a call."""
+
+  role: Literal['tool']
+  content: Content
+  tool_call_id: str
+
+
+Message = Annotated[
+  SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator='role')
+]
+
+
+class Function(Schema):
+  """A function that the model may call."""
+
+  name: FunctionName
+  description: str | None = None
+  parameters: dict[str, Any] | None = None
+  strict: Literal[False] | None = Field(None, description='true is not supported.')
+
+
+class Tool(Schema):
+  """A tool of the client's."""
+
+  type: Literal['function']
+  function: Function
+
+
+class ChosenName(Schema):
+  """The name of a function."""
+
+  name: FunctionName
+
+
+class ChosenTool(Schema):
+  """The tool that the model must call."""
+
+  type: Literal['function']
+  function: ChosenName
+
+
+class ResponseFormat(Schema):
+  """The form of the answer."""
+
+  type: Literal['text', 'json_object'] = Field(description='json_schema is not supported.')
+
+
+class ChatBody(Body):
+  """The body of /v1/chat/completions."""
+
+  messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+  max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+  logprobs: bool | None = None
+  top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+  response_format: ResponseFormat | None = None
+  tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+  tool_choice: Literal['none', 'auto', 'required'] | ChosenTool | None = None
+  parallel_tool_calls: bool | None = Field(
+    None, description='Accepted: the model makes one call at a time.'
+  )
+  store: Literal[False] | None = None
+  metadata: dict[str, str] | None = Field(None, description='Accepted and not used.')
+
+
+def text_of(content: Content | None) -> str:
+  """Returns the text of a message."""
+  if content is None or isinstance(content, str):
+    return content or ''
+  return ''.join(part.text for part in content)
