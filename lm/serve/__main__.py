@@ -20,6 +20,7 @@ from lm.parallel import sharding
 from lm.serve import app, gate, listening, service
 from lm.serve.answer_parts import THINKING
 from lm.serve.engine_thread import EngineThread
+from lm.serve.playground import mounting
 from lm.weights import gguf, pretrained
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
   args = _parse(argv)
   keys = gate.read_keys(args.api_key_file) if args.api_key_file else ()
+  pages = mounting.routes(args.arena_file)
   listener = listening.bind(args.host, args.port)  # before the models, which take a while
   mesh = sharding.make_mesh(base.get_config().mesh)
   calls = concurrent.futures.ThreadPoolExecutor(CALLS, thread_name_prefix='tool')
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   ready = f'serving {", ".join(models)} at http://{where}:{listener.getsockname()[1]}'
   asyncio.run(
     listening.serve(
-      app.make_app(state),
+      app.make_app(state, routes=pages, open_paths=mounting.open_paths()),
       listener,
       drain_seconds=args.timeout,
       ready=lambda: print(ready, flush=True),
@@ -100,6 +102,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   add('--port', 'port; 0 chooses one', type=int, default=8000)
   add('--api-key-file', 'file of keys, one a line, of which requests must bring one')
+  add('--arena-file', 'file that votes of the playground are appended to; default: none are taken')
   add('--rows', 'requests that are answered at once', type=int, default=8)
   add('--context', "tokens of a prompt and its answer; default the model's", type=int)
   add('--quantize', 'of the weights', default='none', choices=quantize.QUANTIZATIONS)

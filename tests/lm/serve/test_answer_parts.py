@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import serving
-from lm.infer.requests import Piece, Top
 from serving import FORMAT, ids
 
+from lm.infer.requests import Piece, Top
 from lm.serve.answer_parts import AnswerParts, ends_in_thought, opens_thought, tag_ids
 
 
