@@ -1,34 +1,30 @@
-"""Times the training step on random tokens: python -m lm.bench train --json [--layers=6 ...]
+"""Times what this code does on this machine: python -m lm.bench train|decode|prefill|serve --json
 
-It times the step that train.py compiles (`lm.train.train_step.make_train_step` with the loss of
-lm/stages/pretrain.py), one update at a time, waiting for each. The default shape is GPT-2's at a
-sixth of its size: learned positions, LayerNorm, biases, GELU, a tied head.
+train: the step that train.py compiles (`lm.train.train_step.make_train_step` with the loss of
+lm/stages/pretrain.py) on random tokens, one update at a time, waiting for each.
+decode, prefill, serve: the engine (lm/infer/engine.py) on random prompts: answers of a batch, the
+time to the first token, and requests of mixed lengths. They print one line for each batch size.
 
---beside=transformers also times transformers' GPT-2 of that shape, as it ships (dropout 0.1,
-torch's AdamW), under torch.compile in the interpreter of --beside-python, on the same cores. The
-two take turns, one update each, so that a load from elsewhere affects both.
---beside=transformers-tuned removes the dropout and fuses AdamW.
+--beside=transformers also times transformers, in the interpreter of --beside-python, on the same
+cores. The two take turns, so that a load from elsewhere affects both. Its GPT-2 runs as it ships
+(dropout 0.1, torch's AdamW) under torch.compile; --beside=transformers-tuned removes the dropout
+and fuses AdamW. For the other commands its `generate` runs the same weights.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lm.base import errors
-from lm.base.errors import UserError
-from lm.cost import step_time
+from lm.cost import decode_time, step_time
 
-# The numbers of the shape, with their defaults.
-NUMBERS = {
-  'layers': 6,
-  'width': 384,
-  'heads': 6,
-  'vocab': 4096,
-  'seq-len': 256,
-  'batch': 16,
-  'chunk': 1024,
-  'steps': 10,
+COMMANDS = {
+  'train': (step_time, 'the training step'),
+  'decode': (decode_time, 'answers of a batch of prompts'),
+  'prefill': (decode_time, 'the first token after long prompts'),
+  'serve': (decode_time, 'requests of mixed lengths'),
 }
 
 
@@ -36,57 +32,59 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
   argv = sys.argv[1:] if argv is None else argv
   parser = argparse.ArgumentParser(
-    prog='python -m lm.bench', description='Times the training step on random tokens.'
+    prog='python -m lm.bench', description='Times what this code does on this machine.'
   )
-  parser.add_argument('command', choices=['train'], help='which step to time')
-  parser.add_argument('--json', action='store_true', help='print one line of JSON')
-  for name, default in NUMBERS.items():
-    parser.add_argument(f'--{name}', type=int, default=default, help=f'default {default}')
-  parser.add_argument(
-    '--optimizer', choices=['adamw', 'muon'], default='adamw', help='default adamw'
-  )
-  parser.add_argument(
-    '--dtype',
-    choices=['float32', 'bfloat16'],
-    default='float32',
-    help='the type of activations (default float32)',
-  )
-  parser.add_argument(
-    '--remat',
-    choices=['none', 'full', 'dots'],
-    default='none',
-    help='which activations the backward pass recomputes (default none)',
-  )
-  parser.add_argument(
-    '--scan-layers',
-    action='store_true',
-    help='loop over one compiled layer instead of unrolling all',
-  )
-  parser.add_argument(
-    '--beside',
-    choices=['transformers', 'transformers-tuned'],
-    help='a second system to time, by turns with ours',
-  )
-  parser.add_argument(
-    '--beside-python',
-    default=sys.executable,
-    help='the interpreter in which transformers is installed',
-  )
-  # A worker is this command with --system.
-  parser.add_argument('--system', choices=step_time.SYSTEMS, help=argparse.SUPPRESS)
-  args = parser.parse_args(argv)
-  if args.width % args.heads:
-    raise UserError(
-      field='--heads', value=args.heads, allowed=f'a divisor of --width, {args.width}'
+  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+  for name, (module, what) in COMMANDS.items():
+    command = commands.add_parser(name, help=what, description=f'Times {what}.')
+    command.add_argument('--json', action='store_true', help='print lines of JSON')
+    command.add_argument(
+      '--beside-python',
+      default=sys.executable,
+      help='the interpreter in which transformers is installed',
     )
+    module.add_flags(command)
+  args = parser.parse_args(argv)
+  if args.command == 'train':
+    if args.system:
+      return step_time.work(args)
+    return show([step_time.compare(args, list(argv[1:]))], args.json)
   if args.system:
-    return step_time.work(args)
-  result = step_time.compare(args, argv[1:])
-  if args.json:
-    print(json.dumps(result))
-  else:
-    for name, value in result.items():
-      print(f'{name:18} {value}')
+    return decode_time.work(args, locate)
+  return show(decode_time.compare(args, list(argv), export), args.json)
+
+
+def locate(model: str) -> Any:
+  """Returns the folder of a model: a checkpoint, or one that a Python package carries."""
+  from configs import base
+  from data.chat import chat_formats
+  from data.tokenizers import gguf_vocabulary
+  from lm.weights import gguf
+
+  defaults = base.get_config().model
+  return gguf.find(model, defaults, gguf_vocabulary.convert, chat_formats.fingerprint)
+
+
+def export(model: str, out: Any) -> None:
+  """Writes a model as a folder that transformers reads."""
+  from configs import base
+  from data.chat import chat_formats
+  from lm.base import files
+  from lm.weights import hub_format
+
+  path = files.as_path(locate(model))
+  size = chat_formats.load(str(path / 'tokenizer')).tokenizer.vocab_size
+  hub_format.export_model(path, out, base.get_config().model, vocab_size=size, tokens={})
+
+
+def show(results: Iterable[dict[str, Any]], as_json: bool) -> None:
+  """Prints results as they come."""
+  for result in results:
+    if as_json:
+      print(json.dumps(result), flush=True)
+    else:
+      for name, value in result.items():
+        print(f'{name:18} {value}', flush=True)
 
 
 if __name__ == '__main__':

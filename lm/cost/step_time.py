@@ -1,14 +1,14 @@
 """Times the training step on random tokens, and transformers' GPT-2 by turns with it.
 
-Each system runs in a worker process of its own. `compare` starts them and tells them when to make
-an update; `work` is what a worker does.
+Each system runs in a worker of its own (lm/cost/workers.py). `compare` starts them and tells them
+when to make an update; `work` is what a worker does. The default shape is GPT-2's at a sixth of its
+size: learned positions, LayerNorm, biases, GELU, a tied head.
 """
 
 import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,8 +16,55 @@ from typing import Any
 
 from lm.base import allocator
 from lm.base.errors import UserError
+from lm.cost.workers import Worker
 
 # No jax at the top: a worker that runs torch may run where jax is not installed.
+
+
+# The numbers of the shape, with their defaults.
+NUMBERS = {
+  'layers': 6,
+  'width': 384,
+  'heads': 6,
+  'vocab': 4096,
+  'seq-len': 256,
+  'batch': 16,
+  'chunk': 1024,
+  'steps': 10,
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of the command."""
+  for name, default in NUMBERS.items():
+    parser.add_argument(f'--{name}', type=int, default=default, help=f'default {default}')
+  parser.add_argument(
+    '--optimizer', choices=['adamw', 'muon'], default='adamw', help='default adamw'
+  )
+  parser.add_argument(
+    '--dtype',
+    choices=['float32', 'bfloat16'],
+    default='float32',
+    help='the type of activations (default float32)',
+  )
+  parser.add_argument(
+    '--remat',
+    choices=['none', 'full', 'dots'],
+    default='none',
+    help='which activations the backward pass recomputes (default none)',
+  )
+  parser.add_argument(
+    '--scan-layers',
+    action='store_true',
+    help='loop over one compiled layer instead of unrolling all',
+  )
+  parser.add_argument(
+    '--beside',
+    choices=['transformers', 'transformers-tuned'],
+    help='a second system to time, by turns with ours',
+  )
+  # A worker is this command with --system.
+  parser.add_argument('--system', choices=SYSTEMS, help=argparse.SUPPRESS)
 
 
 def model_config(args: argparse.Namespace) -> Any:
@@ -180,52 +227,26 @@ def work(args: argparse.Namespace) -> None:
     print(json.dumps(facts | {'seconds': took, 'loss': loss, 'peak_rss_bytes': peak}), flush=True)
 
 
-class Worker:
-  """The parent's end of a worker process."""
+def summarize(worker: Worker, args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the speed and the memory of what a worker did."""
+  from lm.cost.flops import flops_per_token
 
-  def __init__(self, system: str, python: str, argv: list[str]):
-    self._system = system
-    command = [python, '-m', 'lm.bench', 'train', *argv, f'--system={system}']
-    self._process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    self.seen: list[dict[str, Any]] = []
-    self._read()
-
-  def step(self) -> None:
-    """Makes the worker do one update, and waits for it."""
-    self._process.stdin.write('\n')
-    self._process.stdin.flush()
-    self._read()
-
-  def _read(self):
-    line = self._process.stdout.readline()
-    if not line:
-      raise UserError(f'the benchmark of {self._system} ended early; its error is above')
-    self.seen.append(json.loads(line))
-
-  def result(self, args: argparse.Namespace) -> dict[str, Any]:
-    """Ends the worker, and returns its speed and memory."""
-    from lm.cost.flops import flops_per_token
-
-    self._process.stdin.close()
-    self._process.wait()
-    first, *rest = self.seen
-    seconds = [s['seconds'] for s in rest]
-    median = statistics.median(seconds)
-    tokens_per_s = args.batch * args.seq_len / median
-    flops = flops_per_token(model_config(args), first['params'], args.seq_len)
-    return {
-      'system': first['system'],
-      'tokens_per_s': tokens_per_s,
-      'model_flops_per_s': tokens_per_s * flops,
-      'first_step_s': first['seconds'],
-      'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
-      'step_s': {'median': median, 'min': min(seconds), 'max': max(seconds)},
-      'params': first['params'],
-      'first_loss': first['loss'],
-      'last_loss': rest[-1]['loss'],
-    }
+  first, *rest = worker.seen
+  seconds = [s['seconds'] for s in rest]
+  median = statistics.median(seconds)
+  tokens_per_s = args.batch * args.seq_len / median
+  flops = flops_per_token(model_config(args), first['params'], args.seq_len)
+  return {
+    'system': first['system'],
+    'tokens_per_s': tokens_per_s,
+    'model_flops_per_s': tokens_per_s * flops,
+    'first_step_s': first['seconds'],
+    'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
+    'step_s': {'median': median, 'min': min(seconds), 'max': max(seconds)},
+    'params': first['params'],
+    'first_loss': first['loss'],
+    'last_loss': rest[-1]['loss'],
+  }
 
 
 def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
@@ -234,15 +255,28 @@ def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
   Args:
     args: the arguments of the command.
     argv: the same as text, for the workers.
+
+  Raises:
+    UserError: --heads does not divide --width.
   """
-  ours = Worker('deepdive', sys.executable, argv)
+
+  def start(system: str, python: str) -> Worker:
+    return Worker(system, python, ['train', *argv, f'--system={system}'])
+
+  if args.width % args.heads:
+    raise UserError(
+      field='--heads', value=args.heads, allowed=f'a divisor of --width, {args.width}'
+    )
+  ours = start('deepdive', sys.executable)
   workers = [ours]
   if args.beside:
-    workers.append(Worker(args.beside, args.beside_python, argv))
+    workers.append(start(args.beside, args.beside_python))
   for _ in range(args.steps):
     for worker in workers:
-      worker.step()
-  results = [worker.result(args) for worker in workers]
+      worker.ask()
+  for worker in workers:
+    worker.close()
+  results = [summarize(worker, args) for worker in workers]
   result = results[0] | {'shape': {name: getattr(args, name) for name in SHAPE}}
   if args.beside:
     theirs = workers[1].seen[1:]

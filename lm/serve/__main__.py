@@ -3,8 +3,8 @@
 import argparse
 import asyncio
 import concurrent.futures
-import dataclasses
 import datetime
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -40,26 +40,16 @@ def main(argv: Sequence[str] | None = None) -> None:
       name: _open(name, path, args, mesh, calls)
       for name, path in service.named([*(args.checkpoint or ()), *(args.model or ())]).items()
     }
-  limits = dataclasses.replace(
-    service.Limits(),
-    new_tokens=args.max_new_tokens,
-    connections=args.max_connections,
-    request_seconds=args.timeout,
-  )
+  limits = service.Limits(new_tokens=args.max_new_tokens, request_seconds=args.timeout)
   hosts = LOOPBACK if args.host in LOOPBACK else ()
   state = service.Service(
     models, mesh, limits=limits, thinking=args.thinking, api_keys=keys, hosts=hosts
   )
   where = f'[{args.host}]' if ':' in args.host else args.host
   ready = f'serving {", ".join(models)} at http://{where}:{listener.getsockname()[1]}'
-  asyncio.run(
-    listening.serve(
-      app.make_app(state, routes=pages, open_paths=mounting.open_paths()),
-      listener,
-      drain_seconds=args.timeout,
-      ready=lambda: print(ready, flush=True),
-    )
-  )
+  served = app.make_app(state, routes=pages, open_paths=mounting.open_paths())
+  tell = functools.partial(print, ready, flush=True)
+  asyncio.run(listening.serve(served, listener, drain_seconds=args.timeout, ready=tell))
 
 
 def _open(
@@ -109,7 +99,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   add('--thinking', 'thoughts that leave the process', default='show', choices=THINKING)
   add('--max-waiting', 'requests that wait for a row; more get status 429', type=int, default=256)
   add('--max-new-tokens', 'longest answer; default the context', type=int)
-  add('--max-connections', 'connections that are open at once', type=int, default=256)
   add(
     '--timeout',
     'seconds for an answer, and for the last ones at the end',

@@ -60,8 +60,6 @@ class ApiError(Exception):
     # Of the alternatives of a field that has several types, the one that was read furthest counts.
     found = error.errors(include_url=False, include_context=False, include_input=False)
     first = max(found, key=lambda e: len(e['loc']) if e['loc'][:1] == found[0]['loc'][:1] else 0)
-    if first['type'] == 'json_invalid':
-      return cls(400, f'the body is not JSON: {first["msg"]}', code='invalid_json')
     param = '.'.join(str(part)[:100] for part in first['loc'])[:300]
     if first['type'] == 'extra_forbidden':
       return cls(400, f'{param} is not supported', param=param, code='unsupported_parameter')

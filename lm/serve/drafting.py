@@ -125,14 +125,15 @@ class JsonDraft(Draft):
       if self._goes_on():
         await self._submit(self._request)
     self.end = 'stop' if self._state.is_done else 'length'
-    closing = self._closing(self._state)
-    if closing and not self._in_thought and len(closing) <= self._left:
+    closing = self._closing(self._state, self._in_thought)
+    if closing and len(closing) <= self._left:
       self.num_tokens += len(closing)
       yield Piece(closing, [0.0] * len(closing), True, [])
 
   def _goes_on(self) -> bool:
     """Returns whether the model may draw another token."""
-    return not self._state.is_done and self._affords(self._state, self._left - 1)
+    closing = self._closing(self._state, self._in_thought)
+    return not self._state.is_done and len(closing) < self._left
 
   async def _draw_allowed(self) -> Piece | None:
     """Returns one token, drawn among those that may follow; None if there are none."""
@@ -202,7 +203,7 @@ class JsonDraft(Draft):
     else:
       data = self._model.chat_format.tokenizer.token_bytes(token)
       state = state.read(data) if data else None
-    if state is None or not self._affords(state, self._left - 1):
+    if state is None or len(self._closing(state, in_thought)) >= self._left:
       return False
     self._state, self._in_thought = state, in_thought
     self._left -= 1
@@ -212,15 +213,12 @@ class JsonDraft(Draft):
   def _may_think(self) -> bool:
     return bool(self._thought_tags) and not self._written
 
-  def _affords(self, state: State, left: int) -> bool:
-    """Returns whether so many tokens complete the object."""
-    return len(self._closing(state)) <= left
-
-  def _closing(self, state: State) -> list[int]:
-    """Returns the tokens of the shortest text that completes the object."""
+  def _closing(self, state: State, in_thought: bool) -> list[int]:
+    """Returns the tokens of the shortest text that ends a thought and completes the object."""
     if state.is_done:
       return []
-    return self._model.chat_format.tokenizer.encode_inside(state.closing().decode())
+    tokens = self._model.chat_format.tokenizer.encode_inside(state.closing().decode())
+    return [*self._thought_tags[1:], *tokens] if in_thought else tokens
 
   def _cut(self, piece: Piece, count: int) -> Piece:
     """Returns the first tokens of a piece, counted."""

@@ -14,17 +14,18 @@ from starlette.types import Receive, Scope, Send
 
 from lm.base.errors import UserError
 from lm.infer.requests import QueueFull, Request
+from lm.serve import schemas
 from lm.serve.api_errors import ApiError
 from lm.serve.engine_thread import Answer, EngineFailed
+from lm.serve.schemas import Form
 from lm.serve.service import ServedModel
 
 log = logging.getLogger(__name__)
 DONE = b'data: [DONE]\n\n'  # the event that ends a stream
 T = TypeVar('T')
-Schema = TypeVar('Schema', bound=pydantic.BaseModel)
 
 
-async def read_body(request: HttpRequest, schema: type[Schema]) -> Schema:
+async def read_body(request: HttpRequest, schema: type[Form]) -> Form:
   """Returns the body of a request, checked.
 
   Raises:
@@ -34,11 +35,18 @@ async def read_body(request: HttpRequest, schema: type[Schema]) -> Schema:
   if content_type != 'application/json':
     # Pages of other sites may send other types without asking first.
     raise ApiError(415, 'the body must have content-type application/json')
-  body = await request.body()
+  return await asyncio.to_thread(_read, await request.body(), schema)
+
+
+def _read(body: bytes, schema: type[Form]) -> Form:
   try:
-    return await asyncio.to_thread(schema.model_validate_json, body)
+    return schemas.read(body, schema)
   except pydantic.ValidationError as error:
     raise ApiError.of_body(error) from None
+  except UserError:
+    raise
+  except ValueError as error:
+    raise ApiError(400, f'the body is not JSON: {error}', code='invalid_json') from None
 
 
 def submit(model: ServedModel, request: Request) -> Answer:

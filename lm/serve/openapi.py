@@ -35,6 +35,7 @@ def description() -> dict[str, Any]:
     ),
     'Health': _object(status='string'),
   }
+  name = {'name': 'name', 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
   return {
     'openapi': '3.1.0',
     'info': {'title': 'deepdive', 'version': '1', 'description': "OpenAI's API, in part."},
@@ -42,12 +43,7 @@ def description() -> dict[str, Any]:
       '/health': {'get': _operation('health', 'Health', also={'503': _content('Health')})},
       '/metrics': {'get': _operation('metrics', None)},
       '/v1/models': {'get': _operation('list_models', 'Models')},
-      '/v1/models/{name}': {
-        'parameters': [
-          {'name': 'name', 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
-        ],
-        'get': _operation('show_model', 'Model'),
-      },
+      '/v1/models/{name}': {'get': _operation('show_model', 'Model') | {'parameters': [name]}},
       '/v1/completions': {'post': _operation('complete', 'Completion', CompletionBody)},
       '/v1/chat/completions': {'post': _operation('chat', 'Completion', ChatBody)},
     },

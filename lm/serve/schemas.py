@@ -4,21 +4,31 @@ A field that would change the answer and is not supported is refused by its name
 Fields beyond OpenAI's are top_k, min_p, repetition_penalty and thinking.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
+import pydantic_core
 from pydantic import Field
+
+from lm.base.errors import UserError
 
 MAX_STOPS = 16  # stop strings of a request
 MAX_STOP_CHARS = 256
 MAX_BIASES = 1024  # entries of logit_bias
+MAX_FIELDS = 64  # of any other object, except for the parameters of a function
 MAX_MESSAGES = 1024
 MAX_TOOLS = 64
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+Item = TypeVar('Item')
+# A list that is not empty, whose reading ends at the first item that is wrong.
+Listed = Annotated[list[Item], Field(min_length=1, fail_fast=True)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 FunctionName = Annotated[str, Field(pattern=r'^[a-zA-Z0-9_-]{1,64}$')]
+
+
+Form = TypeVar('Form', bound=pydantic.BaseModel)
 
 
 class Schema(pydantic.BaseModel):
@@ -46,7 +56,9 @@ class Body(Schema):
   presence_penalty: Zero | None = Field(None, description='Only 0 is supported.')
   frequency_penalty: Zero | None = Field(None, description='Only 0 is supported.')
   n: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-  stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+  stop: (
+    StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS, fail_fast=True)] | None
+  ) = None
   seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
   logit_bias: (
     Annotated[
@@ -73,12 +85,7 @@ class Body(Schema):
 class CompletionBody(Body):
   """The body of /v1/completions."""
 
-  prompt: (
-    str
-    | Annotated[list[str], Field(min_length=1)]
-    | Annotated[list[Id], Field(min_length=1)]
-    | Annotated[list[Annotated[list[Id], Field(min_length=1)]], Field(min_length=1)]
-  )
+  prompt: str | Listed[str] | Listed[Id] | Listed[Listed[Id]]
   best_of: Annotated[int, Field(ge=1, lt=2**31)] | None = None
   echo: bool | None = None
   logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -92,7 +99,7 @@ class TextPart(Schema):
   text: str
 
 
-Content = str | list[TextPart]
+Content = str | Annotated[list[TextPart], Field(fail_fast=True)]
 
 
 class CalledFunction(Schema):
@@ -141,8 +148,8 @@ class AssistantMessage(Schema):
   content: Content | None = None
   reasoning_content: str | None = None
   reasoning_length: dict[str, int] | None = Field(None, description='Accepted and not used.')
-  tool_calls: list[ToolCall] | None = None
-  server_tool_calls: list[ServerCall] | None = None
+  tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
+  server_tool_calls: Annotated[list[ServerCall], Field(fail_fast=True)] | None = None
   name: str | None = None
   refusal: None = None
   annotations: list[Any] | None = None
@@ -201,12 +208,12 @@ class ResponseFormat(Schema):
 class ChatBody(Body):
   """The body of /v1/chat/completions."""
 
-  messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+  messages: Annotated[Listed[Message], Field(max_length=MAX_MESSAGES)]
   max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
   logprobs: bool | None = None
   top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
   response_format: ResponseFormat | None = None
-  tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+  tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
   tool_choice: Literal['none', 'auto', 'required'] | ChosenTool | None = None
   parallel_tool_calls: bool | None = Field(
     None, description='Accepted: the model makes one call at a time.'
@@ -220,3 +227,33 @@ def text_of(content: Content | None) -> str:
   if content is None or isinstance(content, str):
     return content or ''
   return ''.join(part.text for part in content)
+
+
+def read(data: bytes, schema: type[Form]) -> Form:
+  """Returns a body, checked.
+
+  Each wrong field has its error, so that objects with very many are refused before.
+
+  Raises:
+    ValueError: it is not JSON.
+    pydantic.ValidationError: it does not have this form.
+    UserError: an object has too many fields.
+  """
+  value = pydantic_core.from_json(data, allow_inf_nan=False, cache_strings='none')
+  _check_sizes(value)
+  return schema.model_validate(value)
+
+
+def _check_sizes(value: Any, name: str = 'body') -> None:
+  """Raises UserError where an object has too many fields."""
+  if isinstance(value, dict):
+    most = MAX_BIASES if name == 'logit_bias' else MAX_FIELDS
+    if len(value) > most:
+      raise UserError(field=name[:100], value=f'{len(value)} fields', allowed=f'at most {most}')
+    for key, inner in value.items():
+      if key != 'parameters':
+        _check_sizes(inner, key)
+  elif isinstance(value, list):
+    for inner in value:
+      if isinstance(inner, dict | list):
+        _check_sizes(inner, name)

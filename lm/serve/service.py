@@ -32,7 +32,7 @@ class Limits:
     new_tokens: of an answer; None means the context.
   """
 
-  body_bytes: int = 4 << 20
+  body_bytes: int = 1 << 20
   body_seconds: float = 30
   request_seconds: float = 600
   write_seconds: float = 30

@@ -36,6 +36,11 @@ def _make(fields):
   )
 
 
+def make(**fields):
+  """(config, params) of the tiny model with these fields."""
+  return _make(tuple(sorted(fields.items())))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(config, params, tokens_BT, options):
   hidden, _ = transformer.Transformer(config).apply({'params': params}, tokens_BT, **options)
@@ -47,7 +52,7 @@ def tiny():
   """tiny(field=value, ...) -> (config, params): a two-layer model none of whose parameters is 0 or
   1. NumPy arrays.
   """
-  return lambda **fields: _make(tuple(sorted(fields.items())))
+  return make
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 from configs import base
 from data.chat import chat_formats
 from lm.infer.engine import Engine
+from lm.infer.requests import Piece
 from lm.parallel import sharding
 from lm.serve import listening
 from lm.serve.app import make_app
@@ -46,6 +47,11 @@ def mesh():
 def ids(*items):
   """Token ids of texts and names of special tokens."""
   return [i for item in items for i in ([SPECIAL[item]] if item in SPECIAL else item.encode())]
+
+
+def drawn(tokens):
+  """A piece of tokens that were drawn."""
+  return Piece(list(tokens), [0.0] * len(tokens), True, [])
 
 
 def served(config, params, name='tiny', chat_format=FORMAT, **options):

@@ -3,7 +3,14 @@
 import json
 
 import commands
+import numpy as np
 import pytest
+from test_chat import TOKENIZER
+
+from lm import bench
+from lm.base.errors import UserError
+from lm.cost import decode_time
+from lm.weights import checkpoint
 
 SHAPE = (
   '--layers=1',
@@ -63,3 +70,60 @@ def test_a_missing_peer_is_named():
 def test_heads_must_divide_the_width():
   status, _, err = commands.run('-m', 'lm.bench', 'train', '--width=10', '--heads=3')
   assert status == 1 and '--heads is 3' in err and '10' in err
+
+
+@pytest.fixture
+def run_folder(tiny, tmp_path):
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
+  with checkpoint.Checkpointer(tmp_path / 'checkpoints', keep_last=1) as saver:
+    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': TOKENIZER.fingerprint}
+    saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
+  TOKENIZER.save(tmp_path / 'tokenizer')
+  return tmp_path
+
+
+@pytest.mark.parametrize('command', ['decode', 'prefill', 'serve'])
+def test_the_engine_is_timed_at_every_batch_size(run_folder, command):
+  status, out, err = commands.run(
+    *('-m', 'lm.bench', command, '--json', f'--model={run_folder}', '--batch=1,2'),
+    *('--prompt=17', '--new=3', '--turns=2', '--requests=4'),
+  )
+  assert status == 0, err
+  results = [json.loads(line) for line in out.splitlines()]
+  assert [result['batch'] for result in results] == [1, 2]
+  for result in results:
+    assert result['command'] == command and len(result['seconds']) == 2
+    seconds = sum(result['seconds']) / 2
+    drawn = result['batch'] * {'decode': 3, 'prefill': 17}.get(command, 0)
+    if command == 'serve':
+      assert result['requests'] == 4
+      assert 0 < result['first_token_s']['median'] <= result['first_token_s']['p95']
+    else:
+      assert result['tokens_per_s'] == pytest.approx(drawn / seconds)
+      assert result['limits']['bytes_per_s'] > 1e8 and result['limits']['flops_per_s'] > 1e8
+
+
+def test_the_limits_of_the_machine_are_what_one_would_compute_by_hand():
+  facts = {
+    'weight_bytes_per_token': 4000.0,
+    'cache_bytes_per_token': 10,
+    'layer_params': 1000,
+    'vocabulary_params': 500,
+    'bytes_per_s': 1e6,
+    'flops_per_s': 1e7,
+  }
+  got = decode_time.limits(facts, 2, 16, 4, seconds=0.1)
+  # four steps, which read the weights and 16, 17, 18 and 19 tokens of two rows
+  assert got['memory_s'] == pytest.approx((4 * 4000 + 2 * 10 * (16 + 17 + 18 + 19)) / 1e6)
+  assert got['products_s'] == pytest.approx(2 * 2 * (1000 * 19 + 500 * 4) / 1e7)
+  assert got['share_of_limit'] == pytest.approx(got['memory_s'] / 0.1)
+
+
+@pytest.mark.parametrize(
+  'options, field',
+  [(['--batch=0'], '--batch'), (['--batch=a'], '--batch'), (['--beside=transformers'], '--beside')],
+)
+def test_what_cannot_be_timed_is_named(options, field):
+  with pytest.raises(UserError) as raised:
+    bench.main(['serve', *options])
+  assert raised.value.field == field

@@ -1,40 +1,50 @@
-"""The terminal chat on a tiny random model."""
+"""The terminal chat, on a tiny random model and on models that say what a test says."""
 
+import io
+import json
 import os
 import signal
+import sys
 
-import jax
 import numpy as np
 import pytest
+import serving
 from commands import run
+from serving import FORMAT, TOKENIZER, ids
 
-from configs import base
 from data.chat import chat_formats as template
 from data.tokenizers import loading as tokenizer_lib
 from data.tools import calculator
+from lm import chat
 from lm.base.errors import UserError
-from lm.infer import programs
 from lm.infer.sampling import Sampling
-from lm.parallel import sharding
-from lm.serve import chat_session
-from lm.weights import checkpoint, pretrained
+from lm.serve import chat_session, terminal
+from lm.serve.answer_parts import AnswerParts
+from lm.weights import checkpoint
 
-FORMAT = template.load('bytes')
-TOKENIZER = FORMAT.tokenizer
 PYTHON, (END,) = FORMAT.tag_ids('python'), FORMAT.stops
+ASSISTANT = '<|assistant|>'
 
 
-def new_session(tiny, max_len=160, max_new_tokens=10, **options):
-  config, params = tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len)
+def session_of(config, params, max_new_tokens=10, **options):
   return chat_session.Session(
     config,
     params,
     FORMAT,
     Sampling(0),
-    calculate=calculator.calculate,
+    call_tool=calculator.calculate,
     max_new_tokens=max_new_tokens,
     **options,
   )
+
+
+def new_session(tiny, max_len=160, **options):
+  return session_of(*tiny(vocab_size=TOKENIZER.vocab_size, max_len=max_len), **options)
+
+
+def saying(tiny, *paths, **options):
+  """A session whose model writes the given paths of tokens."""
+  return session_of(*serving.chain(tiny, *paths), max_new_tokens=60, **options)
 
 
 def likeliest(session, forward, count):
@@ -45,35 +55,12 @@ def likeliest(session, forward, count):
   return logits.argmax(-1).tolist()
 
 
-def script(session, monkeypatch, *calls):
-  """Makes the model draw the given lists of tokens, each by one call of decode; after them it draws
-  by itself.
-  """
-  queue, engine = list(calls), session.engine
-  decode = engine._run_decode
-
-  def draw(queue_BF, num_B, budget_B):
-    if not queue:
-      return decode(queue_BF, num_B, budget_B)
-    ids = queue.pop(0)
-    read = [*queue_BF[0, : num_B[0]].tolist(), *ids[:-1]]
-    engine._make_room(engine._slots, len(read))
-    tokens_RT = np.zeros((1, 64), np.int32)
-    tokens_RT[0, : len(read)] = read
-    rows_R, num_R = np.zeros(1, np.int32), np.array([len(read)], np.int32)
-    engine._rows = programs.prefill(
-      session.config, engine._params, engine._rows, rows_R, tokens_RT, num_R, engine._size
-    )
-    nothing = np.zeros((1, len(ids)))
-    return programs.Decoded(
-      np.array([ids]), nothing, np.array([len(ids)]), np.array([len(read)]), nothing, None, None
-    )
-
-  monkeypatch.setattr(engine, '_run_decode', draw)
-
-
 def shown(pieces):
   return ''.join(text for text, _ in pieces)
+
+
+def asides(pieces):
+  return ''.join(text for text, aside in pieces if aside)
 
 
 def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny, forward):
@@ -96,34 +83,26 @@ def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny
   assert session.ids[-10:] == likeliest(session, forward, 10)
 
 
-def test_a_finished_turn_gets_no_second_end(tiny, monkeypatch):
-  session = new_session(tiny)
-  script(session, monkeypatch, [*TOKENIZER.encode('Yes.'), END], [END])
-  assert shown(session.reply('A?')) == 'Yes.'
-  list(session.reply('B?'))
-  talk = [
-    {'role': role, 'content': text}
-    for role, text in (('user', 'A?'), ('assistant', 'Yes.'), ('user', 'B?'))
-  ]
-  assert session.ids[:-1] == FORMAT.render_prompt(talk)
-
-
-def test_calls_are_answered_and_their_results_condition_what_follows(tiny, forward, monkeypatch):
-  session = new_session(tiny, max_new_tokens=30)
-  call = [PYTHON[0], *TOKENIZER.encode('3*4'), PYTHON[1]]
-  script(session, monkeypatch, call, [*TOKENIZER.encode('It is 12.'), END])
+def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny):
+  """Calls are answered, thoughts and results stay, and a finished turn gets no second end."""
+  call = ids(ASSISTANT, '<|python|>', '3*4', '<|/python|>')
+  session = saying(tiny, call, ids('<|/output|>', 'Is 1.', '<|end|>'))
   pieces = list(session.reply('3*4?'))
-  assert shown(pieces) == '[python: 3*4 -> 12]It is 12.'
-  assert shown(p for p in pieces if p[1]) == '[python: 3*4 -> 12]'
-  content = [
+  assert shown(pieces) == '[python: 3*4 -> 12]Is 1.' and asides(pieces) == '[python: 3*4 -> 12]'
+  list(session.reply('Again'))
+  answer = [
     {'type': 'python', 'text': '3*4'},
     {'type': 'output', 'text': '12'},
-    {'type': 'text', 'text': 'It is 12.'},
+    {'type': 'text', 'text': 'Is 1.'},
   ]
-  messages = [{'role': 'user', 'content': '3*4?'}, {'role': 'assistant', 'content': content}]
+  messages = []
+  for question in ('3*4?', 'Again'):
+    messages += [
+      {'role': 'user', 'content': question},
+      {'role': 'assistant', 'content': answer},
+    ]
   assert session.ids == FORMAT.render({'messages': messages})[0]
-  list(session.reply('And?'))
-  assert session.ids[-30:] == likeliest(session, forward, 30)
+  assert session.messages() == messages
 
 
 def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
@@ -131,46 +110,10 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   config, params = tiny(vocab_size=size + 100, max_len=160, tie_embeddings=False)
   head = np.array(params['head'])
   head[size:] *= 100  # by far the likeliest, if they could be drawn
-  session = chat_session.Session(
-    config,
-    {**params, 'head': head},
-    FORMAT,
-    Sampling(1.0),
-    calculate=calculator.calculate,
-    max_new_tokens=20,
-  )
+  session = session_of(config, {**params, 'head': head}, max_new_tokens=20)
+  session.sampling = Sampling(1.0, banned_ids=session.sampling.banned_ids)
   list(session.reply('Hello'))
   assert session.fed < len(session.ids) and max(session.ids) < size
-
-
-def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny, monkeypatch):
-  session = new_session(tiny, max_new_tokens=30)
-  call = [
-    {'type': 'python', 'text': '3*4'},
-    {'type': 'output', 'text': '12'},
-    {'type': 'text', 'text': '12'},
-  ]
-  told = [('3*4?', call), ('Who are you?', 'I am Ann.'), ('Spell ox.', 'o-x')]
-  said = [*TOKENIZER.encode('12'), END], [*TOKENIZER.encode('I am Ann.'), END]
-  last = [*TOKENIZER.encode('o-x'), END]
-  script(session, monkeypatch, [PYTHON[0], *TOKENIZER.encode('3*4'), PYTHON[1]], *said, last)
-  for question, _ in told:
-    list(session.reply(question))
-  messages = []
-  for question, answer in told:
-    messages += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': answer}]
-  assert session.ids == FORMAT.render({'messages': messages})[0]
-
-
-def test_no_piece_ends_inside_a_character():
-  data = 'né €𝄞'.encode()
-  pieces = chat_session.Pieces(FORMAT)
-  texts = [shown(pieces([byte])) for byte in data]
-  assert texts == ['n', '', 'é', ' ', '', '', '€', '', '', '', '𝄞']
-  assert pieces.end() == ('', False)
-  pieces = chat_session.Pieces(FORMAT)
-  assert shown(pieces(['€'.encode()[0]])) == '' and pieces.end()[0] == '\ufffd'
-  assert shown(chat_session.Pieces(FORMAT)(['€'.encode()[0], END])) == '\ufffd'
 
 
 def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
@@ -181,7 +124,127 @@ def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   assert session.ids[-10:] == likeliest(session, forward, 10)
 
 
-def test_ctrl_c_stops_the_reply_only(tiny, capsys):
+def test_the_oldest_turns_give_way_when_the_context_is_full(tiny, forward):
+  session = new_session(tiny, max_len=96, system='Hm.')
+  for i in range(4):
+    pieces = list(session.reply(f'Question {i}?'))
+    assert len(session.ids) <= 96
+  dropped = '[the oldest turn was dropped, because the context is full]\n'
+  assert asides(pieces) == dropped + ' [stopped after 10 tokens]' and session.dropped
+  kept = [exchange.question for exchange in session.exchanges]
+  assert kept == [f'Question {i}?' for i in range(session.dropped, 4)]
+  start = FORMAT.render_prompt(
+    [{'role': 'system', 'content': 'Hm.'}, {'role': 'user', 'content': kept[0]}]
+  )
+  assert session.ids[: len(start)] == start
+  assert session.ids[-10:] == likeliest(session, forward, 10)
+  assert session.gauge() == f'{len(session.ids)}/96'
+
+
+def test_what_does_not_fit_at_all_is_said_and_reset_helps(tiny):
+  session = new_session(tiny, max_len=40, max_new_tokens=100)
+  with pytest.raises(UserError, match='context of 40 tokens is full: the reply is cut off; /reset'):
+    list(session.reply('Hello'))
+  assert len(session.ids) == 40
+  with pytest.raises(UserError, match=r'full: \d+ tokens do not fit'):
+    list(session.reply('x' * 40))
+  assert len(session.ids) == 40 and len(session.exchanges) == 1
+  session.reset()
+  assert session.ids == [] and session.fed == 0
+  assert next(session.reply('Hello')) and session.fed == len(session.ids) - chat_session.DRAW
+
+
+THOUGHT = ids(ASSISTANT, '<|think|>', 'secr', '<|/think|>', 'Hi', '<|end|>')
+
+
+@pytest.mark.parametrize(
+  ('thinking', 'expected'),
+  [
+    ('show', '[think: secr]Hi'),
+    ('fold', '[thought for 6 tokens; /thought shows it] Hi'),
+    ('length', '[thought for 6 tokens] Hi'),
+    ('withhold', 'Hi'),
+  ],
+)
+def test_thoughts_are_shown_folded_measured_or_withheld(tiny, thinking, expected, tmp_path, capsys):
+  session = saying(tiny, THOUGHT, thinking=thinking)
+  assert shown(session.reply('Q')) == expected
+  session.save(str(tmp_path / 'talk.jsonl'))
+  terminal.command(session, '/thought', '')
+  hidden = thinking in ('length', 'withhold')
+  assert ('secr' in capsys.readouterr().out) != hidden
+  assert ('secr' in (tmp_path / 'talk.jsonl').read_text()) != hidden
+
+
+def test_a_saved_conversation_is_one_that_training_reads(tiny, tmp_path):
+  session = saying(tiny, THOUGHT, system='S')
+  with pytest.raises(UserError, match='no conversation'):
+    session.save(str(tmp_path / 'a'))
+  list(session.reply('Q'))
+  session.save(str(tmp_path / 'a'))
+  with pytest.raises(UserError) as raised:
+    session.save(str(tmp_path / 'a'))
+  assert raised.value.field == '/save'
+  saved = json.loads((tmp_path / 'a').read_text())
+  assert FORMAT.render(saved)[0] == session.ids
+  assert saved['messages'][0] == {'role': 'system', 'content': 'S'}
+
+
+def test_a_document_is_continued_beside_the_conversation(tiny, forward):
+  session = new_session(tiny)
+  list(session.reply('Hello'))
+  before = list(session.ids)
+  text = shown(session.continue_document('ab'))
+  tokens = [FORMAT.document_start, *b'ab']
+  for _ in range(10):
+    logits = np.array(forward(session.config, session.params, np.array([tokens], np.int32))[0, -1])
+    logits[list(FORMAT.banned_ids(session.config.vocab_size))] = -np.inf
+    tokens.append(int(logits.argmax()))
+  parts = AnswerParts(FORMAT)
+  piece = serving.drawn(tokens[3:])
+  expected = [part for part in (*parts.read(piece), *parts.end()) if part.kind == 'text']
+  assert ''.join(part.text for part in expected) in text
+  assert session.ids == before
+  list(session.reply('Again'))
+  assert session.reused == len(before) - 1
+
+
+# ---- The terminal
+
+
+def talk(session, monkeypatch, capsys, text):
+  """What a session prints for lines of input."""
+  monkeypatch.setattr(sys, 'stdin', io.StringIO(text))
+  terminal.loop(session)
+  return capsys.readouterr().out
+
+
+def test_commands(tiny, monkeypatch, capsys, tmp_path):
+  session = saying(tiny, ids(ASSISTANT, 'Hi', '<|end|>'), ids('b', 'cd', '<|endoftext|>'))
+  file = tmp_path / 'talk'
+  text = (
+    f'/help\nQ\n/temperature 0.5\n/temperature hot\n/temperature -1\n/save {file}\n/save {file}\n'
+  )
+  text += (
+    '/save\n/rest\n/system Be brief.\n/thinking loud\n/thinking fold\n/base ab\n/base\n/exit\nQ\n'
+  )
+  out = talk(session, monkeypatch, capsys, text)
+  assert all(name in out for name in terminal.COMMANDS) and out.count('Hi\n') == 1
+  assert session.sampling.temperature == 0.5 and session.thinking == 'fold'
+  assert "/temperature is 'hot'; allowed: a number" in out and 'temperature is -1' in out
+  assert f'[wrote {file}]' in out and 'allowed: a file that does not exist yet' in out
+  assert "unknown command '/rest' (did you mean '/reset'?)" in out and '\033' not in out
+  assert session.system == 'Be brief.' and session.exchanges == []
+  assert json.loads(file.read_text())['messages'][0]['content'] == 'Q'
+
+
+def test_messages_of_several_lines(tiny, monkeypatch, capsys):
+  session = saying(tiny, ids(ASSISTANT, 'Hi', '<|end|>'))
+  talk(session, monkeypatch, capsys, 'one\\\ntwo\n"""\n/three\n\n four\n"""\n')
+  assert [e.question for e in session.exchanges] == ['one\ntwo', '/three\n\n four']
+
+
+def test_ctrl_c_stops_the_reply_only(tiny, capsys, monkeypatch):
   session = new_session(tiny, max_new_tokens=100)
   before, step = signal.getsignal(signal.SIGINT), session.engine.step
 
@@ -189,27 +252,16 @@ def test_ctrl_c_stops_the_reply_only(tiny, capsys):
     os.kill(os.getpid(), signal.SIGINT)
     step()
 
-  session.engine.step = interrupted
-  chat_session.converse(session, 'Hello')
+  monkeypatch.setattr(session.engine, 'step', interrupted)
+  terminal.converse(session.reply('Hello'))
   assert capsys.readouterr().out.endswith('[stopped]\n')
   assert len(session.ids) == session.fed + chat_session.DRAW
-  assert signal.getsignal(signal.SIGINT) is before
+  assert signal.getsignal(signal.SIGINT) is before and session.engine.is_idle
 
 
-def test_a_full_context_is_said_and_reset_helps(tiny):
-  session = new_session(tiny, max_len=40, max_new_tokens=100)
-  with pytest.raises(UserError, match='context of 40 tokens is full: the reply is cut off; /reset'):
-    list(session.reply('Hello'))
-  assert len(session.ids) == 40
-  with pytest.raises(UserError, match=r'full: \d+ more tokens do not fit behind 40'):
-    list(session.reply('Hello?'))
-  assert len(session.ids) == 40
-  session.reset()
-  assert next(session.reply('Hello')) and session.fed == len(session.ids) - chat_session.DRAW
-  session.reset()
-  with pytest.raises(UserError, match='more tokens do not fit behind 0'):
-    list(session.reply('x' * 40))
-  assert session.ids == [] and session.fed == 0
+def test_control_characters_do_not_reach_the_terminal(capsys):
+  terminal.show('a\033[31mb\x9b\ttab\n', False)
+  assert capsys.readouterr().out == 'a\ufffd[31mb\ufffd\ttab\n'
 
 
 @pytest.fixture
@@ -222,44 +274,30 @@ def run_folder(tiny, tmp_path):
   return tmp_path
 
 
-def chat_process(folder, text='', **environment):
-  return run(
-    '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=6', text=text, **environment
-  )
-
-
-def test_piped_conversation(run_folder):
-  config = base.get_config()
-  mesh = sharding.make_mesh(config.mesh)
-  with jax.set_mesh(mesh):
-    model = pretrained.load(run_folder, config.model, config.model, mesh)
-    session = chat_session.Session(
-      model.config,
-      model.params,
-      FORMAT,
-      Sampling(0),
-      calculate=calculator.calculate,
-      max_new_tokens=6,
-    )
-    expected = shown(session.reply('Hi')).translate(chat_session.CONTROLS)
-  status, out, err = chat_process(
-    run_folder, '/help\nHi\n\n/rest\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n'
+def test_the_command_talks(run_folder, tiny):
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
+  expected = shown(session_of(config, params, max_new_tokens=6).reply('Hi'))
+  status, out, err = run(
+    '-m',
+    'lm.chat',
+    f'--checkpoint={run_folder}',
+    '--max-new-tokens=6',
+    text='Hi\n\n/reset\nHi\n' + 'long' * 50 + '\n/exit\nHi\n',
   )
   assert status == 0, err
-  assert out.count(expected + '\n') == 2
-  assert all(name in out for name in chat_session.COMMANDS)
-  assert "unknown command '/rest' (did you mean '/reset'?)" in out
+  assert out.count(expected.translate(terminal.CONTROLS) + '\n') == 2
   assert 'context of 64 tokens is full' in out and '\033' not in out
 
 
-def test_what_cannot_be_loaded_is_one_line(run_folder):
-  def error(folder):
-    status, out, err = chat_process(folder)
-    assert status == 1 and out == ''
-    assert err.startswith('error: ') and err.count('\n') == 1
-    return err
+def test_what_cannot_be_loaded_is_an_error(run_folder, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO()))
 
-  assert 'no complete checkpoint at' in error(run_folder / 'missing')
+  def error(folder, kind=UserError):
+    with pytest.raises(kind) as raised:
+      chat.main([f'--checkpoint={folder}'])
+    return str(raised.value)
+
+  assert 'no complete checkpoint at' in error(run_folder / 'missing', FileNotFoundError)
   tokenizer_lib.load('bytes', [*template.SPECIAL_TOKENS, '<|more|>']).save(run_folder / 'tokenizer')
   assert 'tokenizer of the checkpoint is' in error(run_folder)
   largest = max(

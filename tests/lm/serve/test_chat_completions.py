@@ -291,6 +291,10 @@ def test_json_may_follow_a_thought(tiny):
   with saying(tiny, '<|think|>', 'hm', '<|/think|>', '{}') as app:
     said = message(app, **JSON)
     assert (said['reasoning_content'], said['content']) == ('hm', '{}')
+    for tokens in range(2, 8):  # A thought leaves room for the object.
+      said = message(app, max_tokens=tokens, **JSON)
+      assert said['content'] == '{}'
+      assert said['reason'] == ('stop' if tokens >= 6 else 'length')
 
 
 def test_what_does_not_go_with_json_is_refused(app):

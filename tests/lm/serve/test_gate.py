@@ -49,6 +49,9 @@ HOSTILE = {
   'a seed out of range': b'{"model": "tiny", "prompt": "a", "seed": 18446744073709551616}',
   'an unknown field': b'{"model": "tiny", "prompt": "a", "frobnicate": 1}',
   'a strange name of a field': b'{"model": "tiny", "prompt": "a", "\\u0000\\ud83d\\ude00": 1}',
+  'very many wrong items': b'{"model": "tiny", "prompt": [' + b'null,' * 100_000 + b'null]}',
+  'very many fields': json.dumps({f'{i}': 1 for i in range(50_000)}).encode(),
+  'very many biases': json.dumps(GOOD | {'logit_bias': {f'{i}': 1 for i in range(2000)}}).encode(),
   'UTF-16': '{"model": "tiny"}'.encode('utf-16'),
 }
 

@@ -1,0 +1,335 @@
+"""Times the engine on random prompts, and transformers' `generate` by turns with it.
+
+Each system runs in a worker of its own (lm/cost/workers.py). `compare` starts them and asks for one
+measurement after the other; `work` is what a worker does. Beside each speed stand the machine's own
+limits, measured in the same run: the time to read the weights and the cache once for each token,
+and the time of the products.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lm.base import allocator
+from lm.base.errors import UserError
+from lm.cost.workers import Worker
+
+# No jax at the top: a worker that runs torch may run where jax is not installed.
+
+# The prompt's length and the number of new tokens of each command, and its batches.
+DEFAULTS = {'decode': (16, 64, '1,8,32'), 'prefill': (1000, 1, '1'), 'serve': (256, 64, '8')}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of the commands."""
+
+  def number(name: str, default: int | None, what: str) -> None:
+    parser.add_argument(f'--{name}', type=int, default=default, help=what)
+
+  parser.add_argument('--model', default='smollm2', help='a checkpoint, or smollm2 (default)')
+  parser.add_argument('--batch', help='batch sizes, N,N,... (serve: the rows of the engine)')
+  number('prompt', None, 'tokens of a prompt (serve: the longest, of at least 16)')
+  number('new', None, 'new tokens of each answer (serve: the most, of at least 1)')
+  number('turns', 3, 'measurements of each batch size; the median counts (default 3)')
+  number('requests', 32, 'serve: how many there are (default 32)')
+  for name in ('quantize', 'cache'):
+    parser.add_argument(f'--{name}', choices=['none', 'int8'], default='none', help='default none')
+  parser.add_argument('--beside', choices=['transformers'], help='a second system to time')
+  parser.add_argument('--system', choices=['deepdive', 'transformers'], help=argparse.SUPPRESS)
+
+
+def prompts(args: argparse.Namespace, batch: int, vocab_size: int) -> list[list[int]]:
+  """Returns the same random prompts in every process."""
+  import numpy as np
+
+  length = args.prompt or DEFAULTS[args.command][0]
+  rng = np.random.default_rng(0)
+  return rng.integers(3, vocab_size, size=(batch, length)).tolist()
+
+
+# ---- What workers do
+
+
+def ours(
+  args: argparse.Namespace, locate: Callable[[str], Any]
+) -> tuple[dict[str, Any], Callable[[dict], dict]]:
+  """Returns facts about our engine, and what answers the parent."""
+  allocator.keep_freed_memory()
+  import jax
+
+  from configs import base
+  from lm.infer.engine import Engine
+  from lm.infer.requests import Request
+  from lm.infer.sampling import Sampling
+  from lm.model import heads, quantize
+  from lm.parallel import sharding
+  from lm.weights import pretrained
+
+  defaults = base.get_config()
+  mesh = sharding.make_mesh(defaults.mesh)
+  jax.set_mesh(mesh)
+  model = pretrained.load(locate(args.model), defaults.model, defaults.model, mesh)
+  params = quantize.quantize(args.quantize, model.params, model.axes)
+  config, engines = model.config, {}
+
+  def engine(rows: int, length: int) -> Engine:
+    if rows not in engines:
+      engines.clear()
+      engines[rows] = Engine(config, params, rows=rows, capacity=length, steps=16, cache=args.cache)
+    return engines[rows]
+
+  def answer(asked: dict) -> dict:
+    if 'requests' in asked:
+      return serve(engine(asked['batch'], asked['capacity']), asked)
+    new = asked['new']
+    told = [
+      Request([*map(int, prompt)], new, Sampling(0))
+      for prompt in prompts(args, asked['batch'], config.vocab_size)
+    ]
+    runner = engine(asked['batch'], len(told[0].prompt) + new)
+    runner.forget()
+    start = time.perf_counter()
+    handles = [runner.submit(request) for request in told]
+    runner.run()
+    seconds = time.perf_counter() - start
+    return {'seconds': seconds, 'tokens': [handle.result().tokens for handle in handles]}
+
+  def serve(runner: Engine, asked: dict) -> dict:
+    waiting = [
+      Request(prompt, new, Sampling(0)) for prompt, new in requests(asked, config.vocab_size)
+    ]
+    runner.forget()
+    start = time.perf_counter()
+    handles = [runner.submit(request) for request in waiting]
+    first: dict[int, float] = {}
+    while not runner.is_idle:
+      runner.step()
+      for i, handle in enumerate(handles):
+        if i not in first and handle.completion.tokens:
+          first[i] = time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    count = sum(len(handle.result().tokens) for handle in handles)
+    return {'seconds': seconds, 'drawn': count, 'first_token_s': sorted(first.values())}
+
+  layers, vocabulary = jax.tree.leaves(params['layers']), heads.head(params, config)
+  facts = {
+    'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
+    'layer_params': sum(x.size for x in jax.tree.leaves(model.params['layers'])),
+    'vocabulary_params': vocabulary.size,
+    'weight_bytes_per_token': sum(x.nbytes for x in layers) + vocabulary.nbytes,
+    'cache_bytes_per_token': 2 * config.num_layers * config.num_kv_heads * config.head_dim * 4,
+  } | machine()
+  return facts, answer
+
+
+def requests(asked: dict, vocab_size: int) -> list[tuple[list[int], int]]:
+  """Returns (prompt, new tokens) of requests of mixed lengths."""
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  return [
+    (
+      rng.integers(3, vocab_size, rng.integers(16, asked['prompt'], endpoint=True)).tolist(),
+      int(rng.integers(1, asked['new'], endpoint=True)),
+    )
+    for _ in range(asked['requests'])
+  ]
+
+
+def machine() -> dict[str, float]:
+  """Returns the bytes that this machine reads, and the float32 products that it makes, in a second.
+
+  Both are the best of several tries: a sum over 512 MiB by one thread a core, and square products
+  of 2,048 rows by XLA and by NumPy.
+  """
+  import concurrent.futures
+  import os
+
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  def best(run: Callable[[], Any], tries: int = 5) -> float:
+    times = []
+    for _ in range(tries):
+      start = time.perf_counter()
+      run()
+      times.append(time.perf_counter() - start)
+    return min(times)
+
+  threads = len(os.sched_getaffinity(0))
+  numbers = np.ones((threads, (512 << 20) // 4 // threads), np.float32)
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    read = best(lambda: list(pool.map(np.sum, numbers)))
+  a = jnp.ones((2048, 2048))
+  by_xla = jax.jit(jnp.dot)
+  by_xla(a, a).block_until_ready()
+  square = np.ones((2048, 2048), np.float32)
+  product = min(best(lambda: by_xla(a, a).block_until_ready()), best(lambda: square @ square))
+  return {'bytes_per_s': numbers.nbytes / read, 'flops_per_s': 2 * 2048**3 / product}
+
+
+def theirs(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict], dict]]:
+  """Returns the same for transformers; `args.model` is a folder in its format."""
+  try:
+    import torch
+    import transformers
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f'{sys.executable} has no {error.name}; --beside-python names a Python that has it'
+    ) from error
+  if args.quantize != 'none' or args.cache != 'none':
+    raise UserError(
+      field='--beside', value='transformers', allowed='only with --quantize=none and --cache=none'
+    )
+  model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+
+  def answer(asked: dict) -> dict:
+    rows = torch.tensor(prompts(args, asked['batch'], model.config.vocab_size))
+    new = asked['new']
+    start = time.perf_counter()
+    with torch.no_grad():
+      out = model.generate(
+        rows,
+        attention_mask=torch.ones_like(rows),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+      )
+    seconds = time.perf_counter() - start
+    return {'seconds': seconds, 'tokens': out[:, rows.shape[1] :].tolist()}
+
+  facts = {'system': f'transformers {transformers.__version__} on torch {torch.__version__}'}
+  return facts, answer
+
+
+def work(args: argparse.Namespace, locate: Callable[[str], Any]) -> None:
+  """Prints facts, then an answer to each line of stdin, as JSON."""
+  facts, answer = ours(args, locate) if args.system == 'deepdive' else theirs(args)
+  print(json.dumps(facts), flush=True)
+  for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+# ---- What the parent does
+
+
+def compare(
+  args: argparse.Namespace, argv: list[str], export: Callable[[str, Any], None]
+) -> Iterator[dict[str, Any]]:
+  """Yields the result of each batch size.
+
+  Args:
+    args: the arguments of the command.
+    argv: the same as text, for the workers.
+    export: writes a model as a folder that transformers reads: (model, folder).
+
+  Raises:
+    UserError: an argument is not allowed.
+  """
+  length, new, sizes = (
+    given or default
+    for given, default in zip(
+      (args.prompt, args.new, args.batch), DEFAULTS[args.command], strict=True
+    )
+  )
+  try:
+    batches = [int(size) for size in sizes.split(',')]
+  except ValueError:
+    batches = []
+  if not batches or min(batches) < 1:
+    raise UserError(field='--batch', value=sizes, allowed='numbers of at least 1: N,N,...')
+  if args.beside and args.command == 'serve':
+    raise UserError(field='--beside', value=args.beside, allowed='decode, prefill')
+  with tempfile.TemporaryDirectory() as folder:
+    workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'])]
+    if args.beside:
+      exported = pathlib.Path(folder) / 'model'
+      export(args.model, exported)
+      own = [*argv, '--system=transformers', f'--model={exported}']
+      workers.append(Worker('transformers', args.beside_python, own))
+    for batch in batches:
+      asked = {'batch': batch, 'new': new}
+      if args.command == 'serve':
+        asked |= {'requests': args.requests, 'prompt': length, 'capacity': length + new}
+      for worker in workers:
+        worker.ask(asked)  # It compiles.
+      answers = [[worker.ask(asked) for worker in workers] for _ in range(args.turns)]
+      yield _result(args.command, batch, length, new, [w.seen[0] for w in workers], answers)
+    for worker in workers:
+      worker.close()
+
+
+def _result(
+  command: str, batch: int, length: int, new: int, facts: list[dict], answers: list[list[dict]]
+) -> dict[str, Any]:
+  """Returns one line of the output from the answers of all turns."""
+  mine = [turn[0] for turn in answers]
+  seconds = statistics.median(answer['seconds'] for answer in mine)
+  count = {
+    'decode': batch * new,
+    'prefill': batch * length,
+    'serve': mine[0].get('drawn'),
+  }[command]
+  result = {
+    'command': command,
+    'system': facts[0]['system'],
+    'batch': batch,
+    'prompt': length,
+    'new': new,
+    'tokens_per_s': count / seconds,
+    'seconds': [answer['seconds'] for answer in mine],
+  }
+  if command == 'prefill':
+    result['first_token_s'] = seconds
+  if command == 'serve':
+    firsts = mine[-1]['first_token_s']
+    result |= {
+      'requests': len(firsts),
+      'first_token_s': {
+        'median': statistics.median(firsts),
+        'p95': firsts[int(0.95 * (len(firsts) - 1))],
+      },
+    }
+  else:
+    result['limits'] = limits(facts[0], batch, length, new, seconds)
+  if len(facts) > 1:
+    other = [turn[1]['seconds'] for turn in answers]
+    result['beside'] = {
+      'system': facts[1]['system'],
+      'tokens_per_s': count / statistics.median(other),
+      'seconds': other,
+    }
+    result['ratio'] = statistics.median(b / a['seconds'] for a, b in zip(mine, other, strict=True))
+    pairs = zip(mine[0]['tokens'], answers[0][1]['tokens'], strict=True)
+    result['equal_answers'] = sum(a == b for a, b in pairs)
+  return result
+
+
+def limits(
+  facts: dict[str, Any], batch: int, length: int, new: int, seconds: float
+) -> dict[str, float]:
+  """Returns how long the machine's memory and its products take at least, and the share of that.
+
+  Every step reads the weights and the cache once. A token takes two operations for each weight, and
+  those of the prompt do not need the vocabulary, except the last one.
+  """
+  read = facts['weight_bytes_per_token'] * new
+  read += facts['cache_bytes_per_token'] * batch * sum(range(length, length + new))
+  flops = 2 * facts['layer_params'] * batch * (length + new - 1)
+  flops += 2 * facts['vocabulary_params'] * batch * new
+  times = {'memory_s': read / facts['bytes_per_s'], 'products_s': flops / facts['flops_per_s']}
+  return {
+    'bytes_per_s': facts['bytes_per_s'],
+    'flops_per_s': facts['flops_per_s'],
+    **times,
+    'share_of_limit': max(times.values()) / seconds,
+  }
