@@ -13,7 +13,7 @@ from data.tokenizers import gguf_vocabulary as gguf_tokenizer
 from data.tools import calculator
 from lm.base import errors
 from lm.infer.sampling import Sampling
-from lm.model import quantize
+from lm.model import apart, quantize
 from lm.parallel import sharding
 from lm.serve import chat_session, terminal
 from lm.serve.answer_parts import THINKING
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = pretrained.load(path, config.model, config.model, mesh)
     chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
     model.check_tokenizer(chat_format.tokenizer.fingerprint)
-    params = quantize.quantize(args.quantize, model.params, model.axes)
+    params = apart.for_inference(quantize.quantize(args.quantize, model.params, model.axes))
     session = chat_session.Session(
       model.config,
       params,

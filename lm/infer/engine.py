@@ -78,7 +78,7 @@ class Engine:
       )
     self.config, self.capacity = config, capacity
     on_cpu = jax.default_backend() == 'cpu'
-    self._params = _apart(params) if on_cpu and 'layers' in params else params
+    self._params = apart.for_inference(params)
     self._steps, self._reads, self._executor = steps, reads, executor
     self._max_waiting = max_waiting
     self._buckets = programs.buckets(capacity)
@@ -376,9 +376,6 @@ class Engine:
       slot.finish('full', self._served)
     else:
       slot.force(list(result))
-
-
-_apart = jax.jit(apart.apart)
 
 
 def _tops(

@@ -27,6 +27,18 @@ def apart(params: Any) -> Any:
   return others | {LAYER.format(number): layer(number) for number in range(count)}
 
 
+_jitted = jax.jit(apart)
+
+
+def for_inference(params: Any) -> Any:
+  """Returns the parameters as inference runs fastest here: apart on CPUs, else as they are.
+
+  Parameters that are apart already are returned as they are, and not copied.
+  """
+  stacked = 'layers' in params
+  return _jitted(params) if stacked and jax.default_backend() == 'cpu' else params
+
+
 def _side_by_side(part: Any, fused: str, names: tuple[str, ...]) -> Any:
   """Returns a part of a layer with some of its matrices joined along their first output axis.
 

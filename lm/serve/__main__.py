@@ -15,7 +15,7 @@ from data.tokenizers import gguf_vocabulary
 from data.tools import calculator
 from lm.base import errors
 from lm.infer.engine import Engine
-from lm.model import quantize
+from lm.model import apart, quantize
 from lm.parallel import sharding
 from lm.serve import app, gate, listening, service
 from lm.serve.answer_parts import THINKING
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       name: _open(name, path, args, mesh, calls)
       for name, path in service.named([*(args.checkpoint or ()), *(args.model or ())]).items()
     }
-  limits = service.Limits(new_tokens=args.max_new_tokens, request_seconds=args.timeout)
+  limits = service.Limits(
+    new_tokens=args.max_new_tokens, answers=args.max_waiting, request_seconds=args.timeout
+  )
   hosts = LOOPBACK if args.host in LOOPBACK else ()
   state = service.Service(
     models, mesh, limits=limits, thinking=args.thinking, api_keys=keys, hosts=hosts
@@ -61,7 +63,7 @@ def _open(
   model = pretrained.load(path, defaults, defaults, mesh)
   chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
   model.check_tokenizer(chat_format.tokenizer.fingerprint)
-  params = quantize.quantize(args.quantize, model.params, model.axes)
+  params = apart.for_inference(quantize.quantize(args.quantize, model.params, model.axes))
   engine = Engine(
     model.config,
     params,

@@ -56,6 +56,11 @@ async def create_completion(request: HttpRequest) -> Response:
     raise ApiError(400, 'stream_options needs stream', param='stream_options')
   thinking = responding.thinking_of(body, service)
   prompts = await asyncio.to_thread(_prompts, body, model, service)
+  if len(prompts) * best_of > (most := service.limits.answers):
+    message = (
+      f'{len(prompts)} prompts with {best_of} answers each; this server gives {most} at once'
+    )
+    raise ApiError(400, message, param='prompt')
   sampling, seed = responding.sampling_of(body, model), responding.seed_or_random(body)
   requests = [
     Request(

@@ -136,8 +136,8 @@ class EventStream(Response):
 
 
 def event_bytes(value: dict[str, Any]) -> bytes:
-  """Returns a server-sent event."""
-  return b'data: ' + json.dumps(value, ensure_ascii=False, separators=(',', ':')).encode() + b'\n\n'
+  """Returns a server-sent event, in ASCII: some clients take U+2028 for the end of a line."""
+  return b'data: ' + json.dumps(value, separators=(',', ':')).encode() + b'\n\n'
 
 
 def api_error(error: Exception) -> ApiError:

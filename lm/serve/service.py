@@ -29,6 +29,7 @@ class Limits:
     connections: open at once.
     prompts: of one request.
     choices: of each prompt, `n` and `best_of`.
+    answers: of one request, all choices of all prompts.
     new_tokens: of an answer; None means the context.
   """
 
@@ -40,6 +41,7 @@ class Limits:
   connections: int = 256
   prompts: int = 128
   choices: int = 16
+  answers: int = 256
   new_tokens: int | None = None
 
 

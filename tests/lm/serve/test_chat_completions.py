@@ -1,6 +1,7 @@
 """/v1/chat/completions: conversations, tools, thoughts and JSON, with models that say what is told."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 
@@ -13,6 +14,7 @@ from lm.serve.answer_parts import THINKING
 
 ASK = [{'role': 'user', 'content': 'Q'}]
 ASSISTANT = '<|assistant|>'
+JSON = {'response_format': {'type': 'json_object'}}
 SUM = {
   'type': 'function',
   'function': {'name': 'add', 'description': 'Adds.', 'parameters': {'type': 'object'}},
@@ -172,6 +174,34 @@ def test_a_thought_that_is_cut_off_is_withheld_too(tiny):
     assert said['content'] == '' and said['reason'] == 'length'
 
 
+def test_a_template_may_begin_answers_inside_a_thought(tiny):
+  template = (
+    '{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>'
+    "{% if m.role == 'assistant' %}<|think|>{% endif %}{{ m.content }}<|end|>{% endfor %}"
+    '{% if add_generation_prompt %}<|assistant|><|think|>{% endif %}'
+  )
+  thinks = dataclasses.replace(FORMAT, source=template)
+  config, params = serving.chain(tiny, ids('<|think|>', 'hm', '<|/think|>', 'Yes', '<|end|>'))
+  for thinking in ('show', 'withhold'):
+    model = serving.served(config, params, chat_format=thinks)
+    with serving.running(model, thinking=thinking) as app:
+      said = message(app)
+      assert said['content'] == 'Yes' and said.get('reasoning_content') == (
+        'hm' if thinking == 'show' else None
+      )
+      body = {'messages': ASK, 'temperature': 0}
+      assert ('hm' in str(events(app, '/v1/chat/completions', body))) == (thinking == 'show')
+      assert json.loads(message(app, max_tokens=20, **JSON)['content']) is not None
+
+
+def test_thoughts_of_earlier_answers_are_read_back(app):
+  answer = {'role': 'assistant', 'content': 'B', 'reasoning_content': 'hm'}
+  asked = [*ASK, answer, {'role': 'user', 'content': 'C'}]
+  parts = [{'type': 'think', 'text': 'hm'}, {'type': 'text', 'text': 'B'}]
+  rendered = FORMAT.render_prompt([*ASK, {'role': 'assistant', 'content': parts}, asked[-1]])
+  assert chat(app, messages=asked, max_tokens=1)['usage']['prompt_tokens'] == len(rendered)
+
+
 # ---- Tools
 
 
@@ -263,8 +293,6 @@ def test_a_turn_that_ends_with_a_result_is_continued_and_no_other():
 
 # ---- JSON
 
-JSON = {'response_format': {'type': 'json_object'}}
-
 
 @pytest.mark.parametrize('seed', range(4))
 def test_a_model_that_says_anything_says_json_if_it_must(app, seed):
@@ -305,8 +333,6 @@ def test_what_does_not_go_with_json_is_refused(app):
 
 
 def test_a_model_without_a_template_does_not_chat(random_model, tiny):
-  import dataclasses
-
   base = dataclasses.replace(FORMAT, source=None)
   model = serving.served(random_model.config, random_model.params, chat_format=base)
   with serving.running(model) as app:

@@ -168,7 +168,9 @@ def test_more_routes_are_mounted_and_their_failures_are_told(random_model, caplo
 
 def test_the_queue_is_bounded(random_model):
   model = serving.served(random_model.config, random_model.params, max_waiting=2)
-  with serving.running(model) as app:
+  with serving.running(model, limits={'answers': 16}) as app:
+    never = serving.complete(app, ['a'] * 17, max_tokens=1, status=400)
+    assert never['error']['param'] == 'prompt'
     body = GOOD | {'prompt': ['a'] * 16}
     response = serving.send(app, 'POST', '/v1/completions', json=body)
     assert response.status_code == 429 and response.json()['error']['code'] == 'queue_full'
