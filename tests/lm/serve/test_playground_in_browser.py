@@ -5,18 +5,23 @@ the npm package axe-core in a folder node_modules, which DEEPDIVE_NODE_MODULES n
 the working directory. What is missing is skipped.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import threading
 import time
 
 import playgrounds
 import pytest
+import serving
 from serving import listening_at
 
 from data.tokenizers.bpe import BPE, BYTES, PATTERNS
+from data.tools import calculator
+from lm.serve.playground import mounting
 
 sync_api = pytest.importorskip('playwright.sync_api')
 expect = sync_api.expect
@@ -114,17 +119,30 @@ def said(page):
   return page.locator('.message .said').all_text_contents()
 
 
-def slow_down(service, monkeypatch, name='one'):
-  """Makes an engine write slowly, so that there is something to stop."""
-  engine = service.models[name].engine.engine
-  step = engine.step
+@contextlib.contextmanager
+def paused_after(engine, steps):
+  """Lets an engine make so many steps; yields a function that lets it go on."""
+  original, left, released = engine.step, [steps], threading.Event()
 
-  def slow():
-    time.sleep(0.05)
-    step()
+  def step():
+    left[0] -= 1
+    if left[0] < 0:
+      released.wait()
+    original()
 
-  monkeypatch.setattr(engine, 'step', slow)
-  return engine
+  engine.step = step
+  try:
+    yield released.set
+  finally:
+    released.set()
+    del engine.step
+
+
+def wait_until_idle(page, engine):
+  deadline = time.monotonic() + 60
+  while not engine.is_idle and time.monotonic() < deadline:
+    page.wait_for_timeout(20)
+  assert engine.is_idle, 'a row of the engine is not free'
 
 
 # ---- Chat
@@ -145,19 +163,17 @@ def test_chat_streams_answers_that_can_be_tried_again(page):
   expect(page.get_by_role('heading', name='Talk with the model')).to_be_visible()
 
 
-def test_chat_stops_at_once_and_keeps_what_was_said(page, server, monkeypatch):
-  engine = slow_down(server[1], monkeypatch)
-  ask(page, 'Hello?', max_tokens=900, temperature=0)
-  expect(page.locator('.message.assistant .said')).to_have_text(re.compile('.'))
-  page.get_by_role('button', name='Stop').click()
-  expect(page.locator('#chat-status')).to_have_text('Stopped.')
-  expect(page.locator('#chat-send')).to_be_visible()
+def test_chat_stops_at_once_and_keeps_what_was_said(page, server):
+  engine = server[1].models['one'].engine.engine
+  with paused_after(engine, steps=8) as go_on:
+    ask(page, 'Hello?', max_tokens=900, temperature=0)
+    expect(page.locator('.message.assistant .said')).to_have_text(re.compile('.'))
+    page.get_by_role('button', name='Stop').click()
+    expect(page.locator('#chat-status')).to_have_text('Stopped.')
+    expect(page.locator('#chat-send')).to_be_visible()
+    go_on()
+    wait_until_idle(page, engine)
   assert said(page)[1]
-  deadline = time.monotonic() + 60
-  while not engine.is_idle and time.monotonic() < deadline:
-    page.wait_for_timeout(20)
-  assert engine.is_idle, 'the row of the engine is not free'
-  assert len(server[1].models) == 2
 
 
 def test_an_edited_question_is_asked_again_and_an_edited_answer_is_kept(page):
@@ -216,6 +232,29 @@ def test_text_of_models_stays_text_and_asides_are_folded(page):
   expect(thought.locator('pre').first).to_have_text(f'I think {HOSTILE}')
   call.locator('summary').click()
   assert call.locator('pre').all_text_contents() == [f'1+1 {HOSTILE}', '2']
+
+
+def test_calls_of_the_servers_tools_are_shown_and_sent_back(browser, tiny):
+  asked = serving.ids('<|assistant|>', '<|python|>', '6*7', '<|/python|>')
+  config, params = serving.chain(tiny, asked, serving.ids('<|/output|>', 'It is.', '<|end|>'))
+  model = serving.served(config, params, call_tool=calculator.calculate)
+  app = serving.application(model, routes=mounting.routes())
+  with listening_at(app) as address:
+    page = browser.new_page(base_url=address)
+    page.goto('/')
+    ask(page, 'R', temperature=0, max_tokens=40)
+    ended(page, 'chat-send')
+    assert said(page) == ['R', 'It is.']
+    page.locator('.message summary').click()
+    assert page.locator('.message pre').all_text_contents() == ['6*7', '42']
+    sent = []
+    page.on('request', lambda r: sent.append(r.post_data_json) if 'completions' in r.url else 0)
+    ask(page, 'R', temperature=0, max_tokens=40)
+    ended(page, 'chat-send')
+    answer = {'role': 'assistant', 'content': 'It is.'}
+    answer['server_tool_calls'] = [{'call': '6*7', 'result': '42'}]
+    assert sent[0]['messages'][1] == answer and said(page)[2:] == ['R', 'It is.']
+    page.close()
 
 
 def test_errors_of_the_server_are_shown(browser, server):
@@ -291,19 +330,18 @@ def test_samples_side_by_side_differ_and_can_be_kept(page):
   assert ''.join(tokens_of(page)) == 'Once upon a time' + samples[1]
 
 
-def test_writing_a_document_stops(page, server, monkeypatch):
-  engine = slow_down(server[1], monkeypatch)
+def test_writing_a_document_stops(page, server):
+  engine = server[1].models['one'].engine.engine
   go(page, 'base')
   set_field(page, 'base', max_tokens=900, temperature=0)
-  page.get_by_role('button', name='Continue').click()
-  expect(page.locator('#base-tokens [data-item]').nth(20)).to_be_visible()
-  page.locator('#base-stop').press('Escape')
-  expect(page.locator('#base-status')).to_have_text('Stopped.')
-  assert len(tokens_of(page)) < 900
-  deadline = time.monotonic() + 60
-  while not engine.is_idle and time.monotonic() < deadline:
-    page.wait_for_timeout(20)
-  assert engine.is_idle
+  with paused_after(engine, steps=8) as go_on:
+    page.get_by_role('button', name='Continue').click()
+    expect(page.locator('#base-tokens [data-item]').nth(18)).to_be_visible()
+    page.locator('#base-stop').press('Escape')
+    expect(page.locator('#base-status')).to_have_text('Stopped.')
+    go_on()
+    wait_until_idle(page, engine)
+  assert 18 < len(tokens_of(page)) < 900
 
 
 # ---- Tokens
