@@ -71,7 +71,7 @@ def trace(pieces: Sequence[bytes], rank: Rank, is_token: Callable[[bytes], bool]
     lowest, _, pair = min(item for item in following if item is not None)
     merges.append(Merge(*pair, []))
     for i, item in enumerate(following):
-      while item is not None and (item[0], item[2]) == (lowest, pair):
+      while item is not None and item[0] == lowest:  # `BPE.merges` says why it is this pair.
         apply(pair, i, item[1])
         item = following[i] = first(state[i])
   for i, parts in enumerate(state):

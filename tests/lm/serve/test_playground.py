@@ -226,8 +226,11 @@ def test_completions_name_the_tokens_that_a_branch_continues(client):
   [choice] = client.post('/v1/completions', json=body).json()['choices']
   found = choice['logprobs']
   assert found['token_ids'][:2] == list(b'ab') and len(found['token_ids']) == len(found['tokens'])
+  seen = []
   for log_probs, ids in zip(found['top_logprobs'], found['top_token_ids'], strict=True):
-    assert log_probs.keys() == ids.keys()
+    assert log_probs.keys() == ids.keys() and len(ids) == 3
+    seen += [(name, index) for name, index in ids.items() if len(name) == 1 and name.isascii()]
+  assert seen and all(index == ord(name) for name, index in seen)
   start = client.get('/playground/about').json()['models'][0]['document_start']
   again = body | {'prompt': [start, *found['token_ids'][:-1]], 'max_tokens': 0}
   [choice] = client.post('/v1/completions', json=again).json()['choices']
