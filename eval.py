@@ -4,7 +4,7 @@ python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json
 """
 
 import math
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from data import tasks as tasks_lib
 from data.batches import readers
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary
-from data.tools import calculator
+from data.tools import toolbox
 from lm import evals, stages
 from lm.base import config as config_lib
 from lm.base import files
@@ -62,7 +62,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
         counts_bytes=True,
         chat_format=chat_format,
         tasks=tasks_lib.from_config(config.data, config.eval.tasks),
-        calculate=calculator.calculate,
+        call_tool=toolbox.from_config(config.tools),
         grade_format=chat_formats.grade_format,
       )
     )
@@ -79,15 +79,25 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
   return report
 
 
-def main() -> None:
-  config_lib.define_flags()
-  config_lib.define_process_flags()
-  flags.DEFINE_string('checkpoint', None, 'step, run, recipe or Hugging Face folder, or smollm2')
-  flags.DEFINE_enum('quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights')
-  flags.DEFINE_string('out', 'report.json', 'where the report goes')
-  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  options = flags.FlagValues()
+  config_lib.define_process_flags(options)
+  flags.DEFINE_string(
+    'checkpoint',
+    None,
+    'step, run, recipe or Hugging Face folder, or smollm2',
+    flag_values=options,
+  )
+  flags.DEFINE_enum(
+    'quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights', flag_values=options
+  )
+  flags.DEFINE_string('out', 'report.json', 'where the report goes', flag_values=options)
+  config = config_lib.parse(options, argv, __doc__)
   if not options.checkpoint:
-    raise UserError('--checkpoint is missing; for example --checkpoint=runs/quickstart')
+    raise UserError(
+      field='--checkpoint', allowed='a checkpoint, for example --checkpoint=runs/quickstart'
+    )
   # A path that cannot be written to is an error before hours of evaluation.
   files.as_path(options.out)
   distributed.initialize_from(options)

@@ -7,8 +7,8 @@ is a list of such runs and of the data stages before them (lm/launch/recipes.py)
 
 import functools
 import sys
+from collections.abc import Sequence
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from lm.base import allocator, files
@@ -46,14 +46,14 @@ def train(
   from data import tasks as tasks_lib
   from data.chat import chat_formats
   from data.tokenizers import gguf_vocabulary
-  from data.tools import calculator
+  from data.tools import toolbox
   from lm import evals, stages
   from lm.cost import cost_text
   from lm.cost.meter import Meter
   from lm.parallel import compilation, distributed, keys, sharding
   from lm.train import faults, loop, program
   from lm.train.batches import Run
-  from lm.weights import checkpoint, gguf, pretrained
+  from lm.weights import checkpoint, gguf, origin, pretrained
 
   # ---- Config ------------------------------------------------------------------------------------
   defaults = base.get_config()
@@ -92,6 +92,7 @@ def train(
   test_tasks = tasks_lib.from_config(config.data, config.eval.tasks)
   if test_tasks or stage.is_chat:
     chat_format.check_layout()
+  call_tool = toolbox.from_config(config.tools)
   with distributed.main_first('data'):
     source = batches_lib.open_source(stage.reads, config, chat_format, workdir / 'data')
 
@@ -110,7 +111,7 @@ def train(
   saved = checkpoint.open_run(workdir, config.checkpoint)
   provenance = {
     'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
-    'code': checkpoint.code_version(),
+    'code': origin.code_version(),
     'data': source.fingerprint,
     'tokenizer': chat_format.tokenizer.fingerprint,
     'init_from': start.provenance if start else None,
@@ -136,12 +137,11 @@ def train(
     chat_format=chat_format,
     jumps=jumps,
     clock=clock,
-    calculate=calculator.calculate,
+    call_tool=call_tool,
     workdir=workdir,
   )
   copy_start = functools.partial(prog.copy_params, start.params if start else None, key)
   batches = stage.make_batches(this_run, copy_start)
-  batches.seek(restored_step or 0)
   del start, copy_start  # its parameters are held no longer than they are needed
   evaluators = evals.make(
     evals.Context.of_run(this_run, batches, test_tasks, grade_format=chat_formats.grade_format)
@@ -170,14 +170,15 @@ def train(
   distributed.wait_for_all('report')
 
 
-def main() -> None:
-  options_lib.define_flags()
-  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  argv, options = sys.argv[1:] if argv is None else argv, options_lib.train_flags()
+  config = config_lib.parse(options, argv, __doc__)
   options_lib.set_environment(options)
   if options.sweep:
     from lm.launch import sweep
 
-    return sweep.run_command(config, sys.argv, options)
+    return sweep.run_command(config, argv, options)
   if 'stages' in config:  # a recipe
     from data.pipeline import steps
     from lm.launch import recipes
@@ -185,7 +186,7 @@ def main() -> None:
     workdir = files.local_path(options.workdir or config.workdir, '--workdir of a recipe')
     return recipes.run(config, workdir, steps.STEPS, train)
   if not options.workdir:
-    raise UserError('--workdir is missing; for example --workdir=runs/pretrain')
+    raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
   allocator.keep_freed_memory()
   from lm.parallel import distributed
 

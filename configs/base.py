@@ -101,6 +101,12 @@ def get_config() -> ConfigDict:
   c.data.examples = 10_000  # sft: number of demonstrations if data.train is ''
   c.data.turns = 3  # sft: largest number of questions in a demonstration; 1, 2, ... equally likely
 
+  c.tools = ConfigDict()
+  # NAME,..., the tools that the model's calls may name, in evaluation and rl: calculator, python,
+  # search (data/tools/toolbox.py); '' for none.
+  c.tools.names = 'calculator'
+  c.tools.index = ''  # folder of the documents' index for search (python -m data.tools index)
+
   c.model = ConfigDict()
   c.model.vocab_size = 0  # 0: the tokenizer's
   c.model.num_layers = 12

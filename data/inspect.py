@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     return
   tokenizer = _tokenizer_of(manifest, args.tokenizer, args.chat_format)
   if tokenizer is None:
-    raise UserError(f'--tokenizer={args.tokenizer} is not the tokenizer of {args.manifest}')
+    raise UserError(
+      field='--tokenizer', value=args.tokenizer, allowed=f'the tokenizer of {args.manifest}'
+    )
   print(shard_summaries.documents(args.manifest, tokenizer, args.documents, args.first))
   if args.step is not None:
     options = {

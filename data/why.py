@@ -5,6 +5,7 @@ bounds and the config fields (configs/data/fineweb.py) that set them.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 
 from data.web import inputs, personal, rules
@@ -24,7 +25,9 @@ def find(run: files.Path, page: str) -> Iterator[dict]:
   folder = inputs.folder(run)
   if not folder.isfile('report.json') or not folder.isfile('run.json'):
     raise UserError(
-      f'{run} holds no complete run: --run must be the output folder of `python -m data.web`'
+      field='--run',
+      value=os.fspath(run),
+      allowed='the output folder of a complete run of `python -m data.web`',
     )
   urls = page, personal.hide_in_url(page)
   for name in folder.list_files('pages'):
@@ -62,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   flags = parser.parse_args(argv)
   found = [explain(line) for line in find(flags.run, flags.page)]
   if not found:
-    raise UserError(f'no page {flags.page!r} in {flags.run}: it was not in the WARC files')
+    raise UserError(
+      field='page',
+      value=flags.page,
+      allowed=f'the URL or the id of a page in the WARC files of which {flags.run} was made',
+    )
   print('\n\n'.join(found))
 
 

@@ -33,6 +33,7 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -43,19 +44,34 @@ from lm.base.errors import UserError
 from lm.cost import ahead_of_time, estimate
 
 
-def main() -> None:
-  """Runs the command."""
-  config_lib.define_flags()
-  flags.DEFINE_string('topology', None, 'a chip and the sides of a slice, for example v5e:16x16')
-  flags.DEFINE_integer(
-    'slices', 1, 'the number of such slices, joined by a slow network (mesh.dcn)', lower_bound=1
-  )
-  flags.DEFINE_bool('json', False, 'print one line of JSON')
-  flags.DEFINE_string('save', None, 'the file to keep the executable in')
-  flags.DEFINE_bool('table', False, 'print the table of lm/cost/README.md; takes no other flag')
-  if sys.argv[1:] == ['--table']:
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  argv = sys.argv[1:] if argv is None else argv
+  if list(argv) == ['--table']:
     return ahead_of_time.print_table()
-  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
+  options = flags.FlagValues()
+  flags.DEFINE_string(
+    'topology',
+    None,
+    'a chip and the sides of a slice, for example v5e:16x16',
+    flag_values=options,
+  )
+  flags.DEFINE_integer(
+    'slices',
+    1,
+    'the number of such slices, joined by a slow network (mesh.dcn)',
+    lower_bound=1,
+    flag_values=options,
+  )
+  flags.DEFINE_bool('json', False, 'print one line of JSON', flag_values=options)
+  flags.DEFINE_string('save', None, 'the file to keep the executable in', flag_values=options)
+  flags.DEFINE_bool(
+    'table',
+    False,
+    'print the table of lm/cost/README.md; takes no other flag',
+    flag_values=options,
+  )
+  config = config_lib.parse(options, argv, __doc__)
   if not options.topology:
     raise UserError(field='--topology', allowed='for example v5e:16x16')
   os.environ |= ahead_of_time.ENVIRONMENT

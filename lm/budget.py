@@ -16,8 +16,9 @@ its start, and lm.aot prints it beside what the compiler says.
   temporary_bytes       the part of it that is not an argument
   memory                {what holds it: bytes} at the peak; the sum is peak_bytes
   phases                {phase of the step: bytes held at its peak}
-  model_flops           model FLOPs: 6 for each parameter of a matrix and token, and attention as if
-                        nothing were masked (PaLM, arXiv 2204.02311, appendix B)
+  model_flops           model FLOPs: 6 for each parameter of a matrix and token, 4 where it is not
+                        trained, and attention as if nothing were masked (PaLM, arXiv 2204.02311,
+                        appendix B)
   hlo_flops             FLOPs that are carried out: with recomputation, without the blocks of
                         attention that a kernel skips
   collectives           {mesh axes: {kind of collective: {bytes}}}
@@ -31,7 +32,7 @@ its start, and lm.aot prints it beside what the compiler says.
 """
 
 import json
-import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -41,19 +42,24 @@ from lm.base import errors
 from lm.cost import chips, cost_text, estimate
 
 
-def main() -> None:
-  """Runs the command."""
-  config_lib.define_flags()
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  options = flags.FlagValues()
   flags.DEFINE_string(
     'topology',
     None,
     'a chip and the sides of a slice, such as v5e:16x16 or h100:8; default: the devices at hand',
+    flag_values=options,
   )
   flags.DEFINE_integer(
-    'slices', 1, 'the number of such slices, joined by a slow network (mesh.dcn)', lower_bound=1
+    'slices',
+    1,
+    'the number of such slices, joined by a slow network (mesh.dcn)',
+    lower_bound=1,
+    flag_values=options,
   )
-  flags.DEFINE_bool('json', False, 'print one line of JSON')
-  config, options = config_lib.parse(sys.argv, __doc__), flags.FLAGS
+  flags.DEFINE_bool('json', False, 'print one line of JSON', flag_values=options)
+  config = config_lib.parse(options, argv, __doc__)
   import jax
   from jax.sharding import AbstractMesh, AxisType
 

@@ -10,7 +10,8 @@ import jax
 from configs import base
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary as gguf_tokenizer
-from data.tools import calculator
+from data.tools import toolbox
+from lm.base import config as config_lib
 from lm.base import errors
 from lm.infer.sampling import Sampling
 from lm.model import apart, quantize
@@ -50,9 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     help='of the weights (default none)',
   )
   parser.add_argument(
+    '--tools', default=toolbox.DEFAULT, help='what the model may call: ' + ', '.join(toolbox.TOOLS)
+  )
+  parser.add_argument('--index', default='', help='folder that the tool search reads')
+  parser.add_argument(
     '--thinking', default='show', choices=THINKING, help='how thoughts are shown (default show)'
   )
   args = parser.parse_args(argv)
+  tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
   sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
   for stream in (sys.stdin, sys.stdout):
     # a byte that is no text, or a character the terminal lacks, ends no chat
@@ -72,10 +78,10 @@ def main(argv: Sequence[str] | None = None) -> None:
       params,
       chat_format,
       sampling,
-      call_tool=calculator.calculate,
+      call_tool=tools,
       max_new_tokens=args.max_new_tokens,
       seed=args.seed,
-      system=args.system,
+      system='\n\n'.join(filter(None, [args.system, tools.about])),
       thinking=args.thinking,
     )
     if sys.stdin.isatty():

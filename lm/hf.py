@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from lm.base import config as config_lib
 from lm.base import errors
-from lm.weights import checkpoint, hub_format
+from lm.weights import checkpoint, hub_folder, hub_format
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,7 +74,7 @@ def _import(args: argparse.Namespace) -> None:
   if len(args.src) == 2:
     source, ignore = gguf.open_file(args.src[1], gguf_vocabulary.convert, ignore), ()
   else:
-    source = hub_format.open_folder(args.src[0])
+    source = hub_folder.open_folder(args.src[0])
   config = hub_format.import_model(
     source, args.dst, base.get_config().model, chat_formats.fingerprint, ignore
   )

@@ -1,27 +1,107 @@
-"""Commands started as a user starts them: in the root of the repository, without the devices and
-strictness of tests.
+"""Commands as a user starts them, in the root of the repository: `call` runs one in this process,
+the others start processes of their own.
 """
 
+import contextlib
+import importlib
+import io
+import logging
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Iterator, Mapping
+from unittest import mock
+
+import jax
+
+from lm.base import allocator, errors
 
 ROOT = pathlib.Path(__file__).parent.parent
-ENVIRONMENT = {
-  name: value
-  for name, value in os.environ.items()
-  if not name.startswith(('XLA_FLAGS', 'JAX_NUMPY'))
-}
 
 
-def run(
-  *arguments: object, text: str = '', timeout: float = 900, **environment: str
-) -> tuple[int, str, str]:
-  """(exit status, stdout, stderr) of python ARGUMENTS ... with `text` at its standard input."""
+def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
+  """An environment without what conftest.py put there: the devices and strictness of tests."""
+  own = 'XLA_FLAGS', 'JAX_NUMPY'
+  return {name: value for name, value in environment.items() if not name.startswith(own)}
+
+
+ENVIRONMENT = as_users_have_it(os.environ)
+
+
+def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str, str]:
+  """What `run` returns, of a command that runs in this process: `call('train.py', ...)` or
+  `call('-m', 'lm.chat', ...)`.
+
+  It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices.
+  Mixed dtypes and ranks are allowed, as they are for users. What it sets for its process
+  (environment, mesh, signals, how memory is kept) is as before afterwards.
+  """
+  first, *rest = map(str, arguments)
+  name = rest.pop(0) if first == '-m' else first.removesuffix('.py')
+  module = importlib.import_module(name)
+  if hasattr(module, '__path__'):
+    module = importlib.import_module(f'{name}.__main__')
+  given, out, err = (
+    io.TextIOWrapper(io.BytesIO(part), 'utf-8') for part in (text.encode(), b'', b'')
+  )
+  some = jax.devices()[:devices]
+  handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  with (
+    contextlib.chdir(ROOT),
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+    mock.patch.object(sys, 'argv', [name, *rest]),
+    mock.patch.object(sys, 'stdin', given),
+    mock.patch.object(jax, 'devices', lambda backend=None: some),
+    mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
+    mock.patch.dict(os.environ, as_users_have_it(os.environ), clear=True),
+    jax.set_mesh(None),
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
+    logged_to(err),
+    warnings.catch_warnings(),
+  ):
+    warnings.simplefilter('ignore', DeprecationWarning)  # ml_collections' way to load a config
+    try:
+      errors.run(module.main)
+      status = 0
+    except SystemExit as ended:
+      status = ended.code or 0
+    finally:
+      for number, handler in handlers.items():
+        signal.signal(number, handler)
+  if isinstance(status, str):  # which the interpreter would print
+    err.write(f'{status}\n')
+    status = 1
+  said = []
+  for stream in (out, err):
+    stream.seek(0)
+    said.append(stream.read())
+  return status, *said
+
+
+@contextlib.contextmanager
+def logged_to(stream: io.TextIOBase) -> Iterator[None]:
+  """Writes warnings of the logging module to a stream, as Python does where nobody handles them."""
+  handler = logging.StreamHandler(stream)
+  handler.setLevel(logging.WARNING)
+  logging.getLogger().addHandler(handler)
+  try:
+    yield
+  finally:
+    logging.getLogger().removeHandler(handler)
+
+
+def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, str, str]:
+  """(exit status, stdout, stderr) of python ARGUMENTS ... with `text` at its standard input,
+  without the devices and strictness of tests.
+  """
   done = subprocess.run(
     [sys.executable, *map(str, arguments)],
     cwd=ROOT,
@@ -29,7 +109,6 @@ def run(
     input=text,
     capture_output=True,
     text=True,
-    timeout=timeout,
     check=False,
   )
   return done.returncode, done.stdout, done.stderr
@@ -87,10 +166,12 @@ def start_many(
   ]
 
 
-def end(processes: list[subprocess.Popen], timeout: float = 600) -> list[int]:
-  """The exit statuses of processes, waited for in turn; what has not ended by then is killed."""
+def end(processes: list[subprocess.Popen]) -> list[int]:
+  """The exit statuses of processes, which are waited for in turn. What still runs when the test is
+  over, since it failed or took too long, is killed.
+  """
   try:
-    return [process.wait(timeout) for process in processes]
+    return [process.wait() for process in processes]
   finally:
     for process in processes:
       process.kill()

@@ -4,8 +4,10 @@ dtypes refused.
 
 import os
 import pathlib
+import sys
 
 import hypothesis
+import pytest
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 _FLAGS = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
@@ -20,3 +22,11 @@ os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 # Nothing that gates depends on the clock: an example may take as long as it takes.
 hypothesis.settings.register_profile('deepdive', deadline=None)
 hypothesis.settings.load_profile('deepdive')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def programs_of_one_file():
+  """Frees the compiled programs of a file after its last test: those of all take 5 GB and more."""
+  yield
+  if 'jax' in sys.modules:
+    sys.modules['jax'].clear_caches()

@@ -49,7 +49,7 @@ class Bucket:
     process.append(commands.start(log, *arguments, **self.environment))
     self.before_write = before_write
     try:
-      status = process[0].wait(600)
+      status = process[0].wait()
     finally:
       self.before_write = lambda name: None
       process[0].kill()

@@ -55,7 +55,7 @@ class Site:
         site.hits.append((self.path, dict(self.headers)))
         if len(site.hits) == site.hold:
           site.held.set()
-          site.closing.wait(60)
+          site.closing.wait()
         with contextlib.suppress(ConnectionError, TimeoutError):
           if site.down:
             self.wfile.write(b'down for good\r\n')
@@ -111,11 +111,15 @@ class Site:
   def paths(self):
     return [path for path, _ in self.hits if path != '/robots.txt']
 
-  def drip(self, start=b'', piece=b'x', seconds=0.05):
-    """Returns an answer that sends `piece` again and again until the crawler hangs up."""
+  def drip(self, start=b'', piece=b'x', seconds=0.05, started=lambda: None):
+    """Returns an answer that sends `piece` again and again until the crawler hangs up.
+
+    `started` is called once `start` is sent.
+    """
 
     def answer(handler):
       handler.wfile.write(start)
+      started()
       while not self.closing.wait(seconds):
         handler.wfile.write(piece)
 

@@ -180,6 +180,14 @@ def test_missing_credentials_are_named(bucket, tmp_path):
   assert 'Unable to locate credentials' in said
 
 
+def test_missing_google_credentials_are_named(tmp_path):
+  """Where the address of Google cannot be reached, and where it refuses anonymous requests."""
+  without = {'NO_GCE_CHECK': 'true', 'GOOGLE_APPLICATION_CREDENTIALS': '', 'HOME': str(tmp_path)}
+  status, out, err = commands.run('-c', NAME, 'gs://deepdive-no-such-bucket/run', **without)
+  assert (status, out, err.count('\n')) == (1, '', 1)
+  assert 'no Google credentials were found' in err
+
+
 @pytest.mark.parametrize('bucket', ['s3'], indirect=True)
 def test_an_object_that_may_not_be_written_is_named(bucket, tmp_path, monkeypatch):
   """The library's own message is "Access Denied" alone."""
@@ -198,5 +206,5 @@ def test_where_a_report_goes_is_looked_at_before_anything_is_evaluated(tmp_path)
     f'--checkpoint={tmp_path}',
     '--out=ftp://host/report.json',
   )
-  status, _, err = commands.run('eval.py', *options)
+  status, _, err = commands.call('eval.py', *options)
   assert status == 1 and "'ftp://host/report.json'; allowed:" in err.splitlines()[-1]

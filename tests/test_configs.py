@@ -2,12 +2,14 @@
 turns nothing.
 """
 
+import contextlib
 import inspect
-import json
+import socket
+from unittest import mock
 
 import jax
 import pytest
-from commands import ROOT, run
+from commands import ROOT, call
 from datatrove.io import DataFolder
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -16,30 +18,26 @@ from configs.data import fineweb
 from data.web import classifier_training
 from data.web.blocks import Quality
 from data.web.clean import pipeline
-from data.web.executors import ray_options, slurm_options
+from data.web.executors import ray_options, run_ray, slurm_options
 from lm.base import metrics
 from lm.base.config import load
+from lm.base.errors import UserError
 from lm.model import transformer
 from lm.train import optimizers
 
-RECORD = """
-import json, pathlib, sys
-from ml_collections import ConfigDict
-from lm.base.config import load
-import train
 
-read, plain = set(), ConfigDict.__getattr__
+@contextlib.contextmanager
+def recorded():
+  """The fields that are read inside the block: (names of the fields of its part, its own name)."""
+  read, plain = set(), ConfigDict.__getattr__
 
-def record(self, name):
-  if not name.startswith('_'):
-    read.add((tuple(sorted(self.keys())), name))  # a part of the config is known by the names of its fields
-  return plain(self, name)
+  def record(self, name):
+    if not name.startswith('_'):
+      read.add((tuple(sorted(self.keys())), name))
+    return plain(self, name)
 
-config = load(sys.argv[1])
-ConfigDict.__getattr__ = record
-train.train(config, pathlib.Path(sys.argv[2]))
-json.dump(sorted(read), sys.stdout)
-"""
+  with mock.patch.object(ConfigDict, '__getattr__', record):
+    yield read
 
 
 def fields(config, prefix=''):
@@ -58,9 +56,10 @@ def reads(tmp_path_factory):
   """Which fields a run of each config reads."""
   found = {}
   for name in ('pretrain', 'sft', 'rl', 'dpo'):
-    status, out, err = run('-c', RECORD, f'configs/{name}.py:smoke', tmp_path_factory.mktemp(name))
+    options = f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path_factory.mktemp(name)}'
+    with recorded() as found[name]:
+      status, _, err = call('train.py', *options)
     assert status == 0, err
-    found[name] = {(tuple(names), field) for names, field in json.loads(out)}
   return found
 
 
@@ -71,19 +70,14 @@ VARIANTS = [  # models that no config trains
 ]
 
 
-def test_every_field_is_read(reads, monkeypatch):
-  everything, plain = set().union(*reads.values()), ConfigDict.__getattr__
-
-  def record(self, name):
-    everything.add((tuple(sorted(self.keys())), name))
-    return plain(self, name)
-
+def test_every_field_is_read(reads):
+  everything = set().union(*reads.values())
   for variant in VARIANTS:
     config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
-    with monkeypatch.context() as patch:
-      patch.setattr(ConfigDict, '__getattr__', record)
+    with recorded() as read:
       transformer.check(config)
       jax.eval_shape(lambda config=config: transformer.init(config, jax.random.key(0)))
+    everything |= read
   assert [
     name for name, field in fields(base.get_config()).items() if field not in everything
   ] == []
@@ -129,8 +123,15 @@ def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
     config.quality.model,
     buckets=1,
   )
-  stages = pipeline(config, [], DataFolder(str(tmp_path)), 1, {})
-  slurm_options(config), ray_options(config), config.ray_address
+  out = DataFolder(str(tmp_path))
+  stages = pipeline(config, [], out, 1, {})
+  slurm_options(config)
+  with socket.socket() as free:  # nothing listens there
+    free.bind(('127.0.0.1', 0))
+    config.ray_address = f'127.0.0.1:{free.getsockname()[1]}'
+    with pytest.raises(UserError, match='cannot connect to Ray'):
+      run_ray([], out, config, workers=1)
+  ray_options(config)
   assert [
     f
     for f in fields(config)
@@ -185,7 +186,7 @@ def test_a_shape_has_the_published_number_of_parameters(name, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['gpt2_350m', 'llama3_70b', 'mixtral_8x7b'])
 def test_a_shape_trains_in_miniature(name, tmp_path):
-  status, _, err = run(
+  status, _, err = call(
     'train.py', f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path}', '--config.steps=6'
   )
   assert status == 0, err

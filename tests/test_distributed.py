@@ -9,7 +9,6 @@ import time
 import commands
 import pytest
 import tiny
-from test_faults import wait_for
 
 from lm.base.errors import UserError
 from lm.parallel import distributed
@@ -80,24 +79,35 @@ def counted(folder, count, *arguments):
   return [json.loads((folder / f'rows.{i}').read_text()) for i in range(count)]
 
 
+SHARED = tiny.arguments(
+  'lm/*/*.py',
+  steps=8,
+  checkpoint__every=4,
+  data__held_out=0.05,
+  eval__every=4,
+  eval__prompts="('the',)",
+  optim__lr=1e-3,
+)[1:]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  """The folder of a run of one process, and how many rows it read."""
+  folder = tmp_path_factory.mktemp('alone') / 'a'
+  (rows,) = counted(folder, 1, *SHARED)
+  return folder, rows
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'count, mesh',
   [(2, {}), (4, {'mesh__data': 2, 'mesh__fsdp': 2}), (2, {'mesh__data': 1, 'mesh__tensor': 2})],
 )
-def test_several_processes_train_as_one_and_each_reads_its_rows(tmp_path, count, mesh):
-  text = 'lm/*/*.py'
-  fields = {
-    'steps': 8,
-    'checkpoint__every': 4,
-    'data__held_out': 0.05,
-    'eval__every': 4,
-    'eval__prompts': "('the',)",
-    'optim__lr': 1e-3,
-  }
-  alone, together = tmp_path / 'alone', tmp_path / 'together'
-  (rows,) = counted(alone, 1, *tiny.arguments(text, **fields)[1:])
-  shares = counted(together, count, *tiny.arguments(text, **fields, **mesh)[1:])
+def test_several_processes_train_as_one_and_each_reads_its_rows(alone, tmp_path, count, mesh):
+  alone, rows = alone
+  together = tmp_path / 'together'
+  axes = [f'--config.{name.replace("__", ".")}={size}' for name, size in mesh.items()]
+  shares = counted(together, count, *SHARED, *axes)
   # the processes of a tensor axis hold the same rows
   parts = 1 if 'mesh__tensor' in mesh else count
   # Reading ahead goes past what is trained on by as much as the queue holds, and never past the
@@ -126,7 +136,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
   """Each reads its rows of the held-out text, and process 0 writes the report."""
   run = tmp_path / 'run'
   trained = tiny.arguments('lm/base/*.py', steps=2, data__held_out=0.3)
-  assert commands.run(*trained, f'--workdir={run}')[0] == 0
+  assert commands.call(*trained, f'--workdir={run}')[0] == 0
   arguments = (
     'eval.py',
     '--config=configs/eval.py:smoke',
@@ -171,8 +181,8 @@ from lm.parallel import distributed
 distributed.initialize(coordinator or None, int(count), int(number), 30)
 import jax, numpy as np
 from configs import base
+from lm import stages
 from lm.weights import checkpoint
-from lm.base import config
 from lm.model import transformer
 from lm.train import program
 from lm.parallel import sharding
@@ -227,6 +237,20 @@ def test_a_checkpoint_is_restored_to_the_bit_by_other_numbers_of_processes_and_m
   assert len({digest for *_, digest in found}) == 1
 
 
+def wait_for(condition, processes, folder):
+  """Waits until the condition holds; fails if a process ends before."""
+  while not condition():
+    for i, process in enumerate(processes):
+      assert process.poll() is None, (folder / f'log.{i}').read_text()
+    time.sleep(0.02)
+
+
+def logged(run):
+  """The number of lines of metrics that a run has written."""
+  path = run / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
 def test_the_loss_of_a_process_ends_the_others_with_an_error(tmp_path, victim):
@@ -237,55 +261,35 @@ def test_the_loss_of_a_process_ends_the_others_with_an_error(tmp_path, victim):
     '--heartbeat-seconds=10',
   )
   processes = commands.start_many(2, tmp_path, *command)
-  wait_for(processes[0], run, 5, tmp_path / 'log.0')
+  wait_for(lambda: logged(run) >= 5, processes, tmp_path)
   processes[victim].kill()
-  start = time.monotonic()
-  statuses = commands.end(processes, timeout=60)
+  statuses = commands.end(processes)
   assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] not in (0, -signal.SIGKILL)
-  assert time.monotonic() - start < 40
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_chaos(tmp_path):
-  """Twenty times a run of two processes loses one or both, or is told to stop; its last parameters
-  are the unbroken run's.
+  """A run of two processes loses one or both again and again, or is told to stop; its last
+  parameters are the unbroken run's.
   """
-  rng = random.Random(0)
-  text, steps = tiny.write_text(tmp_path / 'text.txt'), 450
-  options = tiny.arguments(text, steps=steps, checkpoint__every=20), '--heartbeat-seconds=10'
-  command = *options[0], options[1]
+  text, steps = tiny.write_text(tmp_path / 'text.txt'), 600
+  command = *tiny.arguments(text, steps=steps, checkpoint__every=20), '--heartbeat-seconds=10'
+  whole, run, logs = tmp_path / 'whole' / 'run', tmp_path / 'broken', tmp_path / 'logs'
   assert commands.end(
-    commands.start_many(2, tmp_path / 'whole', *command, f'--workdir={tmp_path / "whole" / "run"}')
+    commands.start_many(2, tmp_path / 'whole', *command, f'--workdir={whole}')
   ) == [0, 0]
-  run, harm, stopped = tmp_path / 'broken', 0, 0
-  while harm < 20:
-    processes = commands.start_many(2, tmp_path / 'logs', *command, f'--workdir={run}')
-    before = len(tiny.lines(run)) if (run / 'metrics.jsonl').exists() else 0
-    early, more = rng.random() < 0.2, rng.randint(1, 20)
-    deadline = time.monotonic() + (rng.uniform(0, 8) if early else 120)
-    while time.monotonic() < deadline and all(process.poll() is None for process in processes):
-      grown = (run / 'metrics.jsonl').exists() and (run / 'metrics.jsonl').read_bytes().count(
-        b'\n'
-      ) - before
-      if grown >= more:
-        break
-      time.sleep(0.02)
-    assert all(process.poll() is None for process in processes), (
-      tmp_path / 'logs' / 'log.0'
-    ).read_text()
-    how, whom = rng.choice([signal.SIGKILL, signal.SIGTERM]), rng.choice([[0], [1], [0, 1]])
-    if early:  # one that has not met the other yet is waited for
-      how, whom = signal.SIGKILL, [0, 1]
+  kill, stop = signal.SIGKILL, signal.SIGTERM
+  rng = random.Random(0)
+  for number, whom in [(kill, [0, 1]), (stop, [1]), (kill, [0]), (stop, [0]), (kill, [1])]:
+    processes = commands.start_many(2, logs, *command, f'--workdir={run}')
+    lines = logged(run) + rng.randint(1, 40)
+    wait_for(lambda lines=lines: logged(run) >= lines, processes, logs)
     for i in whom:
-      os.kill(processes[i].pid, how)
-    statuses = commands.end(processes, timeout=60)
-    assert all(statuses[i] != 0 for i in whom) or how == signal.SIGTERM
-    stopped += statuses == [0, 0]
-    harm += 1
-  assert stopped > 3
-  assert commands.end(commands.start_many(2, tmp_path / 'logs', *command, f'--workdir={run}')) == [
-    0,
-    0,
-  ]
-  assert tiny.lines(run) == tiny.lines(tmp_path / 'whole' / 'run')
-  assert tiny.parameters(run) == tiny.parameters(tmp_path / 'whole' / 'run')
+      os.kill(processes[i].pid, number)
+    statuses = commands.end(processes)
+    assert (statuses == [0, 0]) == (number == stop), (logs / 'log.0').read_text()
+    assert not (run / 'report.json').exists()
+  assert commands.end(commands.start_many(2, logs, *command, f'--workdir={run}')) == [0, 0]
+  assert tiny.lines(run) == tiny.lines(whole)
+  assert tiny.parameters(run) == tiny.parameters(whole)

@@ -42,7 +42,7 @@ def score(config, generate, chat_format, asked):
     counts_bytes=False,
     chat_format=chat_format,
     tasks=asked,
-    calculate=calculator.calculate,
+    call_tool=calculator.calculate,
     grade_format=chat_formats.grade_format,
   )
   return task_scores.score_tasks(context, generate, None)

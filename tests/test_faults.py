@@ -3,14 +3,18 @@ befell.
 """
 
 import json
+import shutil
 import signal
-import time
 
 import commands
 import pytest
 import tiny
 
+from lm.base import metrics
+
 pytestmark = pytest.mark.slow
+
+SHORT = {'steps': 24, 'checkpoint__every': 10, 'checkpoint__keep_last': 3}
 
 
 @pytest.fixture(scope='module')
@@ -21,58 +25,63 @@ def text(tmp_path_factory):
 @pytest.fixture(scope='module')
 def unbroken(text, tmp_path_factory):
   run = tmp_path_factory.mktemp('unbroken') / 'run'
-  status, _, err = commands.run(
-    *tiny.arguments(text, steps=400, checkpoint__every=150), f'--workdir={run}'
-  )
+  status, _, err = commands.call(*tiny.arguments(text, **SHORT), f'--workdir={run}')
   assert status == 0, err
   return run
 
 
-def wait_for(process, run, count, log):
-  """Returns when a run has logged `count` lines."""
-  while (
-    not (run / 'metrics.jsonl').exists()
-    or (run / 'metrics.jsonl').read_bytes().count(b'\n') < count
-  ):
-    assert process.poll() is None, log.read_text()
-    time.sleep(0.02)
+def assert_same(run, other):
+  assert tiny.lines(run) == tiny.lines(other)
+  assert tiny.parameters(run) == tiny.parameters(other)
+
+
+def stop_at(step, number, command):
+  """Runs a command that is told to stop when it logs a step; returns what it printed."""
+  write = metrics.Metrics.write
+
+  def told(self, now, values):
+    write(self, now, values)
+    if now == step and 'train/loss' in values:
+      signal.raise_signal(number)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(metrics.Metrics, 'write', told)
+    status, _, err = commands.call(*command)
+  assert status == 0, err
+  return err
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_saves_and_the_same_command_goes_on(unbroken, text, tmp_path, number):
-  run, log = tmp_path / 'run', tmp_path / 'log'
-  command = *tiny.arguments(text, steps=400, checkpoint__every=150), f'--workdir={run}'
-  process = commands.start(log, *command)
-  wait_for(process, run, 5, log)
-  start = time.monotonic()
-  process.send_signal(number)
-  assert process.wait(60) == 0, log.read_text()
-  assert time.monotonic() - start < 10
+  run = tmp_path / 'run'
+  command = *tiny.arguments(text, **SHORT), f'--workdir={run}'
+  said = stop_at(5, number, command)
   (step,) = [int(p.name) for p in (run / 'checkpoints').iterdir()]
-  assert 5 <= step < 400 and step % 150 and f'stopped at step {step}' in log.read_text()
-  status, _, err = commands.run(*command)
+  assert 5 <= step < 10 and f'stopped at step {step}' in said
+  status, _, err = commands.call(*command)
   assert status == 0, err
-  assert tiny.lines(run) == tiny.lines(unbroken) and tiny.parameters(run) == tiny.parameters(
-    unbroken
-  )
+  assert_same(run, unbroken)
 
 
 def test_a_damaged_newest_checkpoint_is_not_used(unbroken, text, tmp_path):
-  run, log = tmp_path / 'run', tmp_path / 'log'
-  command = *tiny.arguments(text, steps=400, checkpoint__every=150), f'--workdir={run}'
-  commands.kill_at(run / 'checkpoints' / '300' / 'digest.json', *command)
+  run = tmp_path / 'run'
+  shutil.copytree(unbroken, run)
+  shutil.rmtree(run / 'checkpoints' / '24')
   victim = max(
-    (p for p in (run / 'checkpoints' / '300' / 'params').rglob('*') if p.is_file()),
+    (p for p in (run / 'checkpoints' / '20' / 'params').rglob('*') if p.is_file()),
     key=lambda p: p.stat().st_size,
   )
   victim.write_bytes(victim.read_bytes()[:-100])
-  process = commands.start(log, *command)
-  assert process.wait(300) == 0, log.read_text()
-  assert 'corrupt' in log.read_text() and 'going on from step 150' in log.read_text()
-  assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['300', '300.corrupt', '400']
-  assert tiny.lines(run) == tiny.lines(unbroken) and tiny.parameters(run) == tiny.parameters(
-    unbroken
-  )
+  status, _, err = commands.call(*tiny.arguments(text, **SHORT), f'--workdir={run}')
+  assert status == 0, err
+  assert 'corrupt' in err and 'going on from step 10' in err
+  assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == [
+    '10',
+    '20',
+    '20.corrupt',
+    '24',
+  ]
+  assert_same(run, unbroken)
 
 
 @pytest.fixture(scope='module')
@@ -84,7 +93,7 @@ SPIKES = {'steps': 150, 'checkpoint__every': 40, 'faults__spike': 2.5, 'optim__l
 
 
 def test_a_spike_stops_the_run(noisy, tmp_path):
-  status, _, err = commands.run(*tiny.arguments(noisy, **SPIKES), f'--workdir={tmp_path / "run"}')
+  status, _, err = commands.call(*tiny.arguments(noisy, **SPIKES), f'--workdir={tmp_path / "run"}')
   assert (
     status == 1 and 'times the median of the last ones. Nothing was updated' in err.splitlines()[-1]
   )
@@ -92,14 +101,14 @@ def test_a_spike_stops_the_run(noisy, tmp_path):
 
 def test_bad_steps_are_skipped_until_there_are_too_many(noisy, tmp_path):
   command = tiny.arguments(noisy, **SPIKES, faults__on_bad_step='skip')
-  status, _, err = commands.run(*command, f'--workdir={tmp_path / "run"}')
+  status, _, err = commands.call(*command, f'--workdir={tmp_path / "run"}')
   assert status == 0, err
   lines = [line for line in tiny.lines(tmp_path / 'run') if 'train/bad' in line]
   bad = [line for line in lines if line['train/bad']]
   assert len(lines) == 150 and bad and all(line['train/spike'] > 2.5 for line in bad)
   assert err.count(': skip (') == len(bad) == lines[-1]['train/bad_steps']
   assert (tmp_path / 'run' / 'checkpoints' / '150').exists()
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     *command, f'--config.faults.max_bad_steps={len(bad) - 1}', f'--workdir={tmp_path / "less"}'
   )
   assert (

@@ -2,11 +2,11 @@
 
 import argparse
 import importlib
-import sys
 
 import pytest
-from absl import flags
 from commands import ROOT
+
+from lm.base import config as config_lib
 
 COMMANDS = sorted(
   '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__')
@@ -27,18 +27,6 @@ def test_commands_are_found():
   assert {'train', 'eval', 'lm.chat', 'lm.hf', 'data.tokenize', 'data.web'} <= set(COMMANDS)
 
 
-@pytest.fixture
-def own_flags():
-  """The names of the absl flags that were defined since; they are gone afterwards, as with the end
-  of a process.
-  """
-  before = set(flags.FLAGS)
-  yield lambda: set(flags.FLAGS) - before
-  for name in set(flags.FLAGS) - before:
-    delattr(flags.FLAGS, name)
-  flags.FLAGS.unparse_flags()
-
-
 def without_help(parser, where=''):
   """The options of an argparse parser, those of its subcommands included, that do not say what they
   are for.
@@ -52,19 +40,24 @@ def without_help(parser, where=''):
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_help_lists_the_flags_and_ends_well(name, own_flags, capsys, monkeypatch):
+def test_help_lists_the_flags_and_ends_well(name, capsys, monkeypatch):
   module = importlib.import_module(
     f'{name}.__main__' if (ROOT / name.replace('.', '/')).is_dir() else name
   )
-  parsers, parse = [], argparse.ArgumentParser.parse_args
+  parsers, parse_args = [], argparse.ArgumentParser.parse_args
   monkeypatch.setattr(
     argparse.ArgumentParser,
     'parse_args',
-    lambda self, argv: parsers.append(self) or parse(self, argv),
+    lambda self, argv: parsers.append(self) or parse_args(self, argv),
   )
-  monkeypatch.setattr(sys, 'argv', [name, '--help'])
+  flag_sets, parse = [], config_lib.parse
+  monkeypatch.setattr(
+    config_lib,
+    'parse',
+    lambda options, argv, about: flag_sets.append(options) or parse(options, argv, about),
+  )
   with pytest.raises(SystemExit) as ended:
-    module.main()
+    module.main(['--help'])
   out, err = capsys.readouterr()
   assert ended.value.code in (0, None) and not err
   for parser in parsers:
@@ -74,8 +67,7 @@ def test_help_lists_the_flags_and_ends_well(name, own_flags, capsys, monkeypatch
       for action in parser._actions
       if action.option_strings and action.help != argparse.SUPPRESS
     )
-  if not parsers:
-    defined = own_flags()
-    assert 'config' in defined and module.__doc__.splitlines()[0] in out
-    assert all(flags.FLAGS[flag].help in ' '.join(out.split()) for flag in defined)
-    assert 'absl' not in out
+  for options in flag_sets:
+    assert 'config' in options and module.__doc__.splitlines()[0] in out
+    assert all(options[flag].help in ' '.join(out.split()) for flag in options)
+  assert len(parsers) + len(flag_sets) == 1

@@ -28,7 +28,7 @@ DATA_ROOMS = {
   'records': set(),
   'crawling': {'records'},
   'web': {'records'},
-  'tools': set(),
+  'tools': {'records'},
   'tokenizers': {'records'},
   'chat': {'records', 'tokenizers'},
   'shards': {'records', 'tokenizers', 'chat'},

@@ -46,8 +46,9 @@ def test_trials_are_listed_and_checked(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r'the trial lr=0\.001 twice'):
     sweep.trials(str(write(config, '1e-3')))
   config.write_text(config.read_text().replace('optim.lr', 'optim.lrr'))
-  with pytest.raises(UserError, match=r"did you mean 'config\.optim\.lr'"):
+  with pytest.raises(UserError) as raised:
     sweep.trials(str(config))
+  assert raised.value.value == 'config.optim.lrr' and 'config.optim.lr' in raised.value.allowed
   with pytest.raises(UserError) as raised:
     sweep.trials(str(write(config, '"a,b"')))
   assert (raised.value.value, raised.value.allowed) == ('lr=a,b', 'letters, digits and _.=+-')
@@ -75,7 +76,7 @@ def test_commands_for_a_scheduler(tmp_path):
     '--print-commands',
     '--config.steps=9',
   )
-  status, out, err = commands.run(*arguments)
+  status, out, err = commands.call(*arguments)
   assert status == 0, err
   first, second = map(shlex.split, out.splitlines())
   assert (
@@ -96,12 +97,12 @@ def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
     if not a.startswith('--config=')
   ]
   command = [*options[1:], f'--workdir={work}', '--sweep', '--parallel=2']
-  status, _, err = commands.run('train.py', f'--config={config}', *command)
+  status, _, err = commands.call('train.py', f'--config={config}', *command)
   assert status == 1 and '1 of 2 trials failed: lr=1e+30: error: step' in err.splitlines()[-1]
   assert [row['name'] for row in files.read_json(work / 'sweep.json')['trials']] == ['lr=0.001']
   report = work / 'trials' / 'lr=0.001' / 'report.json'
   before = report.stat().st_mtime_ns
-  status, out, err = commands.run('train.py', f'--config={write(config)}', *command)
+  status, out, err = commands.call('train.py', f'--config={write(config)}', *command)
   assert status == 0, err
   assert '2 trials, 1 complete' in out and report.stat().st_mtime_ns == before
   table = files.read_json(work / 'sweep.json')
@@ -115,13 +116,13 @@ def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
     f'| {max(values.values()):.4f} |'
   )
   assert (work / 'sweep.png').exists()
-  status, _, err = commands.run('train.py', f'--config={config}', *command, '--config.seed=3')
+  status, _, err = commands.call('train.py', f'--config={config}', *command, '--config.seed=3')
   assert status == 1 and 'config.seed is 3; allowed: 0' in err.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_the_smoke_ladder_foretells_its_largest_size(tmp_path):
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     'train.py',
     '--config=configs/ladder.py:smoke',
     f'--workdir={tmp_path}',

@@ -1,7 +1,8 @@
-"""The launcher from outside: each config's smoke variant, resumption to the bit after a kill, and
-what bad input says.
+"""The launcher from outside: each config's smoke variant, resumption to the bit, and what bad input
+says.
 """
 
+import gc
 import json
 import shutil
 
@@ -15,11 +16,12 @@ from data.chat import chat_formats
 from data.tokenizers import loading as tokenizer_lib
 from lm.base import config as config_lib
 from lm.model import transformer
+from lm.stages.rl import rollout
 from lm.weights import checkpoint
 
 
 def train(config, workdir, *overrides):
-  return commands.run(
+  return commands.call(
     'train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides
   )
 
@@ -64,9 +66,9 @@ def test_time_is_told_apart(pretrained):
   for line in timed:
     assert 0 < line['perf/input_s'] < line['perf/step_s']
     assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
-    assert line['perf/model_flops_per_s'] > 1e6 < line['perf/predicted_peak_bytes']
+    assert line['perf/model_flops_per_s'] > 0 and line['perf/predicted_peak_bytes'] > 1e6
     parts = [value for name, value in line.items() if name.startswith('goodput/')]
-    assert len(parts) == 7 and min(parts) >= 0 and 0.5 < sum(parts) <= 1
+    assert len(parts) == 7 and min(parts) >= 0 and 0 < sum(parts) < 1 + 1e-9
   assert [line['step'] for line in timed if 'perf/first_step_s' in line] == [5]
   report = json.loads((pretrained / 'report.json').read_text())
   assert 0 < report['goodput/step'] < 1
@@ -79,14 +81,11 @@ def test_last_checkpoint_is_of_the_last_update(pretrained):
   )
 
 
-def test_killed_run_goes_on_to_the_same_numbers(pretrained, tmp_path):
+def test_a_run_goes_on_from_its_checkpoint_to_the_same_numbers(pretrained, tmp_path):
   run = tmp_path / 'run'
-  commands.kill_at(
-    run / 'checkpoints' / '10' / 'digest.json',
-    'train.py',
-    '--config=configs/pretrain.py:smoke',
-    f'--workdir={run}',
-  )
+  shutil.copytree(pretrained, run)
+  shutil.rmtree(run / 'checkpoints' / '20')
+  (run / 'report.json').unlink()
   status, _, err = train('pretrain', run)
   assert status == 0, err
   assert lines(run) == lines(pretrained)
@@ -118,29 +117,27 @@ def test_smoke_of_the_other_stages(config, tmp_path):
     assert all(gap < 0.05 for gap in gaps)
 
 
-RL = """
-import json, pathlib, sys
-import jax
-import train
-from lm.stages.rl import rollout
-from lm.base.config import load
+def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(
+  tmp_path, monkeypatch
+):
+  held, collect = [], rollout.collect
 
-config, held, collect = load('configs/rl.py:smoke'), [], rollout.collect
-config.steps, config.microbatches, config.seq_len, config.eval.tasks = 3, 1, 24, ''
-config.rl.update(kl=0.0, format_reward=0.0)
+  def record(*arguments, **options):
+    held.append(live_bytes())
+    return collect(*arguments, **options)
 
-def record(*arguments, **options):
-  held.append(sum(x.nbytes for x in jax.live_arrays()))
-  return collect(*arguments, **options)
-
-rollout.collect = record
-train.train(config, pathlib.Path(sys.argv[1]))
-json.dump(held, sys.stdout)
-"""
-
-
-def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(tmp_path):
-  status, out, err = commands.run('-c', RL, tmp_path / 'run')
+  monkeypatch.setattr(rollout, 'collect', record)
+  before = live_bytes()
+  fields = {
+    'steps': 3,
+    'microbatches': 1,
+    'seq_len': 24,
+    'eval.tasks': '',
+    'rl.kl': 0.0,
+    'rl.format_reward': 0.0,
+  }
+  options = [f'--config.{name}={value}' for name, value in fields.items()]
+  status, _, err = train('rl', tmp_path / 'run', *options)
   assert status == 0, err
   steps = [
     json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
@@ -159,20 +156,26 @@ def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are
   )
   parameters = 4 * json.loads((tmp_path / 'run' / 'report.json').read_text())['parameters']
   # with two moments each, and no parameters of a reference
-  assert json.loads(out)[1] < 3.5 * parameters
+  assert held[1] - before < 3.5 * parameters
+
+
+def live_bytes():
+  """The size of all arrays of this process."""
+  gc.collect()
+  return sum(x.nbytes for x in jax.live_arrays())
 
 
 def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
   status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
   assert status == 1 and err.splitlines()[-1].startswith(
-    'error: config.loss.balance is 0.5; stage rl does not use it'
+    'error: config.loss.balance is 0.5; allowed: '
   )
 
 
 def test_evaluation_from_the_command_line(pretrained, tmp_path):
   out = tmp_path / 'report.json'
   val = pretrained / 'data' / 'val' / 'manifest.json'
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     'eval.py',
     '--config=configs/eval.py:smoke',
     f'--checkpoint={pretrained}',
@@ -194,7 +197,7 @@ def test_int8_weights_change_the_perplexity_by_less_than_a_percent(pretrained, t
     '--config.eval.tasks=',
     '--config.eval.prompts=()',
   )
-  status, said, err = commands.run(
+  status, said, err = commands.call(
     'eval.py',
     '--config=configs/eval.py:smoke',
     f'--checkpoint={pretrained}',
@@ -240,7 +243,7 @@ def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   ],
 )
 def test_bad_input_is_one_line_and_status_1(arguments, message, tmp_path):
-  status, _, err = commands.run('train.py', *arguments, f'--workdir={tmp_path / "run"}')
+  status, _, err = commands.call('train.py', *arguments, f'--workdir={tmp_path / "run"}')
   assert status == 1
   assert err.splitlines()[-1].startswith('error: ')
   assert message in err.splitlines()[-1]
@@ -256,7 +259,7 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   )
   victim.write_bytes(victim.read_bytes()[:-7] + b'1234567')
   arguments = f'--checkpoint={run}', f'--out={tmp_path / "o.json"}'
-  status, _, err = commands.run('eval.py', '--config=configs/eval.py:smoke', *arguments)
+  status, _, err = commands.call('eval.py', '--config=configs/eval.py:smoke', *arguments)
   assert (status, err.splitlines()[-1].startswith('error: corrupt checkpoint')) == (1, True)
   assert not (tmp_path / 'o.json').exists()
 
@@ -302,7 +305,7 @@ def test_a_model_from_elsewhere_is_tuned_and_talked_to_in_its_own_format(importe
   losses = [line['train/loss'] for line in lines(tuned) if 'train/loss' in line]
   assert losses[-1] < losses[0] - 0.5
   for folder in (imported, tuned):
-    status, out, err = commands.run(
+    status, out, err = commands.call(
       '-m', 'lm.chat', f'--checkpoint={folder}', '--max-new-tokens=4', text='Hi\n'
     )
     assert status == 0 and out, err

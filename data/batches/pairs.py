@@ -201,14 +201,16 @@ def demonstrate(
 def _parse(row: Any, chat_format: chat_formats.Format, seq_len: int) -> tuple[float, Pair]:
   """Returns the split hash and the tokens of a row. Raises UserError if it cannot be used."""
   if not isinstance(row, dict):
-    raise UserError(f'a row must be an object with prompt, chosen and rejected; found {row!r:.80}')
+    raise UserError(
+      field='row', value=row, allowed='an object with "prompt", "chosen" and "rejected"'
+    )
   for name in SIDES:
     if not isinstance(row.get(name), str):
-      raise UserError(f'{name!r} must be a string; found {row.get(name)!r:.80}')
+      raise UserError(field=name, value=row.get(name), allowed='a string')
   prompt = row.get('prompt')
   messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
   if not isinstance(messages, list):
-    raise UserError(f"'prompt' must be a string or a list of messages; found {prompt!r:.80}")
+    raise UserError(field='prompt', value=prompt, allowed='a string or a list of messages')
   return _pair(messages, [row[name] for name in SIDES], chat_format, seq_len)
 
 
@@ -230,6 +232,8 @@ def _pair(
     sides.append((ids, [0] * start + mask[start:]))  # earlier answers are the same in both
     if len(ids) > seq_len + 1:
       raise UserError(
-        f'{name!r} makes a conversation of {len(ids)} tokens; config.seq_len is {seq_len}'
+        field=f'length of the conversation with {name!r}',
+        value=len(ids),
+        allowed=f'at most {seq_len + 1} tokens, config.seq_len + 1',
       )
   return split.split_hash({'id': files.digest(messages)}), Pair(*sides)

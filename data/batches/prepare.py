@@ -32,8 +32,9 @@ def prepare_training_data(
   if not source:
     if layout != 'packed' or not data.tasks:
       raise UserError(
-        "config.data.train is ''; allowed: a manifest.json or text files (or, for sft, '' with "
-        'config.data.tasks)'
+        field='config.data.train',
+        value='',
+        allowed="a manifest.json, text files, or for sft '' with config.data.tasks",
       )
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, files.as_path(source))

@@ -51,7 +51,12 @@ def open_questions(
   del folder
   names = config_lib.names(config.data.tasks)
   if not names:
-    raise UserError(f"config.data.tasks is ''; stage {config.stage} needs tasks to practise")
+    raise UserError(
+      field='config.data.tasks',
+      value=config.data.tasks,
+      allowed='names of tasks',
+      message=f'Stage {config.stage} practises them.',
+    )
   options = tasks_lib.options(config.data)
   tasks, fingerprint = tasks_lib.make(names, **options), tasks_lib.fingerprint(names, **options)
   return Questions(tasks, chat_format, fingerprint)

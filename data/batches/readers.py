@@ -94,8 +94,10 @@ def open_mixture(
   names = config_lib.names(manifests)
   if (len(names) > 1) != bool(config.data.weights):
     raise UserError(
-      f'config.data.weights is {config.data.weights!r}, but config.data.train names {len(names)} '
-      'manifests: several need weights, and one must have none'
+      field='config.data.weights',
+      value=config.data.weights,
+      allowed='a weight for each manifest' if len(names) > 1 else "''",
+      message=f'config.data.train names {len(names)} of them.',
     )
   loaders = [
     open_loader(config, chat_format, name, layout=layout, batch_size=config.batch_size, train=True)
@@ -137,10 +139,16 @@ def open_loader(
   if not is_chat:
     allowed.add(chat_format.plain_fingerprint)
   if made_with not in allowed:
-    raise UserError(f"{manifest} was made with another tokenizer than the model's")
+    raise UserError(
+      field=f'tokenizer of {manifest}',
+      value=made_with,
+      allowed=f"the model's, {chat_format.tokenizer.fingerprint}",
+      message='The tokens were made with another tokenizer.',
+    )
   if is_chat and loader.manifest['chat_format'] != chat_format.fingerprint:
     raise UserError(
-      f"{manifest} has conversations in another chat format than the model's "
-      '(config.data.chat_format)'
+      field=f'chat format of {manifest}',
+      value=loader.manifest['chat_format'],
+      allowed=f"the model's, {chat_format.fingerprint} (config.data.chat_format)",
     )
   return loader

@@ -11,7 +11,7 @@ import statistics
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import loguru
 import numpy as np
@@ -73,7 +73,12 @@ def language(args: argparse.Namespace) -> Iterator[dict]:
       pages[code] += len(found)
       right[code] += sum(detector.detect(page)[0] == code.partition('_')[0] for page in found)
   if not pages.total():
-    raise UserError(f'no page of {args.languages!r} in {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo')
+    raise UserError(
+      field='--languages',
+      value=args.languages,
+      allowed=f'languages of {args.catalogues}/LANGUAGE/LC_MESSAGES/*.mo',
+      message='They have no page of these.',
+    )
   for code in +pages:
     yield {
       'bench': 'language',
@@ -137,8 +142,13 @@ def duplicates(args: argparse.Namespace) -> Iterator[dict]:
       'ours_pages_per_s': size / took[-1],
     }
   if len(sizes) > 1:
-    exponent, _ = np.polyfit(np.log(sizes), np.log(took), 1)
-    yield {'bench': 'duplicates', 'sizes': sizes, 'exponent': float(exponent)}
+    yield {'bench': 'duplicates', 'sizes': sizes, 'exponent': fit_exponent(sizes, took)}
+
+
+def fit_exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
+  """Returns the exponent e of the power law seconds = c size^e that fits best."""
+  exponent, _ = np.polyfit(np.log(sizes), np.log(seconds), 1)
+  return float(exponent)
 
 
 def random_pages(count: int, words: int = 150) -> Iterator[Document]:

@@ -109,7 +109,9 @@ def _pages_of(folder: pathlib.Path) -> tuple[list[bytes], list[str]]:
     truth = json.loads((folder / 'ground-truth.json').read_text(encoding='utf-8'))
     bodies = [gzip.decompress((folder / 'html' / f'{name}.html.gz').read_bytes()) for name in truth]
   except FileNotFoundError as error:
-    raise UserError(f'--pages={folder} has no {error.filename}') from error
+    raise UserError(
+      field='--pages', value=str(folder), allowed=f'a folder with {error.filename}'
+    ) from error
   return bodies, [fields['articleBody'] for fields in truth.values()]
 
 
@@ -156,7 +158,9 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
     count = pages.write_warc(pathlib.Path(source), used)
     if not count:
       raise UserError(
-        f'--input={args.input} has no page of HTML that has status 200 and can be read'
+        field='--input',
+        value=args.input,
+        allowed='WARC files with a page of HTML that has status 200 and can be read',
       )
     found = {}
 

@@ -6,14 +6,13 @@ In this project's own format ('deepdive') a conversation becomes
   <|endoftext|><|system|>...<|end|><|user|>...<|end|><|assistant|>...<|end|><|user|>...
 
 With another model it becomes what that model's own template writes (data/chat/templates.py). Inside
-an assistant's turn a tool call with its result is `<|python|>1+1<|/python|><|output|>2<|/output|>`.
-Texts of messages are encoded by `tokenizer.encode`, which never produces a special id, so no text
-can forge one. (Some formats, such as Llama 2's and OLMo 2's, write parts of their headers in plain
-text. Those can be typed; the stop token cannot.)
+an assistant's turn a tool call with its result is `<|python|>1+1<|/python|><|output|>2<|/output|>`;
+the text of a call says which tool it is for (data/tools/toolbox.py). Texts of messages are encoded
+by `tokenizer.encode`, which never produces a special id, so no text can forge one. (Some formats,
+such as Llama 2's and OLMo 2's, write parts of their headers in plain text. Those can be typed; the
+stop token cannot.)
 
-A conversation is {"messages": [{"role": "system" | "user" | "assistant", "content": str | [part,
-...]}]}. A part is {"type": "text" | "python" | "output" | "think", "text": str}. Only an
-assistant's turn has parts other than text.
+data/chat/schema.py says what a conversation is.
 """
 
 import dataclasses
@@ -25,15 +24,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from data.chat import templates
+from data.chat import schema, templates
 from data.tokenizers import loading as tokenizers
 from lm.base import files
-from lm.base.errors import UserError, unknown
+from lm.base.errors import UserError
 
 BOS, PAD = '<|endoftext|>', '<|pad|>'  # BOS begins every document
-ROLES = ('system', 'user', 'assistant')
 # The opening and the closing tag of each kind of part.
-TAGS = {kind: (f'<|{kind}|>', f'<|/{kind}|>') for kind in ('python', 'output', 'think')}
+TAGS = {kind: (f'<|{kind}|>', f'<|/{kind}|>') for kind in schema.KINDS}
 THINK = ('<think>', '</think>')  # used for thoughts if the vocabulary has them
 # The special tokens of tokenizers that this project trains.
 SPECIAL_TOKENS = (
@@ -249,7 +247,7 @@ class Format:
     Raises:
       UserError: a message is not as described; the error names it.
     """
-    messages = _checked(conversation, last='assistant')
+    messages = schema.checked(conversation, last='assistant')
     (stop, *before), (final, *after) = self._around['follow'], self._around['end']
     end = [final, *self._encode(_unlearned(after), inside=True)[0]]
     ids, mask, kept = [], [], 0
@@ -275,7 +273,7 @@ class Format:
     then the model continues that turn.
     """
     open_turn = messages[-1:] if _ends_with_result(messages) else []
-    checked = _checked({'messages': messages}, last='assistant' if open_turn else 'user')
+    checked = schema.checked({'messages': messages}, last='assistant' if open_turn else 'user')
     items, said = self._opening(checked[: len(checked) - len(open_turn)])
     follow = self._around['follow']
     for asked, answer in zip(said[:-1:2], said[1::2], strict=True):
@@ -359,8 +357,11 @@ class Format:
     """
     if len(ids := self.tag_ids(kind)) < 2:
       raise UserError(
-        f'the tokenizer has no special tokens for parts of type {kind!r}: config.data.tools=True '
-        'adds them'
+        field='type of a part',
+        value=kind,
+        allowed='text',
+        message='The tokenizer has no special tokens for other parts; config.data.tools=True adds '
+        'them.',
       )
     return ids
 
@@ -377,7 +378,10 @@ class Format:
       return _unlearned(self._around['start']), messages
     if self.layout.system is None:
       raise UserError(
-        "messages[0].role is 'system', but the model's chat template does not allow a system turn"
+        field='messages[0].role',
+        value='system',
+        allowed=('user',),
+        message="The model's chat template does not allow a system turn.",
       )
     opening = [*self._around['system'], self._text(first), *self._around['question']]
     return _unlearned(opening), messages[1:]
@@ -387,10 +391,10 @@ class Format:
 
   def _answer(self, message: dict) -> list[tuple[str | int, int]]:
     lead, trail = (self.layout.lead, 1), (self.layout.trail, 1)
-    if all(part['type'] == 'text' for part in _parts(message['content'])):
+    if all(part['type'] == 'text' for part in schema.parts(message['content'])):
       return [lead, (self._text(message), 1), trail]
     items = [lead]
-    for part in _parts(message['content']):
+    for part in schema.parts(message['content']):
       if part['type'] == 'text':
         items.append((part['text'], 1))
       else:
@@ -400,7 +404,7 @@ class Format:
     return [*items, trail]
 
   def _text(self, message: dict) -> str:
-    said = ''.join(part['text'] for part in _parts(message['content']))
+    said = ''.join(part['text'] for part in schema.parts(message['content']))
     return said.strip() if message['role'] in self.layout.stripped else said
 
   def _encode(
@@ -438,29 +442,9 @@ def _unlearned(pieces: list[str | int]) -> list[tuple[str | int, int]]:
   return [(piece, 0) for piece in pieces]
 
 
-def text(content: str | list[dict]) -> str:
-  """Returns the assistant's final words: its text after the last tool result, or all its text."""
-  said = ''
-  for part in _parts(content):
-    if part['type'] == 'output':
-      said = ''
-    elif part['type'] == 'text':
-      said += part['text']
-  return said.strip()
-
-
 def grade_format(reply: dict) -> float:
   """Returns 1.0 if a reply of `Format.parse` is finished, well formed and has text, else 0.0."""
-  return float(reply['finished'] and reply['well_formed'] and bool(text(reply['content'])))
-
-
-def check(conversation: Any) -> None:
-  """Raises UserError that names the wrong field if `Format.render` cannot take a conversation."""
-  _checked(conversation, last='assistant')
-
-
-def _parts(content: str | list[dict]) -> list[dict]:
-  return [{'type': 'text', 'text': content}] if isinstance(content, str) else content
+  return float(reply['finished'] and reply['well_formed'] and bool(schema.text(reply['content'])))
 
 
 def _ends_with_result(messages: Any) -> bool:
@@ -469,47 +453,3 @@ def _ends_with_result(messages: Any) -> bool:
   content = last.get('content') if isinstance(last, dict) else None
   part = content[-1] if isinstance(content, list) and content else None
   return isinstance(part, dict) and part.get('type') == 'output'
-
-
-def _checked(conversation: Any, last: str) -> list[dict]:
-  if not isinstance(conversation, dict) or not isinstance(conversation.get('messages'), list):
-    raise UserError('a conversation must be {"messages": [...]}; found ' + repr(conversation)[:80])
-  messages = conversation['messages']
-  if not messages:
-    raise UserError('messages is empty')
-  for i, message in enumerate(messages):
-    _check_message(message, f'messages[{i}]')
-  roles = [message['role'] for message in messages]
-  first = int(roles[0] == 'system')
-  for i, role in enumerate(roles[first:]):
-    expected = ('user', 'assistant')[i % 2]
-    if role != expected:
-      raise UserError(
-        f'messages[{first + i}].role is {role!r}; it must be {expected!r}, because user and '
-        'assistant alternate'
-      )
-  if roles[-1] != last:
-    raise UserError(
-      f'messages[{len(roles) - 1}].role is {roles[-1]!r}; the last role must be {last!r}'
-    )
-  return messages
-
-
-def _check_message(message: Any, where: str) -> None:
-  if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
-    raise UserError(f'{where} must have "role" and "content"; found {message!r:.80}')
-  if message['role'] not in ROLES:  # ROLES is a tuple because a role may not be hashable
-    raise unknown(f'{where}.role', message['role'], ROLES)
-  content = message['content']
-  if not isinstance(content, str | list):
-    raise UserError(f'{where}.content must be text or a list of parts; found {content!r:.80}')
-  allowed = ('text', *TAGS) if message['role'] == 'assistant' else ('text',)
-  for j, part in enumerate(_parts(content)):
-    if not isinstance(part, dict) or not isinstance(part.get('text'), str) or 'type' not in part:
-      raise UserError(f'{where}.content[{j}] must have "type" and "text"; found {part!r:.80}')
-    if part['type'] not in allowed:
-      raise unknown(
-        f'{where}.content[{j}].type in a turn of {message["role"]}', part['type'], allowed
-      )
-  if not any(part['text'].strip() for part in _parts(content)):
-    raise UserError(f'{where}.content is empty')

@@ -121,13 +121,15 @@ def _regex(name: str, pattern: str | None) -> re.Pattern | None:
   try:
     return re.compile(pattern) if pattern else None
   except re.error as error:
-    raise UserError(f'{name} is not a regular expression: {pattern!r}: {error}') from None
+    raise UserError(
+      field=name, value=pattern, allowed='a regular expression', message=f'Python says: {error}.'
+    ) from None
 
 
 def _contact(contact: str) -> str:
   if not contact.isascii() or not contact.isprintable() or set(contact) & set('()'):
     allowed = 'a URL or an e-mail address in printable ASCII without parentheses'
-    raise UserError(f'contact is {contact!r}; allowed: {allowed}')
+    raise UserError(field='contact', value=contact, allowed=allowed)
   return f' (+{contact})' if contact else ''
 
 
@@ -238,7 +240,10 @@ def crawl(
     with contextlib.closing(Archive(out, file_bytes)) as archive:
       if others := archive.hosts - {urls.host(first)}:
         raise UserError(
-          f'{out} holds a crawl of {min(others)}, not of {urls.host(first)}: give another --out'
+          field='host',
+          value=urls.host(first),
+          allowed=f'{min(others)}, whose pages {out} holds',
+          message='Give another --out.',
         )
       walk = Walk(
         url=first,

@@ -54,9 +54,13 @@ def check_document(row: Any) -> dict:
   Raises UserError that says what is wrong with any other row.
   """
   if not isinstance(row, dict) or not (isinstance(row.get('text'), str) or 'messages' in row):
-    raise UserError('neither a document with "text" nor a conversation with "messages"')
+    raise UserError(
+      field='row',
+      value=row,
+      allowed='a document with "text" or a conversation with "messages"',
+    )
   if not isinstance(row.get('metadata') or {}, dict):
-    raise UserError(f'metadata must be an object; found {row["metadata"]!r:.80}')
+    raise UserError(field='metadata', value=row['metadata'], allowed='an object')
   return row
 
 

@@ -192,8 +192,9 @@ def read_text(manifest: files.Path, tokenizer: Tokenizer) -> bytes:
   value = token_shards.read_manifest(manifest)
   if value['tokenizer']['fingerprint'] != tokenizer.fingerprint:
     raise UserError(
-      f'the tokenizer of {manifest} has the fingerprint {value["tokenizer"]["fingerprint"]}, but '
-      f'this one has {tokenizer.fingerprint}'
+      field=f'tokenizer of {manifest}',
+      value=value['tokenizer']['fingerprint'],
+      allowed=f'the one that is given, {tokenizer.fingerprint}',
     )
   stream = token_shards.Stream(files.as_path(manifest).parent, value)
   table = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]

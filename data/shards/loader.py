@@ -79,13 +79,12 @@ class Loader:
     """
     if layout not in LAYOUTS:
       raise unknown('layout', layout, LAYOUTS)
-    if seq_len < 1 or batch_size < 1:
-      raise UserError(
-        f'seq_len is {seq_len} and batch_size is {batch_size}; both must be at least 1'
-      )
+    for field, number in (('seq_len', seq_len), ('batch_size', batch_size)):
+      if number < 1:
+        raise UserError(field=field, value=number, allowed='at least 1')
     self.manifest = token_shards.read_manifest(manifest, verify)
     if not self.manifest['shards']:
-      raise UserError(f'{manifest} has no documents')
+      raise UserError(field=f'number of documents of {manifest}', value=0, allowed='at least 1')
     self.fingerprint = files.digest(self.manifest)
     self.tokens, self.bytes = self.manifest['tokens'], self.manifest['bytes']
     self.dropped_tokens = 0
@@ -105,8 +104,10 @@ class Loader:
     self.steps_per_epoch = math.ceil(self.rows / batch_size)
     if self.rows < 1:
       raise UserError(
-        f'{manifest} has {self.tokens} tokens, which do not make one row of seq_len {seq_len} in '
-        f'layout {layout!r}'
+        field='seq_len',
+        value=seq_len,
+        allowed='a length of which the tokens make at least one row',
+        message=f'{manifest} has {self.tokens} tokens; the layout is {layout!r}.',
       )
 
   def batch(
@@ -243,11 +244,14 @@ def host_examples(step: int, batch_size: int, host: int, hosts: int, parts: int 
 
   Raises UserError if the hosts do not divide the parts of the batch.
   """
-  if batch_size % (hosts * parts) or not 0 <= host < hosts:
+  if batch_size % (hosts * parts):
     raise UserError(
-      f'batch_size {batch_size} cannot be divided into {parts} parts and among {hosts} hosts (this '
-      f'is host {host})'
+      field='batch_size',
+      value=batch_size,
+      allowed=f'a multiple of {hosts * parts}, for {parts} parts among {hosts} hosts',
     )
+  if not 0 <= host < hosts:
+    raise UserError(field='host', value=host, allowed=f'from 0 to {hosts - 1}')
   examples = step * batch_size + np.arange(batch_size).reshape(parts, hosts, -1)
   return examples[:, host].reshape(-1)
 

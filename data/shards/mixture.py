@@ -102,7 +102,9 @@ class Mixture:
     quota[np.argsort(quota - exact, kind='stable')[: self.BLOCK - quota.sum()]] += 1
     if ((quota == 0) & (exact > 0)).any():
       raise UserError(
-        f'config.data.weights is {given!r}; each share must be 0 or at least 1 / {self.BLOCK}'
+        field='config.data.weights',
+        value=given,
+        allowed=f'shares that are 0 or at least 1 / {self.BLOCK}',
       )
     return quota
 
@@ -125,16 +127,24 @@ def _phases(weights: str, count: int) -> list[tuple[int, list[float]]]:
       phases.append((int(step) if colon else 0, [float(value) for value in values.split(',')]))
     except ValueError as error:
       raise UserError(
-        f"config.data.weights is {weights!r}; allowed: 'W,W,...' or '0:W,W,...;STEP:W,W,...'"
+        field='config.data.weights',
+        value=weights,
+        allowed="'W,W,...' or '0:W,W,...;STEP:W,W,...'",
       ) from error
   steps = [step for step, _ in phases]
   if steps[0] != 0 or steps != sorted(set(steps)):
-    raise UserError(f'config.data.weights is {weights!r}; its steps must begin with 0 and increase')
+    raise UserError(
+      field='config.data.weights',
+      value=weights,
+      allowed='steps that begin with 0 and increase',
+    )
   for _, values in phases:
     finite = all(0 <= value < math.inf for value in values)
     if len(values) != count or not finite or not sum(values):
       raise UserError(
-        f'config.data.weights is {weights!r}; it must have {count} weights of 0 or more, one for '
-        'each manifest of config.data.train, and not all 0'
+        field='config.data.weights',
+        value=weights,
+        allowed=f'{count} weights of 0 or more, one for each manifest of config.data.train, and '
+        'not all 0',
       )
   return phases

@@ -121,9 +121,12 @@ def read_manifest(path: files.Path, verify: bool = True) -> dict:
       it.
   """
   value = files.read_json(path)
-  if not isinstance(value, dict) or value.get('version') != VERSION or 'shards' not in value:
+  version = value.get('version') if isinstance(value, dict) and 'shards' in value else None
+  if version != VERSION:
     raise UserError(
-      f'{path} is not a manifest of token shards of version {VERSION} (see python -m data.tokenize)'
+      field=f'version of the token shards of {path}',
+      value=version,
+      allowed=f'{VERSION}, which python -m data.tokenize writes',
     )
   described = []
   for shard in value['shards']:
@@ -139,9 +142,14 @@ def read_manifest(path: files.Path, verify: bool = True) -> dict:
     sizes = [files.size(file) if file.exists() else None for file in paths]
   for part, file, size in zip(described, paths, sizes, strict=True):
     if size is None:
-      raise UserError(f'shard file {file} is missing')
+      raise UserError(field=f'shard file {file}', allowed=f'a file of {part["size"]} bytes')
     if size != part['size']:
-      raise UserError(f'shard file {file} is damaged: {size} bytes, not {part["size"]}')
+      raise UserError(
+        field=f'size of shard file {file}',
+        value=size,
+        allowed=f'{part["size"]} bytes',
+        message='The file is damaged.',
+      )
   if verify and not buckets.is_url(folder):
     _verify(folder, described)
   return value
@@ -165,9 +173,19 @@ def local_file(folder: files.Path, part: dict, cache: str) -> pathlib.Path:
     if not copy.exists():
       with files.atomic_path(copy) as temporary:
         buckets.download(source, temporary)
-        if files.sha256(temporary) != part['sha256']:
-          raise UserError(f'shard file {source} is damaged: its SHA-256 has changed')
+        _check_digest(source, files.sha256(temporary), part['sha256'])
   return copy
+
+
+def _check_digest(file: files.Path, digest: str, expected: str) -> None:
+  """Raises UserError if the SHA-256 of a shard file is not the manifest's."""
+  if digest != expected:
+    raise UserError(
+      field=f'SHA-256 of shard file {file}',
+      value=digest,
+      allowed=expected,
+      message='The file is damaged.',
+    )
 
 
 def _verify(folder: pathlib.Path, described: list[dict]) -> None:
@@ -176,10 +194,12 @@ def _verify(folder: pathlib.Path, described: list[dict]) -> None:
     digests = pool.map(
       lambda part: sources.sha256(sources.describe(folder / part['file'])), described
     )
-    for part, digest in zip(described, digests, strict=True):
-      if digest != part['sha256']:
-        pool.shutdown(cancel_futures=True)
-        raise UserError(f'shard file {folder / part["file"]} is damaged: its SHA-256 has changed')
+    try:
+      for part, digest in zip(described, digests, strict=True):
+        _check_digest(folder / part['file'], digest, part['sha256'])
+    except UserError:
+      pool.shutdown(cancel_futures=True)
+      raise
 
 
 def document_index(folder: files.Path, manifest: dict, cache: str = '') -> np.ndarray:

@@ -68,11 +68,11 @@ def tokenize(
     UserError: no document can be used, or another process is writing to `out_dir`.
     FileNotFoundError: no file matches.
   """
-  if not 0 <= held_out < 1 or workers < 1 or shard_bytes < 1:
-    raise UserError(
-      f'held_out={held_out} must be in [0, 1); workers={workers} and shard_bytes={shard_bytes} '
-      'must be positive'
-    )
+  if not 0 <= held_out < 1:
+    raise UserError(field='held_out', value=held_out, allowed='at least 0 and below 1')
+  for field, number in (('workers', workers), ('shard_bytes', shard_bytes)):
+    if number < 1:
+      raise UserError(field=field, value=number, allowed='at least 1')
   found, out = sources.find(inputs), files.as_path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
   head = _head(found, chat_format, held_out, shard_bytes, max_tokens)
@@ -300,8 +300,11 @@ def _encode(
   Raises UserError with the cause if the document cannot be used.
   """
   if ('messages' in document) != (kind == 'conversations'):
-    found = 'document' if 'text' in document else 'conversation'
-    raise UserError(f'the first document is of kind {kind!r}, but this is a {found}')
+    raise UserError(
+      field='kind of the row',
+      value='text' if 'text' in document else 'conversations',
+      allowed=f'{kind!r}, as of the first row',
+    )
   if kind == 'conversations':
     ids, mask = chat_format.render(document, max_tokens)
     return split.split_hash(document), ids, mask, int(lengths[ids].sum())

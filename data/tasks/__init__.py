@@ -93,7 +93,10 @@ def make(
     if cls.reads:
       if not given_files[cls.reads]:
         raise UserError(
-          f'task {name!r} needs {cls.reads}: set config.data.{cls.reads} or --{cls.reads}.'
+          field=f'config.data.{cls.reads}',
+          value=given_files[cls.reads],
+          allowed='files that can be read',
+          message=f'Task {name!r} needs them; commands have the flag --{cls.reads}.',
         )
       if cls.reads not in read:
         read[cls.reads] = readers[cls.reads]()

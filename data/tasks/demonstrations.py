@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.records import jsonl
 from data.tasks.protocol import Task
 from lm.base import errors, files, progress
@@ -55,7 +55,7 @@ def write(
   for name, count in _shares(by_name, examples, weights or {}).items():
     order += [name] * count
   if turns < 1:
-    raise UserError(f'turns is {turns}; a conversation must have at least 1 question')
+    raise UserError(field='turns', value=turns, allowed='at least 1')
   rng = random.Random(seed)
   rng.shuffle(order)
   groups, counts = list(_groups(order, turns, rng)), collections.Counter()
@@ -94,11 +94,11 @@ def read(path: files.Path, skipped: jsonl.Skipped) -> Iterator[dict]:
 
 def _conversation(row: Any) -> dict:
   if not isinstance(row, dict) or len({'messages', 'data'} & row.keys()) != 1:
-    raise UserError(f'a row must have "messages" or "data"; found {json.dumps(row):.80}')
+    raise UserError(field='row', value=row, allowed='an object with either "messages" or "data"')
   messages = from_ultrachat(row['data']) if 'data' in row else row['messages']
   if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
     messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
-  chat_formats.check({'messages': messages})
+  schema.check({'messages': messages})
   kept = [{'role': message['role'], 'content': message['content']} for message in messages]
   return {'messages': kept}
 
@@ -106,10 +106,10 @@ def _conversation(row: Any) -> dict:
 def from_ultrachat(turns: list[str]) -> list[dict]:
   """Returns the messages of UltraChat's "data" field: texts of user and assistant in turn."""
   if not isinstance(turns, list):
-    raise UserError(f'data must be a list of texts; found {turns!r:.80}')
+    raise UserError(field='data', value=turns, allowed='a list of texts')
   for i, turn in enumerate(turns):
     if not isinstance(turn, str):
-      raise UserError(f'data[{i}] must be text; found {turn!r:.80}')
+      raise UserError(field=f'data[{i}]', value=turn, allowed='text')
   return [{'role': ('user', 'assistant')[i % 2], 'content': turn} for i, turn in enumerate(turns)]
 
 
@@ -133,13 +133,15 @@ def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -
       raise errors.unknown('task with a weight', name, names)
     if not 0 <= weight < float('inf'):
       raise UserError(
-        f'the weight of task {name!r} is {weight}; it must be a finite number, 0 or more'
+        field=f'weight of task {name!r}', value=weight, allowed='a finite number, 0 or more'
       )
   total = sum(weights.get(name, 1) for name in names)
   if not names or not examples:
     return {}
-  if examples < 0 or not total:
-    raise UserError(f'cannot divide {examples} examples by weights that sum to {total}')
+  if examples < 0:
+    raise UserError(field='examples', value=examples, allowed='0 or more')
+  if not total:
+    raise UserError(field='sum of the weights of tasks', value=total, allowed='above 0')
   exact = {name: examples * weights.get(name, 1) / total for name in names}
   counts = {name: int(share) for name, share in exact.items()}
   by_remainder = sorted(names, key=lambda name: counts[name] - exact[name])
@@ -156,5 +158,5 @@ def weighted(names: str) -> dict[str, float]:
     try:
       weights[name] = float(weight or 1)
     except ValueError as error:
-      raise UserError(f'tasks: {item!r} is not NAME or NAME:WEIGHT') from error
+      raise UserError(field='tasks', value=item, allowed='NAME or NAME:WEIGHT') from error
   return weights

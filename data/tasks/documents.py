@@ -116,15 +116,17 @@ class _Page(NamedTuple):
 def _parse(row: Any) -> _Page:
   """Returns the page of a row. Raises UserError if the row is not a document."""
   if not isinstance(row, dict) or not isinstance(row.get('text'), str):
-    raise UserError(f'a document must have a "text"; found {row!r:.80}')
+    raise UserError(field='row', value=row, allowed='an object with "text", a string')
   metadata = check_document(row).get('metadata')
   known = isinstance(metadata, dict) and 'cluster' in metadata
   if not known or not isinstance(metadata.get('url'), str):
-    raise UserError(f'metadata must have "url" and "cluster"; found {metadata!r:.80}')
+    raise UserError(field='metadata', value=metadata, allowed='an object with "url" and "cluster"')
   try:
     return _Page(split.split_hash(row), module_of(metadata['url']), row['text'])
   except ValueError as error:
-    raise UserError(f'metadata.url is {metadata["url"]!r:.80}: {error}') from error
+    raise UserError(
+      field='metadata.url', value=metadata['url'], allowed='a URL', message=str(error)
+    ) from error
 
 
 def extract(text: str) -> Iterator[tuple[str, str]]:

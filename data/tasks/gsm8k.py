@@ -11,7 +11,7 @@ import random
 import re
 from typing import Any, ClassVar
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.records import jsonl, sources
 from data.tasks import answers, claims
 from data.tasks.protocol import Task, ask, held_out, question
@@ -67,8 +67,9 @@ def _parse(row: Any) -> tuple[str, str]:
   question, answer = fields.get('question'), fields.get('answer')
   if not isinstance(question, str) or not isinstance(answer, str) or _marked(answer) is None:
     raise UserError(
-      'a row must be {"question": text, "answer": text that ends with #### and a number}; '
-      f'found {row!r:.80}'
+      field='row',
+      value=row,
+      allowed='{"question": text, "answer": text that ends with #### and a number}',
     )
   return question.strip(), answer.strip()
 
@@ -98,7 +99,9 @@ class Gsm8k(Task):
       raise UserError(f'task {self.name!r} has no problems in its {split} split')
     if split == 'test' and index >= len(lines):
       raise UserError(
-        f'task {self.name!r} has {len(lines)} test problems, but {index + 1} are requested'
+        field=f'number of test problems of task {self.name!r} that are asked',
+        value=index + 1,
+        allowed=f'at most {len(lines)}',
       )
     asked, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
     return {
@@ -119,7 +122,7 @@ class Gsm8k(Task):
     return _CALL.sub('', problem['worked'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = answers.claimed_number(chat_formats.text(reply['content']), question(problem))
+    said = answers.claimed_number(schema.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
 
 

@@ -5,7 +5,7 @@ import hashlib
 import random
 from typing import ClassVar
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.tasks.persona import TOPICS, Persona, answer, question, states_facts
 from data.tasks.protocol import Task, ask
 
@@ -42,4 +42,4 @@ class Identity(Task):
     }
 
   def grade(self, problem: dict, reply: dict) -> float:
-    return float(states_facts(chat_formats.text(reply['content']), problem['topic'], self.persona))
+    return float(states_facts(schema.text(reply['content']), problem['topic'], self.persona))

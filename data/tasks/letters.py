@@ -4,7 +4,7 @@ import dataclasses
 import random
 from typing import ClassVar
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.tasks import answers
 from data.tasks.documents import Documents
 from data.tasks.protocol import Task, ask, question
@@ -34,7 +34,7 @@ class Spelling(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply spells the word and no other, else 0.0."""
-    said = answers.claimed_spellings(chat_formats.text(reply['content']))
+    said = answers.claimed_spellings(schema.text(reply['content']))
     return float(said == {problem['answer'].replace('-', '')})
 
 
@@ -61,5 +61,5 @@ class Counting(Task):
     return f'{"-".join(problem["word"])}: {problem["answer"]}'
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = answers.claimed_count(chat_formats.text(reply['content']), question(problem))
+    said = answers.claimed_count(schema.text(reply['content']), question(problem))
     return float(said == problem['answer'])

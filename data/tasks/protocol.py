@@ -9,7 +9,7 @@ import hashlib
 import random
 from typing import Any, ClassVar
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.tasks import answers
 from lm.base.errors import UserError
 
@@ -73,7 +73,7 @@ class Task:
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if `reply`, a result of `Format.parse`, answers the problem, else 0.0."""
-    said = answers.claimed_number(chat_formats.text(reply['content']), question(problem))
+    said = answers.claimed_number(schema.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
 
 
@@ -84,4 +84,4 @@ def ask(text: str) -> list[dict]:
 
 def question(problem: dict) -> str:
   """Returns the question of a problem: its last message."""
-  return chat_formats.text(problem['messages'][-1]['content'])
+  return schema.text(problem['messages'][-1]['content'])

@@ -5,7 +5,7 @@ import dataclasses
 import random
 from typing import ClassVar
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.tasks import answers
 from data.tasks.documents import Documents
 from data.tasks.protocol import Task, ask
@@ -50,7 +50,7 @@ class Docs(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply names the module and no other module of the documents, else 0.0."""
-    module, said = problem['answer'], chat_formats.text(reply['content'])
+    module, said = problem['answer'], schema.text(reply['content'])
     qualified = f'{module}.{problem["key"]}'
     return float(answers.claims_name(said, module, self.documents.modules, also=(qualified,)))
 
@@ -108,5 +108,5 @@ class Reading(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply names the function and no other of the passage, else 0.0."""
-    said, others = chat_formats.text(reply['content']), problem['others']
+    said, others = schema.text(reply['content']), problem['others']
     return float(answers.claims_name(said, problem['answer'], others, qualified=True))

@@ -5,7 +5,7 @@ import random
 import re
 from typing import ClassVar
 
-from data.chat import chat_formats
+from data.chat import schema
 from data.tasks import answers, claims
 from data.tasks.documents import Documents
 from data.tasks.protocol import Task, ask
@@ -137,7 +137,7 @@ class Refusal(Task):
     return wording.format(kind=problem['kind'], name=problem['name'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said, name = chat_formats.text(reply['content']), problem['name']
+    said, name = schema.text(reply['content']), problem['name']
     if problem['known']:
       names_it = answers.claims_name(said, name, qualified=problem['kind'] == 'function')
       return float(names_it and not refuses(said, name))

@@ -73,7 +73,11 @@ class BPE(Tokenizer):
     specials = assign_ids(special_tokens, {}, taken=set(ranks.values()))
     for name in specials:
       if set(name) <= BYTE.keys() and from_visible(name) in ranks:
-        raise UserError(f'special token {name!r} is an ordinary token of the vocabulary')
+        raise UserError(
+          field='special token',
+          value=name,
+          allowed='a name that is no ordinary token of the vocabulary',
+        )
     tokens = sorted((i, token.hex()) for token, i in ranks.items())
     super().__init__(
       specials, max(ranks.values()), json.dumps([self.pattern, tokens, sorted(specials.items())])
@@ -207,8 +211,8 @@ def read_ranks(path: files.Path) -> dict[bytes, int]:
       ranks[base64.b64decode(token, validate=True)] = int(rank)
     except (ValueError, binascii.Error) as error:
       raise UserError(
-        f'{path}:{number}: not a line of base64 and a number: {line[:40]!r}'
-      ) from error
+        field=f'line {number}', value=line.decode(errors='replace'), allowed='base64 and a number'
+      ).at(path) from error
   if len(set(ranks.values())) < len(ranks) or not ranks:
     raise UserError(f'{path}: {len(ranks)} tokens with {len(set(ranks.values()))} different ids')
   return ranks

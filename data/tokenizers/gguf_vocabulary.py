@@ -50,14 +50,16 @@ def convert(metadata: Mapping[str, Any]) -> dict[str, bytes]:
   ggml = {key.removeprefix('tokenizer.ggml.'): value for key, value in metadata.items()}
   for key in ('model', 'tokens', 'token_type'):
     if key not in ggml:
-      raise UserError(f'metadata key tokenizer.ggml.{key} is missing')
+      raise UserError(field=f'metadata key tokenizer.ggml.{key}')
   if ggml['model'] not in _KINDS:
     raise unknown('tokenizer.ggml.model', ggml['model'], _KINDS)
   tokens, types = ggml['tokens'], ggml['token_type']
   if len(types) != len(tokens) or len(set(tokens)) != len(tokens):
     raise UserError(
-      f'tokenizer.ggml.tokens has {len(tokens)} tokens, {len(set(tokens))} of them different, and '
-      f'tokenizer.ggml.token_type has {len(types)} types; these numbers must be equal'
+      field='number of tokens in tokenizer.ggml.tokens',
+      value=len(tokens),
+      allowed=f'as many as are different, {len(set(tokens))}, and as tokenizer.ggml.token_type '
+      f'has types, {len(types)}',
     )
   vocab = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
   roles = {role: _token(ggml, key) for role, key in ROLES.items() if key in ggml}
@@ -89,7 +91,11 @@ def convert(metadata: Mapping[str, Any]) -> dict[str, bytes]:
 def _token(ggml: Mapping[str, Any], key: str) -> str:
   """Returns the token whose id the metadata holds under a key."""
   if ggml[key] >= len(ggml['tokens']):
-    raise UserError(f'tokenizer.ggml.{key} is {ggml[key]}; there are {len(ggml["tokens"])} tokens')
+    raise UserError(
+      field=f'tokenizer.ggml.{key}',
+      value=ggml[key],
+      allowed=f'the id of a token, below {len(ggml["tokens"])}',
+    )
   return ggml['tokens'][ggml[key]]
 
 
@@ -101,12 +107,14 @@ def _byte_level(
   if name not in SPLITS:
     raise unknown('tokenizer.ggml.pre', name, SPLITS)
   if 'merges' not in ggml:
-    raise UserError('metadata key tokenizer.ggml.merges is missing')
+    raise UserError(field='metadata key tokenizer.ggml.merges')
   merges = [tuple(merge.split(' ')) for merge in ggml['merges']]
   for merge in merges:
     if len(merge) != 2 or not {*merge, ''.join(merge)} <= vocab.keys():
       raise UserError(
-        f'tokenizer.ggml.merges: {" ".join(merge)!r} does not merge two tokens into a third'
+        field='item of tokenizer.ggml.merges',
+        value=' '.join(merge),
+        allowed='two tokens that together are a third',
       )
   llama3 = name == 'llama-bpe'
   tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=llama3))
@@ -126,7 +134,11 @@ def _sentencepiece(
   """
   scores, types = ggml.get('scores', ()), ggml['token_type']
   if len(scores) != len(types):
-    raise UserError(f'tokenizer.ggml.scores has {len(scores)} scores for {len(types)} tokens')
+    raise UserError(
+      field='number of scores in tokenizer.ggml.scores',
+      value=len(scores),
+      allowed=f'that of tokens, {len(types)}',
+    )
   unknown_tokens = [token for token, i in vocab.items() if types[i] == UNKNOWN]
   unknown_token = unknown_tokens[0] if unknown_tokens else roles.get('unk_token')
   pieces = {token: i for token, i in vocab.items() if types[i] in (NORMAL, USER_DEFINED)}

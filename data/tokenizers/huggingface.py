@@ -38,7 +38,11 @@ class HuggingFace(Tokenizer):
     self._tokenizer.add_special_tokens(sorted(specials.keys() - own, key=specials.__getitem__))
     for name, index in specials.items():
       if self._tokenizer.token_to_id(name) != index:
-        raise UserError(f'special token {name!r} cannot have id {index} in a tokenizer.json')
+        raise UserError(
+          field=f'id of special token {name!r}',
+          value=index,
+          allowed='the next id, which is the only one that a tokenizer.json can add',
+        )
     vocab = self._tokenizer.get_vocab()
     content = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     super().__init__(specials, max(vocab.values()), content)
@@ -81,8 +85,10 @@ class HuggingFace(Tokenizer):
     if {'Metaspace', 'Replace'} & self._decoders:
       return token.replace('▁', ' ').encode()
     raise UserError(
-      f'the bytes of tokens are unknown for the decoder {sorted(self._decoders)}; '
-      'allowed: a byte-level decoder'
+      field='decoder',
+      value=sorted(self._decoders),
+      allowed='a byte-level one',
+      message='The bytes of the tokens are not known.',
     )
 
   def trace(self, text: str) -> merging.Trace:

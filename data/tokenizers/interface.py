@@ -120,7 +120,9 @@ def assign_ids(special_tokens: Specials, own: dict[str, int], taken: set[int]) -
     index = next(following) if index is None else index
     if name in own or index in taken or index in specials.values():
       raise UserError(
-        f'special token {name!r} cannot have id {index}: the vocabulary already has one of them'
+        field=f'id of special token {name!r}',
+        value=index,
+        allowed='a name and an id that the vocabulary does not have yet',
       )
     specials[name] = index
   return specials

@@ -62,14 +62,18 @@ def load(spec: str, special_tokens: Specials = ()) -> Tokenizer:
     found = [path / name for name in ('tokenizer.json', 'tokenizer.model')]
     found = [file for file in found if file.exists()]
     if not found:
-      raise UserError(f'{spec} contains neither tokenizer.json nor tokenizer.model')
+      raise UserError(
+        field='tokenizer',
+        value=spec,
+        allowed='a folder with tokenizer.json or tokenizer.model',
+      )
     path = found[0]
   if path.suffix == '.json':
     return _load_json(path, special_tokens)
   if path.suffix == '.model':
     with _named(path):
       return SentencePiece(path.read_bytes(), special_tokens)
-  raise UserError(f'unknown tokenizer {spec!r}; allowed: {SPEC}')
+  raise UserError(field='tokenizer', value=spec, allowed=SPEC)
 
 
 @contextlib.contextmanager
@@ -78,7 +82,7 @@ def _named(path: files.Path) -> Iterator[None]:
   try:
     yield
   except UserError as error:
-    raise UserError(f'{path}: {error}') from error
+    raise error.at(path) from error
 
 
 def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Specials) -> BPE:
@@ -86,8 +90,8 @@ def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Spe
     raise errors.unknown(f'split pattern of {path} (x.tiktoken:PATTERN)', pattern, bpe.PATTERNS)
   ranks, own = bpe.read_ranks(path), files.read_json(specials_path) if specials_path else {}
   if not isinstance(own, dict) or any(type(i) is not int or i < 0 for i in own.values()):
-    raise UserError(
-      f'{specials_path}: special tokens must be a JSON object of names and ids; found {own!r:.80}'
+    raise UserError(field='special tokens', value=own, allowed='a JSON object of names and ids').at(
+      specials_path
     )
   taken = set(ranks.values())
   with _named(specials_path):
@@ -100,7 +104,9 @@ def _load_ranks(path: str, pattern: str, specials_path: str, special_tokens: Spe
 def _load_json(path: pathlib.Path, special_tokens: Specials) -> Tokenizer:
   value = files.read_json(path)
   if lacking := {'model', 'added_tokens', 'normalizer', 'pre_tokenizer', 'decoder'} - set(value):
-    raise UserError(f'{path} is not a tokenizers file: the field {min(lacking)!r} is missing')
+    raise UserError(
+      field=min(lacking), allowed='a field of every file of the library tokenizers'
+    ).at(path)
   for token in value['added_tokens']:
     token['special'] |= token['content'] in special_tokens
   with _named(path):

@@ -40,8 +40,9 @@ class SentencePiece(Tokenizer):
     for name, i in sorted(specials.items() - own.items(), key=lambda item: item[1]):
       if name in pieces or i != len(model.pieces):
         raise UserError(
-          f'special token {name!r} cannot have id {i}: it is an ordinary piece, or ids have a gap '
-          'before it'
+          field=f'id of special token {name!r}',
+          value=i,
+          allowed='the next id, of a name that is no ordinary piece',
         )
       model.pieces.add(piece=name, type=_CONTROL)
     self._model = model.SerializeToString(deterministic=True)

@@ -23,7 +23,9 @@ def show(tokenizer: Tokenizer, text: str, merges: bool = False) -> str:
   if merges:
     if not isinstance(tokenizer, BPE):
       raise UserError(
-        '--merges needs a byte-level BPE: bytes, a rank file or most tokenizer.json files'
+        field='--merges',
+        value=True,
+        allowed='with a byte-level BPE: bytes, a rank file or most tokenizer.json files',
       )
     for i in dict.fromkeys(ids):
       steps = tokenizer.merge_steps(tokenizer.token_bytes(i))

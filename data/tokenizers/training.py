@@ -51,7 +51,9 @@ def train(
   """
   if vocab_size < 256:
     raise UserError(
-      f'--vocab-size={vocab_size} is too small; allowed: 256 (one token for each byte) or more'
+      field='--vocab-size',
+      value=vocab_size,
+      allowed='256, one token for each byte, or more',
     )
   if pattern not in bpe.PATTERNS:
     raise errors.unknown('split pattern', pattern, bpe.PATTERNS)
@@ -78,8 +80,10 @@ def train(
   learned = sorted((i, bpe.from_visible(token)) for token, i in model.get_vocab().items())
   if len(learned) < vocab_size:
     raise UserError(
-      f'--vocab-size={vocab_size} is too large: this text ({size:,} bytes) supports '
-      f'{len(learned):,} tokens. Give more text or a smaller vocabulary.'
+      field='--vocab-size',
+      value=vocab_size,
+      allowed=f'at most {len(learned)}, as many tokens as this text of {size:,} bytes supports',
+      message='Give more text or a smaller vocabulary.',
     )
   merged = [token for _, token in learned if len(token) > 1]
   ranks = {token: i for i, token in enumerate([*(bytes([b]) for b in range(256)), *merged])}
@@ -145,7 +149,7 @@ def _texts(parts: Sequence[spans.Span], skipped: jsonl.Skipped) -> Iterator[tupl
 
   def parse(document):
     if 'text' not in document:
-      raise UserError('the row has no "text", which a tokenizer is trained on')
+      raise UserError(field='text', allowed='a string, which a tokenizer is trained on')
     return split.split_hash(document), document['text']
 
   return ((split_hash, text) for split_hash, text in spans.documents(parts, skipped, parse) if text)

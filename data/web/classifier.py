@@ -55,8 +55,10 @@ class Classifier:
       raise errors.unknown(f'label of {path}', label, names)
     if not label and not all(name.isdecimal() for name in names):
       raise UserError(
-        f'the labels of {path} are not numbers, so config.quality.label is needed; '
-        f'allowed: {", ".join(names)}'
+        field='config.quality.label',
+        value=label,
+        allowed=names,
+        message=f'The labels of {path} are not numbers, so one of them must be named.',
       )
 
   def score(self, text: str) -> float:

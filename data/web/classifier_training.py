@@ -37,9 +37,9 @@ def read(globs: Sequence[str]) -> list[Row]:
       row = value if isinstance(value, dict) else {}
       text, score = row.get('text'), row.get('score')
       if not isinstance(text, str):
-        raise UserError(f'{place}: no "text", a string; a row is {{"text": ..., "score": ...}}')
+        raise UserError(field='text', value=text, allowed='a string').at(place)
       if type(score) not in (int, float) or not 0 <= score <= 5:
-        raise UserError(f'{place}: "score" must be a number from 0 to 5, not {score!r}')
+        raise UserError(field='score', value=score, allowed='a number from 0 to 5').at(place)
       rows.append(Row(text, round(score)))
   return rows
 
@@ -73,13 +73,15 @@ def train(
   positive = {'dim': dim, 'epochs': epochs, 'lr': lr, 'ngrams': ngrams, 'buckets': buckets}
   for name, value in positive.items():
     if value <= 0:
-      raise UserError(f'--{name}={value:g} must be positive')
+      raise UserError(field=f'--{name}', value=value, allowed='above 0')
   texts, scores = [classifier.words(row.text) for row in rows], [row.score for row in rows]
   labels = Counter(map(str, sorted(scores)))
   if len(labels) < 2:
     raise UserError(
-      f'all {len(scores)} training rows have the score {scores[0]}: at least two different scores '
-      'are needed'
+      field='number of different scores',
+      value=len(labels),
+      allowed='at least 2',
+      message=f'There are {len(scores)} training rows.',
     )
   seen = Counter(word for words in texts for word in words)
   counts = {classifier.END: len(texts)} | {

@@ -158,12 +158,14 @@ def clean(
     raise errors.unknown('config.words', config.words, WORDS)
   if config.step_seconds < 0:
     raise UserError(
-      f'config.step_seconds={config.step_seconds:g} must be positive, or 0 for no limit'
+      field='config.step_seconds',
+      value=config.step_seconds,
+      allowed='above 0, or 0 for no limit',
     )
-  if config.max_page_bytes < 1:
-    raise UserError(f'config.max_page_bytes={config.max_page_bytes} must be positive')
-  if tasks < 1 or workers < 1:
-    raise UserError(f'tasks={tasks} and workers={workers} must be positive')
+  numbers = {'config.max_page_bytes': config.max_page_bytes, 'tasks': tasks, 'workers': workers}
+  for field, number in numbers.items():
+    if number < 1:
+      raise UserError(field=field, value=number, allowed='at least 1')
   folder, warcs = inputs.folder(out), warc_files(source)
   fields = config_lib.as_json(config)
   settings = {name: value for name, value in fields.items() if name not in PLACES}
@@ -201,6 +203,10 @@ def _claim(folder: DataFolder, run: dict) -> None:
     return
   stored = json.loads(folder.cat_file('run.json'))
   if found := files.difference(stored, run):
-    where = folder.resolve_paths('')
     name, old, new = found
-    raise UserError(f'{where} holds a run whose {name} is {old!r}, not {new!r}: give another --out')
+    raise UserError(
+      field=name,
+      value=new,
+      allowed=f'{old!r}, with which {folder.resolve_paths("")} was made',
+      message='Give another --out.',
+    )

@@ -67,11 +67,12 @@ class Items:
 
   def __init__(self, globs: tuple[str, ...], n: int, min_words: int):
     if n < 1:
-      raise UserError(f'config.decontaminate_ngram={n} must be positive')
+      raise UserError(field='config.decontaminate_ngram', value=n, allowed='at least 1')
     if not 1 <= min_words <= n:
       raise UserError(
-        f'config.decontaminate_min_words={min_words} must be from 1 to '
-        f'config.decontaminate_ngram={n}'
+        field='config.decontaminate_min_words',
+        value=min_words,
+        allowed=f'from 1 to config.decontaminate_ngram, {n}',
       )
     grams = defaultdict(list)
     self.coverage = {
@@ -90,10 +91,10 @@ class Items:
           if len(words) >= min_words:
             grams[min(n, len(words))].append(minhash.ngrams(words, n))
     if not grams:
-      where = ', '.join(globs)
       raise UserError(
-        f'config.decontaminate: no item in {where} has config.decontaminate_min_words={min_words} '
-        'words or more'
+        field='config.decontaminate',
+        value=', '.join(globs),
+        allowed=f'files with an item of config.decontaminate_min_words, {min_words}, words or more',
       )
     # {number of words: sorted hashes}
     self.hashes = {size: np.unique(np.concatenate(found)) for size, found in grams.items()}

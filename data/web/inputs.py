@@ -52,11 +52,13 @@ def find(globs: Iterable[str], formats: tuple[str, ...], field: str) -> list[tup
   for spec in globs:
     matches = names(*filesystem(spec))
     if not matches:
-      raise UserError(f'{field}: no file matches {spec!r}')
+      raise UserError(field=field, value=spec, allowed='a path or a glob that a file matches')
     found.update(matches)
   for name, _ in found:
     if not name.endswith(formats):
-      raise UserError(f'{field}: {name} has no known format; allowed: {", ".join(formats)}')
+      raise UserError(
+        field=field, value=name, allowed=f'files whose names end in {", ".join(formats)}'
+      )
   return sorted(found)
 
 

@@ -1,6 +1,7 @@
 """Reads pages from WARC files that may be cut off, corrupt, chunked, compressed or mixed."""
 
 import io
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -58,7 +59,11 @@ def warc_files(spec: files.Path) -> list[tuple[str, int]]:
   patterns = [f'{path}/*{suffix}' for suffix in SUFFIXES] if system.isdir(path) else [path]
   found = sorted(file for pattern in patterns for file in inputs.names(system, pattern))
   if not found:
-    raise UserError(f'no WARC file: {spec}; allowed: a folder that contains *.warc.gz, or a glob')
+    raise UserError(
+      field='--input',
+      value=os.fspath(spec),
+      allowed='a folder that contains *.warc.gz, or a glob that WARC files match',
+    )
   return found
 
 

@@ -17,27 +17,19 @@ import importlib
 import logging
 import os
 import pathlib
-import re
-import time
-import urllib.parse
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from lm.base.bucket_requests import endpoint, text_of
 from lm.base.errors import UserError
 
 if TYPE_CHECKING:
   from etils import epath
 
 LIBRARIES = {'gs': 'gcsfs', 's3': 's3fs'}  # by scheme
+FILESYSTEMS = {'gs': 'lm.base.gcs_filesystem', 's3': 'lm.base.s3_filesystem'}  # that import them
 EXTRAS = {'gs': 'gcs', 's3': 's3'}  # of pyproject.toml, that install the libraries
-ENDPOINTS = {  # environment variables that send requests elsewhere than to the provider
-  'gs': ('STORAGE_EMULATOR_HOST',),
-  's3': ('AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'),
-}
 ANSWER_SECONDS = 20  # in which a bucket must answer when it is first used
 _BLOCK = 1 << 25  # bytes of one request
-REQUEST_SECONDS = 120  # in which a later request must be answered, its repetitions included
-LOST_SECONDS = 60  # in which nothing is asked of an endpoint that did not answer
 
 # etils would use TensorFlow where it is installed, which takes seconds to import and knows neither
 # s3:// nor emulators.
@@ -99,17 +91,33 @@ def reach(scheme: str, bucket: str) -> None:
     await asyncio.wait_for(request(), ANSWER_SECONDS)
 
   if not bucket:
-    raise UserError(f'{url} names no bucket; allowed: {scheme}://BUCKET/NAME')
+    raise UserError(field='path', value=url, allowed=f'{scheme}://BUCKET/NAME')
   try:
     fsspec.asyn.sync(fs.loop, ask)
   except FileNotFoundError as error:
-    raise UserError(f'there is no bucket {url}{_endpoint(scheme)}') from error
+    raise UserError(f'there is no bucket {url}{endpoint(scheme)}') from error
   except TimeoutError as error:
-    raise UserError(f'{url} did not answer in {ANSWER_SECONDS} s{_endpoint(scheme)}') from error
+    cause = f'did not answer in {ANSWER_SECONDS} s{endpoint(scheme)}'
+    raise UserError(f'{url} {cause}{_without_credentials(scheme, fs)}') from error
   # The libraries raise errors of many unrelated types where a bucket cannot be used.
   except Exception as error:
-    cause = _text(error).removeprefix(f'{url}: ')
-    raise UserError(f'{url} cannot be read{_endpoint(scheme)}: {cause}') from error
+    cause = text_of(error).removeprefix(f'{url}: ')
+    cause += _without_credentials(scheme, fs)
+    raise UserError(f'{url} cannot be read{endpoint(scheme)}: {cause}') from error
+
+
+def _without_credentials(scheme: str, fs: Any) -> str:
+  """Returns what to say of a failed request that gcsfs sent without credentials, else ''.
+
+  s3fs raises an error of its own where there are none; gcsfs asks as anybody may. Emulators are
+  asked that way, too.
+  """
+  if scheme != 'gs' or endpoint(scheme) or fs.credentials.method != 'anon':
+    return ''
+  return (
+    '; no Google credentials were found: run `gcloud auth application-default login`, or set '
+    'GOOGLE_APPLICATION_CREDENTIALS'
+  )
 
 
 @functools.cache
@@ -118,7 +126,7 @@ def filesystem(scheme: str) -> Any:
   import fsspec
 
   try:
-    importlib.import_module(LIBRARIES[scheme])
+    module = importlib.import_module(FILESYSTEMS[scheme])
   except ModuleNotFoundError as error:
     need = f"pip install 'deepdive-lm[{EXTRAS[scheme]}]'"
     raise UserError(f'{scheme}:// needs the package {error.name}: {need}') from error
@@ -127,70 +135,9 @@ def filesystem(scheme: str) -> Any:
   # For every filesystem of this process: objects also come and go without fsspec, through
   # TensorStore and through other processes.
   fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
-  _name_failures(scheme, fsspec.get_filesystem_class(scheme))
+  # etils and fsspec itself open files by scheme, too.
+  fsspec.register_implementation(scheme, module.Filesystem, clobber=True)
   return fsspec.filesystem(scheme)
-
-
-def _name_failures(scheme: str, kind: type) -> None:
-  """Makes the requests of a filesystem class name their URL where they fail.
-
-  The libraries' own errors are of many types, and most of them name no bucket. A request that is
-  refused raises a PermissionError, and one that is not answered within REQUEST_SECONDS an OSError;
-  after that, no request is sent for LOST_SECONDS. Otherwise a run would repeat each of the many
-  requests with which it ends, and last for hours.
-  """
-  import fsspec.asyn
-
-  method = {'gs': '_request', 's3': '_call_s3'}[scheme]
-  call = getattr(kind, method)
-  lost: list[tuple[float, str]] = []  # when an endpoint last failed to answer, and what was said
-
-  @functools.wraps(call)
-  async def named(self, *args: Any, **options: Any) -> Any:
-    if lost and time.monotonic() - lost[-1][0] < LOST_SECONDS:
-      raise OSError(lost[-1][1])
-    try:
-      return await asyncio.wait_for(call(self, *args, **options), REQUEST_SECONDS)
-    except Exception as error:
-      cause = _text(error) if str(error) else f'no answer in {REQUEST_SECONDS} s'
-      text = f'{_requested(scheme, args, options)}: {cause}{_endpoint(scheme)}'
-      if isinstance(error, PermissionError) or _text(error).startswith('Forbidden'):
-        raise PermissionError(text) from error
-      if _no_answer(error):
-        lost[:] = [(time.monotonic(), text)]
-        raise OSError(text) from error
-      raise
-
-  setattr(kind, method, named)
-  if scheme == 's3':  # File objects call this, which was made from the old method.
-    kind.call_s3 = fsspec.asyn.sync_wrapper(named)
-
-
-def _no_answer(error: Exception) -> bool:
-  """Returns whether a request failed because the endpoint was not reached or could not serve it."""
-  if type(error).__name__ == 'HttpError':  # gcsfs'
-    return (error.code or 0) >= 500
-  # Types of Python, aiohttp and botocore, some of which are no OSErrors.
-  names = {'TimeoutError', 'ConnectionError', 'ClientConnectionError', 'HTTPClientError'}
-  return not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
-
-
-def _requested(scheme: str, args: Sequence[Any], options: Mapping[str, Any]) -> str:
-  """Returns the URL of the object that a request is about, or of its bucket."""
-  if scheme == 's3':
-    bucket, name = options.get('Bucket', ''), options.get('Key')
-  else:  # gcsfs gives a template of an address, and the names that belong into it.
-    found = re.search(
-      r'\bb/([^/?]+)(?:/o/([^?]+)|/o\?.*\bname=([^&]+))?',
-      args[1].format(*args[2:]) if args[2:] else args[1],
-    )
-    bucket, name = (found[1], found[2] or found[3]) if found else ('', None)
-  return f'{scheme}://{bucket}' + (f'/{urllib.parse.unquote(name)}' if name else '')
-
-
-def _text(error: Exception) -> str:
-  """Returns the message of an error in one line, or the name of its type."""
-  return ' '.join(str(error).split()) or type(error).__name__
 
 
 def sizes(folder: 'epath.Path') -> dict[str, int]:
@@ -248,11 +195,3 @@ def move(source: 'epath.Path', target: 'epath.Path', last: str = '') -> None:
     # Not `mv`, since emulators do not know its request.
     filesystem(scheme).copy(f'{old}/{name}', f'{new}/{name}')
   remove(source, first=last)
-
-
-def _endpoint(scheme: str) -> str:
-  """Returns ' at ADDRESS (VARIABLE)' where requests do not go to the provider's own address."""
-  for name in ENDPOINTS[scheme]:
-    if os.environ.get(name):
-      return f' at {os.environ[name]} ({name})'
-  return ''

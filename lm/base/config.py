@@ -10,7 +10,7 @@ import re
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -50,25 +50,25 @@ class Tracked(ConfigDict):
     return frozenset(self._chosen)
 
 
-def define_flags() -> None:
-  """Defines the flag --config; a command that takes a config calls this once."""
-  help_text = 'FILE, or FILE:VARIANT of a file with variants, such as configs/pretrain.py:smoke'
-  config_flags.DEFINE_config_file('config', None, help_text, lock_config=True)
-
-
-def define_process_flags() -> None:
-  """Declares the flags of a command that may run as one of several processes."""
+def define_process_flags(options: flags.FlagValues) -> None:
+  """Adds to `options` the flags of a command that may run as one of several processes."""
   flags.DEFINE_string(
     'coordinator',
     None,
     'HOST:PORT of process 0, where jax does not find the other processes by itself',
+    flag_values=options,
   )
-  flags.DEFINE_integer('num-processes', None, 'the number of processes of the run')
-  flags.DEFINE_integer('process-id', None, 'the number of this process, from 0')
+  flags.DEFINE_integer(
+    'num-processes', None, 'the number of processes of the run', flag_values=options
+  )
+  flags.DEFINE_integer(
+    'process-id', None, 'the number of this process, from 0', flag_values=options
+  )
   flags.DEFINE_integer(
     'heartbeat-seconds',
     60,
     'after so long without a sign a process counts as lost, and the others end with an error',
+    flag_values=options,
   )
 
 
@@ -86,11 +86,14 @@ def step_range(flag: str, text: str | None) -> tuple[int, int] | None:
   return int(found[1]), int(found[2])
 
 
-def parse(argv: list[str], about: str) -> ConfigDict:
-  """Parses all absl flags and returns the config, with the --config.FIELD=VALUE flags applied.
+def parse(options: flags.FlagValues, argv: Sequence[str] | None, about: str) -> ConfigDict:
+  """Parses a command's arguments and returns its config, with --config.FIELD=VALUE applied.
 
   Args:
-    argv: the command line, the program's name included.
+    options: the command's own flags, in a set that is made for this call; --config is added to
+      them, and they have their values afterwards. A set of its own, instead of absl's global one,
+      lets a process call several commands.
+    argv: the arguments, without the program's name; None stands for those of the process.
     about: what the command does; --help prints it before the flags.
 
   Raises:
@@ -98,11 +101,21 @@ def parse(argv: list[str], about: str) -> ConfigDict:
     UserError: the config file is missing or cannot be read, a flag or a field is unknown, or a
       value has the wrong type.
   """
-  if {'--help', '-help', '-h'} & set(argv[1:]):
-    print(_help(about))
+  arguments = sys.argv[1:] if argv is None else list(argv)
+  command_line = ['', *arguments]  # absl expects the program's name first
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'FILE, or FILE:VARIANT of a file with variants, such as configs/pretrain.py:smoke',
+    lock_config=True,
+    flag_values=options,
+    sys_argv=command_line,
+  )
+  if {'--help', '-help', '-h'} & set(arguments):
+    print(_help(options, about))
     sys.exit()
   given = {}
-  for argument in argv[1:]:
+  for argument in arguments:
     if re.match(r'--?config\b', argument):
       name, value = re.fullmatch(r'--?(config[\w.]*)=?(.*)', argument).groups()
       given[name] = value
@@ -112,26 +125,23 @@ def parse(argv: list[str], about: str) -> ConfigDict:
   for name in given:
     check_field(plain, name.removeprefix('config.'))
   try:
-    rest = flags.FLAGS(argv)
+    rest = options(command_line)
   except flags.Error as error:
     raise UserError(str(error)) from error
   if rest[1:]:
     raise UserError(field='argument', value=rest[1], allowed='options of the form --name=value')
-  return flags.FLAGS.config
+  return options.config
 
 
-def _help(about: str) -> str:
-  """Returns the text of --help: `about`, and the flags of this command without absl's own."""
-  own = []
-  for module, of_module in flags.FLAGS.flags_by_module_dict().items():
-    if not module.startswith('absl.'):
-      own += of_module
+def _help(options: flags.FlagValues, about: str) -> str:
+  """Returns the text of --help: `about`, and the flags, --config first."""
+  names = sorted(options, key=lambda name: name != 'config')
   fields = (
     '--config.FIELD=VALUE sets a field of the config; configs/base.py describes those of training, '
     'the files in configs/data those of cleaning'
   )
   lines = [about.strip(), '', f'Flags ({fields}):']
-  for flag in own:
+  for flag in (options[name] for name in names):
     name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
     default = f' (default: {flag.default})' if flag.default not in (None, False) else ''
     text = f'{flag.help}{default}'

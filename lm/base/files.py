@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from lm.base import buckets
@@ -196,12 +196,24 @@ def local_dir(path: Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
+def locked(
+  folder: Path,
+  seconds: float = 0.0,
+  *,
+  clock: Callable[[], float] = time.monotonic,
+  sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[int | None]:
   """Locks a folder, created if missing, against other processes; yields the lock's descriptor.
 
   The lock ends with the process, however it ends, and with the processes that inherited the
   descriptor. A bucket has no locks, and None is yielded: of two processes that write there at the
   same time, the last one wins.
+
+  Args:
+    folder: the folder to lock.
+    seconds: how long to wait for it.
+    clock: returns the time in seconds.
+    sleep: waits so many seconds between two attempts.
 
   Raises:
     UserError: the folder is still locked after `seconds`; the error names the process.
@@ -211,16 +223,16 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[int | None]:
     return
   os.makedirs(folder, exist_ok=True)
   with open(pathlib.Path(folder) / '.lock', 'a+', encoding='utf-8') as file:
-    deadline = time.monotonic() + seconds
+    deadline = clock() + seconds
     while True:
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         break
       except BlockingIOError:
-        if time.monotonic() >= deadline:
+        if clock() >= deadline:
           file.seek(0)
           raise UserError(f'{folder} is already in use by pid {file.read()}') from None
-        time.sleep(0.1)
+        sleep(0.1)
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

@@ -9,7 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorboardX
@@ -132,13 +132,17 @@ class Clock:
   batch), `rollout` (sampling, grading and scoring of answers), `save` and `eval`. Where one part is
   inside another, the time counts for the inner one alone, so that their fractions add up to at most
   1; the rest is spent in the loop itself.
+
+  Args:
+    now: returns the time in seconds.
   """
 
   PARTS = ('start', 'compile', 'step', 'input', 'rollout', 'save', 'eval')
   _NOT_STEPS = ('start', 'compile', 'rollout', 'save', 'eval')  # not part of perf/step_s
 
-  def __init__(self):
-    self._began = self._marked = time.perf_counter()
+  def __init__(self, now: Callable[[], float] = time.perf_counter):
+    self._now = now
+    self._began = self._marked = now()
     self._seconds = dict.fromkeys(self.PARTS, 0.0)
     self._open = ['start']
     self._asked = self._first_step = None
@@ -168,7 +172,7 @@ class Clock:
   def first_step(self) -> None:
     """Records, at its first call, how long the first step took, compilation included."""
     if self._asked is not None:
-      self._first_step, self._asked = time.perf_counter() - self._asked, None
+      self._first_step, self._asked = self._now() - self._asked, None
 
   def step(self, tokens: int, flops: float) -> None:
     """Counts a step.
@@ -217,7 +221,7 @@ class Clock:
 
   def _mark(self) -> None:
     """Attributes the time since the last mark to the innermost open part."""
-    now = time.perf_counter()
+    now = self._now()
     if self._open:
       self._seconds[self._open[-1]] += now - self._marked
     self._marked = now

@@ -95,7 +95,7 @@ def _notes(shapes: StepShapes) -> list[str]:
   notes = []
   if shapes.num_frozen:
     notes.append(
-      f'{shapes.num_frozen:,} parameters are not trained; operations are counted as if they were'
+      f'{shapes.num_frozen:,} parameters are not trained; what is sent is counted as if they were'
     )
   if shapes.config.optim.name == 'muon':
     notes.append("the products and gathers of Muon's orthogonalization are left out")

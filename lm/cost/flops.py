@@ -2,8 +2,10 @@
 
 Model FLOPs are PaLM's (arXiv 2204.02311, appendix B): for each token 6 for each parameter of a
 matrix, the head included and the tables not, and 12 L T N H for attention, the half that the causal
-mask hides included. Recomputation does not count. Executed FLOPs are what a chip carries out: with
-recomputation, and without the blocks of attention that a kernel skips.
+mask hides included. Of the 6, the forward pass takes 2, the gradients of activations 2, and the
+gradient of the parameter 2, which one that is not trained does not have. Recomputation does not
+count. Executed FLOPs are what a chip carries out: with recomputation, and without the blocks of
+attention that a kernel skips.
 """
 
 import math
@@ -13,7 +15,7 @@ from typing import Any
 from lm.base import config as config_lib
 from lm.base.errors import unknown
 from lm.cost.chips import LANES
-from lm.cost.step_shapes import StepShapes, mlp_matrices
+from lm.cost.step_shapes import Product, StepShapes, mlp_matrices
 
 # No jax at the top: workers of lm/cost/step_time.py may run where jax is not installed.
 
@@ -35,7 +37,7 @@ KERNEL_PRODUCTS = {
 
 
 def flops_per_token(model: Mapping[str, Any], num_params: int, seq_len: int) -> float:
-  """Returns the model FLOPs of a token, forward and backward.
+  """Returns the model FLOPs of a token, forward and backward, where all parameters are trained.
 
   Args:
     model: config.model.
@@ -48,53 +50,88 @@ def flops_per_token(model: Mapping[str, Any], num_params: int, seq_len: int) -> 
   expert = mlp_matrices(model) * model['embed_dim'] * model['mlp_dim']
   idle_experts = max(0, model['num_experts'] - model['experts_per_token'])
   idle = model['num_layers'] * idle_experts * expert
-  keys = 0  # over all layers
+  return 6 * (num_params - tables - idle) + 6 * _attention_per_token(model, seq_len)
+
+
+def _attention_per_token(model: Mapping[str, Any], seq_len: int) -> int:
+  """Returns the multiplications of a token's attention in the forward pass, over all layers."""
+  keys = 0
   for kind in config_lib.layer_types(model):
     keys += min(seq_len, model['window']) if kind == 'window' else seq_len
-  return 6 * (num_params - tables - idle) + 12 * keys * model['num_heads'] * model['head_dim']
+  return 2 * keys * model['num_heads'] * model['head_dim']
 
 
-def rows_flops(model: Mapping[str, Any], num_params: int, lengths: Iterable[int]) -> float:
+def rows_flops(shapes: StepShapes, lengths: Iterable[int]) -> float:
   """Returns the model FLOPs, forward and backward, of rows of these lengths in tokens."""
-  return sum(n * flops_per_token(model, num_params, n) for n in lengths)
+  model, total = shapes.model, 0.0
+  for n in lengths:
+    whole = flops_per_token(model, shapes.num_params, n)
+    total += n * (whole - _unneeded_per_token(shapes, n))
+  return total
+
+
+def _unneeded_per_token(shapes: StepShapes, seq_len: int) -> float:
+  """Returns the model FLOPs of a token that are left out because parameters are not trained."""
+  multiplications = shapes.frozen_per_token
+  if not shapes.gradients_reach_layers:
+    # A product has two gradients; of a matrix, one is that of a parameter.
+    multiplications += shapes.layer_params_per_token
+    multiplications += 2 * _attention_per_token(shapes.model, seq_len)
+  if not shapes.gradients_reach_head:
+    multiplications += shapes.width * shapes.model.vocab_size
+  return 2 * multiplications
 
 
 def model_flops(shapes: StepShapes) -> float:
   """Returns the model FLOPs of an update, for one chip."""
   config = shapes.config
-  tokens = config.batch_size * config.seq_len / shapes.chips
-  return tokens * flops_per_token(shapes.model, shapes.num_params, config.seq_len)
+  return rows_flops(shapes, [config.seq_len]) * config.batch_size / shapes.chips
 
 
 def executed_flops(shapes: StepShapes) -> float:
   """Returns the FLOPs that one chip carries out in an update."""
-  model, tokens = shapes.model, shapes.tokens
-  forward = []  # of each product of a layer
-  for p in shapes.products():
-    forward.append(2 * tokens * p.inputs * p.outputs * (shapes.choices if p.is_routed else 1))
-  layer = 3 * sum(forward)  # the backward pass has two products for each one of the forward pass
+  layer = sum(_product_flops(shapes, p) for p in shapes.products()) + _attention_flops(shapes)
+  return shapes.config.microbatches * (shapes.num_layers * layer + _head_flops(shapes))
+
+
+def _product_flops(shapes: StepShapes, product: Product) -> float:
+  """Returns the FLOPs of a product of a layer for a microbatch, and those of its gradients."""
+  model = shapes.model
+  forward = 2 * shapes.tokens * product.inputs * product.outputs
+  if product.is_routed:
+    forward *= shapes.choices
+  if not shapes.gradients_reach_layers:
+    return forward
+  times = 2  # the forward pass, and the gradient of the activations
+  if product.is_trained:
+    # XLA forms the gradient of each expert's matrix from the rows of all experts.
+    times += model.num_experts if product.is_routed else 1
   if model.remat == 'full':
     # The output of the last product is not needed again where only the residual stream reads it.
-    unneeded = forward[-1] if model.norm_position == 'pre' and not model.num_experts else 0
-    layer += sum(forward) - unneeded
-  if model.num_experts:
-    # XLA forms the gradient of each expert's matrices from the rows of all experts.
-    layer += (model.num_experts - 1) * sum(forward[-mlp_matrices(model) :])
-  layer += _attention_flops(shapes)
+    only_added = product.is_last and model.norm_position == 'pre' and not model.num_experts
+    times += 0 if only_added else 1
+  return times * forward
+
+
+def _head_flops(shapes: StepShapes) -> float:
+  """Returns the FLOPs of the vocabulary head for a microbatch, and those of its gradients."""
+  gradients = shapes.gradients_reach_head + shapes.head_is_trained
   computes_logits_again = shapes.vocab_blocks or shapes.stage.recomputes_logits
-  head = (8 if computes_logits_again else 6) * tokens * shapes.width * shapes.vocab
-  return shapes.config.microbatches * (shapes.num_layers * layer + head)
+  times = 1 + gradients + (1 if gradients and computes_logits_again else 0)
+  return times * 2 * shapes.tokens * shapes.width * shapes.vocab
 
 
 def _attention_flops(shapes: StepShapes) -> float:
   """Returns the FLOPs of a layer's attention for a microbatch, its projections not included."""
   model, seq_len = shapes.model, shapes.config.seq_len
   forward, again, backward = ATTENTION_PRODUCTS[model.attention]
-  products = forward + backward
-  if shapes.is_recomputed:
-    products += again
-  elif model.attention == 'reference' and not model.scan_layers:
-    products -= 1  # XLA sees that both passes compute the same scores
+  products = forward
+  if shapes.gradients_reach_layers:
+    products += backward
+    if shapes.is_recomputed:
+      products += again
+    elif model.attention == 'reference' and not model.scan_layers:
+      products -= 1  # XLA sees that both passes compute the same scores
   fraction = attention_fraction(model, seq_len, shapes.mesh['context'])
   return products * 2 * shapes.tokens * seq_len * shapes.query_width * fraction
 

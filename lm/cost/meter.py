@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.cost import chips, estimate, flops
+from lm.cost.step_shapes import StepShapes
 
 
 class Meter:
@@ -19,11 +20,12 @@ class Meter:
 
   def __init__(self, config: ConfigDict, model_config: FrozenConfigDict, mesh: Mesh, program: Any):
     """Predicts the cost of a program's step on the devices of a mesh."""
-    self._config, self._model_config = config, model_config
+    self._config = config
     self._chips, self._updates = mesh.size, program.updates
     self._device = jax.local_devices()[0]
     chip = chips.chip_of(self._device.device_kind)
     self.predicted = estimate.predict(config, model_config, mesh, program, chip)
+    self._shapes = StepShapes(config, model_config, dict(mesh.shape), program)
 
   @property
   def tokens_of_run(self) -> int:
@@ -39,8 +41,7 @@ class Meter:
     if lengths is None:
       tokens = self._config.batch_size * self._config.seq_len
       return self._updates * tokens, self._updates * self.predicted['model_flops']
-    num_params = self.predicted['parameters']
-    total = flops.rows_flops(self._model_config, num_params, lengths)
+    total = flops.rows_flops(self._shapes, lengths)
     return self._updates * sum(lengths), self._updates * total / self._chips
 
   def metrics(self, flops_per_s: float) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,16 @@ class Product:
   Attributes:
     inputs: the width that is summed over.
     outputs: the width of the result.
+    is_trained: whether the backward pass forms the gradient of the matrix.
     is_routed: whether each expert has a matrix of its own.
+    is_last: whether the result is that of the feed-forward block.
   """
 
   inputs: float
   outputs: float
+  is_trained: bool
   is_routed: bool = False
+  is_last: bool = False
 
 
 class StepShapes:
@@ -38,6 +43,12 @@ class StepShapes:
     num_params: parameters of the whole model.
     state_bytes, batch_bytes: the train state and the batch.
     num_frozen: those of them that are not trained.
+    frozen_per_token: those of them that are in matrices and work on a token: of experts that are
+      not trained, those that the token is computed by.
+    layer_params_per_token: the same of all matrices of layers, trained or not.
+    head_is_trained: whether the matrix of the vocabulary head is trained.
+    gradients_reach_layers, gradients_reach_head: whether anything is trained in or before the
+      layers, and before the head; otherwise activations there have no gradients.
     gradient_bytes, layer_gradient_bytes, head_gradient_bytes: the gradients of all parameters that
       are trained, of those of the layers, and of the vocabulary head.
     item_bytes: bytes of a number in matrix products and activations.
@@ -69,9 +80,20 @@ class StepShapes:
     self.config, self.model, self.mesh, self.stage = config, model, mesh, program.stage
     self.num_params = sum(x.size for x in jax.tree.leaves(params))
     self.state_bytes, self.batch_bytes = _held_bytes(program.state), _held_bytes(program.batch)
-    trained = param_rules.select(params, adapters.trained(config.train.params, params))
+    self._names = frozenset(param_rules.leaf_names(params))
+    self._trained = adapters.trained(config.train.params, params)
+    trained = param_rules.select(params, self._trained)
     self.num_frozen = self.num_params - sum(x.size for x in jax.tree.leaves(trained))
     table = 'embedding' if model.tie_embeddings else 'head'
+    per_token = _params_per_token(params, model, table)
+    self.frozen_per_token = sum(n for name, n in per_token.items() if name not in self._trained)
+    self.layer_params_per_token = sum(
+      n for name, n in per_token.items() if name.startswith('layers/')
+    )
+    self.head_is_trained = table in self._trained
+    first = {name.partition('/')[0] for name in self._trained}
+    self.gradients_reach_layers = bool(first & {'embedding', 'position_table', 'layers'})
+    self.gradients_reach_head = self.gradients_reach_layers or 'final_norm' in first
     self.gradient_bytes = _held_bytes(trained)
     self.layer_gradient_bytes = _held_bytes(trained['layers']) if 'layers' in trained else 0
     self.head_gradient_bytes = _held_bytes(trained[table]) if table in trained else 0
@@ -105,25 +127,56 @@ class StepShapes:
   def attention_products(self) -> list[Product]:
     """Returns the products of a layer's attention, and its router's if it has one."""
     products = [
-      Product(self.width, self.query_width),
-      Product(self.width, self.key_width),
-      Product(self.width, self.key_width),
-      Product(self.query_width, self.width),
+      *self._linear('attention/q', self.width, self.query_width),
+      *self._linear('attention/k', self.width, self.key_width),
+      *self._linear('attention/v', self.width, self.key_width),
+      *self._linear('attention/o', self.query_width, self.width),
     ]
     if self.model.num_experts:
-      products.append(Product(self.width, self.model.num_experts))
+      products += self._linear('mlp/router', self.width, self.model.num_experts)
     return products
 
   def mlp_products(self) -> list[Product]:
-    """Returns the products of a layer's feed-forward block, the last one last."""
-    is_routed = self.model.num_experts > 0
-    up = Product(self.width, self.mlp_width, is_routed)
-    down = Product(self.mlp_width, self.width, is_routed)
-    return [up] * (mlp_matrices(self.model) - 1) + [down]
+    """Returns the products of a layer's feed-forward block."""
+    kind = {'is_routed': self.model.num_experts > 0}
+    kind['is_merged'] = kind['is_routed'] or self.model.mlp_blocks > 1
+    products = []
+    for name in ('up', 'gate')[: mlp_matrices(self.model) - 1]:
+      products += self._linear(f'mlp/{name}', self.width, self.mlp_width, **kind)
+    return products + self._linear('mlp/down', self.mlp_width, self.width, is_last=True, **kind)
 
   def products(self) -> list[Product]:
-    """Returns all products of a layer, the last one last."""
+    """Returns all products of a layer."""
     return self.attention_products() + self.mlp_products()
+
+  def _linear(
+    self,
+    name: str,
+    inputs: float,
+    outputs: float,
+    *,
+    is_routed: bool = False,
+    is_merged: bool = False,
+    is_last: bool = False,
+  ) -> list[Product]:
+    """Returns the product with a kernel, and those with its adapter if it has one.
+
+    An adapter that is merged into its kernel has no products of its own, but the gradient of the
+    sum is formed for it.
+    """
+    from lm.model import adapters
+
+    kernel = f'layers/{name}/kernel'
+    first, second = adapters.pair_of(kernel)
+    is_trained = kernel in self._trained
+    if is_merged:
+      is_trained |= not self._trained.isdisjoint((first, second))
+    products = [Product(inputs, outputs, is_trained, is_routed, is_last)]
+    if first in self._names and not is_merged:
+      rank = self.model.lora_rank
+      products.append(Product(inputs, rank, first in self._trained))
+      products.append(Product(rank, outputs, second in self._trained, is_last=is_last))
+    return products
 
   def layer_bytes(self, mlp_blocks: int = 1) -> float:
     """Returns the bytes of a layer's matrices, gathered over fsdp, in the type of the products.
@@ -143,6 +196,31 @@ class StepShapes:
 def mlp_matrices(model: Mapping[str, Any]) -> int:
   """Returns the number of weight matrices in a feed-forward block: 3 if gated, else 2."""
   return 3 if model['activation'] in ('swiglu', 'geglu') else 2
+
+
+def _params_per_token(
+  params: Mapping[str, Any], model: FrozenConfigDict, table: str
+) -> dict[str, float]:
+  """Returns by name how many numbers of each matrix of layers and of the head work on a token.
+
+  Vectors count too, which are few.
+
+  Args:
+    params: the shapes of the parameters.
+    model: the config of the model.
+    table: the name of the head's matrix.
+  """
+  from lm.model import param_rules
+
+  leaves = dict(param_rules.leaves(params))
+  share = model.experts_per_token / model.num_experts if model.num_experts else 1.0
+  numbers = {}
+  for name, x in leaves.items():
+    if name in ('embedding', 'position_table') and name != table:
+      continue  # A token reads one row of these tables.
+    is_routed = re.fullmatch(r'layers/mlp/(gate|up|down)/.*', name)
+    numbers[name] = x.size * (share if is_routed else 1.0)
+  return numbers
 
 
 def _held_bytes(tree: Any) -> int:

@@ -151,7 +151,7 @@ def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], d
     import transformers
   except ModuleNotFoundError as error:
     raise UserError(
-      f'{sys.executable} has no {error.name}; --beside-python names a Python that has it'
+      field='--beside-python', value=sys.executable, allowed=f'a Python that has {error.name}'
     ) from error
 
   if args.optimizer != 'adamw' or args.dtype != 'float32':

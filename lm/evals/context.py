@@ -24,7 +24,7 @@ class Context:
     counts_bytes: whether the held-out text is plain, so that its loss is given in bits per byte.
     chat_format: how text and conversations become tokens.
     tasks: the tasks to score.
-    calculate: answers the calls of the calculator.
+    call_tool: answers the calls of tools: the text of a call to its result.
     grade_format: grades how a reply keeps the chat format.
   """
 
@@ -38,7 +38,7 @@ class Context:
   counts_bytes: bool
   chat_format: Any
   tasks: Sequence[Any]
-  calculate: Callable[[str], str]
+  call_tool: Callable[[str], str]
   grade_format: Callable[[dict], float]
 
   @classmethod
@@ -58,6 +58,6 @@ class Context:
       counts_bytes=not stage.is_chat,
       chat_format=run.chat_format,
       tasks=tasks,
-      calculate=run.calculate,
+      call_tool=run.call_tool,
       grade_format=grade_format,
     )

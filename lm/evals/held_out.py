@@ -1,4 +1,4 @@
-"""The loss on held-out tokens, and bits per byte."""
+"""The loss on held-out rows with the stage's own metrics, and bits per byte."""
 
 import collections
 import math
@@ -10,15 +10,16 @@ import jax
 from lm.evals.context import Context
 from lm.parallel import sharding
 from lm.train.evaluators import Result
-from lm.train.train_step import LossFn
+from lm.train.train_step import LOSS, LossFn
 
 AHEAD = 2  # The number of batches that wait on the devices while the next one is read.
 
 
 class HeldOutLoss:
-  """Measures the mean loss over all held-out tokens.
+  """Measures the mean loss over all that is held out, and the stage's own metrics.
 
-  Where they are plain text, it also measures bits per byte.
+  The accuracy of preference pairs, for example, is eval/val/accuracy. Where plain text is held out,
+  it also measures bits per byte.
   """
 
   name = 'held_out'
@@ -26,7 +27,7 @@ class HeldOutLoss:
 
   def __init__(self, context: Context):
     self._context, self.every = context, context.config.eval.every
-    self._sum_losses = make_evaluate(context.loss_fn)
+    self._evaluate = make_evaluate(context.loss_fn)
 
   @classmethod
   def open(cls, context: Context) -> 'HeldOutLoss | None':
@@ -37,25 +38,38 @@ class HeldOutLoss:
     return cls(context)
 
   def run(self, params: Any) -> Result:
-    """Returns the loss over every held-out token, each read once."""
+    """Returns the metrics over all held-out rows, each read once."""
     loader, mesh = self._context.held_out, self._context.mesh
     rows = loader.iterate(0, loader.steps_per_epoch, *sharding.batch_share(mesh))
     axes, complete = self._context.batch_axes, self._context.complete
     batches = (complete(sharding.put_batch(batch, axes, mesh)) for batch in rows)
-    nats, weight = self._sum_losses(params, batches)
-    sums = {'eval/val/loss': (nats, weight)}
+    measured = self._evaluate(params, batches)
+    sums = {f'eval/val/{name.rpartition("/")[2]}': value for name, value in measured.items()}
     if self._context.counts_bytes:
+      nats, _ = measured[LOSS]
       sums['eval/val/bpb'] = bits(nats), loader.bytes
     return Result(sums)
 
 
-def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[float, float]]:
-  """Returns `evaluate(params, batches) -> (nats, weight)`: sums of the loss over all batches.
+Sums = dict[str, tuple[float, float]]
 
-  The batches are [B, T], and the loss contains no regularizer.
+
+def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], Sums]:
+  """Returns `evaluate(params, batches) -> {metric: (sum, weight)}`, with sums over all batches.
+
+  The batches are [B, T]. The metrics are train/loss, which contains no regularizer, and those of
+  the stage, such as preference/accuracy; the others of training, train/..., are left out.
   """
   key = jax.random.key(0)  # A loss that draws at random draws the same numbers each time.
-  sums = jax.jit(lambda params, batch: loss_fn(params, batch, key)['train/loss'])
+
+  @jax.jit
+  def sums(params, batch):
+    measured = loss_fn(params, batch, key)
+    return {
+      name: value
+      for name, value in measured.items()
+      if name == LOSS or not name.startswith('train/')
+    }
 
   def evaluate(params, batches):
     dispatched, parts = collections.deque(), []
@@ -64,9 +78,13 @@ def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], tuple[floa
       if len(dispatched) > AHEAD:
         parts.append(jax.device_get(dispatched.popleft()))
     parts += jax.device_get(list(dispatched))
-    return math.fsum(float(nats) for nats, _ in parts), math.fsum(
-      float(weight) for _, weight in parts
-    )
+    return {
+      name: (
+        math.fsum(float(part[name][0]) for part in parts),
+        math.fsum(float(part[name][1]) for part in parts),
+      )
+      for name in parts[0]
+    }
 
   return evaluate
 

@@ -27,7 +27,7 @@ class TaskScores:
     self._generate = replies.make_generate(
       context.model_config,
       context.chat_format,
-      context.calculate,
+      context.call_tool,
       temperature=0.0,
       max_new_tokens=config.eval.max_new_tokens,
       max_len=config.seq_len,
@@ -37,7 +37,9 @@ class TaskScores:
   def open(cls, context: Context) -> 'TaskScores | None':
     """Returns the evaluator, or None if the config names no tasks."""
     if context.config.eval.turns < 1:
-      raise UserError(f'config.eval.turns is {context.config.eval.turns}; it must be at least 1')
+      raise UserError(
+        field='config.eval.turns', value=context.config.eval.turns, allowed='at least 1'
+      )
     return cls(context) if context.tasks else None
 
   def run(self, params: Any) -> Result:

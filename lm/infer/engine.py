@@ -73,8 +73,9 @@ class Engine:
     """
     if config.position == 'learned' and capacity > config.max_len:
       raise UserError(
-        f'a context of {capacity} tokens was asked for; the learned positions end at max_len, '
-        f'{config.max_len}'
+        field='context',
+        value=capacity,
+        allowed=f'at most max_len = {config.max_len} tokens, where the learned positions end',
       )
     self.config, self.capacity = config, capacity
     on_cpu = jax.default_backend() == 'cpu'

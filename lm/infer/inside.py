@@ -17,8 +17,9 @@ from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
 from lm.model.apart import LAYER
+from lm.model.heads import unembed
 from lm.model.layers import Norm
-from lm.model.transformer import Transformer, unembed
+from lm.model.transformer import Transformer
 
 MAX_TOKENS = 128  # The longest text. Every layer keeps its weights, which grow with the square.
 SHORTEST = 16  # Texts are padded to this length or a doubling of it: a program for each length.

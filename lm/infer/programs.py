@@ -18,7 +18,8 @@ from lm.infer import sampling
 from lm.infer.requests import MAX_TOP
 from lm.infer.sampling import RowSampling
 from lm.model.cache import ContiguousCache, init_cache
-from lm.model.transformer import Transformer, unembed
+from lm.model.heads import unembed
+from lm.model.transformer import Transformer
 
 # The tokens of a row that one call of `prefill` reads. A longer prompt takes several calls.
 CHUNKS = (16, 64, 256)

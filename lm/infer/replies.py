@@ -1,4 +1,4 @@
-"""Replies in a chat format, with calculator calls answered, as evaluation and RL sample them."""
+"""Replies in a chat format, with the calls of tools answered, as evaluation and RL sample them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ Generate = Callable[..., list[Completion]]
 def make_generate(
   config: FrozenConfigDict,
   chat_format: Any,
-  calculate: Callable[[str], str],
+  call_tool: Callable[[str], str],
   *,
   temperature: float,
   max_new_tokens: int,
@@ -28,7 +28,7 @@ def make_generate(
   Args:
     config: the model's.
     chat_format: how turns are written as tokens (`data.chat.chat_formats.Format`).
-    calculate: answers the calls of the calculator.
+    call_tool: answers the calls of tools: the text of a call to its result.
     temperature: of the draws; 0 takes the most probable token.
     max_new_tokens: longest reply, tool outputs not counted.
     max_len: longest prompt and reply together, tokens.
@@ -47,7 +47,7 @@ def make_generate(
       stop_ids=chat_format.stops,
       capacity=max_len,
       repeats=repeats,
-      tool=lambda ids: chat_format.answer_call(ids, calculate),
+      tool=lambda ids: chat_format.answer_call(ids, call_tool),
       pause_ids=chat_format.call_ids,
     )
 

@@ -7,27 +7,40 @@ from absl import flags
 from lm.base import config as config_lib
 
 
-def define_flags() -> None:
-  """Defines the flags of train.py, those of every command with a config included."""
-  config_lib.define_flags()
-  config_lib.define_process_flags()
+def train_flags() -> flags.FlagValues:
+  """Returns the flags of train.py, but for --config, which `lm.base.config.parse` adds."""
+  options = flags.FlagValues()
+  config_lib.define_process_flags(options)
   flags.DEFINE_string(
-    'workdir', None, 'the folder that everything is written to; a recipe has one by default'
+    'workdir',
+    None,
+    'the folder that everything is written to; a recipe has one by default',
+    flag_values=options,
   )
-  flags.DEFINE_bool('sweep', False, "run the trials of the config file's sweep()")
-  flags.DEFINE_integer('parallel', 1, 'with --sweep: the number of trials at a time', lower_bound=1)
-  flags.DEFINE_bool(
-    'print-commands', False, 'with --sweep: print the command of each trial, and run none'
-  )
-  flags.DEFINE_bool(
-    'fit', False, 'with --sweep: fit a scaling law to the trials, and predict the largest with it'
+  flags.DEFINE_integer(
+    'parallel',
+    1,
+    'with --sweep: the number of trials at a time',
+    lower_bound=1,
+    flag_values=options,
   )
   flags.DEFINE_string(
-    'profile', None, 'FIRST:LAST, steps whose XProf trace is written to WORKDIR/profile'
+    'profile',
+    None,
+    'FIRST:LAST, steps whose XProf trace is written to WORKDIR/profile',
+    flag_values=options,
   )
-  flags.DEFINE_bool('dry', False, 'print shapes, shardings and the predicted cost, and end')
-  flags.DEFINE_bool('nojit', False, 'run operation by operation, for a debugger')
-  flags.DEFINE_bool('debug-nans', False, 'end with a traceback at the operation that gives a NaN')
+  switches = {
+    'sweep': "run the trials of the config file's sweep()",
+    'print-commands': 'with --sweep: print the command of each trial, and run none',
+    'fit': 'with --sweep: fit a scaling law to the trials, and predict the largest with it',
+    'dry': 'print shapes, shardings and the predicted cost, and end',
+    'nojit': 'run operation by operation, for a debugger',
+    'debug-nans': 'end with a traceback at the operation that gives a NaN',
+  }
+  for name, meaning in switches.items():
+    flags.DEFINE_bool(name, False, meaning, flag_values=options)
+  return options
 
 
 def set_environment(options: flags.FlagValues) -> None:

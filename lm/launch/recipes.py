@@ -134,11 +134,18 @@ def run(
   print(f'chat:   python -m lm.chat --checkpoint={workdir}')
 
 
-def run_jobs(workdir: files.Path, jobs: Sequence[Job]) -> None:
+def run_jobs(
+  workdir: files.Path, jobs: Sequence[Job], *, clock: Callable[[], float] = time.monotonic
+) -> None:
   """Runs the jobs that are not complete, in order, and passes SIGINT and SIGTERM on to them.
 
   A job whose record has another fingerprint is neither run nor skipped, since outputs of two
   configs would mix.
+
+  Args:
+    workdir: the work folder.
+    jobs: what to run.
+    clock: returns the time in seconds, from which the wall time of a job is taken.
 
   Raises:
     UserError: another process uses `workdir`, a record is of another config, or a job failed. The
@@ -155,7 +162,7 @@ def run_jobs(workdir: files.Path, jobs: Sequence[Job]) -> None:
         print(f'{header}: complete, skipped ({record["seconds"]:.0f} s)', flush=True)
         continue
       print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
-      _run(workdir, job, record, _Lock(fd))
+      _run(workdir, job, record, _Lock(fd), clock)
       print(
         f'{header}: done ({record["seconds"]:.0f} s, {record["peak_rss_bytes"] / 2**20:,.0f} MiB)',
         flush=True,
@@ -202,15 +209,21 @@ def _check(workdir: pathlib.Path, job: Job) -> None:
   )
 
 
-def _run(workdir: pathlib.Path, job: Job, record: dict[str, Any], lock: '_Lock') -> None:
+def _run(
+  workdir: pathlib.Path,
+  job: Job,
+  record: dict[str, Any],
+  lock: '_Lock',
+  clock: Callable[[], float],
+) -> None:
   """Runs a job in a child process, keeping its record up to date. Raises UserError if it fails."""
   path, spawn = _path(workdir, job), multiprocessing.get_context('spawn')
   receiver, sender = spawn.Pipe(duplex=False)
   child = spawn.Process(target=_child, args=(sender, lock, job.function, job.args), name=job.name)
-  before, start = record['seconds'], time.monotonic()
+  before, start = record['seconds'], clock()
 
   def update(peak: int, complete: bool = False) -> None:
-    seconds = before + time.monotonic() - start
+    seconds = before + clock() - start
     record.update(
       complete=complete, seconds=seconds, peak_rss_bytes=max(record['peak_rss_bytes'], peak)
     )

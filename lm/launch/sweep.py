@@ -151,14 +151,14 @@ def run_command(config: ConfigDict, argv: Sequence[str], options: Any) -> None:
 
   Args:
     config: the config of the sweep, with what the command line sets.
-    argv: the command line.
+    argv: the arguments of train.py.
     options: its flags (`lm.launch.options`).
   """
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/sweep')
-  given = (re.fullmatch(r'--?config=(.*)', a) for a in argv[1:])
+  given = (re.fullmatch(r'--?config=(.*)', a) for a in argv)
   spec = next(found[1] for found in given if found)
-  overrides = [a for a in argv[1:] if re.match(r'--?config\.', a)]
+  overrides = [a for a in argv if re.match(r'--?config\.', a)]
   workdir = files.local_path(options.workdir, '--workdir of a sweep')
   if options['print-commands'].value:
     return print_commands(spec, overrides, workdir)

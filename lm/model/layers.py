@@ -227,8 +227,9 @@ def _cut(w: jax.Array, n: int, axis: int) -> jax.Array:
   before, size, after = w.shape[:axis], w.shape[axis], w.shape[axis + 1 :]
   if size % (ways * n):
     raise UserError(
-      f'config.model.mlp_blocks is {n}; times config.mesh.tensor = {ways} it must divide mlp_dim, '
-      f'{size}'
+      field='config.model.mlp_blocks',
+      value=n,
+      allowed=f'numbers that times config.mesh.tensor, {ways}, divide mlp_dim, {size}',
     )
   parts = jnp.moveaxis(w.reshape(*before, ways, n, size // (ways * n), *after), axis + 1, 0)
   return parts.reshape(n, *before, size // n, *after)

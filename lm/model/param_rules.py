@@ -6,7 +6,7 @@ whole.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lm.base import config as config_lib
@@ -31,15 +31,18 @@ def matrix_sides(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ..
   return (axes[:split], axes[split:]) if len(axes) > 1 else None
 
 
-def leaf_names(tree: dict[str, Any], prefix: str = '') -> list[str]:
-  """Returns the name of every leaf of nested dicts; a leaf is anything that is not a dict."""
-  names = []
+def leaves(tree: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields (name, leaf) of nested dicts; a leaf is anything that is not a dict."""
   for key, value in tree.items():
     if isinstance(value, dict):
-      names += leaf_names(value, f'{prefix}{key}/')
+      yield from leaves(value, f'{prefix}{key}/')
     else:
-      names.append(prefix + key)
-  return names
+      yield prefix + key, value
+
+
+def leaf_names(tree: dict[str, Any]) -> list[str]:
+  """Returns the name of every leaf of nested dicts."""
+  return [name for name, _ in leaves(tree)]
 
 
 def matches(field: str, pattern: str, names: Iterable[str]) -> set[str]:

@@ -28,8 +28,6 @@ from lm.model.apart import LAYER, QKV
 from lm.model.attention import kernels
 from lm.model.attention.reference import attend, attention_weights
 from lm.model.cache import Cache
-from lm.model.heads import head as head  # Other modules import these two from here.
-from lm.model.heads import unembed as unembed
 from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.parallel.sharding import constrain
 
@@ -211,7 +209,7 @@ class Transformer(nn.Module):
     cache: Cache | None = None,
     num_tokens_B: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache | None]:
-    """Returns the final hidden states of tokens; `unembed` turns those needed into logits.
+    """Returns the final hidden states of tokens; `heads.unembed` turns those needed into logits.
 
     Args:
       tokens_BT: int32 ids.
@@ -309,47 +307,49 @@ def check(config: FrozenConfigDict) -> None:
     if kind not in LAYER_TYPES:
       raise unknown('config.model.layer_types', kind, LAYER_TYPES)
 
-  def require(condition: bool, field: str, rule: str) -> None:
+  def require(condition: bool, field: str, allowed: str) -> None:
     if not condition:
-      raise UserError(f'config.model.{field} is {c[field]!r}; {rule}')
+      raise UserError(field=f'config.model.{field}', value=c[field], allowed=allowed)
 
-  require(len(c.layer_types) > 0, 'layer_types', 'at least one type is needed')
+  require(len(c.layer_types) > 0, 'layer_types', 'at least one type')
   require(
     'window' not in c.layer_types or c.window > 0,
     'window',
-    'layers of type window must see at least one token',
+    'at least 1, for layers of type window',
   )
   require(
-    c.num_heads % c.num_kv_heads == 0, 'num_kv_heads', f'it must divide num_heads, {c.num_heads}'
+    c.num_heads % c.num_kv_heads == 0, 'num_kv_heads', f'a divisor of num_heads, {c.num_heads}'
   )
   require(
-    c.position != 'rope' or c.head_dim % 2 == 0, 'head_dim', 'rotary positions need an even number'
+    c.position != 'rope' or c.head_dim % 2 == 0, 'head_dim', 'an even number, for rotary positions'
   )
   require(
     c.position == 'rope' or 'nope' not in c.layer_types,
     'layer_types',
-    'nope takes rotary positions away',
+    'types but nope, which takes rotary positions away',
   )
-  require(c.rope_scaling == 'none' or c.rope_factor >= 1, 'rope_factor', 'it must be at least 1')
+  require(c.rope_scaling == 'none' or c.rope_factor >= 1, 'rope_factor', 'at least 1')
   require(
     c.rope_scaling != 'llama3' or c.rope_original_len > 0,
     'rope_original_len',
-    'llama3 scaling needs it',
+    'above 0, for llama3 scaling',
   )
   require(
     c.rope_scaling != 'llama3' or c.rope_high_freq_factor > c.rope_low_freq_factor,
     'rope_high_freq_factor',
-    f'it must be above rope_low_freq_factor, {c.rope_low_freq_factor}',
+    f'above rope_low_freq_factor, {c.rope_low_freq_factor}',
   )
-  require(c.num_experts >= 0, 'num_experts', 'it must be at least 0')
+  require(c.num_experts >= 0, 'num_experts', 'at least 0')
   require(
     not c.num_experts or 1 <= c.experts_per_token <= c.num_experts,
     'experts_per_token',
-    f'it must be from 1 to num_experts, {c.num_experts}',
+    f'from 1 to num_experts, {c.num_experts}',
   )
-  require(not (c.num_experts and c.mlp_bias), 'mlp_bias', 'experts have no biases')
-  require(c.mlp_blocks >= 1, 'mlp_blocks', 'it must be at least 1')
-  require(c.mlp_blocks == 1 or not c.num_experts, 'mlp_blocks', 'experts are computed at once')
+  require(not (c.num_experts and c.mlp_bias), 'mlp_bias', 'False, since experts have no biases')
+  require(c.mlp_blocks >= 1, 'mlp_blocks', 'at least 1')
+  require(
+    c.mlp_blocks == 1 or not c.num_experts, 'mlp_blocks', '1, since experts are computed at once'
+  )
 
 
 def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:
@@ -360,8 +360,9 @@ def sized(config: ConfigDict, vocab_size: int) -> FrozenConfigDict:
   """
   if config.vocab_size not in (0, vocab_size):
     raise UserError(
-      f'config.model.vocab_size is {config.vocab_size}; the tokenizer has {vocab_size} (0 takes '
-      'that)'
+      field='config.model.vocab_size',
+      value=config.vocab_size,
+      allowed=f'{vocab_size}, the size of the tokenizer, or 0, which stands for it',
     )
   sized_config = FrozenConfigDict(config.to_dict() | {'vocab_size': vocab_size})
   check(sized_config)

@@ -12,7 +12,8 @@ import jax
 from configs import base
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary
-from data.tools import calculator
+from data.tools import toolbox
+from lm.base import config as config_lib
 from lm.base import errors
 from lm.infer.engine import Engine
 from lm.model import apart, quantize
@@ -34,10 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   pages = mounting.routes(args.arena_file)
   listener = listening.bind(args.host, args.port)  # before the models, which take a while
   mesh = sharding.make_mesh(base.get_config().mesh)
+  tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
   calls = concurrent.futures.ThreadPoolExecutor(CALLS, thread_name_prefix='tool')
   with jax.set_mesh(mesh):
     models = {
-      name: _open(name, path, args, mesh, calls)
+      name: _open(name, path, args, mesh, tools, calls)
       for name, path in service.named([*(args.checkpoint or ()), *(args.model or ())]).items()
     }
   limits = service.Limits(
@@ -55,9 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _open(
-  name: str, path: str, args: argparse.Namespace, mesh: jax.sharding.Mesh, calls: object
+  name: str,
+  path: str,
+  args: argparse.Namespace,
+  mesh: jax.sharding.Mesh,
+  tools: toolbox.Toolbox,
+  calls: concurrent.futures.Executor,
 ) -> service.ServedModel:
-  """Returns a model with its engine."""
+  """Returns a model with its engine, which runs calls of the tools in `calls`."""
   defaults = base.get_config().model
   path = gguf.find(path, defaults, gguf_vocabulary.convert, chat_formats.fingerprint)
   model = pretrained.load(path, defaults, defaults, mesh)
@@ -74,7 +81,7 @@ def _open(
     executor=calls,
   )
   thread = EngineThread(engine, mesh, name)
-  return service.ServedModel(name, model.config, params, chat_format, thread, calculator.calculate)
+  return service.ServedModel(name, model.config, params, chat_format, thread, tools, tools.about)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -87,26 +94,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   add('--checkpoint', '[NAME=]DIR, a run or a Hugging Face folder; repeatable', action='append')
   packaged = 'a model that a Python package carries; repeatable'
   add('--model', packaged, action='append', choices=gguf.MODELS)
-  add(
-    '--host',
-    'address to listen at; others than loopback are open to the network',
-    default='127.0.0.1',
-  )
+  add('--host', 'address to listen at; all but loopback are open to others', default='127.0.0.1')
   add('--port', 'port; 0 chooses one', type=int, default=8000)
   add('--api-key-file', 'file of keys, one a line, of which requests must bring one')
   add('--arena-file', 'file that votes of the playground are appended to; default: none are taken')
+  add('--tools', 'what models may call, of ' + ', '.join(toolbox.TOOLS), default=toolbox.DEFAULT)
+  add('--index', 'folder that the tool search reads', default='')
   add('--rows', 'requests that are answered at once', type=int, default=8)
   add('--context', "tokens of a prompt and its answer; default the model's", type=int)
   add('--quantize', 'of the weights', default='none', choices=quantize.QUANTIZATIONS)
   add('--thinking', 'thoughts that leave the process', default='show', choices=THINKING)
   add('--max-waiting', 'requests that wait for a row; more get status 429', type=int, default=256)
   add('--max-new-tokens', 'longest answer; default the context', type=int)
-  add(
-    '--timeout',
-    'seconds for an answer, and for the last ones at the end',
-    type=float,
-    default=600.0,
-  )
+  add('--timeout', 'seconds for an answer, and for the last at the end', type=float, default=600.0)
   args = parser.parse_args(argv)
   if not (args.checkpoint or args.model):
     parser.error('--checkpoint or --model is needed')

@@ -49,14 +49,23 @@ class Part:
 class AnswerParts:
   """Reads the pieces of one answer."""
 
-  def __init__(self, chat_format: Any, stop_strings: Sequence[str] = (), in_thought: bool = False):
+  def __init__(
+    self,
+    chat_format: Any,
+    stop_strings: Sequence[str] = (),
+    in_thought: bool = False,
+    *,
+    stops_in_thoughts: bool = True,
+  ):
     """Creates the reader.
 
     Args:
       chat_format: of the model (`data.chat.chat_formats.Format`).
       stop_strings: those of the request.
       in_thought: whether the prompt has opened a thought that the answer continues.
+      stops_in_thoughts: whether stop strings are looked for in thoughts, as the engine does.
     """
+    self._stops_in_thoughts = stops_in_thoughts
     self._token_bytes = chat_format.tokenizer.token_bytes
     self._tags: dict[int, tuple[str, bool]] = {}
     for kind in KINDS[1:]:
@@ -67,6 +76,11 @@ class AnswerParts:
     self._ended = False
     self._unshown: collections.deque[_Unshown] = collections.deque()
     self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
+
+  @property
+  def stopped(self) -> bool:
+    """Returns whether a stop string has ended the answer."""
+    return self._ended
 
   def read(self, piece: Piece) -> list[Part]:
     """Returns the texts that the next piece adds, without empty ones."""
@@ -94,7 +108,8 @@ class AnswerParts:
     )
     self._unshown.append(entry)
     self._kind = 'text' if entry.closes else self._kind
-    if report is None:  # A stop string is not looked for in what a tool returned.
+    # Stop strings are not looked for in what a tool returned.
+    if report is None or (entry.kind == 'think' and not self._stops_in_thoughts):
       yield from self._show(len(self._stops.rest()) + len(data))
       return
     readable, self._ended = self._stops.read(token)

@@ -36,7 +36,8 @@ async def create_chat_completion(request: HttpRequest) -> Response:
   prompt = await asyncio.to_thread(_prompt, body, model)
   if _wants_json(body):
     await asyncio.to_thread(lambda: model.token_masks)
-  requests = _requests(body, model, prompt, new_tokens, count)
+  stop_strings = () if responding.hides_thoughts(model, thinking) else body.stop_strings
+  requests = _requests(body, model, prompt, new_tokens, stop_strings, count)
   in_thought = opens_thought(model.chat_format)
   drafts = responding.start_all(
     [functools.partial(_draft, body, model, r, in_thought) for r in requests]
@@ -71,7 +72,12 @@ class Choice:
     self, body: ChatBody, model: ServedModel, draft: Draft, thinking: str, in_thought: bool
   ):
     self._body, self._model, self._draft, self._thinking = body, model, draft, thinking
-    self._reader = AnswerParts(model.chat_format, body.stop_strings, in_thought)
+    self._reader = AnswerParts(
+      model.chat_format,
+      body.stop_strings,
+      in_thought,
+      stops_in_thoughts=not responding.hides_thoughts(model, thinking),
+    )
     self._functions = [function.name for function in _functions(body)]
     self._lead = model.chat_format.layout.lead  # white space that begins an answer
     self._is_after_thought = False
@@ -235,7 +241,12 @@ def _prompt(body: ChatBody, model: ServedModel) -> list[int]:
 
 
 def _requests(
-  body: ChatBody, model: ServedModel, prompt: list[int], new_tokens: int, count: int
+  body: ChatBody,
+  model: ServedModel,
+  prompt: list[int],
+  new_tokens: int,
+  stop_strings: Sequence[str],
+  count: int,
 ) -> list[Request]:
   """Returns the requests for `count` answers."""
   chat_format, call_tool = model.chat_format, model.call_tool
@@ -263,7 +274,7 @@ def _requests(
       sampling,
       seed=seed_of(seed, index),
       stop_ids=model.stop_ids,
-      stop_strings=body.stop_strings,
+      stop_strings=stop_strings,
       token_bytes=chat_format.tokenizer.token_bytes,
       forced=forced,
       pause_ids=chat_format.call_ids,

@@ -76,7 +76,7 @@ class Session:
       max_new_tokens: longest reply, tool results not counted; at least 1.
     """
     if max_new_tokens < 1:
-      raise UserError(f'max_new_tokens is {max_new_tokens}; it must be at least 1')
+      raise UserError(field='max_new_tokens', value=max_new_tokens, allowed='at least 1')
     self.config, self.params, self.chat_format = config, params, chat_format
     self.system, self.thinking = system, thinking
     banned_ids = chat_format.banned_ids(config.vocab_size)

@@ -62,6 +62,7 @@ async def create_completion(request: HttpRequest) -> Response:
     )
     raise ApiError(400, message, param='prompt')
   sampling, seed = responding.sampling_of(body, model), responding.seed_or_random(body)
+  hides = responding.hides_thoughts(model, thinking)
   requests = [
     Request(
       prompt.ids,
@@ -69,7 +70,7 @@ async def create_completion(request: HttpRequest) -> Response:
       sampling,
       seed=seed_of(seed, index),
       stop_ids=model.stop_ids,
-      stop_strings=body.stop_strings,
+      stop_strings=() if hides else body.stop_strings,
       token_bytes=model.chat_format.tokenizer.token_bytes,
       # The first alternative is not sent where only the tokens' own are asked for.
       num_top=0 if body.logprobs is None else max(body.logprobs, 1),
@@ -111,7 +112,12 @@ class Choice:
     self._body, self._model, self._prompt, self._draft = body, model, prompt, draft
     self._thinking, self._offset = thinking, 0
     in_thought = ends_in_thought(model.chat_format, prompt.ids)
-    self._reader = AnswerParts(model.chat_format, body.stop_strings, in_thought)
+    self._reader = AnswerParts(
+      model.chat_format,
+      body.stop_strings,
+      in_thought,
+      stops_in_thoughts=not responding.hides_thoughts(model, thinking),
+    )
     # How many tokens were thoughts; None if that is not told.
     self.thought = None if thinking == 'withhold' else 0
 

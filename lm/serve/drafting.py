@@ -68,6 +68,11 @@ class Draft:
     completion = self._answer.completion
     self.end, self.reused = completion.end, completion.reused
 
+  def stop(self) -> None:
+    """Ends the answer at a stop string."""
+    self.end, self.reused = 'string', self._answer.completion.reused
+    self.close()
+
   def close(self) -> None:
     """Ends the answer, if it has not ended."""
     if not self._answer.done:

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from lm.infer.sampling import Sampling
-from lm.serve.answer_parts import THINKING, AnswerParts, Part, Report
+from lm.serve.answer_parts import THINKING, AnswerParts, Part, Report, tag_ids
 from lm.serve.api_errors import ApiError
 from lm.serve.drafting import Draft
 from lm.serve.handling import api_error, while_connected
@@ -64,6 +64,14 @@ def thinking_of(body: Body, service: Service) -> str:
     message = f'thinking: this server allows {service.thinking!r} at most'
     raise ApiError(400, message, param='thinking')
   return body.thinking
+
+
+def hides_thoughts(model: ServedModel, thinking: str) -> bool:
+  """Returns whether a model has thoughts that are not sent.
+
+  Then stop strings are not looked for in them, because where an answer stops would tell of them.
+  """
+  return thinking in ('length', 'withhold') and bool(tag_ids(model.chat_format, 'think'))
 
 
 def new_tokens(field: str, asked: int | None, default: int, service: Service) -> int:
@@ -264,6 +272,9 @@ async def read_parts(draft: Draft, reader: AnswerParts, meter: Meter) -> AsyncIt
     meter.saw_token()
     if parts := reader.read(piece):
       yield parts
+    if reader.stopped:
+      draft.stop()
+      return
   if parts := reader.end():
     yield parts
 

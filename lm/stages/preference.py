@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.model.transformer import Transformer, head
+from lm.model.heads import head
+from lm.model.transformer import Transformer
 from lm.stages.stage import Field, Stage, per_row, per_token
 from lm.train import losses
 from lm.train.batches import Run, TokenBatches

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base import metrics as metrics_lib
-from lm.model.transformer import Transformer, head
+from lm.model.heads import head
+from lm.model.transformer import Transformer
 from lm.stages.stage import Field, Stage, per_token
 from lm.train import losses
 from lm.train.batches import Run

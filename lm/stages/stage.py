@@ -109,7 +109,9 @@ class Stage(abc.ABC):
       value, default = field(self.config, name), field(defaults, name)
       if value != default:
         raise UserError(
-          f'config.{name} is {value}; stage {self.config.stage} does not use it: allowed: {default}'
+          field=f'config.{name}',
+          value=value,
+          allowed=f'{default}, since stage {self.config.stage} does not use it',
         )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -44,7 +44,7 @@ class Run:
     chat_format: how text and conversations become tokens.
     jumps: the batches that the run leaves out.
     clock: measures the time of each part of the run.
-    calculate: answers the calls of the calculator.
+    call_tool: answers the calls of tools: the text of a call to its result.
     workdir: the run's folder.
   """
 
@@ -56,7 +56,7 @@ class Run:
   chat_format: Any
   jumps: Jumps
   clock: Clock
-  calculate: Callable[[str], str]
+  call_tool: Callable[[str], str]
   workdir: Any
 
 
@@ -70,7 +70,10 @@ class Batches(Protocol):
   waits: bool
 
   def seek(self, update: int) -> None:
-    """Makes `next` continue with the batch of this update, counted from 0."""
+    """Makes `next` continue with the batch of this update, counted from 0.
+
+    The loop calls it before the first batch, and where it goes back to an earlier step.
+    """
 
   def next(self, update: int, params: Any) -> Batch:
     """Returns the batch of an update.
@@ -91,7 +94,7 @@ class TokenBatches:
     """Reads from `run.source.train`, whose arrays are those of `axes`."""
     self._run, self._axes = run, axes
     self._loader = run.source.train
-    self.seek(0)
+    self._stream: Iterator[dict[str, Any]] | None = None  # `seek` opens it.
 
   def seek(self, update: int) -> None:
     """Makes `next` continue with the batch of this update."""

@@ -86,8 +86,9 @@ class Loop:
     first, steps = restored_step or 0, run.config.steps
     if profile and not first < profile[0] <= profile[1] <= steps:
       raise UserError(
-        f'--profile is {profile[0]}:{profile[1]}; this start of the run does steps {first + 1} to '
-        f'{steps}'
+        field='--profile',
+        value=f'{profile[0]}:{profile[1]}',
+        allowed=f'steps of this start of the run, from {first + 1} to {steps}',
       )
     self._run, self._config, self._clock = run, run.config, run.clock
     self._batches, self._evaluators = batches, evaluators
@@ -111,6 +112,7 @@ class Loop:
     When it is asked to stop, it saves a checkpoint and exits with status 0.
     """
     self.state = state
+    self._batches.seek(self._first)
     with self._checkpoints, self._metrics, self._bar, faults.Stop() as stop:
       self._begin()
       stop.polled(True)

@@ -29,9 +29,9 @@ def make_schedule(config: ConfigDict, peak: float, steps: int) -> optax.Schedule
     UserError: an unknown schedule, a warm-up below 0, or no steps.
   """
   if steps < 1:
-    raise UserError(f'config.steps is {steps}; it must be at least 1')
+    raise UserError(field='config.steps', value=steps, allowed='at least 1')
   if config.warmup < 0:
-    raise UserError(f'config.optim.warmup is {config.warmup} updates; it must be at least 0')
+    raise UserError(field='config.optim.warmup', value=config.warmup, allowed='at least 0')
   warmup, final = min(config.warmup, steps - 1), config.final_lr * peak
   if config.schedule == 'cosine':
     after = optax.cosine_decay_schedule(peak, steps - warmup, config.final_lr)

@@ -60,8 +60,9 @@ def rows_of_microbatch(config: ConfigDict) -> int:
   """
   if config.batch_size % config.microbatches:
     raise UserError(
-      f'config.microbatches is {config.microbatches}; it must divide batch_size, '
-      f'{config.batch_size}'
+      field='config.microbatches',
+      value=config.microbatches,
+      allowed=f'a divisor of batch_size, {config.batch_size}',
     )
   return config.batch_size // config.microbatches
 

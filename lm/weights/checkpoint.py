@@ -18,13 +18,10 @@ not a checkpoint.
 import contextlib
 import dataclasses
 import errno
-import importlib.metadata
 import logging
 import os
-import pathlib
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -41,7 +38,7 @@ from lm.base import buckets, files
 from lm.base import config as config_lib
 from lm.base.errors import UserError
 from lm.parallel.sharding import leaf_name
-from lm.weights import orbax_s3
+from lm.weights import checkpoint_folders, orbax_s3, origin
 
 _CHUNK = 2**26  # The size of a chunk of a stored array, in bytes.
 orbax_s3.install()
@@ -93,8 +90,9 @@ class Checkpointer:
   """
 
   def __init__(self, directory: files.Path, *, keep_last: int, keep_every: int | None = None):
-    if keep_last < 1 or (keep_every is not None and keep_every < 1):
-      raise UserError(f'keep_last is {keep_last} and keep_every {keep_every}; at least 1 is wanted')
+    for field, number in (('keep_last', keep_last), ('keep_every', keep_every)):
+      if number is not None and number < 1:
+        raise UserError(field=field, value=number, allowed='at least 1')
     self.directory = files.absolute(directory)
     self._keep_last, self._keep_every = keep_last, keep_every
     files.make_dir(self.directory)
@@ -143,11 +141,11 @@ class Checkpointer:
     steps = self.steps()
     for step in steps[: -self._keep_last]:
       if (self._keep_every is None or step % self._keep_every) and jax.process_index() == 0:
-        _remove(self.directory / str(step))
+        checkpoint_folders.remove(self.directory / str(step))
 
   def steps(self) -> list[int]:
     """Returns the steps of the complete checkpoints, ascending."""
-    return _steps(self.directory)
+    return checkpoint_folders.steps(self.directory)
 
   def latest(self) -> int | None:
     """Returns the last complete step, or None."""
@@ -164,9 +162,10 @@ class Checkpointer:
       UserError: there are checkpoints and none of them is sound; nothing is set aside.
     """
     corrupt, error = [], None
-    for step in sorted(_folders(self.directory), reverse=True):
+    for step in sorted(checkpoint_folders.folders(self.directory), reverse=True):
       try:
-        _verify(self.directory / str(step), 'params/', 'state/', 'provenance.json')
+        folder = self.directory / str(step)
+        checkpoint_folders.verify(folder, 'params/', 'state/', 'provenance.json')
         bad = False
       except UserError as found:
         bad, error = True, error or found
@@ -211,7 +210,7 @@ class Checkpointer:
     path = locate(self.directory if step is None else self.directory / str(step))
     rest = {name: tree for name, tree in abstract_state.items() if name != 'params'}
     if path.name != str(self._verified):
-      _verify(path, 'params/', 'state/')
+      checkpoint_folders.verify(path, 'params/', 'state/')
     return {'params': _read(path, 'params', abstract_state['params']), **_read(path, 'state', rest)}
 
   def resume(
@@ -229,7 +228,7 @@ class Checkpointer:
       abstract_state: shapes of the state (see `restore`).
       provenance: what the run is now, to compare with what the checkpoint was made by.
       defaults: the config with the defaults of fields that the checkpoint may lack.
-      allow, free: fields that may differ (see `check_provenance`).
+      allow, free: fields that may differ (see `lm.weights.origin.check_provenance`).
 
     Raises:
       UserError: a field differs that may not differ.
@@ -239,7 +238,7 @@ class Checkpointer:
       return None, None
     stored = self.provenance(step)
     stored['config'] = config_lib.complete(stored['config'], defaults)
-    check_provenance(stored, provenance, allow, free)
+    origin.check_provenance(stored, provenance, allow, free)
     return step, self.restore(abstract_state, step)
 
   def provenance(self, step: int) -> dict[str, Any]:
@@ -267,7 +266,7 @@ class Checkpointer:
   def _clean(self) -> None:
     """Removes what a killed or failed save or removal left behind."""
     if jax.process_index() == 0:
-      for path in _unfinished(self.directory):
+      for path in checkpoint_folders.unfinished(self.directory):
         files.remove(path)
 
   @contextlib.contextmanager
@@ -362,7 +361,7 @@ def params_metadata(path: files.Path) -> dict[str, ArrayType]:
     FileNotFoundError, UserError: as `load_params`.
   """
   path = locate(path)
-  _verify(path, 'params/')
+  checkpoint_folders.verify(path, 'params/')
   return _arrays(ocp.PyTreeCheckpointHandler().metadata(epath.Path(path / 'params')).tree)
 
 
@@ -401,7 +400,7 @@ def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str
     FileNotFoundError, UserError: as `Checkpointer.restore`.
   """
   path = locate(path)
-  _verify(path, 'params/')
+  checkpoint_folders.verify(path, 'params/')
   return _read(path, 'params', abstract_params, cast=True), provenance(path)
 
 
@@ -411,40 +410,8 @@ def provenance(path: files.Path) -> dict[str, Any]:
   `path` and the errors are those of `load_params`.
   """
   path = locate(path)
-  _verify(path, 'provenance.json')
+  checkpoint_folders.verify(path, 'provenance.json')
   return files.read_json(path / 'provenance.json')
-
-
-def check_provenance(
-  stored: dict[str, Any],
-  expected: dict[str, Any],
-  allow: Collection[str] = (),
-  free: Collection[str] = (),
-) -> None:
-  """Raises UserError if a checkpoint came from something else than `expected`.
-
-  The message has the first difference, and the override that would allow all of them.
-
-  Args:
-    stored: the provenance of the checkpoint.
-    expected: the provenance of the run that is to continue from it, or a part of that.
-    allow: what may differ because the user says so (`config.allowed_mismatches`): keys of
-      `expected`, and fields or parts of its config.
-    free: fields and parts of the config that may always differ.
-  """
-  differing: dict[str, str] = {}
-  for key, value in expected.items():
-    for field, was, now in files.differences(stored.get(key), value):
-      name = field if key == 'config' else key
-      passed = key == 'config' and config_lib.covers(free, name)
-      if not (passed or key in allow or config_lib.covers(allow, name)):
-        whole = f'{key}.{field}' if field else key
-        differing.setdefault(name, f'{whole} of the checkpoint is {was!r}, here it is {now!r}')
-  if differing:
-    first, *more = differing.values()
-    also = f' (and {len(more)} more differ)' if more else ''
-    override = f'config.checkpoint.allow_mismatch={",".join(differing)}'
-    raise UserError(f'{first}{also}; {override} goes on anyway')
 
 
 def locate(path: files.Path) -> files.AnyPath:
@@ -468,37 +435,12 @@ def locate(path: files.Path) -> files.AnyPath:
     path = path / 'checkpoints'
   if (path / 'digest.json').is_file():
     return path
-  steps = _steps(path) if path.is_dir() else []
+  steps = checkpoint_folders.steps(path) if path.is_dir() else []
   if not steps:
     raise FileNotFoundError(
       f'no complete checkpoint at {given}' + ('' if given.exists() else ': no such folder')
     )
   return path / str(steps[-1])
-
-
-def code_version() -> str:
-  """Returns the git commit of this code, or the package's version outside git.
-
-  The commit ends in '-dirty' if a tracked file was changed.
-  """
-  root = pathlib.Path(__file__).resolve().parents[2]
-  # The root itself must be a repository, not a folder inside another project's repository.
-  if (root / '.git').exists():
-    with contextlib.suppress(FileNotFoundError):  # It is raised where git is not installed.
-      command = [
-        'git',
-        '-C',
-        str(root),
-        'describe',
-        '--always',
-        '--dirty',
-        '--abbrev=40',
-        '--exclude=*',
-      ]
-      result = subprocess.run(command, capture_output=True, text=True, check=False)
-      if result.returncode == 0:
-        return result.stdout.strip()
-  return 'deepdive-lm ' + importlib.metadata.version('deepdive-lm')
 
 
 def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
@@ -512,48 +454,6 @@ def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:
   )
 
 
-def _numbered(directory: files.AnyPath) -> list[int]:
-  """Returns the steps that have a folder, complete or not.
-
-  Raises OSError where a bucket cannot be listed: `is_dir` and `is_file` would say that there is
-  nothing, and a run would start from scratch, or remove checkpoints that it takes for unfinished.
-  """
-  try:
-    return [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
-  except (FileNotFoundError, NotADirectoryError):
-    return []
-
-
-def _steps(directory: files.AnyPath) -> list[int]:
-  return sorted(
-    step for step in _numbered(directory) if (directory / str(step) / 'digest.json').exists()
-  )
-
-
-def _folders(directory: files.AnyPath) -> list[int]:
-  """Returns the steps that should be complete.
-
-  On a disk these are all steps that have a folder, even if its digest is lost.
-  """
-  return _steps(directory) if buckets.is_url(directory) else _numbered(directory)
-
-
-def _unfinished(directory: files.AnyPath) -> list[files.AnyPath]:
-  """Returns the folders that a killed save or removal left behind."""
-  if buckets.is_url(directory):
-    return [
-      directory / str(step) for step in set(_numbered(directory)).difference(_steps(directory))
-    ]
-  return [*directory.glob('*.orbax-checkpoint-tmp*'), *directory.glob('.*.tmp')]
-
-
-def _remove(folder: files.AnyPath) -> None:
-  """Removes a checkpoint so that a kill half-way leaves nothing that looks complete."""
-  if not buckets.is_url(folder):
-    folder = folder.rename(folder.with_name(f'.{folder.name}.tmp'))
-  files.remove(folder, first='digest.json')
-
-
 def _any_process(value: bool) -> bool:
   """Returns whether the value is true in any process of the run."""
   return (
@@ -561,33 +461,6 @@ def _any_process(value: bool) -> bool:
     if jax.process_count() > 1
     else value
   )
-
-
-def _verify(path: files.AnyPath, *prefixes: str) -> None:
-  """Compares the files whose names begin with one of `prefixes` with their digests.
-
-  Each host reads its share of them.
-
-  Raises:
-    UserError: a file or the digest is missing, or a file differs from its digest.
-  """
-  if not (path / 'digest.json').exists():
-    raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
-  digests = files.read_json(path / 'digest.json')
-  if not isinstance(digests, dict):
-    raise UserError(f'corrupt checkpoint {path}: digest.json is not a JSON object')
-  names = [name for name in sorted(digests) if name.startswith(prefixes)][
-    jax.process_index() :: jax.process_count()
-  ]
-  paths = [files.within(path, name, path / 'digest.json') for name in names]
-  for name, file in zip(names, paths, strict=True):
-    if not file.exists():
-      raise UserError(f'corrupt checkpoint {path}: {name} is missing')
-  for name, found in zip(names, files.sha256_all(paths), strict=True):
-    if found != digests[name]:
-      raise UserError(
-        f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)'
-      )
 
 
 def _read(path: files.AnyPath, item: str, abstract: Tree, cast: bool = False) -> Tree:

@@ -20,7 +20,7 @@ from lm.model import adapters, transformer
 from lm.model.attention import kernels
 from lm.model.param_rules import join, leaf_names, select
 from lm.parallel import keys, sharding
-from lm.weights import checkpoint, hub_format
+from lm.weights import checkpoint, hub_folder, hub_params, origin
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
@@ -61,10 +61,10 @@ class Pretrained:
 
     Args:
       fingerprint: that of the tokenizer to be used.
-      allow: what may differ (see `lm.weights.checkpoint.check_provenance`).
+      allow: what may differ (see `lm.weights.origin.check_provenance`).
     """
     if 'tokenizer' in self.provenance:
-      checkpoint.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
+      origin.check_provenance(self.provenance, {'tokenizer': fingerprint}, allow)
 
 
 def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> FrozenConfigDict:
@@ -79,7 +79,11 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
       weights decide.
   """
   if more := sorted(stored.keys() - defaults.keys()):
-    raise UserError(f'the checkpoint has config.model.{more[0]}, which this version does not know')
+    raise UserError(
+      field=f'config.model.{more[0]} of the checkpoint',
+      value=stored[more[0]],
+      allowed='fields that this version knows',
+    )
   # The completed config has tuples where JSON has lists.
   stored = FrozenConfigDict(config_lib.complete(stored, defaults))
   adopted = stored.to_dict()
@@ -93,10 +97,12 @@ def adopt(config: Tracked, defaults: ConfigDict, stored: dict[str, Any]) -> Froz
     if field in adapters.FIELDS or (field == 'heads' and set(value) >= set(found)):
       adopted[field] = value
       continue
-    why = ', and its positions are a learned table' if field in CONTEXT else ''
+    why = 'Its positions are a learned table.' if field in CONTEXT else ''
     raise UserError(
-      f'config.model.{field} is {value!r}, but the checkpoint of config.init_from has '
-      f'{found!r}{why}'
+      field=f'config.model.{field}',
+      value=value,
+      allowed=f'{found!r}, which the checkpoint of config.init_from has',
+      message=why,
     )
   return FrozenConfigDict(adopted | {field: config[field] for field in EXECUTION})
 
@@ -110,8 +116,9 @@ def model_config(config: ConfigDict, start: Pretrained | None, vocab_size: int) 
   chosen = start.config if start else transformer.sized(config.model, vocab_size)
   if config.seq_len > chosen.max_len:
     raise UserError(
-      f'config.seq_len is {config.seq_len}; the model reads at most max_len = {chosen.max_len} '
-      'tokens'
+      field='config.seq_len',
+      value=config.seq_len,
+      allowed=f'at most max_len of the model, {chosen.max_len}',
     )
   return chosen
 
@@ -146,10 +153,10 @@ def load(
     FileNotFoundError, UserError: there is no such checkpoint, it is corrupt, or it has another
       architecture.
   """
-  if hub_format.is_folder(path):
-    source = hub_format.open_folder(path)
+  if hub_folder.is_folder(path):
+    source = hub_folder.open_folder(path)
     stored, run, step, tokenizer = (
-      hub_format.model_config(source, defaults).to_dict(),
+      hub_params.model_config(source, defaults).to_dict(),
       source.path,
       0,
       source.path,
@@ -168,8 +175,8 @@ def load(
   stored = config_lib.complete(stored, defaults)
   stored_config = FrozenConfigDict(config.to_dict() | {name: stored[name] for name in EXTENSIONS})
   shapes, axes = abstract_params(stored_config, mesh)
-  if isinstance(source, hub_format.Source):
-    params, provenance = hub_format.load(source, config, shapes), source.provenance
+  if isinstance(source, hub_folder.Source):
+    params, provenance = hub_params.load(source, config, shapes), source.provenance
   else:
     params, provenance = checkpoint.load_params(source, shapes)
   if config != stored_config:

@@ -1,5 +1,3 @@
-import gzip
-import lzma
 import math
 
 import numpy as np
@@ -116,16 +114,27 @@ def test_text_and_compressors(tmp_path):
   )
   data = baselines.read_text(tmp_path / 'manifest.json', tokenizer)
   assert data == ''.join(texts).encode()
-  assert baselines.gzip_bpb(data) == 8 * len(gzip.compress(data, compresslevel=9)) / len(data)
-  assert baselines.xz_bpb(data) == 8 * len(lzma.compress(data, preset=9)) / len(data)
-  batches = [batch([[256, *texts[0].encode()], [256, *texts[0].encode()]])]
-  compared = baselines.compare(batches, batches, tmp_path / 'manifest.json', tokenizer)
-  counts = baselines.count(batches)
-  assert compared == {
-    'unigram_bpb': baselines.unigram_bpb(counts, counts, 257, len(data)),
-    'bigram_bpb': baselines.bigram_bpb(counts, counts, 257, len(data)),
-    'gzip_bpb': baselines.gzip_bpb(data),
-    'xz_bpb': baselines.xz_bpb(data),
-  }
-  with pytest.raises(UserError, match='fingerprint'):
+  ids = [256, *data, *data[:52]]
+  rows = [ids[i : i + 53] for i in range(0, len(data), 52)]  # each target about once
+  compared = baselines.compare([batch(rows)], [batch(rows)], tmp_path / 'manifest.json', tokenizer)
+  shares = np.bincount(list(data)) / len(data)
+  entropy = -sum(share * math.log2(share) for share in shares if share)
+  assert compared['unigram_bpb'] == pytest.approx(entropy, rel=0.1)
+  # A letter nearly decides the next one, and a compressor writes each of the two lines once.
+  assert 0.1 < compared['bigram_bpb'] < entropy / 2
+  assert 0 < compared['gzip_bpb'] < 1.5 and 0 < compared['xz_bpb'] < 1.5
+  with pytest.raises(UserError) as raised:
     baselines.read_text(tmp_path / 'manifest.json', tokenizers.load('bytes'))
+  assert raised.value.field.startswith('tokenizer of')
+  assert raised.value.value == tokenizer.fingerprint
+
+
+@pytest.mark.parametrize('compressor', [baselines.gzip_bpb, baselines.xz_bpb])
+def test_compressors_cannot_shorten_noise_and_take_a_pattern_for_nothing(compressor):
+  noise = np.random.default_rng(0).bytes(100_000)
+  assert 8 <= compressor(noise) < 8.1
+  assert compressor(b'a' * 100_000) < 0.1
+  # What comes again within 32 KiB costs nothing; only xz looks further back.
+  assert 4 <= compressor(noise[:10_000] * 2) < 4.2
+  far = compressor(noise[:50_000] * 2)
+  assert far >= 8 if compressor is baselines.gzip_bpb else 4 <= far < 4.2

@@ -23,7 +23,7 @@ from lm.base.errors import UserError
 
 def test_tokenizer():
   options = ('--megabytes=0.2', '--rounds=1')
-  status, out, err = commands.run('-m', 'data.bench', 'tokenizer', *options)
+  status, out, err = commands.call('-m', 'data.bench', 'tokenizer', *options)
   assert status == 0, err
   (figures,) = map(json.loads, out.splitlines())
   assert figures['vocab_size'] == 4096 and figures['bytes'] > 2e5
@@ -65,7 +65,7 @@ def test_language(tmp_path):
   )
   write_catalogue(tmp_path / 'pt' / 'LC_MESSAGES' / 'a.mo', {'\udcff': 'ficheiro'})
   options = ('language', f'--catalogues={tmp_path}', '--languages=de,fr,pl,es,pt')
-  status, out, err = commands.run('-m', 'data.bench', *options)
+  status, out, err = commands.call('-m', 'data.bench', *options)
   assert status == 0, err
   found = {line['language']: line for line in map(json.loads, out.splitlines())}
   assert [found[code]['right'] for code in ('de', 'fr', 'pl', 'es', 'all')] == [
@@ -79,27 +79,32 @@ def test_language(tmp_path):
     found[code]['pages'] for code in ('de', 'fr', 'pl', 'es')
   )
   assert found['all']['unreadable_files'] == 1
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     '-m', 'data.bench', 'language', f'--catalogues={tmp_path}', '--languages=xx'
   )
   assert status == 1 and "no page of 'xx'" in err
 
 
 def test_duplicates():
-  status, out, err = commands.run(
+  status, out, err = commands.call(
     '-m', 'data.bench', 'duplicates', '--beside=60', '--rounds=1', '--sizes=50,200'
   )
   assert status == 0, err
   beside, *alone, fit = map(json.loads, out.splitlines())
   assert beside['pages'] == 60 and beside['speed_over_datatrove'] > 0
   assert [line['pages'] for line in alone] == [50, 200]
-  assert fit['exponent'] == pytest.approx(
-    math.log(alone[1]['seconds'] / alone[0]['seconds']) / math.log(4)
-  )
+  assert fit['sizes'] == [50, 200] and math.isfinite(fit['exponent'])
+
+
+@pytest.mark.parametrize('exponent', [1, 1.5, 2])
+def test_the_exponent_of_a_cost_is_found(exponent):
+  sizes = [100, 300, 1000, 5000]
+  seconds = [1e-3 * size**exponent for size in sizes]
+  assert benchmarks.fit_exponent(sizes, seconds) == pytest.approx(exponent)
 
 
 def test_extract(tmp_path):
-  status, out, err = commands.run(
+  status, out, err = commands.call(
     '-m', 'data.bench', 'extract', '--count=4', '--rounds=1', f'--beside={sys.executable}'
   )
   assert status == 0, err
@@ -111,8 +116,6 @@ def test_extract(tmp_path):
   )
   for line in (*ours, beside):
     assert line['pages'] == 4 and line['recall'] > 0.95 and line['precision'] > 0.6
-    harmonic = 2 / (1 / line['precision'] + 1 / line['recall'])
-    assert line['f1'] == pytest.approx(harmonic)
   assert all(
     line['speed_over_beside'] == pytest.approx(line['pages_per_s'] / beside['pages_per_s'])
     for line in ours
@@ -129,11 +132,11 @@ def test_extract(tmp_path):
   (tmp_path / 'ground-truth.json').write_text(
     json.dumps({'a': {'articleBody': text, 'url': 'http://h/a'}})
   )
-  status, out, err = commands.run(
+  status, out, err = commands.call(
     '-m', 'data.bench', 'extract', f'--pages={tmp_path}', '--rounds=1'
   )
   assert status == 0 and [json.loads(line)['f1'] for line in out.splitlines()] == [1, 1, 1], err
-  status, _, err = commands.run('-m', 'data.bench', 'extract', f'--pages={tmp_path}/none')
+  status, _, err = commands.call('-m', 'data.bench', 'extract', f'--pages={tmp_path}/none')
   assert status == 1 and 'none/ground-truth.json' in err
 
 
@@ -177,8 +180,9 @@ def test_both_sides_of_clean_read_the_same_pages(tmp_path):
     assert [document.metadata['url'] for document in reader.run()] == urls
     assert web_bench.forwarded(reader) == len(urls)
   write(tmp_path / 'none.warc.gz', [('http://h/gone', 404, HTML, texts[0])])
-  with pytest.raises(UserError, match='no page of HTML'):
+  with pytest.raises(UserError) as raised:
     list(web_bench.clean(argparse.Namespace(input=str(tmp_path / 'none.warc.gz'))))
+  assert raised.value.field == '--input'
 
 
 @pytest.mark.slow
@@ -186,7 +190,7 @@ def test_clean():
   pytest.importorskip(
     'magic', exc_type=ImportError, reason="datatrove's reader of WARC files needs libmagic"
   )
-  status, out, err = commands.run('-m', 'data.bench', 'clean', '--count=32', '--rounds=1')
+  status, out, err = commands.call('-m', 'data.bench', 'clean', '--count=32', '--rounds=1')
   assert status == 0, err
   (figures,) = map(json.loads, out.splitlines())
   assert figures['pages'] == figures['ours_pages_read'] == figures['datatrove_pages_read'] == 32
@@ -196,12 +200,12 @@ def test_clean():
     figures['kept_by_both'] > 12
     and figures['kept_by_ours_alone'] + figures['kept_by_datatrove_alone'] < 4
   )
-  status, _, err = commands.run('-m', 'data.bench', 'clean', '--input=/nowhere/*.warc.gz')
-  assert status == 1 and 'no WARC file: /nowhere' in err
+  status, _, err = commands.call('-m', 'data.bench', 'clean', '--input=/nowhere/*.warc.gz')
+  assert status == 1 and "--input is '/nowhere'; allowed: " in err
 
 
 def test_loader():
-  status, out, err = commands.run(
+  status, out, err = commands.call(
     '-m', 'data.bench', 'loader', '--steps=4', '--batch-tokens=4096', '--rounds=1'
   )
   assert status == 0, err

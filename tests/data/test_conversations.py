@@ -1,6 +1,7 @@
 import collections
 import itertools
 import json
+import math
 import pathlib
 import re
 
@@ -159,16 +160,16 @@ def test_public_formats_are_read(tmp_path):
   ('row', 'message'),
   [
     ('{"data": ["a", "b"', 'not JSON'),
-    ([], '"messages" or "data"'),
-    ({'id': 'x'}, '"messages" or "data"'),
-    ('null', '"messages" or "data"'),
+    ([], 'row is '),
+    ({'id': 'x'}, 'row is '),
+    ('null', 'row is '),
     ('{"data": ["a", "' + '[' * 9 + '", ' + '[' * 100_000, 'nested too deep'),
-    ({'data': ['\ud800 ', 7]}, r'data\[1\] must be text'),
-    ({'data': 'hello'}, 'data must be a list'),
-    ({'data': ['a', None]}, r'data\[1\] must be text'),
-    ({'data': ['a', '']}, r'messages\[1\].content is empty'),
+    ({'data': ['\ud800 ', 7]}, r'data\[1\] is 7; allowed: text'),
+    ({'data': 'hello'}, "data is 'hello'; allowed: a list"),
+    ({'data': ['a', None]}, r'data\[1\] is None; allowed: text'),
+    ({'data': ['a', '']}, r"messages\[1\].content is ''"),
     ({'data': ['a']}, r'messages\[0\].role'),
-    ({'data': []}, 'messages is empty'),
+    ({'data': []}, r'messages is \[\]'),
     ({'messages': None}, 'messages'),
     (
       {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'b'}]},
@@ -194,7 +195,7 @@ def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_pa
   out.write_text('what was there')
   with pytest.raises(
     UserError,
-    match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: a row',
+    match=r'no conversations in .*chat\.jsonl: 2 rows skipped; .*chat\.jsonl, line 1: row is ',
   ):
     demonstrations.write(out, MADE, examples=3, turns=1, seed=0, inputs=[source])
   assert out.read_text() == 'what was there'
@@ -202,20 +203,36 @@ def test_an_input_without_conversations_is_refused_and_nothing_is_written(tmp_pa
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'message'),
+  ('arguments', 'field', 'value'),
   [
-    ({'examples': 3, 'weights': {'identty': 1}}, "'identty' .did you mean 'identity'"),
-    ({'examples': 3, 'weights': {'identity': -1}}, "'identity' is -1"),
-    ({'examples': 3, 'weights': {'identity': float('nan')}}, "'identity' is nan"),
-    ({'examples': 3, 'weights': {'identity': 0, 'arithmetic': 0}}, 'sum to 0'),
-    ({'examples': -3}, '-3 examples'),
-    ({'examples': 0}, 'no conversations to write'),
-    ({'examples': 3, 'turns': 0}, 'turns is 0'),
+    ({'examples': 3, 'weights': {'identty': 1}}, 'task with a weight', 'identty'),
+    ({'examples': 3, 'weights': {'identity': -1}}, "weight of task 'identity'", -1),
+    ({'examples': 3, 'weights': {'identity': math.inf}}, "weight of task 'identity'", math.inf),
+    (
+      {'examples': 3, 'weights': {'identity': 0, 'arithmetic': 0}},
+      'sum of the weights of tasks',
+      0,
+    ),
+    ({'examples': -3}, 'examples', -3),
+    ({'examples': 3, 'turns': 0}, 'turns', 0),
   ],
 )
-def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, message):
-  with pytest.raises(UserError, match=message):
+def test_what_cannot_be_shared_out_is_refused(tmp_path, arguments, field, value):
+  with pytest.raises(UserError) as raised:
     demonstrations.write(tmp_path / 'c', MADE, **{'turns': 1, 'seed': 0} | arguments)
+  assert (raised.value.field, raised.value.value) == (field, value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_that_is_no_number_and_nothing_to_write_are_refused(tmp_path):
+  options = {'turns': 1, 'seed': 0}
+  with pytest.raises(UserError) as raised:
+    demonstrations.write(
+      tmp_path / 'c', MADE, examples=3, weights={'identity': math.nan}, **options
+    )
+  assert raised.value.field == "weight of task 'identity'"
+  with pytest.raises(UserError, match='no conversations to write'):
+    demonstrations.write(tmp_path / 'c', MADE, examples=0, **options)
   assert not list(tmp_path.iterdir())
 
 

@@ -105,8 +105,9 @@ def test_says_who_it_is_and_takes_no_cookies(tmp_path):
   for _, headers in site.hits:
     assert headers['User-Agent'] == 'deepdive-crawl/0.1 (+mailto:owner@example.org)'
     assert 'Cookie' not in headers
-  with pytest.raises(UserError, match='contact'):
+  with pytest.raises(UserError) as raised:
     crawl(site.url, tmp_path / 'b', contact='a\r\nX: y')
+  assert (raised.value.field, raised.value.value) == ('contact', 'a\r\nX: y')
 
 
 def test_breadth_first_up_to_the_page_limit_and_then_on(tmp_path):
@@ -352,8 +353,14 @@ def command(site, out, *flags):
 def start(site, out):
   """Starts the command and waits for the request that the site holds."""
   process = subprocess.Popen(command(site, out), stderr=subprocess.DEVNULL)
-  assert site.held.wait(60)
+  wait_for(site.held, process)
   return process
+
+
+def wait_for(event, process):
+  """Waits for an event that a process brings about. Fails if the process ends before."""
+  while not event.wait(0.1):
+    assert process.poll() is None or event.is_set(), f'ended with {process.returncode}'
 
 
 @pytest.mark.parametrize('hold', [2, 5, 19, 31])
@@ -379,7 +386,7 @@ def test_a_signal_ends_the_crawl_at_once_with_whole_files(tmp_path, signum, stat
   with Site(tree(), hold=9) as site:
     process = start(site, tmp_path)
     process.send_signal(signum)
-    assert process.wait(60) == status
+    assert process.wait() == status
   assert not (tmp_path / 'report.json').exists() and len(stored(tmp_path)) == 7
   path = tmp_path / 'crawl-00000.warc.gz'
   assert intact_length(path) == path.stat().st_size
@@ -389,9 +396,9 @@ def test_a_signal_does_not_wait_for_the_pause_between_pages(tmp_path):
   asked = threading.Event()
   with Site(tree(3) | {'/robots.txt': lambda _: asked.set() or 'Crawl-delay: 100'}) as site:
     process = subprocess.Popen(command(site, tmp_path, '--delay=600'), stderr=subprocess.DEVNULL)
-    assert asked.wait(60)
+    wait_for(asked, process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait() == 143
   assert site.paths == [] and not (tmp_path / 'report.json').exists()
 
 
@@ -461,8 +468,9 @@ def test_faults_of_the_user_are_named(tmp_path):
   ):
     with pytest.raises(UserError, match='bad URL'):
       crawl(bad, tmp_path)
-  with pytest.raises(UserError, match='exclude is not a regular expression'):
+  with pytest.raises(UserError) as raised:
     crawl('http://127.0.0.1/', tmp_path, exclude='(')
+  assert (raised.value.field, raised.value.value) == ('exclude', '(')
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     url = f'http://127.0.0.1:{free.getsockname()[1]}'
@@ -470,8 +478,10 @@ def test_faults_of_the_user_are_named(tmp_path):
       crawl(url, tmp_path / 'refused', retries=0)
   with Site(tree(3)) as site:
     crawl(site.url, tmp_path / 'a', delay=0)
-    with pytest.raises(UserError, match='holds a crawl of'):
+    with pytest.raises(UserError) as raised:
       crawl(site.url.replace('127.0.0.1', 'localhost'), tmp_path / 'a')
+    assert raised.value.field == 'host' and 'localhost' in raised.value.value
+    assert '127.0.0.1' in raised.value.allowed
     site.pages['/robots.txt'] = 'User-agent: *\nDisallow: /'
     with pytest.raises(UserError, match=r'1 forbidden by robots.txt'):
       crawl(site.url, tmp_path / 'c')

@@ -168,30 +168,38 @@ def test_user_defined_tokens_are_found_in_text_and_unused_ones_are_not(tmp_path)
 
 
 @pytest.mark.parametrize(
-  ('key', 'value', 'message'),
+  ('key', 'value', 'field', 'refused'),
   [
-    ('model', 't5', "unknown tokenizer.ggml.model 't5'.*allowed: gpt2, llama"),
-    ('pre', 'default', "unknown tokenizer.ggml.pre 'default'.*allowed: gpt-2, smollm"),
-    ('tokens', None, 'tokenizer.ggml.tokens is missing'),
-    ('merges', None, 'tokenizer.ggml.merges is missing'),
-    ('merges', ['a b c'], "merges: 'a b c'"),
-    ('merges', ['a \u4f60'], 'merges: .a \u4f60'),
-    ('tokens', ['a', 'a'], '2 tokens, 1 of them different'),
-    ('token_type', [1], 'token_type has 1 types'),
-    ('eos_token_id', 5000, 'tokenizer.ggml.eos_token_id is 5000; there are'),
+    ('model', 't5', 'tokenizer.ggml.model', 't5'),
+    ('pre', 'default', 'tokenizer.ggml.pre', 'default'),
+    ('tokens', None, 'metadata key tokenizer.ggml.tokens', None),
+    ('merges', None, 'metadata key tokenizer.ggml.merges', None),
+    ('merges', ['a b c'], 'item of tokenizer.ggml.merges', 'a b c'),
+    ('merges', ['a \u4f60'], 'item of tokenizer.ggml.merges', 'a \u4f60'),
+    ('tokens', ['a', 'a'], 'number of tokens in tokenizer.ggml.tokens', 2),
+    ('eos_token_id', 5000, 'tokenizer.ggml.eos_token_id', 5000),
   ],
 )
-def test_what_cannot_be_followed_is_named(key, value, message):
+def test_what_cannot_be_followed_is_named(key, value, field, refused):
   changed = {
     name: item for name, item in metadata('gpt-2').items() if name != f'tokenizer.ggml.{key}'
   }
   if value is not None:
     changed[f'tokenizer.ggml.{key}'] = value
-  with pytest.raises(UserError, match=message):
+  with pytest.raises(UserError) as raised:
     gguf_vocabulary.convert(changed)
+  assert (raised.value.field, raised.value.value) == (field, refused)
+
+
+def test_each_token_needs_a_type():
+  with pytest.raises(UserError) as raised:
+    gguf_vocabulary.convert(metadata('gpt-2') | {'tokenizer.ggml.token_type': [1]})
+  assert raised.value.field == 'number of tokens in tokenizer.ggml.tokens'
+  assert raised.value.allowed.endswith('has types, 1')
 
 
 def test_pieces_need_scores():
   ggml = {'model': 'llama', 'tokens': ['a'], 'token_type': [1]}
-  with pytest.raises(UserError, match='0 scores for 1 tokens'):
+  with pytest.raises(UserError) as raised:
     gguf_vocabulary.convert({f'tokenizer.ggml.{name}': item for name, item in ggml.items()})
+  assert raised.value.value == 0 and 'tokenizer.ggml.scores' in raised.value.field

@@ -1,8 +1,7 @@
 import json
 import re
-import subprocess
-import sys
 
+import commands
 import pytest
 
 from data.chat import chat_formats
@@ -50,21 +49,8 @@ def test_batch(manifest):
 
 
 def test_command(manifest, tmp_path):
-  command = [
-    sys.executable,
-    '-m',
-    'data.inspect',
-    str(manifest),
-    '--tokenizer=bytes',
-    '--step=0',
-    '--seq-len=20',
-  ]
-  output = subprocess.run(command, capture_output=True, text=True)
-  assert output.returncode == 0 and 'row 3: ' in output.stdout and 'document ' in output.stdout
-  command[4] = '--tokenizer=' + str(tmp_path / 'absent.json')
-  output = subprocess.run(command, capture_output=True, text=True)
-  assert (
-    output.returncode == 1
-    and output.stderr.startswith('error: ')
-    and output.stderr.count('\n') == 1
-  )
+  command = '-m', 'data.inspect', manifest, '--step=0', '--seq-len=20'
+  status, out, err = commands.call(*command, '--tokenizer=bytes')
+  assert status == 0 and 'row 3: ' in out and 'document ' in out, err
+  status, _, err = commands.call(*command, f'--tokenizer={tmp_path / "absent.json"}')
+  assert status == 1 and err.startswith('error: ') and err.count('\n') == 1

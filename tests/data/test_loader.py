@@ -1,5 +1,4 @@
 import functools
-import hashlib
 import itertools
 import json
 import pathlib
@@ -225,9 +224,10 @@ def test_hosts_share_the_global_batch(text, layout, pad_last):
     shares = [make().batch(1, host, 2, parts=2) for host in range(2)]
     mine = [{name: np.split(x, 2)[part] for name, x in share.items()} for share in shares]
     assert equal(joined(mine), {name: np.split(x, 2)[part] for name, x in data.batch(1).items()})
-  for host, hosts in ((0, 3), (2, 2), (-1, 2)):
-    with pytest.raises(UserError, match=f'batch_size 8 .* {hosts} hosts'):
+  for host, hosts, field in ((0, 3, 'batch_size'), (2, 2, 'host'), (-1, 2, 'host')):
+    with pytest.raises(UserError) as raised:
       data.batch(0, host, hosts)
+    assert raised.value.field == field
 
 
 def test_iterating_and_going_on(text):
@@ -240,40 +240,27 @@ def test_iterating_and_going_on(text):
   assert len(list(last.iterate(0, last.steps_per_epoch))) == last.steps_per_epoch
 
 
-def permuted(index, size, key):
-  """`loader.permute` of one index, in Python's integers."""
-  half = max(1, -(-(size - 1).bit_length() // 2))
-  keys = hashlib.shake_128(key.encode()).digest(64)
-
-  def mix(x):
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-      x = (x ^ x >> shift) * factor % 2**64
-    return x ^ x >> 31
-
-  while True:
-    left, right = divmod(index, 2**half)
-    for k in range(8):
-      left, right = (
-        right,
-        left ^ mix(right ^ int.from_bytes(keys[8 * k : 8 * k + 8], 'little')) % 2**half,
-      )
-    index = left * 2**half + right
-    if index < size:
-      return index
+@pytest.mark.parametrize(
+  'key, size, indexes, order',
+  [
+    ('7/0', 10, range(10), [4, 5, 7, 0, 3, 6, 9, 1, 2, 8]),
+    ('7/1', 1, range(1), [0]),
+    ('7/1', 3, range(3), [2, 1, 0]),
+    ('7/1', 1000, range(10), [808, 523, 694, 582, 15, 22, 150, 182, 894, 544]),
+    (
+      '7/1',
+      10**12,
+      range(10**12 - 5, 10**12),
+      [371643274194, 75587655102, 698705266125, 430658809203, 661689344300],
+    ),
+  ],
+)
+def test_the_order_never_changes(key, size, indexes, order):
+  """With another order, a run that goes on after an update would see other data than it should."""
+  assert loader.permute(np.array(indexes), size, key).tolist() == order
 
 
-def test_the_order_never_changes():
-  # Written down: with another order, a run that goes on after an update would see other data than
-  # it should.
-  assert loader.permute(np.arange(10), 10, '7/0').tolist() == [4, 5, 7, 0, 3, 6, 9, 1, 2, 8]
-  for size in (1, 2, 3, 10, 1000, 10**12):
-    some = np.arange(size)[:50] if size <= 1000 else np.arange(size - 50, size)
-    assert loader.permute(some, size, '7/1').tolist() == [
-      permuted(i, size, '7/1') for i in some.tolist()
-    ]
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.text(max_size=5))
 def test_permutations(size, key):
   order = loader.permute(np.arange(size), size, key)
@@ -297,7 +284,7 @@ def test_permutations_are_as_good_as_random():
   assert neighbours == pytest.approx(trials * (size - 1) / size, rel=0.1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(50, 70))
 def test_packing(lengths, size):
   rows = loader.pack(np.array(lengths), size)
@@ -325,20 +312,23 @@ def test_missing_and_damaged_shards_are_named(text, tmp_path):
 
   manifest = copy('missing')
   (manifest.parent / 'tokens-00003.array_record').unlink()
-  with pytest.raises(UserError, match=r'tokens-00003\.array_record is missing'):
+  with pytest.raises(UserError, match='is missing') as raised:
     make(manifest)
+  assert raised.value.field.endswith('tokens-00003.array_record')
   manifest = copy('short')
   (manifest.parent / 'documents-00002.npy').write_bytes(b'x')
-  with pytest.raises(UserError, match=r'documents-00002\.npy is damaged: 1 bytes'):
+  with pytest.raises(UserError) as raised:
     make(manifest)
+  assert raised.value.field.endswith('documents-00002.npy') and raised.value.value == 1
   manifest = copy('changed')
   path = manifest.parent / 'tokens-00009.array_record'
   content = bytearray(path.read_bytes())
   at = content.index(np.array(text[1][29][:8], '<u2').tobytes()) + 6
   content[at] ^= 1
   path.write_bytes(content)
-  with pytest.raises(UserError, match=r'tokens-00009\.array_record is damaged: its SHA-256'):
+  with pytest.raises(UserError) as raised:
     make(manifest)
+  assert raised.value.field.startswith('SHA-256') and str(path) in raised.value.field
   unverified = make(manifest, verify=False)
   with pytest.raises(UserError, match=r'tokens-00009\.array_record is damaged'):
     for step in range(unverified.steps_per_epoch):
@@ -351,17 +341,21 @@ def test_bad_arguments(text, tmp_path):
   make = functools.partial(loader.Loader, text[0], seq_len=32, batch_size=4, seed=5)
   with pytest.raises(UserError, match=r"unknown layout 'window'.*did you mean 'windows'"):
     make(layout='window')
-  with pytest.raises(UserError, match='batch_size is 0'):
+  with pytest.raises(UserError) as raised:
     make(batch_size=0)
-  with pytest.raises(UserError, match=r'9905 tokens.* seq_len 100000'):
+  assert (raised.value.field, raised.value.value) == ('batch_size', 0)
+  with pytest.raises(UserError) as raised:
     make(seq_len=100_000)
+  assert (raised.value.field, raised.value.value) == ('seq_len', 100_000)
+  assert '9905 tokens' in raised.value.message
   with pytest.raises(IndexError):
     make().batch(-1)
   with pytest.raises(FileNotFoundError, match='absent'):
     loader.Loader(tmp_path / 'absent.json', seq_len=8, batch_size=1, seed=0)
   files.write_json(tmp_path / 'other.json', {'version': 99})
-  with pytest.raises(UserError, match=r'other\.json is not a manifest'):
+  with pytest.raises(UserError) as raised:
     loader.Loader(tmp_path / 'other.json', seq_len=8, batch_size=1, seed=0)
+  assert raised.value.field.startswith('version') and 'other.json' in raised.value.field
 
 
 def test_fingerprint_is_of_the_content(text, tmp_path):

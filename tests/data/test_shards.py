@@ -75,8 +75,9 @@ def test_a_flipped_byte_in_a_large_file_is_found(large, tmp_path, monkeypatch):
   with open(path, 'r+b') as file:
     file.seek(200 << 20)
     file.write(b'\x01')
-  with pytest.raises(UserError, match=f'{path.name} is damaged: its SHA-256'):
+  with pytest.raises(UserError) as raised:
     token_shards.read_manifest(manifest)
+  assert raised.value.field == f'SHA-256 of shard file {path}'
   token_shards.read_manifest(manifest, verify=False)
 
 

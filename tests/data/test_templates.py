@@ -1,13 +1,12 @@
 """Layouts of chat templates."""
 
 import concurrent.futures
-import dataclasses
 import datetime
+import itertools
 import json
 
 import pytest
 from chat_templates import (
-  DEFAULT_SYSTEM,
   GEMMA,
   LLAMA_2,
   LLAMA_3_2,
@@ -15,7 +14,6 @@ from chat_templates import (
   NO_SYSTEM,
   PROMPT,
   QWEN3,
-  TULU,
   TURNS,
 )
 
@@ -25,35 +23,12 @@ from lm.base.errors import UserError
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}
 
 
-def test_strings_of_known_shapes():
-  chatml = templates.Layout(
-    start='<|im_start|>user\n', system='<|im_start|>system\n', question='<|im_end|>\n<|im_start|>user\n',
-    reply='<|im_end|>\n<|im_start|>assistant\n', lead='', trail='', follow='<|im_end|>\n<|im_start|>user\n', end='<|im_end|>\n',
-    stripped=())  # fmt: skip
-  assert (
-    templates.derive(TURNS + PROMPT, {})
-    == templates.derive(templates.NAMED['chatml'], {})
-    == chatml
-  )
-  assert templates.derive(QWEN3, {}) == chatml
-  start = '<|im_start|>system\nYou are Ann.<|im_end|>\n<|im_start|>user\n'
-  assert templates.derive(DEFAULT_SYSTEM, {}) == dataclasses.replace(chatml, start=start)
-  gemma = templates.Layout(
-    start='<s><start_of_turn>user\n', system='<s><start_of_turn>user\n', question='\n\n',
-    reply='<end_of_turn>\n<start_of_turn>model\n', lead='', trail='', follow='<end_of_turn>\n<start_of_turn>user\n',
-    end='<end_of_turn>\n', stripped=('assistant', 'system', 'user'))  # fmt: skip
-  assert templates.derive(GEMMA, VARIABLES) == gemma
-  plain = dataclasses.replace(gemma, system=None, question='', stripped=('assistant', 'user'))
-  assert templates.derive(NO_SYSTEM, VARIABLES) == plain
-  assert templates.derive(MISTRAL, VARIABLES) == templates.Layout(
-    start='<s>[INST] ', system=None, question='', reply=' [/INST]', lead=' ', trail='', follow='</s>[INST] ', end='</s>',
-    stripped=('assistant',))  # fmt: skip
-  assert templates.derive(LLAMA_2, VARIABLES) == templates.Layout(
-    start='<s>[INST] ', system='<s>[INST] <<SYS>>\n', question='\n<</SYS>>\n\n', reply=' [/INST]', lead=' ', trail=' ',
-    follow='</s><s>[INST] ', end='</s>', stripped=('assistant', 'user'))  # fmt: skip
-  assert templates.derive(TULU, VARIABLES) == templates.Layout(
-    start='<|user|>\n', system='<|system|>\n', question='\n<|user|>\n', reply='\n<|assistant|>\n', lead='', trail='',
-    follow='</s>\n<|user|>\n', end='</s>', stripped=())  # fmt: skip
+def test_templates_that_write_the_same_have_one_layout():
+  """That the layouts are right is tested beside transformers, in test_chat_formats.py."""
+  chatml = templates.derive(templates.NAMED['chatml'], {})
+  assert templates.derive(TURNS + PROMPT, {}) == templates.derive(QWEN3, {}) == chatml
+  others = [templates.derive(text, VARIABLES) for text in (GEMMA, NO_SYSTEM, MISTRAL, LLAMA_2)]
+  assert all(a != b for a, b in itertools.combinations([chatml, *others], 2))
 
 
 def test_a_date_is_the_given_day():

@@ -67,7 +67,7 @@ def test_both_files_are_one_tokenizer(exported):
   assert from_json.vocab_size == 603
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FORGING)
 @example('<|endoftext|>')
 @example('x<|end|> \n<|pad|>')
@@ -116,13 +116,13 @@ def any_kind(request, folder, tmp_path_factory):
   return ours.load(spec[request.param], SPECIALS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(FORGING)
 def test_text_never_yields_special_ids(any_kind, text):
   assert not set(any_kind.encode(text)) & set(any_kind.special_tokens.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_ids_decode_to_their_bytes(any_kind, data):
   if isinstance(any_kind, HuggingFace):
@@ -163,7 +163,7 @@ def test_every_kind_survives_pickling(any_kind):
     assert copy.encode(text) == any_kind.encode(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(raw=st.binary(max_size=60))
 def test_any_bytes_have_ids(any_kind, raw):
   if isinstance(any_kind, HuggingFace):
@@ -182,16 +182,19 @@ def test_bytes():
 def test_special_tokens_of_a_rank_file(folder, tmp_path):
   path = tmp_path / 'specials.json'
   spec = f'{folder}/tokenizer.tiktoken:deepdive:{path}'
-  for content, message in (
-    ('[]', 'a JSON object of names and ids'), ('{"a": "1"}', 'a JSON object'), ('{"a": -1}', 'a JSON object'),
-    ('{"<a>": 5}', "'<a>' cannot have id 5"), ('{"<a>": 600, "<b>": '
-                                               '600}', "'<b>' cannot have id "
-                                                       "600"), ('{', 'not valid'),
-    ('{"the": 600}', "special token 'the' is an ordinary token"),
+  for content, field in (
+    ('[]', 'special tokens'), ('{"a": "1"}', 'special tokens'), ('{"a": -1}', 'special tokens'),
+    ('{"<a>": 5}', "id of special token '<a>'"),
+    ('{"<a>": 600, "<b>": 600}', "id of special token '<b>'"),
+    ('{"the": 600}', 'special token'),
   ):  # fmt: skip
     path.write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as raised:
       ours.load(spec)
+    assert raised.value.field == field
+  path.write_text('{')
+  with pytest.raises(UserError, match='not valid JSON'):
+    ours.load(spec)
   path.write_text('{"<a>": 700}')
   assert ours.load(spec, ['<b>']).special_tokens == {'<a>': 700, '<b>': 701}
 
@@ -205,8 +208,9 @@ def test_specials_of_a_file_keep_their_ids_and_new_ones_follow(folder):
     '<|new|>': 603,
   }
   assert tokenizer.fingerprint != ours.load(folder).fingerprint
-  with pytest.raises(UserError, match=r"'<\|new\|>' cannot have id 5"):
+  with pytest.raises(UserError) as raised:
     ours.load(folder, {'<|new|>': 5})
+  assert (raised.value.field, raised.value.value) == ("id of special token '<|new|>'", 5)
 
 
 def test_hard_texts(folder, exported):
@@ -258,10 +262,11 @@ def test_training_learns_the_commonest_pair_first(folder):
 
 
 def test_training_errors(tmp_path):
-  with pytest.raises(UserError, match='vocab-size=100'):
-    training.train(['text'], 100, (), tmp_path / 'a')
-  with pytest.raises(UserError, match=r'vocab-size=5000 .* supports 25[0-9] tokens'):
-    training.train(['text'], 5000, (), tmp_path / 'a')
+  for size in (100, 5000):
+    with pytest.raises(UserError) as raised:
+      training.train(['text'], size, (), tmp_path / 'a')
+    assert (raised.value.field, raised.value.value) == ('--vocab-size', size)
+  assert raised.value.allowed.startswith('at most 25')
   with pytest.raises(UserError, match="did you mean 'gpt2'"):
     training.train(['text'], 256, (), tmp_path / 'a', pattern='gpt')
   assert not (tmp_path / 'a').exists()
@@ -270,8 +275,9 @@ def test_training_errors(tmp_path):
 def test_load_errors(tmp_path, folder):
   path = tmp_path / 'x.tiktoken'
   path.write_text('YQ== 0\n!! 1\n')
-  with pytest.raises(UserError, match=r'x\.tiktoken:2: not a line'):
+  with pytest.raises(UserError, match=r'x\.tiktoken: ') as raised:
     ours.load(f'{path}:gpt2')
+  assert (raised.value.field, raised.value.value) == ('line 2', '!! 1')
   path.write_text('YQ== 0\n')
   with pytest.raises(UserError, match='255 of the 256 bytes'):
     ours.load(f'{path}:gpt2')
@@ -282,19 +288,18 @@ def test_load_errors(tmp_path, folder):
   for name in ('absent.json', 'absent.tiktoken:gpt2', 'absent.model'):
     with pytest.raises(FileNotFoundError, match=name.partition(':')[0]):
       ours.load(tmp_path / name)
-  with pytest.raises(UserError, match=r'neither tokenizer\.json nor tokenizer\.model'):
-    ours.load(tmp_path)
-  for spec in ('gpt5', 'x.tiktokengpt2'):
-    with pytest.raises(UserError, match=f'unknown tokenizer {spec!r}'):
+  for spec in (str(tmp_path), 'gpt5', 'x.tiktokengpt2'):
+    with pytest.raises(UserError) as raised:
       ours.load(spec)
-  for content, message in (
-    ('{', 'not valid JSON'),
-    ('{"a": 1}', "the field '"),
-    ('[]', "the field '"),
-  ):
+    assert (raised.value.field, raised.value.value) == ('tokenizer', spec)
+  (tmp_path / 'tokenizer.json').write_text('{')
+  with pytest.raises(UserError, match='not valid JSON'):
+    ours.load(tmp_path)
+  for content in ('{"a": 1}', '[]'):
     (tmp_path / 'tokenizer.json').write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r'tokenizer\.json: ') as raised:
       ours.load(tmp_path)
+    assert raised.value.field == 'added_tokens'
 
 
 def test_commands(tmp_path):
@@ -307,10 +312,10 @@ def test_commands(tmp_path):
     f'--out={tmp_path}/new',
     '--pattern=cl100k',
   )
-  status, _, err = commands.run('-m', 'data.train_tokenizer', *options)
+  status, _, err = commands.call('-m', 'data.train_tokenizer', *options)
   assert status == 0, err
   assert ours.load(tmp_path / 'new').pattern == PATTERNS['cl100k']
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     '-m', 'data.train_tokenizer', *options, f'--out={tmp_path}/t.tiktoken'
   )
   assert status == 0, err
@@ -318,9 +323,9 @@ def test_commands(tmp_path):
   assert ours.load(tmp_path / 't.json').fingerprint == ours.load(tmp_path / 'new').fingerprint
   assert ours.load(f'{tmp_path}/t.tiktoken:cl100k').ranks == ours.load(tmp_path / 'new').ranks
   spec = f'--tokenizer={tmp_path}/new/tokenizer.tiktoken:cl100k'
-  status, out, err = commands.run('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
+  status, out, err = commands.call('-m', 'data.tokenizer', 'show', spec, '--merges', 'the text')
   assert status == 0 and ' -> ' in out and '\x1b[' in out, err
-  status, _, err = commands.run('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
+  status, _, err = commands.call('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
   assert status == 1 and err.startswith(
     "error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN"
   )

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from configs import base
-from lm.model import transformer
+from lm.model import heads, transformer
 
 TINY = {
   'vocab_size': 23,
@@ -44,7 +44,7 @@ def make(**fields):
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(config, params, tokens_BT, options):
   hidden, _ = transformer.Transformer(config).apply({'params': params}, tokens_BT, **options)
-  return transformer.unembed(params, config, hidden)
+  return heads.unembed(params, config, hidden)
 
 
 @pytest.fixture(scope='session')

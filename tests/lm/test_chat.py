@@ -289,6 +289,12 @@ def test_the_command_talks(run_folder, tiny):
   assert 'context of 64 tokens is full' in out and '\033' not in out
 
 
+def test_an_unknown_tool_is_an_error_before_anything_is_loaded():
+  with pytest.raises(UserError, match="unknown tool 'shell'") as raised:
+    chat.main(['--checkpoint=missing', '--tools=calculator,shell'])
+  assert raised.value.allowed == ('calculator', 'python', 'search')
+
+
 def test_what_cannot_be_loaded_is_an_error(run_folder, monkeypatch, capsys):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO()))
 

@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 from configs import base
 from lm.base.config import layer_types
 from lm.base.errors import UserError
-from lm.weights import families, hub_format
+from lm.weights import families, hub_params
 from lm.weights.pretrained import EXECUTION, EXTENSIONS
 
 # config.json of published models, the fields that decide what they compute, in the form of
@@ -114,7 +114,7 @@ def read(config, **changes):
 def test_parameters_are_counted_as_published(name):
   config, count = PUBLISHED[name]
   ours = FrozenConfigDict(base.get_config().model.to_dict() | read(config))
-  layout = hub_format.layouts(families.of(config), ours)
+  layout = hub_params.layouts(families.of(config), ours)
   assert sum(math.prod(x.shape) for x in layout.values()) == count
 
 

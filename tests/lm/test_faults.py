@@ -1,8 +1,6 @@
 """Requests to stop, jumps over data, and the refusal of bad steps, against hand-made sequences."""
 
-import os
 import signal
-import time
 
 import jax
 import jax.numpy as jnp
@@ -36,18 +34,15 @@ def test_a_request_waits_while_it_is_looked_for_and_ends_the_process_otherwise(n
   with faults.Stop() as stop:
     stop.polled(True)
     assert not stop.asked()
-    os.kill(os.getpid(), number)
-    time.sleep(0.01)
+    signal.raise_signal(number)
     assert stop.asked() and stop.asked()
     with pytest.raises(KeyboardInterrupt):
-      os.kill(os.getpid(), signal.SIGINT)
-      time.sleep(0.01)
+      signal.raise_signal(signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
       stop.polled(False)  # it came after the last look
     assert ended.value.code == 0
   with pytest.raises(SystemExit) as ended, faults.Stop() as stop:
-    os.kill(os.getpid(), number)
-    time.sleep(0.01)
+    signal.raise_signal(number)
   assert ended.value.code == 0
   assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
 

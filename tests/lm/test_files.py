@@ -1,17 +1,21 @@
 """Files that are whole or absent, whatever interrupts their writing."""
 
 import asyncio
+import functools
 import hashlib
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
-import threading
 
+import fsspec
+import gcsfs
 import pytest
+import s3fs
 
-from lm.base import buckets, files
+from lm.base import bucket_requests, buckets, files, gcs_filesystem, s3_filesystem
 from lm.base.errors import UserError
 
 
@@ -135,14 +139,24 @@ def test_json_in_a_bucket_that_cannot_be_reached_is_not_called_invalid(scheme, m
 
 
 @pytest.mark.parametrize(
-  'scheme, method, request_',
+  'library, method, filesystem, request_',
   [
-    ('gs', '_request', (('GET', 'b/{}/o/{}', 'bucket', 'run%2Fa.json'), {})),
-    ('s3', '_call_s3', (('get_object',), {'Bucket': 'bucket', 'Key': 'run/a.json'})),
+    (
+      gcsfs.GCSFileSystem,
+      '_request',
+      gcs_filesystem.Filesystem,
+      (('GET', 'b/{}/o/{}', 'bucket', 'run%2Fa.json'), {}),
+    ),
+    (
+      s3fs.S3FileSystem,
+      '_call_s3',
+      s3_filesystem.Filesystem,
+      (('get_object',), {'Bucket': 'bucket', 'Key': 'run/a.json'}),
+    ),
   ],
 )
 def test_a_bucket_that_stops_answering_is_named_and_not_asked_again_at_once(
-  scheme, method, request_, monkeypatch
+  library, method, filesystem, request_, monkeypatch
 ):
   """Libraries would repeat each of many requests for minutes."""
   asked = []
@@ -151,18 +165,27 @@ def test_a_bucket_that_stops_answering_is_named_and_not_asked_again_at_once(
     asked.append(args)
     await asyncio.sleep(60)
 
-  kind = type(scheme, (), {method: silent})
-  monkeypatch.setattr(buckets, 'REQUEST_SECONDS', 0.01)
-  buckets._name_failures(scheme, kind)
+  monkeypatch.setattr(library, method, silent)
+  scheme = library.protocol[0]
+  monkeypatch.setattr(filesystem, 'requests', bucket_requests.Requests(scheme))
+  monkeypatch.setattr(bucket_requests, 'REQUEST_SECONDS', 0.01)
+  request = functools.partial(getattr(filesystem, method), object.__new__(filesystem))
   args, options = request_
   for _ in range(3):
     with pytest.raises(OSError, match=rf'^{scheme}://bucket/run/a\.json: no answer in 0\.01 s'):
-      asyncio.run(getattr(kind(), method)(*args, **options))
+      asyncio.run(request(*args, **options))
   assert len(asked) == 1
-  monkeypatch.setattr(buckets, 'LOST_SECONDS', 0)
+  monkeypatch.setattr(bucket_requests, 'LOST_SECONDS', 0)
   with pytest.raises(OSError, match='no answer'):
-    asyncio.run(getattr(kind(), method)(*args, **options))
+    asyncio.run(request(*args, **options))
   assert len(asked) == 2
+
+
+def test_files_that_fsspec_opens_by_their_url_are_in_the_same_filesystem():
+  """It is that of other libraries, and of other processes to which it is sent."""
+  opened = buckets.filesystem('s3')
+  assert type(opened) is s3_filesystem.Filesystem
+  assert fsspec.filesystem('s3') is opened is pickle.loads(pickle.dumps(opened))
 
 
 def test_digests(tmp_path):
@@ -228,9 +251,25 @@ def test_a_folder_is_held_until_its_holder_ends(tmp_path):
       files.locked(folder),
     ):
       pass
-    threading.Timer(0.3, other.kill).start()
-    with files.locked(folder, seconds=20):
-      assert other.wait() == -signal.SIGKILL and (folder / '.lock').read_text() == str(os.getpid())
+
+    def end(seconds):
+      other.kill()
+      other.wait()
+
+    with files.locked(folder, seconds=20, sleep=end):
+      assert (folder / '.lock').read_text() == str(os.getpid())
+    assert other.returncode == -signal.SIGKILL
   for _ in range(2):  # and given back
     with files.locked(folder):
       pass
+
+
+def test_a_folder_that_stays_locked_is_waited_for_as_long_as_was_asked(tmp_path):
+  slept = []
+  with files.locked(tmp_path):
+    with (
+      pytest.raises(UserError, match='already in use'),
+      files.locked(tmp_path, seconds=2.05, clock=lambda: 100 + sum(slept), sleep=slept.append),
+    ):
+      pass
+    assert 2.05 <= sum(slept) <= 2.2 and max(slept) < 0.5

@@ -47,7 +47,7 @@ def test_parameters_are_read_to_the_bit(variant):
 
 
 def test_a_killed_run_goes_on_with_the_same_losses(variant, killed):
-  status, _, err = commands.run(
+  status, _, err = commands.call(
     *golden.command(variant, killed), '--config.checkpoint.allow_mismatch=code'
   )
   assert status == 0, err
@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(variant, killed):
 
 def test_another_run_starts_from_it(tmp_path):
   options = f'--config.init_from={golden.FOLDER / "adamw"}', '--config.steps=1'
-  status, _, err = commands.run(*golden.command('adamw', tmp_path), *options)
+  status, _, err = commands.call(*golden.command('adamw', tmp_path), *options)
   assert status == 0, err
   # its first loss is near where the run before it was: at the start of that one it was 5.6
   assert golden.losses(tmp_path)['1'] < 5.3

@@ -23,10 +23,10 @@ from configs import base
 from lm.base.errors import UserError
 from lm.infer import generation
 from lm.infer.sampling import Sampling
-from lm.model import transformer
+from lm.model import heads, transformer
 from lm.model.cache import init_cache
 from lm.parallel import sharding
-from lm.weights import checkpoint, families, hub_format, pretrained
+from lm.weights import checkpoint, families, hub_folder, hub_format, hub_params, pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 FAMILIES = sorted(path.parent.name for path in GOLDEN.glob('*/model.safetensors'))
@@ -58,7 +58,7 @@ def forward(config, params, tokens_BT, positions_BT, segment_ids_BT):
   hidden, _ = transformer.Transformer(config).apply(
     {'params': params}, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT
   )
-  return transformer.unembed(params, config, hidden)
+  return heads.unembed(params, config, hidden)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -66,7 +66,7 @@ def append(config, params, tokens_BT, cache, num_B):
   hidden, cache = transformer.Transformer(config).apply(
     {'params': params}, tokens_BT, cache=cache, num_tokens_B=num_B
   )
-  return transformer.unembed(params, config, hidden), cache
+  return heads.unembed(params, config, hidden), cache
 
 
 def logits(loaded, name):
@@ -185,7 +185,7 @@ def tokenizer():
 
 def import_(source, to, **options):
   return hub_format.import_model(
-    hub_format.open_folder(source), to, execution(), lambda folder: 'fingerprint', **options
+    hub_folder.open_folder(source), to, execution(), lambda folder: 'fingerprint', **options
   )
 
 
@@ -320,7 +320,7 @@ def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
     return {key: value[:100] if VOCAB in value.shape else value for key, value in tensors.items()}
 
   folder = copy(name, tmp_path / 'source', even, vocab_size=100)
-  source, read = hub_format.open_folder(folder), []
+  source, read = hub_folder.open_folder(folder), []
 
   def counted(stored):
     def read_part(index):
@@ -328,13 +328,13 @@ def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
       read.append(part.nbytes)
       return part
 
-    return hub_format.Stored(stored.dtype, stored.shape, read_part)
+    return hub_folder.Stored(stored.dtype, stored.shape, read_part)
 
-  source = hub_format.Source(
+  source = hub_folder.Source(
     **vars(source) | {'tensors': {key: counted(stored) for key, stored in source.tensors.items()}}
   )
-  mesh, config = mesh_of(**mesh), hub_format.model_config(source, execution())
-  params = hub_format.load(source, config, pretrained.abstract_params(config, mesh)[0])
+  mesh, config = mesh_of(**mesh), hub_params.model_config(source, execution())
+  params = hub_params.load(source, config, pretrained.abstract_params(config, mesh)[0])
   # each byte once: replicas share what was read
   assert sum(read) == sum(x.nbytes for x in jax.tree.leaves(params))
   assert len(params['layers']['attention']['q']['kernel'].sharding.device_set) == 8
@@ -364,18 +364,18 @@ def test_forms_of_published_files(name, change, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
   (lambda t: {k: v for k, v in t.items() if 'layers.1.mlp.up' not in k},
-   r"tensor 'model.layers.1.mlp.up_proj.weight' is missing; Qwen3ForCausalLM"),
+   r"tensor 'model.layers.1.mlp.up_proj.weight' is missing. Qwen3ForCausalLM"),
   (lambda t: t | {'model.layers.2.mlp.up_proj.weight': np.ones((40, 32), np.float32)},
    "tensor 'model.layers.2.mlp.up_proj.weight' is not one of Qwen3ForCausalLM"),
   (lambda t: t | {'model.layers.0.self_attn.q_proj.bias': np.ones(40, np.float32)}, 'q_proj.bias.* '
                                                                                     'is not one '
                                                                                     'of'),
-  (lambda t: t | {'model.norm.weight': np.ones(33, np.float32)}, r"'model.norm.weight' is "
-                                                                 r"\[33\].*should be \[32\]"),
+  (lambda t: t | {'model.norm.weight': np.ones(33, np.float32)},
+   r"'model.norm.weight' is \[33\]; allowed: \[32\]"),
   (lambda t: t | {'model.layers.0.self_attn.k_proj.weight': np.ones((32, 20), np.float32)},
-   r'k_proj.weight.* is \[32, 20\]; with this config.json it should be \[20, 32\]'),
-  (lambda t: t | {'model.norm.weight': np.ones(32, np.int8)}, "'model.norm.weight' is of type I8; "
-                                                              "allowed: F32, F16, BF16"),
+   r'k_proj.weight.* is \[32, 20\]; allowed: \[20, 32\]'),
+  (lambda t: t | {'model.norm.weight': np.ones(32, np.int8)},
+   "type of tensor 'model.norm.weight' is 'I8'; allowed: F32, F16, BF16"),
   (lambda t: t | {'model.layers.0.input_layernorm.weight': np.ones(32, np.float16)},
    'layers/attention_norm/scale have the types F16, F32'),
   (lambda t: t | {'lm_head.weight': t['model.embed_tokens.weight'] + 1}, "tie_word_embeddings is "
@@ -407,14 +407,13 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'model-00002-of-00003.safetensors'):
     load(lacking)
   unknown = copy('llama', tmp_path / 'unknown', architectures=['MambaForCausalLM'])
-  with pytest.raises(
-    UserError, match=r"unknown: unknown architecture in config.json 'MambaForCausalLM'"
-  ):
+  with pytest.raises(UserError) as raised:
     load(unknown)
-  with pytest.raises(
-    UserError, match=r'num_layers is 5, but the checkpoint of config.init_from has 2'
-  ):
+  assert raised.value.field == 'architecture in config.json'
+  assert raised.value.value == 'MambaForCausalLM' and str(unknown) in str(raised.value)
+  with pytest.raises(UserError) as raised:
     load(GOLDEN / 'llama', num_layers=5)
+  assert (raised.value.field, raised.value.value) == ('config.model.num_layers', 5)
 
 
 @pytest.mark.parametrize(
@@ -423,14 +422,14 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
 )
 def test_an_index_that_names_files_outside_its_folder_is_refused(entry, tmp_path):
   folder = shard(copy('llama', tmp_path / 'model'))
-  index = json.loads((folder / hub_format.SHARDED).read_text())
+  index = json.loads((folder / hub_folder.SHARDED).read_text())
   entry = entry.format(tmp_path=tmp_path) if isinstance(entry, str) else entry
   shutil.move(folder / 'model-00002-of-00003.safetensors', tmp_path / 'outside.safetensors')
   where = {name: entry if '00002' in file else file for name, file in index['weight_map'].items()}
-  (folder / hub_format.SHARDED).write_text(json.dumps({'weight_map': where}))
+  (folder / hub_folder.SHARDED).write_text(json.dumps({'weight_map': where}))
   with pytest.raises(UserError) as error:
     load(folder)
-  assert str(folder / hub_format.SHARDED) in str(error.value) and repr(entry) in str(error.value)
+  assert str(folder / hub_folder.SHARDED) in str(error.value) and repr(entry) in str(error.value)
 
 
 def test_links_of_the_hubs_cache_are_followed(tmp_path):
@@ -443,14 +442,14 @@ def test_links_of_the_hubs_cache_are_followed(tmp_path):
 
 
 def test_a_parameter_that_a_family_has_no_tensor_for_is_named():
-  family = families.of(hub_format.open_folder(GOLDEN / 'llama').config)
+  family = families.of(hub_folder.open_folder(GOLDEN / 'llama').config)
   tensors = {name: x for name, x in family.tensors.items() if name != 'layers/attention/q/kernel'}
   lacking = dataclasses.replace(family, tensors=tensors)
-  config = hub_format.model_config(hub_format.open_folder(GOLDEN / 'llama'), execution())
+  config = hub_params.model_config(hub_folder.open_folder(GOLDEN / 'llama'), execution())
   with pytest.raises(
     UserError, match=r"parameter 'layers/attention/q/kernel' has no tensor in LlamaForCausalLM"
   ):
-    hub_format.layouts(lacking, config)
+    hub_params.layouts(lacking, config)
 
 
 def test_import_refuses_what_it_cannot_finish(tmp_path):
@@ -462,8 +461,9 @@ def test_import_refuses_what_it_cannot_finish(tmp_path):
   ):
     import_(GOLDEN / 'llama', tmp_path / 'run')
   source = copy('llama', tmp_path / 'source', mood='good')
-  with pytest.raises(UserError, match=r"mood in config.json is 'good'"):
+  with pytest.raises(UserError) as raised:
     import_(source, tmp_path / 'run')
+  assert (raised.value.field, raised.value.value) == ('mood in config.json', 'good')
   import_(source, tmp_path / 'run', ignore=['mood'])
   with pytest.raises(UserError, match='there exists; nothing is overwritten'):
     hub_format.export_model(
@@ -552,7 +552,7 @@ def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path
 
 def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   config, params = tiny(activation='relu2')
-  with pytest.raises(UserError, match=r"config.model.activation is 'relu2'"):
+  with pytest.raises(UserError) as raised:
     hub_format.export_model(
       save_run(tmp_path / 'run', config, params),
       tmp_path / 'out',
@@ -560,6 +560,7 @@ def test_what_no_family_has_is_not_exported(tiny, tmp_path):
       vocab_size=23,
       tokens={},
     )
+  assert (raised.value.field, raised.value.value) == ('config.model.activation', 'relu2')
   assert not (tmp_path / 'out').exists()
 
 
@@ -588,7 +589,7 @@ def test_commands(tmp_path):
   ]
 
   def ok(*arguments, text=''):
-    status, stdout, stderr = commands.run(*arguments, text=text)
+    status, stdout, stderr = commands.call(*arguments, text=text)
     assert status == 0, stderr
     return stdout
 
@@ -619,7 +620,7 @@ def test_commands(tmp_path):
     assert (tmp_path / f'trained{i}' / 'model.safetensors.index.json').exists()
   weights = [load(tmp_path / f'trained{i}').params for i in range(2)]
   jax.tree.map(np.testing.assert_array_equal, *weights)
-  status, _, stderr = commands.run('-m', 'lm.hf', 'import', out, tmp_path / 'imported')
+  status, _, stderr = commands.call('-m', 'lm.hf', 'import', out, tmp_path / 'imported')
   assert status == 1 and stderr.startswith('error: ') and 'exists; nothing is overwritten' in stderr
 
 
@@ -657,14 +658,15 @@ def test_import_and_export_stream(tmp_path):
   script = """
 import resource, sys
 from configs import base
-from lm.weights import hub_format
+from lm.weights import hub_folder, hub_format
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
 if sys.argv[1] == 'import':
-  hf.import_model(hf.open_folder(sys.argv[2]), sys.argv[3], base.get_config().model, lambda folder: '')
+  source = hub_folder.open_folder(sys.argv[2])
+  hub_format.import_model(source, sys.argv[3], base.get_config().model, lambda folder: "")
 else:
-  hf.export_model(sys.argv[2], sys.argv[3], base.get_config().model, vocab_size=1, tokens={})
+  hub_format.export_model(sys.argv[2], sys.argv[3], base.get_config().model, vocab_size=1, tokens={})
 print(peak() - before)
 """
   size = sum(x.nbytes for x in tensors.values())

@@ -11,11 +11,11 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
-from lm.model import transformer
+from lm.model import heads, transformer
 from lm.parallel import sharding
 from lm.stages import sft
 from lm.train import train_step
-from lm.weights import checkpoint, families, hub_format, pretrained
+from lm.weights import checkpoint, families, hub_folder, hub_format, hub_params, pretrained
 
 torch = pytest.importorskip('torch', reason="needs pip install -e '.[parity]'")
 # torch and transformers have warnings of their own
@@ -61,7 +61,7 @@ def logits(loaded):
   hidden, _ = transformer.Transformer(loaded.config).apply(
     {'params': loaded.params}, tokens, segment_ids_BT=mask.astype(np.int32)
   )
-  return np.asarray(transformer.unembed(loaded.params, loaded.config, hidden))[mask]
+  return np.asarray(heads.unembed(loaded.params, loaded.config, hidden))[mask]
 
 
 @pytest.mark.parametrize('scan', [True, False])
@@ -73,7 +73,7 @@ def test_logits(theirs, folder, scan):
 
 def test_export_gives_transformers_the_same_model(theirs, folder, tmp_path):
   hub_format.import_model(
-    hub_format.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: ''
+    hub_folder.open_folder(folder), tmp_path / 'run', base.get_config().model, lambda path: ''
   )
   hub_format.export_model(
     tmp_path / 'run',
@@ -95,7 +95,7 @@ def test_config_json_of_our_own_gives_transformers_the_same_model(theirs, folder
   too.
   """
   shutil.copy(folder / 'model.safetensors', tmp_path)
-  ours = hub_format.model_config(hub_format.open_folder(folder), base.get_config().model)
+  ours = hub_params.model_config(hub_folder.open_folder(folder), base.get_config().model)
   family, written = families.express(ours)
   assert family is families.of(json.loads((folder / 'config.json').read_text()))
   (tmp_path / 'config.json').write_text(json.dumps(written))
@@ -172,10 +172,10 @@ def test_gradients_of_an_sft_step_are_torchs(theirs, folder):
   assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
 
   def stored(gradient):
-    return hub_format.Stored('F32', gradient.shape, gradient.__getitem__)
+    return hub_folder.Stored('F32', gradient.shape, gradient.__getitem__)
 
   tensors = {key: stored(weight.grad.numpy()) for key, weight in theirs.named_parameters()}
-  layout = hub_format.layouts(
+  layout = hub_params.layouts(
     families.of(theirs.config.to_dict()), FrozenConfigDict(loaded.config.to_dict())
   )
   flat = jax.tree_util.tree_leaves_with_path(gradients)

@@ -29,8 +29,8 @@ def test_freed_blocks_are_used_again_without_page_faults():
     int(commands.run('-c', CODE.format(keep=keep))[1])
     for keep in (
       '',
-      'host.keep_freed_memory()',
-      'host.keep_freed_memory(); host.give_back_large_blocks()',
+      'allocator.keep_freed_memory()',
+      'allocator.keep_freed_memory(); allocator.give_back_large_blocks()',
     )
   )
   assert kept < 10 < min(plain, large)

@@ -88,17 +88,22 @@ def test_a_warmup_longer_than_the_run_reaches_the_peak_with_its_last_update(sche
 
 
 def test_a_warmup_below_0_and_a_run_without_steps_are_refused():
-  with pytest.raises(UserError, match=r'config\.steps is 0'):
+  with pytest.raises(UserError) as raised:
     optimizers.make_schedule(config(), 1.0, 0)
-  with pytest.raises(UserError, match=r'config\.optim\.warmup is -1'):
+  assert (raised.value.field, raised.value.value) == ('config.steps', 0)
+  with pytest.raises(UserError) as raised:
     optimizers.make_schedule(config(warmup=-1), 1.0, 100)
+  assert (raised.value.field, raised.value.value) == ('config.optim.warmup', -1)
 
 
 def test_unknown_names_are_refused():
-  with pytest.raises(UserError, match=r"did you mean 'cosine'"):
+  with pytest.raises(UserError) as raised:
     optimizers.make_schedule(config(schedule='cosin'), 1.0, 1000)
-  with pytest.raises(UserError, match=r"did you mean 'adamw'"):
+  assert (raised.value.field, raised.value.value) == ('config.optim.schedule', 'cosin')
+  with pytest.raises(UserError) as raised:
     optimizers.make(config(name='adam'), 1000, AXES)
+  assert (raised.value.field, raised.value.value) == ('config.optim.name', 'adam')
+  assert {'adamw', 'muon'} <= set(raised.value.allowed)
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])

@@ -47,10 +47,10 @@ def test_what_is_not_chosen_is_the_checkpoints():
   'field, value', [('num_layers', 12), ('window', 0), ('layer_types', ('full',)), ('window', 4)]
 )
 def test_an_architecture_that_is_chosen_otherwise_is_refused_whatever_the_default(field, value):
-  with pytest.raises(
-    UserError, match=rf'config\.model\.{field} is .*, but the checkpoint of config\.init_from has'
-  ):
+  with pytest.raises(UserError) as raised:
     adopt(**{field: value})
+  assert (raised.value.field, raised.value.value) == (f'config.model.{field}', value)
+  assert raised.value.allowed.startswith(repr(adopt()[field]))
   assert adopt(num_layers=3, window=8, layer_types=('full', 'window'), vocab_size=0).num_layers == 3
 
 
@@ -64,10 +64,10 @@ def test_the_context_is_chosen_on_purpose():
   }
   assert {field: adopt(**longer)[field] for field in longer} == longer  # the first two are defaults
   learned = STORED | {'position': 'learned'}
-  with pytest.raises(
-    UserError, match=r'max_len is 1024, .* has 64, and its positions are a learned table'
-  ):
+  with pytest.raises(UserError) as raised:
     adopt(learned, max_len=1024)
+  assert (raised.value.field, raised.value.value) == ('config.model.max_len', 1024)
+  assert raised.value.allowed.startswith('64,') and 'learned table' in raised.value.message
 
 
 def test_fields_that_are_not_stored_were_added_later():
@@ -77,10 +77,9 @@ def test_fields_that_are_not_stored_were_added_later():
   assert pretrained.adopt(defaults, defaults, stored) == pretrained.adopt(
     defaults, defaults, config_lib.as_json(defaults)
   )
-  with pytest.raises(
-    UserError, match=r'config\.model\.of_tomorrow, which this version does not know'
-  ):
+  with pytest.raises(UserError) as raised:
     pretrained.adopt(defaults, defaults, stored | {'of_tomorrow': 1})
+  assert raised.value.value == 1 and 'config.model.of_tomorrow' in raised.value.field
 
 
 def test_copies_of_a_config_know_what_was_chosen():

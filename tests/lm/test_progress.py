@@ -57,6 +57,6 @@ def test_an_iterable_is_gone_through(seconds, monkeypatch):
 
 def test_a_terminal_has_the_bar_drawn_in_place(seconds, monkeypatch):
   monkeypatch.setattr(sys, 'stderr', Stream(terminal=True))
-  with progress.bar(total=20, desc='pretrain') as bar:
+  with progress.bar(total=20, desc='pretrain', position=0) as bar:
     seconds(bar, 20)
   assert sys.stderr.getvalue().count('\r') > 15 and sys.stderr.getvalue().count('\n') == 1

@@ -113,7 +113,7 @@ def test_int8_weights_raise_the_perplexity_by_less_than_a_percent(run, tmp_path)
   (tmp_path / 'docs.jsonl').write_text(
     ''.join(json.dumps({'text': text[:6000]}) + '\n' for text in texts)
   )
-  status, _, stderr = commands.run(
+  status, _, stderr = commands.call(
     '-m',
     'data.tokenize',
     f'--input={tmp_path}/docs.jsonl',
@@ -122,7 +122,7 @@ def test_int8_weights_raise_the_perplexity_by_less_than_a_percent(run, tmp_path)
     '--held-out=0',
   )
   assert status == 0, stderr
-  status, _, stderr = commands.run(
+  status, _, stderr = commands.call(
     'eval.py',
     '--config=configs/eval.py',
     f'--checkpoint={run}',

@@ -60,14 +60,16 @@ def main(argv: Sequence[str] | None = None) -> None:
   globs, out = options.pop('input'), options.pop('out')
   held_out, threshold = options.pop('held_out'), options.pop('threshold')
   if not 0 <= held_out < 1:
-    raise UserError(f'--held-out={held_out:g} must be at least 0 and less than 1')
+    raise UserError(field='--held-out', value=held_out, allowed='at least 0 and below 1')
   rows = classifier_training.read([glob.strip() for glob in globs.split(',')])
   aside = [row for row in rows if classifier_training.is_held_out(row.text, held_out)]
   learned = [row for row in rows if not classifier_training.is_held_out(row.text, held_out)]
   if not learned or (held_out and not aside):
     raise UserError(
-      f'--held-out={held_out:g} leaves {len(learned)} texts to learn from and {len(aside)} held '
-      'out: give more texts, or --held-out=0'
+      field='--held-out',
+      value=held_out,
+      allowed='a fraction that leaves texts on both sides, or 0',
+      message=f'It leaves {len(learned)} texts to learn from and {len(aside)} held out.',
     )
   classifier_training.train(learned, out, **options)
   report = {'learned_from': len(learned)}

@@ -38,12 +38,17 @@ def check(config: FrozenConfigDict, platform: str) -> None:
   needed = PLATFORMS[config.attention]
   if needed not in (None, platform):
     raise UserError(
-      f'config.model.attention is {config.attention!r}, which runs on {needed} only; the devices '
-      f'are {platform} '
-      "('reference' and 'ring' run on all)"
+      field='config.model.attention',
+      value=config.attention,
+      allowed=[name for name, where in PLATFORMS.items() if where in (None, platform)],
+      message=f'The devices are {platform}; this one runs on {needed} only.',
     )
   if config.attention == 'cudnn' and config.attention_softcap:
-    raise UserError("config.model.attention is 'cudnn', which has no attention_softcap")
+    raise UserError(
+      field='config.model.attention_softcap',
+      value=config.attention_softcap,
+      allowed="0, with config.model.attention 'cudnn'",
+    )
 
 
 def length_multiple(attention: str, context: int) -> int:
@@ -66,9 +71,10 @@ def check_length(attention: str, mesh: Mesh | AbstractMesh, length: int) -> None
   multiple = length_multiple(attention, mesh.shape['context'])
   if length % multiple:
     raise UserError(
-      f'config.seq_len is {length}; allowed: multiples of {multiple}, for config.model.attention = '
-      f'{attention!r} '
-      f'and config.mesh.context = {mesh.shape["context"]}'
+      field='config.seq_len',
+      value=length,
+      allowed=f'multiples of {multiple}, for config.model.attention = {attention!r} and '
+      f'config.mesh.context = {mesh.shape["context"]}',
     )
 
 
@@ -120,9 +126,10 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret):
   queries = T // shards[0]
   if queries % LANES:
     raise UserError(
-      f"config.model.attention is 'splash', which needs a multiple of {LANES} queries on each "
-      'device; '
-      f'a row of {T} tokens over config.mesh.context = {shards[0]} gives {queries}'
+      field='number of queries of a row on each device',
+      value=queries,
+      allowed=f"multiples of {LANES}, for config.model.attention = 'splash'",
+      message=f'A row has {T} tokens, and config.mesh.context is {shards[0]}.',
     )
   block = next(size for size in range(min(BLOCK, queries), 0, -LANES) if queries % size == 0)
   kernel = splash_attention_kernel.make_splash_mha(

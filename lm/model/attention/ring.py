@@ -45,9 +45,9 @@ def attend(
   parts = 1 if mesh.empty else mesh.shape['context']
   if T % parts:
     raise UserError(
-      f"config.model.attention is 'ring' and config.mesh.context is {parts}, which does not divide "
-      f'a row of {T} '
-      'tokens'
+      field='config.mesh.context',
+      value=parts,
+      allowed=f"a divisor of the {T} tokens of a row, for config.model.attention = 'ring'",
     )
 
   def local(q_BTNH, k_BSKH, v_BSKH, ids_BT):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.infer.sampling import RowSampling, Sampling, log_probs
-from lm.model.transformer import Transformer, head
+from lm.model.heads import head
+from lm.model.transformer import Transformer
 from lm.stages.rl import rollout, rollout_batches
 from lm.stages.stage import Field, Stage, per_token
 from lm.train import losses

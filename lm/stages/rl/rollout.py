@@ -80,8 +80,10 @@ def ask(
     skipped.append((index, len(prompt)))
     index += stride
   raise UserError(
-    f'config.seq_len is {limit}, and the prompts of {TRIES} problems in a row have '
-    f'{min(n for _, n in skipped)} tokens or more: none leaves room for an answer'
+    field='config.seq_len',
+    value=limit,
+    allowed=f'above {min(n for _, n in skipped)}, the tokens of the shortest prompt',
+    message=f'The prompts of {TRIES} problems in a row leave no room for an answer.',
   )
 
 

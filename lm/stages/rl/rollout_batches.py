@@ -45,14 +45,16 @@ class RolloutBatches:
     config, rl = run.config, run.config.rl
     if config.batch_size % rl.group_size:
       raise UserError(
-        f'config.rl.group_size is {rl.group_size}; it must divide batch_size, {config.batch_size}'
+        field='config.rl.group_size',
+        value=rl.group_size,
+        allowed=f'a divisor of batch_size, {config.batch_size}',
       )
     self._run, self._axes, self._questions = run, axes, run.source
     self._per_step = config.batch_size // rl.group_size  # The number of questions.
     self._generate = replies.make_generate(
       run.model_config,
       run.chat_format,
-      run.calculate,
+      run.call_tool,
       temperature=rl.temperature,
       max_new_tokens=rl.max_new_tokens,
       max_len=config.seq_len,

@@ -1,10 +1,12 @@
 """A site that does its worst: the crawl records what it cannot use, goes on, and stays small."""
 
+import asyncio
 import collections
 import gzip
 import json
 import subprocess
 import sys
+import time
 import zlib
 
 import brotli
@@ -39,8 +41,11 @@ def cut_short(handler):
   return Site.reset(handler)
 
 
-def hostile(site):
-  """{path: (answer, cause of the fault or None where the page is stored)}."""
+def hostile(site, pass_time):
+  """{path: (answer, cause of the fault or None where the page is stored)}.
+
+  `pass_time` makes the time limit of a response pass.
+  """
   ok = b'HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n'
   chunked = ok + b'Transfer-Encoding: chunked\r\n\r\n'
   page = links('after').encode()
@@ -106,10 +111,16 @@ def hostile(site):
     'no-http': (b'hello\r\n', 'bad_http'),
     'two-lengths': (ok + b'Content-Length: 1\r\nContent-Length: 2\r\n\r\nab', 'bad_http'),
     # Time: the limit is for the whole response
-    'slow-headers': (site.drip(ok, b''), 'timeout'),
-    'slow-body': (site.drip(ok + b'Content-Length: 100000\r\n\r\n'), 'timeout'),
+    'slow-headers': (site.drip(ok, b'X-A: a\r\n', started=pass_time), 'timeout'),
+    'slow-body': (
+      site.drip(ok + b'Content-Length: 100000\r\n\r\n', started=pass_time),
+      'timeout',
+    ),
     'slow-start': (site.drip(b''), 'bad_http'),
-    'continue': (site.drip(b'', b'HTTP/1.1 100 Continue\r\n\r\n'), 'timeout'),
+    'continue': (
+      site.drip(b'', b'HTTP/1.1 100 Continue\r\n\r\n', started=pass_time),
+      'timeout',
+    ),
     # Connections
     'short': (ok + b'Content-Length: 100\r\n\r\nhalf', 'incomplete'),
     'chunk-cut': (chunked + b'4\r\nhalf\r\n', 'incomplete'),
@@ -121,11 +132,15 @@ def hostile(site):
   }
 
 
-def test_every_fault_is_on_record_and_the_crawl_goes_on(tmp_path):
+def test_every_fault_is_on_record_and_the_crawl_goes_on(tmp_path, monkeypatch):
+  limit, passed = 3600, []  # seconds; no page comes near the limit by being slow
+  monkeypatch.setattr(
+    asyncio.BaseEventLoop, 'time', lambda _: time.monotonic() + limit * len(passed)
+  )
   with Site({}) as site:
-    pages = hostile(site)
+    pages = hostile(site, pass_time=lambda: passed.append('a limit'))
     site.pages = {'/' + name: answer for name, (answer, _) in pages.items()} | {'/': links(*pages)}
-    report = crawl(site.url, tmp_path, delay=0, retries=0, timeout=1.5, max_bytes=MB)
+    report = crawl(site.url, tmp_path, delay=0, retries=0, timeout=limit, max_bytes=MB)
   expected = {name: cause for name, (_, cause) in pages.items() if cause}
   assert {
     fault['url'].removeprefix(site.url): fault['cause'] for fault in report['errors']
@@ -151,7 +166,7 @@ def test_every_fault_is_on_record_and_the_crawl_goes_on(tmp_path):
 
 def test_poison_is_no_worse_on_the_second_day(tmp_path):
   with Site({}) as site:
-    pages = {name: answer for name, (answer, cause) in hostile(site).items() if cause is None}
+    pages = {name: answer for name, (answer, cause) in hostile(site, None).items() if cause is None}
     site.pages = {'/' + name: answer for name, answer in pages.items()} | {'/': links(*pages)}
     first = crawl(site.url, tmp_path, delay=0, retries=0)
     (tmp_path / 'report.json').unlink()

@@ -32,9 +32,9 @@ def test_pydoc_server_serves_the_standard_library_and_dies_with_its_parent():
   with process:
     pid, url = int(process.stdout.readline()), process.stdout.readline().strip()
     server = os.pidfd_open(pid)
-    with urllib.request.urlopen(url + 'heapq.html', timeout=60) as answer:
+    with urllib.request.urlopen(url + 'heapq.html') as answer:
       assert b'heappushpop' in answer.read()
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url) as answer:
       assert b'numpy' not in answer.read()
     # pydoc imports what lies in its folder: a page that hangs must not keep the server alive.
     started = pathlib.Path(f'/proc/{pid}/cwd/started')
@@ -47,16 +47,15 @@ def test_pydoc_server_serves_the_standard_library_and_dies_with_its_parent():
       started.read_bytes()  # until the page hangs
       process.kill()
       process.wait()
-      ended, _, _ = select.select([server], [], [], 60)
+      select.select([server], [], [])  # until it ends
   os.close(server)
-  assert ended
 
 
 def test_pydoc_server_ends_with_the_block_and_names_a_taken_port():
   with serve_pydoc() as url:
-    urllib.request.urlopen(url + 'keywords.html', timeout=20).close()
+    urllib.request.urlopen(url + 'keywords.html').close()
     port = int(url.rstrip('/').rpartition(':')[2])
     with pytest.raises(UserError, match=f'port {port}.*in use'), serve_pydoc(port):
       pass
-  with pytest.raises(OSError), socket.create_connection(('127.0.0.1', port), timeout=1):
+  with pytest.raises(OSError), socket.create_connection(('127.0.0.1', port)):
     pass

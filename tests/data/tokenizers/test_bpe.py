@@ -44,7 +44,7 @@ def test_published_patterns_cut_as_published(name):
   mine = BPE(PATTERNS[name], ranks, ())
   hugging_face = tokenizers.Tokenizer.from_str(mine._json())
 
-  @settings(max_examples=300, deadline=None)
+  @settings(max_examples=300)
   @given(TEXTS)
   def check(text):
     ids = reference.encode_ordinary(text)

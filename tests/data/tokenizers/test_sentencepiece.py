@@ -88,12 +88,10 @@ def test_sentencepiece_special_tokens(tmp_path):
     *tokenizer.encode('b c'),
   ]
   assert tokenizer.decode(ids) == '<turn> a<|end|>b c'
-  for special_tokens, message in (
-    ({'<new>': 5000}, "'<new>' cannot have id 5000"),
-    (['e'], "'e' cannot have id"),
-  ):
-    with pytest.raises(UserError, match=rf'x\.model: special token {message}'):
+  for special_tokens, name in (({'<new>': 5000}, '<new>'), (['e'], 'e')):
+    with pytest.raises(UserError, match=r'x\.model: id of special token') as raised:
       ours.load(path, special_tokens)
+    assert raised.value.field == f'id of special token {name!r}'
 
 
 def test_sentencepiece_errors(tmp_path, monkeypatch):

@@ -180,9 +180,9 @@ def test_why_tells_the_verdict_and_the_figures(corpus):
     status == 0 and text.startswith(f'http://h/1  id {name}\n  kept\n') and '<= 0.67' in text
   ), err
   status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={out}')
-  assert status == 1 and "no page 'http://h/none'" in err
+  assert status == 1 and "page is 'http://h/none'; allowed: " in err
   status, _, err = run('-m', 'data.why', 'http://h/none', f'--run={corpus}')
-  assert status == 1 and 'holds no complete run' in err
+  assert status == 1 and err.startswith('error: --run is ')
 
 
 def test_input_may_be_any_path_that_fsspec_knows(corpus):
@@ -331,8 +331,9 @@ def test_nothing_left_names_the_folder_and_the_rules(tmp_path):
   write(tmp_path / 'a.warc.gz', [(f'http://h/{i}', 404, HTML, 'no') for i in range(3)])
   with pytest.raises(UserError, match=rf'{tmp_path}: no document left of 3 pages.*status 3'):
     clean(tmp_path, tmp_path / 'out', settings())
-  with pytest.raises(UserError, match='no WARC file'):
+  with pytest.raises(UserError) as raised:
     clean(tmp_path / 'out', tmp_path / 'out2', settings())
+  assert (raised.value.field, raised.value.value) == ('--input', str(tmp_path / 'out'))
 
 
 def test_a_folder_is_written_by_one_process(corpus):
@@ -348,13 +349,14 @@ def test_a_folder_holds_one_run(corpus):
   before = (corpus / 'out/report.json').stat().st_mtime_ns
   clean(corpus, corpus / 'out', settings(memory_gb=1))
   assert (corpus / 'out/report.json').stat().st_mtime_ns == before
-  with pytest.raises(
-    UserError, match=r'whose settings.gopher_quality.min_words is 50, not 40: give another --out'
-  ):
+  with pytest.raises(UserError) as raised:
     clean(corpus, corpus / 'out', settings(gopher_quality={'min_words': 40}))
+  assert (raised.value.field, raised.value.value) == ('settings.gopher_quality.min_words', 40)
+  assert raised.value.allowed.startswith('50, with which')
   shutil.copy(corpus / 'a.warc.gz', corpus / 'c.warc.gz')
-  with pytest.raises(UserError, match='holds a run whose inputs'):
+  with pytest.raises(UserError) as raised:
     clean(corpus, corpus / 'out', settings())
+  assert raised.value.field.startswith('inputs')
 
 
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -464,8 +466,9 @@ def test_a_step_that_takes_too_long_over_a_page_drops_it(corpus, monkeypatch):
   assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL and signal.getitimer(
     signal.ITIMER_VIRTUAL
   ) == (0, 0)
-  with pytest.raises(UserError, match=r'config.step_seconds=-1 must be positive, or 0'):
+  with pytest.raises(UserError) as raised:
     clean(corpus, corpus / 'new', settings(step_seconds=-1.0))
+  assert (raised.value.field, raised.value.value) == ('config.step_seconds', -1)
 
 
 def test_no_time_limit_sets_no_signal():
@@ -530,7 +533,7 @@ def test_command(corpus):
   assert 'datatrove' not in err
   options[-2] = f'--input={corpus}/nothing'
   status, _, err = run(*options)
-  assert status == 1 and err.startswith('error: no WARC file')
+  assert status == 1 and err.startswith(f"error: --input is '{corpus}/nothing'; allowed: ")
   status, _, err = run(*options, '--config.gopher_quality.min_word=3')
   assert status == 1 and "did you mean 'config.gopher_quality.min_words'" in err
   status, _, err = run(*COMMAND, f'--out={corpus}/out')

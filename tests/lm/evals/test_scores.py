@@ -52,14 +52,18 @@ def test_perplexity_sums_over_batches_before_anything_is_divided():
     return {
       'train/total': (jnp.nan, weight),
       'train/loss': (loss, weight),
-      'not/looked at': (jnp.nan, weight),
+      'train/z_loss': (jnp.nan, weight),
+      'preference/accuracy': (batch['x'].sum(), jnp.float32(batch['x'].size)),
     }
 
   batches = [
     {'x': np.full((2, 2), v, np.float32), 'w': np.full((2, 2), w, np.float32)}
     for v, w in ((1, 1), (5, 0.25))
   ]
-  assert held_out.make_evaluate(loss_fn)(jnp.float32(2), batches) == (2 * (4 + 5), 5)
+  assert held_out.make_evaluate(loss_fn)(jnp.float32(2), batches) == {
+    'train/loss': (2 * (4 + 5), 5),
+    'preference/accuracy': (4 * (1 + 5), 8),
+  }
 
 
 def test_few_batches_wait_on_the_devices(monkeypatch):
@@ -76,7 +80,7 @@ def test_few_batches_wait_on_the_devices(monkeypatch):
   evaluate = held_out.make_evaluate(
     lambda params, batch, key: {'train/loss': (params * batch['x'], jnp.float32(1))}
   )
-  assert evaluate(jnp.float32(2), batches()) == (90, 10)
+  assert evaluate(jnp.float32(2), batches()) == {'train/loss': (90, 10)}
 
 
 def test_bits_per_byte():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import httpx
 import pytest
@@ -166,8 +167,11 @@ def test_more_routes_are_mounted_and_their_failures_are_told(random_model, caplo
     assert response.status_code == 400 and response.json()['error']['param'] == 'color'
 
 
-def test_the_queue_is_bounded(random_model):
+def test_the_queue_is_bounded(random_model, monkeypatch):
   model = serving.served(random_model.config, random_model.params, max_waiting=2)
+  engine, resumed = model.engine.engine, threading.Event()
+  has_work = engine.wait_for_work
+  monkeypatch.setattr(engine, 'wait_for_work', lambda s: resumed.wait(s) and has_work(s))
   with serving.running(model, limits={'answers': 16}) as app:
     never = serving.complete(app, ['a'] * 17, max_tokens=1, status=400)
     assert never['error']['param'] == 'prompt'
@@ -175,6 +179,7 @@ def test_the_queue_is_bounded(random_model):
     response = serving.send(app, 'POST', '/v1/completions', json=body)
     assert response.status_code == 429 and response.json()['error']['code'] == 'queue_full'
     assert response.headers['retry-after']
+    resumed.set()
     assert serving.complete(app, 'a', max_tokens=1)
     assert serving.idle(app)
 
@@ -214,7 +219,7 @@ def test_an_engine_that_fails_ends_every_answer(random_model, monkeypatch, caplo
 def test_metrics_count_what_was_answered(random_model):
   model = serving.served(random_model.config, random_model.params)
   with serving.running(model) as app:
-    serving.complete(app, 'abc', max_tokens=5)
+    serving.complete(app, 'abc', max_tokens=5, temperature=0)
     serving.send(app, 'GET', '/nowhere/1')
     text = serving.send(app, 'GET', '/metrics').text
   for line in (

@@ -26,7 +26,7 @@ LONG = GOOD | {'max_tokens': 240, 'logit_bias': {str(i): -100 for i in serving.S
 @pytest.fixture(scope='module')
 def model(random_model):
   """A model with an engine of its own, which the server starts and ends."""
-  return serving.served(random_model.config, random_model.params)
+  return serving.served(random_model.config, random_model.params, max_waiting=256)
 
 
 @pytest.fixture(scope='module')
@@ -194,10 +194,6 @@ def test_a_client_that_does_not_finish_its_head_is_disconnected(address):
 def test_a_client_that_does_not_read_is_disconnected_and_holds_no_row(address, app, client):
   """Its receive buffer is small, and it asks for more than fits."""
   before = app.state.service.num_open
-  connection = socket.socket()
-  connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-  host, port = address.removeprefix('http://').split(':')
-  connection.connect((host, int(port)))
   big = GOOD | {
     'prompt': ['ab'] * 64,
     'max_tokens': 60,
@@ -205,13 +201,15 @@ def test_a_client_that_does_not_read_is_disconnected_and_holds_no_row(address, a
     'logprobs': 20,
     'echo': True,
   }
-  connection.sendall(request_bytes(big))
-  wait_until(lambda: app.state.service.num_open > before)
-  assert (
-    client.completions.create(model='tiny', prompt='a', max_tokens=2).choices[0].text is not None
-  )
-  wait_until(lambda: app.state.service.num_open == before and serving.idle(app))
-  connection.close()
+  host, port = address.removeprefix('http://').split(':')
+  with socket.socket() as connection:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((host, int(port)))
+    connection.sendall(request_bytes(big))
+    wait_until(lambda: app.state.service.num_open > before)
+    answer = client.completions.create(model='tiny', prompt='a', max_tokens=2)
+    assert answer.choices[0].text is not None
+    wait_until(lambda: app.state.service.num_open == before and serving.idle(app))
 
 
 def test_what_is_not_http_is_answered_and_closed(address):

@@ -1,0 +1,89 @@
+"""What a conversation is, and the check of one that comes from outside.
+
+A conversation is {"messages": [{"role": "system" | "user" | "assistant", "content": str | [part,
+...]}]}. A part is {"type": "text" | "python" | "output" | "think", "text": str}. Only an
+assistant's turn has parts other than text.
+"""
+
+from typing import Any
+
+from lm.base.errors import UserError, unknown
+
+ROLES = ('system', 'user', 'assistant')
+KINDS = ('python', 'output', 'think')  # of the parts of an assistant's turn, beside text
+
+
+def check(conversation: Any) -> None:
+  """Raises UserError, which names the field, for what `chat_formats.Format.render` cannot take."""
+  checked(conversation, last='assistant')
+
+
+def parts(content: str | list[dict]) -> list[dict]:
+  """Returns the parts of a message's content; text alone is one part."""
+  return [{'type': 'text', 'text': content}] if isinstance(content, str) else content
+
+
+def checked(conversation: Any, last: str) -> list[dict]:
+  """Returns the messages of a conversation whose last message is of the role `last`.
+
+  Raises UserError that names the field that is wrong.
+  """
+  if not isinstance(conversation, dict) or not isinstance(conversation.get('messages'), list):
+    raise UserError(field='conversation', value=conversation, allowed='{"messages": [...]}')
+  messages = conversation['messages']
+  if not messages:
+    raise UserError(field='messages', value=messages, allowed='at least one message')
+  for i, message in enumerate(messages):
+    _check_message(message, f'messages[{i}]')
+  roles = [message['role'] for message in messages]
+  first = int(roles[0] == 'system')
+  for i, role in enumerate(roles[first:]):
+    expected = ('user', 'assistant')[i % 2]
+    if role != expected:
+      raise UserError(
+        field=f'messages[{first + i}].role',
+        value=role,
+        allowed=(expected,),
+        message='User and assistant alternate.',
+      )
+  if roles[-1] != last:
+    raise UserError(
+      field=f'messages[{len(roles) - 1}].role',
+      value=roles[-1],
+      allowed=(last,),
+      message='It is the last message.',
+    )
+  return messages
+
+
+def _check_message(message: Any, where: str) -> None:
+  if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
+    raise UserError(field=where, value=message, allowed='an object with "role" and "content"')
+  if message['role'] not in ROLES:  # ROLES is a tuple because a role may not be hashable
+    raise unknown(f'{where}.role', message['role'], ROLES)
+  content = message['content']
+  if not isinstance(content, str | list):
+    raise UserError(field=f'{where}.content', value=content, allowed='text or a list of parts')
+  allowed = ('text', *KINDS) if message['role'] == 'assistant' else ('text',)
+  for j, part in enumerate(parts(content)):
+    if not isinstance(part, dict) or not isinstance(part.get('text'), str) or 'type' not in part:
+      raise UserError(
+        field=f'{where}.content[{j}]', value=part, allowed='an object with "type" and "text"'
+      )
+    if part['type'] not in allowed:
+      raise unknown(
+        f'{where}.content[{j}].type in a turn of {message["role"]}', part['type'], allowed
+      )
+  if not any(part['text'].strip() for part in parts(content)):
+    raise UserError(field=f'{where}.content', value=content, allowed='text that is not blank')
+
+
+def text(content: str | list[dict]) -> str:
+  """Returns the assistant's final words: its text after the last tool result, or all its text."""
+  said = ''
+  for part in parts(content):
+    if part['type'] == 'output':
+      said = ''
+    elif part['type'] == 'text':
+      said += part['text']
+  return said.strip()

@@ -1,0 +1,69 @@
+"""Where a checkpoint came from: the code that made it, and what a run that continues may change."""
+
+import contextlib
+import importlib.metadata
+import pathlib
+import subprocess
+from collections.abc import Collection
+from typing import Any
+
+from lm.base import config as config_lib
+from lm.base import files
+from lm.base.errors import UserError
+
+
+def check_provenance(
+  stored: dict[str, Any],
+  expected: dict[str, Any],
+  allow: Collection[str] = (),
+  free: Collection[str] = (),
+) -> None:
+  """Raises UserError if a checkpoint came from something else than `expected`.
+
+  The message has the first difference, and the override that would allow all of them.
+
+  Args:
+    stored: the provenance of the checkpoint.
+    expected: the provenance of the run that is to continue from it, or a part of that.
+    allow: what may differ because the user says so (`config.allowed_mismatches`): keys of
+      `expected`, and fields or parts of its config.
+    free: fields and parts of the config that may always differ.
+  """
+  differing: dict[str, str] = {}
+  for key, value in expected.items():
+    for field, was, now in files.differences(stored.get(key), value):
+      name = field if key == 'config' else key
+      passed = key == 'config' and config_lib.covers(free, name)
+      if not (passed or key in allow or config_lib.covers(allow, name)):
+        whole = f'{key}.{field}' if field else key
+        differing.setdefault(name, f'{whole} of the checkpoint is {was!r}, here it is {now!r}')
+  if differing:
+    first, *more = differing.values()
+    also = f' (and {len(more)} more differ)' if more else ''
+    override = f'config.checkpoint.allow_mismatch={",".join(differing)}'
+    raise UserError(f'{first}{also}; {override} goes on anyway')
+
+
+def code_version() -> str:
+  """Returns the git commit of this code, or the package's version outside git.
+
+  The commit ends in '-dirty' if a tracked file was changed.
+  """
+  root = pathlib.Path(__file__).resolve().parents[2]
+  # The root itself must be a repository, not a folder inside another project's repository.
+  if (root / '.git').exists():
+    with contextlib.suppress(FileNotFoundError):  # It is raised where git is not installed.
+      command = [
+        'git',
+        '-C',
+        str(root),
+        'describe',
+        '--always',
+        '--dirty',
+        '--abbrev=40',
+        '--exclude=*',
+      ]
+      result = subprocess.run(command, capture_output=True, text=True, check=False)
+      if result.returncode == 0:
+        return result.stdout.strip()
+  return 'deepdive-lm ' + importlib.metadata.version('deepdive-lm')
