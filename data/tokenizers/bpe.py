@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import tiktoken
+import tokenizers
+from tokenizers import pre_tokenizers
 
+from data.tokenizers import merging
 from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
 from lm.base import files
 from lm.base.errors import UserError
@@ -124,6 +127,16 @@ class BPE(Tokenizer):
         return
       parts[at : at + 2] = [parts[at] + parts[at + 1]]
       yield list(parts)
+
+  def trace(self, text: str) -> merging.Trace:
+    if not self.pattern:
+      pieces = [valid(text).encode()]
+    else:
+      split = pre_tokenizers.Split(tokenizers.Regex(self.pattern), 'isolated')
+      pieces = [piece.encode() for piece, _ in split.pre_tokenize_str(valid(text))]
+    return merging.trace(
+      pieces, lambda left, right: self.ranks.get(left + right), self.ranks.__contains__
+    )
 
   def merges(self) -> list[tuple[bytes, bytes]]:
     """Returns the two parts of each longer token, in id order.

@@ -1,12 +1,13 @@
 """Runs tokenizer.json files that are not plain byte-level BPE with the `tokenizers` library."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
 
 import tokenizers
 
-from data.tokenizers import bpe
+from data.tokenizers import bpe, merging
 from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
 from lm.base.errors import UserError
 
@@ -89,6 +90,35 @@ class HuggingFace(Tokenizer):
       allowed='a byte-level one',
       message='The bytes of the tokens are not known.',
     )
+
+  def trace(self, text: str) -> merging.Trace:
+    order, splits = self._merge_order, self._tokenizer.pre_tokenizer
+    if order is None or splits is None:
+      return super().trace(text)
+    normal, normalizer = valid(text), self._tokenizer.normalizer
+    if normalizer is not None:
+      normal = normalizer.normalize_str(normal)
+    pieces = [bpe.from_visible(piece) for piece, _ in splits.pre_tokenize_str(normal)]
+    found = merging.trace(pieces, lambda *pair: order.get(pair), self._whole_tokens.__contains__)
+    if found.tokens() != [self.token_bytes(i) for i in self.encode(text)]:
+      raise UserError(
+        'this text has tokens that no merge makes, such as names that are looked for first'
+      )
+    return found
+
+  @functools.cached_property
+  def _merge_order(self) -> dict[tuple[bytes, bytes], int] | None:
+    """The place of each pair in the list of merges; None if the model does not merge bytes."""
+    model = json.loads(self._tokenizer.to_str())['model']
+    if model['type'] != 'BPE' or 'ByteLevel' not in self._decoders:
+      return None
+    return {tuple(map(bpe.from_visible, pair)): n for n, pair in enumerate(model['merges'])}
+
+  @functools.cached_property
+  def _whole_tokens(self) -> set[bytes]:
+    """The pieces of text that are one token, whatever the merges; empty for most tokenizers."""
+    model = json.loads(self._tokenizer.to_str())['model']
+    return {self.token_bytes(i) for i in self._tokens} if model.get('ignore_merges') else set()
 
   def _json(self) -> str:
     return self._tokenizer.to_str(pretty=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data.tokenizers import merging
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -48,6 +49,16 @@ class Tokenizer:
   def token_bytes(self, index: int) -> bytes:
     """Returns the bytes of a token: b'' for a special token or an unused id."""
     raise NotImplementedError
+
+  def trace(self, text: str) -> merging.Trace:
+    """Returns the merges that make the tokens of a text, one after the other.
+
+    Raises:
+      UserError: this kind of tokenizer does not merge bytes, or not this text alone.
+    """
+    raise UserError(
+      field='tokenizer', value=type(self).__name__, allowed='a byte-level byte-pair encoding'
+    )
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     """Returns the bytes of ids, in which special tokens appear by name."""

@@ -26,7 +26,7 @@ from lm.base.errors import UserError, unknown
 from lm.model import adapters, heads, rope
 from lm.model.apart import LAYER, QKV
 from lm.model.attention import kernels
-from lm.model.attention.reference import attend
+from lm.model.attention.reference import attend, attention_weights
 from lm.model.cache import Cache
 from lm.model.layers import ACTIVATIONS, NORMS, Experts, Linear, Mlp, Norm, lookup, residual_std
 from lm.parallel.sharding import constrain
@@ -88,6 +88,9 @@ class Attention(nn.Module):
       q_BTNH, k_BTKH = rope.rotate(q_BTNH, tables), rope.rotate(k_BTKH, tables)
     scale = c.attention_scale or H**-0.5
     windows = [c.window if name == 'window' else 0 for name in layer_kinds(c)]
+    if cache is None and self.is_mutable_collection('inside'):  # Only lm/infer/inside.py reads it.
+      weights_BNTS = attention_weights(q_BTNH, k_BTKH, mask_BTS, scale, c.attention_softcap)
+      self.sow('inside', 'weights', weights_BNTS)
     if cache is not None:
       is_known = isinstance(kind, int) or len(windows) == 1
       window = (
@@ -169,6 +172,7 @@ class Block(nn.Module):
       out_BTD = Mlp(c, name='mlp')(normed_BTD, blocks=1 if cache is not None else c.mlp_blocks)
     x_BTD = x_BTD + after('mlp', out_BTD)
     self.sow('finite', 'layers', jnp.isfinite(x_BTD).all())  # Only lm/train/diagnose.py reads it.
+    self.sow('inside', 'residual', x_BTD)  # Only lm/infer/inside.py reads it.
     return (x_BTD, cache), None
 
 
@@ -265,7 +269,7 @@ class Transformer(nn.Module):
       kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
       layers = nn.scan(
         block,
-        variable_axes={'params': 0, 'finite': 0, 'losses': 0},
+        variable_axes={'params': 0, 'finite': 0, 'inside': 0, 'losses': 0},
         split_rngs={'params': True},
         in_axes=(0, 0, *[nn.broadcast] * 3),
         length=c.num_layers,

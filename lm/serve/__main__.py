@@ -21,6 +21,7 @@ from lm.parallel import sharding
 from lm.serve import app, gate, listening, service
 from lm.serve.answer_parts import THINKING
 from lm.serve.engine_thread import EngineThread
+from lm.serve.playground import mounting
 from lm.weights import gguf, pretrained
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
   args = _parse(argv)
   keys = gate.read_keys(args.api_key_file) if args.api_key_file else ()
+  pages = mounting.routes(args.arena_file)
   listener = listening.bind(args.host, args.port)  # before the models, which take a while
   mesh = sharding.make_mesh(base.get_config().mesh)
   tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   where = f'[{args.host}]' if ':' in args.host else args.host
   ready = f'serving {", ".join(models)} at http://{where}:{listener.getsockname()[1]}'
-  served = app.make_app(state)
+  served = app.make_app(state, routes=pages, open_paths=mounting.open_paths())
   tell = functools.partial(print, ready, flush=True)
   asyncio.run(listening.serve(served, listener, drain_seconds=args.timeout, ready=tell))
 
@@ -95,6 +97,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   add('--host', 'address to listen at; all but loopback are open to others', default='127.0.0.1')
   add('--port', 'port; 0 chooses one', type=int, default=8000)
   add('--api-key-file', 'file of keys, one a line, of which requests must bring one')
+  add('--arena-file', 'file that votes of the playground are appended to; default: none are taken')
   add('--tools', 'what models may call, of ' + ', '.join(toolbox.TOOLS), default=toolbox.DEFAULT)
   add('--index', 'folder that the tool search reads', default='')
   add('--rows', 'requests that are answered at once', type=int, default=8)

@@ -162,20 +162,25 @@ class Choice:
       offsets.append(place)
       place += len(utf8.decode(model.chat_format.tokenizer.decode_bytes([token])))
 
-    def alternatives(top: Top | None) -> dict[str, float] | None:
+    def alternatives(top: Top | None) -> tuple[dict | None, dict | None]:
+      """Returns the log-probabilities and the ids of the alternatives, by their text."""
       if top is None or not count:
-        return None
-      found = zip(top.ids[:count], top.log_probs[:count], strict=True)
+        return None, None
+      names = [responding.token_text(model, token) for token in top.ids[:count]]
+      log_probs = [responding.finite(log_prob) for log_prob in top.log_probs[:count]]
       # Of tokens that look the same, the most probable counts.
-      return {
-        responding.token_text(model, token): responding.finite(log_prob)
-        for token, log_prob in reversed(list(found))
-      }
+      names, log_probs, ids = names[::-1], log_probs[::-1], top.ids[:count][::-1]
+      return dict(zip(names, log_probs, strict=True)), dict(zip(names, ids, strict=True))
+
+    tops = [alternatives(top) for _, top in reports]
 
     return {
       'tokens': [responding.token_text(model, token) for token, _ in reports],
       'token_logprobs': [top and responding.finite(top.log_prob) for _, top in reports],
-      'top_logprobs': [alternatives(top) for _, top in reports],
+      'top_logprobs': [log_probs for log_probs, _ in tops],
+      # Beyond OpenAI's: the tokens themselves, which a later prompt may name.
+      'token_ids': [token for token, _ in reports],
+      'top_token_ids': [ids for _, ids in tops],
       'text_offset': offsets,
     }
 

@@ -52,6 +52,19 @@ def attend(
   return heads_last(_attend(*heads_first(q_BTNH * scale, k_BSKH, v_BSKH), mask_BTS, size, cap))
 
 
+def attention_weights(
+  q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array, scale: float, cap: float = 0.0
+) -> jax.Array:
+  """Returns the weight that each query of each head gives to each key, [B, N, T, S] in float32.
+
+  The arguments are those of `attend`, which never holds all weights at once.
+  """
+  B, T, N, _ = q_BTNH.shape
+  q_BKGTH, k_BKSH, _ = heads_first(q_BTNH * scale, k_BSKH, k_BSKH)
+  weights_BKGTS = jax.nn.softmax(scores(q_BKGTH, k_BKSH, mask_BTS, cap), axis=-1)
+  return weights_BKGTS.reshape(B, N, T, -1)
+
+
 def attend_heads_first(
   q_BTNH: jax.Array,
   k_BKSH: jax.Array,

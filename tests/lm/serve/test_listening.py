@@ -292,11 +292,14 @@ def test_the_command_serves_until_sigterm_and_ends_well(run_folder, tmp_path):
   keys, log = tmp_path / 'keys', tmp_path / 'log'
   keys.write_text('secret-key\n')
   arguments = [f'--checkpoint={run_folder}', '--port=0', f'--api-key-file={keys}', '--rows=2']
+  arguments.append(f'--arena-file={tmp_path / "votes.jsonl"}')
   process = commands.start(log, '-m', 'lm.serve', *arguments)
   try:
     wait_until(lambda: 'serving mini at' in log.read_text() or process.poll() is not None)
     address = log.read_text().split('serving mini at ')[1].split()[0]
     headers = {'authorization': 'Bearer secret-key'}
+    assert httpx.get(address).text.startswith('<!doctype html>')
+    assert httpx.get(f'{address}/playground/about', headers=headers).json()['takes_votes']
     body = {'model': 'mini', 'prompt': 'a', 'max_tokens': 200, 'stream': True}
     with httpx.stream(
       'POST', f'{address}/v1/completions', json=body, headers=headers, timeout=300
@@ -321,6 +324,7 @@ def test_wrong_flags_are_one_line(run_folder, tmp_path):
     return done[2]
 
   assert 'no complete checkpoint' in error(f'--checkpoint={tmp_path / "none"}', '--port=0')
+  assert 'directory' in error(f'--checkpoint={run_folder}', f'--arena-file={tmp_path}', '--port=0')
   with socket.create_server(('127.0.0.1', 0)) as taken:
     port = taken.getsockname()[1]
     assert 'in use' in error(f'--checkpoint={run_folder}', f'--port={port}')
