@@ -82,7 +82,7 @@ def test_language(tmp_path):
   status, _, err = commands.call(
     '-m', 'data.bench', 'language', f'--catalogues={tmp_path}', '--languages=xx'
   )
-    assert status == 1 and "--languages is 'xx'" in err
+  assert status == 1 and "--languages is 'xx'" in err
 
 
 def test_duplicates():
@@ -201,7 +201,7 @@ def test_clean():
     and figures['kept_by_ours_alone'] + figures['kept_by_datatrove_alone'] < 4
   )
   status, _, err = commands.call('-m', 'data.bench', 'clean', '--input=/nowhere/*.warc.gz')
-  assert status == 1 and "--input is '/nowhere'; allowed: " in err
+  assert status == 1 and "--input is '/nowhere/*.warc.gz'; allowed: " in err
 
 
 def test_loader():

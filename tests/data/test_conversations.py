@@ -251,7 +251,7 @@ def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
   assert 4 <= len(rows(out)) < 8 == sum(len(row['messages']) // 2 for row in rows(out))
   for wrong, message in (
     (['--tasks=identiy'], "did you mean 'identity'"),
-    (['--tasks=docs'], 'config.data.documents or --documents'),
+    (['--tasks=docs'], 'commands have the flag --documents'),
     (['--tasks=identity:x'], "'identity:x' is not"),
     ([], 'no conversations'),
     (['--tasks=docs', '--documents=nowhere'], 'nowhere'),
