@@ -252,7 +252,7 @@ def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
   for wrong, message in (
     (['--tasks=identiy'], "did you mean 'identity'"),
     (['--tasks=docs'], 'commands have the flag --documents'),
-    (['--tasks=identity:x'], "'identity:x' is not"),
+    (['--tasks=identity:x'], "'identity:x'; allowed: NAME"),
     ([], 'no conversations'),
     (['--tasks=docs', '--documents=nowhere'], 'nowhere'),
   ):
