@@ -327,5 +327,5 @@ def test_commands(tmp_path):
   assert status == 0 and ' -> ' in out and '\x1b[' in out, err
   status, _, err = commands.call('-m', 'data.tokenizer', 'show', '--tokenizer=gpt5', 'the text')
   assert status == 1 and err.startswith(
-    "error: unknown tokenizer 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN"
+    "error: tokenizer is 'gpt5'; allowed: 'bytes', x.tiktoken:PATTERN"
   )
