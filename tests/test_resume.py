@@ -136,7 +136,7 @@ def test_a_run_is_continued_at_twice_the_context(whole, text, tmp_path):
 def test_a_field_that_is_set_to_its_default_is_not_ignored(whole, text, tmp_path):
   default = base.get_config().model.num_layers
   status, _, err = start(tmp_path / 'run', text, init_from=whole, model__num_layers=default)
-  message = f'config.model.num_layers is {default}, but the checkpoint of config.init_from has 1'
+  message = f'config.model.num_layers is {default}; allowed: 1, which the checkpoint of'
   assert status == 1 and message in err.splitlines()[-1]
 
 
@@ -156,6 +156,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'faults',
     'rl',
     'preference',
+    'tools',
     'loss.balance',
     'loss.z_loss',
     'model.dtype',
