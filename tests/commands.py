@@ -91,11 +91,21 @@ def logged_to(stream: io.TextIOBase) -> Iterator[None]:
   """Writes warnings of the logging module to a stream, as Python does where nobody handles them."""
   handler = logging.StreamHandler(stream)
   handler.setLevel(logging.WARNING)
-  logging.getLogger().addHandler(handler)
+  root = logging.getLogger()
+  loggers = root, logging.getLogger('absl')
+  # Libraries that other tests used may have changed these.
+  before = [(logger, logger.level, logger.propagate, logger.disabled) for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.WARNING)
+    logger.propagate, logger.disabled = True, False
+  root.addHandler(handler)
   try:
     yield
   finally:
-    logging.getLogger().removeHandler(handler)
+    root.removeHandler(handler)
+    for logger, level, propagate, disabled in before:
+      logger.setLevel(level)
+      logger.propagate, logger.disabled = propagate, disabled
 
 
 def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, str, str]:
