@@ -172,13 +172,13 @@ def train(
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
-  argv, options = sys.argv[1:] if argv is None else argv, options_lib.train_flags()
+  options = options_lib.train_flags()
   config = config_lib.parse(options, argv, __doc__)
   options_lib.set_environment(options)
   if options.sweep:
     from lm.launch import sweep
 
-    return sweep.run_command(config, argv, options)
+    return sweep.run_command(config, sys.argv[1:] if argv is None else argv, options)
   if 'stages' in config:  # a recipe
     from data.pipeline import steps
     from lm.launch import recipes

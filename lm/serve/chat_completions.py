@@ -14,7 +14,7 @@ from lm.serve import chat_messages, responding
 from lm.serve.answer_parts import AnswerParts, Part, opens_thought, tag_ids
 from lm.serve.api_errors import ApiError
 from lm.serve.drafting import Draft, JsonDraft, seed_of
-from lm.serve.handling import EventStream, read_body
+from lm.serve.handling import read_body
 from lm.serve.responding import Meter
 from lm.serve.schemas import ChatBody, ChosenTool
 from lm.serve.service import ServedModel, Service
@@ -52,14 +52,7 @@ async def create_chat_completion(request: HttpRequest) -> Response:
   }
   if body.stream:
     head['object'] = 'chat.completion.chunk'
-    events = _events(body, head, writers, drafts, meter)
-
-    def close() -> None:
-      meter.count(drafts)
-      for draft in drafts:
-        draft.close()
-
-    return EventStream(events, close, service.limits.request_seconds)
+    return responding.streamed(body, service, head, writers, drafts, meter)
   head['object'] = 'chat.completion'
   work = _whole(head, writers, drafts, meter)
   return await responding.answered(request, service, drafts, work)
@@ -306,22 +299,6 @@ async def _whole(
   finally:
     meter.count(drafts)
   return head | {'choices': choices, 'usage': meter.usage(drafts, responding.thought(writers))}
-
-
-async def _events(
-  body: ChatBody,
-  head: dict[str, Any],
-  writers: Sequence[Choice],
-  drafts: Sequence[Draft],
-  meter: Meter,
-) -> AsyncIterator[dict[str, Any]]:
-  """Yields the events of a stream."""
-  told = body.stream_options is not None and body.stream_options.include_usage
-  more = {'usage': None} if told else {}
-  async for index, change in responding.merged([writer.deltas(meter) for writer in writers]):
-    yield head | {'choices': [{'index': index} | change]} | more
-  if told:
-    yield head | {'choices': [], 'usage': meter.usage(drafts, responding.thought(writers))}
 
 
 def _joined(changes: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lm.serve import responding
 from lm.serve.answer_parts import AnswerParts, ends_in_thought
 from lm.serve.api_errors import ApiError
 from lm.serve.drafting import Draft, seed_of
-from lm.serve.handling import EventStream, read_body
+from lm.serve.handling import read_body
 from lm.serve.responding import Meter
 from lm.serve.schemas import CompletionBody
 from lm.serve.service import ServedModel, Service
@@ -91,14 +91,7 @@ async def create_completion(request: HttpRequest) -> Response:
     'model': model.name,
   }
   if body.stream:
-    events = _events(body, head, writers, drafts, meter)
-
-    def close() -> None:
-      meter.count(drafts)
-      for draft in drafts:
-        draft.close()
-
-    return EventStream(events, close, service.limits.request_seconds)
+    return responding.streamed(body, service, head, writers, drafts, meter)
   work = _whole(head, writers, drafts, meter, count, best_of)
   return await responding.answered(request, service, drafts, work)
 
@@ -210,22 +203,6 @@ async def _whole(
     for place in places[:count]:
       choices.append({'index': len(choices)} | answers[place])
   return head | {'choices': choices, 'usage': meter.usage(drafts, responding.thought(writers))}
-
-
-async def _events(
-  body: CompletionBody,
-  head: dict[str, Any],
-  writers: Sequence[Choice],
-  drafts: Sequence[Draft],
-  meter: Meter,
-) -> AsyncIterator[dict[str, Any]]:
-  """Yields the events of a stream."""
-  told = body.stream_options is not None and body.stream_options.include_usage
-  more = {'usage': None} if told else {}
-  async for index, delta in responding.merged([writer.deltas(meter) for writer in writers]):
-    yield head | {'choices': [{'index': index} | delta]} | more
-  if told:
-    yield head | {'choices': [], 'usage': meter.usage(drafts, responding.thought(writers))}
 
 
 def _joined(deltas: Sequence[Delta]) -> Delta:

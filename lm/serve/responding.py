@@ -16,7 +16,7 @@ from lm.infer.sampling import Sampling
 from lm.serve.answer_parts import THINKING, AnswerParts, Part, Report, tag_ids
 from lm.serve.api_errors import ApiError
 from lm.serve.drafting import Draft
-from lm.serve.handling import api_error, while_connected
+from lm.serve.handling import EventStream, api_error, while_connected
 from lm.serve.schemas import Body
 from lm.serve.service import ServedModel, Service
 
@@ -140,6 +140,49 @@ async def answered(
     for draft in drafts:
       draft.close()
   return Response(status_code=LEFT) if value is None else JSONResponse(value)
+
+
+def streamed(
+  body: Body,
+  service: Service,
+  head: dict[str, Any],
+  writers: Sequence[Any],
+  drafts: Sequence[Draft],
+  meter: 'Meter',
+) -> EventStream:
+  """Returns the response to a request that is streamed.
+
+  Args:
+    body: of the request.
+    head: the fields that all events have.
+    writers: the choices; `deltas(meter)` of each yields its changes.
+    drafts: the answers, which are cancelled when the client leaves or it takes too long.
+    meter: of the response.
+  """
+
+  def close() -> None:
+    meter.count(drafts)
+    for draft in drafts:
+      draft.close()
+
+  events = _events(body, head, writers, drafts, meter)
+  return EventStream(events, close, service.limits.request_seconds)
+
+
+async def _events(
+  body: Body,
+  head: dict[str, Any],
+  writers: Sequence[Any],
+  drafts: Sequence[Draft],
+  meter: 'Meter',
+) -> AsyncIterator[dict[str, Any]]:
+  """Yields the events of a stream."""
+  told = body.stream_options is not None and body.stream_options.include_usage
+  more = {'usage': None} if told else {}
+  async for index, change in merged([writer.deltas(meter) for writer in writers]):
+    yield head | {'choices': [{'index': index} | change]} | more
+  if told:
+    yield head | {'choices': [], 'usage': meter.usage(drafts, thought(writers))}
 
 
 def start_all(makers: Sequence[Callable[[], Draft]]) -> list[Draft]:
