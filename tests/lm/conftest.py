@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from serving import TOKENIZER
 
 from configs import base
 from lm.model import heads, transformer
+from lm.weights import checkpoint
 
 TINY = {
   'vocab_size': 23,
@@ -63,3 +65,14 @@ def forward():
   return lambda config, params, tokens_BT, **options: np.asarray(
     _forward(config, params, tokens_BT, options)
   )
+
+
+@pytest.fixture
+def run_folder(tiny, tmp_path):
+  """The folder of a run whose tiny model has the tokenizer of the tests of serving."""
+  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
+  with checkpoint.Checkpointer(tmp_path / 'checkpoints', keep_last=1) as saver:
+    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': TOKENIZER.fingerprint}
+    saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
+  TOKENIZER.save(tmp_path / 'tokenizer')
+  return tmp_path

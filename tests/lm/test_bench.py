@@ -3,14 +3,11 @@
 import json
 
 import commands
-import numpy as np
 import pytest
-from test_chat import TOKENIZER
 
 from lm import bench
 from lm.base.errors import UserError
 from lm.cost import decode_time
-from lm.weights import checkpoint
 
 SHAPE = (
   '--layers=1',
@@ -66,16 +63,6 @@ def test_a_missing_peer_is_named():
 def test_heads_must_divide_the_width():
   status, _, err = commands.run('-m', 'lm.bench', 'train', '--width=10', '--heads=3')
   assert status == 1 and '--heads is 3' in err and '10' in err
-
-
-@pytest.fixture
-def run_folder(tiny, tmp_path):
-  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
-  with checkpoint.Checkpointer(tmp_path / 'checkpoints', keep_last=1) as saver:
-    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': TOKENIZER.fingerprint}
-    saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
-  TOKENIZER.save(tmp_path / 'tokenizer')
-  return tmp_path
 
 
 @pytest.mark.parametrize('command', ['decode', 'prefill', 'serve'])

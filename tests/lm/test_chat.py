@@ -20,7 +20,6 @@ from lm.base.errors import UserError
 from lm.infer.sampling import Sampling
 from lm.serve import chat_session, terminal
 from lm.serve.answer_parts import AnswerParts
-from lm.weights import checkpoint
 
 PYTHON, (END,) = FORMAT.tag_ids('python'), FORMAT.stops
 ASSISTANT = '<|assistant|>'
@@ -262,16 +261,6 @@ def test_ctrl_c_stops_the_reply_only(tiny, capsys, monkeypatch):
 def test_control_characters_do_not_reach_the_terminal(capsys):
   terminal.show('a\033[31mb\x9b\ttab\n', False)
   assert capsys.readouterr().out == 'a\ufffd[31mb\ufffd\ttab\n'
-
-
-@pytest.fixture
-def run_folder(tiny, tmp_path):
-  config, params = tiny(vocab_size=TOKENIZER.vocab_size)
-  with checkpoint.Checkpointer(tmp_path / 'checkpoints', keep_last=1) as saver:
-    provenance = {'config': {'model': config.to_dict()}, 'tokenizer': TOKENIZER.fingerprint}
-    saver.save(3, {'params': params, 'step': np.int32(3)}, provenance)
-  TOKENIZER.save(tmp_path / 'tokenizer')
-  return tmp_path
 
 
 def test_the_command_talks(run_folder, tiny):
