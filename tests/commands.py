@@ -5,6 +5,7 @@ the others start processes of their own.
 import contextlib
 import importlib
 import io
+import json
 import logging
 import os
 import pathlib
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from unittest import mock
 
 import jax
@@ -26,9 +27,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
-  """An environment without what conftest.py put there: the devices and strictness of tests."""
-  own = 'XLA_FLAGS', 'JAX_NUMPY'
-  return {name: value for name, value in environment.items() if not name.startswith(own)}
+  """An environment without the devices and the strictness that conftest.py put there. Programs are
+  compiled in haste, as in the tests.
+  """
+  kept = {name: value for name, value in environment.items() if not name.startswith('JAX_NUMPY')}
+  flags = [flag for flag in kept['XLA_FLAGS'].split() if 'device_count' not in flag]
+  return {**kept, 'XLA_FLAGS': ' '.join(flags)}
 
 
 ENVIRONMENT = as_users_have_it(os.environ)
@@ -122,6 +126,27 @@ def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, st
     check=False,
   )
   return done.returncode, done.stdout, done.stderr
+
+
+# In a process: commands of a list, one after the other.
+SERIES = """
+import json, sys
+sys.path.insert(0, 'tests')
+import commands
+for arguments in json.loads(sys.argv[1]):
+  status, out, err = commands.call(*arguments)
+  if status:
+    sys.exit(f'{arguments}: status {status}: {err}')
+"""
+
+
+def run_in_turn(*series: Sequence[object], **environment: str) -> None:
+  """Runs commands one after the other in one process of their own, which spares starts and
+  compilations. Fails if one of them fails.
+  """
+  each = [[str(argument) for argument in arguments] for arguments in series]
+  status, _, err = run('-c', SERIES, json.dumps(each), **environment)
+  assert status == 0, err
 
 
 def kill_at(path: pathlib.Path, *arguments: object) -> None:

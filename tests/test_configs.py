@@ -184,7 +184,7 @@ def test_a_shape_has_the_published_number_of_parameters(name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['gpt2_350m', 'llama3_70b', 'mixtral_8x7b'])
+@pytest.mark.parametrize('name', ['llama3_70b', 'mixtral_8x7b'])
 def test_a_shape_trains_in_miniature(name, tmp_path):
   status, _, err = call(
     'train.py', f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path}', '--config.steps=6'

@@ -119,7 +119,7 @@ def test_bad_steps_are_skipped_until_there_are_too_many(noisy, tmp_path):
 
 def test_a_rewound_run_leaves_the_batches_out_and_does_so_again_after_a_kill(noisy, tmp_path):
   command = tiny.arguments(noisy, **SPIKES, faults__on_bad_step='rewind')
-  status, _, err = commands.run(*command, f'--workdir={tmp_path / "run"}')
+  status, _, err = commands.call(*command, f'--workdir={tmp_path / "run"}')
   assert status == 0, err
   jumps = json.loads((tmp_path / 'run' / 'jumps.json').read_text())
   lines = tiny.lines(tmp_path / 'run')
@@ -139,7 +139,7 @@ def test_a_rewound_run_leaves_the_batches_out_and_does_so_again_after_a_kill(noi
     (150 + left_out) * per_batch
   )
   commands.kill_at(tmp_path / 'killed' / 'jumps.json', *command, f'--workdir={tmp_path / "killed"}')
-  status, _, err = commands.run(*command, f'--workdir={tmp_path / "killed"}')
+  status, _, err = commands.call(*command, f'--workdir={tmp_path / "killed"}')
   assert status == 0, err
   assert json.loads((tmp_path / 'killed' / 'jumps.json').read_text()) == jumps
   assert tiny.parameters(tmp_path / 'killed') == tiny.parameters(tmp_path / 'run')

@@ -127,7 +127,11 @@ def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -
       constant text around the messages.
   """
   if len(source) > MAX_CHARS:
-    raise UserError(f'the chat template is {len(source):,} characters long; allowed: {MAX_CHARS:,}')
+    raise UserError(
+      field='the number of characters of the chat template',
+      value=len(source),
+      allowed=f'at most {MAX_CHARS:,}',
+    )
   return _derive_apart(source, tuple(sorted(variables.items())), today, CPU_SECONDS)
 
 
@@ -149,9 +153,9 @@ def _derive_apart(
       check=False,
     )
   except subprocess.TimeoutExpired as error:
-    raise UserError(f'the chat template takes more than {WALL_SECONDS} s') from error
+    raise _too_slow('the time', WALL_SECONDS) from error
   if -done.returncode in (signal.SIGKILL, signal.SIGXCPU):
-    raise UserError(f'the chat template takes more than {cpu_seconds} s of processor time')
+    raise _too_slow('the processor time', cpu_seconds)
   if done.returncode < 0:
     raise UserError(f'the chat template crashes Python: {signal.Signals(-done.returncode).name}')
   if done.returncode:
@@ -160,6 +164,15 @@ def _derive_apart(
   if 'error' in answer:
     raise UserError(answer['error'])
   return Layout(**answer['layout'] | {'stripped': tuple(answer['layout']['stripped'])})
+
+
+def _too_slow(what: str, seconds: int) -> UserError:
+  """Returns the error about a template that exceeds a limit of time."""
+  return UserError(
+    field=f'{what} that the chat template takes',
+    value=f'more than {seconds} s',
+    allowed=f'at most {seconds} s',
+  )
 
 
 def answer() -> None:
@@ -346,14 +359,18 @@ def find(name: str, folder: pathlib.Path | None) -> tuple[str | None, str]:
     found = named[0].get('template') if named else None
   if not isinstance(found, str | None):
     allowed = 'a string, or a list with a template named "default"'
-    raise UserError(f'{where}: chat_template is {found!r:.80}; allowed: {allowed}')
+    raise UserError(field='chat_template', value=found, allowed=allowed).at(where)
   return found, where
 
 
 def _read(path: Any) -> str:
   """Returns the text of a template file. Raises UserError that names it if it is not text."""
   if (size := files.size(path)) > 4 * MAX_CHARS:
-    raise UserError(f'{path} has {size:,} bytes; a chat template may have {MAX_CHARS:,} characters')
+    raise UserError(
+      field=f'the size of {path}',
+      value=f'{size:,} bytes',
+      allowed=f'a chat template of at most {MAX_CHARS:,} characters',
+    )
   try:
     return path.read_text(encoding='utf-8')
   except UnicodeDecodeError as error:
@@ -366,9 +383,8 @@ def variables(folder: pathlib.Path | None) -> dict[str, str]:
   for name, value in found.items():
     found[name] = value.get('content') if isinstance(value, dict) else value
     if not isinstance(found[name], str):
-      raise UserError(
-        f'{folder / "tokenizer_config.json"}: {name} is {value!r:.80}; allowed: a string'
-      )
+      where = folder / 'tokenizer_config.json'
+      raise UserError(field=name, value=value, allowed='a string').at(where)
   return found
 
 

@@ -33,22 +33,23 @@ def normalise(url: str, base: str = '') -> str:
   """
   shown = ascii(url[:80])[:100]
   if len(url) > LONGEST:
-    raise UserError(f'bad URL {shown}...: longer than {LONGEST:,} characters')
+    raise UserError(field='URL', value=f'{shown}...', allowed=f'at most {LONGEST:,} characters')
   try:
     parts = urllib.parse.urlsplit(urllib.parse.urljoin(base or url, url.strip()))
     scheme = parts.scheme.lower()
     if scheme not in _PORTS or not parts.hostname:
-      raise UserError(f'bad URL {shown}: needs http://HOST/... or https://HOST/...')
+      raise UserError(field='URL', value=shown, allowed='http://HOST/... or https://HOST/...')
     netloc = _netloc(scheme, parts.hostname, parts.port)
     path = urllib.parse.quote(_without_dots(parts.path or '/'), safe="/%:=&~+!$,;'@()*")
     query = urllib.parse.quote(parts.query, safe="/%:=&~+!$,;'@()*?[]|")
   except UserError:
     raise
   except ValueError as error:  # bad brackets, ports, lone surrogates or domain names
-    raise UserError(f'bad URL {shown}: {error}') from None
+    raise UserError(field='URL', value=shown, message=f'It cannot be read: {error}.') from None
   result = urllib.parse.urlunsplit((scheme, netloc, path, query, ''))
   if len(result) > LONGEST:
-    raise UserError(f'bad URL {shown}...: longer than {LONGEST:,} characters when escaped')
+    allowed = f'at most {LONGEST:,} characters when escaped'
+    raise UserError(field='URL', value=f'{shown}...', allowed=allowed)
   return result
 
 

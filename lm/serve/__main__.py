@@ -5,6 +5,7 @@ import asyncio
 import concurrent.futures
 import datetime
 import functools
+import socket
 from collections.abc import Sequence
 
 import jax
@@ -31,9 +32,15 @@ CALLS = 4  # calls of tools that run at once
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
   args = _parse(argv)
+  # Before the models are loaded, which takes a while.
+  with listening.bind(args.host, args.port) as listener:
+    _serve(args, listener)
+
+
+def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
+  """Loads the models and serves them at a socket until a signal ends the process."""
   keys = gate.read_keys(args.api_key_file) if args.api_key_file else ()
   pages = mounting.routes(args.arena_file)
-  listener = listening.bind(args.host, args.port)  # before the models, which take a while
   mesh = sharding.make_mesh(base.get_config().mesh)
   tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
   calls = concurrent.futures.ThreadPoolExecutor(CALLS, thread_name_prefix='tool')

@@ -487,7 +487,9 @@ def _read(path: files.AnyPath, item: str, abstract: Tree, cast: bool = False) ->
     )
     if not (cast and floats and found.shape == expected.shape):
       found, expected = ('no such array' if x is None else str(x) for x in (found, expected))
-      raise UserError(f'checkpoint {path}: {item}/{name} is {found}, but the model has {expected}')
+      raise UserError(
+        field=f'{item}/{name}', value=found, allowed=f'{expected}, as in the model'
+      ).at(f'checkpoint {path}')
   restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
   return handler.restore(
     directory, args=ocp.args.PyTreeRestore(abstract, restore_args=restore_args)

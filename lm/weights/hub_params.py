@@ -161,16 +161,14 @@ def check(source: Source, family: Family, layout: dict[str, Layout]) -> None:
   for ours, x in layout.items():
     if len(types := {source.tensors[name].dtype for name in x.names()}) > 1:
       raise UserError(
-        f'{source.path}: the tensors of {ours} have the types {", ".join(sorted(types))}; all must '
-        'have one'
-      )
+        field=f'types of the tensors of {ours}', value=sorted(types), allowed='one type for all'
+      ).at(source.path)
   for name in sorted(source.tensors.keys() - wanted):
     if re.fullmatch(family.buffers, name):
       continue
     if name != 'lm_head.weight' or 'head' in layout:
-      raise UserError(
-        f'{source.path}: tensor {name!r} is not one of {family.architecture} with this config.json'
-      )
+      allowed = f'the tensors of {family.architecture} with this config.json'
+      raise UserError(field='name of a tensor', value=name, allowed=allowed).at(source.path)
     _check_tied(source, name, next(layout['embedding'].names()))
 
 

@@ -102,7 +102,7 @@ def test_a_hostile_template_is_bounded_in_any_thread(name, monkeypatch):
   source = HOSTILE[name] + templates.NAMED['chatml']
   with concurrent.futures.ThreadPoolExecutor(1) as thread, pytest.raises(UserError) as error:
     thread.submit(templates.derive, source, {}).result()
-  assert str(error.value).startswith('the chat template ')
+  assert 'the chat template ' in str(error.value)
   assert len(str(error.value)) < 1000
 
 
@@ -110,7 +110,7 @@ def test_a_template_that_is_too_much_with_a_system_turn_alone_is_refused(monkeyp
   monkeypatch.setattr(templates, 'CPU_SECONDS', 1)
   for waste in ('{{ "x" * 10**10 }}', HOSTILE['nested loops'], HOSTILE['a flood of text']):
     only = '{% if messages[0].role == "system" %}' + waste + '{% endif %}'
-    with pytest.raises(UserError, match=r'needs more than|takes more than|writes more than'):
+    with pytest.raises(UserError, match=r'needs more than|template takes is|writes more than'):
       templates.derive(only + templates.NAMED['chatml'], {})
 
 
@@ -133,7 +133,7 @@ def test_files_that_hold_no_template_are_named(tmp_path):
   with pytest.raises(UserError, match=r'chat_template\.jinja is not UTF-8'):
     templates.find('auto', tmp_path)
   (tmp_path / 'chat_template.jinja').write_bytes(b'x' * 10**6)
-  with pytest.raises(UserError, match=r'chat_template\.jinja has 1,000,000 bytes'):
+  with pytest.raises(UserError, match=r"chat_template\.jinja is '1,000,000 bytes'"):
     templates.find('auto', tmp_path)
 
 

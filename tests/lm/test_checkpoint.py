@@ -242,26 +242,34 @@ def test_what_does_not_fit_is_named(tmp_path):
   saved(tmp_path)
   with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
 
-    def refused(message, change):
+    def refused(field, value, allowed, change):
       target = abstract(make_state())
       change(target)
-      with pytest.raises(UserError, match=re.escape(message)):
+      with pytest.raises(UserError) as raised:
         checkpointer.restore(target)
+      error = raised.value
+      assert (error.field, error.value, error.allowed) == (
+        field,
+        value,
+        f'{allowed}, as in the model',
+      )
 
     w = jax.ShapeDtypeStruct((8, 7), jnp.float32)
+    layer, none = 'params/layer', 'no such array'
     refused(
-      'params/layer/w is float32[8,6], but the model has float32[8,7]',
+      f'{layer}/w',
+      'float32[8,6]',
+      'float32[8,7]',
       lambda t: t['params']['layer'].update(w=w),
     )
     b = jax.ShapeDtypeStruct((6,), jnp.float32)
+    refused(f'{layer}/b', 'bfloat16[6]', 'float32[6]', lambda t: t['params']['layer'].update(b=b))
+    refused(f'{layer}/x', none, 'float32[6]', lambda t: t['params']['layer'].update(x=b))
+    refused(f'{layer}/b', 'bfloat16[6]', none, lambda t: t['params']['layer'].pop('b'))
     refused(
-      'params/layer/b is bfloat16[6], but the model has float32[6]',
-      lambda t: t['params']['layer'].update(b=b),
-    )
-    refused('params/layer/x is no such array', lambda t: t['params']['layer'].update(x=b))
-    refused('but the model has no such array', lambda t: t['params']['layer'].pop('b'))
-    refused(
-      'state/opt_state/0/count is int32[]',
+      'state/opt_state/0/count',
+      'int32[]',
+      none,
       lambda t: t.update(opt_state=optax.sgd(0.1).init(t['params'])),
     )
 
@@ -286,18 +294,16 @@ def test_params_are_cast_to_another_float_and_to_nothing_else(tmp_path):
     },
   )
   asked['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.int32)
-  with pytest.raises(
-    UserError, match=r'params/layer/w is float32\[8,6\], but the model has int32\[8,6\]'
-  ):
+  with pytest.raises(UserError) as raised:
     checkpoint.load_params(tmp_path, asked)
+  assert raised.value.field == 'params/layer/w' and raised.value.allowed.startswith('int32[8,6]')
   # a run goes on in the type that it began in
   with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
     state = abstract(make_state())
     state['params']['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.bfloat16)
-    with pytest.raises(
-      UserError, match=r'params/layer/w is float32\[8,6\], but the model has bfloat16\[8,6\]'
-    ):
+    with pytest.raises(UserError) as raised:
       checkpointer.restore(state)
+    assert raised.value.allowed.startswith('bfloat16[8,6]')
 
 
 def test_params_are_written_one_by_one_and_read_by_name(tmp_path):

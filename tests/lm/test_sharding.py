@@ -110,22 +110,12 @@ def start(experts):
 
 EIGHT = [{'fsdp': 8}, {'context': 8}, {'data': 4, 'tensor': 2}]
 SLOW = [
-  {'data': 8},
   {'dcn': 2, 'fsdp': 2, 'tensor': 2},
-  {'data': 2, 'fsdp': 2, 'tensor': 2},
-  {'fsdp': 4, 'context': 2},
   {'fsdp': 2, 'context': 2, 'tensor': 2},
-  {'dcn': 2, 'data': 4},
-  {'data': 4, 'context': 2},
+  {'dcn': 2, 'data': 2, 'context': 2},
 ]
 ROUTED = [{'fsdp': 2, 'expert': 4}]
-SLOW_ROUTED = [
-  {'expert': 4, 'tensor': 2},
-  {'data': 8},
-  {'data': 2, 'expert': 2, 'context': 2},
-  {'fsdp': 2, 'expert': 2, 'tensor': 2},
-  {'context': 2, 'fsdp': 4},
-]
+SLOW_ROUTED = [{'data': 2, 'expert': 2, 'context': 2}, {'fsdp': 2, 'expert': 2, 'tensor': 2}]
 
 
 def case(name, stage, experts, axes, slow):

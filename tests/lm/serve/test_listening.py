@@ -319,7 +319,7 @@ def test_the_command_serves_until_sigterm_and_ends_well(run_folder, tmp_path):
 
 def test_wrong_flags_are_one_line(run_folder, tmp_path):
   def error(*arguments):
-    done = commands.run('-m', 'lm.serve', *arguments)
+    done = commands.call('-m', 'lm.serve', *arguments)
     assert done[0] == 1 and done[1] == '' and done[2].count('\n') == 1, done
     return done[2]
 

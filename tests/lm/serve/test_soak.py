@@ -11,6 +11,6 @@ import soak
 def test_mixed_load_loses_no_row_and_changes_no_answer(random_model):
   app = serving.application(serving.served(random_model.config, random_model.params))
   with serving.listening_at(app) as address:
-    done = asyncio.run(soak.load(address, app, count=150))
+    done = asyncio.run(soak.load(address, app, count=60))
   assert serving.idle(app)
-  assert done['equal'] > 50 and done['cancelled'] > 10 and done['refused'] and done['left']
+  assert done['equal'] > 20 and done['cancelled'] > 4 and done['refused'] and done['left']
