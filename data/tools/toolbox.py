@@ -24,7 +24,7 @@ DEFAULT = 'calculator'  # the tool of a call that names none
 
 @dataclasses.dataclass(frozen=True)
 class Tool:
-  """A tool.
+  """How a tool is opened, and what a model is told of it.
 
   Attributes:
     about: what the model is told that it does, a sentence.

@@ -19,7 +19,7 @@ class Heading:
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
-  """Running text."""
+  """Plain text that is set as a paragraph."""
 
   text: str
 

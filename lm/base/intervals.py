@@ -9,7 +9,7 @@ def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
   """Returns Wilson's score interval (low, high) of a proportion.
 
   It is that of Wilson 1927 (JASA 22), equation 4 of Brown, Cai and DasGupta 2001 (Stat. Sci. 16).
-  Unlike mean ± z standard errors it stays inside [0, 1], and keeps its coverage near 0 and 1 and at
+  Unlike mean ± z standard errors it stays inside [0, 1] and keeps its coverage near 0 and 1 and at
   small n.
 
   Args:

@@ -67,6 +67,7 @@ def ours(
   from lm.infer.engine import Engine
   from lm.infer.requests import Request
   from lm.infer.sampling import Sampling
+  from lm.model import cache as cache_lib
   from lm.model import heads, quantize
   from lm.parallel import sharding
   from lm.weights import pretrained
@@ -118,12 +119,13 @@ def ours(
     return {'seconds': seconds, 'drawn': count, 'first_token_s': sorted(first.values())}
 
   layers, vocabulary = jax.tree.leaves(params['layers']), heads.head(params, config)
+  slot = cache_lib.init_cache(config, 1, 1, args.cache)
   facts = {
     'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
     'layer_params': sum(x.size for x in jax.tree.leaves(model.params['layers'])),
     'vocabulary_params': vocabulary.size,
     'weight_bytes_per_token': sum(x.nbytes for x in layers) + vocabulary.nbytes,
-    'cache_bytes_per_token': 2 * config.num_layers * config.num_kv_heads * config.head_dim * 4,
+    'cache_bytes_per_token': sum(x.nbytes for x in jax.tree.leaves(slot.layers)),
   } | machine()
   return facts, answer
 

@@ -32,8 +32,7 @@ CALLS = 4  # calls of tools that run at once
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
   args = _parse(argv)
-  # Before the models are loaded, which takes a while.
-  with listening.bind(args.host, args.port) as listener:
+  with listening.bind(args.host, args.port) as listener:  # before the models, which take a while
     _serve(args, listener)
 
 
@@ -44,11 +43,9 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
   mesh = sharding.make_mesh(base.get_config().mesh)
   tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
   calls = concurrent.futures.ThreadPoolExecutor(CALLS, thread_name_prefix='tool')
+  named = service.named(args.checkpoint + args.model)
   with jax.set_mesh(mesh):
-    models = {
-      name: _open(name, path, args, mesh, tools, calls)
-      for name, path in service.named([*(args.checkpoint or ()), *(args.model or ())]).items()
-    }
+    models = {name: _open(name, path, args, mesh, tools, calls) for name, path in named.items()}
   limits = service.Limits(
     new_tokens=args.max_new_tokens, answers=args.max_waiting, request_seconds=args.timeout
   )
@@ -56,8 +53,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
   state = service.Service(
     models, mesh, limits=limits, thinking=args.thinking, api_keys=keys, hosts=hosts
   )
-  where = f'[{args.host}]' if ':' in args.host else args.host
-  ready = f'serving {", ".join(models)} at http://{where}:{listener.getsockname()[1]}'
+  ready = f'serving {", ".join(models)} at {listening.url(args.host, listener)}'
   served = app.make_app(state, routes=pages, open_paths=mounting.open_paths())
   tell = functools.partial(print, ready, flush=True)
   asyncio.run(listening.serve(served, listener, drain_seconds=args.timeout, ready=tell))
@@ -98,9 +94,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     default = f' (default {options["default"]})' if options.get('default') else ''
     parser.add_argument(flag, help=help + default, **options)
 
-  add('--checkpoint', '[NAME=]DIR, a run or a Hugging Face folder; repeatable', action='append')
-  packaged = 'a model that a Python package carries; repeatable'
-  add('--model', packaged, action='append', choices=gguf.MODELS)
+  many = {'action': 'append', 'default': []}
+  add('--checkpoint', '[NAME=]DIR, a run or a Hugging Face folder; repeatable', **many)
+  add('--model', 'one that a Python package carries; repeatable', choices=gguf.MODELS, **many)
   add('--host', 'address to listen at; all but loopback are open to others', default='127.0.0.1')
   add('--port', 'port; 0 chooses one', type=int, default=8000)
   add('--api-key-file', 'file of keys, one a line, of which requests must bring one')

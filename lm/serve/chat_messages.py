@@ -1,4 +1,4 @@
-"""From the messages of a chat completion to the turns of the model's chat format.
+"""Turns the messages of a chat completion into the turns of the model's chat format.
 
 Functions of the client's are told to the model in the system turn. It calls one by writing the
 function's name, a line end and the arguments between the tags of a call; the client's result comes

@@ -34,6 +34,12 @@ def bind(host: str, port: int) -> socket.socket:
   return socket.create_server((host, port), family=family, backlog=256)
 
 
+def url(host: str, listener: socket.socket) -> str:
+  """Returns the address of a socket that listens at a host, as a browser takes it."""
+  where = f'[{host}]' if ':' in host else host
+  return f'http://{where}:{listener.getsockname()[1]}'
+
+
 async def serve(
   app: Starlette,
   listener: socket.socket,

@@ -51,7 +51,8 @@ class Writer:
       )
     self._tensors = tensors
     self._places: dict[str, tuple[Any, int]] = {}
-    self._handles = [open(folder / name, 'wb') for name in names]  # noqa: SIM115  closed by __exit__
+    # They are closed by __exit__.
+    self._handles = [open(folder / name, 'wb') for name in names]  # noqa: SIM115
     for handle, shard in zip(self._handles, shards, strict=True):
       header, end = {'__metadata__': {'format': 'pt'}}, 0
       # This is the order in which the library writes tensors.
