@@ -157,7 +157,8 @@ def test_scan_changes_nothing_but_the_program(tiny):
   chex.assert_trees_all_equal(params, other)
   a, b = loss_and_grads(scanned), loss_and_grads(unrolled)
   chex.assert_trees_all_close(a(params), b(params), rtol=1e-4, atol=1e-6)
-  assert ' while(' in a.as_text() and ' while(' not in b.as_text()
+  # the scatter into the embedding's gradient may be a loop in both
+  assert a.as_text().count(' while(') > b.as_text().count(' while(')
 
 
 @pytest.mark.parametrize('scan_layers', [True, False])
