@@ -43,12 +43,13 @@ export function startCompare(state) {
     }
     toggleRunning(byId('compare-ask'), byId('compare-stop'), true);
     status.textContent = 'Writing…';
+    // Both answers are shown at once: the speed of one would tell which model it is.
     const results = await Promise.allSettled(pair.map(async (model, n) => {
-      const node = byId(`compare-${sides[n]}`);
       for await (const text of write(model, kind, own.prompt, sampling, signal)) {
         if (round !== own) return;
         own.answers[n] += text;
-        node.append(text);
+        const length = own.answers[0].length + own.answers[1].length;
+        status.textContent = `Writing… ${length} characters`;
       }
     }));
     if (round !== own) return;
@@ -59,6 +60,7 @@ export function startCompare(state) {
       status.textContent = failed.reason.name === 'AbortError' ? 'Stopped.' : failed.reason.message;
       return;
     }
+    sides.forEach((side, n) => byId(`compare-${side}`).append(own.answers[n]));
     status.textContent = 'Which answer is better?';
     setVoting('open');
   }
