@@ -85,12 +85,14 @@ def test_a_run_in_a_bucket_is_used_like_any_other(bucket, text, tmp_path):
     '--config.batch_size=8',
     '--config.seq_len=128',
     '--config.optim.warmup=1',
+    '--config.eval.tasks=',
     f'--config.data.cache={cache}',
   )
   evaluate = (
     'eval.py',
     '--config=configs/eval.py:smoke',
     f'--config.data.val={url}/sft/data/val/manifest.json',
+    '--config.eval.tasks=',
     '--config.seq_len=128',
     f'--config.data.cache={cache}',
   )

@@ -646,7 +646,9 @@ def test_closing_a_sandbox_ends_all_of_its_processes():
 
 def test_a_sandbox_whose_server_was_killed_starts_another():
   with Sandbox(LIMITS) as opened:
-    assert settled(lambda: len(descendants(opened._process.pid)) == 1)  # the first program has ended
+    assert settled(
+      lambda: len(descendants(opened._process.pid)) == 1
+    )  # the first program has ended
     (server,) = descendants(opened._process.pid)
     os.kill(server, signal.SIGKILL)
     assert opened.run('2 + 2') == Result('4\n', '')

@@ -97,7 +97,7 @@ def test_a_head_is_not_taken_away(adapted):
 def test_a_parameter_that_is_missing_otherwise_is_named(adapted, tmp_path):
   config, params, _ = adapted
   params = {name: x for name, x in params.items() if name != 'scalar_head'}
-  with pytest.raises(UserError, match='params/scalar_head is no such array'):
+  with pytest.raises(UserError, match="params/scalar_head is 'no such array'"):
     load(save(tmp_path / 'torn', config, params))
 
 

@@ -5,10 +5,12 @@ that runs the scripts.
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -81,12 +83,13 @@ def smoke(bands):
 @pytest.mark.slow
 def test_ray(corpus, tmp_path):
   pytest.importorskip('ray')
+  short = tempfile.mkdtemp(prefix='ray')  # for paths of sockets, of 107 characters at most
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   head = [os.path.join(os.path.dirname(sys.executable), 'ray'), 'start', '--head', '--block', f'--port={port}', '--num-cpus=2',
           '--node-ip-address=127.0.0.1', '--include-dashboard=false', '--disable-usage-stats',
-          f'--temp-dir={tmp_path}/r', f'--memory={8 << 30}', f'--object-store-memory={100 << 20}']  # fmt: skip
+          f'--temp-dir={short}', f'--memory={8 << 30}', f'--object-store-memory={100 << 20}']  # fmt: skip
   options = [*COMMAND, f'--input={corpus}', f'--out={corpus}/out', '--executor=ray', '--tasks=2', '--workers=2',
              '--config.minhash.bands=2', f'--config.ray_address=127.0.0.1:{port}', '--config.memory_gb=1']  # fmt: skip
   with (
@@ -99,6 +102,8 @@ def test_ray(corpus, tmp_path):
       assert status == 0 and 'pages out' in out, err
     finally:
       process.terminate()  # the head ends what it started
+      process.wait()
+      shutil.rmtree(short, ignore_errors=True)
   clean(corpus, corpus / 'whole', smoke(bands=2), tasks=2)
   assert sorted(map(json.dumps, documents_of(corpus / 'out'))) == sorted(
     map(json.dumps, documents_of(corpus / 'whole'))
