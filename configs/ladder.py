@@ -10,7 +10,7 @@ Result:    runs/ladder/ladder.md: the law with 90 % intervals, and the largest s
            predicted and measured: 1.15 nats per byte [0.96, 1.56] and 1.24 in the last run, on
            this repository's source.
 Time:      nine minutes beside other jobs.
-:smoke     smaller sizes: about a minute.
+:smoke     smaller sizes, on fewer tokens: about a minute.
 """
 
 from configs import base
@@ -19,6 +19,7 @@ from lm.base.config import variant
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the loss of the last is predicted
 SMOKE_WIDTHS = (8, 16, 24, 32, 40, 48)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
+SMOKE_TOKENS_PER_PARAMETER = 8
 
 
 def get_config(arg=None):
@@ -35,10 +36,12 @@ def get_config(arg=None):
 
 
 def sweep(add, arg=None):
-  for width in SMOKE_WIDTHS if variant(arg) == 'smoke' else WIDTHS:
+  is_smoke = variant(arg) == 'smoke'
+  tokens = SMOKE_TOKENS_PER_PARAMETER if is_smoke else TOKENS_PER_PARAMETER
+  for width in SMOKE_WIDTHS if is_smoke else WIDTHS:
     mlp, heads = 4 * width, width // 8
     parameters = 268 * width + 2 * (4 * width * width + 3 * width * mlp)
-    steps = parameters * TOKENS_PER_PARAMETER // (8 * 128)
+    steps = parameters * tokens // (8 * 128)
     trial = {
       'model.embed_dim': width,
       'model.mlp_dim': mlp,

@@ -41,6 +41,7 @@ def train(text, run, **fields):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(bucket, text, unbroken, tmp_path):
   """Killed while it tokenizes, before the last file of a checkpoint, and while it saves another."""
   command = train(text, f'{bucket.url}/run')
@@ -64,6 +65,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(bucket, text, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_in_a_bucket_is_used_like_any_other(bucket, text, tmp_path):
   """Its tokens train another run; it is evaluated, exported, fine-tuned on conversations of the
   bucket, and talked to.

@@ -265,6 +265,7 @@ def test_the_loss_of_a_process_ends_the_others_with_an_error(tmp_path, victim):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_chaos(tmp_path):
   """A run of two processes loses one or both again and again, or is told to stop; its last
   parameters are the unbroken run's.

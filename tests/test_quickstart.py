@@ -34,6 +34,7 @@ def written(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # with the runs of the fixture
 def test_report_holds_what_was_promised(road):
   workdir, out = road
   assert f'python -m lm.chat --checkpoint={workdir}' in out

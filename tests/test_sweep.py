@@ -121,6 +121,7 @@ def test_a_sweep_runs_what_is_missing_and_writes_its_table(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_smoke_ladder_foretells_its_largest_size(tmp_path):
   status, _, err = commands.run(
     'train.py',
