@@ -2,8 +2,10 @@
 
 Command:   python train.py --config=configs/sft.py --workdir=runs/sft
              --config.init_from=runs/quickstart/pretrain
-           --config.data.train takes conversation files (JSONL: messages, or UltraChat rows). With
-           '' the conversations are demonstrations of config.data.tasks.
+           --config.data.train takes files of conversations (JSONL with messages);
+           `python -m data.conversations --input=FILE --out=OUT` writes them from rows of
+           UltraChat, ShareGPT, Alpaca and GSM8K. With '' the conversations are demonstrations of
+           config.data.tasks.
 Hardware:  whatever trains the model.
 Result:    the model answers questions on identity, spelling and arithmetic in the chat format
            (see the quickstart's report).

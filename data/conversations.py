@@ -4,14 +4,14 @@
 
 Each line of the result is {"messages": [...], "task": "NAME,..."}: the task of each question, or
 the name of the file that the conversation is from. data/chat/chat_formats.py says what a message
-is, and data/tasks/demonstrations.py which public formats --input accepts.
+is, and data/tasks/conversation_rows.py which public forms --input accepts.
 """
 
 import argparse
 from collections.abc import Sequence
 
 from data import tasks
-from data.tasks import demonstrations
+from data.tasks import conversation_rows, demonstrations
 from data.tasks.protocol import SPLITS
 from lm.base import errors
 
@@ -50,7 +50,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     '--split', choices=SPLITS, default='train', help='split of the tasks to use (%(default)s)'
   )
   parser.add_argument(
-    '--input', action='append', default=[], help='JSONL of conversations to add; repeatable'
+    '--input',
+    action='append',
+    default=[],
+    help=f'JSONL of conversations to add; repeatable. Forms: {", ".join(conversation_rows.FORMS)}',
+  )
+  parser.add_argument(
+    '--calls',
+    choices=conversation_rows.CALLS,
+    default=conversation_rows.CALLS[0],
+    help='what notes <<48/2=24>> of word problems of --input become: calls of the calculator, or '
+    'nothing (%(default)s)',
   )
   parser.add_argument(
     '--seed', type=int, default=0, help='seed of the problems and their order (%(default)s)'
@@ -70,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     split=args.split,
     weights=weights,
     inputs=args.input,
+    calls=args.calls,
   )
   for name, count in counts.items():
     print(f'{name}: {count}')

@@ -5,14 +5,14 @@ the name of the file that the conversation is from.
 """
 
 import collections
+import functools
 import json
 import pathlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
-from data.chat import schema
 from data.records import jsonl
+from data.tasks import conversation_rows
 from data.tasks.protocol import Task
 from lm.base import errors, files, progress
 from lm.base.errors import UserError
@@ -28,6 +28,7 @@ def write(
   split: str = 'train',
   weights: Mapping[str, float] | None = None,
   inputs: Iterable[files.Path] = (),
+  calls: str = conversation_rows.CALLS[0],
 ) -> dict[str, int]:
   """Writes conversations to a file, all or none.
 
@@ -42,6 +43,7 @@ def write(
     split: split of the problems to demonstrate; 'test' for a file to validate on.
     weights: relative weight by task name; 1 for tasks without an entry.
     inputs: files of conversations to copy after the demonstrations.
+    calls: as of `read`.
 
   Returns:
     The number of demonstrations by task name, and of conversations by stem of the input file.
@@ -70,7 +72,9 @@ def write(
       out.write(json.dumps(conversation, ensure_ascii=False) + '\n')
     for source in inputs:
       name, skipped, before = pathlib.Path(source).stem, jsonl.Skipped(), counts.total()
-      for conversation in progress.bar(read(source, skipped), desc=name, unit='conversation'):
+      for conversation in progress.bar(
+        read(source, skipped, calls), desc=name, unit='conversation'
+      ):
         out.write(json.dumps({**conversation, 'task': name}, ensure_ascii=False) + '\n')
         counts[name] += 1
       if counts.total() == before:
@@ -81,36 +85,19 @@ def write(
   return dict(counts)
 
 
-def read(path: files.Path, skipped: jsonl.Skipped) -> Iterator[dict]:
+def read(
+  path: files.Path, skipped: jsonl.Skipped, calls: str = conversation_rows.CALLS[0]
+) -> Iterator[dict]:
   """Yields the conversations of a JSONL file, one {"messages": [...]} per row.
 
-  Rows are {"messages": [{"role", "content"}, ...]} (this project's format, and UltraChat-200k's) or
-  {"id", "data": [user, assistant, ...]} (UltraChat, Ding et al. 2023). Other fields are ignored,
-  and so is a last question without an answer. Any other row is added to `skipped`, with its line
-  and the field that is wrong.
+  The rows may have any of `conversation_rows.FORMS`. A row that cannot be read is added to
+  `skipped`, with its line and the field that is wrong.
+
+  Args:
+    calls: what the notes of word problems become, one of `conversation_rows.CALLS`.
   """
-  return jsonl.read(path, _conversation, skipped)
-
-
-def _conversation(row: Any) -> dict:
-  if not isinstance(row, dict) or len({'messages', 'data'} & row.keys()) != 1:
-    raise UserError(field='row', value=row, allowed='an object with either "messages" or "data"')
-  messages = from_ultrachat(row['data']) if 'data' in row else row['messages']
-  if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
-    messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
-  schema.check({'messages': messages})
-  kept = [{'role': message['role'], 'content': message['content']} for message in messages]
-  return {'messages': kept}
-
-
-def from_ultrachat(turns: list[str]) -> list[dict]:
-  """Returns the messages of UltraChat's "data" field: texts of user and assistant in turn."""
-  if not isinstance(turns, list):
-    raise UserError(field='data', value=turns, allowed='a list of texts')
-  for i, turn in enumerate(turns):
-    if not isinstance(turn, str):
-      raise UserError(field=f'data[{i}]', value=turn, allowed='text')
-  return [{'role': ('user', 'assistant')[i % 2], 'content': turn} for i, turn in enumerate(turns)]
+  read_row = functools.partial(conversation_rows.conversation, calls=calls)
+  return jsonl.read(path, read_row, skipped)
 
 
 def _groups(items: Sequence[str], most: int, rng: random.Random) -> Iterator[Sequence[str]]:

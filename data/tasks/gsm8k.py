@@ -54,14 +54,14 @@ def read(paths: str, test_paths: str | None = None) -> Problems:
 
 def _rows(inputs: str) -> list[tuple[str, str]]:
   skipped = jsonl.Skipped()
-  found = [row for file in sources.find(inputs) for row in jsonl.read(file.path, _parse, skipped)]
+  found = [row for file in sources.find(inputs) for row in jsonl.read(file.path, parse, skipped)]
   if not found:
     raise skipped.nothing_left(f'no word problems in {inputs}')
   skipped.report()
   return found
 
 
-def _parse(row: Any) -> tuple[str, str]:
+def parse(row: Any) -> tuple[str, str]:
   """Returns (question, answer) of a row. Raises UserError if the row is not a word problem."""
   fields = row if isinstance(row, dict) else {}
   question, answer = fields.get('question'), fields.get('answer')
@@ -79,6 +79,28 @@ def _marked(text: str) -> decimal.Decimal | None:
   _, mark, said = text.rpartition(_MARK)
   found = answers.numbers(claims.plain(said)) if mark else []
   return found[0].value if found else None
+
+
+def in_steps(worked: str) -> str:
+  """Returns an answer of a file without its calls."""
+  return _CALL.sub('', worked)
+
+
+def with_calls(worked: str) -> list[dict]:
+  """Returns an answer of a file as parts, with a call of the calculator where the file has one.
+
+  A call whose result is not the one that the file states is left out.
+  """
+  parts, done = [], 0
+  for match in _CALL.finditer(worked):
+    expression = match[1].strip()
+    result = calculate(expression)
+    if answers.claimed_number(result) == answers.claimed_number(match[2]):
+      text = in_steps(worked[done : match.start()])
+      parts += [{'type': 'text', 'text': text}] * bool(text)
+      parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]
+      done = match.end()
+  return [*parts, {'type': 'text', 'text': in_steps(worked[done:])}]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,7 +141,7 @@ class Gsm8k(Task):
     return order
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    return _CALL.sub('', problem['worked'])
+    return in_steps(problem['worked'])
 
   def grade(self, problem: dict, reply: dict) -> float:
     said = answers.claimed_number(schema.text(reply['content']), question(problem))
@@ -133,13 +155,4 @@ class Gsm8kCalculator(Gsm8k):
   name: ClassVar[str] = 'gsm8k_calculator'
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    parts, done = [], 0
-    for match in _CALL.finditer(problem['worked']):
-      expression = match[1].strip()
-      result = calculate(expression)
-      if answers.claimed_number(result) == answers.claimed_number(match[2]):
-        text = _CALL.sub('', problem['worked'][done : match.start()])
-        parts += [{'type': 'text', 'text': text}] * bool(text)
-        parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]
-        done = match.end()
-    return [*parts, {'type': 'text', 'text': _CALL.sub('', problem['worked'][done:])}]
+    return with_calls(problem['worked'])

@@ -6,7 +6,7 @@ import pathlib
 import re
 
 import pytest
-from commands import run
+from commands import call, run
 
 from data import tasks
 from data.batches import prepare
@@ -156,6 +156,44 @@ def test_public_formats_are_read(tmp_path):
   assert list(demonstrations.read(tmp_path / 'out', jsonl.Skipped()))[2:] == expected
 
 
+def test_rows_of_sharegpt_alpaca_and_gsm8k_are_read(tmp_path):
+  turns = [('system', 'Be kind.'), ('human', 'Hi'), ('gpt', 'Hello.'), ('human', 'unanswered')]
+  problem = {'question': 'Half of 48?', 'answer': 'It is 48/2 = <<48/2=24>>24.\n#### 24'}
+  source = lines(
+    tmp_path / 'chat.jsonl',
+    {'id': 'x', 'conversations': [{'from': who, 'value': text} for who, text in turns]},
+    {'instruction': 'Add.', 'input': '2, 3', 'output': '5'},
+    {'instruction': 'Say hi.', 'input': '', 'output': 'Hi!', 'system': 'Be brief.'},
+    problem,
+  )
+
+  def user(text):
+    return {'role': 'user', 'content': text}
+
+  def assistant(content):
+    return {'role': 'assistant', 'content': content}
+
+  expected = [
+    [{'role': 'system', 'content': 'Be kind.'}, user('Hi'), assistant('Hello.')],
+    [user('Add.\n\n2, 3'), assistant('5')],
+    [{'role': 'system', 'content': 'Be brief.'}, user('Say hi.'), assistant('Hi!')],
+  ]
+  parts = [
+    {'type': 'text', 'text': 'It is 48/2 = '},
+    {'type': 'python', 'text': '48/2'},
+    {'type': 'output', 'text': '24'},
+    {'type': 'text', 'text': '24.\n#### 24'},
+  ]
+  for calls, solution in (('tool', parts), ('steps', 'It is 48/2 = 24.\n#### 24')):
+    found = [row['messages'] for row in demonstrations.read(source, jsonl.Skipped(), calls)]
+    assert found == [*expected, [user('Half of 48?'), assistant(solution)]]
+  out = tmp_path / 'out.jsonl'
+  options = f'--input={source}', '--calls=steps', f'--out={out}'
+  status, _, err = call('-m', 'data.conversations', '--examples=0', *options)
+  assert status == 0, err
+  assert rows(out)[-1]['messages'][1]['content'].startswith('It is 48/2 = 24.')
+
+
 @pytest.mark.parametrize(
   ('row', 'message'),
   [
@@ -165,6 +203,14 @@ def test_public_formats_are_read(tmp_path):
     ('null', 'row is '),
     ('{"data": ["a", "' + '[' * 9 + '", ' + '[' * 100_000, 'nested too deep'),
     ({'data': ['\ud800 ', 7]}, r'data\[1\] is 7; allowed: text'),
+    ({'data': ['a', 'b'], 'messages': []}, 'row is .* the fields of one form'),
+    ({'conversations': 'hello'}, "conversations is 'hello'; allowed: a list"),
+    ({'conversations': [{'from': 'human'}]}, r'conversations\[0\] is .* "from" and "value"'),
+    ({'conversations': [{'from': 'bing', 'value': 'a'}]}, r"conversations\[0\].from is 'bing'"),
+    ({'conversations': [{'from': 'human', 'value': 3}]}, r'conversations\[0\].value is 3'),
+    ({'instruction': 3, 'output': 'a'}, 'instruction is 3; allowed: text'),
+    ({'instruction': 'a', 'output': ''}, r"messages\[1\].content is ''"),
+    ({'question': 'a', 'answer': 'no mark'}, 'row is .*ends with ####'),
     ({'data': 'hello'}, "data is 'hello'; allowed: a list"),
     ({'data': ['a', None]}, r'data\[1\] is None; allowed: text'),
     ({'data': ['a', '']}, r"messages\[1\].content is ''"),

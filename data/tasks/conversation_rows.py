@@ -1,0 +1,148 @@
+"""Reads the rows of public conversation data sets as this project's messages.
+
+A row's form is told by its fields. To add a form, write a function from a row to messages and add
+it to FORMS.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from data.chat import schema
+from data.tasks import gsm8k
+from lm.base.errors import UserError
+
+Messages = list[dict[str, Any]]
+CALLS = ('tool', 'steps')  # What the notes of word problems become.
+
+# The roles of ShareGPT's rows, by the names that its exports and derived data sets use.
+SHAREGPT_ROLES = {
+  'system': 'system',
+  'human': 'user',
+  'user': 'user',
+  'gpt': 'assistant',
+  'chatgpt': 'assistant',
+  'assistant': 'assistant',
+}
+
+
+def from_messages(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"messages": [{"role", "content"}, ...]}.
+
+  This is the project's own form, and that of UltraChat-200k.
+  """
+  return row['messages']
+
+
+def from_ultrachat(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"data": [TEXT, ...]}: user and assistant in turn.
+
+  UltraChat has this form (Ding et al. 2023, arXiv 2305.14233).
+  """
+  turns = row['data']
+  if not isinstance(turns, list):
+    raise UserError(field='data', value=turns, allowed='a list of texts')
+  for i, turn in enumerate(turns):
+    _require_text(f'data[{i}]', turn)
+  return [{'role': ('user', 'assistant')[i % 2], 'content': turn} for i, turn in enumerate(turns)]
+
+
+def from_sharegpt(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"conversations": [{"from", "value"}, ...]}, as ShareGPT exports."""
+  turns = row['conversations']
+  if not isinstance(turns, list):
+    raise UserError(field='conversations', value=turns, allowed='a list of turns')
+  messages = []
+  for i, turn in enumerate(turns):
+    where = f'conversations[{i}]'
+    if not isinstance(turn, dict) or not {'from', 'value'} <= turn.keys():
+      raise UserError(field=where, value=turn, allowed='an object with "from" and "value"')
+    if not isinstance(turn['from'], str) or turn['from'] not in SHAREGPT_ROLES:
+      raise UserError(field=f'{where}.from', value=turn['from'], allowed=SHAREGPT_ROLES)
+    _require_text(f'{where}.value', turn['value'])
+    messages.append({'role': SHAREGPT_ROLES[turn['from']], 'content': turn['value']})
+  return messages
+
+
+def from_alpaca(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"instruction", "input", "output"}: one question and its answer.
+
+  The question is the instruction, and below it the input if there is one. Stanford Alpaca has this
+  form (Taori et al. 2023); "system" is read too, which derived data sets have.
+  """
+  texts = {name: row.get(name) or '' for name in ('system', 'instruction', 'input', 'output')}
+  for name, text in texts.items():
+    _require_text(name, text)
+  question = '\n\n'.join(part for part in (texts['instruction'], texts['input']) if part.strip())
+  system = [{'role': 'system', 'content': texts['system']}] if texts['system'].strip() else []
+  return [
+    *system,
+    {'role': 'user', 'content': question},
+    {'role': 'assistant', 'content': texts['output']},
+  ]
+
+
+def from_gsm8k(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"question", "answer"}: a word problem that is solved in steps.
+
+  The notes <<48/2=24>> of the answer become calls of the calculator if `calls` is 'tool' (Cobbe et
+  al. 2021, arXiv 2110.14168).
+  """
+  question, answer = gsm8k.parse(row)
+  solution = gsm8k.with_calls(answer) if calls == 'tool' else gsm8k.in_steps(answer)
+  return [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': solution}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """A form of rows.
+
+  Attributes:
+    fields: the fields that every row of this form has, and no row of another form has together.
+    messages: (row, calls) -> messages, with `calls` of `conversation`. It raises UserError that
+      names the field that is wrong.
+  """
+
+  fields: frozenset[str]
+  messages: Callable[[dict[str, Any], str], Messages]
+
+
+FORMS = {
+  'messages': Form(frozenset({'messages'}), from_messages),
+  'ultrachat': Form(frozenset({'data'}), from_ultrachat),
+  'sharegpt': Form(frozenset({'conversations'}), from_sharegpt),
+  'alpaca': Form(frozenset({'instruction', 'output'}), from_alpaca),
+  'gsm8k': Form(frozenset({'question', 'answer'}), from_gsm8k),
+}
+
+
+def conversation(row: Any, calls: str = CALLS[0]) -> dict[str, Messages]:
+  """Returns {"messages": [...]} of a row of any form.
+
+  Other fields are ignored, and so is a last question without an answer.
+
+  Args:
+    row: the JSON value of a row.
+    calls: 'tool' or 'steps': whether the notes <<48/2=24>> of word problems become calls of the
+      calculator, or are left out.
+
+  Raises:
+    UserError: the row has no form or more than one, or a field of it is wrong.
+  """
+  fields = row.keys() if isinstance(row, dict) else ()
+  fitting = [form for form in FORMS.values() if form.fields.issubset(fields)]
+  if len(fitting) != 1:
+    allowed = [' and '.join(sorted(form.fields)) for form in FORMS.values()]
+    raise UserError(
+      field='row', value=row, allowed=f'an object with the fields of one form: {"; ".join(allowed)}'
+    )
+  messages = fitting[0].messages(row, calls)
+  if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
+    messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
+  schema.check({'messages': messages})
+  return {'messages': [{'role': m['role'], 'content': m['content']} for m in messages]}
+
+
+def _require_text(field: str, value: Any) -> None:
+  if not isinstance(value, str):
+    raise UserError(field=field, value=value, allowed='text')
