@@ -71,7 +71,8 @@ def get_config() -> ConfigDict:
   c.data = ConfigDict()
   # bytes | a rank file | tokenizer.json | a SentencePiece .model; see data/tokenizers/loading.py.
   c.data.tokenizer = 'bytes'
-  # auto (the tokenizer folder's template, else deepdive) | deepdive | chatml | llama3 | X.jinja
+  # auto (the tokenizer folder's template, else deepdive) | deepdive | chatml | llama3 | gemma |
+  # X.jinja
   c.data.chat_format = 'auto'
   # sft, rl: add tags of tool calls and thoughts to a tokenizer that lacks them. The format deepdive
   # always has them.

@@ -55,12 +55,20 @@ NAMED = {
     '{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>'
     "{{ '\n\n' }}{% endif %}"
   ),
+  'gemma': (
+    '{{ bos_token }}{% for m in messages %}'
+    "{% if m.role == 'system' %}{{ raise_exception('Gemma has no system turn') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}"
+    "{{ '\n' + m.content | trim }}<end_of_turn>{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model{{ '\n' }}{% endif %}"
+  ),
 }
 # The special tokens of the formats besides bos_token.
 SPECIAL_TOKENS = {
   'deepdive': ('<|system|>', '<|user|>', '<|assistant|>', '<|end|>'),
   'chatml': ('<|im_start|>', '<|im_end|>'),
   'llama3': ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
+  'gemma': ('<start_of_turn>', '<end_of_turn>'),
 }
 # The date that templates tell in training data, which must not depend on the day it is made.
 DAY = datetime.date(2025, 1, 1)

@@ -74,6 +74,12 @@ FAMILIES = {
   'llama3': (templates.NAMED['llama3'], HEADER, BYTES, BOS),
   'llama3.2': (LLAMA_3_2.replace("strftime_now('%d %b %Y')", "'01 Jan 2025'"), HEADER, BYTES, BOS),
   'gemma': (GEMMA, ['<s>', '<start_of_turn>', '<end_of_turn>'], BYTES, BOS),
+  'gemma-named': (
+    templates.NAMED['gemma'],
+    ['<s>', '<start_of_turn>', '<end_of_turn>'],
+    BYTES,
+    BOS,
+  ),
   'gemma2': (NO_SYSTEM, ['<s>', '<start_of_turn>', '<end_of_turn>'], BYTES, BOS),
   'mistral': (MISTRAL, ['<s>', '</s>', '[INST]', '[/INST]'], SPACES, BOS | EOS),
   'llama2': (LLAMA_2, ['<s>', '</s>'], SPACES, BOS | EOS),
