@@ -253,6 +253,12 @@ def get_config() -> ConfigDict:
   # At the end, compute bits per byte of unigrams, bigrams, gzip and xz on the training data.
   c.eval.baselines = False
 
+  c.sft = ConfigDict()
+  # token | conversation: what has the same weight in the loss of fine-tuning.
+  c.sft.loss_by = 'token'
+  # > 0: noise of this strength is added to embeddings in training (NEFTune, arXiv 2310.05914).
+  c.sft.neftune = 0.0
+
   c.preference = ConfigDict()
   c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
 

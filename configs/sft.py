@@ -6,6 +6,8 @@ Command:   python train.py --config=configs/sft.py --workdir=runs/sft
            `python -m data.conversations --input=FILE --out=OUT` writes them from rows of
            UltraChat, ShareGPT, Alpaca and GSM8K. With '' the conversations are demonstrations of
            config.data.tasks.
+           --config.sft.loss_by=conversation gives every conversation the same weight, and
+           --config.sft.neftune=5 adds noise to embeddings in training.
 Hardware:  whatever trains the model.
 Result:    the model answers questions on identity, spelling and arithmetic in the chat format
            (see the quickstart's report).

@@ -60,11 +60,10 @@ def make_evaluate(loss_fn: LossFn) -> Callable[[Any, Iterable[dict]], Sums]:
   The batches are [B, T]. The metrics are train/loss, which contains no regularizer, and those of
   the stage, such as preference/accuracy; the others of training, train/..., are left out.
   """
-  key = jax.random.key(0)  # A loss that draws at random draws the same numbers each time.
 
   @jax.jit
   def sums(params, batch):
-    measured = loss_fn(params, batch, key)
+    measured = loss_fn(params, batch, None)
     return {
       name: value
       for name, value in measured.items()

@@ -208,6 +208,7 @@ class Transformer(nn.Module):
     segment_ids_BT: jax.Array | None = None,
     cache: Cache | None = None,
     num_tokens_B: jax.Array | None = None,
+    noise_BTD: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache | None]:
     """Returns the final hidden states of tokens; `heads.unembed` turns those needed into logits.
 
@@ -220,6 +221,7 @@ class Transformer(nn.Module):
       cache: what each row has read before; the tokens are appended behind it.
       num_tokens_B: with a cache, how many of each row's tokens are real (the rest, at its end, is
         padding); default T.
+      noise_BTD: what is added to the embeddings of the tokens, before those of positions.
 
     Returns:
       (hidden_BTD, cache): the hidden states after the final norm, and the cache with the tokens
@@ -242,6 +244,8 @@ class Transformer(nn.Module):
       segment_ids_BT = jnp.ones((B, T), jnp.int32)
 
     x_BTD = lookup(self.embedding, tokens_BT, ('vocab', 'embed'), jnp.dtype(c.dtype))
+    if noise_BTD is not None:
+      x_BTD = x_BTD + noise_BTD.astype(x_BTD.dtype)
     if c.scale_embeddings:
       x_BTD = x_BTD * jnp.asarray(c.embed_dim**0.5, x_BTD.dtype)
     if c.position == 'learned':

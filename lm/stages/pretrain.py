@@ -14,7 +14,7 @@ from lm.model.transformer import Transformer
 from lm.stages.stage import Field, Stage, per_token
 from lm.train import losses
 from lm.train.batches import Run
-from lm.train.train_step import LossFn
+from lm.train.train_step import LossFn, SumAndWeight
 
 # The fields of a batch of token shards. `inputs` are read and `targets` are predicted, each target
 # with its weight in the loss. A token does not see other documents, which have other segment ids.
@@ -72,24 +72,27 @@ def make_cross_entropy(
   )
 
 
-def make_loss(model_config: FrozenConfigDict, loss_config: ConfigDict) -> LossFn:
+def make_loss(
+  model_config: FrozenConfigDict, loss_config: ConfigDict
+) -> Callable[..., dict[str, SumAndWeight]]:
   """Returns the loss of a batch of TOKEN_FIELDS.
 
   It minimizes the cross entropy, logged as `train/loss`, plus the regularizers that have a weight:
   z-loss (the mean of log(Z)^2 is logged as `train/z_loss`) and the balance of experts
-  (`train/expert_balance`).
+  (`train/expert_balance`). A fourth argument, [B, T, D], is added to the embeddings.
   """
   model = Transformer(model_config)
   cross_entropy = make_cross_entropy(model_config, loss_config)
   balance_weight = loss_config.balance
 
-  def loss_fn(params, batch, key):
+  def loss_fn(params, batch, key, noise_BTD=None):
     del key
     (hidden_BTD, _), sown = model.apply(
       {'params': params},
       batch['inputs'],
       batch['positions'],
       batch['segment_ids'],
+      noise_BTD=noise_BTD,
       mutable=['losses'],
     )
     weights_BT = batch['weights']

@@ -18,8 +18,8 @@ State = dict[str, Any]
 SumAndWeight = tuple[jax.Array, jax.Array]
 # (params, microbatch, key) -> {name: (sum, weight)}. `train/loss` is the loss alone. A loss that
 # has regularizers also returns `train/total`, which is then minimized in its place. Nothing is
-# divided before the microbatches are summed.
-LossFn = Callable[[Any, dict, jax.Array], dict[str, SumAndWeight]]
+# divided before the microbatches are summed. The key is None in an evaluation, which draws nothing.
+LossFn = Callable[[Any, dict, jax.Array | None], dict[str, SumAndWeight]]
 LOSS, TOTAL = 'train/loss', 'train/total'
 RECENT = 64  # The number of last losses to whose median a loss is compared, to detect a spike.
 FEWEST = 8  # The number of losses that are needed before a spike can be detected.
