@@ -155,6 +155,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'optim',
     'faults',
     'rl',
+    'sft',
     'preference',
     'tools',
     'loss.balance',
