@@ -162,7 +162,7 @@ def listening_at(app, drain_seconds=60.0):
   thread.start()
   assert ready.wait(60) and not failed
   try:
-    yield f'http://127.0.0.1:{listener.getsockname()[1]}'
+    yield listening.url('127.0.0.1', listener)
   finally:
     app.state.service.end()
     thread.join(60)
