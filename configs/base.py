@@ -77,8 +77,8 @@ def get_config() -> ConfigDict:
   # sft, rl: add tags of tool calls and thoughts to a tokenizer that lacks them. The format deepdive
   # always has them.
   c.data.tools = True
-  # Training data: token shards (a manifest.json, or several separated by commas), or text or JSONL
-  # files (globs) to tokenize.
+  # Training data: token shards (a manifest.json, or several separated by commas), or text, JSONL or
+  # Parquet files (globs) to tokenize.
   c.data.train = ''
   # Weights of several manifests in order: 'W,W', or from given steps on '0:W,W;1000:W,W'.
   c.data.weights = ''

@@ -2,7 +2,7 @@
 
 Command:   python train.py --config=configs/sft.py --workdir=runs/sft
              --config.init_from=runs/quickstart/pretrain
-           --config.data.train takes files of conversations (JSONL with messages);
+           --config.data.train takes files of conversations (JSONL or Parquet rows with messages);
            `python -m data.conversations --input=FILE --out=OUT` writes them from rows of
            UltraChat, ShareGPT, Alpaca and GSM8K. With '' the conversations are demonstrations of
            config.data.tasks.

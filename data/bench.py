@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     help=f'{tokenizers.SPEC}; several separated by commas (default: train one on the texts)',
   )
   command.add_argument(
-    '--input', help="globs of JSONL or text files (default: Python's standard library)"
+    '--input', help="globs of JSONL, Parquet or text files (default: Python's standard library)"
   )
   command.add_argument(
     '--megabytes', type=float, default=8, help='approximate limit on the text (%(default)s)'

@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     '--input',
     action='append',
     default=[],
-    help=f'JSONL of conversations to add; repeatable. Forms: {", ".join(conversation_rows.FORMS)}',
+    help='JSONL, JSON or Parquet file of conversations to add; repeatable. Forms: '
+    + ', '.join(conversation_rows.FORMS),
   )
   parser.add_argument(
     '--calls',

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--input',
     required=True,
-    help='paths, URLs or globs of JSONL or text files, separated by commas',
+    help='paths, URLs or globs of JSONL, Parquet or text files, separated by commas',
   )
   parser.add_argument('--tokenizer', required=True, help=tokenizers.SPEC)
   parser.add_argument(

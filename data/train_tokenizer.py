@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--input',
     required=True,
-    help='paths, URLs or globs of JSONL or text files, separated by commas',
+    help='paths, URLs or globs of JSONL, Parquet or text files, separated by commas',
   )
   parser.add_argument(
     '--vocab-size',

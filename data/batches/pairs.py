@@ -12,7 +12,7 @@ import numpy as np
 
 from data import tasks
 from data.chat import chat_formats
-from data.records import jsonl, sources, split
+from data.records import jsonl, rows, sources, split
 from data.shards.loader import host_examples, permute, read_ahead
 from data.tasks.protocol import Task
 from lm.base import files
@@ -154,13 +154,13 @@ def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyP
 
 
 def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tuple[float, Pair]]:
-  """Returns the pairs of JSONL files, each with the split hash of its prompt.
+  """Returns the pairs of files, each with the split hash of its prompt.
 
   Raises UserError if no row can be used.
   """
   found, skipped, pairs = sources.find(inputs), jsonl.Skipped(), []
   for file in found:
-    pairs += jsonl.read(file.path, lambda row: _parse(row, chat_format, seq_len), skipped)
+    pairs += rows.read(file.path, lambda row: _parse(row, chat_format, seq_len), skipped)
   if not pairs:
     raise skipped.nothing_left(f'no pair in {sources.names(found)}')
   skipped.report()

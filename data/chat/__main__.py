@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('command', choices=['show'], help='the only command')
-  parser.add_argument('file', help='JSONL of conversations')
+  parser.add_argument('file', help='JSONL, JSON or Parquet file of conversations')
   parser.add_argument('--tokenizer', required=True, help=loading.SPEC)
   parser.add_argument(
     '--chat-format',

@@ -117,7 +117,7 @@ def read(
   buckets.check(path)
   for place, line in _lines(str(path), skipped, start, stop):
     try:
-      yield parse(_value(line))
+      yield parse(value(line))
     except UserError as error:
       skipped.add(place(), error)
     except RecursionError:  # raised by the JSON reader, or by `parse` on its value
@@ -213,12 +213,12 @@ def _decoded(line: bytes) -> str:
     raise UserError(f'not UTF-8: {error}') from error
 
 
-def _value(line: bytes) -> Any:
-  """Returns the JSON value of a line. Raises UserError if the line is not valid JSON."""
+def value(line: bytes) -> Any:
+  """Returns the JSON value of UTF-8 text. Raises UserError if the text is not valid JSON."""
   text = _decoded(line)
   try:
-    value = json.loads(text)
-    return _mended(value) if _SURROGATE.search(line) else value
+    found = json.loads(text)
+    return _mended(found) if _SURROGATE.search(line) else found
   except ValueError as error:
     raise UserError(f'not JSON: {error}') from error
 

@@ -1,13 +1,12 @@
-"""Reads documents from spans of files: parts of JSONL files, or whole plain-text files."""
+"""Reads documents from spans of files: parts of JSONL files, or whole files."""
 
 import itertools
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from data.records import jsonl, sources
+from data.records import jsonl, rows, sources
 from lm.base.errors import UserError
 
 T = TypeVar('T')
@@ -75,8 +74,8 @@ def documents(
     parse: converts a document.
   """
   for span in all_spans:
-    if '.jsonl' in pathlib.PurePosixPath(span.path).suffixes[-2:]:
-      yield from jsonl.read(
+    if rows.is_rows(span.path):
+      yield from rows.read(
         span.path, lambda row: parse(check_document(row)), skipped, start=span.start, stop=span.stop
       )
       continue

@@ -11,7 +11,7 @@ import pathlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from data.records import jsonl
+from data.records import jsonl, rows
 from data.tasks import conversation_rows
 from data.tasks.protocol import Task
 from lm.base import errors, files, progress
@@ -88,7 +88,7 @@ def write(
 def read(
   path: files.Path, skipped: jsonl.Skipped, calls: str = conversation_rows.CALLS[0]
 ) -> Iterator[dict]:
-  """Yields the conversations of a JSONL file, one {"messages": [...]} per row.
+  """Yields the conversations of a file of rows, one {"messages": [...]} per row.
 
   The rows may have any of `conversation_rows.FORMS`. A row that cannot be read is added to
   `skipped`, with its line and the field that is wrong.
@@ -97,7 +97,7 @@ def read(
     calls: what the notes of word problems become, one of `conversation_rows.CALLS`.
   """
   read_row = functools.partial(conversation_rows.conversation, calls=calls)
-  return jsonl.read(path, read_row, skipped)
+  return rows.read(path, read_row, skipped)
 
 
 def _groups(items: Sequence[str], most: int, rng: random.Random) -> Iterator[Sequence[str]]:

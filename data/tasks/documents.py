@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from data.records import jsonl, split
+from data.records import jsonl, rows, split
 from data.records.spans import check_document
 from lm.base.errors import UserError
 from lm.base.files import Path
@@ -49,7 +49,7 @@ class Documents:
 def read(
   path: Path, *, held_out: float = 0.05, max_words: int = 12, num_words: int = 4000
 ) -> Documents:
-  """Reads a JSONL file of documents: {"text": str, "metadata": {"url", "cluster", ...}, ...}.
+  """Reads a file of documents: {"text": str, "metadata": {"url", "cluster", ...}, ...}.
 
   A row that is not such a document is skipped and reported.
 
@@ -65,7 +65,7 @@ def read(
     UserError: the file has no documents, or they describe no function.
   """
   skipped = jsonl.Skipped()
-  pages = list(jsonl.read(path, _parse, skipped))
+  pages = list(rows.read(path, _parse, skipped))
   if not pages:
     raise skipped.nothing_left(f'{path}: no documents')
   skipped.report()

@@ -1,0 +1,62 @@
+"""Reads rows of Parquet files, local or in a bucket, as the JSON values of JSON Lines."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import fsspec
+
+from data.records import jsonl
+from lm.base import buckets, files
+from lm.base.errors import UserError
+
+T = TypeVar('T')
+ROWS = 256  # number of rows that are in memory as Python objects at the same time
+
+
+def read(path: files.Path, parse: Callable[[Any], T], skipped: jsonl.Skipped) -> Iterator[T]:
+  """Yields `parse(row)` for each row of a Parquet file; unusable rows go to `skipped`.
+
+  A column is a field of the row, a list column a list, and a struct column an object. Fields
+  without a value (null) are left out, because a Parquet file has every field in every row.
+
+  Args:
+    path: a path or URL that fsspec opens.
+    parse: converts a row. It raises UserError with the cause to skip the row.
+    skipped: receives the rows that cannot be used, by number, and the rest of a damaged file.
+
+  Raises:
+    OSError: the file does not exist or cannot be read.
+    UserError: the package pyarrow is not installed.
+  """
+  try:
+    import pyarrow
+    from pyarrow import parquet
+  except ImportError as error:
+    need = "pip install 'deepdive-lm[parquet]'"
+    raise UserError(f'{path}: reading Parquet needs the package pyarrow: {need}') from error
+  buckets.check(path)
+  number = 0
+  with fsspec.open(str(path), 'rb') as file:
+    try:
+      batches = parquet.ParquetFile(file).iter_batches(batch_size=ROWS)
+      for batch in batches:
+        for row in batch.to_pylist():
+          number += 1
+          try:
+            yield parse(_without_null(row))
+          except UserError as error:
+            skipped.add(f'{path}, row {number}', error)
+    except (pyarrow.ArrowException, OSError) as error:
+      if isinstance(error, OSError) and error.errno is not None:
+        raise
+      place = f'{path}, row {number + 1}'
+      skipped.add(place, f'the rest of the file was not read: cut off or damaged: {error}')
+
+
+def _without_null(value: Any) -> Any:
+  """Returns a value without the fields of objects that are null."""
+  if isinstance(value, dict):
+    return {name: _without_null(item) for name, item in value.items() if item is not None}
+  if isinstance(value, list):
+    return [_without_null(item) for item in value]
+  return value
