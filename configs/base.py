@@ -224,6 +224,10 @@ def get_config() -> ConfigDict:
   c.checkpoint.every = 500  # updates between checkpoints; the last update always has one
   c.checkpoint.keep_last = 2  # number of the newest checkpoints to keep
   c.checkpoint.keep_every = 0  # also keep those at multiples of this step; 0: none
+  # min:METRIC or max:METRIC, such as min:eval/val/loss: an evaluation with a better value than all
+  # before it saves a checkpoint, which is kept and is used where the run's folder is given. '': the
+  # last checkpoint is used.
+  c.checkpoint.best = ''
   # NAME,...: what may differ from the checkpoint when a run resumes. A name is a field or a group
   # of the config (optim.lr, optim; data and init_from with what they name), config, code or
   # tokenizer.

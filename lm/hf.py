@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from lm.base import config as config_lib
 from lm.base import errors
-from lm.weights import checkpoint, hub_folder, hub_format
+from lm.weights import checkpoint_folders, hub_folder, hub_format
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,7 +88,7 @@ def _export(args: argparse.Namespace) -> None:
   from configs import base
   from data.chat import chat_formats
 
-  folder = checkpoint.locate(args.src).parent.parent / 'tokenizer'
+  folder = checkpoint_folders.locate(args.src).parent.parent / 'tokenizer'
   chat_format = chat_formats.load(str(folder))
   # The document separator ends the text of a base model, the stop token the answer of an assistant.
   stop = chat_format.stops[0] if chat_format.source else chat_format.document_start

@@ -182,12 +182,12 @@ distributed.initialize(coordinator or None, int(count), int(number), 30)
 import jax, numpy as np
 from configs import base
 from lm import stages
-from lm.weights import checkpoint
+from lm.weights import checkpoint, checkpoint_folders
 from lm.model import transformer
 from lm.train import program
 from lm.parallel import sharding
 c = base.get_config()
-stored = checkpoint.provenance(checkpoint.locate(run))['config']
+stored = checkpoint_folders.provenance(checkpoint_folders.locate(run))['config']
 c.optim.update(stored['optim'])
 c.steps = stored['steps']
 c.model.update({k: tuple(v) if isinstance(v, list) else v for k, v in stored['model'].items()})

@@ -12,7 +12,7 @@ from configs import base
 from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError
-from lm.weights import checkpoint
+from lm.weights import checkpoint_folders
 from lm.weights.pretrained import EXECUTION
 
 
@@ -71,6 +71,22 @@ def test_microbatches_may_change_and_only_round_otherwise(halfway, whole, text):
   assert ours['tokens'] == theirs['tokens']
 
 
+def test_a_run_keeps_the_checkpoint_that_a_metric_says_is_best(tmp_path):
+  """The loss falls, so that the largest one is that of the first evaluation."""
+  run, text = tmp_path / 'run', 'configs/*.py'
+  best = {'checkpoint__every': 100, 'eval__every': 2, 'data__held_out': 0.2}
+  status, _, err = start(run, text, **best, checkpoint__best='max:eval/val/loss')
+  assert status == 0, err
+  assert checkpoint_folders.steps(run / 'checkpoints') == [2, 4]
+  assert checkpoint_folders.locate(run).name == '2'
+  line = next(line for line in tiny.lines(run) if line['step'] == 2 and 'eval/val/loss' in line)
+  assert checkpoint_folders.provenance(run)['measured'] == pytest.approx(
+    {name: value for name, value in line.items() if name.startswith('eval/')}
+  )
+  status, _, err = start(tmp_path / 'b', text, **best, checkpoint__best='min:eval/val/lost')
+  assert status == 1 and "is 'eval/val/lost'; allowed: eval/val/bpb" in err.splitlines()[-1]
+
+
 def test_another_field_may_change_by_its_name(halfway, text):
   lr = {'optim.lr': 0.02, 'optim.b1': 0.8}
   status, _, err = start(halfway, text, **lr)
@@ -85,7 +101,7 @@ def test_another_field_may_change_by_its_name(halfway, text):
   assert status == 1 and "did you mean 'config.optim.lr'?" in err.splitlines()[-1]
   status, _, err = start(halfway, text, **lr, checkpoint__allow_mismatch='optim.lr,optim.b1')
   assert status == 0, err
-  assert checkpoint.provenance(halfway)['config']['optim']['lr'] == 0.02
+  assert checkpoint_folders.provenance(halfway)['config']['optim']['lr'] == 0.02
 
 
 def test_other_data_may_be_gone_on_with_by_name(halfway, tmp_path):
@@ -130,7 +146,7 @@ def test_a_run_is_continued_at_twice_the_context(whole, text, tmp_path):
     2.0,
     1,
   )
-  assert checkpoint.provenance(tmp_path / 'b')['config']['model'] == model
+  assert checkpoint_folders.provenance(tmp_path / 'b')['config']['model'] == model
 
 
 def test_a_field_that_is_set_to_its_default_is_not_ignored(whole, text, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs import base
 from lm.parallel import sharding
-from lm.weights import checkpoint, pretrained
+from lm.weights import checkpoint_folders, pretrained
 
 
 def arguments(text: pathlib.Path, **fields: object) -> list[str]:
@@ -61,7 +61,7 @@ def parameters(run: pathlib.Path) -> str:
   """A digest of the bits of the parameters of the last checkpoint of a run."""
   config = base.get_config()
   mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
-  stored = checkpoint.provenance(checkpoint.locate(run))['config']['model']
+  stored = checkpoint_folders.provenance(checkpoint_folders.locate(run))['config']['model']
   config.model.update({field: stored[field] for field in pretrained.EXECUTION})
   params = pretrained.load(run, config.model, base.get_config().model, mesh).params
   return hashlib.sha256(

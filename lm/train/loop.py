@@ -162,12 +162,17 @@ class Loop:
       if bad is not None:
         step, pending = self._rewind(bad.number), None
         saving, due = False, []
+      measured = {}
       for evaluator in due:
-        self._log(step, self._evaluate(evaluator))
+        result = self._evaluate(evaluator)
+        self._log(step, result)
+        measured |= result.metrics
       with self._clock.part('save'):
-        if saving:
+        if saving or self._checkpoints.is_best(measured):
           self._metrics.flush()  # No line that precedes a checkpoint may be lost.
-          self._checkpoints.save(step, self.state, self._provenance)
+          self._checkpoints.save(step, self.state, self._provenance, measured)
+      if due and len(due) == sum(bool(evaluator.every) for evaluator in self._evaluators):
+        self._checkpoints.check(measured)
         if stopping:
           self._checkpoints.wait()
       if stopping:

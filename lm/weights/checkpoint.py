@@ -5,7 +5,7 @@ A checkpoint is the folder `checkpoints/STEP/`:
                     optimizer's state.
   state/            Everything else of the train state: the optimizer's state and the step.
   provenance.json   The config, the code version, and the fingerprints of data and tokenizer:
-                    whatever JSON the trainer gave.
+                    whatever JSON the trainer gave; and the metrics that were measured.
   digest.json       The sha256 of every file above.
 
 On a disk, Orbax writes into `STEP.orbax-checkpoint-tmp` and renames it when all hosts are done. The
@@ -19,11 +19,12 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ from lm.base import buckets, files
 from lm.base import config as config_lib
 from lm.base.errors import UserError
 from lm.parallel.sharding import leaf_name
-from lm.weights import checkpoint_folders, orbax_s3, origin
+from lm.weights import best, checkpoint_folders, orbax_s3, origin
 
 _CHUNK = 2**26  # The size of a chunk of a stored array, in bytes.
 orbax_s3.install()
@@ -87,27 +88,55 @@ class Checkpointer:
       killed save left in it is removed.
     keep_last: how many of the newest checkpoints to keep (at least 1).
     keep_every: checkpoints whose step is a multiple of this are kept forever; None keeps none.
+    keep_best: the rule by which the best checkpoint is kept; None keeps none.
   """
 
-  def __init__(self, directory: files.Path, *, keep_last: int, keep_every: int | None = None):
+  def __init__(
+    self,
+    directory: files.Path,
+    *,
+    keep_last: int,
+    keep_every: int | None = None,
+    keep_best: best.Rule | None = None,
+  ):
     for field, number in (('keep_last', keep_last), ('keep_every', keep_every)):
       if number is not None and number < 1:
         raise UserError(field=field, value=number, allowed='at least 1')
     self.directory = files.absolute(directory)
-    self._keep_last, self._keep_every = keep_last, keep_every
+    self._keep_last, self._keep_every, self._rule = keep_last, keep_every, keep_best
     files.make_dir(self.directory)
     self._clean()
+    self._best: tuple[int | None, float] = None, math.inf  # The step and the cost of the best one.
+    if self._rule:
+      self._best = best.find(self.directory, self.steps(), self._rule)
     self._handler = _Handler(self.directory)
     self._saver = ocp.AsyncCheckpointer(self._handler, atomicity_options=_atomicity(self.directory))
     self._saving: int | None = None
     self._verified: int | None = None
     logging.getLogger('absl').addFilter(_worth_telling)
 
-  def save(self, step: int, state: dict[str, Tree], provenance: dict[str, Any]) -> None:
+  def is_best(self, measured: Mapping[str, float]) -> bool:
+    """Returns whether these metrics are better than those of every checkpoint so far."""
+    return self._rule is not None and self._rule.cost(measured) < self._best[1]
+
+  def check(self, measured: Collection[str]) -> None:
+    """Raises UserError if the metric of the rule is not among all that are measured."""
+    best.check(self._rule, measured)
+
+  def save(
+    self,
+    step: int,
+    state: dict[str, Tree],
+    provenance: dict[str, Any],
+    measured: Mapping[str, float] | None = None,
+  ) -> None:
     """Starts saving `state` (keys 'params', 'opt_state', 'step', ...) in the background.
 
     When it returns, the arrays are copied off the device and may be donated. It waits for the
     previous save first, so that at most one is under way.
+
+    Args:
+      measured: metrics of this state, by which the best checkpoint is found.
 
     Raises:
       UserError: there is a checkpoint of this step.
@@ -117,8 +146,11 @@ class Checkpointer:
     self.wait()
     if step in self.steps():
       raise UserError(f'checkpoint {self.directory / str(step)} exists; it is not overwritten')
-    self._handler.provenance = provenance
+    finite = {name: value for name, value in (measured or {}).items() if math.isfinite(value)}
+    self._handler.provenance = provenance | ({'measured': finite} if finite else {})
     self._saving = step
+    if self.is_best(finite):
+      self._best = step, self._rule.cost(measured)
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     with self._disk_errors():
       # A full disk is detected before anything is written, rather than half-way.
@@ -140,7 +172,8 @@ class Checkpointer:
     self._saving = None
     steps = self.steps()
     for step in steps[: -self._keep_last]:
-      if (self._keep_every is None or step % self._keep_every) and jax.process_index() == 0:
+      kept = step == self._best[0] or (self._keep_every and step % self._keep_every == 0)
+      if not kept and jax.process_index() == 0:
         checkpoint_folders.remove(self.directory / str(step))
 
   def steps(self) -> list[int]:
@@ -207,7 +240,7 @@ class Checkpointer:
       UserError: a file is torn or altered, or the name, shape or dtype of a stored array is not the
         requested one.
     """
-    path = locate(self.directory if step is None else self.directory / str(step))
+    path = checkpoint_folders.locate(self.directory / str(self.latest() if step is None else step))
     rest = {name: tree for name, tree in abstract_state.items() if name != 'params'}
     if path.name != str(self._verified):
       checkpoint_folders.verify(path, 'params/', 'state/')
@@ -243,7 +276,7 @@ class Checkpointer:
 
   def provenance(self, step: int) -> dict[str, Any]:
     """Returns the record of where the state of `step` came from, as given to `save`."""
-    return provenance(self.directory / str(step))
+    return checkpoint_folders.provenance(self.directory / str(step))
 
   def close(self) -> None:
     """Waits for the save under way and ends the background threads.
@@ -327,6 +360,7 @@ def open_run(workdir: files.AnyPath, settings: ConfigDict) -> Checkpointer:
     workdir / 'checkpoints',
     keep_last=settings.keep_last,
     keep_every=settings.keep_every or None,
+    keep_best=best.parse(settings.best),
   )
 
 
@@ -360,7 +394,7 @@ def params_metadata(path: files.Path) -> dict[str, ArrayType]:
   Raises:
     FileNotFoundError, UserError: as `load_params`.
   """
-  path = locate(path)
+  path = checkpoint_folders.locate(path)
   checkpoint_folders.verify(path, 'params/')
   return _arrays(ocp.PyTreeCheckpointHandler().metadata(epath.Path(path / 'params')).tree)
 
@@ -370,7 +404,10 @@ def read_params(path: files.Path, names: Collection[str]) -> dict[str, np.ndarra
 
   The other parameters are not read, and the files are not verified.
   """
-  handler, directory = ocp.PyTreeCheckpointHandler(), epath.Path(locate(path) / 'params')
+  handler, directory = (
+    ocp.PyTreeCheckpointHandler(),
+    epath.Path(checkpoint_folders.locate(path) / 'params'),
+  )
   wanted = jax.tree_util.tree_map_with_path(
     lambda p, _: (
       ocp.RestoreArgs(restore_type=np.ndarray) if leaf_name(p) in names else ocp.PLACEHOLDER
@@ -391,7 +428,7 @@ def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str
   The optimizer's state is not read.
 
   Args:
-    path: anything that `locate` takes.
+    path: anything that `checkpoint_folders.locate` takes.
     abstract_params: a jax.ShapeDtypeStruct for each parameter; those without a sharding go to the
       first device. A parameter that is stored in another floating-point type is cast to the
       requested one.
@@ -399,48 +436,9 @@ def load_params(path: files.Path, abstract_params: Tree) -> tuple[Tree, dict[str
   Raises:
     FileNotFoundError, UserError: as `Checkpointer.restore`.
   """
-  path = locate(path)
+  path = checkpoint_folders.locate(path)
   checkpoint_folders.verify(path, 'params/')
-  return _read(path, 'params', abstract_params, cast=True), provenance(path)
-
-
-def provenance(path: files.Path) -> dict[str, Any]:
-  """Returns the record of where a checkpoint came from.
-
-  `path` and the errors are those of `load_params`.
-  """
-  path = locate(path)
-  checkpoint_folders.verify(path, 'provenance.json')
-  return files.read_json(path / 'provenance.json')
-
-
-def locate(path: files.Path) -> files.AnyPath:
-  """Returns the folder of one checkpoint, found from one of several kinds of folder.
-
-  The path is that folder, a `checkpoints` folder, a run's folder or a recipe's folder. The last
-  complete step is taken. A recipe's `final.json` ({"run": NAME}) names the run that holds its final
-  model.
-
-  Raises:
-    FileNotFoundError: there is no complete checkpoint; the message names the path.
-    UserError: `final.json` does not name a run.
-  """
-  given = path = files.absolute(path)
-  if (path / 'final.json').is_file():
-    final = files.read_json(path / 'final.json')
-    if not isinstance(final, dict) or 'run' not in final:
-      raise UserError(f'{path / "final.json"} does not name a run: it should be {{"run": NAME}}')
-    path = files.within(path, final['run'], path / 'final.json')
-  if (path / 'checkpoints').is_dir():
-    path = path / 'checkpoints'
-  if (path / 'digest.json').is_file():
-    return path
-  steps = checkpoint_folders.steps(path) if path.is_dir() else []
-  if not steps:
-    raise FileNotFoundError(
-      f'no complete checkpoint at {given}' + ('' if given.exists() else ': no such folder')
-    )
-  return path / str(steps[-1])
+  return _read(path, 'params', abstract_params, cast=True), checkpoint_folders.provenance(path)
 
 
 def _atomicity(directory: files.Path) -> ocp.options.AtomicityOptions:

@@ -1,13 +1,16 @@
-"""The folders of checkpoints: which are complete, whether their files are what was written.
+"""The folders of checkpoints: which one to use, which are complete, and whether they are intact.
 
 A folder `checkpoints/STEP` with a `digest.json` is complete; lm/weights/checkpoint.py describes the
 files and the order in which they are written.
 """
 
+from typing import Any
+
 import jax
 
 from lm.base import buckets, files
 from lm.base.errors import UserError
+from lm.weights import best
 
 
 def numbered(directory: files.AnyPath) -> list[int]:
@@ -76,3 +79,42 @@ def verify(path: files.AnyPath, *prefixes: str) -> None:
       raise UserError(
         f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)'
       )
+
+
+def provenance(path: files.Path) -> dict[str, Any]:
+  """Returns the record of where a checkpoint came from.
+
+  `path` and the errors are those of `locate` and `verify`.
+  """
+  path = locate(path)
+  verify(path, 'provenance.json')
+  return files.read_json(path / 'provenance.json')
+
+
+def locate(path: files.Path) -> files.AnyPath:
+  """Returns the folder of one checkpoint, found from one of several kinds of folder.
+
+  The path is that folder, a `checkpoints` folder, a run's folder or a recipe's folder. Of a run
+  the best step is taken if it has `config.checkpoint.best`, else the last complete one. A recipe's
+  `final.json` ({"run": NAME}) names the run that holds its final model.
+
+  Raises:
+    FileNotFoundError: there is no complete checkpoint; the message names the path.
+    UserError: `final.json` does not name a run.
+  """
+  given = path = files.absolute(path)
+  if (path / 'final.json').is_file():
+    final = files.read_json(path / 'final.json')
+    if not isinstance(final, dict) or 'run' not in final:
+      raise UserError(f'{path / "final.json"} does not name a run: it should be {{"run": NAME}}')
+    path = files.within(path, final['run'], path / 'final.json')
+  if (path / 'checkpoints').is_dir():
+    path = path / 'checkpoints'
+  if (path / 'digest.json').is_file():
+    return path
+  found = steps(path) if path.is_dir() else []
+  if not found:
+    raise FileNotFoundError(
+      f'no complete checkpoint at {given}' + ('' if given.exists() else ': no such folder')
+    )
+  return path / str(best.chosen(path, found))

@@ -18,7 +18,7 @@ from lm.base import config as config_lib
 from lm.base import errors, files
 from lm.base.errors import UserError
 from lm.model import adapters, heads
-from lm.weights import checkpoint, families, hub_params, origin
+from lm.weights import checkpoint, checkpoint_folders, families, hub_params, origin
 from lm.weights.hub_folder import Source, tokenizer_files
 from lm.weights.remote_tensors import DTYPES
 from lm.weights.safetensors_writer import Writer
@@ -110,7 +110,7 @@ def export_model(
   into the matrices that they adapt. A scalar head is left out, which is logged.
 
   Args:
-    path: anything that `lm.weights.checkpoint.locate` takes.
+    path: anything that `lm.weights.checkpoint_folders.locate` takes.
     out: a folder that does not exist.
     defaults: config.model as configs/base.py has it, for fields that the checkpoint does not have
       yet.
@@ -126,8 +126,8 @@ def export_model(
   out = files.as_path(out)
   if out.exists():
     raise UserError(f'{out} exists; nothing is overwritten')
-  path = checkpoint.locate(path)
-  provenance = checkpoint.provenance(path)
+  path = checkpoint_folders.locate(path)
+  provenance = checkpoint_folders.provenance(path)
   types = checkpoint.params_metadata(path)
   config = FrozenConfigDict(config_lib.complete(provenance['config']['model'], defaults))
   imported = _imported_config(provenance)

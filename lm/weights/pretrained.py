@@ -20,7 +20,7 @@ from lm.model import adapters, transformer
 from lm.model.attention import kernels
 from lm.model.param_rules import join, leaf_names, select
 from lm.parallel import keys, sharding
-from lm.weights import checkpoint, hub_folder, hub_params, origin
+from lm.weights import checkpoint, checkpoint_folders, hub_folder, hub_params, origin
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
@@ -142,8 +142,8 @@ def load(
   logged; adapters of the checkpoint that are not to be kept are merged into their matrices.
 
   Args:
-    path: a step, run or recipe folder (`lm.weights.checkpoint.locate`), or a folder as transformers
-      writes it (`lm.hf`).
+    path: a step, run or recipe folder (`lm.weights.checkpoint_folders.locate`), or a folder as
+      transformers writes it (`lm.hf`).
     execution: a `config.model` that says how to run it; see `adopt` for what it may say of the
       architecture.
     defaults: `config.model` as configs/base.py has it.
@@ -162,9 +162,9 @@ def load(
       source.path,
     )
   else:
-    source = checkpoint.locate(path)
+    source = checkpoint_folders.locate(path)
     stored, run, step = (
-      checkpoint.provenance(source)['config']['model'],
+      checkpoint_folders.provenance(source)['config']['model'],
       source.parent.parent,
       int(source.name),
     )

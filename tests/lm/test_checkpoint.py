@@ -23,6 +23,7 @@ import pytest
 
 from lm.base import buckets, files
 from lm.base.errors import UserError
+from lm.weights import best as best_lib
 from lm.weights import checkpoint, checkpoint_folders, origin
 
 PROVENANCE = {
@@ -72,6 +73,32 @@ def test_restores_bits_types_and_provenance(tmp_path):
     assert_same(checkpointer.restore(abstract(make_state())), make_state(2))
     assert_same(checkpointer.restore(abstract(make_state()), step=1), make_state(1))
     assert checkpointer.provenance(1) == PROVENANCE
+
+
+@pytest.mark.parametrize(('rule', 'best'), [('min:eval/val/loss', 2), ('max:eval/val/loss', 4)])
+def test_the_best_checkpoint_is_kept_and_used(tmp_path, rule, best):
+  config = {**PROVENANCE['config'], 'checkpoint': {'best': rule}}
+  losses = {1: 3.0, 2: 1.0, 3: float('nan'), 4: 5.0, 5: 2.0, 6: None}
+  options = {'keep_last': 1, 'keep_best': best_lib.parse(rule)}
+  for steps in ((1, 2, 3), (4, 5, 6)):  # the second time it goes on with what it finds
+    with checkpoint.Checkpointer(tmp_path, **options) as checkpointer:
+      for step in steps:
+        measured = {} if losses[step] is None else {'eval/val/loss': losses[step]}
+        assert checkpointer.is_best(measured) == (step in (1, best))
+        checkpointer.save(step, make_state(step), {**PROVENANCE, 'config': config}, measured)
+  with checkpoint.Checkpointer(tmp_path, **options) as checkpointer:
+    assert checkpointer.steps() == [best, 6] and checkpointer.sound() == 6
+    assert_same(checkpointer.restore(abstract(make_state())), make_state(6))
+  assert checkpoint_folders.locate(tmp_path).name == str(best)
+  (tmp_path / str(best) / 'provenance.json').write_text('{')
+  assert checkpoint_folders.locate(tmp_path).name == '6'
+
+
+@pytest.mark.parametrize('text', ['eval/val/loss', 'least:eval/val/loss', 'min:'])
+def test_a_rule_for_the_best_checkpoint_has_a_direction_and_a_metric(text):
+  with pytest.raises(UserError) as error:
+    best_lib.parse(text)
+  assert error.value.field == 'config.checkpoint.best' and error.value.value == text
 
 
 def test_restores_onto_another_sharding(tmp_path):
@@ -133,7 +160,7 @@ def test_a_recipe_whose_last_run_lies_elsewhere_is_refused(tmp_path, content):
   saved(tmp_path / 'elsewhere' / 'checkpoints')
   files.write_json(tmp_path / 'recipe' / 'final.json', content)
   with pytest.raises(UserError, match=r'final\.json'):
-    checkpoint.locate(tmp_path / 'recipe')
+    checkpoint_folders.locate(tmp_path / 'recipe')
 
 
 def test_keeps_the_last_and_every_nth(tmp_path):
@@ -183,7 +210,7 @@ def test_every_damaged_file_is_named(tmp_path, damage):
       with pytest.raises(
         UserError, match=rf'corrupt checkpoint {re.escape(str(step))}: {re.escape(name)} is'
       ):
-        checkpoint.provenance(step)
+        checkpoint_folders.provenance(step)
         checkpoint.Checkpointer(tmp_path, keep_last=1).restore(abstract(make_state()))
     path.write_bytes(content)
 
@@ -348,10 +375,10 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
   files.write_json(tmp_path / 'quickstart' / 'final.json', {'run': 'rl'})
   last = run / 'checkpoints' / '10'
   for path in (last, run / 'checkpoints', run, tmp_path / 'quickstart'):
-    assert checkpoint.locate(path) == last
-  assert checkpoint.locate(run / 'checkpoints' / '2').name == '2'
+    assert checkpoint_folders.locate(path) == last
+  assert checkpoint_folders.locate(run / 'checkpoints' / '2').name == '2'
   (run / 'checkpoints' / '11').mkdir()  # not complete: no digest
-  assert checkpoint.locate(run) == last
+  assert checkpoint_folders.locate(run) == last
   for path, text in (
     (tmp_path / 'nowhere', 'no such folder'),
     (run / 'checkpoints' / '11', ''),
@@ -497,7 +524,7 @@ def test_disk_full(tmp_path, caplog):
     assert_same(checkpointer.restore(abstract(make_state())), make_state(1))
     checkpointer.save(3, make_state(3), PROVENANCE)  # room again
   assert not [r for r in caplog.records if r.exc_info]
-  assert checkpoint.locate(tmp_path).name == '3'
+  assert checkpoint_folders.locate(tmp_path).name == '3'
 
 
 def test_too_little_room_is_found_before_writing(tmp_path, monkeypatch):
@@ -564,7 +591,7 @@ def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
   for changes in CHANGES:
     command = [sys.executable, '-c', VICTIM, str(tmp_path), str(changes)]
     assert subprocess.run(command, cwd=root).returncode == -signal.SIGKILL
-    found = int(checkpoint.locate(tmp_path).name)
+    found = int(checkpoint_folders.locate(tmp_path).name)
     assert found >= last
     last = found
     params, provenance = checkpoint.load_params(

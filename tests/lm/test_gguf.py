@@ -18,7 +18,7 @@ from data.tokenizers import gguf_vocabulary as tokenizers
 from lm.base.errors import UserError
 from lm.model import heads, transformer
 from lm.parallel import sharding
-from lm.weights import checkpoint, families, gguf, gguf_config, hub_params, pretrained
+from lm.weights import checkpoint_folders, families, gguf, gguf_config, hub_params, pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 MODEL = {'context_length': 64, 'embedding_length': 256, 'block_count': 1, 'feed_forward_length': 8, 'attention.head_count': 4,
@@ -485,9 +485,9 @@ def carried(tmp_path, monkeypatch):
 def test_a_carried_model_is_imported_once(carried, tmp_path):
   defaults = base.get_config().model
   run = carried('tiny', defaults)
-  path = checkpoint.locate(run)
+  path = checkpoint_folders.locate(run)
   made = path.stat().st_mtime_ns
-  assert checkpoint.provenance(path)['tokenizer'] == 'fingerprint'
+  assert checkpoint_folders.provenance(path)['tokenizer'] == 'fingerprint'
   assert carried('tiny', defaults) == run and path.stat().st_mtime_ns == made
   defaults.new_field = 1  # of a later version, in which it means "as before"
   assert carried('tiny', defaults) == run and path.stat().st_mtime_ns == made

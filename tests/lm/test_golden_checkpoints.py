@@ -12,7 +12,7 @@ import pytest
 
 from configs import base
 from lm.parallel import sharding
-from lm.weights import checkpoint, pretrained
+from lm.weights import checkpoint_folders, pretrained
 
 
 def expected(variant):
@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(variant, killed):
   assert status == 0, err
   # On another kind of CPU, sums of floating-point numbers are rounded otherwise.
   assert golden.losses(killed) == pytest.approx(expected(variant)['losses'], rel=1e-5)
-  assert checkpoint.locate(killed).name == '5'
+  assert checkpoint_folders.locate(killed).name == '5'
 
 
 def test_another_run_starts_from_it(tmp_path):

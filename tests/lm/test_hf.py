@@ -26,7 +26,15 @@ from lm.infer.sampling import Sampling
 from lm.model import heads, transformer
 from lm.model.cache import init_cache
 from lm.parallel import sharding
-from lm.weights import checkpoint, families, hub_folder, hub_format, hub_params, pretrained
+from lm.weights import (
+  checkpoint,
+  checkpoint_folders,
+  families,
+  hub_folder,
+  hub_format,
+  hub_params,
+  pretrained,
+)
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 FAMILIES = sorted(path.parent.name for path in GOLDEN.glob('*/model.safetensors'))
@@ -235,7 +243,7 @@ def test_the_round_trip_gives_the_same_bytes(name, tmp_path):
 def test_an_imported_run_says_where_it_comes_from(tmp_path):
   source = copy('llama3', tmp_path / 'source')
   import_(source, tmp_path / 'run')
-  provenance = checkpoint.provenance(tmp_path / 'run')
+  provenance = checkpoint_folders.provenance(tmp_path / 'run')
   assert provenance['source']['path'] == str(source)
   assert provenance['source']['files'].keys() == {'config.json', 'model.safetensors'}
   assert provenance['hf_config'] == json.loads((source / 'config.json').read_text())

@@ -18,7 +18,7 @@ from lm.base import files
 from lm.infer import generation
 from lm.infer.sampling import Sampling
 from lm.parallel import sharding
-from lm.weights import checkpoint, gguf, hub_format, pretrained
+from lm.weights import checkpoint_folders, gguf, hub_format, pretrained
 
 pytestmark = [
   pytest.mark.slow,
@@ -142,7 +142,7 @@ def test_int8_weights_raise_the_perplexity_by_less_than_a_percent(run, tmp_path)
 
 
 def test_the_chat_imports_it_by_itself_once(run, home):
-  made = checkpoint.locate(run).stat().st_mtime_ns
+  made = checkpoint_folders.locate(run).stat().st_mtime_ns
   status, stdout, stderr = commands.run(
     '-m',
     'lm.chat',
@@ -152,7 +152,7 @@ def test_the_chat_imports_it_by_itself_once(run, home):
     text='What is the capital of France?\n',
   )
   assert status == 0 and 'Paris' in stdout, stderr
-  assert checkpoint.locate(run).stat().st_mtime_ns == made
+  assert checkpoint_folders.locate(run).stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize('name', ['smollm2_sft', 'smollm2_rl'])
