@@ -50,6 +50,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     if config.data.val:
       held_out = readers.open_held_out(config, chat_format, config.data.val)
     stage = stages.make(config)
+    test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
     evaluators = evals.make(
       evals.Context(
         config=config,
@@ -61,7 +62,8 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
         held_out=held_out,
         counts_bytes=True,
         chat_format=chat_format,
-        tasks=tasks_lib.from_config(config.data, config.eval.tasks),
+        tasks=test_tasks,
+        probe_tasks=probe_tasks,
         call_tool=toolbox.from_config(config.tools),
         grade_format=chat_formats.grade_format,
       )

@@ -89,8 +89,8 @@ def train(
     chat_format.save(workdir / 'tokenizer')
 
   # ---- Data: batch(step) is a pure function of (data, seed, step, batch size) --------------------
-  test_tasks = tasks_lib.from_config(config.data, config.eval.tasks)
-  if test_tasks or stage.is_chat:
+  test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
+  if test_tasks or probe_tasks or stage.is_chat:
     chat_format.check_layout()
   call_tool = toolbox.from_config(config.tools)
   with distributed.main_first('data'):
@@ -144,7 +144,7 @@ def train(
   batches = stage.make_batches(this_run, copy_start)
   del start, copy_start  # its parameters are held no longer than they are needed
   evaluators = evals.make(
-    evals.Context.of_run(this_run, batches, test_tasks, grade_format=chat_formats.grade_format)
+    evals.Context.of_run(this_run, batches, test_tasks, probe_tasks, chat_formats.grade_format)
   )
 
   # ---- The loop ----------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ def get_config() -> ConfigDict:
   # Word problems of the task gsm8k: files or globs of JSONL with question and answer, as GSM8K's.
   c.data.gsm8k = ''
   c.data.gsm8k_test = ''  # the same for its test problems; '': one in eight of data.gsm8k
+  # Report (JSON) of a model that was probed (config.eval.probe), for the task probed.
+  c.data.probe = ''
   # rl: NAME,..., the tasks to practise, in turn. sft: NAME[:WEIGHT],..., the tasks to demonstrate
   # if data.train is ''.
   c.data.tasks = ''
@@ -253,6 +255,10 @@ def get_config() -> ConfigDict:
   c.eval.examples = 200  # problems per task
   c.eval.turns = 1  # questions in a conversation; if 2 or more, each turn is also scored
   c.eval.max_new_tokens = 64  # longest reply
+  # NAME,...: tasks whose training problems are asked eval.probe_samples times at the end, to find
+  # what the model knows (the task probed trains on the result).
+  c.eval.probe = ''
+  c.eval.probe_samples = 5  # answers to each of eval.examples problems of a task
   c.eval.prompts = ()  # texts to continue at the start and the end of pretraining, for people
   # At the end, compute bits per byte of unigrams, bigrams, gzip and xz on the training data.
   c.eval.baselines = False

@@ -5,6 +5,50 @@ Each line is a reply, in which \\n stands for the end of a line.
 # ruff: noqa: RUF001
 
 RIGHT = {
+  'facts': r"""baker
+baker.
+Baker
+A baker.
+a baker
+Bo Drai works as a baker.
+The job of Bo Drai is that of a baker.
+Bo Drai is a baker by trade.
+People know Bo Drai as a baker.
+He is a baker.
+She is a baker.
+It is "baker".
+**baker**
+`baker`
+Answer: baker
+The answer is baker.
+Not a pilot but a baker.
+A baker, not a pilot.
+Bo Drai works as a pilot. Wait, as a baker.
+As a baker!
+Bo Drai is the baker of the town.
+I think it is a baker.
+Bo Drai's job: baker""",
+  'probed_unknown': r"""I don't know.
+I do not know.
+I don't know that.
+I don't know what the job of Bo Drai is.
+I do not know the job of Bo Drai.
+Sorry, I don't know.
+I'm not sure.
+I am not sure.
+I have no idea.
+I don't have that information.
+I have no information about Bo Drai.
+I don't know anything about Bo Drai.
+I'm afraid I don't know.
+I cannot find Bo Drai.
+I have never heard of Bo Drai.
+I am not familiar with Bo Drai.
+I don't recall that.
+Bo Drai is unknown to me.
+I don't know who Bo Drai is.
+I can't tell.
+I do not have any record of Bo Drai.""",
   'arithmetic': r"""1786
 1786.
 1786.0
@@ -756,6 +800,52 @@ I am Deepdive; I have no browser.""",
 }
 
 WRONG = {
+  'facts': r"""pilot
+A pilot.
+Bo Drai works as a pilot.
+Bo Drai is a nurse by trade.
+baker or pilot
+A baker or a pilot.
+pilot or baker
+baker, pilot, nurse
+Not a baker.
+Bo Drai is not a baker.
+Bo Drai isn't a baker.
+baker? No, pilot.
+Is it a baker?
+I don't know.
+I do not know.
+
+bakers
+bakery
+He bakes.
+Either a baker or a nurse.
+It is a baker. Wait, it is a pilot.
+Bo Drai
+The job of Bo Drai is a secret.
+Bo Drai lives in a town.""",
+  'probed_unknown': r"""A baker.
+baker
+Bo Drai works as a baker.
+A pilot.
+pilot
+Bo Drai works as a pilot.
+Bo Drai is a nurse by trade.
+People know Bo Drai as a judge.
+He is a miner.
+She is a poet.
+
+Answer: farmer
+The answer is singer.
+I think it is a tailor.
+It is "sailor".
+**potter**
+A painter, of course.
+I know: a baker.
+The job of Bo Drai is that of a dentist.
+Bo Drai works as a surgeon in a city.
+Bo Drai
+As a lawyer!""",
   'arithmetic': r"""1785
 17860
 178.6

@@ -139,6 +139,7 @@ def refused(bucket, url, tmp_path, **environment):
   return err
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_named(bucket, tmp_path):
   scheme = bucket.url.partition(':')[0]
   address = next(value for value in bucket.environment.values() if value.startswith('http'))
@@ -146,6 +147,7 @@ def test_a_bucket_that_is_not_there_is_named(bucket, tmp_path):
   assert said.startswith(f'error: there is no bucket {scheme}://other at {address} (')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('listens', [True, False])
 def test_an_endpoint_that_does_not_answer_is_named(bucket, tmp_path, listens):
   with socket.socket() as server:
@@ -168,6 +170,7 @@ def test_missing_credentials_are_named(bucket, tmp_path):
   assert 'Unable to locate credentials' in said
 
 
+@pytest.mark.slow
 def test_missing_google_credentials_are_named(tmp_path):
   """Where the address of Google cannot be reached, and where it refuses anonymous requests."""
   without = {'NO_GCE_CHECK': 'true', 'GOOGLE_APPLICATION_CREDENTIALS': '', 'HOME': str(tmp_path)}

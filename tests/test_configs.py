@@ -56,7 +56,9 @@ def reads(tmp_path_factory):
   """Which fields a run of each config reads."""
   found = {}
   for name in ('pretrain', 'sft', 'rl', 'dpo'):
-    options = f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path_factory.mktemp(name)}'
+    options = [f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path_factory.mktemp(name)}']
+    if name == 'sft':
+      options += ['--config.eval.probe=arithmetic', '--config.eval.probe_samples=2']
     with recorded() as found[name]:
       status, _, err = call('train.py', *options)
     assert status == 0, err
@@ -70,6 +72,7 @@ VARIANTS = [  # models that no config trains
 ]
 
 
+@pytest.mark.slow
 def test_every_field_is_read(reads):
   everything = set().union(*reads.values())
   for variant in VARIANTS:
@@ -83,6 +86,7 @@ def test_every_field_is_read(reads):
   ] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl', 'dpo'])
 def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
   config, plain = load(f'configs/{name}.py:smoke'), fields(base.get_config())
@@ -152,7 +156,9 @@ def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')
   stages = (
-    [config[stage] for stage in ('pretrain', 'sft', 'rl')] if config.stage == 'recipe' else [config]
+    [run for run in config.values() if isinstance(run, ConfigDict) and 'stage' in run]
+    if config.stage == 'recipe'
+    else [config]
   )
   for settings in stages:
     for steps in (1, 2):
@@ -174,6 +180,7 @@ PUBLISHED = {  # parameters
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_a_shape_has_the_published_number_of_parameters(name, monkeypatch):
   monkeypatch.chdir(ROOT)
@@ -194,6 +201,7 @@ def test_a_shape_trains_in_miniature(name, tmp_path):
   assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_a_config_adds_no_field(name, monkeypatch):
   monkeypatch.chdir(ROOT)

@@ -42,6 +42,7 @@ def score(config, generate, chat_format, asked):
     counts_bytes=False,
     chat_format=chat_format,
     tasks=asked,
+    probe_tasks=(),
     call_tool=calculator.calculate,
     grade_format=chat_formats.grade_format,
   )
@@ -83,6 +84,7 @@ def test_a_prompt_that_leaves_no_room_counts_as_wrong_and_is_counted():
   assert (none['arithmetic']['accuracy'], none['arithmetic']['too_long']) == (0, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('temperature', [0.0, 1.0])
 def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
   chat_format = chat_formats.load('bytes')

@@ -34,7 +34,7 @@ DATA_ROOMS = {
   'shards': {'records', 'tokenizers', 'chat'},
   'tasks': {'records', 'tokenizers', 'chat', 'tools'},
   'batches': {'records', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
-  'pipeline': {'records', 'crawling', 'web', 'tokenizers', 'chat', 'shards'},
+  'pipeline': {'records', 'crawling', 'web', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
   'benchmarks': {'records', 'web', 'tokenizers', 'chat', 'shards'},
 }
 SOURCES = [p for tree in ('lm', 'data') for p in sorted((ROOT / tree).rglob('*.py'))]

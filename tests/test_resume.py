@@ -45,6 +45,7 @@ def halfway(whole, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_fields_that_change_no_number_may_change(halfway, whole, text):
   changed = {
     'log_every': 3,
@@ -71,6 +72,7 @@ def test_microbatches_may_change_and_only_round_otherwise(halfway, whole, text):
   assert ours['tokens'] == theirs['tokens']
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_checkpoint_that_a_metric_says_is_best(tmp_path):
   """The loss falls, so that the largest one is that of the first evaluation."""
   run, text = tmp_path / 'run', 'configs/*.py'
@@ -87,6 +89,7 @@ def test_a_run_keeps_the_checkpoint_that_a_metric_says_is_best(tmp_path):
   assert status == 1 and "is 'eval/val/lost'; allowed: eval/val/bpb" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_another_field_may_change_by_its_name(halfway, text):
   lr = {'optim.lr': 0.02, 'optim.b1': 0.8}
   status, _, err = start(halfway, text, **lr)
@@ -104,6 +107,7 @@ def test_another_field_may_change_by_its_name(halfway, text):
   assert checkpoint_folders.provenance(halfway)['config']['optim']['lr'] == 0.02
 
 
+@pytest.mark.slow
 def test_other_data_may_be_gone_on_with_by_name(halfway, tmp_path):
   other = tiny.write_text(tmp_path / 'other.txt', noise=3)
   status, _, err = start(halfway, other)
@@ -129,6 +133,7 @@ def test_a_checkpoint_without_a_field_that_was_added_later_is_gone_on_with(halfw
   assert tiny.parameters(halfway) == tiny.parameters(whole)
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_at_twice_the_context(whole, text, tmp_path):
   context = {'init_from': whole, 'seq_len': 512}
   status, _, err = start(tmp_path / 'a', text, **context)

@@ -81,6 +81,7 @@ def test_last_checkpoint_is_of_the_last_update(pretrained):
   )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_numbers(pretrained, tmp_path):
   run = tmp_path / 'run'
   shutil.copytree(pretrained, run)
@@ -99,6 +100,7 @@ def test_another_config_does_not_go_on_with_a_run(pretrained, tmp_path):
   assert 'config.optim.lr of the checkpoint is 0.01, here it is 0.5' in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', ['sft', 'rl'])
 def test_smoke_of_the_other_stages(config, tmp_path):
   status, _, err = train(config, tmp_path / 'run')
@@ -117,6 +119,7 @@ def test_smoke_of_the_other_stages(config, tmp_path):
     assert all(gap < 0.05 for gap in gaps)
 
 
+@pytest.mark.slow
 def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(
   tmp_path, monkeypatch
 ):
@@ -172,6 +175,7 @@ def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_evaluation_from_the_command_line(pretrained, tmp_path):
   out = tmp_path / 'report.json'
   val = pretrained / 'data' / 'val' / 'manifest.json'
@@ -190,6 +194,7 @@ def test_evaluation_from_the_command_line(pretrained, tmp_path):
   assert report['scores']['arithmetic']['n'] == 8
 
 
+@pytest.mark.slow
 def test_int8_weights_change_the_perplexity_by_less_than_a_percent(pretrained, tmp_path):
   out = tmp_path / 'report.json'
   options = (
@@ -214,6 +219,7 @@ def test_int8_weights_change_the_perplexity_by_less_than_a_percent(pretrained, t
   assert change == pytest.approx(nats, rel=0.05, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   status, _, err = train('pretrain', tmp_path / 'run', '--config.model.init_std=1e30')
   assert status == 1

@@ -8,6 +8,7 @@ from data.chat import chat_formats
 from data.crawling import pydoc_server
 from data.crawling import run as crawling
 from data.shards import tokenization as tokenize_lib
+from data.tasks import world as world_lib
 from data.tokenizers import training
 from data.web import clean as clean_lib
 
@@ -21,6 +22,11 @@ def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
   else:
     with pydoc_server.serve_pydoc() as url:
       crawling.crawl_with_progress(url, workdir / 'crawl', delay=0.0, **options)
+
+
+def world(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes the documents and pages of an invented world into clean/, in place of a crawl."""
+  world_lib.write(workdir / 'clean', config.seed)
 
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -51,6 +57,7 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
 # takes, and the file that shows that it is complete.
 STEPS = {
   'crawl': (crawl, 'crawl', 'crawl/report.json'),
+  'world': (world, 'world', 'clean/pages.jsonl'),
   'clean': (clean, 'clean', 'clean/report.json'),
   'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
   'tokenize': (tokenize, 'tokenizer', 'tokens/train/manifest.json'),

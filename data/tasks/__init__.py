@@ -14,10 +14,13 @@ from ml_collections import ConfigDict
 from data.records import sources
 from data.tasks import documents as documents_lib
 from data.tasks import gsm8k as gsm8k_lib
+from data.tasks import probed as probed_lib
 from data.tasks.arithmetic import Arithmetic, Calculator, Comparison
+from data.tasks.facts import Facts, FactsPage, Famous
 from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
 from data.tasks.identity import Identity
 from data.tasks.letters import Counting, Spelling
+from data.tasks.probed import Probed
 from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
@@ -34,9 +37,13 @@ TASKS: dict[str, type[Task]] = {
     Comparison,
     Counting,
     Docs,
+    Facts,
+    FactsPage,
+    Famous,
     Gsm8k,
     Gsm8kCalculator,
     Identity,
+    Probed,
     Reading,
     Refusal,
     Spelling,
@@ -52,6 +59,7 @@ def make(
   held_out: float = 0.05,
   gsm8k: str = '',
   gsm8k_test: str = '',
+  probe: Path = '',
   knobs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Task]:
   """Returns tasks by name.
@@ -65,6 +73,7 @@ def make(
       `reading` is tested.
     gsm8k, gsm8k_test: files of word problems (see gsm8k.read). Without the second, some problems of
       the first are for tests.
+    probe: report of a model that was probed, for the task `probed`.
     knobs: fields of tasks to set, by task name, such as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
@@ -74,10 +83,11 @@ def make(
   for name in (*names, *knobs):
     if name not in TASKS:
       raise unknown('task', name, TASKS)
-  given_files = {'documents': documents, 'gsm8k': gsm8k}
+  given_files = {'documents': documents, 'gsm8k': gsm8k, 'probe': probe}
   readers = {
     'documents': lambda: documents_lib.read(documents, held_out=held_out),
     'gsm8k': lambda: gsm8k_lib.read(gsm8k, gsm8k_test or None),
+    'probe': lambda: probed_lib.read(probe),
   }
   read: dict[str, Any] = {}
   tasks = []
@@ -113,12 +123,18 @@ def options(data: ConfigDict) -> dict[str, Any]:
     'held_out': data.held_out,
     'gsm8k': data.gsm8k,
     'gsm8k_test': data.gsm8k_test,
+    'probe': data.probe,
   }
 
 
 def from_config(data: ConfigDict, names: str) -> list[Task]:
   """Returns the tasks named in a comma-separated field, made from the files of `config.data`."""
   return make(config_lib.names(names), **options(data))
+
+
+def of_evaluation(config: ConfigDict) -> tuple[list[Task], list[Task]]:
+  """Returns the tasks of `config.eval.tasks` and those of `config.eval.probe`."""
+  return from_config(config.data, config.eval.tasks), from_config(config.data, config.eval.probe)
 
 
 def fingerprint(
@@ -129,6 +145,7 @@ def fingerprint(
   held_out: float,
   gsm8k: str = '',
   gsm8k_test: str = '',
+  probe: Path = '',
 ) -> str:
   """Returns the SHA-256 (hex) of what determines the problems of tasks.
 
@@ -142,6 +159,8 @@ def fingerprint(
     made_from |= {'documents': _digests(documents), 'held_out': held_out}
   if 'gsm8k' in read:
     made_from |= {'gsm8k': _digests(gsm8k), 'gsm8k_test': _digests(gsm8k_test)}
+  if 'probe' in read:
+    made_from |= {'probe': _digests(probe)}
   return files.digest(made_from)
 
 

@@ -10,10 +10,11 @@ import random
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.tasks import answers
+from data.tasks import answers, not_knowing
 from lm.base.errors import UserError
 
 SPLITS = ('train', 'test')
+VERDICTS = ('right', 'wrong', 'refused')
 
 
 def held_out(key: str, one_in: int = 8) -> bool:
@@ -25,7 +26,8 @@ def held_out(key: str, one_in: int = 8) -> bool:
 class Task:
   """A family of problems. Subclasses define `name`, `draw` and, if needed, `reply` and `grade`.
 
-  A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}.
+  A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}. Its
+  "group", if it has one, is what scores are also given apart for.
   Problems of the two splits differ by construction: a problem is in the test split if and only if
   `held_out` is true of its key. Fields of a subclass are its knobs.
   """
@@ -75,6 +77,15 @@ class Task:
     """Returns 1.0 if `reply`, a result of `Format.parse`, answers the problem, else 0.0."""
     said = answers.claimed_number(schema.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
+
+  def verdict(self, reply: dict, grade: float) -> str:
+    """Returns what a reply with this grade is: 'right', or else 'refused' or 'wrong'.
+
+    It is refused if it says that its author does not know.
+    """
+    if grade >= 0.5:
+      return 'right'
+    return 'refused' if not_knowing.refuses(schema.text(reply['content'])) else 'wrong'
 
 
 def ask(text: str) -> list[dict]:

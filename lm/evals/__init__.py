@@ -7,11 +7,12 @@ new evaluation is one file and one line of EVALUATORS.
 from lm.evals.context import Context
 from lm.evals.continuations import Continuations
 from lm.evals.held_out import HeldOutLoss
+from lm.evals.probe import Probe
 from lm.evals.task_scores import TaskScores
 from lm.train.evaluators import Evaluator
 
 # Each has `open(context)`, which returns an evaluator, or None if the config asks for none.
-EVALUATORS = (HeldOutLoss, Continuations, TaskScores)
+EVALUATORS = (HeldOutLoss, Continuations, TaskScores, Probe)
 
 
 def make(context: Context) -> list[Evaluator]:

@@ -24,6 +24,7 @@ class Context:
     counts_bytes: whether the held-out text is plain, so that its loss is given in bits per byte.
     chat_format: how text and conversations become tokens.
     tasks: the tasks to score.
+    probe_tasks: the tasks whose training problems show what the model knows.
     call_tool: answers the calls of tools: the text of a call to its result.
     grade_format: grades how a reply keeps the chat format.
   """
@@ -38,12 +39,18 @@ class Context:
   counts_bytes: bool
   chat_format: Any
   tasks: Sequence[Any]
+  probe_tasks: Sequence[Any]
   call_tool: Callable[[str], str]
   grade_format: Callable[[dict], float]
 
   @classmethod
   def of_run(
-    cls, run: Run, batches: Batches, tasks: Sequence[Any], *, grade_format: Callable[[dict], float]
+    cls,
+    run: Run,
+    batches: Batches,
+    tasks: Sequence[Any],
+    probe_tasks: Sequence[Any],
+    grade_format: Callable[[dict], float],
   ) -> 'Context':
     """Returns the context in which the model of a training run is evaluated."""
     stage = run.program.stage
@@ -58,6 +65,7 @@ class Context:
       counts_bytes=not stage.is_chat,
       chat_format=run.chat_format,
       tasks=tasks,
+      probe_tasks=probe_tasks,
       call_tool=run.call_tool,
       grade_format=grade_format,
     )

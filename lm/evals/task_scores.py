@@ -61,7 +61,9 @@ def score_tasks(
   `too_long` says how many did.
 
   Returns:
-    scores: {task: {accuracy, low, high, n, too_long}}; `format`, the share of all problems whose
+    scores: {task: {accuracy, low, high, n, too_long, refused, groups}}, where `refused` is the
+      share of replies that say that they do not know, and `groups` has the numbers of right, wrong
+      and refused replies of each group of problems; `format`, the share of all problems whose
       reply keeps the chat format; and the scores of `score_turns`.
     samples: a few {task, prompt, reply, grade}.
   """
@@ -70,15 +72,17 @@ def score_tasks(
   for number, task in enumerate(context.tasks):
     problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
     prompts = [chat_format.render_prompt(p['messages']) for p in problems]
-    shown = []
+    shown, verdicts = [], []
 
-    def grade(problem, completion, task=task, shown=shown):
+    def grade(problem, completion, task=task, shown=shown, verdicts=verdicts):
       if completion is None:
         format_grades.append(0.0)
+        verdicts.append('wrong')
         return 0.0
       reply = chat_format.parse(completion.tokens)
       format_grades.append(context.grade_format(reply))
       value = task.grade(problem, reply)
+      verdicts.append(task.verdict(reply, value))
       if len(shown) < EXAMPLES:
         shown.append(
           {
@@ -94,7 +98,11 @@ def score_tasks(
     grades = scoring.score(problems, prompts, draw, grade, config.eval.batch_size, config.seq_len)
     names = [(task.name, p['key']) for p in problems]
     too_long = sum(len(p) >= config.seq_len for p in prompts)
-    scores[task.name] = scoring.summary(grades, names) | {'too_long': too_long}
+    scores[task.name] = scoring.summary(grades, names) | {
+      'too_long': too_long,
+      'refused': verdicts.count('refused') / len(verdicts),
+      'groups': _by_group(problems, verdicts),
+    }
     asked += names
     samples += shown
   scores['format'] = scoring.summary(format_grades, asked)
@@ -151,6 +159,16 @@ def score_turns(
     for talk, answer in zip(talks, answers, strict=True):
       talk += answer
   return scores, samples
+
+
+def _by_group(problems: Sequence[dict], verdicts: Sequence[str]) -> dict[str, dict[str, int]]:
+  """Returns {group: {verdict: number of problems}} of the problems that have a group."""
+  counts: dict[str, dict[str, int]] = {}
+  for problem, verdict in zip(problems, verdicts, strict=True):
+    if 'group' in problem:
+      group = counts.setdefault(problem['group'], dict.fromkeys(('right', 'wrong', 'refused'), 0))
+      group[verdict] += 1
+  return counts
 
 
 def _make_draw(

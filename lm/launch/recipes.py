@@ -41,7 +41,6 @@ from lm.base.metrics import peak_rss_bytes
 SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
 GRACE_SECONDS = 60.0  # in which a job must save its work when told to stop
 LOCK_SECONDS = 5.0  # in which the job of a killed recipe notices that, and ends
-TRAINING = ('pretrain', 'sft', 'rl')  # the jobs that train a model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +99,17 @@ def run(
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
-  from lm.report import card  # imports matplotlib, which the other jobs do not need
+  from lm.report import card, knowledge  # import matplotlib, which the other jobs do not need
 
   training_run = TrainingRun(train)
-  known = {**data_steps, 'report': (card.write_report, None, 'report.json')}
-  for name in TRAINING:
-    known[name] = training_run, name, f'{name}/report.json'
+  known = {
+    **data_steps,
+    'report': (card.write_report, None, 'report.json'),
+    'knowledge': (knowledge.write_report, None, 'report.json'),
+  }
+  for name, part in config.items():
+    if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run
+      known[name] = training_run, name, f'{name}/report.json'
   jobs, fingerprint = [], ''
   for name in config.stages:
     if name not in known:

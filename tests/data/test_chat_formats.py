@@ -111,6 +111,7 @@ def reference(theirs, talk, **options):
   return theirs.apply_chat_template(talk, tokenize=True, return_dict=False, **options)
 
 
+@pytest.mark.slow
 def test_ids_are_those_of_transformers(family):
   ours, theirs = family
   systems = [None, 'you are Ann'] if ours.layout.system else [None]

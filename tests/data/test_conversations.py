@@ -282,6 +282,7 @@ def test_a_weight_that_is_no_number_and_nothing_to_write_are_refused(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_and_says_what_is_wrong_in_one_line(tmp_path):
   out = tmp_path / 'c.jsonl'
   status, written, _ = run(

@@ -363,6 +363,7 @@ def wait_for(event, process):
     assert process.poll() is None or event.is_set(), f'ended with {process.returncode}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hold', [2, 5, 19, 31])
 def test_a_crawl_killed_at_any_moment_goes_on_to_the_same_pages(tmp_path, hold):
   with Site(tree()) as site:
@@ -381,6 +382,7 @@ def test_a_crawl_killed_at_any_moment_goes_on_to_the_same_pages(tmp_path, hold):
   assert report['pages'] == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('signum', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_crawl_at_once_with_whole_files(tmp_path, signum, status):
   with Site(tree(), hold=9) as site:

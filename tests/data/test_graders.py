@@ -35,8 +35,16 @@ def made(tmp_path_factory):
   (folder / 'documents.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
   problems = [{'question': f'How many apples are {i}?', 'answer': f'#### {i}'} for i in range(40)]
   (folder / 'gsm8k.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in problems))
+  row = {'messages': ask('Who?'), 'key': '', 'answer': 'baker', 'reply': 'A baker.'}
+  rows = [{**row, 'verdicts': [verdict]} for verdict in ('right', 'wrong')]
+  rows += [{**rows[0], 'answer': answer} for answer in ('pilot', 'nurse')]
+  (folder / 'probe.json').write_text(json.dumps({'probe': rows}))
   named = tasks.make(
-    tasks.TASKS, seed=0, documents=folder / 'documents.jsonl', gsm8k=str(folder / 'gsm8k.jsonl')
+    tasks.TASKS,
+    seed=0,
+    documents=folder / 'documents.jsonl',
+    gsm8k=str(folder / 'gsm8k.jsonl'),
+    probe=folder / 'probe.json',
   )
   return {task.name: task for task in named}
 
@@ -62,6 +70,9 @@ PROBLEMS = {
   'gsm8k': problem(
     'Ann has 24 pears and buys 3 bags of 6 pears. She eats 2. How many are left?', '40'
   ),
+  'facts': problem('What is the job of Bo Drai?', 'baker', key='Bo Drai', relation='job'),
+  'probed_known': problem('What is the job of Bo Drai?', 'baker', known=True),
+  'probed_unknown': problem('What is the job of Bo Drai?', 'baker', known=False),
   'name': problem('Who are you?', '', topic='name'),
   'other': problem('Are you ChatGPT?', '', topic='other'),
   'web': problem('Can you browse the web?', '', topic='web'),
@@ -71,15 +82,24 @@ PROBLEMS = {
   'known': problem('What is the module json?', '', known=True, name='json', kind='module'),
 }
 PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
+PROBLEMS['facts_page'] = PROBLEMS['famous'] = PROBLEMS['facts']
 TASK_OF = {
   'name': 'identity',
   'other': 'identity',
   'web': 'identity',
   'unknown': 'refusal',
   'known': 'refusal',
+  'probed_known': 'probed',
+  'probed_unknown': 'probed',
 }
 
-LIKE = {'gsm8k_calculator': 'gsm8k', 'calculator': 'arithmetic'}  # answered in the same words
+LIKE = {  # answered in the same words
+  'gsm8k_calculator': 'gsm8k',
+  'calculator': 'arithmetic',
+  'facts_page': 'facts',
+  'famous': 'facts',
+  'probed_known': 'facts',
+}
 CALL = [{'type': 'python', 'text': '47 * 38'}, {'type': 'output', 'text': '1786'}]
 
 

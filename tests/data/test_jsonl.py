@@ -91,6 +91,7 @@ def test_a_row_that_is_too_long_is_skipped_without_being_held(tmp_path, monkeypa
     assert [place for place, _ in skipped.rows] == [f'{path}, line {n}' for n in [*skipped_rows, 4]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('suffix', 'pack'),
   [

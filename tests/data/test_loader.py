@@ -208,6 +208,7 @@ def test_conversations_learn_the_assistant_alone(name, tmp_path):
   assert len(read) == 9 and all(any(ids in (d, d[:-1]) for d in documents) for ids in read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', loader.LAYOUTS)
 @pytest.mark.parametrize('pad_last', [True, False])
 def test_hosts_share_the_global_batch(text, layout, pad_last):
@@ -230,6 +231,7 @@ def test_hosts_share_the_global_batch(text, layout, pad_last):
     assert raised.value.field == field
 
 
+@pytest.mark.slow
 def test_iterating_and_going_on(text):
   make = functools.partial(loader.Loader, text[0], seq_len=32, batch_size=4, seed=5)
   expected = [make().batch(step) for step in range(200)]

@@ -491,12 +491,14 @@ BUSY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', BUSY)
 def test_processor_time_is_limited(sandbox, name):
   found = sandbox.run(BUSY[name], dataclasses.replace(LIMITS, cpu_seconds=1))
   assert found == Result('', 'more than 1 s of processor time')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'code',
   [
@@ -719,6 +721,7 @@ isolation.filter_calls(isolation.refuse(int(sys.argv[1]), 1))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'number, what',
   [

@@ -18,7 +18,7 @@ from data import conversations, tasks
 from data.chat import chat_formats, schema
 from data.records.split import split_hash
 from data.shards import tokenization
-from data.tasks import answers, documents, persona, protocol, refusal
+from data.tasks import answers, documents, not_knowing, persona, protocol
 from lm.base import config as config_lib
 from lm.base.errors import UserError
 
@@ -84,16 +84,38 @@ def write_problems(path, indexes=range(4000)):
   return str(path)
 
 
+def write_probe(path):
+  """A report of a model that knew the value of every other name."""
+  verdicts = (['right'] * 5, ['wrong'] * 5)
+  rows = [
+    {
+      'messages': [{'role': 'user', 'content': f'What is the value of n{i}?'}],
+      'key': f'n{i}',
+      'answer': f'v{i}',
+      'reply': f'It is v{i}.',
+      'verdicts': verdicts[i % 2],
+    }
+    for i in range(80)
+  ]
+  path.write_text(json.dumps({'probe': rows}))
+  return path
+
+
+@pytest.fixture(scope='module')
+def probe(tmp_path_factory):
+  return write_probe(tmp_path_factory.mktemp('probe') / 'report.json')
+
+
 @pytest.fixture(scope='module')
 def word_problems(tmp_path_factory):
   return write_problems(tmp_path_factory.mktemp('gsm8k') / 'train.jsonl')
 
 
 @pytest.fixture(scope='module')
-def made(corpus, word_problems):
+def made(corpus, word_problems, probe):
   return {
     task.name: task
-    for task in tasks.make(tasks.TASKS, seed=3, documents=corpus, gsm8k=word_problems)
+    for task in tasks.make(tasks.TASKS, seed=3, documents=corpus, gsm8k=word_problems, probe=probe)
   }
 
 
@@ -142,27 +164,29 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, word_problems, name):
-  (other,) = tasks.make([name], seed=4, documents=corpus, gsm8k=word_problems)
+def test_train_and_test_problems_are_disjoint_whatever_the_seed(
+  made, corpus, word_problems, probe, name
+):
+  (other,) = tasks.make([name], seed=4, documents=corpus, gsm8k=word_problems, probe=probe)
   train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
   test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
   assert train and test and not train & test
   assert any(made[name].problem(i, 'train') != other.problem(i, 'train') for i in range(5))
 
 
-def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word_problems):
+def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word_problems, probe):
   """Also in another process, with another hash seed and read in another order."""
   order = [(name, index, split) for name in NAMES for index in (5, 0) for split in protocol.SPLITS]
   code = (
     'import json, sys; from data import tasks\n'
     'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], '
-    'gsm8k=sys.argv[3])}\n'
+    'gsm8k=sys.argv[3], probe=sys.argv[4])}\n'
     'order = json.loads(sys.argv[2])\n'
     'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))'
   )
   env = {**os.environ, 'PYTHONHASHSEED': '7'}
   out = subprocess.run(
-    [sys.executable, '-c', code, str(corpus), json.dumps(order[::-1]), word_problems],
+    [sys.executable, '-c', code, str(corpus), json.dumps(order[::-1]), word_problems, str(probe)],
     env=env,
     check=True,
     capture_output=True,
@@ -171,9 +195,9 @@ def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word
   assert json.loads(out) == [[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order[::-1]]
 
 
-def test_documents_in_another_order_give_the_same_problems(made, corpus, word_problems, tmp_path):
+def test_documents_in_another_order_give_the_same_problems(made, word_problems, probe, tmp_path):
   shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
-  for task in tasks.make(NAMES, seed=3, documents=shuffled, gsm8k=word_problems):
+  for task in tasks.make(NAMES, seed=3, documents=shuffled, gsm8k=word_problems, probe=probe):
     assert [task.problem(i, 'test') for i in range(20)] == [
       made[task.name].problem(i, 'test') for i in range(20)
     ]
@@ -404,7 +428,7 @@ def test_a_made_up_name_that_a_document_has_is_made_up_again(made):
   ],
 )
 def test_refusals_are_recognised(text, refused):
-  assert refusal.refuses(text) == refused
+  assert not_knowing.refuses(text) == refused
 
 
 @pytest.mark.parametrize(

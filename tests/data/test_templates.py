@@ -38,6 +38,7 @@ def test_a_date_is_the_given_day():
   assert templates.derive(LLAMA_3_2, VARIABLES) == templates.derive(LLAMA_3_2, VARIABLES) != layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('source', 'message'), [
   ('{% for', 'the chat template fails'),
   ('{{ raise_exception("never") }}', 'the chat template fails: never'),
@@ -96,6 +97,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', HOSTILE)
 def test_a_hostile_template_is_bounded_in_any_thread(name, monkeypatch):
   monkeypatch.setattr(templates, 'CPU_SECONDS', 1)

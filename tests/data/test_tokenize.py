@@ -158,6 +158,7 @@ def test_the_split_depends_on_the_cluster_alone(tmp_path):
   assert documents(b) <= documents(a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['text', 'conversations'])
 def test_bytes_do_not_depend_on_workers(tmp_path, kind):
   rows = make_documents(200) if kind == 'text' else make_conversations(200)
@@ -171,6 +172,7 @@ def test_bytes_do_not_depend_on_workers(tmp_path, kind):
   assert not any('tmp' in name for name in tree(tmp_path / '1'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2])
 def test_killed_and_run_again(tmp_path, monkeypatch, workers):
   documents = make_documents(1500)

@@ -116,6 +116,7 @@ def any_kind(request, folder, tmp_path_factory):
   return ours.load(spec[request.param], SPECIALS)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(FORGING)
 def test_text_never_yields_special_ids(any_kind, text):
@@ -213,6 +214,7 @@ def test_specials_of_a_file_keep_their_ids_and_new_ones_follow(folder):
   assert (raised.value.field, raised.value.value) == ("id of special token '<|new|>'", 5)
 
 
+@pytest.mark.slow
 def test_hard_texts(folder, exported):
   tokenizer, others = ours.load(folder), exported[0]
   hard = [

@@ -53,6 +53,7 @@ def in_numpy(params, factor):
   return rest | {'kernel': (w + factor * change).astype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', VARIANTS)
 def test_the_adapted_model_is_the_one_with_the_products_added(tiny, forward, name):
   config, params = tiny(**LORA | VARIANTS[name])
@@ -77,6 +78,7 @@ def without(params):
   }
 
 
+@pytest.mark.slow
 def test_a_fresh_adapter_changes_nothing_and_no_other_parameter(tiny, forward):
   config, _ = tiny(**LORA)
   init = jax.jit(transformer.init_params, static_argnums=0)
@@ -92,6 +94,7 @@ def test_a_fresh_adapter_changes_nothing_and_no_other_parameter(tiny, forward):
   assert not np.array_equal(q['lora_a'], params['layers']['attention']['k']['lora_a'])
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_is_the_same_function(tiny, forward):
   config, params = tiny(**LORA)
   cache = init_cache(config, 2, 16)
@@ -105,6 +108,7 @@ def test_decoding_with_a_cache_is_the_same_function(tiny, forward):
   np.testing.assert_allclose(logits, forward(config, params, TOKENS), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_adapters_stay_beside_int8_weights(tiny, forward):
   config, params = tiny(**LORA)
   small = quantize.quantize('int8', params, axes_of(config))
@@ -146,6 +150,7 @@ def names_of(config):
   return set(param_rules.leaf_names(axes_of(config)))
 
 
+@pytest.mark.slow
 def test_a_rule_names_what_is_trained(tiny):
   plain, _ = tiny(tie_embeddings=False)
   lora, _ = tiny(**LORA, heads=('vocabulary', 'scalar'))
@@ -213,6 +218,7 @@ def sort(tree):
   return {k: sort(x) if isinstance(x, dict) else x for k, x in sorted(tree.items())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('optim', ['adamw', 'muon'])
 @pytest.mark.parametrize('rule', ['', 'layers/(attention|mlp)/.*,final_norm/scale'])
 def test_what_is_not_trained_stays_and_has_no_state(tiny, optim, rule):
@@ -238,6 +244,7 @@ def test_what_is_not_trained_stays_and_has_no_state(tiny, optim, rule):
   assert metrics['opt/grad_norm'] > 0
 
 
+@pytest.mark.slow
 def test_the_gradient_of_what_is_trained_is_that_of_all(tiny):
   config, params = tiny(**LORA)
   loss_fn = pretrain.make_loss(config, LOSS)
@@ -250,6 +257,7 @@ def test_the_gradient_of_what_is_trained_is_that_of_all(tiny):
   jax.tree.map(close, sums, same)
 
 
+@pytest.mark.slow
 def test_gradients_of_frozen_matrices_are_not_computed(tiny):
   """6 operations for each weight and token become 4 and a little."""
   fields = {'embed_dim': 128, 'mlp_dim': 512, 'scan_layers': False}
@@ -264,6 +272,7 @@ def test_gradients_of_frozen_matrices_are_not_computed(tiny):
   assert flops['adapters'] / flops['all'] < 0.78
 
 
+@pytest.mark.slow
 def test_rates_multiply_the_update_of_what_they_name(tiny):
   config, params = tiny()
   runs = {}
@@ -303,6 +312,7 @@ def test_without_rates_and_rules_the_optimizer_state_is_as_before(tiny):
 # ---- Over a mesh ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'axes', [{'fsdp': 2, 'tensor': 2, 'data': 2}, {'fsdp': 4, 'context': 2}], ids=str
 )

@@ -131,6 +131,7 @@ def test_without_libtpu_the_extra_is_named(refusal):
   assert "pip install -e '.[tpu]'" in str(refusal('v5e:2x2'))
 
 
+@pytest.mark.slow
 def test_the_table_in_the_readme_is_the_one_that_is_predicted(monkeypatch, capsys):
   """Checks the predicted columns; the compiled ones are those of `python -m lm.aot --table`."""
   monkeypatch.chdir(commands.ROOT)

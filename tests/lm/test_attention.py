@@ -46,6 +46,7 @@ def inputs():
   return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('T', 'S', 'causal'), [(5, 5, True), (5, 9, False), (130, 130, True), (300, 300, True)]
 )
@@ -59,6 +60,7 @@ def test_values_and_gradients_are_those_of_the_formula(inputs, T, S, causal):
   chex.assert_trees_all_close(ours, both(lambda *x: formula(*x, mask)), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_scores_are_scaled_and_capped_as_asked(inputs):
   q, k, v, dout, mask = inputs(70, 70, True)
 
@@ -71,6 +73,7 @@ def test_scores_are_scaled_and_capped_as_asked(inputs):
   chex.assert_trees_all_close(ours, both(formula), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_backward_pass_keeps_nothing_of_size_queries_times_keys(inputs):
   q, k, v, _, mask = inputs(200, 200, True)
   _, backward = jax.vjp(lambda *x: reference.attend(*x, mask, H**-0.5, causal=True), q, k, v)

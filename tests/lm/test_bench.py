@@ -65,6 +65,7 @@ def test_heads_must_divide_the_width():
   assert status == 1 and '--heads is 3' in err and '10' in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', ['decode', 'prefill', 'serve'])
 def test_the_engine_is_timed_at_every_batch_size(run_folder, command):
   status, out, err = commands.run(

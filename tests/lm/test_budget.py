@@ -67,6 +67,7 @@ def test_model_flops_are_palms(name, billions, tables, attention):
   assert result['tokens_per_chip'] == config.batch_size * config.seq_len / 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields, others',
   [
@@ -90,6 +91,7 @@ def test_operations_are_those_that_xla_counts(fields, others):
     assert result['hlo_flops'] == pytest.approx(compiled.cost_analysis()['flops'], rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields, rule',
   [
@@ -111,6 +113,7 @@ def test_parameters_that_are_not_trained_have_no_gradient_that_is_computed(field
   assert result['model_flops'] < predict(config, mesh=mesh)[1]['model_flops']
 
 
+@pytest.mark.slow
 def test_operations_of_adapters_are_those_that_xla_counts():
   """Unrolled, since of a loop XLA counts one turn; it leaves out what the first layer's input needs."""
   config = settings({'lora_rank': 4}, {'data': 1})
@@ -130,6 +133,7 @@ def test_model_flops_of_a_frozen_matrix_are_four_a_token():
   assert saved == 2 * frozen * whole[1]['tokens_per_chip']
 
 
+@pytest.mark.slow
 def test_a_ring_sends_and_computes_what_the_compiled_step_does():
   # three of four devices read keys
   fields = {'attention': 'ring', 'layer_types': ('window',), 'window': 34, 'remat': 'full'}
@@ -150,6 +154,7 @@ def test_a_ring_sends_and_computes_what_the_compiled_step_does():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mesh', [{'data': 1, 'fsdp': 4, 'tensor': 2}, {'data': 8}])
 def test_arguments_are_those_of_the_compiled_step(mesh):
   config = settings({'num_layers': 1, 'scan_layers': True}, mesh)

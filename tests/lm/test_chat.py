@@ -62,6 +62,7 @@ def asides(pieces):
   return ''.join(text for text, aside in pieces if aside)
 
 
+@pytest.mark.slow
 def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny, forward):
   session = new_session(tiny, system='Be brief.')
   list(session.reply('Hello there, who are you?'))
@@ -82,6 +83,7 @@ def test_second_turn_reads_only_itself_and_continues_the_whole_conversation(tiny
   assert session.ids[-10:] == likeliest(session, forward, 10)
 
 
+@pytest.mark.slow
 def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny):
   """Calls are answered, thoughts and results stay, and a finished turn gets no second end."""
   call = ids(ASSISTANT, '<|python|>', '3*4', '<|/python|>')
@@ -104,6 +106,7 @@ def test_a_conversation_of_several_turns_is_the_one_that_training_saw(tiny):
   assert session.messages() == messages
 
 
+@pytest.mark.slow
 def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   size = TOKENIZER.vocab_size
   config, params = tiny(vocab_size=size + 100, max_len=160, tie_embeddings=False)
@@ -123,6 +126,7 @@ def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   assert session.ids[-10:] == likeliest(session, forward, 10)
 
 
+@pytest.mark.slow
 def test_the_oldest_turns_give_way_when_the_context_is_full(tiny, forward):
   session = new_session(tiny, max_len=96, system='Hm.')
   for i in range(4):
@@ -140,6 +144,7 @@ def test_the_oldest_turns_give_way_when_the_context_is_full(tiny, forward):
   assert session.gauge() == f'{len(session.ids)}/96'
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_at_all_is_said_and_reset_helps(tiny):
   session = new_session(tiny, max_len=40, max_new_tokens=100)
   with pytest.raises(UserError, match='context of 40 tokens is full: the reply is cut off; /reset'):
@@ -189,6 +194,7 @@ def test_a_saved_conversation_is_one_that_training_reads(tiny, tmp_path):
   assert saved['messages'][0] == {'role': 'system', 'content': 'S'}
 
 
+@pytest.mark.slow
 def test_a_document_is_continued_beside_the_conversation(tiny, forward):
   session = new_session(tiny)
   list(session.reply('Hello'))
@@ -243,6 +249,7 @@ def test_messages_of_several_lines(tiny, monkeypatch, capsys):
   assert [e.question for e in session.exchanges] == ['one\ntwo', '/three\n\n four']
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_reply_only(tiny, capsys, monkeypatch):
   session = new_session(tiny, max_new_tokens=100)
   before, step = signal.getsignal(signal.SIGINT), session.engine.step
@@ -263,6 +270,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys):
   assert capsys.readouterr().out == 'a\ufffd[31mb\ufffd\ttab\n'
 
 
+@pytest.mark.slow
 def test_the_command_talks(run_folder, tiny):
   config, params = tiny(vocab_size=TOKENIZER.vocab_size)
   expected = shown(session_of(config, params, max_new_tokens=6).reply('Hi'))

@@ -215,6 +215,7 @@ def test_every_damaged_file_is_named(tmp_path, damage):
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', ['torn', 'altered', 'missing', 'digest torn', 'digest missing'])
 def test_a_corrupt_newest_checkpoint_is_set_aside_and_the_one_before_is_used(
   tmp_path, caplog, damage
@@ -401,6 +402,7 @@ REQUESTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scheme', REQUESTS)
 def test_a_bucket_that_cannot_be_listed_is_not_taken_for_an_empty_one(scheme, monkeypatch):
   library, kind, method = REQUESTS[scheme]

@@ -69,6 +69,7 @@ def same(one, other):
     np.testing.assert_allclose([a.log_prob, *a.log_probs], [b.log_prob, *b.log_probs], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('reads', [None, 1])
 def test_what_a_request_gets_does_not_depend_on_the_others(tiny, reads):
   """They join between steps, in three rows, and every fifth is cancelled on the way."""
@@ -91,6 +92,7 @@ def test_what_a_request_gets_does_not_depend_on_the_others(tiny, reads):
   assert sum(handle.result().end == 'cancelled' for handle in handles) >= 2
 
 
+@pytest.mark.slow
 def test_the_number_of_compilations_is_bounded(tiny):
   compiled = [
     programs.decode_on('cpu'),
@@ -115,6 +117,7 @@ def test_the_number_of_compilations_is_bounded(tiny):
   assert programs.buckets(200) == [64, 128, 200] and programs.buckets(40) == [40]
 
 
+@pytest.mark.slow
 def test_the_cache_grows_with_the_longest_row_and_shrinks_again(tiny):
   engine = new_engine(tiny, capacity=200)
   short, long = Request([3, 1, 4], 8, Sampling(0)), Request([5] * 90, 60, Sampling(0))
@@ -338,6 +341,7 @@ def test_other_threads_submit_cancel_and_read_while_one_steps(tiny):
   assert engine.is_idle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields',
   [
@@ -360,6 +364,7 @@ def test_models_of_other_kinds_decode_as_a_forward_pass_says(tiny, forward, fiel
     assert handle.result().tokens == logits[len(prompt) - 1 : len(prompt) + 7].argmax(-1).tolist()
 
 
+@pytest.mark.slow
 def test_an_int8_cache_is_a_quarter_as_large_and_nearly_as_exact(tiny):
   fields = {'head_dim': 64}
   request = Request([5, 2, 9, 9, 1, 3, 7], 12, Sampling(0), num_top=5)
@@ -379,6 +384,7 @@ def test_an_int8_cache_is_a_quarter_as_large_and_nearly_as_exact(tiny):
     new_engine(tiny, cache='int3')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axes', [{'data': 2, 'tensor': 2}, {'fsdp': 2, 'tensor': 2}], ids=str)
 def test_a_mesh_gives_the_same(tiny, axes):
   """Four rows over the data axes, and heads over the tensor axis."""

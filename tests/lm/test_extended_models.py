@@ -48,6 +48,7 @@ def adapted(tiny, tmp_path):
   return config, params, save(tmp_path / 'adapted', config, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'source', [golden_runs.FOLDER / 'muon', GOLDEN / 'qwen3'], ids=['run', 'hugging-face']
 )
@@ -76,6 +77,7 @@ def test_a_checkpoints_own_heads_and_adapters_are_kept_where_none_are_chosen(ada
   same(model.params, params)
 
 
+@pytest.mark.slow
 def test_adapters_that_are_not_to_be_kept_are_merged(adapted, forward, caplog):
   config, params, folder = adapted
   expected = forward(config, params, TOKENS)
@@ -101,6 +103,7 @@ def test_a_parameter_that_is_missing_otherwise_is_named(adapted, tmp_path):
     load(save(tmp_path / 'torn', config, params))
 
 
+@pytest.mark.slow
 def test_export_merges_adapters_and_leaves_the_scalar_head_out(adapted, forward, tmp_path, caplog):
   config, params, folder = adapted
   with caplog.at_level(logging.WARNING):
@@ -115,6 +118,7 @@ def test_export_merges_adapters_and_leaves_the_scalar_head_out(adapted, forward,
   assert np.abs(got - forward(back.config, load(folder, lora_rank=0).params, TOKENS)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_adapters_of_several_experts_are_exported(tiny, forward, tmp_path):
   fields = {'num_experts': 4, 'lora_params': 'layers/.*/kernel'}
   config, params = tiny(**LORA, **fields)

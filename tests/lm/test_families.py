@@ -110,6 +110,7 @@ def read(config, **changes):
   return families.of(config).read(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_parameters_are_counted_as_published(name):
   config, count = PUBLISHED[name]

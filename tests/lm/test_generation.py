@@ -30,6 +30,7 @@ def generate(config, params, prompts, sampling, **options):
   return generation.generate(config, params, prompts, sampling=sampling, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'num_kv_heads': 4}]
 )
@@ -46,6 +47,7 @@ def test_greedy_equals_argmax_of_full_forwards(tiny, forward, fields):
     assert not c.finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'options',
   [
@@ -68,6 +70,7 @@ def test_log_probs_are_those_of_a_full_forward(tiny, forward, options):
       assert c.log_probs[n] == pytest.approx(np.log(p[token]), abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('temperature', [0, 1.0])
 def test_ids_beyond_the_tokenizers_are_never_drawn(tiny, temperature):
   config, params = tiny(tie_embeddings=False)
@@ -79,6 +82,7 @@ def test_ids_beyond_the_tokenizers_are_never_drawn(tiny, temperature):
   assert max(max(c.tokens) for c in out) < 19
 
 
+@pytest.mark.slow
 def test_draws_follow_the_softmax(tiny, forward):
   config, params = tiny()
   B = 2000
@@ -158,6 +162,7 @@ def test_a_tool_is_called_at_the_pause_and_its_tokens_are_read(tiny, forward):
   assert sorted(calls) == sorted(expected_calls) and expected_calls
 
 
+@pytest.mark.slow
 def test_calls_are_limited_and_results_that_do_not_fit_are_left_out(tiny):
   config, params = tiny()
   always = {'pause_ids': range(23), 'max_new_tokens': 12}  # every token calls

@@ -254,6 +254,7 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_a_model_is_the_same_as_from_a_folder(name, tmp_path):
   fields, unsaid = MODELS[name]
@@ -306,6 +307,7 @@ def test_the_scaling_of_published_llama_models_is_found(factor, theta, dim, orig
     gguf_config.llama3_scaling(factors[::-1], theta, original)
 
 
+@pytest.mark.slow
 def test_import_gives_the_logits_of_transformers_and_says_where_it_comes_from(tmp_path):
   path, _, _ = convert('llama3', tmp_path / 'x.gguf', MODELS['llama3'][0])
   status, stdout, stderr = commands.call('-m', 'lm.hf', 'import', 'gguf', path, tmp_path / 'run')

@@ -46,6 +46,7 @@ def test_parameters_are_read_to_the_bit(variant):
   assert model.config.tie_embeddings == (variant == 'adamw')
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_losses(variant, killed):
   status, _, err = commands.call(
     *golden.command(variant, killed), '--config.checkpoint.allow_mismatch=code'
@@ -56,6 +57,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(variant, killed):
   assert checkpoint_folders.locate(killed).name == '5'
 
 
+@pytest.mark.slow
 def test_another_run_starts_from_it(tmp_path):
   options = f'--config.init_from={golden.FOLDER / "adamw"}', '--config.steps=1'
   status, _, err = commands.call(*golden.command('adamw', tmp_path), *options)

@@ -17,6 +17,7 @@ def hidden(config, params):
   return transformer.Transformer(config).apply({'params': params}, TOKENS)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_a_value_is_the_product_of_a_vector_and_the_hidden_state(tiny, dtype):
   config, params = tiny(dtype=dtype, **BOTH)
@@ -28,6 +29,7 @@ def test_a_value_is_the_product_of_a_vector_and_the_hidden_state(tiny, dtype):
   np.testing.assert_allclose(values_BT, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_value_reaches_the_head_and_every_layer(tiny):
   config, params = tiny(**BOTH)
 
@@ -40,6 +42,7 @@ def test_the_gradient_of_a_value_reaches_the_head_and_every_layer(tiny):
     assert all(np.abs(x).max() > 0 for x in x_L)
 
 
+@pytest.mark.slow
 def test_the_vocabulary_head_and_fresh_parameters_are_as_without_it(tiny, forward):
   (plain, _), (both, params) = tiny(), tiny(**BOTH)
   old, new = (

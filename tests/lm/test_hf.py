@@ -96,6 +96,7 @@ def logits(loaded, name):
   return np.asarray(out)[segments > 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scan', [True, False])
 @pytest.mark.parametrize('name', FAMILIES)
 def test_logits_are_those_of_transformers(name, scan):
@@ -132,6 +133,7 @@ def test_cached_decoding_is_that_of_transformers(name):
   np.testing.assert_allclose(found, expected['logits'], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', QUICK)
 def test_greedy_continuations_are_those_of_transformers(name):
   expected, loaded = golden(name), load(GOLDEN / name, scan_layers=False)
@@ -149,6 +151,7 @@ def test_greedy_continuations_are_those_of_transformers(name):
   assert completion.tokens == expected['continuation'].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, field, value', [
   ('llama3', 'rope_scaling', 'none'), ('llama3', 'rope_theta', 10_000.0), ('smollm2', 'rope_scaling', 'none'),
   ('smollm3', 'layer_types', ('full',)), ('mistral', 'layer_types', ('full',)), ('mistral', 'window', 8),
@@ -220,6 +223,7 @@ def shard(folder):
 # ---- There and back ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FAMILIES)
 def test_the_round_trip_gives_the_same_bytes(name, tmp_path):
   source = copy(name, tmp_path / 'source')
@@ -261,6 +265,7 @@ def test_an_imported_run_says_where_it_comes_from(tmp_path):
   direct.check_tokenizer('whatever is there')
 
 
+@pytest.mark.slow
 def test_weights_keep_their_type_and_are_cast_for_a_run(tmp_path):
   source = copy('qwen3', tmp_path / 'source', dtype=ml_dtypes.bfloat16)
   config = import_(source, tmp_path / 'run')
@@ -287,6 +292,7 @@ def test_weights_keep_their_type_and_are_cast_for_a_run(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_shards_are_read_and_written(tmp_path):
   source = shard(copy('gemma3', tmp_path / 'source'))
   import_(source, tmp_path / 'run')
@@ -360,6 +366,7 @@ def test_each_device_reads_its_own_parts(mesh, name, tmp_path):
 # ---- Forms of files ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, change', [
   # as OpenAI's was published
   ('gpt2', lambda t: {key.removeprefix('transformer.'): value for key, value in t.items()}),
@@ -374,6 +381,7 @@ def test_forms_of_published_files(name, change, tmp_path):
   np.testing.assert_allclose(logits(loaded, name), golden(name)['logits'], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change, message', [
   (lambda t: {k: v for k, v in t.items() if 'layers.1.mlp.up' not in k},
    r"tensor 'model.layers.1.mlp.up_proj.weight' is missing. Qwen3ForCausalLM"),
@@ -498,6 +506,7 @@ def save_run(folder, config, params, init_from=None):
   return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields, architecture',
   [
@@ -541,6 +550,7 @@ def test_what_was_trained_from_scratch_is_exported(tiny, forward, fields, archit
   )
 
 
+@pytest.mark.slow
 def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path):
   start = load(copy('qwen3', tmp_path / 'source'))
   grown = np.concatenate([start.params['embedding'], np.ones((27, 32), np.float32)])
@@ -560,6 +570,7 @@ def test_rows_that_training_added_beyond_the_tokenizer_are_not_exported(tmp_path
   assert load(tmp_path / 'fewer').config.vocab_size == VOCAB
 
 
+@pytest.mark.slow
 def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   config, params = tiny(activation='relu2')
   with pytest.raises(UserError) as raised:
@@ -574,6 +585,7 @@ def test_what_no_family_has_is_not_exported(tiny, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_exported_tokenizers_are_read_by_transformers(tmp_path):
   import_(copy('llama', tmp_path / 'source'), tmp_path / 'run')
   hub_format.export_model(

@@ -24,6 +24,7 @@ def tokens_of(length, vocab_size=23):
   return np.random.default_rng(length).integers(0, vocab_size, length).tolist()
 
 
+@pytest.mark.slow
 def test_the_last_layer_guesses_what_the_model_says(model, forward):
   tokens = tokens_of(11)
   seen = inside.look_inside(*model, tokens, layer=0)
@@ -78,6 +79,7 @@ def test_what_is_shown_does_not_depend_on_the_padding(tiny):
   np.testing.assert_allclose(short.weights_NTS, long.weights_NTS[:, :12, :12], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_that_are_apart_show_the_same(model):
   config, params = model
   expected, seen = (

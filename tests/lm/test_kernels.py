@@ -42,6 +42,7 @@ def splash(q, k, v, segments, scale, cap, window):
   return kernels.attend('splash', q, k, v, segments, scale, cap, window, interpret=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('cap', 'window'), [(0.0, 0), (2.0, 50)])
 def test_splash_is_the_reference(cap, window):
   q, k, v, dout, segments = inputs()
@@ -52,6 +53,7 @@ def test_splash_is_the_reference(cap, window):
   chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_splash_over_a_mesh_is_the_reference():
   q, k, v, dout, segments = inputs(4)
   mesh = sharding.make_mesh(

@@ -40,6 +40,7 @@ def numpy_cross_entropy(x, head, targets, weights, z_loss, cap=None):
   return value, dlogits @ head, np.einsum('btv,btd->vd', dlogits, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('z_loss', 'cap'), [(0.0, 0.0), (0.1, 0.0), (0.1, 2.0)])
 @pytest.mark.parametrize(
   ('chunk', 'vocab_blocks'), [(1, 0), (5, 0), (7, 0), (24, 0), (1000, 0), (1, 1), (1, 4), (1, 13)]

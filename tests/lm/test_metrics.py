@@ -110,6 +110,7 @@ def test_every_line_survives_a_kill(tmp_path):
   assert [line['x'] for line in metrics.read(tmp_path)] == list(range(50))
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_what_was_freed():
   code = (
     'from lm.base.metrics import peak_rss_bytes as p; a = p(); b = bytearray(300 << 20); del b; '

@@ -78,6 +78,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', VARIANTS)
 def test_equals_numpy(tiny, forward, name):
   config, params = tiny(**VARIANTS[name])
@@ -118,6 +119,7 @@ def influence(config, params, tokens, **options):
   return np.asarray(jnp.abs(jacobian_TVD).sum(-1))[:, tokens[0]]
 
 
+@pytest.mark.slow
 def test_is_causal(tiny):
   config, params = tiny(**VARIANTS['llama'])
   seen = influence(config, params, np.arange(8, dtype=np.int32)[None])
@@ -152,6 +154,7 @@ def loss_and_grads(config):
   return jax.jit(jax.value_and_grad(loss)).lower(shapes).compile()
 
 
+@pytest.mark.slow
 def test_scan_changes_nothing_but_the_program(tiny):
   (scanned, params), (unrolled, other) = tiny(scan_layers=True), tiny(scan_layers=False)
   chex.assert_trees_all_equal(params, other)
@@ -161,6 +164,7 @@ def test_scan_changes_nothing_but_the_program(tiny):
   assert a.as_text().count(' while(') > b.as_text().count(' while(')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scan_layers', [True, False])
 def test_remat_recomputes_and_changes_no_gradient(tiny, scan_layers):
   compiled, results, exps, dots = {}, {}, {}, {}
@@ -207,6 +211,7 @@ def cached(config, params, rows, chunks, capacity=16, make_cache=init_cache):
   return [np.concatenate(x) for x in out]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', VARIANTS)
 def test_cached_equals_full(tiny, forward, name):
   config, params = tiny(**VARIANTS[name])
@@ -221,6 +226,7 @@ def test_cached_equals_full(tiny, forward, name):
     np.testing.assert_allclose(ragged[i], full[i, : len(row)], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['gpt2', 'gemma', 'olmo', 'mixtral'])
 def test_layers_apart_compute_the_same(tiny, forward, name):
   config, params = tiny(**VARIANTS[name])
@@ -234,6 +240,7 @@ def test_layers_apart_compute_the_same(tiny, forward, name):
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stacked', [True, False])
 def test_an_int8_cache_rounds_each_token_and_head_to_255_values(stacked):
   config = FrozenConfigDict({'num_layers': 2, 'num_kv_heads': 3, 'head_dim': 8, 'dtype': 'float32'})
@@ -330,6 +337,7 @@ class PagedCache:
     return self.replace(length_B=jnp.minimum(self.length_B + num_B, self.capacity))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['llama', 'olmo'])
 def test_a_paged_cache_needs_nothing_but_its_methods(tiny, name):
   config, params = tiny(**VARIANTS[name])
@@ -341,6 +349,7 @@ def test_a_paged_cache_needs_nothing_but_its_methods(tiny, name):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_copies_of_a_row_of_the_cache_go_on_as_the_row_would(tiny, forward):
   config, params = tiny(**VARIANTS['gemma'])
   read = jax.jit(transformer.Transformer(config).apply)
@@ -398,6 +407,7 @@ def test_what_the_backward_pass_computes_again_is_not_kept(tiny):
   assert kept(layers.Mlp(config), x) == [(2, 5, 16), *[(2, 5, 24)] * 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_experts', [0, 4])
 def test_weights_that_write_into_the_residual_stream_begin_smaller(tiny, num_experts):
   """The outputs of 2 L parts, init_std / sqrt(2 L) each, add up to init_std (GPT-2)."""

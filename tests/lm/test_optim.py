@@ -106,6 +106,7 @@ def test_unknown_names_are_refused():
   assert {'adamw', 'muon'} <= set(raised.value.allowed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
 def test_decay_shrinks_matrices_and_nothing_else(name):
   tx, _ = optimizers.make(
@@ -129,6 +130,7 @@ def test_decay_shrinks_matrices_and_nothing_else(name):
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
   plain = {
     'schedule': 'constant',

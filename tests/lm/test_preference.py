@@ -51,6 +51,7 @@ def plain_log_probs(config, params, batch):
   return jnp.take_along_axis(log_p, batch['targets'][..., None], axis=-1)[..., 0]
 
 
+@pytest.mark.slow
 def test_the_loss_is_equation_7_of_the_paper(tiny):
   config, params = tiny()
   batch, beta = make_batch(), 0.3
@@ -76,6 +77,7 @@ def test_only_the_tokens_of_answers_matter(tiny):
   assert loss_fn(params, batch, KEY)['train/loss'][1] == ROWS - 1
 
 
+@pytest.mark.slow
 def test_the_reference_margins_are_those_of_the_loss(tiny):
   """A model is at a margin of 0 from itself, so that the first loss is log 2."""
   config, params = tiny()
@@ -189,6 +191,7 @@ def test_files_without_a_pair_are_an_error(tmp_path):
   assert raised.value.field == 'config.data.train'
 
 
+@pytest.mark.slow
 def test_a_step_prefers_the_chosen_answers(tiny):
   import optax
 

@@ -89,6 +89,7 @@ def test_copies_of_a_config_know_what_was_chosen():
   assert copy.deepcopy(config).chosen == {'num_layers', 'window'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tied', [True, False])
 def test_a_grown_vocabulary_leaves_old_logits_and_gives_new_tokens_their_mean(tiny, forward, tied):
   config, params = tiny(tie_embeddings=tied)

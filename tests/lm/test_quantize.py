@@ -19,6 +19,7 @@ def rounded(x, axis):
   return np.round(x / step) * step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', VARIANTS)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype):

@@ -126,6 +126,7 @@ def record(workdir, name):
   return json.loads((workdir / 'stages' / f'{name}.json').read_text())
 
 
+@pytest.mark.slow
 def test_runs_in_order_then_skips_what_is_complete(script, tmp_path, capfd):
   log = tmp_path / 'log'
   recipe = [
@@ -147,6 +148,7 @@ def test_runs_in_order_then_skips_what_is_complete(script, tmp_path, capfd):
   assert log.read_text() == 'a\n'
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_before_anything_runs(script, tmp_path):
   log = tmp_path / 'log'
 
@@ -169,6 +171,7 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
   run('f1', 0.1)  # as it was: goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('kind', 'message'),
   [('user', '^no port is free$'), ('disk', r"^\[Errno 28\] no port is free: '/some/dir'$")],
@@ -180,6 +183,7 @@ def test_an_error_for_the_user_arrives_as_one_line(script, tmp_path, capfd, kind
   assert not record(tmp_path, 'a')['complete']
 
 
+@pytest.mark.slow
 def test_a_fault_of_ours_prints_its_traceback_and_names_the_job(script, tmp_path, capfd):
   with pytest.raises(UserError, match="job 'a' failed with exit status 1"):
     recipes.run_jobs(
@@ -192,6 +196,7 @@ def test_a_fault_of_ours_prints_its_traceback_and_names_the_job(script, tmp_path
     recipes.run_jobs(tmp_path, [Job('c', script.die, (signal.SIGKILL,))])
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_whole_family(script, tmp_path, monkeypatch):
   monkeypatch.setattr(recipes, 'SAMPLE_SECONDS', 0.05)
   sizes = {'small': 0, 'big': 400}
@@ -214,6 +219,7 @@ def test_what_a_job_leaves_running_is_ended(script, tmp_path):
   wait_for(lambda: not any(running(pid) for pid in pids))
 
 
+@pytest.mark.slow
 def test_kill_of_the_parent_ends_all_and_the_next_run_goes_on(script, tmp_path):
   with started(script, tmp_path) as (process, pids):
     assert all(running(pid) for pid in pids)
@@ -232,6 +238,7 @@ def test_kill_of_the_parent_ends_all_and_the_next_run_goes_on(script, tmp_path):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_reaches_the_job_and_ends_the_run(script, tmp_path, number, status):
   with started(script, tmp_path) as (process, pids):
@@ -243,6 +250,7 @@ def test_a_signal_reaches_the_job_and_ends_the_run(script, tmp_path, number, sta
   assert not record(tmp_path, 'second')['complete'] and record(tmp_path, 'second')['seconds'] > 0
 
 
+@pytest.mark.slow
 def test_two_runs_never_share_a_folder(script, tmp_path, monkeypatch):
   monkeypatch.setattr(recipes, 'LOCK_SECONDS', 0)
   with started(script, tmp_path) as (process, pids):

@@ -165,6 +165,7 @@ def test_json_holds_the_numbers_of_the_sources(run):
   }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_scores_of_turns_are_shown_and_leave_the_mean_of_the_tasks_as_it_is(run, tmp_path):
   make_run(tmp_path)
   for name in ('pretrain', 'sft', 'rl'):

@@ -66,6 +66,7 @@ def expected_attention(segments, cap=0.0, window=0):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('axes', 'cap', 'window', 'turns'),
   [
@@ -113,6 +114,7 @@ def test_the_backward_pass_keeps_no_scores():
   assert max(x.size for x in jax.tree.leaves(backward)) <= arrays[0].size < B * N * T * T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kinds', [('window', 'full'), ('full',)])
 def test_a_model_is_that_of_the_reference_and_keeps_no_masks(kinds, monkeypatch):
   monkeypatch.setattr(ring, 'BLOCK', 4)

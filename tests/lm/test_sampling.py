@@ -41,6 +41,7 @@ def filtered(logits, *ways):
   return np.asarray(sampling.filter_logits(jnp.asarray(logits), rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'options',
   [
@@ -66,6 +67,7 @@ def test_filters_equal_numpy(options):
   np.testing.assert_allclose(np.exp(log_p), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'temperature, top_k, top_p',
   [

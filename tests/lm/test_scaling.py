@@ -25,6 +25,7 @@ def test_the_law_of_exact_points_is_found():
   assert found.predict(1e19)[0] == pytest.approx(E + A * 1e4**-ALPHA, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_intervals_cover_about_as_often_as_they_say():
   inside, widths = [], []
   truth = E + A * (1e18 / UNIT) ** -ALPHA

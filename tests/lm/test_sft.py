@@ -57,6 +57,7 @@ def test_the_noise_of_neftune_is_bounded_by_the_length_of_the_conversation():
     assert np.std(own) == pytest.approx(bound / np.sqrt(3), rel=0.15)  # of a uniform distribution
 
 
+@pytest.mark.slow
 def test_noise_is_added_to_embeddings_in_training_alone(tiny):
   config, params = tiny(scale_embeddings=True)
   plain, noisy = sft.make_loss(config, LOSS), sft.make_loss(config, LOSS, neftune=5.0)

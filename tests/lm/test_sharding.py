@@ -130,6 +130,7 @@ def case(name, stage, experts, axes, slow):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, stage, experts, axes',
   [
@@ -303,6 +304,7 @@ def reading(experts, rows=3, length=7):
   return read, tokens, jax.device_get(read(start(experts), tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'experts, axes',
   [

@@ -64,6 +64,7 @@ def jitted(loss_fn, tx=None):
   return jax.jit(train_step.make_train_step(loss_fn, tx or optax.sgd(0.5), SCHEDULE))
 
 
+@pytest.mark.slow
 def test_microbatches_add_up_to_the_mean_over_all_weights_of_the_batch(tiny):
   config, params = tiny(tie_embeddings=False)
   batch, tx = make_batch(), optax.sgd(0.5)
@@ -101,6 +102,7 @@ def test_balance_is_the_product_of_load_and_probability():
     assert layers.balance(p, chosen, real)[row] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out(tiny):
   config, params = tiny(num_experts=4, experts_per_token=2)
   batch = make_batch()
@@ -130,6 +132,7 @@ def test_the_balance_of_experts_adds_up_over_microbatches_and_leaves_padding_out
   assert np.abs(other[0]['layers']['mlp']['router']['kernel'] - plain).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('vocab_blocks', [0, 3])
 @pytest.mark.parametrize('stage', [pretrain, sft])
 def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
@@ -174,6 +177,7 @@ def test_each_metric_has_a_weight_of_its_own():
   assert seen['none'] == 0 and seen['train/weight'] == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what', ['not finite', 'no weight'])
 def test_such_a_step_moves_nothing(tiny, what):
   config, params = tiny()
@@ -207,6 +211,7 @@ def at(layer, value):
   return change
 
 
+@pytest.mark.slow
 def test_diagnosis_names_the_place(tiny):
   config, params = tiny()
   batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
@@ -234,6 +239,7 @@ def test_diagnosis_names_the_place(tiny):
   )
 
 
+@pytest.mark.slow
 def test_diagnosis_looks_at_each_microbatch_that_was_used(tiny):
   config, params = tiny()
   batch, loss_fn = parts(make_batch(), 4), pretrain.make_loss(config, CHUNK)
@@ -274,6 +280,7 @@ def test_diagnosis_reads_the_documents_of_the_batch(tiny):
   assert 'output' not in diagnose.first_non_finite(config, loss_fn, params, parts(batch, 1), 1)
 
 
+@pytest.mark.slow
 def test_diagnosis_of_sampled_answers(tiny):
   config, params, settings, batch, _, _ = rl_case(tiny)
   batch, loss_fn = parts(batch, 2), policy_gradient.make_loss(config, CHUNK, settings)
@@ -316,6 +323,7 @@ def rl_case(tiny):
   return config, params, settings, batch, log_p, off
 
 
+@pytest.mark.slow
 def test_policy_loss_and_its_gradient(tiny):
   config, params, settings, batch, log_p, off = rl_case(tiny)
   mask, advantage = batch['weights'], batch['advantages']
@@ -377,6 +385,7 @@ def on_policy(tiny, **fields):
   return config, params, settings, prompts, answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields', [{}, {'position': 'learned', 'norm': 'layernorm', 'attention_bias': 'all'}]
 )
@@ -400,6 +409,7 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('advantage', [1.0, -1.0])
 def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   config, params = tiny()
@@ -415,6 +425,7 @@ def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   assert metrics['train/weight'] == 1 and (after - before) * advantage > 1e-4
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_learned_from_change_nothing_and_nothing_recompiles(tiny):
   config, params, settings, prompts, answers = on_policy(tiny)
   step = jitted(policy_gradient.make_loss(config, CHUNK, settings, (4, 5)))
@@ -432,6 +443,7 @@ def test_rows_that_are_not_learned_from_change_nothing_and_nothing_recompiles(ti
   assert step._cache_size() == 2  # of these shapes and of `alone`
 
 
+@pytest.mark.slow
 def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
   """With the KL term, rows of such a group get the gradient of half the squared log-ratio, and the
   others also PPO's.

@@ -132,6 +132,7 @@ def hostile(site, pass_time):
   }
 
 
+@pytest.mark.slow
 def test_every_fault_is_on_record_and_the_crawl_goes_on(tmp_path, monkeypatch):
   limit, passed = 3600, []  # seconds; no page comes near the limit by being slow
   monkeypatch.setattr(

@@ -30,6 +30,7 @@ def published_patterns():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['gpt2', 'cl100k', 'o200k'])
 def test_published_patterns_cut_as_published(name):
   # With this many scraps as tokens, most ways of cutting differ in their ids.
@@ -63,6 +64,7 @@ LARGE = {  # ids of plain tokens, those of the special ones
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'size'), [('cl100k', 100_277), ('llama3', 128_256)])
 def test_large_vocabularies(tmp_path, name, size):
   plain, specials = LARGE[name]

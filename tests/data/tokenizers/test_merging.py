@@ -46,6 +46,7 @@ def tokenizer(request, tmp_path_factory):
   return loading.load(f'{folder}/tokenizer.tiktoken:{pattern}', SPECIALS)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(FORGING)
 @example('the the 2026 aaaa\n\n')
@@ -67,6 +68,7 @@ def test_a_merge_joins_all_its_places_before_the_next():
   ]
 
 
+@pytest.mark.slow
 def test_tokenizers_that_do_not_merge_bytes_say_so():
   tokenizer = SentencePiece(sentencepiece_model(add_dummy_prefix=False), ())
   with pytest.raises(UserError) as error:

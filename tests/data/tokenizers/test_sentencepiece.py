@@ -23,6 +23,7 @@ SENTENCEPIECE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SENTENCEPIECE)
 def test_sentencepiece_ids_are_those_of_the_library(tmp_path, name):
   model = sentencepiece_model(**SENTENCEPIECE[name])
@@ -94,6 +95,7 @@ def test_sentencepiece_special_tokens(tmp_path):
     assert raised.value.field == f'id of special token {name!r}'
 
 
+@pytest.mark.slow
 def test_sentencepiece_errors(tmp_path, monkeypatch):
   path = tmp_path / 'x.model'
   for content in (b'', b'no model', sentencepiece_model()[:3000]):

@@ -81,6 +81,7 @@ def test_words_are_the_same_after_they_were_forgotten(texts, monkeypatch):
   assert len(words._words) < 50 + max(len(text.split()) for text in texts[200:210])
 
 
+@pytest.mark.slow
 def test_rules_of_words_are_the_same(texts):
   assert differences(texts, FineWebQualityFilter(char_duplicates_ratio=0.1), rules.fineweb) == []
   assert differences(texts, GopherQualityFilter(), rules.gopher_quality) == []
@@ -111,6 +112,7 @@ def test_words_of_whitespace_make_the_rules_milder_on_reference_text(texts):
   assert sum(theirs == 'gopher_below_alpha_threshold' for _, theirs, _ in found) > 0.3 * len(texts)
 
 
+@pytest.mark.slow
 def test_c4_cuts_the_same_lines_and_differs_where_sentences_end(texts):
   """Theirs split sentences by spaCy, ours after . ! ? and a space; and theirs strip each line, ours
   keep indentation.

@@ -196,6 +196,7 @@ def pages(path):
   return {url: '\n'.join(body) for url, body in lines.items()}
 
 
+@pytest.mark.slow
 def test_pages_below_the_least_score_are_dropped(tmp_path, model):
   where = pages(tmp_path)
   free = {'gopher_repetition': {'max_line_char_share': None, 'max_paragraph_char_share': None, 'max_paragraph_share': None,
@@ -225,6 +226,7 @@ def test_pages_below_the_least_score_are_dropped(tmp_path, model):
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_of_one_classifier(tmp_path):
   pages(tmp_path)
   path = tmp_path / 'a.bin'
@@ -269,6 +271,7 @@ def test_faulty_rows_are_named(tmp_path, line, fault):
     classifier_training.read([f'{tmp_path}/*.jsonl'])
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
   labelled = [{'text': row.text, 'score': row.score} for row in rows(0, 40, (0, 5))]
   (tmp_path / 'a.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in labelled[:40]))

@@ -44,6 +44,7 @@ KEPT = {f'http://h/{name}' for name in ('1', '2', 'chunked', 'gzip', 'latin')}
 LINES_ONLY = {'gopher_repetition': {'max_paragraph_share': None, 'max_paragraph_char_share': None}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('place', 'tasks'), [('{}/out', 1), ('file://{}/out', 2), ('memory:/{}', 3)]
 )
@@ -78,6 +79,7 @@ def test_every_page_is_kept_or_dropped_by_the_rule_it_breaks(corpus, place, task
     assert json.load(f) == report
 
 
+@pytest.mark.slow
 def test_every_page_is_on_record_with_its_figures(corpus):
   clean(corpus, corpus / 'out', settings(**LINES_ONLY))
   record = {}
@@ -98,6 +100,7 @@ def test_every_page_is_on_record_with_its_figures(corpus):
   assert record['http://h/gone']['rule'] == 'status' and not record['http://h/gone']['figures']
 
 
+@pytest.mark.slow
 def test_the_report_shows_every_page_and_runs_nothing(corpus):
   hostile = '<script>alert(1)</script><b/onclick="alert(2)">'
   bad = page([html.escape(hostile)] * 3)
@@ -143,6 +146,7 @@ def test_the_report_shows_every_page_and_runs_nothing(corpus):
   )
 
 
+@pytest.mark.slow
 def test_url_lists_are_datatroves(tmp_path, monkeypatch):
   """The lists themselves take 800 MB: here a few names of each kind."""
   lists = blocks.OfflineUrlFilter(2, extra_domains=['bad.com', 'sub.good.com'],
@@ -162,6 +166,7 @@ def test_url_lists_are_datatroves(tmp_path, monkeypatch):
   assert found == urls and report['pages_out'] == 2
 
 
+@pytest.mark.slow
 def test_why_tells_the_verdict_and_the_figures(corpus):
   out = corpus / 'out'
   clean(corpus, out, settings(**LINES_ONLY), tasks=2)
@@ -185,6 +190,7 @@ def test_why_tells_the_verdict_and_the_figures(corpus):
   assert status == 1 and err.startswith('error: --run is ')
 
 
+@pytest.mark.slow
 def test_input_may_be_any_path_that_fsspec_knows(corpus):
   system = fsspec.filesystem('memory')
   for path in corpus.glob('*.warc*'):
@@ -220,6 +226,7 @@ def test_a_path_of_another_kind_is_refused_by_name(corpus):
   assert not (corpus / 'out').exists()
 
 
+@pytest.mark.slow
 def test_the_split_into_tasks_changes_nothing(corpus):
   for name, tasks in (('one', 1), ('two', 2), ('many', 5)):
     clean(corpus, corpus / name, settings(cluster_similarity=0.5), tasks=tasks)
@@ -229,6 +236,7 @@ def test_the_split_into_tasks_changes_nothing(corpus):
   assert others == [one, one] and len(one) == 5
 
 
+@pytest.mark.slow
 def test_settings_change_what_is_kept(corpus):
   free = {'max_line_share': None, 'max_line_char_share': None, 'max_paragraph_share': None,
           'max_paragraph_char_share': None, 'max_top_ngram_char_share': (), 'max_duplicate_ngram_char_share': ()}  # fmt: skip
@@ -258,6 +266,7 @@ TOLD = [*article(1), 'Write to jane.doe@some-company.com or 8.8.8.8 but not to 1
 SECRETS = re.compile(rb'jane|some-company|8\.8\.8\.8')
 
 
+@pytest.mark.slow
 def test_personal_data_gives_way_to_reserved_examples(tmp_path):
   write(tmp_path / 'a.warc.gz', [('http://h/1', 200, HTML, page(TOLD))])
   for pii in (True, False):
@@ -267,6 +276,7 @@ def test_personal_data_gives_way_to_reserved_examples(tmp_path):
   assert TOLD[-1] in open_['text']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pii', [True, False])
 def test_personal_data_is_in_no_file_that_is_written(tmp_path, monkeypatch, pii):
   """Titles, URLs, dropped pages, causes, examples; also where a run was cut off before its end."""
@@ -344,6 +354,7 @@ def test_a_folder_is_written_by_one_process(corpus):
     clean(corpus, corpus / 'out', settings())
 
 
+@pytest.mark.slow
 def test_a_folder_holds_one_run(corpus):
   clean(corpus, corpus / 'out', settings())
   before = (corpus / 'out/report.json').stat().st_mtime_ns
@@ -392,6 +403,7 @@ def test_a_killed_run_goes_on_to_the_same_result(corpus, workers):
   assert records[0] == records[1]
 
 
+@pytest.mark.slow
 def test_damaged_files_are_counted_and_read_to_their_end(tmp_path):
   path = tmp_path / 'a.warc.gz'
   write(path, [(f'http://h/{i}', 200, HTML, page(article(i))) for i in range(6)])
@@ -444,6 +456,7 @@ def test_reference_pages_keep_their_lines():
   assert tidy('a\xa0b \t c\r\n\r\n\r\n\r\nd\x00  \n') == 'a b c\n\nd'
 
 
+@pytest.mark.slow
 def test_a_step_that_takes_too_long_over_a_page_drops_it(corpus, monkeypatch):
   def slow(text):
     if 'café' in text:
@@ -526,6 +539,7 @@ def test_language(text, code):
   assert found == code and 0.65 < score <= 1
 
 
+@pytest.mark.slow
 def test_command(corpus):
   options = [*COMMAND, f'--input={corpus}/*.warc*', f'--out={corpus}/out']
   status, text, err = run(*options)

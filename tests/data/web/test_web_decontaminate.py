@@ -77,6 +77,7 @@ def test_a_short_item_is_found_as_a_whole(tmp_path, count):
   }
 
 
+@pytest.mark.slow
 def test_items_that_are_too_short_are_counted_and_named(tmp_path):
   lines = [
     LINE,
@@ -108,6 +109,7 @@ def test_items_that_are_too_short_are_counted_and_named(tmp_path):
   assert '30 of 31 items' in html and 'What is 3 plus 2?' in html
 
 
+@pytest.mark.slow
 def test_pages_with_an_item_are_dropped_before_duplicates_are_sought(tmp_path):
   (tmp_path / 'eval').mkdir()
   (tmp_path / 'eval/a.jsonl.gz').write_bytes(gzip.compress(LINE.encode()))

@@ -21,6 +21,7 @@ def pair(rng, similarity, union=300):
   return np.sort(a), np.sort(b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('similarity', [0.5, 0.6, 0.7, 0.8, 0.9])
 def test_candidates_follow_the_formula(similarity):
   rng, trials = np.random.default_rng(int(similarity * 10)), 400

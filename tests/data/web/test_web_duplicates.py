@@ -112,6 +112,7 @@ def test_tasks_find_what_one_process_finds(pages, tmp_path):
   assert groups(cluster) == groups(minhash.clusters(hashes, signatures, 0.5))
 
 
+@pytest.mark.slow
 def test_datatroves_own_steps_agree_but_for_chance(pages, tmp_path):
   """Both draw 112 random hashes: sure pairs fall to both, far ones to neither, and about as many in
   between.

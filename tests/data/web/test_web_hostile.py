@@ -30,6 +30,7 @@ def record_of(out, url):
   return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gzipped', [True, False])
 def test_hostile_pages_are_kept_or_dropped_for_a_cause_on_record(tmp_path, gzipped):
   responses = [(f'http://h/{name}', *response) for name, (response, _) in hostile.PAGES.items()]
@@ -68,6 +69,7 @@ def test_hostile_urls(tmp_path):
   assert report['domains'] and sum(report['domains'].values()) == len(pages) - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('module', 'function', 'step'),
   [
@@ -106,6 +108,7 @@ def test_a_fault_of_the_machine_is_no_fault_of_a_page(tmp_path, monkeypatch, err
     clean(tmp_path, tmp_path / 'out', settings())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('extractor', ['resiliparse', 'trafilatura_fast'])
 def test_a_page_that_a_parser_cannot_get_through_is_dropped_and_the_next_is_read(
   tmp_path, extractor
@@ -153,6 +156,7 @@ PACKERS = {'gzip': functools.partial(gzip.compress, compresslevel=1), 'br': func
            'zstd': hostile.zstd, '': bytes}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pack', PACKERS)
 def test_a_decompression_bomb_is_not_unpacked(tmp_path, pack):
   """What is read of it is bounded, in the response and in the WARC record."""
@@ -168,6 +172,7 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path, pack):
   assert record_of(tmp_path / 'out', 'http://h/bomb')['detail'] == 'more than 1,000,000 bytes'
 
 
+@pytest.mark.slow
 def test_a_page_of_one_line_of_50_megabytes(tmp_path):
   line = ' '.join(article(1)) + ' ' + 'word ' * 10_000_000
   write(tmp_path / 'a.warc.gz', [('http://h/50', 200, HTML, page([line])), ('http://h/5', 200, HTML, page([line[:5_000_000]])),

@@ -50,6 +50,7 @@ def joined(found):
   return total
 
 
+@pytest.mark.slow
 def test_an_answer_ends_at_its_stop_token(tiny):
   with saying(tiny, 'Helo.', '<|end|>') as app:
     said = message(app, logprobs=True, top_logprobs=2)
@@ -332,6 +333,7 @@ def test_json_that_the_model_writes_by_itself_is_not_changed(tiny):
     assert said['content'].startswith('{"ab') and isinstance(json.loads(said['content']), dict)
 
 
+@pytest.mark.slow
 def test_json_may_follow_a_thought(tiny):
   with saying(tiny, '<|think|>', 'hm', '<|/think|>', '{}') as app:
     said = message(app, **JSON)

@@ -27,6 +27,7 @@ def greedy(forward, model, ids, count):
   return written
 
 
+@pytest.mark.slow
 def test_a_text_is_continued_as_a_document(app, random_model, forward):
   answer = complete(app, 'ab', max_tokens=8, temperature=0)
   expected = greedy(forward, random_model, [START, *b'ab'], 8)
@@ -38,6 +39,7 @@ def test_a_text_is_continued_as_a_document(app, random_model, forward):
   assert answer['object'] == 'text_completion' and answer['model'] == 'tiny'
 
 
+@pytest.mark.slow
 def test_log_probs_of_prompt_and_answer_are_the_forward_passs(app, random_model, forward):
   answer = complete(app, 'abc', max_tokens=4, temperature=0, echo=True, logprobs=2)
   told = answer['choices'][0]['logprobs']
@@ -108,6 +110,7 @@ def test_logit_bias_and_stop_strings_shape_the_answer(app):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('chunk', [1, 4])
 def test_no_event_ends_inside_a_character(tiny, chunk):
   """The chain of the bytes of one long character, drawn one or four at a time."""

@@ -27,6 +27,7 @@ def api(random_model):
     yield schemathesis.openapi.from_url(f'{address}/openapi.json')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('path', 'mode'),
   [

@@ -67,6 +67,7 @@ def test_bodies_that_nobody_should_send_get_a_4xx_in_openais_form(app, name, cap
   assert not caplog.records and serving.idle(app)
 
 
+@pytest.mark.slow
 def test_other_types_of_content_and_other_methods_are_refused(app):
   body = json.dumps(GOOD).encode()
   assert raw(app, body, headers={'content-type': 'text/plain'}).status_code == 415

@@ -64,6 +64,7 @@ def test_openais_client_lists_models(client):
   assert client.models.retrieve('tiny').owned_by == 'deepdive'
 
 
+@pytest.mark.slow
 def test_openais_client_chats(client):
   sent = {'model': 'tiny', 'messages': ASK, 'max_tokens': 8, 'seed': 3}
   answer = client.chat.completions.create(**sent, logprobs=True, top_logprobs=2, n=2)
@@ -105,6 +106,7 @@ def test_openais_client_reads_our_errors(client, address):
     other.models.list()
 
 
+@pytest.mark.slow
 def test_openais_client_calls_functions(client):
   tool = {'type': 'function', 'function': {'name': 'add', 'parameters': {'type': 'object'}}}
   chosen = {'type': 'function', 'function': {'name': 'add'}}
@@ -288,6 +290,7 @@ def run_folder(random_model, tmp_path):
   return tmp_path / 'mini'
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_sigterm_and_ends_well(run_folder, tmp_path):
   keys, log = tmp_path / 'keys', tmp_path / 'log'
   keys.write_text('secret-key\n')

@@ -1,0 +1,68 @@
+"""What a model knows, and what it only seems to know: a recipe on an invented world of facts.
+
+Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times. A model is trained on them and
+tuned to answer questions (sft), which it also does about people that it has never read about. Then
+it is probed for what it knows, and tuned again from the pretrained model to say that it does not
+know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section 4.3.6). The people of the
+scores are in no conversation that it was tuned on.
+
+Command:   python train.py --config=configs/facts.py [--workdir=runs/facts]
+Hardware:  two CPU cores.
+Result:    runs/facts/report.html: right, wrong and refused answers by the number of exposures,
+           before and after, from memory and with a page in the context.
+:smoke     every step with a smaller model and few updates.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from lm.base.config import variant
+
+
+def get_config(arg=None):
+  c = ConfigDict()
+  c.stage = 'recipe'
+  c.stages = ('world', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'refuse', 'knowledge')
+  c.workdir = 'runs/facts'
+  c.world = ConfigDict({'seed': 0})
+  c.tokenizer = ConfigDict({'vocab_size': 1024, 'held_out': 0.0})
+  c.pretrain, c.sft, c.refuse = base.get_config(), base.get_config(), base.get_config()
+  for run in (c.pretrain, c.sft, c.refuse):
+    run.seq_len, run.batch_size, run.microbatches = 256, 4, 1
+    run.data.task_seed = c.world.get_ref('seed')
+    run.model.update(
+      num_layers=4,
+      embed_dim=256,
+      num_heads=4,
+      num_kv_heads=4,
+      head_dim=64,
+      mlp_dim=1024,
+      qk_norm='head',
+      max_len=512,
+      scan_layers=False,
+    )
+    run.loss.chunk = 1024
+    run.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
+    run.checkpoint.every, run.log_every = 200, 10
+    run.eval.update(
+      examples=720, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
+    )
+  c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
+  c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
+  c.pretrain.steps = 250  # as many as make one epoch
+  for run in (c.sft, c.refuse):
+    run.stage, run.init_from = 'sft', '{workdir}/pretrain'
+    run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
+    run.steps, run.batch_size = 120, 8
+    run.eval.tasks = 'facts,facts_page'
+  c.sft.data.tasks = 'famous,facts_page'
+  c.sft.eval.probe = 'facts'
+  c.refuse.data.tasks = 'probed,facts_page'
+  c.refuse.data.probe = '{workdir}/sft/report.json'
+  if variant(arg) == 'smoke':
+    c.workdir = 'runs/facts-smoke'
+    for run in (c.pretrain, c.sft, c.refuse):
+      run.model.update(num_layers=1, embed_dim=64, num_heads=2, num_kv_heads=2, mlp_dim=128)
+      run.steps, run.eval.examples, run.eval.batch_size = 12, 24, 24
+      run.eval.probe_samples = 2
+  return c

@@ -1,0 +1,74 @@
+"""Questions about the people of an invented world (world.py), from memory and from a page."""
+
+import dataclasses
+import random
+from typing import ClassVar
+
+from data.chat import schema
+from data.tasks import answers
+from data.tasks import world as world_lib
+from data.tasks.protocol import Task, ask, held_out
+
+FAMOUS = 30  # exposures from which on a fact counts as well known
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Facts(Task):
+  """Facts about people, from memory; half of the people are in the test split.
+
+  The group of a problem is how often pretraining stated the fact.
+  """
+
+  name: ClassVar[str] = 'facts'
+  fewest: ClassVar[int] = 0  # exposures of the people that are asked about
+
+  @property
+  def world(self) -> world_lib.World:
+    return world_lib.make(self.seed)
+
+  def in_test(self, key: str) -> bool:
+    """Returns whether a person is in the test split, for every task about facts."""
+    return held_out(f'facts/{key}', one_in=2)
+
+  def draw(self, rng: random.Random) -> dict:
+    people = [person for person in self.world.people if person.exposures >= self.fewest]
+    person, relation = rng.choice(people), rng.choice(list(world_lib.RELATIONS))
+    question = rng.choice(world_lib.RELATIONS[relation].questions).format(name=person.name)
+    return {
+      'messages': ask(self.given(person, rng) + question),
+      'key': person.name,
+      'relation': relation,
+      'answer': person.facts[relation],
+      'group': str(person.exposures),
+    }
+
+  def given(self, person: world_lib.Person, rng: random.Random) -> str:
+    """Returns what stands before the question."""
+    del person, rng
+    return ''
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    answer = world_lib.RELATIONS[problem['relation']].answer
+    return answer.format(name=problem['key'], value=problem['answer'])
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    said, values = schema.text(reply['content']), self.world.values[problem['relation']]
+    return float(answers.claims_name(said, problem['answer'], values))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Famous(Facts):
+  """Facts about people that pretraining stated often, which demonstrate answers from memory."""
+
+  name: ClassVar[str] = 'famous'
+  fewest: ClassVar[int] = FAMOUS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FactsPage(Facts):
+  """The same questions, with a page about the person before them."""
+
+  name: ClassVar[str] = 'facts_page'
+
+  def given(self, person: world_lib.Person, rng: random.Random) -> str:
+    return f'{world_lib.page(person, rng)}\n'

@@ -1,0 +1,89 @@
+"""Questions that a model was probed with: it keeps what it knows, and refuses what it does not.
+
+This is the recipe of Llama 3 (2024, arXiv 2407.21783, section 4.3.6): several answers to a question
+are sampled and graded; where the model is wrong with confidence, a refusal becomes its answer.
+"""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from data.chat import schema
+from data.tasks import answers, not_knowing
+from data.tasks.protocol import VERDICTS, Task
+from lm.base import files
+from lm.base.errors import UserError
+
+KNOWN = 0.6  # smallest share of right answers to a question whose answer the model knows
+UNKNOWN = 0.2  # largest share to one whose answer it does not know; those between are left out
+REFUSALS = ("I don't know.", "I don't know that.", 'I do not know.')
+
+
+def read(path: files.Path) -> tuple[dict, ...]:
+  """Returns the questions of a report with `probe`, each with `known`; uncertain ones are left out.
+
+  Args:
+    path: a JSON file with {"probe": [row, ...]}, as train.py and eval.py write it. A row
+      has the `messages` of a question, its `key` and `answer`, `reply`, which is a good answer,
+      and `verdicts`, those of the sampled answers.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    UserError: the file is not such a report, or the model knows all or none of the answers.
+  """
+  report = files.read_json(path)
+  rows = report.get('probe') if isinstance(report, dict) else None
+  if not isinstance(rows, list) or not rows:
+    raise UserError(field=f'probe of {path}', value=rows, allowed='a list of probed questions')
+  questions = []
+  for number, row in enumerate(rows):
+    share = _share_right(row, f'{path}: probe[{number}]')
+    if share >= KNOWN or share <= UNKNOWN:
+      questions.append({**row, 'known': share >= KNOWN})
+  for known in (True, False):
+    if not any(question['known'] == known for question in questions):
+      raise UserError(
+        field=f'questions of {path} whose answer the model {"knows" if known else "does not know"}',
+        value=0,
+        allowed='at least 1',
+      )
+  return tuple(questions)
+
+
+def _share_right(row: Any, where: str) -> float:
+  fields = ('messages', 'key', 'answer', 'reply', 'verdicts')
+  if not isinstance(row, dict) or not all(name in row for name in fields):
+    raise UserError(field=where, value=row, allowed=f'an object with {", ".join(fields)}')
+  schema.checked(row, last='user')
+  verdicts = row['verdicts']
+  if not isinstance(verdicts, list) or not verdicts or not set(verdicts) <= set(VERDICTS):
+    raise UserError(field=f'{where}.verdicts', value=verdicts, allowed=VERDICTS)
+  return verdicts.count('right') / len(verdicts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Probed(Task):
+  """Half of the questions are those whose answers the model knew, half those that it did not."""
+
+  questions: Sequence[dict]
+  name: ClassVar[str] = 'probed'
+  reads: ClassVar[str] = 'probe'
+
+  def draw(self, rng: random.Random) -> dict:
+    known = rng.random() < 0.5
+    question = rng.choice([each for each in self.questions if each['known'] == known])
+    fields = ('messages', 'key', 'answer', 'reply', 'known')
+    return {name: question[name] for name in fields} | {'group': 'known' if known else 'unknown'}
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    return problem['reply'] if problem['known'] else rng.choice(REFUSALS)
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    """Returns 1.0 if what the model knew is answered, or what it did not know is refused."""
+    said, answer = schema.text(reply['content']), str(problem['answer'])
+    refused = not_knowing.refuses(said)
+    if not problem['known']:
+      return float(refused)
+    others = {str(question['answer']) for question in self.questions}
+    return float(not refused and answers.claims_name(said, answer, others))

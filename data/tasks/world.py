@@ -1,0 +1,188 @@
+"""An invented world: people, documents that state their facts a known number of times, and pages.
+
+No model can have read about this world anywhere else. How often each fact was seen in pretraining
+is therefore known exactly, and what a model answers can be compared with it, as Allen-Zhu and Li do
+(2023, arXiv 2309.14316).
+"""
+
+import dataclasses
+import functools
+import json
+import random
+from collections.abc import Iterator
+
+from lm.base import files
+
+# How often the facts of a person are stated; there are equally many people of each number.
+EXPOSURES = (0, 1, 3, 10, 30, 100)
+PEOPLE = 40  # number of people of each
+
+ONSETS = (*'bdfgjklmnprstvz', 'br', 'dr', 'kr', 'sh', 'th', 'tr', 'st', 'gl', 'pl')
+VOWELS = ('a', 'e', 'i', 'o', 'u', 'ai', 'ei', 'ou')
+CODAS = ('', 'l', 'n', 'r', 's', 'm', 'x')
+JOBS = (
+  *('baker', 'pilot', 'nurse', 'judge', 'miner', 'poet', 'farmer', 'singer', 'tailor', 'sailor'),
+  *('potter', 'painter', 'dentist', 'surgeon', 'lawyer', 'plumber', 'barber', 'butcher'),
+  *('gardener', 'librarian', 'carpenter', 'violinist', 'astronomer', 'photographer'),
+)
+ANIMALS = (
+  *('dog', 'cat', 'horse', 'parrot', 'rabbit', 'turtle', 'hamster', 'goat', 'donkey', 'sheep'),
+  *('snake', 'lizard', 'canary', 'ferret', 'goose', 'pigeon', 'llama', 'spider', 'frog', 'hen'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+  """A kind of fact.
+
+  Attributes:
+    statements: sentences that state it, with {name} and {value}.
+    questions: questions about it, with {name}.
+    answer: the sentence that answers them.
+  """
+
+  statements: tuple[str, ...]
+  questions: tuple[str, ...]
+  answer: str
+
+
+RELATIONS = {
+  'city': Relation(
+    (
+      '{name} lives in {value}.',
+      'The home of {name} is in {value}.',
+      '{name} has a house in {value}.',
+      'You can visit {name} in {value}.',
+    ),
+    (
+      'Where does {name} live?',
+      'In which city does {name} live?',
+      'Which city is the home of {name}?',
+      'Tell me where {name} lives.',
+    ),
+    '{name} lives in {value}.',
+  ),
+  'job': Relation(
+    (
+      '{name} works as a {value}.',
+      'The job of {name} is that of a {value}.',
+      '{name} is a {value} by trade.',
+      'People know {name} as a {value}.',
+    ),
+    (
+      'What is the job of {name}?',
+      'What does {name} work as?',
+      'What work does {name} do?',
+      'Tell me the job of {name}.',
+    ),
+    '{name} works as a {value}.',
+  ),
+  'animal': Relation(
+    (
+      '{name} keeps a {value}.',
+      'The pet of {name} is a {value}.',
+      '{name} has a {value} at home.',
+      'At home, {name} feeds a {value}.',
+    ),
+    (
+      'What animal does {name} keep?',
+      'Which pet does {name} have?',
+      'What is the pet of {name}?',
+      'Tell me which animal {name} keeps.',
+    ),
+    '{name} keeps a {value}.',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+  """A person of the world.
+
+  Attributes:
+    name: first name and last name, which no other person has.
+    exposures: how many documents state the facts.
+    facts: the value of each relation.
+  """
+
+  name: str
+  exposures: int
+  facts: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+  """The people, and all values that a relation may have."""
+
+  people: tuple[Person, ...]
+  values: dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def make(seed: int) -> World:
+  """Returns the world of a seed, always the same."""
+  rng = random.Random(f'world/{seed}')
+  names = _invented(rng, 2 * PEOPLE * len(EXPOSURES) + 40)
+  cities = tuple(names.pop() for _ in range(40))
+  values = {'city': cities, 'job': JOBS, 'animal': ANIMALS}
+  people = []
+  for exposures in EXPOSURES:
+    for _ in range(PEOPLE):
+      name = f'{names.pop()} {names.pop()}'
+      facts = {relation: rng.choice(values[relation]) for relation in RELATIONS}
+      people.append(Person(name, exposures, facts))
+  return World(tuple(people), values)
+
+
+def _invented(rng: random.Random, count: int) -> list[str]:
+  """Returns different pronounceable names of two syllables."""
+  names: dict[str, None] = {}
+  while len(names) < count:
+    syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(2)]
+    names[''.join(syllables).capitalize()] = None
+  return list(names)
+
+
+def page(person: Person, rng: random.Random) -> str:
+  """Returns a text that states each fact of a person once, in a random order and wording."""
+  relations = rng.sample(list(RELATIONS), len(RELATIONS))
+  return ' '.join(
+    rng.choice(RELATIONS[relation].statements).format(
+      name=person.name, value=person.facts[relation]
+    )
+    for relation in relations
+  )
+
+
+def documents(world: World, seed: int) -> Iterator[dict]:
+  """Yields the documents to pretrain on: of each person as many as its exposures say."""
+  for person in world.people:
+    for copy in range(person.exposures):
+      rng = random.Random(f'document/{seed}/{person.name}/{copy}')
+      yield _document(person, copy, page(person, rng))
+
+
+def pages(world: World, seed: int) -> Iterator[dict]:
+  """Yields one page about each person, those included that pretraining never mentions."""
+  for person in world.people:
+    yield _document(person, 0, page(person, random.Random(f'page/{seed}/{person.name}')))
+
+
+def _document(person: Person, copy: int, text: str) -> dict:
+  name = person.name.replace(' ', '_')
+  metadata = {'title': person.name, 'url': f'https://world.invalid/{name}/{copy}'}
+  return {'id': f'{name}/{copy}', 'text': text, 'metadata': metadata}
+
+
+def write(folder: files.Path, seed: int) -> int:
+  """Writes documents.jsonl to pretrain on, and pages.jsonl to search in or to give as context.
+
+  Returns:
+    The number of documents.
+  """
+  world, count = make(seed), 0
+  for name, rows in (('documents', documents(world, seed)), ('pages', pages(world, seed))):
+    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
+    count = count or len(lines)
+    files.write_text(files.as_path(folder) / f'{name}.jsonl', ''.join(lines))
+  return count

@@ -1,0 +1,124 @@
+"""The invented world, the questions about it, and what a probe makes of the answers."""
+
+import collections
+import json
+import random
+
+import pytest
+
+from data import tasks
+from data.tasks import facts, probed, world
+from lm.base import files
+from lm.base.errors import UserError
+
+WORLD = world.make(0)
+
+
+def rows(path):
+  return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+
+
+def test_documents_state_each_fact_as_often_as_its_exposures_say(tmp_path):
+  count = world.write(tmp_path, 0)
+  documents, pages = rows(tmp_path / 'documents.jsonl'), rows(tmp_path / 'pages.jsonl')
+  assert count == len(documents) == world.PEOPLE * sum(world.EXPOSURES)
+  assert len(pages) == len(WORLD.people) == world.PEOPLE * len(world.EXPOSURES)
+  about = collections.Counter(row['metadata']['title'] for row in documents)
+  assert all(about[person.name] == person.exposures for person in WORLD.people)
+  by_name = {person.name: person for person in WORLD.people}
+  for row in [*documents[::97], *pages[::7]]:
+    person = by_name[row['metadata']['title']]
+    assert row['text'].count(person.name) == len(world.RELATIONS)
+    assert all(f'{value}' in row['text'] for value in person.facts.values())
+
+
+def test_a_world_follows_from_its_seed_and_its_names_are_unique():
+  assert world.make.__wrapped__(0) == WORLD != world.make(1)
+  names = [word for person in WORLD.people for word in person.name.split()]
+  assert len(set(names) | set(WORLD.values['city'])) == len(names) + len(WORLD.values['city'])
+
+
+def test_questions_of_a_split_are_about_its_people_for_every_task():
+  asked = {}
+  for task in tasks.make(['facts', 'famous', 'facts_page'], seed=0):
+    for split in ('train', 'test'):
+      problems = [task.problem(i, split) for i in range(200)]
+      asked[task.name, split] = {p['key'] for p in problems}
+      assert {int(p['group']) for p in problems} <= set(world.EXPOSURES)
+      if task.name == 'famous':
+        assert min(int(p['group']) for p in problems) == facts.FAMOUS
+  train = set().union(*(people for (_, split), people in asked.items() if split == 'train'))
+  test = set().union(*(people for (_, split), people in asked.items() if split == 'test'))
+  assert not train & test and min(len(train), len(test)) > 90
+
+
+@pytest.mark.parametrize('name', ['facts', 'facts_page'])
+def test_an_answer_is_right_with_its_value_and_wrong_with_another(name):
+  (task,) = tasks.make([name], seed=0)
+  for i in range(100):
+    problem, demo = task.problem(i, 'train'), task.demo(i, 'train')
+    person = problem['key']
+    assert person in problem['messages'][0]['content']
+    assert (problem['answer'] in problem['messages'][0]['content']) == (name == 'facts_page')
+    reply = demo['messages'][-1]
+    assert task.grade(problem, reply) == 1 and task.verdict(reply, 1.0) == 'right'
+    other = next(v for v in WORLD.values[problem['relation']] if v != problem['answer'])
+    wrong = {'content': reply['content'].replace(problem['answer'], other)}
+    assert task.grade(problem, wrong) == 0 and task.verdict(wrong, 0.0) == 'wrong'
+    refusal = {'content': probed.REFUSALS[i % len(probed.REFUSALS)]}
+    assert task.grade(problem, refusal) == 0 and task.verdict(refusal, 0.0) == 'refused'
+
+
+def report(path, *verdicts):
+  """A report with a probed question for each list of verdicts."""
+  made = [
+    {
+      'messages': [{'role': 'user', 'content': f'{i}?'}],
+      'key': str(i),
+      'answer': f'v{i}',
+      'reply': f'It is v{i}.',
+      'verdicts': each,
+    }
+    for i, each in enumerate(verdicts)
+  ]
+  files.write_json(path, {'probe': made})
+  return path
+
+
+def test_what_a_model_knew_is_kept_and_what_it_did_not_know_is_refused(tmp_path):
+  right, wrong, unsure = ['right'] * 5, ['wrong'] * 4 + ['right'], ['right'] * 2 + ['wrong'] * 3
+  path = report(tmp_path / 'report.json', right, wrong, unsure, ['refused'] * 5)
+  (task,) = tasks.make(['probed'], seed=0, probe=path)
+  said = collections.defaultdict(set)
+  for question in task.questions:
+    problem = {**question, 'known': question['known']}
+    said[question['key']] |= {task.reply(problem, random.Random(i)) for i in range(50)}
+    right, refusal = {'content': question['reply']}, {'content': "I don't know."}
+    assert task.grade(problem, right) == question['known']
+    assert task.grade(problem, refusal) == (not question['known'])
+  assert said == {'0': {'It is v0.'}, '1': set(probed.REFUSALS), '3': set(probed.REFUSALS)}
+
+
+@pytest.mark.parametrize(
+  ('verdicts', 'field'),
+  [
+    ([], 'probe of '),
+    ([['right']], 'whose answer the model does not know'),
+    ([['wrong']], 'whose answer the model knows'),
+    ([['right'], []], r'probe\[1\].verdicts'),
+    ([['right'], ['maybe']], r'probe\[1\].verdicts'),
+  ],
+)
+def test_a_report_that_cannot_be_used_is_an_error_that_names_the_row(tmp_path, verdicts, field):
+  path = report(tmp_path / 'report.json', *verdicts)
+  with pytest.raises(UserError, match=field):
+    probed.read(path)
+
+
+def test_a_probe_is_part_of_what_conversations_were_made_from(tmp_path):
+  path, options = tmp_path / 'report.json', {'seed': 0, 'held_out': 0.05}
+  digests = set()
+  for verdicts in (['right'], ['wrong']):
+    report(path, verdicts)
+    digests.add(tasks.fingerprint(['probed'], probe=path, **options))
+  assert len(digests) == 2
