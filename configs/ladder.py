@@ -17,7 +17,7 @@ from configs import base
 from lm.base.config import variant
 
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the loss of the last is predicted
-SMOKE_WIDTHS = (8, 16, 24, 32, 40, 48)
+SMOKE_WIDTHS = (8, 16, 24, 32, 40)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 SMOKE_TOKENS_PER_PARAMETER = 8
 

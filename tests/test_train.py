@@ -2,16 +2,20 @@
 says.
 """
 
+import contextlib
 import gc
 import json
 import shutil
+from unittest import mock
 
 import chat_templates
 import commands
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from configs import base
 from data.chat import chat_formats
 from data.tokenizers import loading as tokenizer_lib
 from lm.base import config as config_lib
@@ -35,13 +39,56 @@ def lines(run):
   ]
 
 
+@contextlib.contextmanager
+def recorded():
+  """The fields that are read inside the block: (names of the fields of its part, its own name)."""
+  read, plain = set(), ConfigDict.__getattr__
+
+  def record(self, name):
+    if not name.startswith('_'):
+      read.add((tuple(sorted(self.keys())), name))
+    return plain(self, name)
+
+  with mock.patch.object(ConfigDict, '__getattr__', record):
+    yield read
+
+
+def fields(config, prefix=''):
+  """{dotted name: (names of the part, name)} of every leaf."""
+  found = {}
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      found |= fields(value, f'{prefix}{name}.')
+    else:
+      found[prefix + name] = (tuple(sorted(config.keys())), name)
+  return found
+
+
+SMOKES = ('pretrain', 'sft', 'rl', 'dpo')
+
+
 @pytest.fixture(scope='module')
-def pretrained(tmp_path_factory):
-  """A whole pretraining run."""
-  run = tmp_path_factory.mktemp('pretrain') / 'run'
-  status, _, err = train('pretrain', run)
-  assert status == 0, err
+def smoke(tmp_path_factory):
+  """A function that returns the folder of a smoke run, and the config fields that it read."""
+  made = {}
+
+  def run(name):
+    if name not in made:
+      folder = tmp_path_factory.mktemp(name) / 'run'
+      probe = ('--config.eval.probe=arithmetic', '--config.eval.probe_samples=2')
+      with recorded() as read:
+        status, _, err = train(name, folder, *(probe if name == 'sft' else ()))
+      assert status == 0, err
+      made[name] = folder, read
+    return made[name]
+
   return run
+
+
+@pytest.fixture(scope='module')
+def pretrained(smoke):
+  """A whole pretraining run."""
+  return smoke('pretrain')[0]
 
 
 def test_pretraining_learns_and_reports(pretrained):
@@ -102,10 +149,9 @@ def test_another_config_does_not_go_on_with_a_run(pretrained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('config', ['sft', 'rl'])
-def test_smoke_of_the_other_stages(config, tmp_path):
-  status, _, err = train(config, tmp_path / 'run')
-  assert status == 0, err
-  report = json.loads((tmp_path / 'run' / 'report.json').read_text())
+def test_smoke_of_the_other_stages(config, smoke):
+  run, _ = smoke(config)
+  report = json.loads((run / 'report.json').read_text())
   assert report['scores']['arithmetic']['n'] == 8
   if config == 'rl':
     assert report['rl'].keys() == {
@@ -114,9 +160,54 @@ def test_smoke_of_the_other_stages(config, tmp_path):
       'answer_length_first',
       'answer_length_last',
     }
-    gaps = [line['rl/sampler_gap'] for line in lines(tmp_path / 'run') if line.get('train/weight')]
+    gaps = [line['rl/sampler_gap'] for line in lines(run) if line.get('train/weight')]
     # the second of two updates on one batch is a little off policy
     assert all(gap < 0.05 for gap in gaps)
+
+
+VARIANTS = [  # models that no config trains
+  {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
+  {'num_experts': 2},
+  {'lora_rank': 2, 'heads': ('vocabulary', 'scalar')},
+]
+
+
+@pytest.mark.slow
+def test_every_field_is_read(smoke):
+  everything = set().union(*(smoke(name)[1] for name in SMOKES))
+  for variant in VARIANTS:
+    config = FrozenConfigDict(base.get_config().model.to_dict() | {'vocab_size': 8} | variant)
+    with recorded() as read:
+      transformer.check(config)
+      jax.eval_shape(lambda config=config: transformer.init(config, jax.random.key(0)))
+    everything |= read
+  assert [
+    name for name, field in fields(base.get_config()).items() if field not in everything
+  ] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SMOKES)
+def test_a_field_that_a_config_sets_is_read_when_it_runs(smoke, name):
+  config, plain = config_lib.load(f'configs/{name}.py:smoke'), fields(base.get_config())
+  values = {
+    field: value
+    for field, value in _values(config).items()
+    if value != _values(base.get_config())[field]
+  }
+  assert values
+  assert [field for field in values if plain[field] not in smoke(name)[1]] == []
+
+
+def _values(config, prefix=''):
+  found = {}
+  for name, value in config.items():
+    found |= (
+      _values(value, f'{prefix}{name}.')
+      if isinstance(value, ConfigDict)
+      else {prefix + name: value}
+    )
+  return found
 
 
 @pytest.mark.slow

@@ -271,6 +271,7 @@ def test_permutations(size, key):
   assert loader.permute(some, size, key).tolist() == order[some].tolist()
 
 
+@pytest.mark.slow
 def test_permutations_are_as_good_as_random():
   size, trials = 24, 2000
   table = np.zeros((size, size))

@@ -139,6 +139,7 @@ def answered(conversation):
 NAMES = sorted(tasks.TASKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_demonstrations_earn_the_reward_of_their_grader(made, name):
   for index in range(150):

@@ -116,6 +116,7 @@ def test_adapters_stay_beside_int8_weights(tiny, forward):
   assert 0 < np.abs(got - full).max() < 0.1 * np.abs(full).max()
 
 
+@pytest.mark.slow
 def test_adapters_are_named_and_split_as_their_matrices(tiny):
   config, _ = tiny(**LORA)
   axes = axes_of(config)['layers']

@@ -118,6 +118,7 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(tiny):
   assert session.fed < len(session.ids) and max(session.ids) < size
 
 
+@pytest.mark.slow
 def test_a_dropped_reply_leaves_a_conversation_that_goes_on(tiny, forward):
   session = new_session(tiny)
   next(session.reply('Hello'))

@@ -112,6 +112,7 @@ def test_draws_follow_the_softmax(tiny, forward):
     assert error.max() < 5, 'five standard deviations'
 
 
+@pytest.mark.slow
 def test_stop_budget_and_a_full_cache_end_rows_one_by_one(tiny):
   config, params = tiny()
   free = generate(config, params, PROMPTS, Sampling(0), max_new_tokens=20, capacity=16)
@@ -224,6 +225,7 @@ def test_the_key_decides_the_draws_and_twins_differ(tiny):
   assert len({tuple(c.tokens) for c in twins}) == 3
 
 
+@pytest.mark.slow
 def test_a_prompt_is_read_once_for_all_its_completions(tiny, monkeypatch):
   config, params = tiny()
   read, prefill = [], programs.prefill

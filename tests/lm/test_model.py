@@ -93,6 +93,7 @@ def test_equals_numpy(tiny, forward, name):
     np.testing.assert_allclose(packed[row], expected, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_long_rows_are_attended_in_blocks_without_a_seam(tiny, forward):
   config, params = tiny(max_len=200)
   tokens = np.random.default_rng(1).integers(23, size=(1, 150), dtype=np.int32)
@@ -126,6 +127,7 @@ def test_is_causal(tiny):
   np.testing.assert_array_equal(seen > 0, np.tril(np.ones((8, 8), bool)))
 
 
+@pytest.mark.slow
 def test_documents_do_not_see_each_other(tiny, forward):
   config, params = tiny(**VARIANTS['llama'])
   tokens = np.arange(9, dtype=np.int32)[None]

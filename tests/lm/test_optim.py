@@ -161,6 +161,7 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
       assert singular.max() < 1.4
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_by_their_global_norm():
   tx, _ = optimizers.make(
     config(

@@ -251,6 +251,7 @@ def test_diagnosis_looks_at_each_microbatch_that_was_used(tiny):
   assert diagnose.first_non_finite(config, loss_fn, params, batch, 2).startswith('nothing')
 
 
+@pytest.mark.slow
 def test_diagnosis_reads_the_positions_of_the_batch(tiny):
   config, params = tiny(position='learned', norm='layernorm', max_len=8)
   batch, loss_fn = make_batch(), pretrain.make_loss(config, CHUNK)
@@ -262,6 +263,7 @@ def test_diagnosis_reads_the_positions_of_the_batch(tiny):
   assert place == 'output of layer 0, in microbatch 0'
 
 
+@pytest.mark.slow
 def test_diagnosis_reads_the_documents_of_the_batch(tiny):
   """Where each token is a document of its own no two values are added, whose sum would not be
   finite.

@@ -26,6 +26,7 @@ def test_show():
   )
 
 
+@pytest.mark.slow
 def test_show_other_kinds(tmp_path):
   lossy = {
     'byte_fallback': False,

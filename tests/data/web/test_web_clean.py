@@ -324,6 +324,7 @@ def test_personal_data_is_in_no_file_that_is_written(tmp_path, monkeypatch, pii)
   assert '192.0.2.1' in report['domains'] or not pii
 
 
+@pytest.mark.slow
 def test_shared_passages_are_cut_and_what_is_left_is_judged(tmp_path):
   menu = article(99, 8)
   responses = [(f'http://h/{i}', 200, HTML, page(menu + article(i, 10 + i))) for i in range(5)]
@@ -370,7 +371,8 @@ def test_a_folder_holds_one_run(corpus):
   assert raised.value.field.startswith('inputs')
 
 
-@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [1, 2])
 def test_a_killed_run_goes_on_to_the_same_result(corpus, workers):
   for i in range(4):
     write(

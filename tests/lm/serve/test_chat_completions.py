@@ -117,6 +117,7 @@ def test_messages_that_are_no_conversation_are_refused(app, messages):
 THOUGHT = ('<|think|>', 'a secr', '<|/think|>', '\nHi', '<|end|>')
 
 
+@pytest.mark.slow
 def test_thoughts_are_streamed_apart(tiny):
   with saying(tiny, *THOUGHT) as app:
     said = message(app)
