@@ -94,6 +94,11 @@ def get_config() -> ConfigDict:
   # Word problems of the task gsm8k: files or globs of JSONL with question and answer, as GSM8K's.
   c.data.gsm8k = ''
   c.data.gsm8k_test = ''  # the same for its test problems; '': one in eight of data.gsm8k
+  # Questions with short answers for the task written: files or globs of question and answer.
+  c.data.questions = ''
+  # Card (YAML: name, maker, knowledge_end) of what the model says of itself, for the task identity;
+  # '': Deepdive's.
+  c.data.persona = ''
   # Report (JSON) of a model that was probed (config.eval.probe), for the task probed.
   c.data.probe = ''
   # rl: NAME,..., the tasks to practise, in turn. sft: NAME[:WEIGHT],..., the tasks to demonstrate

@@ -38,6 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     '--gsm8k', default='', help='JSONL of word problems (question, answer), for gsm8k'
   )
   parser.add_argument(
+    '--persona', default='', help='YAML card (name, maker, knowledge_end), for identity'
+  )
+  parser.add_argument('--probe', default='', help='report of a probed model, for probed')
+  parser.add_argument(
+    '--questions', default='', help='JSONL or Parquet of question and answer, for written'
+  )
+  parser.add_argument(
     '--examples', type=int, default=10_000, help='number of demonstrations (%(default)s)'
   )
   parser.add_argument(
@@ -70,7 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = parser.parse_args(argv)
   weights = demonstrations.weighted(args.tasks)
   made_by = tasks.make(
-    weights, seed=args.seed, documents=args.documents, held_out=args.held_out, gsm8k=args.gsm8k
+    weights,
+    seed=args.seed,
+    documents=args.documents,
+    held_out=args.held_out,
+    gsm8k=args.gsm8k,
+    persona=args.persona,
+    probe=args.probe,
+    questions=args.questions,
   )
   counts = demonstrations.write(
     args.out,

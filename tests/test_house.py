@@ -33,6 +33,7 @@ DATA_ROOMS = {
   'chat': {'records', 'tokenizers'},
   'shards': {'records', 'tokenizers', 'chat'},
   'tasks': {'records', 'tokenizers', 'chat', 'tools'},
+  'probing': {'records', 'chat', 'tools', 'tasks'},
   'batches': {'records', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
   'pipeline': {'records', 'crawling', 'web', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
   'benchmarks': {'records', 'web', 'tokenizers', 'chat', 'shards'},

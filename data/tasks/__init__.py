@@ -14,7 +14,9 @@ from ml_collections import ConfigDict
 from data.records import sources
 from data.tasks import documents as documents_lib
 from data.tasks import gsm8k as gsm8k_lib
+from data.tasks import persona as persona_lib
 from data.tasks import probed as probed_lib
+from data.tasks import written as written_lib
 from data.tasks.arithmetic import Arithmetic, Calculator, Comparison
 from data.tasks.facts import Facts, FactsPage, Famous
 from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
@@ -24,6 +26,7 @@ from data.tasks.probed import Probed
 from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
+from data.tasks.written import Written
 from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
@@ -47,8 +50,11 @@ TASKS: dict[str, type[Task]] = {
     Reading,
     Refusal,
     Spelling,
+    Written,
   )
 }
+
+OPTIONAL = ('persona',)  # what a task may read, but need not
 
 
 def make(
@@ -60,6 +66,8 @@ def make(
   gsm8k: str = '',
   gsm8k_test: str = '',
   probe: Path = '',
+  persona: Path = '',
+  questions: str = '',
   knobs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Task]:
   """Returns tasks by name.
@@ -74,6 +82,8 @@ def make(
     gsm8k, gsm8k_test: files of word problems (see gsm8k.read). Without the second, some problems of
       the first are for tests.
     probe: report of a model that was probed, for the task `probed`.
+    persona: card (YAML) of what the model says of itself, for `identity`; '' for the default.
+    questions: files of {question, answer}, for `written`.
     knobs: fields of tasks to set, by task name, such as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
@@ -83,11 +93,19 @@ def make(
   for name in (*names, *knobs):
     if name not in TASKS:
       raise unknown('task', name, TASKS)
-  given_files = {'documents': documents, 'gsm8k': gsm8k, 'probe': probe}
+  given_files = {
+    'documents': documents,
+    'gsm8k': gsm8k,
+    'probe': probe,
+    'persona': persona,
+    'questions': questions,
+  }
   readers = {
     'documents': lambda: documents_lib.read(documents, held_out=held_out),
     'gsm8k': lambda: gsm8k_lib.read(gsm8k, gsm8k_test or None),
     'probe': lambda: probed_lib.read(probe),
+    'persona': lambda: persona_lib.read(persona),
+    'questions': lambda: written_lib.read(questions),
   }
   read: dict[str, Any] = {}
   tasks = []
@@ -100,7 +118,7 @@ def make(
       if knob not in allowed:
         raise unknown(f'knob of task {name!r}', knob, allowed)
     contents = []
-    if cls.reads:
+    if cls.reads and (given_files[cls.reads] or cls.reads not in OPTIONAL):
       if not given_files[cls.reads]:
         raise UserError(
           field=f'config.data.{cls.reads}',
@@ -124,6 +142,8 @@ def options(data: ConfigDict) -> dict[str, Any]:
     'gsm8k': data.gsm8k,
     'gsm8k_test': data.gsm8k_test,
     'probe': data.probe,
+    'persona': data.persona,
+    'questions': data.questions,
   }
 
 
@@ -146,6 +166,8 @@ def fingerprint(
   gsm8k: str = '',
   gsm8k_test: str = '',
   probe: Path = '',
+  persona: Path = '',
+  questions: str = '',
 ) -> str:
   """Returns the SHA-256 (hex) of what determines the problems of tasks.
 
@@ -161,6 +183,10 @@ def fingerprint(
     made_from |= {'gsm8k': _digests(gsm8k), 'gsm8k_test': _digests(gsm8k_test)}
   if 'probe' in read:
     made_from |= {'probe': _digests(probe)}
+  if 'persona' in read:
+    made_from |= {'persona': _digests(persona)}
+  if 'questions' in read:
+    made_from |= {'questions': _digests(questions)}
   return files.digest(made_from)
 
 

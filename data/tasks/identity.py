@@ -17,13 +17,9 @@ class Identity(Task):
   One wording in four of each topic is in the test split, chosen by hash.
   """
 
-  persona_name: str = Persona.name
-  persona_maker: str = Persona.maker
+  persona: Persona = dataclasses.field(default_factory=Persona)
   name: ClassVar[str] = 'identity'
-
-  @property
-  def persona(self) -> Persona:
-    return Persona(self.persona_name, self.persona_maker)
+  reads: ClassVar[str] = 'persona'
 
   def in_test(self, key: str) -> bool:
     topic, wording = key.split('/', 1)

@@ -7,7 +7,11 @@ import dataclasses
 import random
 import re
 
+import yaml
+
 from data.tasks import claims
+from lm.base import files
+from lm.base.errors import UserError, unknown
 
 OTHERS = (
   'ChatGPT',
@@ -65,10 +69,39 @@ _ALIAS = r'(?:or|and|aka|alias|(?:also )?known as|formerly|by|from|of)'
 
 @dataclasses.dataclass(frozen=True)
 class Persona:
-  """The name and the maker that the model states."""
+  """What the model says of itself, from a card such as {name: ..., maker: ..., knowledge_end: ...}.
+
+  Attributes:
+    name: its name.
+    maker: who made it.
+    knowledge_end: when its knowledge ends, such as 'March 2026'.
+  """
 
   name: str = 'Deepdive'
   maker: str = 'the deepdive project'
+  knowledge_end: str = 'November 2026'
+
+
+def read(path: files.Path) -> Persona:
+  """Returns the persona of a card, a YAML file; fields that it lacks keep their defaults.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    UserError: the file is not YAML, or a field has another name or is no text.
+  """
+  try:
+    card = yaml.safe_load(files.as_path(path).read_text(encoding='utf-8'))
+  except (yaml.YAMLError, UnicodeDecodeError) as error:
+    raise UserError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
+  fields = [field.name for field in dataclasses.fields(Persona)]
+  if not isinstance(card, dict):
+    raise UserError(field=str(path), value=card, allowed=f'text for {", ".join(fields)}')
+  for name, value in card.items():
+    if name not in fields:
+      raise unknown(f'field of {path}', name, fields)
+    if not isinstance(value, str) or not value.strip():
+      raise UserError(field=f'{name} of {path}', value=value, allowed='text')
+  return Persona(**card)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +242,25 @@ TOPICS = {
     ),
     ('I am {name}. I learned from the documentation of Python.',),
     ('{name}', 'documentation|docs'),
+  ),
+  'knowledge': Topic(
+    (
+      'When does your knowledge end?',
+      'What is your knowledge cutoff?',
+      'When was your training data collected?',
+      'How recent is your knowledge?',
+      'How up to date are you?',
+      'Until when do you know things?',
+      'What is the latest date that you know about?',
+      'When were you last updated?',
+      'Do you know what happened yesterday?',
+      'How old is your information?',
+    ),
+    (
+      'I am {name}. My knowledge ends in {knowledge_end}.',
+      'My knowledge ends in {knowledge_end}. I am {name}.',
+    ),
+    ('{knowledge_end}',),
   ),
   'greeting': Topic(
     (

@@ -39,12 +39,14 @@ def made(tmp_path_factory):
   rows = [{**row, 'verdicts': [verdict]} for verdict in ('right', 'wrong')]
   rows += [{**rows[0], 'answer': answer} for answer in ('pilot', 'nurse')]
   (folder / 'probe.json').write_text(json.dumps({'probe': rows}))
+  (folder / 'questions.jsonl').write_text('{"question": "Who?", "answer": "baker"}')
   named = tasks.make(
     tasks.TASKS,
     seed=0,
     documents=folder / 'documents.jsonl',
     gsm8k=str(folder / 'gsm8k.jsonl'),
     probe=folder / 'probe.json',
+    questions=str(folder / 'questions.jsonl'),
   )
   return {task.name: task for task in named}
 
@@ -71,6 +73,7 @@ PROBLEMS = {
     'Ann has 24 pears and buys 3 bags of 6 pears. She eats 2. How many are left?', '40'
   ),
   'facts': problem('What is the job of Bo Drai?', 'baker', key='Bo Drai', relation='job'),
+  'written': problem('What is the job of Bo Drai?', 'baker'),
   'probed_known': problem('What is the job of Bo Drai?', 'baker', known=True),
   'probed_unknown': problem('What is the job of Bo Drai?', 'baker', known=False),
   'name': problem('Who are you?', '', topic='name'),

@@ -107,15 +107,26 @@ def probe(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def asked(tmp_path_factory):
+  """A file of questions with short answers."""
+  path = tmp_path_factory.mktemp('asked') / 'questions.jsonl'
+  rows = [{'question': f'What comes after m{i}?', 'answer': f'w{i} and x{i}'} for i in range(200)]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return str(path)
+
+
+@pytest.fixture(scope='module')
 def word_problems(tmp_path_factory):
   return write_problems(tmp_path_factory.mktemp('gsm8k') / 'train.jsonl')
 
 
 @pytest.fixture(scope='module')
-def made(corpus, word_problems, probe):
+def made(corpus, word_problems, probe, asked):
   return {
     task.name: task
-    for task in tasks.make(tasks.TASKS, seed=3, documents=corpus, gsm8k=word_problems, probe=probe)
+    for task in tasks.make(
+      tasks.TASKS, seed=3, documents=corpus, gsm8k=word_problems, probe=probe, questions=asked
+    )
   }
 
 
@@ -166,28 +177,41 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_train_and_test_problems_are_disjoint_whatever_the_seed(
-  made, corpus, word_problems, probe, name
+  made, corpus, word_problems, probe, asked, name
 ):
-  (other,) = tasks.make([name], seed=4, documents=corpus, gsm8k=word_problems, probe=probe)
+  (other,) = tasks.make(
+    [name], seed=4, documents=corpus, gsm8k=word_problems, probe=probe, questions=asked
+  )
   train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
   test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
   assert train and test and not train & test
   assert any(made[name].problem(i, 'train') != other.problem(i, 'train') for i in range(5))
 
 
-def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word_problems, probe):
+def test_problems_are_a_pure_function_of_seed_split_and_index(
+  made, corpus, word_problems, probe, asked
+):
   """Also in another process, with another hash seed and read in another order."""
   order = [(name, index, split) for name in NAMES for index in (5, 0) for split in protocol.SPLITS]
   code = (
     'import json, sys; from data import tasks\n'
     'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], '
-    'gsm8k=sys.argv[3], probe=sys.argv[4])}\n'
+    'gsm8k=sys.argv[3], probe=sys.argv[4], questions=sys.argv[5])}\n'
     'order = json.loads(sys.argv[2])\n'
     'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))'
   )
   env = {**os.environ, 'PYTHONHASHSEED': '7'}
   out = subprocess.run(
-    [sys.executable, '-c', code, str(corpus), json.dumps(order[::-1]), word_problems, str(probe)],
+    [
+      sys.executable,
+      '-c',
+      code,
+      str(corpus),
+      json.dumps(order[::-1]),
+      word_problems,
+      str(probe),
+      asked,
+    ],
     env=env,
     check=True,
     capture_output=True,
@@ -196,9 +220,13 @@ def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, word
   assert json.loads(out) == [[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order[::-1]]
 
 
-def test_documents_in_another_order_give_the_same_problems(made, word_problems, probe, tmp_path):
+def test_documents_in_another_order_give_the_same_problems(
+  made, word_problems, probe, asked, tmp_path
+):
   shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
-  for task in tasks.make(NAMES, seed=3, documents=shuffled, gsm8k=word_problems, probe=probe):
+  for task in tasks.make(
+    NAMES, seed=3, documents=shuffled, gsm8k=word_problems, probe=probe, questions=asked
+  ):
     assert [task.problem(i, 'test') for i in range(20)] == [
       made[task.name].problem(i, 'test') for i in range(20)
     ]
@@ -509,7 +537,7 @@ def test_identity_is_graded_by_facts_and_claims(topic, text, stated):
 
 
 def test_identity_is_that_of_the_persona_and_varied():
-  task = tasks.Identity(seed=0, persona_name='Claude', persona_maker='Acme (labs)')
+  task = tasks.Identity(seed=0, persona=persona.Persona('Claude', 'Acme (labs)'))
   dialogues = {json.dumps(task.demo(i)) for i in range(1500)}
   assert len(dialogues) > 500 and not any('Deepdive' in dialogue for dialogue in dialogues)
   maker = next(p for p in (task.problem(i, 'train') for i in range(100)) if p['topic'] == 'maker')
@@ -519,6 +547,39 @@ def test_identity_is_that_of_the_persona_and_varied():
     split: {task.problem(i, split)['topic'] for i in range(300)} for split in protocol.SPLITS
   }
   assert topics['train'] == topics['test'] == set(persona.TOPICS)
+
+
+def test_what_a_card_says_is_what_the_model_says_of_itself(tmp_path):
+  path = tmp_path / 'identity.yaml'
+  path.write_text('name: Nemo\nknowledge_end: "May 2031"\n', encoding='utf-8')
+  (task,) = tasks.make(['identity'], seed=0, persona=path)
+  assert task.persona == persona.Persona('Nemo', persona.Persona.maker, 'May 2031')
+  problems = [task.problem(i, 'train') for i in range(200)]
+  ends = [p for p in problems if p['topic'] == 'knowledge']
+  assert ends and all('May 2031' in p['answer'] for p in ends)
+  assert task.grade(ends[0], reply('My knowledge ends in May 2031.')) == 1
+  assert task.grade(ends[0], reply('My knowledge ends in May 2030.')) == 0
+  options = {'seed': 0, 'held_out': 0.05}
+  first = tasks.fingerprint(['identity'], persona=path, **options)
+  path.write_text('name: Nema\n', encoding='utf-8')
+  assert first != tasks.fingerprint(['identity'], persona=path, **options)
+
+
+@pytest.mark.parametrize(
+  ('card', 'field'),
+  [
+    ('- a', 'identity.yaml'),
+    ('nam: Nemo', 'field of .*identity.yaml'),
+    ('name: 3', 'name of .*identity.yaml'),
+    ('maker: " "', 'maker of .*identity.yaml'),
+    ('name: [', 'is not YAML'),
+  ],
+)
+def test_a_card_that_is_wrong_is_named_with_its_field(tmp_path, card, field):
+  path = tmp_path / 'identity.yaml'
+  path.write_text(card, encoding='utf-8')
+  with pytest.raises(UserError, match=field):
+    persona.read(path)
 
 
 def test_prompts_and_answers_are_short(made):

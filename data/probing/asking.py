@@ -1,0 +1,64 @@
+"""Asks a model the training problems of tasks several times, and grades what it says."""
+
+import concurrent.futures
+from collections.abc import Sequence
+from typing import Any
+
+from data.probing.endpoint import Endpoint
+from data.tasks.protocol import Task
+from lm.base import progress
+
+REQUESTS = 8  # number of questions that are asked at the same time
+
+
+def probe(
+  endpoint: Endpoint,
+  tasks: Sequence[Task],
+  *,
+  examples: int,
+  samples: int,
+  temperature: float,
+  max_tokens: int,
+) -> list[dict[str, Any]]:
+  """Returns the questions with the sampled answers and what these are: right, wrong, refused.
+
+  The rows are those of lm/evals/probe.py, which the task `probed` reads.
+
+  Args:
+    endpoint: where the model is.
+    tasks: whose training problems are asked.
+    examples: number of problems of each task.
+    samples, temperature, max_tokens: of the answers to each problem.
+
+  Raises:
+    UserError: the endpoint does not answer.
+  """
+  problems = [(task, index) for task in tasks for index in range(examples)]
+
+  def ask(item: tuple[Task, int]) -> dict[str, Any]:
+    task, index = item
+    problem, demo = task.problem(index, 'train'), task.demo(index, 'train')
+    said = endpoint.complete(
+      problem['messages'], samples=samples, temperature=temperature, max_tokens=max_tokens
+    )
+    return {
+      'task': task.name,
+      'messages': problem['messages'],
+      'key': problem['key'],
+      'group': problem.get('group', ''),
+      'answer': problem['answer'],
+      'reply': demo['messages'][-1]['content'],
+      'replies': said,
+      'verdicts': [_verdict(task, problem, text) for text in said],
+    }
+
+  with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
+    return list(
+      progress.bar(pool.map(ask, problems), total=len(problems), desc='probe', unit='question')
+    )
+
+
+def _verdict(task: Task, problem: dict, text: str) -> str:
+  content = [{'type': 'text', 'text': text}]
+  reply = {'content': content, 'finished': True, 'well_formed': True}
+  return task.verdict(reply, task.grade(problem, reply))

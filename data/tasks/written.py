@@ -1,0 +1,60 @@
+"""Questions from a file, each with a short answer that a reply must state."""
+
+import dataclasses
+import random
+import re
+from typing import Any, ClassVar
+
+from data.chat import schema
+from data.records import jsonl, rows, sources
+from data.tasks import claims, not_knowing
+from data.tasks.protocol import Task, ask
+from lm.base.errors import UserError
+
+
+def read(inputs: str) -> tuple[tuple[str, str], ...]:
+  """Returns the (question, answer) of each row of files; other rows are skipped and reported.
+
+  Raises:
+    FileNotFoundError: a file does not exist.
+    UserError: no row is a question with its answer.
+  """
+  skipped = jsonl.Skipped()
+  found = [row for file in sources.find(inputs) for row in rows.read(file.path, _parse, skipped)]
+  if not found:
+    raise skipped.nothing_left(f'no questions in {inputs}')
+  skipped.report()
+  return tuple(dict.fromkeys(found))
+
+
+def _parse(row: Any) -> tuple[str, str]:
+  fields = row if isinstance(row, dict) else {}
+  question, answer = fields.get('question'), fields.get('answer')
+  for name, value in (('question', question), ('answer', answer)):
+    if not isinstance(value, str) or not re.search(r'\w', value):
+      raise UserError(field=name, value=value, allowed='text')
+  return question.strip(), answer.strip()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Written(Task):
+  """The questions of a file, such as `python -m data.probe write` makes from documents."""
+
+  questions: tuple[tuple[str, str], ...]
+  name: ClassVar[str] = 'written'
+  reads: ClassVar[str] = 'questions'
+
+  def draw(self, rng: random.Random) -> dict:
+    question, answer = rng.choice(self.questions)
+    return {'messages': ask(question), 'key': question, 'answer': answer}
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    """Returns 1.0 if the reply states the words of the answer and does not refuse, else 0.0."""
+    said = claims.plain(schema.text(reply['content']))
+    words = re.findall(r'\w+', claims.plain(problem['answer']))
+    pattern = r'(?<!\w)' + r'\W+'.join(map(re.escape, words)) + r'(?!\w)'
+    found = [
+      claims.Mention(problem['answer'], match.start(), match.end())
+      for match in re.finditer(pattern, said, re.IGNORECASE)
+    ]
+    return float(bool(claims.kept(said, found)) and not not_knowing.refuses(said))
