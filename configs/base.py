@@ -94,6 +94,8 @@ def get_config() -> ConfigDict:
   # Word problems of the task gsm8k: files or globs of JSONL with question and answer, as GSM8K's.
   c.data.gsm8k = ''
   c.data.gsm8k_test = ''  # the same for its test problems; '': one in eight of data.gsm8k
+  # Folder of an index of documents (python -m data.tools index), for the task facts_search.
+  c.data.index = ''
   # Questions with short answers for the task written: files or globs of question and answer.
   c.data.questions = ''
   # Card (YAML: name, maker, knowledge_end) of what the model says of itself, for the task identity;

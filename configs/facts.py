@@ -7,9 +7,9 @@ know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section 4.3.6). 
 scores are in no conversation that it was tuned on.
 
 Command:   python train.py --config=configs/facts.py [--workdir=runs/facts]
-Hardware:  two CPU cores.
+Hardware:  two CPU cores; the extra tools, for search.
 Result:    runs/facts/report.html: right, wrong and refused answers by the number of exposures,
-           before and after, from memory and with a page in the context.
+           before and after, from memory, with a page in the context, and by search.
 :smoke     every step with a smaller model and few updates.
 """
 
@@ -54,10 +54,12 @@ def get_config(arg=None):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
     run.steps, run.batch_size = 120, 8
-    run.eval.tasks = 'facts,facts_page'
-  c.sft.data.tasks = 'famous,facts_page'
+    run.eval.tasks = 'facts,facts_page,facts_search'
+    run.data.index = run.tools.index = '{workdir}/index'
+    run.tools.names = 'search'
+  c.sft.data.tasks = 'famous,facts_page,facts_search'
   c.sft.eval.probe = 'facts'
-  c.refuse.data.tasks = 'probed,facts_page'
+  c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
   if variant(arg) == 'smoke':
     c.workdir = 'runs/facts-smoke'

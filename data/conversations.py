@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     '--persona', default='', help='YAML card (name, maker, knowledge_end), for identity'
   )
   parser.add_argument('--probe', default='', help='report of a probed model, for probed')
+  parser.add_argument('--index', default='', help='index of documents, for facts_search')
   parser.add_argument(
     '--questions', default='', help='JSONL or Parquet of question and answer, for written'
   )
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     persona=args.persona,
     probe=args.probe,
     questions=args.questions,
+    index=args.index,
   )
   counts = demonstrations.write(
     args.out,

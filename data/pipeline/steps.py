@@ -10,6 +10,7 @@ from data.crawling import run as crawling
 from data.shards import tokenization as tokenize_lib
 from data.tasks import world as world_lib
 from data.tokenizers import training
+from data.tools import corpus_search
 from data.web import clean as clean_lib
 
 
@@ -25,8 +26,9 @@ def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def world(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes the documents and pages of an invented world into clean/, in place of a crawl."""
+  """Writes the documents and pages of an invented world into clean/, and an index of the pages."""
   world_lib.write(workdir / 'clean', config.seed)
+  corpus_search.build(workdir / 'clean' / 'pages.jsonl', workdir / 'index')
 
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -57,7 +59,7 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
 # takes, and the file that shows that it is complete.
 STEPS = {
   'crawl': (crawl, 'crawl', 'crawl/report.json'),
-  'world': (world, 'world', 'clean/pages.jsonl'),
+  'world': (world, 'world', 'index'),
   'clean': (clean, 'clean', 'clean/report.json'),
   'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
   'tokenize': (tokenize, 'tokenizer', 'tokens/train/manifest.json'),

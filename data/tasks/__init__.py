@@ -18,7 +18,7 @@ from data.tasks import persona as persona_lib
 from data.tasks import probed as probed_lib
 from data.tasks import written as written_lib
 from data.tasks.arithmetic import Arithmetic, Calculator, Comparison
-from data.tasks.facts import Facts, FactsPage, Famous
+from data.tasks.facts import Facts, FactsPage, FactsSearch, Famous
 from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
 from data.tasks.identity import Identity
 from data.tasks.letters import Counting, Spelling
@@ -27,6 +27,7 @@ from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
 from data.tasks.written import Written
+from data.tools import corpus_search
 from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
@@ -42,6 +43,7 @@ TASKS: dict[str, type[Task]] = {
     Docs,
     Facts,
     FactsPage,
+    FactsSearch,
     Famous,
     Gsm8k,
     Gsm8kCalculator,
@@ -68,6 +70,7 @@ def make(
   probe: Path = '',
   persona: Path = '',
   questions: str = '',
+  index: Path = '',
   knobs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Task]:
   """Returns tasks by name.
@@ -84,6 +87,7 @@ def make(
     probe: report of a model that was probed, for the task `probed`.
     persona: card (YAML) of what the model says of itself, for `identity`; '' for the default.
     questions: files of {question, answer}, for `written`.
+    index: folder of an index of documents, for `facts_search`.
     knobs: fields of tasks to set, by task name, such as {'arithmetic': {'tool_share': 0.5}}.
 
   Raises:
@@ -99,6 +103,7 @@ def make(
     'probe': probe,
     'persona': persona,
     'questions': questions,
+    'index': index,
   }
   readers = {
     'documents': lambda: documents_lib.read(documents, held_out=held_out),
@@ -106,6 +111,7 @@ def make(
     'probe': lambda: probed_lib.read(probe),
     'persona': lambda: persona_lib.read(persona),
     'questions': lambda: written_lib.read(questions),
+    'index': lambda: corpus_search.Index(index).search,
   }
   read: dict[str, Any] = {}
   tasks = []
@@ -144,6 +150,7 @@ def options(data: ConfigDict) -> dict[str, Any]:
     'probe': data.probe,
     'persona': data.persona,
     'questions': data.questions,
+    'index': data.index,
   }
 
 
@@ -168,6 +175,7 @@ def fingerprint(
   probe: Path = '',
   persona: Path = '',
   questions: str = '',
+  index: Path = '',
 ) -> str:
   """Returns the SHA-256 (hex) of what determines the problems of tasks.
 
@@ -187,6 +195,8 @@ def fingerprint(
     made_from |= {'persona': _digests(persona)}
   if 'questions' in read:
     made_from |= {'questions': _digests(questions)}
+  if 'index' in read:
+    made_from |= {'index': _digests(f'{index}/*')}
   return files.digest(made_from)
 
 

@@ -1,13 +1,15 @@
-"""Questions about the people of an invented world (world.py), from memory and from a page."""
+"""Questions about people of an invented world (world.py): from memory, from a page, by search."""
 
 import dataclasses
 import random
+from collections.abc import Callable
 from typing import ClassVar
 
 from data.chat import schema
 from data.tasks import answers
 from data.tasks import world as world_lib
 from data.tasks.protocol import Task, ask, held_out
+from data.tools import toolbox
 
 FAMOUS = 30  # exposures from which on a fact counts as well known
 
@@ -72,3 +74,23 @@ class FactsPage(Facts):
 
   def given(self, person: world_lib.Person, rng: random.Random) -> str:
     return f'{world_lib.page(person, rng)}\n'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FactsSearch(Facts):
+  """The same questions, answered by searching in the pages of the world."""
+
+  search: Callable[[str], str]
+  name: ClassVar[str] = 'facts_search'
+  reads: ClassVar[str] = 'index'
+
+  def given(self, person: world_lib.Person, rng: random.Random) -> str:
+    del person, rng
+    return 'Search: '
+
+  def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
+    return [
+      {'type': 'python', 'text': toolbox.write_call('search', problem['key'])},
+      {'type': 'output', 'text': self.search(problem['key'])},
+      {'type': 'text', 'text': super().reply(problem, rng)},
+    ]

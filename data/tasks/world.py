@@ -169,9 +169,7 @@ def pages(world: World, seed: int) -> Iterator[dict]:
 
 
 def _document(person: Person, copy: int, text: str) -> dict:
-  name = person.name.replace(' ', '_')
-  metadata = {'title': person.name, 'url': f'https://world.invalid/{name}/{copy}'}
-  return {'id': f'{name}/{copy}', 'text': text, 'metadata': metadata}
+  return {'id': f'world/{copy}', 'text': text, 'metadata': {'title': person.name}}
 
 
 def write(folder: files.Path, seed: int) -> int:

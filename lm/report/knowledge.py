@@ -13,6 +13,11 @@ from lm.base.document import Heading, Paragraph, Picture, Table, to_html, to_mar
 from lm.base.intervals import wilson
 
 RUNS = {'before': 'sft', 'after': 'refuse'}
+SOURCES = {  # where an answer may come from, and the task that measures it
+  'from memory': 'facts',
+  'with the page in the context': 'facts_page',
+  'by search': 'facts_search',
+}
 VERDICTS = ('right', 'wrong', 'refused')
 KNOWN = 0.6  # smallest share of right answers before with which a group of facts counts as known
 
@@ -28,8 +33,10 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
   groups = {when: run['scores']['facts']['groups'] for when, run in runs.items()}
   report = {
     'facts': groups,
-    'page': {when: run['scores']['facts_page']['accuracy'] for when, run in runs.items()},
-    'memory': {when: run['scores']['facts']['accuracy'] for when, run in runs.items()},
+    'sources': {
+      what: {when: run['scores'][task]['accuracy'] for when, run in runs.items()}
+      for what, task in SOURCES.items()
+    },
     'refusals': refusals(groups['before'], groups['after']),
     'calibration': calibration(runs['before']['probe']),
   }
@@ -152,8 +159,8 @@ def _blocks(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list:
     Table(
       ('', 'before', 'after'),
       [
-        ('right from memory', *(f'{x:.1%}' for x in report['memory'].values())),
-        ('right with the page in the context', *(f'{x:.1%}' for x in report['page'].values())),
+        (f'right {what}', *(f'{x:.1%}' for x in found.values()))
+        for what, found in report['sources'].items()
       ],
     ),
     Table(

@@ -10,6 +10,7 @@ from phrasings import RIGHT, WRONG, replies
 
 from data import tasks
 from data.tasks.protocol import ask
+from data.tools import corpus_search
 
 PAGES = {  # module: {function: what it does}
   'json': {'dumps': 'Return the text of an object.', 'read_tree': 'Read a whole tree of nodes.'},
@@ -40,6 +41,7 @@ def made(tmp_path_factory):
   rows += [{**rows[0], 'answer': answer} for answer in ('pilot', 'nurse')]
   (folder / 'probe.json').write_text(json.dumps({'probe': rows}))
   (folder / 'questions.jsonl').write_text('{"question": "Who?", "answer": "baker"}')
+  corpus_search.build(folder / 'documents.jsonl', folder / 'index')
   named = tasks.make(
     tasks.TASKS,
     seed=0,
@@ -47,6 +49,7 @@ def made(tmp_path_factory):
     gsm8k=str(folder / 'gsm8k.jsonl'),
     probe=folder / 'probe.json',
     questions=str(folder / 'questions.jsonl'),
+    index=folder / 'index',
   )
   return {task.name: task for task in named}
 
@@ -85,7 +88,8 @@ PROBLEMS = {
   'known': problem('What is the module json?', '', known=True, name='json', kind='module'),
 }
 PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
-PROBLEMS['facts_page'] = PROBLEMS['famous'] = PROBLEMS['facts']
+for _name in ('facts_page', 'facts_search', 'famous'):
+  PROBLEMS[_name] = PROBLEMS['facts']
 TASK_OF = {
   'name': 'identity',
   'other': 'identity',
@@ -100,6 +104,7 @@ LIKE = {  # answered in the same words
   'gsm8k_calculator': 'gsm8k',
   'calculator': 'arithmetic',
   'facts_page': 'facts',
+  'facts_search': 'facts',
   'famous': 'facts',
   'probed_known': 'facts',
 }

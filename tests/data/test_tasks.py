@@ -18,7 +18,8 @@ from data import conversations, tasks
 from data.chat import chat_formats, schema
 from data.records.split import split_hash
 from data.shards import tokenization
-from data.tasks import answers, documents, not_knowing, persona, protocol
+from data.tasks import answers, documents, not_knowing, persona, protocol, world
+from data.tools import corpus_search
 from lm.base import config as config_lib
 from lm.base.errors import UserError
 
@@ -116,16 +117,31 @@ def asked(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def index(tmp_path_factory):
+  """An index of the pages of a world."""
+  folder = tmp_path_factory.mktemp('world')
+  world.write(folder, 3)
+  corpus_search.build(folder / 'pages.jsonl', folder / 'index')
+  return str(folder / 'index')
+
+
+@pytest.fixture(scope='module')
 def word_problems(tmp_path_factory):
   return write_problems(tmp_path_factory.mktemp('gsm8k') / 'train.jsonl')
 
 
 @pytest.fixture(scope='module')
-def made(corpus, word_problems, probe, asked):
+def made(corpus, word_problems, probe, asked, index):
   return {
     task.name: task
     for task in tasks.make(
-      tasks.TASKS, seed=3, documents=corpus, gsm8k=word_problems, probe=probe, questions=asked
+      tasks.TASKS,
+      seed=3,
+      documents=corpus,
+      gsm8k=word_problems,
+      probe=probe,
+      questions=asked,
+      index=index,
     )
   }
 
@@ -177,10 +193,10 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_train_and_test_problems_are_disjoint_whatever_the_seed(
-  made, corpus, word_problems, probe, asked, name
+  made, corpus, word_problems, probe, asked, index, name
 ):
   (other,) = tasks.make(
-    [name], seed=4, documents=corpus, gsm8k=word_problems, probe=probe, questions=asked
+    [name], seed=4, documents=corpus, gsm8k=word_problems, probe=probe, questions=asked, index=index
   )
   train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
   test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
@@ -189,14 +205,15 @@ def test_train_and_test_problems_are_disjoint_whatever_the_seed(
 
 
 def test_problems_are_a_pure_function_of_seed_split_and_index(
-  made, corpus, word_problems, probe, asked
+  made, corpus, word_problems, probe, asked, index
 ):
   """Also in another process, with another hash seed and read in another order."""
   order = [(name, index, split) for name in NAMES for index in (5, 0) for split in protocol.SPLITS]
   code = (
     'import json, sys; from data import tasks\n'
     'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], '
-    'gsm8k=sys.argv[3], probe=sys.argv[4], questions=sys.argv[5])}\n'
+    'gsm8k=sys.argv[3], probe=sys.argv[4], questions=sys.argv[5], '
+    'index=sys.argv[6])}\n'
     'order = json.loads(sys.argv[2])\n'
     'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))'
   )
@@ -211,6 +228,7 @@ def test_problems_are_a_pure_function_of_seed_split_and_index(
       word_problems,
       str(probe),
       asked,
+      index,
     ],
     env=env,
     check=True,
@@ -221,11 +239,17 @@ def test_problems_are_a_pure_function_of_seed_split_and_index(
 
 
 def test_documents_in_another_order_give_the_same_problems(
-  made, word_problems, probe, asked, tmp_path
+  made, word_problems, probe, asked, index, tmp_path
 ):
   shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
   for task in tasks.make(
-    NAMES, seed=3, documents=shuffled, gsm8k=word_problems, probe=probe, questions=asked
+    NAMES,
+    seed=3,
+    documents=shuffled,
+    gsm8k=word_problems,
+    probe=probe,
+    questions=asked,
+    index=index,
   ):
     assert [task.problem(i, 'test') for i in range(20)] == [
       made[task.name].problem(i, 'test') for i in range(20)
