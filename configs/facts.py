@@ -32,28 +32,28 @@ def get_config(arg=None):
     run.data.task_seed = c.world.get_ref('seed')
     run.model.update(
       num_layers=4,
-      embed_dim=256,
-      num_heads=4,
-      num_kv_heads=4,
+      embed_dim=192,
+      num_heads=3,
+      num_kv_heads=3,
       head_dim=64,
-      mlp_dim=1024,
+      mlp_dim=768,
       qk_norm='head',
       max_len=512,
       scan_layers=False,
     )
     run.loss.chunk = 1024
-    run.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
+    run.optim.update(lr=2e-3, warmup=10, schedule='wsd', decay=0.5)
     run.checkpoint.every, run.log_every = 200, 10
     run.eval.update(
       examples=720, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps = 250  # as many as make one epoch
+  c.pretrain.steps = 157  # as many as make one epoch
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
-    run.steps, run.batch_size = 120, 8
+    run.steps, run.batch_size, run.seq_len = 120, 8, 320
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'

@@ -85,3 +85,21 @@ def test_a_complete_run_is_skipped(road):
 def test_no_update_was_done_twice(road):
   lines = [json.loads(line) for line in (road[0] / 'rl' / 'metrics.jsonl').read_text().splitlines()]
   assert [line['step'] for line in lines if 'rl/reward' in line] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe_of_facts_writes_what_a_model_knows(tmp_path):
+  """A model of this size knows nothing: its answers are only counted."""
+  workdir = tmp_path / 'run'
+  status, _, err = run('train.py', '--config=configs/facts.py:smoke', f'--workdir={workdir}')
+  assert status == 0, err
+  report = json.loads((workdir / 'report.json').read_text())
+  groups = report['facts']['after']
+  assert set(groups) <= {'0', '1', '3', '10', '30', '100'}
+  assert sum(sum(verdicts.values()) for verdicts in groups.values()) == 24
+  assert report['calibration'] and report['sources'].keys() == {
+    'from memory',
+    'with the page in the context',
+    'by search',
+  }

@@ -30,7 +30,7 @@ def read(path: files.Path) -> tuple[dict, ...]:
 
   Raises:
     FileNotFoundError: there is no such file.
-    UserError: the file is not such a report, or the model knows all or none of the answers.
+    UserError: the file is not such a report, or all of its questions are left out.
   """
   report = files.read_json(path)
   rows = report.get('probe') if isinstance(report, dict) else None
@@ -41,13 +41,12 @@ def read(path: files.Path) -> tuple[dict, ...]:
     share = _share_right(row, f'{path}: probe[{number}]')
     if share >= KNOWN or share <= UNKNOWN:
       questions.append({**row, 'known': share >= KNOWN})
-  for known in (True, False):
-    if not any(question['known'] == known for question in questions):
-      raise UserError(
-        field=f'questions of {path} whose answer the model {"knows" if known else "does not know"}',
-        value=0,
-        allowed='at least 1',
-      )
+  if not questions:
+    raise UserError(
+      field=f'probe of {path}',
+      value=f'{len(rows)} questions, of which each was answered rightly only sometimes',
+      allowed='questions that the model knows or does not know',
+    )
   return tuple(questions)
 
 
@@ -64,7 +63,10 @@ def _share_right(row: Any, where: str) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Probed(Task):
-  """Half of the questions are those whose answers the model knew, half those that it did not."""
+  """Half of the questions are those whose answers the model knew, half those that it did not.
+
+  If there are only some of one kind, all are of that kind.
+  """
 
   questions: Sequence[dict]
   name: ClassVar[str] = 'probed'
@@ -72,9 +74,11 @@ class Probed(Task):
 
   def draw(self, rng: random.Random) -> dict:
     known = rng.random() < 0.5
-    question = rng.choice([each for each in self.questions if each['known'] == known])
+    some = [each for each in self.questions if each['known'] == known]
+    question = rng.choice(some or self.questions)
     fields = ('messages', 'key', 'answer', 'reply', 'known')
-    return {name: question[name] for name in fields} | {'group': 'known' if known else 'unknown'}
+    group = 'known' if question['known'] else 'unknown'
+    return {name: question[name] for name in fields} | {'group': group}
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
     return problem['reply'] if problem['known'] else rng.choice(REFUSALS)

@@ -99,12 +99,18 @@ def test_what_a_model_knew_is_kept_and_what_it_did_not_know_is_refused(tmp_path)
   assert said == {'0': {'It is v0.'}, '1': set(probed.REFUSALS), '3': set(probed.REFUSALS)}
 
 
+@pytest.mark.parametrize('verdict', ['right', 'wrong'])
+def test_a_model_that_knows_all_or_nothing_may_be_probed(tmp_path, verdict):
+  path = report(tmp_path / 'report.json', [verdict])
+  (task,) = tasks.make(['probed'], seed=0, probe=path)
+  assert {task.draw(random.Random(i))['known'] for i in range(20)} == {verdict == 'right'}
+
+
 @pytest.mark.parametrize(
   ('verdicts', 'field'),
   [
     ([], 'probe of '),
-    ([['right']], 'whose answer the model does not know'),
-    ([['wrong']], 'whose answer the model knows'),
+    ([['right', 'wrong']], 'only sometimes'),
     ([['right'], []], r'probe\[1\].verdicts'),
     ([['right'], ['maybe']], r'probe\[1\].verdicts'),
   ],
