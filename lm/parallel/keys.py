@@ -4,7 +4,15 @@ import hashlib
 
 import jax
 
-PURPOSES = ('initialization', 'training', 'rollouts', 'evaluation', 'continuations', 'probe', 'chat')
+PURPOSES = (
+  'initialization',
+  'training',
+  'rollouts',
+  'evaluation',
+  'continuations',
+  'probe',
+  'chat',
+)
 
 
 def derive(seed: int, purpose: str, *indices: int | jax.Array) -> jax.Array:
