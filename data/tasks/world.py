@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 from lm.base import files
 
+CITIES = 40
 # How often the facts of a person are stated; there are equally many people of each number.
 EXPOSURES = (0, 1, 3, 10, 30, 100)
-PEOPLE = 40  # number of people of each
+PEOPLE = 150  # number of people of each
 
 ONSETS = (*'bdfgjklmnprstvz', 'br', 'dr', 'kr', 'sh', 'th', 'tr', 'st', 'gl', 'pl')
 VOWELS = ('a', 'e', 'i', 'o', 'u', 'ai', 'ei', 'ou')
@@ -122,8 +123,8 @@ class World:
 def make(seed: int) -> World:
   """Returns the world of a seed, always the same."""
   rng = random.Random(f'world/{seed}')
-  names = _invented(rng, 2 * PEOPLE * len(EXPOSURES) + 40)
-  cities = tuple(names.pop() for _ in range(40))
+  names = _invented(rng, 2 * PEOPLE * len(EXPOSURES) + CITIES)
+  cities = tuple(names.pop() for _ in range(CITIES))
   values = {'city': cities, 'job': JOBS, 'animal': ANIMALS}
   people = []
   for exposures in EXPOSURES:

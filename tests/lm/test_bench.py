@@ -26,7 +26,7 @@ SHAPE = (
   'options', [(), ('--optimizer=muon', '--scan-layers', '--remat=full', '--dtype=bfloat16')]
 )
 def test_prints_one_line_of_json_that_adds_up(options):
-  status, out, err = commands.call('-m', 'lm.bench', 'train', '--json', *SHAPE, *options)
+  status, out, err = commands.run('-m', 'lm.bench', 'train', '--json', *SHAPE, *options)
   assert status == 0, err
   (result,) = map(json.loads, out.splitlines())
   assert result['step_s']['min'] <= result['step_s']['median'] <= result['step_s']['max']
@@ -43,7 +43,7 @@ def test_prints_one_line_of_json_that_adds_up(options):
 
 @pytest.mark.slow
 def test_a_missing_peer_is_named():
-  status, _, err = commands.call(
+  status, _, err = commands.run(
     '-m',
     'lm.bench',
     'train',
@@ -55,14 +55,14 @@ def test_a_missing_peer_is_named():
 
 
 def test_heads_must_divide_the_width():
-  status, _, err = commands.call('-m', 'lm.bench', 'train', '--width=10', '--heads=3')
+  status, _, err = commands.run('-m', 'lm.bench', 'train', '--width=10', '--heads=3')
   assert status == 1 and '--heads is 3' in err and '10' in err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('command', ['decode', 'prefill', 'serve'])
 def test_the_engine_is_timed_at_every_batch_size(run_folder, command):
-  status, out, err = commands.call(
+  status, out, err = commands.run(
     *('-m', 'lm.bench', command, '--json', f'--model={run_folder}', '--batch=1,2'),
     *('--prompt=17', '--new=3', '--turns=2', '--requests=4'),
   )
