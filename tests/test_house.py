@@ -123,6 +123,7 @@ def test_training_reads_as_one_story():
   assert len((ROOT / 'train.py').read_text().splitlines()) < 200
 
 
+@pytest.mark.slow
 def test_no_stage_is_asked_for_by_name():
   """What differs between stages is in lm/stages: nothing else compares `config.stage`."""
   sources = [*SOURCES, ROOT / 'train.py', ROOT / 'eval.py']

@@ -85,6 +85,7 @@ def test_language(tmp_path):
   assert status == 1 and "--languages is 'xx'" in err
 
 
+@pytest.mark.slow
 def test_duplicates():
   status, out, err = commands.call(
     '-m', 'data.bench', 'duplicates', '--beside=60', '--rounds=1', '--sizes=50,200'

@@ -435,6 +435,7 @@ def test_goes_on_at_another_port(tmp_path):
   assert [key for key, *_ in stored(tmp_path)] == ['/', *(f'/p{i}' for i in range(1, 12))]
 
 
+@pytest.mark.slow
 def test_full_disk_is_an_error_and_the_crawl_goes_on_with_more_room(tmp_path):
   pages = tree()
   pages['/p5'] += ''.join(map(chr, range(0x4E00, 0x9000)))  # does not compress below 8 KB

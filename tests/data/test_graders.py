@@ -135,6 +135,7 @@ def test_every_task_is_here(made):
   assert {TASK_OF.get(name, name) for name in PROBLEMS} == set(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(PROBLEMS))
 def test_any_text_is_graded(made, name):
   """Pieces of answers in any order, as a model early in training writes them."""

@@ -48,6 +48,7 @@ def drawn(batch):
   return first // 100_000, first % 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('weights', ['5,3,2', '0:5,3,2;45:1,0,0;46:1,1,8'])
 def test_shares_are_exact_and_no_row_is_skipped_or_repeated(sources, weights):
   mixture = Mixture(sources, weights, batch_size=BATCH, seed=1)

@@ -191,6 +191,7 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
   assert right <= {'refusal': 40, 'identity': 60, 'counting': 70}.get(name, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_train_and_test_problems_are_disjoint_whatever_the_seed(
   made, corpus, word_problems, probe, asked, index, name

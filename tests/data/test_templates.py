@@ -23,6 +23,7 @@ from lm.base.errors import UserError
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}
 
 
+@pytest.mark.slow
 def test_templates_that_write_the_same_have_one_layout():
   """That the layouts are right is tested beside transformers, in test_chat_formats.py."""
   chatml = templates.derive(templates.NAMED['chatml'], {})

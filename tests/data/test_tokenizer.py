@@ -67,6 +67,7 @@ def test_both_files_are_one_tokenizer(exported):
   assert from_json.vocab_size == 603
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(FORGING)
 @example('<|endoftext|>')

@@ -181,6 +181,7 @@ def test_thoughts_are_shown_folded_measured_or_withheld(tiny, thinking, expected
   assert ('secr' in (tmp_path / 'talk.jsonl').read_text()) != hidden
 
 
+@pytest.mark.slow
 def test_a_saved_conversation_is_one_that_training_reads(tiny, tmp_path):
   session = saying(tiny, THOUGHT, system='S')
   with pytest.raises(UserError, match='no conversation'):

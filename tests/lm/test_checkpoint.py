@@ -75,6 +75,7 @@ def test_restores_bits_types_and_provenance(tmp_path):
     assert checkpointer.provenance(1) == PROVENANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('rule', 'best'), [('min:eval/val/loss', 2), ('max:eval/val/loss', 4)])
 def test_the_best_checkpoint_is_kept_and_used(tmp_path, rule, best):
   config = {**PROVENANCE['config'], 'checkpoint': {'best': rule}}

@@ -196,6 +196,7 @@ def test_stop_strings_end_answers_in_the_middle_of_tokens(tiny):
   same(later.result(), alone(tiny, following))
 
 
+@pytest.mark.slow
 def test_text_that_a_stop_string_may_begin_with_is_shown_in_the_end(tiny):
   free = alone(tiny, Request([1, 2], 6, Sampling(0), token_bytes=letters))
   stop = (free.text[-3:] + b'??').decode()
@@ -275,6 +276,7 @@ def test_tokens_that_begin_the_answer_are_read_as_the_prompt_is(tiny):
   np.testing.assert_allclose(begun.log_probs[6:], whole.log_probs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_full_queue_says_so_and_takes_requests_again(tiny):
   engine = new_engine(tiny, rows=1, max_waiting=2)
   handles = [engine.submit(Request([1], 2, Sampling(0))) for _ in range(2)]

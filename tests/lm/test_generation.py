@@ -129,6 +129,7 @@ def test_stop_budget_and_a_full_cache_end_rows_one_by_one(tiny):
   assert stopped[1].finished and not all(c.finished for c in stopped)
 
 
+@pytest.mark.slow
 def test_a_tool_is_called_at_the_pause_and_its_tokens_are_read(tiny, forward):
   config, params = tiny()
   free = generate(config, params, PROMPTS, Sampling(0))
@@ -243,6 +244,7 @@ def test_a_prompt_is_read_once_for_all_its_completions(tiny, monkeypatch):
   assert {c.reused for c in group} == {0, 4, 8} and len({tuple(c.tokens) for c in group}) == 8
 
 
+@pytest.mark.slow
 def test_fewer_rows_than_completions_give_the_same(tiny):
   config, params = tiny()
   few = generate(config, params, SIX, MIX, rows=3)

@@ -55,6 +55,7 @@ def test_the_vocabulary_head_and_fresh_parameters_are_as_without_it(tiny, forwar
   np.testing.assert_array_equal(forward(both, params, TOKENS), forward(plain, rest, TOKENS))
 
 
+@pytest.mark.slow
 def test_the_vector_is_split_as_the_hidden_states_are(tiny):
   config, _ = tiny(**BOTH)
   boxed = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))

@@ -321,6 +321,7 @@ def test_shards_are_read_and_written(tmp_path):
   assert not original
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'mesh, name',
   [

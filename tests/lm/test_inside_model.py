@@ -39,6 +39,7 @@ def test_the_last_layer_guesses_what_the_model_says(model, forward):
   assert not np.allclose(seen.entropy_LT[0], seen.entropy_LT[-1], rtol=0.01)
 
 
+@pytest.mark.slow
 def test_weights_sum_to_one_over_what_a_token_may_see(model):
   config, params = model
   window = 3 if 'window' in config.layer_types else 99

@@ -66,6 +66,7 @@ def test_splash_over_a_mesh_is_the_reference():
   chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('window', [0, 50])
 def test_what_is_asked_of_cudnn_is_the_reference(window, monkeypatch):
   """As XLA computes it: the kernel itself needs a GPU."""

@@ -264,6 +264,7 @@ def test_an_int8_cache_rounds_each_token_and_head_to_255_values(stacked):
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_of_a_cache_are_taken_put_back_and_resized(tiny):
   config, _ = tiny()
   cache = init_cache(config, 3, 8)
@@ -286,6 +287,7 @@ def test_rows_of_a_cache_are_taken_put_back_and_resized(tiny):
   )
 
 
+@pytest.mark.slow
 def test_cache_may_be_filled_to_the_brim(tiny, forward):
   config, params = tiny(**VARIANTS['llama'])
   rows = [TOKENS[0], TOKENS[1, :5]]
@@ -400,6 +402,7 @@ def kept(module, x):
   return sorted(a.shape for a in jax.tree.leaves(pull) if a.ndim == x.ndim)
 
 
+@pytest.mark.slow
 def test_what_the_backward_pass_computes_again_is_not_kept(tiny):
   """Norms keep what they read alone; activations too, beside the factors of the products."""
   config, _ = tiny()
@@ -432,6 +435,7 @@ def products(jaxpr):
       yield from products(inner)
 
 
+@pytest.mark.slow
 def test_routers_are_float32_where_products_are_bfloat16_by_default(tiny):
   """TPUs multiply float32 as bfloat16 unless the highest precision is asked for."""
   config, params = tiny(num_experts=5, dtype='bfloat16')
@@ -445,6 +449,7 @@ def test_routers_are_float32_where_products_are_bfloat16_by_default(tiny):
     assert product.params['precision'] == (jax.lax.Precision.HIGHEST,) * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fields', [{}, {'activation': 'gelu', 'mlp_bias': True}])
 def test_blocks_of_the_feed_forward_layer_are_the_whole(tiny, fields):
   config, params = tiny(**fields)

@@ -198,6 +198,7 @@ def test_muon_grows_with_the_outputs_of_a_matrix_over_its_inputs():
     assert np.median(singular) == pytest.approx(norm, rel=0.3)
 
 
+@pytest.mark.slow
 def test_adamw_follows_its_formula():
   """Decoupled weight decay, arXiv 1711.05101, algorithm 2, with the moments of arXiv 1412.6980."""
   fields = {'lr': 0.1, 'b1': 0.5, 'b2': 0.9, 'eps': 0.01, 'weight_decay': 0.2, 'clip': 0.0}

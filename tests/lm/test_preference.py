@@ -64,6 +64,7 @@ def test_the_loss_is_equation_7_of_the_paper(tiny):
   assert sums['preference/margin'][0] == pytest.approx(gain.sum(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_only_the_tokens_of_answers_matter(tiny):
   config, params = tiny()
   loss_fn = jax.jit(preference.make_loss(config, LOSS, 0.3))

@@ -45,6 +45,7 @@ def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype)
   assert all(x.dtype == np.float32 for x in untouched)
 
 
+@pytest.mark.slow
 def test_a_matrix_takes_a_quarter_of_its_memory(tiny):
   config, params = tiny(embed_dim=64, mlp_dim=256)
   axes = sharding.axis_names(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))

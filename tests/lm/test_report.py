@@ -213,6 +213,7 @@ def test_markdown_shows_the_same_and_escapes_it(run):
   assert '<script>' in text and '<script>' not in outside
 
 
+@pytest.mark.slow
 def test_a_missing_source_a_field_or_a_metric_is_named(tmp_path):
   make_run(tmp_path)
   content = files.read_json(tmp_path / 'rl/report.json')

@@ -97,6 +97,7 @@ def test_filters_of_a_large_vocabulary_equal_numpy(monkeypatch, temperature, top
     np.testing.assert_array_equal(np.isneginf(log_p[i]), p == 0)
 
 
+@pytest.mark.slow
 def test_top_p_keeps_the_token_that_crosses_it_and_one_at_least():
   log_p = jnp.log(jnp.array([[0.1, 0.5, 0.15, 0.25]]))
   for top_p, kept in (
@@ -125,6 +126,7 @@ def test_the_repetition_penalty_the_bias_and_the_bans_come_in_that_order():
   assert tempered[0, 0] == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [5, 256, 1000])
 def test_a_token_is_picked_as_often_as_it_is_probable(size):
   rng = np.random.default_rng(0)

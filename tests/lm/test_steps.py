@@ -360,6 +360,7 @@ def test_policy_loss_and_its_gradient(tiny):
   assert metrics['rl/kl'][0] != pytest.approx((mask * (1 / r - 1 + np.log(r))).sum(), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
   config, params, settings, batch, _, _ = rl_case(tiny)
   settings.kl = 0.0

@@ -64,6 +64,7 @@ def test_sentencepiece_ids_are_those_of_the_library(tmp_path, name):
   assert tokenizer.encode_batch([]) == []
 
 
+@pytest.mark.slow
 def test_sentencepiece_special_tokens(tmp_path):
   model = sentencepiece_model(user_defined_symbols=['<turn>', '<other>'], control_symbols=['<pad>'])
   path = tmp_path / 'x.model'

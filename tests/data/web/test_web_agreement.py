@@ -61,6 +61,7 @@ def differences(texts, theirs, ours):
   return found
 
 
+@pytest.mark.slow
 def test_words_are_the_same(texts):
   odd = [
     "I can't, won't; it's e.g. 3km/h (U.S.)... “Dr. O'Neil's” a-b—c x=y 10-20 http://a.b/c?d=e.",
@@ -98,6 +99,7 @@ def test_rules_of_words_are_the_same(texts):
   }
 
 
+@pytest.mark.slow
 def test_words_of_whitespace_make_the_rules_milder_on_reference_text(texts):
   """Marks count as words without a letter for spaCy, so min_alphabetic_words drops what whitespace
   keeps.

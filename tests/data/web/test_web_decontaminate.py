@@ -146,6 +146,7 @@ def test_pages_with_an_item_are_dropped_before_duplicates_are_sought(tmp_path):
   assert raised.value.field.startswith('items')
 
 
+@pytest.mark.slow
 def test_faults_are_named(tmp_path):
   for name, content, fault in (
     ('a.jsonl', b'{"q": "a"}\n{"q"\n', r'a\.jsonl, line 2, is not JSON'),

@@ -56,6 +56,7 @@ def test_hostile_pages_are_kept_or_dropped_for_a_cause_on_record(tmp_path, gzipp
     assert len(document['metadata']['title']) <= 1000
 
 
+@pytest.mark.slow
 def test_hostile_urls(tmp_path):
   pages = [(url, 200, HTML, page(article(i))) for i, url in enumerate(hostile.URLS)]
   path = tmp_path / 'a.warc'
@@ -247,6 +248,7 @@ def test_any_page_gives_text_that_can_be_written(body, kind, extractor):
   assert (title + text).encode() is not None and '\0' not in title + text
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=300, derandomize=True)
 @hypothesis.given(st.data())
 def test_any_damage_of_a_warc_file_is_read_to_its_end(data):

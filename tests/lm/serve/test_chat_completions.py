@@ -187,6 +187,7 @@ def test_stop_strings_do_not_tell_of_withheld_thoughts(tiny):
     assert serving.idle(app)
 
 
+@pytest.mark.slow
 def test_a_thought_that_is_cut_off_is_withheld_too(tiny):
   with saying(tiny, *THOUGHT, thinking='withhold') as app:
     said = message(app, max_tokens=5)

@@ -65,6 +65,7 @@ def test_prompts_of_all_four_kinds_and_n_choices_are_numbered(app):
   assert one['choices'][0]['text'] == texts[0]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_answers_and_others_do_not(app):
   def text(**fields):
     return complete(app, max_tokens=12, **fields)['choices'][0]['text']

@@ -193,6 +193,7 @@ def test_a_client_that_does_not_finish_its_head_is_disconnected(address):
       pass
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_disconnected_and_holds_no_row(address, app, client):
   """Its receive buffer is small, and it asks for more than fits."""
   before = app.state.service.num_open
