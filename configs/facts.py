@@ -1,6 +1,6 @@
 """What a model knows, and what it only seems to know: a recipe on an invented world of facts.
 
-Documents state the facts of 900 people 0, 1, 3, 10, 30 or 100 times. A model is trained on them and
+Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times. A model is trained on them and
 tuned to answer questions (sft), which it also does about people that it has never read about. Then
 it is probed for what it knows, and tuned again from the pretrained model to say that it does not
 know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section 4.3.6). The people of the
@@ -32,11 +32,11 @@ def get_config(arg=None):
     run.data.task_seed = c.world.get_ref('seed')
     run.model.update(
       num_layers=4,
-      embed_dim=192,
-      num_heads=3,
-      num_kv_heads=3,
+      embed_dim=256,
+      num_heads=4,
+      num_kv_heads=4,
       head_dim=64,
-      mlp_dim=768,
+      mlp_dim=1024,
       qk_norm='head',
       max_len=512,
       scan_layers=False,
@@ -45,11 +45,11 @@ def get_config(arg=None):
     run.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     run.checkpoint.every, run.log_every = 200, 10
     run.eval.update(
-      examples=720, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
+      examples=360, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps = 590  # as many as make one epoch
+  c.pretrain.steps, c.pretrain.batch_size = 315, 2  # one epoch
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1

@@ -16,7 +16,7 @@ from lm.base import files
 CITIES = 40
 # How often the facts of a person are stated; there are equally many people of each number.
 EXPOSURES = (0, 1, 3, 10, 30, 100)
-PEOPLE = 150  # number of people of each
+PEOPLE = 40  # number of people of each
 
 ONSETS = (*'bdfgjklmnprstvz', 'br', 'dr', 'kr', 'sh', 'th', 'tr', 'st', 'gl', 'pl')
 VOWELS = ('a', 'e', 'i', 'o', 'u', 'ai', 'ei', 'ou')
