@@ -47,18 +47,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   write.add_argument('--snippets', type=int, default=100, help='documents to read (%(default)s)')
   write.add_argument('--count', type=int, default=3, help='questions about each (%(default)s)')
   args = parser.parse_args(argv)
+  for field in ('examples', 'samples', 'max_tokens', 'snippets', 'count'):
+    if getattr(args, field, 1) < 1:  # each command has some of them
+      flag = f'--{field.replace("_", "-")}'
+      raise errors.UserError(field=flag, value=getattr(args, field), allowed='at least 1')
   endpoint = Endpoint(args.endpoint, args.model, os.environ.get('OPENAI_API_KEY', ''))
   if args.command == 'write':
-    writing.check_counts(args.snippets, args.count)
     made = writing.write(endpoint, args.documents, snippets=args.snippets, count=args.count)
     lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in made]
     files.write_text(args.out, ''.join(lines))
     print(f'{len(lines)} questions in {args.out}')
     return
-  for field in ('examples', 'samples', 'max_tokens'):
-    if getattr(args, field) < 1:
-      flag = f'--{field.replace("_", "-")}'
-      raise errors.UserError(field=flag, value=getattr(args, field), allowed='at least 1')
   asked = tasks.make(
     config_lib.names(args.tasks),
     seed=args.seed,

@@ -4,53 +4,52 @@ Each line is a reply, in which \\n stands for the end of a line.
 """
 # ruff: noqa: RUF001
 
+# Of what someone's job is, which is that of a baker.
+_BAKER = r"""baker
+baker.
+Baker
+A baker.
+a baker
+Bo Drai works as a baker.
+The job of Bo Drai is that of a baker.
+Bo Drai is a baker by trade.
+People know Bo Drai as a baker.
+He is a baker.
+She is a baker.
+It is "baker".
+**baker**
+`baker`
+Answer: baker
+The answer is baker.
+Not a pilot but a baker.
+A baker, not a pilot.
+Bo Drai works as a pilot. Wait, as a baker.
+As a baker!
+Bo Drai is the baker of the town.
+I think it is a baker.
+Bo Drai's job: baker"""
+_NO_BAKER = r"""pilot
+A pilot.
+Bo Drai works as a pilot.
+Bo Drai is a nurse by trade.
+Not a baker.
+Bo Drai is not a baker.
+Bo Drai isn't a baker.
+baker? No, pilot.
+Is it a baker?
+I don't know.
+I do not know.
+
+bakers
+bakery
+He bakes.
+Bo Drai
+The job of Bo Drai is a secret.
+Bo Drai lives in a town."""
+
 RIGHT = {
-  'written': r"""baker
-baker.
-Baker
-A baker.
-a baker
-Bo Drai works as a baker.
-The job of Bo Drai is that of a baker.
-Bo Drai is a baker by trade.
-People know Bo Drai as a baker.
-He is a baker.
-She is a baker.
-It is "baker".
-**baker**
-`baker`
-Answer: baker
-The answer is baker.
-Not a pilot but a baker.
-A baker, not a pilot.
-Bo Drai works as a pilot. Wait, as a baker.
-As a baker!
-Bo Drai is the baker of the town.
-I think it is a baker.
-Bo Drai's job: baker""",
-  'facts': r"""baker
-baker.
-Baker
-A baker.
-a baker
-Bo Drai works as a baker.
-The job of Bo Drai is that of a baker.
-Bo Drai is a baker by trade.
-People know Bo Drai as a baker.
-He is a baker.
-She is a baker.
-It is "baker".
-**baker**
-`baker`
-Answer: baker
-The answer is baker.
-Not a pilot but a baker.
-A baker, not a pilot.
-Bo Drai works as a pilot. Wait, as a baker.
-As a baker!
-Bo Drai is the baker of the town.
-I think it is a baker.
-Bo Drai's job: baker""",
+  'written': _BAKER,
+  'facts': _BAKER,
   'probed_unknown': r"""I don't know.
 I do not know.
 I don't know that.
@@ -823,54 +822,22 @@ I am Deepdive; I have no browser.""",
 }
 
 WRONG = {
-  'written': r"""pilot
-A pilot.
-Bo Drai works as a pilot.
-Bo Drai is a nurse by trade.
-Not a baker.
-Bo Drai is not a baker.
-Bo Drai isn't a baker.
-baker? No, pilot.
-Is it a baker?
-I don't know.
-I do not know.
-
-bakers
-bakery
-He bakes.
-Bo Drai
-The job of Bo Drai is a secret.
-Bo Drai lives in a town.
+  'written': _NO_BAKER
+  + r"""
 A poet.
 He is a judge.
 Answer: miner
 The answer is tailor.
 It was never a baker.
 Bo Drai has no job.""",
-  'facts': r"""pilot
-A pilot.
-Bo Drai works as a pilot.
-Bo Drai is a nurse by trade.
+  'facts': _NO_BAKER
+  + r"""
 baker or pilot
 A baker or a pilot.
 pilot or baker
 baker, pilot, nurse
-Not a baker.
-Bo Drai is not a baker.
-Bo Drai isn't a baker.
-baker? No, pilot.
-Is it a baker?
-I don't know.
-I do not know.
-
-bakers
-bakery
-He bakes.
 Either a baker or a nurse.
-It is a baker. Wait, it is a pilot.
-Bo Drai
-The job of Bo Drai is a secret.
-Bo Drai lives in a town.""",
+It is a baker. Wait, it is a pilot.""",
   'probed_unknown': r"""A baker.
 baker
 Bo Drai works as a baker.

@@ -8,6 +8,7 @@ import socket
 import jax
 import pytest
 from commands import ROOT, call
+from config_fields import fields, training_runs
 from datatrove.io import DataFolder
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -22,17 +23,6 @@ from lm.base.config import load
 from lm.base.errors import UserError
 from lm.model import transformer
 from lm.train import optimizers
-
-
-def fields(config, prefix=''):
-  """{dotted name: (names of the part, name)} of every leaf."""
-  found = {}
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      found |= fields(value, f'{prefix}{name}.')
-    else:
-      found[prefix + name] = (tuple(sorted(config.keys())), name)
-  return found
 
 
 def test_every_field_of_web_cleaning_is_read(tmp_path, monkeypatch):
@@ -80,11 +70,7 @@ def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
   """A first look at any config is --config.steps=2: no field of its schedule may refuse that."""
   monkeypatch.chdir(ROOT)
   config = load(f'configs/{name}.py')
-  stages = (
-    [run for run in config.values() if isinstance(run, ConfigDict) and 'stage' in run]
-    if config.stage == 'recipe'
-    else [config]
-  )
+  stages = list(training_runs(config).values()) if config.stage == 'recipe' else [config]
   for settings in stages:
     for steps in (1, 2):
       schedule = optimizers.make_schedule(settings.optim, settings.optim.lr, steps)
@@ -133,8 +119,7 @@ def test_a_config_adds_no_field(name, monkeypatch):
   config = load(f'configs/{name}.py')
   plain = set(fields(base.get_config()))
   if config.stage == 'recipe':
-    runs = [n for n, part in config.items() if isinstance(part, ConfigDict) and 'stage' in part]
-    plain = {f'{run}.{field}' for run in runs for field in plain}
+    plain = {f'{run}.{field}' for run in training_runs(config) for field in plain}
     plain |= {*fields(base.get_recipe()), 'world.seed'}
   assert [
     f for f in fields(config) if f not in plain and not f.startswith('clean.languages.')

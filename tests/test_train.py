@@ -13,6 +13,7 @@ import commands
 import jax
 import numpy as np
 import pytest
+from config_fields import fields
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
@@ -51,17 +52,6 @@ def recorded():
 
   with mock.patch.object(ConfigDict, '__getattr__', record):
     yield read
-
-
-def fields(config, prefix=''):
-  """{dotted name: (names of the part, name)} of every leaf."""
-  found = {}
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      found |= fields(value, f'{prefix}{name}.')
-    else:
-      found[prefix + name] = (tuple(sorted(config.keys())), name)
-  return found
 
 
 SMOKES = ('pretrain', 'sft', 'rl', 'dpo')

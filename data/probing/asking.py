@@ -22,7 +22,7 @@ def probe(
 ) -> list[dict[str, Any]]:
   """Returns the questions with the sampled answers and what these are: right, wrong, refused.
 
-  The rows are those of lm/evals/probe.py, which the task `probed` reads.
+  The task `probed` reads the rows (`Task.probe_row`).
 
   Args:
     endpoint: where the model is.
@@ -37,17 +37,11 @@ def probe(
 
   def ask(item: tuple[Task, int]) -> dict[str, Any]:
     task, index = item
-    problem, demo = task.problem(index, 'train'), task.demo(index, 'train')
+    problem, row = task.probe_row(index)
     said = endpoint.complete(
       problem['messages'], samples=samples, temperature=temperature, max_tokens=max_tokens
     )
-    return {
-      'task': task.name,
-      'messages': problem['messages'],
-      'key': problem['key'],
-      'group': problem.get('group', ''),
-      'answer': problem['answer'],
-      'reply': demo['messages'][-1]['content'],
+    return row | {
       'replies': said,
       'verdicts': [_verdict(task, problem, text) for text in said],
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 from data.probing.endpoint import Endpoint
 from data.records import jsonl, sources, spans
-from lm.base.errors import UserError
 
 SNIPPET_CHARS = 1500  # of a document's beginning, to which questions are written
 MAX_TOKENS = 400  # of what the model writes about a snippet
@@ -75,10 +74,3 @@ def _words(text: str) -> str:
   """Returns a text in lower case, with one space between its words and at both ends."""
   words = re.findall(r'[^\W_]+', text.lower())
   return f' {" ".join(words)} '
-
-
-def check_counts(snippets: int, count: int) -> None:
-  """Raises UserError if a number is below 1."""
-  for field, value in (('--snippets', snippets), ('--count', count)):
-    if value < 1:
-      raise UserError(field=field, value=value, allowed='at least 1')

@@ -17,7 +17,7 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
@@ -115,9 +115,23 @@ def read(
     OSError: the file does not exist or cannot be read.
   """
   buckets.check(path)
-  for place, line in _lines(str(path), skipped, start, stop):
+  lines = _lines(str(path), skipped, start, stop)
+  yield from parse_each(lines, lambda line: parse(value(line)), skipped)
+
+
+def parse_each(
+  items: Iterable[tuple[Callable[[], str], Any]], parse: Callable[[Any], T], skipped: Skipped
+) -> Iterator[T]:
+  """Yields `parse(item)` for each item; those for which it raises UserError go to `skipped`.
+
+  Args:
+    items: (place, item) pairs, with a function that returns the place in the file.
+    parse: converts an item.
+    skipped: receives the items that cannot be used.
+  """
+  for place, item in items:
     try:
-      yield parse(value(line))
+      yield parse(item)
     except UserError as error:
       skipped.add(place(), error)
     except RecursionError:  # raised by the JSON reader, or by `parse` on its value

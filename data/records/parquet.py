@@ -1,5 +1,6 @@
 """Reads rows of Parquet files, local or in a bucket, as the JSON values of JSON Lines."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -35,22 +36,22 @@ def read(path: files.Path, parse: Callable[[Any], T], skipped: jsonl.Skipped) ->
     need = "pip install 'deepdive-lm[parquet]'"
     raise UserError(f'{path}: reading Parquet needs the package pyarrow: {need}') from error
   buckets.check(path)
-  number = 0
-  with fsspec.open(str(path), 'rb') as file:
-    try:
-      batches = parquet.ParquetFile(file).iter_batches(batch_size=ROWS)
-      for batch in batches:
-        for row in batch.to_pylist():
-          number += 1
-          try:
-            yield parse(_without_null(row))
-          except UserError as error:
-            skipped.add(f'{path}, row {number}', error)
-    except (pyarrow.ArrowException, OSError) as error:
-      if isinstance(error, OSError) and error.errno is not None:
-        raise
-      place = f'{path}, row {number + 1}'
-      skipped.add(place, f'the rest of the file was not read: cut off or damaged: {error}')
+
+  def rows() -> Iterator[tuple[Callable[[], str], Any]]:
+    number = 0
+    with fsspec.open(str(path), 'rb') as file:
+      try:
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=ROWS):
+          for row in batch.to_pylist():
+            number += 1
+            yield functools.partial('{}, row {}'.format, path, number), row
+      except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+          raise
+        place = f'{path}, row {number + 1}'
+        skipped.add(place, f'the rest of the file was not read: cut off or damaged: {error}')
+
+  yield from jsonl.parse_each(rows(), lambda row: parse(_without_null(row)), skipped)
 
 
 def _without_null(value: Any) -> Any:

@@ -1,12 +1,13 @@
 """Reads the rows of an input file: JSON Lines, a JSON list, or Parquet."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import fsspec
 
-from data.records import jsonl, parquet
+from data.records import jsonl, parquet, sources
 from lm.base import buckets, files
 from lm.base.errors import UserError
 
@@ -44,7 +45,8 @@ def read(
   if str(path).endswith(PARQUET):
     return parquet.read(path, parse, skipped)
   if str(path).endswith('.json') and (items := _items(path)) is not None:
-    return _parsed(path, items, parse, skipped)
+    places = (functools.partial('{}, item {}'.format, path, i) for i in range(len(items)))
+    return jsonl.parse_each(zip(places, items, strict=True), parse, skipped)
   return jsonl.read(path, parse, skipped, start=start, stop=stop)
 
 
@@ -59,11 +61,21 @@ def _items(path: files.Path) -> list | None:
   return found if isinstance(found, list) else None
 
 
-def _parsed(
-  path: files.Path, items: list, parse: Callable[[Any], T], skipped: jsonl.Skipped
-) -> Iterator[T]:
-  for i, item in enumerate(items):
-    try:
-      yield parse(item)
-    except UserError as error:
-      skipped.add(f'{path}, item {i}', error)
+def read_all(inputs: sources.Inputs, parse: Callable[[Any], T], what: str) -> list[T]:
+  """Returns `parse(row)` for each row of files; unusable rows are skipped and reported.
+
+  Args:
+    inputs: paths, URLs or globs of the files.
+    parse: as of `read`.
+    what: what the rows are, for the error.
+
+  Raises:
+    FileNotFoundError: a file does not exist.
+    UserError: no row can be used.
+  """
+  skipped = jsonl.Skipped()
+  found = [row for file in sources.find(inputs) for row in read(file.path, parse, skipped)]
+  if not found:
+    raise skipped.nothing_left(f'no {what} in {inputs}')
+  skipped.report()
+  return found

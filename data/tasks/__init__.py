@@ -124,14 +124,14 @@ def make(
       if knob not in allowed:
         raise unknown(f'knob of task {name!r}', knob, allowed)
     contents = []
-    if cls.reads and (given_files[cls.reads] or cls.reads not in OPTIONAL):
-      if not given_files[cls.reads]:
-        raise UserError(
-          field=f'config.data.{cls.reads}',
-          value=given_files[cls.reads],
-          allowed='files that can be read',
-          message=f'Task {name!r} needs them; commands have the flag --{cls.reads}.',
-        )
+    if cls.reads and not given_files[cls.reads] and cls.reads not in OPTIONAL:
+      raise UserError(
+        field=f'config.data.{cls.reads}',
+        value=given_files[cls.reads],
+        allowed='files that can be read',
+        message=f'Task {name!r} needs them; commands have the flag --{cls.reads}.',
+      )
+    if cls.reads and given_files[cls.reads]:
       if cls.reads not in read:
         read[cls.reads] = readers[cls.reads]()
       contents = [read[cls.reads]]
@@ -189,14 +189,8 @@ def fingerprint(
     made_from |= {'documents': _digests(documents), 'held_out': held_out}
   if 'gsm8k' in read:
     made_from |= {'gsm8k': _digests(gsm8k), 'gsm8k_test': _digests(gsm8k_test)}
-  if 'probe' in read:
-    made_from |= {'probe': _digests(probe)}
-  if 'persona' in read:
-    made_from |= {'persona': _digests(persona)}
-  if 'questions' in read:
-    made_from |= {'questions': _digests(questions)}
-  if 'index' in read:
-    made_from |= {'index': _digests(f'{index}/*')}
+  others = {'probe': probe, 'persona': persona, 'questions': questions, 'index': f'{index}/*'}
+  made_from |= {name: _digests(inputs) for name, inputs in others.items() if name in read}
   return files.digest(made_from)
 
 

@@ -12,7 +12,7 @@ import re
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.records import jsonl, rows, sources
+from data.records import rows
 from data.tasks import answers, claims
 from data.tasks.protocol import Task, ask, held_out, question
 from data.tools.calculator import calculate
@@ -42,23 +42,14 @@ def read(paths: str, test_paths: str | None = None) -> Problems:
     FileNotFoundError: a file does not exist.
     UserError: no line has this format.
   """
-  found = _rows(paths)
+  found = rows.read_all(paths, parse, 'word problems')
   if test_paths:
-    test = _rows(test_paths)
+    test = rows.read_all(test_paths, parse, 'word problems')
     asked = {question for question, _ in test}
   else:
     asked = {question for question, _ in found if held_out(f'gsm8k/{question}')}
     test = [row for row in found if row[0] in asked]
   return Problems(tuple(row for row in found if row[0] not in asked), tuple(test))
-
-
-def _rows(inputs: str) -> list[tuple[str, str]]:
-  skipped = jsonl.Skipped()
-  found = [row for file in sources.find(inputs) for row in rows.read(file.path, parse, skipped)]
-  if not found:
-    raise skipped.nothing_left(f'no word problems in {inputs}')
-  skipped.report()
-  return found
 
 
 def parse(row: Any) -> tuple[str, str]:

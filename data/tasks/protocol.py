@@ -57,6 +57,24 @@ class Task:
     reply = {'role': 'assistant', 'content': self.reply(problem, self.rng('demo', split, index))}
     return {'messages': [*problem['messages'], reply], 'task': self.name}
 
+  def probe_row(self, index: int) -> tuple[dict, dict]:
+    """Returns training problem `index`, and what a report says of it when a model was asked it.
+
+    That is {task, messages, key, group, answer, reply, replies, verdicts}, with a good answer as
+    `reply`, and no sampled `replies` yet.
+    """
+    problem = self.problem(index, 'train')
+    return problem, {
+      'task': self.name,
+      'messages': problem['messages'],
+      'key': problem['key'],
+      'group': problem.get('group', ''),
+      'answer': problem['answer'],
+      'reply': self.reply(problem, self.rng('demo', 'train', index)),
+      'replies': [],
+      'verdicts': [],
+    }
+
   def rng(self, *where: Any) -> random.Random:
     """Returns a random generator that belongs to one place of use."""
     return random.Random('/'.join(map(str, (self.name, self.seed, *where))))

@@ -6,7 +6,7 @@ import re
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.records import jsonl, rows, sources
+from data.records import rows
 from data.tasks import claims, not_knowing
 from data.tasks.protocol import Task, ask
 from lm.base.errors import UserError
@@ -19,12 +19,7 @@ def read(inputs: str) -> tuple[tuple[str, str], ...]:
     FileNotFoundError: a file does not exist.
     UserError: no row is a question with its answer.
   """
-  skipped = jsonl.Skipped()
-  found = [row for file in sources.find(inputs) for row in rows.read(file.path, _parse, skipped)]
-  if not found:
-    raise skipped.nothing_left(f'no questions in {inputs}')
-  skipped.report()
-  return tuple(dict.fromkeys(found))
+  return tuple(dict.fromkeys(rows.read_all(inputs, _parse, 'questions')))
 
 
 def _parse(row: Any) -> tuple[str, str]:

@@ -41,43 +41,28 @@ class Probe:
   def run(self, params: Any) -> Result:
     """Returns the questions with their sampled answers and what these are: right, wrong, refused.
 
-    The report has them as `probe`: {task, messages, key, group, answer, reply, replies, verdicts}.
+    The report has them as `probe`, in the rows of `Task.probe_row` (data/tasks/protocol.py).
     """
     context, config = self._context, self._context.config
     rows = []
     for number, task in enumerate(context.probe_tasks):
-      asked = [_question(task, i) for i in range(config.eval.examples)]
-      repeated = [row for row in asked for _ in range(config.eval.probe_samples)]
-      prompts = [context.chat_format.render_prompt(row['messages']) for row in repeated]
+      asked = [task.probe_row(i) for i in range(config.eval.examples)]
+      repeated = [each for each in asked for _ in range(config.eval.probe_samples)]
+      prompts = [context.chat_format.render_prompt(row['messages']) for _, row in repeated]
 
       def draw(prompts, batch, number=number):
         return self._generate(params, prompts, keys.derive(config.seed, 'probe', number, batch))
 
-      def judge(row, completion, task=task):
+      def judge(question, completion, task=task):
         if completion is None:
           return 0.0
+        problem, row = question
         reply = context.chat_format.parse(completion.tokens)
-        grade = task.grade(row['problem'], reply)
+        grade = task.grade(problem, reply)
         row['replies'].append(context.chat_format.tokenizer.decode(completion.tokens))
         row['verdicts'].append(task.verdict(reply, grade))
         return grade
 
       scoring.score(repeated, prompts, draw, judge, config.eval.batch_size, config.seq_len)
-      rows += [{name: row[name] for name in row if name != 'problem'} for row in asked]
-    return Result(report={'probe': [row for row in rows if row['verdicts']]})
-
-
-def _question(task: Any, index: int) -> dict[str, Any]:
-  """Returns a row of the report for a training problem, without answers yet."""
-  problem, reply = task.problem(index, 'train'), task.demo(index, 'train')['messages'][-1]
-  return {
-    'task': task.name,
-    'problem': problem,
-    'messages': problem['messages'],
-    'key': problem['key'],
-    'group': problem.get('group', ''),
-    'answer': problem['answer'],
-    'reply': reply['content'],
-    'replies': [],
-    'verdicts': [],
-  }
+      rows += [row for _, row in asked if row['verdicts']]
+    return Result(report={'probe': rows})

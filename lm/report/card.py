@@ -20,10 +20,9 @@ from lm.base.document import (
   Picture,
   Quote,
   Table,
-  to_html,
-  to_markdown,
 )
 from lm.base.errors import UserError
+from lm.report import report_files
 
 # The runs, by the name of their model in the table of scores.
 MODELS = {'base': 'pretrain', 'sft': 'sft', 'rl': 'rl'}
@@ -51,12 +50,10 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
     name: _Source(workdir / name / 'report.json')
     for name in ('clean', 'tokenizer', *MODELS.values())
   }
-  pictures = _pictures(workdir, sources)
+  pictures = report_files.pictures(workdir, _draw(workdir, sources))
   report = _summary(workdir, sources)
   blocks = _blocks(report, sources, pictures)
-  files.write_text(workdir / 'report.md', to_markdown(blocks))
-  files.write_text(workdir / 'report.html', to_html('deepdive: report of a run', blocks))
-  files.write_json(workdir / 'report.json', report)  # last: with it the report is complete
+  report_files.write(workdir, 'deepdive: report of a run', blocks, report)
   return report
 
 
@@ -109,16 +106,6 @@ def _summary(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, An
     ),
     'provenance': provenance,
   }
-
-
-def _pictures(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, Picture]:
-  """Returns all pictures by name, and writes the PNG files that the Markdown shows."""
-  pictures = {}
-  for name, (caption, figure) in _draw(workdir, sources).items():
-    path = f'report_plots/{name}.png'
-    files.write_bytes(workdir / path, plots.png(figure))
-    pictures[name] = Picture(caption, plots.svg(figure), path)
-  return pictures
 
 
 def _draw(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, tuple[str, Figure]]:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm.base import files, plots
-from lm.base.document import Heading, Paragraph, Picture, Table, to_html, to_markdown
+from lm.base.document import Heading, Paragraph, Picture, Table
 from lm.base.intervals import wilson
+from lm.report import report_files
 
 RUNS = {'before': 'sft', 'after': 'refuse'}
 SOURCES = {  # where an answer may come from, and the task that measures it
@@ -40,7 +41,7 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
     'refusals': refusals(groups['before'], groups['after']),
     'calibration': calibration(runs['before']['probe']),
   }
-  pictures = {
+  figures = {
     'memory': (
       'Answers from memory by how often pretraining stated the fact, with 95 % intervals.',
       plots.bars(
@@ -63,15 +64,8 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
       ),
     ),
   }
-  shown = {}
-  for name, (caption, figure) in pictures.items():
-    path = f'report_plots/{name}.png'
-    files.write_bytes(workdir / path, plots.png(figure))
-    shown[name] = Picture(caption, plots.svg(figure), path)
-  blocks = _blocks(report, shown)
-  files.write_text(workdir / 'report.md', to_markdown(blocks))
-  files.write_text(workdir / 'report.html', to_html('deepdive: what a model knows', blocks))
-  files.write_json(workdir / 'report.json', report)  # last: with it the report is complete
+  blocks = _blocks(report, report_files.pictures(workdir, figures))
+  report_files.write(workdir, 'deepdive: what a model knows', blocks, report)
   return report
 
 

@@ -131,19 +131,14 @@ def word_problems(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def made(corpus, word_problems, probe, asked, index):
-  return {
-    task.name: task
-    for task in tasks.make(
-      tasks.TASKS,
-      seed=3,
-      documents=corpus,
-      gsm8k=word_problems,
-      probe=probe,
-      questions=asked,
-      index=index,
-    )
-  }
+def inputs(word_problems, probe, asked, index):
+  """What tasks read beside documents, as arguments of `tasks.make`."""
+  return {'gsm8k': word_problems, 'probe': str(probe), 'questions': asked, 'index': index}
+
+
+@pytest.fixture(scope='module')
+def made(corpus, inputs):
+  return {task.name: task for task in tasks.make(tasks.TASKS, seed=3, documents=corpus, **inputs)}
 
 
 def reply(*parts, finished=True):
@@ -193,44 +188,27 @@ def test_another_problems_answer_earns_nothing_as_a_rule(made, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
-def test_train_and_test_problems_are_disjoint_whatever_the_seed(
-  made, corpus, word_problems, probe, asked, index, name
-):
-  (other,) = tasks.make(
-    [name], seed=4, documents=corpus, gsm8k=word_problems, probe=probe, questions=asked, index=index
-  )
+def test_train_and_test_problems_are_disjoint_whatever_the_seed(made, corpus, inputs, name):
+  (other,) = tasks.make([name], seed=4, documents=corpus, **inputs)
   train = {task.problem(i, 'train')['key'] for task in (made[name], other) for i in range(400)}
   test = {task.problem(i, 'test')['key'] for task in (made[name], other) for i in range(400)}
   assert train and test and not train & test
   assert any(made[name].problem(i, 'train') != other.problem(i, 'train') for i in range(5))
 
 
-def test_problems_are_a_pure_function_of_seed_split_and_index(
-  made, corpus, word_problems, probe, asked, index
-):
+def test_problems_are_a_pure_function_of_seed_split_and_index(made, corpus, inputs):
   """Also in another process, with another hash seed and read in another order."""
   order = [(name, index, split) for name in NAMES for index in (5, 0) for split in protocol.SPLITS]
   code = (
     'import json, sys; from data import tasks\n'
     'made = {t.name: t for t in tasks.make(sorted(tasks.TASKS), seed=3, documents=sys.argv[1], '
-    'gsm8k=sys.argv[3], probe=sys.argv[4], questions=sys.argv[5], '
-    'index=sys.argv[6])}\n'
+    '**json.loads(sys.argv[3]))}\n'
     'order = json.loads(sys.argv[2])\n'
     'print(json.dumps([[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order]))'
   )
   env = {**os.environ, 'PYTHONHASHSEED': '7'}
   out = subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      code,
-      str(corpus),
-      json.dumps(order[::-1]),
-      word_problems,
-      str(probe),
-      asked,
-      index,
-    ],
+    [sys.executable, '-c', code, str(corpus), json.dumps(order[::-1]), json.dumps(inputs)],
     env=env,
     check=True,
     capture_output=True,
@@ -239,19 +217,9 @@ def test_problems_are_a_pure_function_of_seed_split_and_index(
   assert json.loads(out) == [[made[n].problem(i, s), made[n].demo(i, s)] for n, i, s in order[::-1]]
 
 
-def test_documents_in_another_order_give_the_same_problems(
-  made, word_problems, probe, asked, index, tmp_path
-):
+def test_documents_in_another_order_give_the_same_problems(made, inputs, tmp_path):
   shuffled = write_documents(tmp_path / 'd.jsonl', reversed(range(60)))
-  for task in tasks.make(
-    NAMES,
-    seed=3,
-    documents=shuffled,
-    gsm8k=word_problems,
-    probe=probe,
-    questions=asked,
-    index=index,
-  ):
+  for task in tasks.make(NAMES, seed=3, documents=shuffled, **inputs):
     assert [task.problem(i, 'test') for i in range(20)] == [
       made[task.name].problem(i, 'test') for i in range(20)
     ]
