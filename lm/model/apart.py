@@ -1,10 +1,14 @@
-"""Parameters laid out for inference on CPUs: layers apart, and matrices of one input side by side.
+"""Parameters laid out for inference on CPUs: layers apart, and matrices as products read them.
 
-XLA for CPUs copies a layer's part of a stack before it multiplies by it, and starts its threads
-anew for every product. `lm.model.transformer.Transformer` takes these parameters in place of the
-stacked ones, and computes the same.
+XLA for CPUs copies a layer's part of a stack before it multiplies by it, starts its threads anew
+for every product, and copies the right-hand factor of a product into a layout of its own. So each
+layer has arrays of its own, matrices of one input are side by side, and a matrix is the left-hand
+factor, with its outputs first. `lm.model.transformer.Transformer` takes these parameters in place
+of the stacked ones, and computes the same.
 """
 
+import functools
+import math
 from typing import Any
 
 import jax
@@ -13,6 +17,9 @@ import jax.numpy as jnp
 LAYER = 'layer_{}'  # The name of a layer's parameters.
 QKV, GATE_UP = 'qkv', 'gate_up'  # Matrices side by side.
 FUSED = {'attention': (QKV, ('q', 'k', 'v')), 'mlp': (GATE_UP, ('gate', 'up'))}
+TRANSPOSED = 'kernel_transposed'  # [outputs, inputs], in place of 'kernel'.
+FEW = 64  # The most vectors that are the right-hand factor of a product.
+OUTPUT = 'o'  # The matrix of two input axes, heads and their width; all others have one.
 
 
 def apart(params: Any) -> Any:
@@ -22,7 +29,7 @@ def apart(params: Any) -> Any:
 
   def layer(number: int) -> Any:
     one = jax.tree.map(lambda x: x[number], stacked)
-    return {name: _side_by_side(part, *FUSED.get(name, ('', ()))) for name, part in one.items()}
+    return {name: _laid_out(part, *FUSED.get(name, ('', ()))) for name, part in one.items()}
 
   return others | {LAYER.format(number): layer(number) for number in range(count)}
 
@@ -39,18 +46,57 @@ def for_inference(params: Any) -> Any:
   return _jitted(params) if stacked and jax.default_backend() == 'cpu' else params
 
 
-def _side_by_side(part: Any, fused: str, names: tuple[str, ...]) -> Any:
-  """Returns a part of a layer with some of its matrices joined along their first output axis.
+def product_of_transposed(
+  x: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
+) -> jax.Array:
+  """Returns x [..., D] times the transpose of a matrix, [..., F].
+
+  Few vectors are the right-hand factor. For 8 and 32 of them all products of SmolLM2-135M take 54
+  and 104 ms on two cores, and 98 and 190 ms with the matrix on the right, which is then copied.
+
+  Args:
+    dtype: of the result; None means that of the factors.
+  """
+  x_XD, contract = x.reshape(-1, x.shape[-1]), (((1,), (1,)), ((), ()))
+  product = functools.partial(
+    jax.lax.dot_general, dimension_numbers=contract, preferred_element_type=dtype
+  )
+  w_FD = w_FD.astype(x.dtype)
+  if len(x_XD) > FEW:
+    y_XF = product(x_XD, w_FD)
+  else:
+    # Without the barrier, the compiler would swap the factors to save the transposition.
+    y_XF = jax.lax.optimization_barrier(product(w_FD, x_XD)).T
+  return y_XF.reshape(*x.shape[:-1], -1)
+
+
+def _laid_out(part: Any, fused: str, names: tuple[str, ...]) -> Any:
+  """Returns a part of a layer with some of its matrices side by side, and all transposed.
 
   Matrices of experts and matrices with adapters stay as they are.
   """
-  matrices = [part[name] for name in names if name in part]
-  is_plain = all(m.keys() <= {'kernel', 'bias', 'kernel_scale'} for m in matrices)
-  if len(matrices) < 2 or not is_plain or 'router' in part:
+  if 'router' in part:
     return part
+  matrices = [part[name] for name in names if name in part]
+  if len(matrices) > 1 and all(map(_is_plain, matrices)):
+    part = {name: x for name, x in part.items() if name not in names}
+    part[fused] = {
+      name: jnp.concatenate([m[name] for m in matrices], axis=1 if name == 'kernel' else 0)
+      for name in matrices[0]
+    }
+  return {name: _transposed(name, x) for name, x in part.items()}
 
-  def join(name: str) -> jax.Array:
-    return jnp.concatenate([m[name] for m in matrices], axis=1 if name == 'kernel' else 0)
 
-  joined = {name: join(name) for name in matrices[0]}
-  return {name: x for name, x in part.items() if name not in names} | {fused: joined}
+def _is_plain(matrix: Any) -> bool:
+  """Returns whether a matrix has no adapter."""
+  return matrix.keys() <= {'kernel', 'bias', 'kernel_scale'}
+
+
+def _transposed(name: str, matrix: Any) -> Any:
+  """Returns the parameters of a matrix with its outputs first; those of a norm as they are."""
+  if not isinstance(matrix, dict) or 'kernel' not in matrix or not _is_plain(matrix):
+    return matrix
+  others = {name: x for name, x in matrix.items() if name != 'kernel'}
+  kernel = matrix['kernel']
+  inputs = kernel.shape[: 2 if name == OUTPUT else 1]
+  return others | {TRANSPOSED: kernel.reshape(math.prod(inputs), -1).T}

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError, unknown
+from lm.model.apart import LAYER, product_of_transposed
 from lm.model.attention.reference import softcap
 
 HEADS = ('vocabulary', 'scalar')
@@ -41,7 +42,10 @@ def head(params: Any, config: FrozenConfigDict) -> jax.Array:
 def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
   """Returns float32 logits [..., V] of final hidden states [..., D]."""
   weight_VD = head(params, config).astype(hidden.dtype)
-  logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
+  if LAYER.format(0) in params:
+    logits = product_of_transposed(hidden, weight_VD, jnp.float32)
+  else:
+    logits = jnp.einsum('...d,vd->...v', hidden, weight_VD, preferred_element_type=jnp.float32)
   return softcap(logits, config.logit_softcap)
 
 

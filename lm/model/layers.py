@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
 from lm.model import adapters
-from lm.model.apart import GATE_UP
+from lm.model.apart import GATE_UP, TRANSPOSED, product_of_transposed
 from lm.model.param_rules import matrix_sides
 from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
 
@@ -116,8 +116,12 @@ class Linear(nn.Module):
 
   def setup(self):
     c, n = self.config, self.contract
-    init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
-    self.w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
+    self.is_transposed = self.has_variable('params', TRANSPOSED)
+    if self.is_transposed:
+      self.w = self.get_variable('params', TRANSPOSED)
+    else:
+      init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+      self.w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
     if self.bias:
       init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
       self.b = self.param('bias', init, self.shape[n:], jnp.dtype(c.param_dtype))
@@ -132,7 +136,11 @@ class Linear(nn.Module):
     def product(x, w, contract):
       return jnp.tensordot(x, w.astype(x.dtype), axes=contract, precision=self.precision)
 
-    y = product(x, self.w, self.contract)
+    if self.is_transposed:
+      y = product_of_transposed(x.reshape(*x.shape[: x.ndim - self.contract], -1), self.w)
+      y = y.reshape(*y.shape[:-1], *self.shape[self.contract :])
+    else:
+      y = product(x, self.w, self.contract)
     if self.has_variable('params', 'kernel_scale'):
       y = (
         y.astype(jnp.float32) * jnp.expand_dims(self.scale, range(y.ndim - self.scale.ndim))
