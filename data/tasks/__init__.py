@@ -153,14 +153,9 @@ def options(data: ConfigDict) -> dict[str, Any]:
   """Returns the arguments of `make` and `fingerprint` that `config.data` contains."""
   return {
     'seed': data.task_seed,
-    'documents': data.documents,
     'held_out': data.held_out,
-    'gsm8k': data.gsm8k,
     'gsm8k_test': data.gsm8k_test,
-    'probe': data.probe,
-    'persona': data.persona,
-    'questions': data.questions,
-    'index': data.index,
+    **{name: getattr(data, name) for name in READABLE},
   }
 
 
