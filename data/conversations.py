@@ -25,25 +25,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     default='',
     help=f'NAME or NAME:WEIGHT, separated by commas, of {", ".join(tasks.TASKS)}',
   )
-  parser.add_argument(
-    '--documents', default='', help='JSONL of clean documents, for tasks about documents'
-  )
+  for name, about in tasks.READABLE.items():
+    parser.add_argument(f'--{name}', default='', help=about)
   parser.add_argument(
     '--held-out',
     type=float,
     default=0.05,
     help='fraction of the documents that data.tokenize held out (%(default)s)',
-  )
-  parser.add_argument(
-    '--gsm8k', default='', help='JSONL of word problems (question, answer), for gsm8k'
-  )
-  parser.add_argument(
-    '--persona', default='', help='YAML card (name, maker, knowledge_end), for identity'
-  )
-  parser.add_argument('--probe', default='', help='report of a probed model, for probed')
-  parser.add_argument('--index', default='', help='index of documents, for facts_search')
-  parser.add_argument(
-    '--questions', default='', help='JSONL or Parquet of question and answer, for written'
   )
   parser.add_argument(
     '--examples', type=int, default=10_000, help='number of demonstrations (%(default)s)'
@@ -80,13 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   made_by = tasks.make(
     weights,
     seed=args.seed,
-    documents=args.documents,
     held_out=args.held_out,
-    gsm8k=args.gsm8k,
-    persona=args.persona,
-    probe=args.probe,
-    questions=args.questions,
-    index=args.index,
+    **{name: getattr(args, name) for name in tasks.READABLE},
   )
   counts = demonstrations.write(
     args.out,

@@ -36,14 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--endpoint', required=True, help='address, such as http://HOST:PORT/v1')
     command.add_argument('--model', required=True, help='name of the model there')
     command.add_argument('--out', required=True, help='file to write')
-    command.add_argument('--documents', default='', help='JSONL or Parquet of clean documents')
   ask.add_argument('--tasks', required=True, help=f'NAME,...: {", ".join(tasks.TASKS)}')
-  ask.add_argument('--questions', default='', help='file of question and answer, for written')
+  for name, about in tasks.READABLE.items():
+    ask.add_argument(f'--{name}', default='', help=about)
   ask.add_argument('--examples', type=int, default=200, help='problems of a task (%(default)s)')
   ask.add_argument('--samples', type=int, default=5, help='answers to a problem (%(default)s)')
   ask.add_argument('--temperature', type=float, default=1.0, help='of the draws (%(default)s)')
   ask.add_argument('--max-tokens', type=int, default=64, help='longest answer (%(default)s)')
   ask.add_argument('--seed', type=int, default=0, help='seed of the problems (%(default)s)')
+  write.add_argument('--documents', default='', help='JSONL or Parquet of clean documents')
   write.add_argument('--snippets', type=int, default=100, help='documents to read (%(default)s)')
   write.add_argument('--count', type=int, default=3, help='questions about each (%(default)s)')
   args = parser.parse_args(argv)
@@ -61,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   asked = tasks.make(
     config_lib.names(args.tasks),
     seed=args.seed,
-    documents=args.documents,
-    questions=args.questions,
+    **{name: getattr(args, name) for name in tasks.READABLE},
   )
   rows = asking.probe(
     endpoint,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from data.web import inputs, personal, rules
-from data.web.blocks import read_lines
+from data.web.line_files import read_lines
 from lm.base import errors, files
 from lm.base.errors import UserError
 

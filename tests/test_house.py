@@ -74,11 +74,29 @@ def test_every_folder_says_what_it_is_for():
       assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
-def test_the_tour_of_lm_names_every_room_and_only_files_that_exist():
-  text = (ROOT / 'lm' / 'README.md').read_text()
-  assert [room for room in LM_ROOMS if f'`{room}/`' not in text] == []
-  for name in re.findall(r'`((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)`', text):
-    assert (ROOT / 'lm' / name).exists() or (ROOT / name).exists(), name
+def files_named(tree: str, text: str) -> list[pathlib.Path]:
+  """The files that a text of a tree's README names, from the tree or from the root."""
+  names = re.findall(r'`((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)`', text)
+  return [ROOT / tree / n if (ROOT / tree / n).exists() else ROOT / n for n in names]
+
+
+@pytest.mark.parametrize(('tree', 'rooms'), [('lm', LM_ROOMS), ('data', DATA_ROOMS)])
+def test_the_tour_of_a_tree_names_every_room_and_only_files_that_exist(tree, rooms):
+  text = (ROOT / tree / 'README.md').read_text()
+  assert [room for room in rooms if f'`{room}/`' not in text and f'[{room}/]' not in text] == []
+  assert [path for path in files_named(tree, text) if not path.exists()] == []
+
+
+@pytest.mark.parametrize('tree', ['lm', 'data'])
+def test_what_the_table_of_places_names_is_in_the_files_of_its_row(tree):
+  text = (ROOT / tree / 'README.md').read_text()
+  table = text.partition('## Where is it?')[2].partition('\n## ')[0]
+  rows = [line for line in table.splitlines() if line.startswith('| ')][1:]
+  assert len(rows) >= 10
+  for row in rows:
+    sources = ''.join(path.read_text() for path in files_named(tree, row))
+    names = re.findall(r'`[\w.]*?(\w+)`', re.sub(r'`[^`]*[/ ][^`]*`', '', row))
+    assert [name for name in names if not re.search(rf'\b{name}\b', sources)] == [], row
 
 
 def test_doors_are_short_and_have_a_main():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from config_fields import fields
 from ml_collections import ConfigDict, FrozenConfigDict
+from tiny import lines
 
 from configs import base
 from data.chat import chat_formats
@@ -29,15 +30,6 @@ def train(config, workdir, *overrides):
   return commands.call(
     'train.py', f'--config=configs/{config}.py:smoke', f'--workdir={workdir}', *overrides
   )
-
-
-def lines(run):
-  """The metrics of a run, without what depends on the clock."""
-  read = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-  return [
-    {name: value for name, value in line.items() if not name.startswith(('perf/', 'goodput/'))}
-    for line in read
-  ]
 
 
 @contextlib.contextmanager

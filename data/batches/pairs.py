@@ -12,7 +12,7 @@ import numpy as np
 
 from data import tasks
 from data.chat import chat_formats
-from data.records import jsonl, rows, sources, split
+from data.records import jsonl, rows, split
 from data.shards.loader import host_examples, permute, read_ahead
 from data.tasks.protocol import Task
 from lm.base import files
@@ -158,13 +158,7 @@ def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tu
 
   Raises UserError if no row can be used.
   """
-  found, skipped, pairs = sources.find(inputs), jsonl.Skipped(), []
-  for file in found:
-    pairs += rows.read(file.path, lambda row: _parse(row, chat_format, seq_len), skipped)
-  if not pairs:
-    raise skipped.nothing_left(f'no pair in {sources.names(found)}')
-  skipped.report()
-  return pairs
+  return rows.read_all(inputs, lambda row: _parse(row, chat_format, seq_len), 'pair')
 
 
 def demonstrate(

@@ -194,8 +194,8 @@ def timed(steps: Callable[[Iterable[Document], str], None], pages: Iterable[Docu
 
 def our_duplicates(pages: Iterable[Document], folder: str) -> None:
   """Runs the steps of data/web that find duplicates."""
-  from data.web.blocks import Context
   from data.web.duplicates import Clusters, Signatures, pairs
+  from data.web.filtering import Context
 
   place = DataFolder(folder)
   context = Context(DataFolder(f'{folder}/pages'), pii=True, step_seconds=60.0)

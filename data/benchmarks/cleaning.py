@@ -37,6 +37,7 @@ from data.web import blocks, language, pages, words
 from data.web import clean as cleaning
 from data.web import extract as extraction
 from data.web.executors import Phase
+from data.web.filtering import Documents
 from data.web.read import read_pages, warc_files
 from lm.base.errors import UserError
 
@@ -237,7 +238,7 @@ class DatatroveReader(WarcReader):
     super().__init__('/')
     self.paths = paths
 
-  def run(self, data=None, rank: int = 0, world_size: int = 1) -> blocks.Documents:
+  def run(self, data=None, rank: int = 0, world_size: int = 1) -> Documents:
     for path in self.paths:
       for page in self.read_file(path):
         self.stat_update('forwarded')

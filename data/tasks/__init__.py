@@ -56,6 +56,16 @@ TASKS: dict[str, type[Task]] = {
   )
 }
 
+# What a task may read (`Task.reads`): the name of an argument of `make`, of a field of config.data
+# and of a flag of commands, with the flag's help.
+READABLE = {
+  'documents': 'JSONL of clean documents, for tasks about documents',
+  'gsm8k': 'JSONL of word problems (question, answer), for gsm8k',
+  'persona': 'YAML card (name, maker, knowledge_end), for identity',
+  'probe': 'report of a probed model, for probed',
+  'index': 'index of documents, for facts_search',
+  'questions': 'JSONL or Parquet of question and answer, for written',
+}
 OPTIONAL = ('persona',)  # what a task may read, but need not
 
 
@@ -143,14 +153,9 @@ def options(data: ConfigDict) -> dict[str, Any]:
   """Returns the arguments of `make` and `fingerprint` that `config.data` contains."""
   return {
     'seed': data.task_seed,
-    'documents': data.documents,
     'held_out': data.held_out,
-    'gsm8k': data.gsm8k,
     'gsm8k_test': data.gsm8k_test,
-    'probe': data.probe,
-    'persona': data.persona,
-    'questions': data.questions,
-    'index': data.index,
+    **{name: getattr(data, name) for name in READABLE},
   }
 
 

@@ -6,7 +6,7 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks import order
+from data.tasks.claimed_order import claimed_order
 from data.tasks.protocol import Task, ask
 from data.tools.calculator import calculate
 
@@ -122,7 +122,7 @@ class Comparison(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     pair = tuple(decimal.Decimal(number) for number in problem['pair'])
-    said = order.claimed_order(schema.text(reply['content']), pair, problem['larger'])
+    said = claimed_order(schema.text(reply['content']), pair, problem['larger'])
     return float(said == decimal.Decimal(problem['answer']))
 
 

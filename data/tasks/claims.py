@@ -1,8 +1,9 @@
 """Decides what a text claims about the things that it mentions.
 
-Graders (answers.py, order.py) find the answer that a reply claims with these rules. A thing that is
-denied ("not 41", "41 is wrong"), asked about ("41?") or retracted ("41. Wait, 42.") is not claimed.
-Of things named as alternatives ("41 or 42", "41, 42") none is claimed.
+Graders find the answer that a reply claims with these rules: a number (claimed_number.py), the
+larger of two (claimed_order.py), a name (claimed_name.py) or a spelling (claimed_spelling.py). A
+thing that is denied ("not 41", "41 is wrong"), asked about ("41?") or retracted ("41. Wait, 42.")
+is not claimed. Of things named as alternatives ("41 or 42", "41, 42") none is claimed.
 """
 
 import decimal

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks import answers
 from data.tasks import world as world_lib
+from data.tasks.claimed_name import claims_name
 from data.tasks.protocol import Task, ask, held_out
 from data.tools import toolbox
 
@@ -55,7 +55,7 @@ class Facts(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     said, values = schema.text(reply['content']), self.world.values[problem['relation']]
-    return float(answers.claims_name(said, problem['answer'], values))
+    return float(claims_name(said, problem['answer'], values))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from data.chat import schema
 from data.records import rows
-from data.tasks import answers, claims
+from data.tasks import claims
+from data.tasks.claimed_number import claimed_number, numbers
 from data.tasks.protocol import Task, ask, held_out, question
 from data.tools.calculator import calculate
 from lm.base.errors import UserError
@@ -68,7 +69,7 @@ def parse(row: Any) -> tuple[str, str]:
 def _marked(text: str) -> decimal.Decimal | None:
   """Returns the number after the last ####, or None if there is none."""
   _, mark, said = text.rpartition(_MARK)
-  found = answers.numbers(claims.plain(said)) if mark else []
+  found = numbers(claims.plain(said)) if mark else []
   return found[0].value if found else None
 
 
@@ -86,7 +87,7 @@ def with_calls(worked: str) -> list[dict]:
   for match in _CALL.finditer(worked):
     expression = match[1].strip()
     result = calculate(expression)
-    if answers.claimed_number(result) == answers.claimed_number(match[2]):
+    if claimed_number(result) == claimed_number(match[2]):
       text = in_steps(worked[done : match.start()])
       parts += [{'type': 'text', 'text': text}] * bool(text)
       parts += [{'type': 'python', 'text': expression}, {'type': 'output', 'text': result}]
@@ -135,7 +136,7 @@ class Gsm8k(Task):
     return in_steps(problem['worked'])
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = answers.claimed_number(schema.text(reply['content']), question(problem))
+    said = claimed_number(schema.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
 
 

@@ -5,7 +5,8 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks import answers
+from data.tasks.claimed_number import claimed_count
+from data.tasks.claimed_spelling import claimed_spellings
 from data.tasks.documents import Documents
 from data.tasks.protocol import Task, ask, question
 
@@ -34,7 +35,7 @@ class Spelling(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply spells the word and no other, else 0.0."""
-    said = answers.claimed_spellings(schema.text(reply['content']))
+    said = claimed_spellings(schema.text(reply['content']))
     return float(said == {problem['answer'].replace('-', '')})
 
 
@@ -61,5 +62,5 @@ class Counting(Task):
     return f'{"-".join(problem["word"])}: {problem["answer"]}'
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = answers.claimed_count(schema.text(reply['content']), question(problem))
+    said = claimed_count(schema.text(reply['content']), question(problem))
     return float(said == problem['answer'])

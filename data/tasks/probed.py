@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.tasks import answers, not_knowing
+from data.tasks import not_knowing
+from data.tasks.claimed_name import claims_name
 from data.tasks.protocol import VERDICTS, Task
 from lm.base import files
 from lm.base.errors import UserError
@@ -90,4 +91,4 @@ class Probed(Task):
     if not problem['known']:
       return float(refused)
     others = {str(question['answer']) for question in self.questions}
-    return float(not refused and answers.claims_name(said, answer, others))
+    return float(not refused and claims_name(said, answer, others))

@@ -10,7 +10,8 @@ import random
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.tasks import answers, not_knowing
+from data.tasks import not_knowing
+from data.tasks.claimed_number import claimed_number
 from lm.base.errors import UserError
 
 SPLITS = ('train', 'test')
@@ -93,7 +94,7 @@ class Task:
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if `reply`, a result of `Format.parse`, answers the problem, else 0.0."""
-    said = answers.claimed_number(schema.text(reply['content']), question(problem))
+    said = claimed_number(schema.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
 
   def verdict(self, reply: dict, grade: float) -> str:

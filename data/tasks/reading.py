@@ -6,7 +6,7 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks import answers
+from data.tasks.claimed_name import claims_name
 from data.tasks.documents import Documents
 from data.tasks.protocol import Task, ask
 from lm.base.errors import UserError
@@ -52,7 +52,7 @@ class Docs(Task):
     """Returns 1.0 if the reply names the module and no other module of the documents, else 0.0."""
     module, said = problem['answer'], schema.text(reply['content'])
     qualified = f'{module}.{problem["key"]}'
-    return float(answers.claims_name(said, module, self.documents.modules, also=(qualified,)))
+    return float(claims_name(said, module, self.documents.modules, also=(qualified,)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,4 +109,4 @@ class Reading(Task):
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply names the function and no other of the passage, else 0.0."""
     said, others = schema.text(reply['content']), problem['others']
-    return float(answers.claims_name(said, problem['answer'], others, qualified=True))
+    return float(claims_name(said, problem['answer'], others, qualified=True))

@@ -5,7 +5,8 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks import answers, not_knowing
+from data.tasks import not_knowing
+from data.tasks.claimed_name import claims_name
 from data.tasks.documents import Documents
 from data.tasks.protocol import Task, ask
 
@@ -95,6 +96,6 @@ class Refusal(Task):
   def grade(self, problem: dict, reply: dict) -> float:
     said, name = schema.text(reply['content']), problem['name']
     if problem['known']:
-      names_it = answers.claims_name(said, name, qualified=problem['kind'] == 'function')
+      names_it = claims_name(said, name, qualified=problem['kind'] == 'function')
       return float(names_it and not not_knowing.refuses(said, name))
     return float(not_knowing.refuses(said, name) and not not_knowing.affirms(said, name))

@@ -12,6 +12,8 @@ from data.web.classifier import Classifier
 from data.web.decontaminate import Items, item_files
 from data.web.executors import EXECUTORS, Phase
 from data.web.extract import EXTRACTORS
+from data.web.filtering import Context
+from data.web.line_files import write_json
 from data.web.read import warc_files
 from data.web.words import WORDS
 from lm.base import config as config_lib
@@ -38,7 +40,7 @@ def pipeline(
   work = DataFolder(f'{out.path}/work', out.fs)
   filtered = DataFolder(f'{out.path}/work/filtered', out.fs)
   c, minhash, item_globs = config, config.minhash, config_lib.names(config.decontaminate)
-  context = blocks.Context(pages, c.pii, c.step_seconds)
+  context = Context(pages, c.pii, c.step_seconds)
 
   steps = [
     blocks.ReadWarc(paths, c.max_page_bytes),
@@ -199,7 +201,7 @@ def _claim(folder: DataFolder, run: dict) -> None:
   Raises UserError for another run, whose outputs would mix with this one's.
   """
   if not folder.isfile('run.json'):
-    blocks.write_json(folder, 'run.json', run)
+    write_json(folder, 'run.json', run)
     return
   stored = json.loads(folder.cat_file('run.json'))
   if found := files.difference(stored, run):

@@ -17,7 +17,8 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.hashing import HashConfig
 
 from data.web import minhash, rules
-from data.web.blocks import Context, Documents, Filter, open_lines, read_lines, shard, write_json
+from data.web.filtering import Context, Documents, Filter
+from data.web.line_files import open_lines, read_lines, shard, write_json
 
 SPARE_BITS = np.uint64(4)  # datatrove's hashes are below 2^61 - 1
 CLUSTER_HASHES = minhash.BANDS * minhash.ROWS

@@ -9,8 +9,8 @@ from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
 
 from data.web import measures
-from data.web.blocks import documents_name, read_lines, write_json, write_text
 from data.web.duplicates import SIZES
+from data.web.line_files import documents_name, read_lines, write_json, write_text
 from lm.base import plots
 from lm.base.document import Block, Fold, Heading, Paragraph, Picture, Quote, Table, to_html
 

@@ -130,15 +130,15 @@ def score_turns(
   problems = [(task, task.problem(i, 'test')) for task in tasks for i in range(each)]
   random.Random(config.seed).shuffle(problems)
   scores, samples = {}, []
-  talks: list[list[int]] = [[] for _ in problems]  # The tokens of each conversation.
+  conversations: list[list[int]] = [[] for _ in problems]  # The tokens of each.
   for turn in range(config.eval.turns):
     asked = [problems[(i + turn) % len(problems)] for i in range(len(problems))]
-    for talk, (_, problem) in zip(talks, asked, strict=True):
-      if talk:
-        question, stopped = problem['messages'][-1]['content'], talk[-1] in chat_format.stops
-        talk += chat_format.render_next(question, stopped)
+    for tokens, (_, problem) in zip(conversations, asked, strict=True):
+      if tokens:
+        question, stopped = problem['messages'][-1]['content'], tokens[-1] in chat_format.stops
+        tokens += chat_format.render_next(question, stopped)
       else:
-        talk += chat_format.render_prompt(problem['messages'])
+        tokens += chat_format.render_prompt(problem['messages'])
     answers: list[list[int]] = []
 
     def grade(asked, completion, answers=answers):
@@ -148,16 +148,18 @@ def score_turns(
 
     name, decode = f'turn_{turn + 1}', chat_format.tokenizer.decode
     draw = _make_draw(generate, params, config.seed, len(tasks) + turn)
-    grades = scoring.score(asked, talks, draw, grade, config.eval.batch_size, config.seq_len)
-    too_long = sum(len(talk) >= config.seq_len for talk in talks)
+    grades = scoring.score(
+      asked, conversations, draw, grade, config.eval.batch_size, config.seq_len
+    )
+    too_long = sum(len(tokens) >= config.seq_len for tokens in conversations)
     names = [(task.name, problem['key']) for task, problem in asked]
     scores[name] = scoring.summary(grades, names) | {'too_long': too_long}
     samples = [
-      {'task': name, 'prompt': decode(talk), 'reply': decode(answer), 'grade': value}
-      for talk, answer, value in zip(talks[:EXAMPLES], answers, grades, strict=False)
+      {'task': name, 'prompt': decode(tokens), 'reply': decode(answer), 'grade': value}
+      for tokens, answer, value in zip(conversations[:EXAMPLES], answers, grades, strict=False)
     ]
-    for talk, answer in zip(talks, answers, strict=True):
-      talk += answer
+    for tokens, answer in zip(conversations, answers, strict=True):
+      tokens += answer
   return scores, samples
 
 

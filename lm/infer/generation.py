@@ -12,7 +12,7 @@ from lm.infer.engine import Engine
 from lm.infer.requests import Completion, Request
 from lm.infer.sampling import Sampling
 
-STEPS = 32  # The tokens of a row that one step draws; nobody looks at them sooner.
+STEPS = 32  # The tokens of a row that one step draws: they are read only when all are complete.
 
 
 def generate(

@@ -1,8 +1,8 @@
-"""What happens inside the model on a short text: attention, and what each layer would say next.
+"""Looks inside the model on a short text: attention weights, and the prediction of each layer.
 
-The guess of a layer is what the final norm and the vocabulary head make of the residual stream
-behind that layer (the logit lens, nostalgebraist 2020). The last layer's guess is the model's own.
-Axes are named in lm/model/transformer.py; here A counts the guesses at a place.
+The prediction of a layer is what the final norm and the vocabulary head make of the residual stream
+behind that layer (the logit lens, nostalgebraist 2020). That of the last layer is the model's own.
+Axes are named in lm/model/transformer.py; here A counts the most probable tokens at a place.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Beginnings of prompts that some row holds already, or is about to read."""
+"""Finds rows that hold the beginning of a prompt already, so that it is not read again."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ import numpy as np
 
 from lm.infer.slots import Slot
 
-# A row is copied for the sake of this many tokens, or of all but the last of a shorter prompt.
+# A row is copied for this many tokens or more, or for all but the last of a shorter prompt.
 WORTH_COPYING = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """How many tokens of a prompt a row holds, and the row; None if it is not worth while."""
+  """The number of tokens of a prompt that a row holds, and the row; None if they are too few."""
 
   length: int
   slot: Slot | None

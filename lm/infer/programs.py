@@ -190,7 +190,7 @@ def decode(
   queue_BF: jax.Array,
   num_queued_B: jax.Array,
   budget_B: jax.Array,
-  in_haste: jax.Array,
+  stop_early: jax.Array,
 ) -> tuple[Rows, Decoded]:
   """Reads the queue of each row and draws behind it, until rows end or pause.
 
@@ -203,7 +203,7 @@ def decode(
       effect but to be read.
     num_queued_B: their number; 0 for rows that are left alone.
     budget_B: how many tokens a row may draw, at most `steps`.
-    in_haste: bool; whether to return as soon as a row ends, because another request waits for it.
+    stop_early: bool; whether to return as soon as a row ends, because another request waits for it.
   """
   B, V = rows.ends_BV.shape
   rows_B = jnp.arange(B)
@@ -247,7 +247,7 @@ def decode(
     )
     what_B = jnp.where(draw_B, ends_BV[rows_B, new_B].astype(jnp.int32), GOES_ON)
     going_B = running_B & (what_B == GOES_ON) & (count_B < budget_B)
-    halt = (what_B == PAUSES).any() | (in_haste & (running_B & ~going_B).any())
+    halt = (what_B == PAUSES).any() | (stop_early & (running_B & ~going_B).any())
     last_B = jnp.where(draw_B, new_B, last_B)
     return step + 1, halt, cache, draws.replace(seen_BV=seen_BV), out, last_B, going_B
 

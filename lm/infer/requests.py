@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it gives back: requests, their handles and completions.
+"""Requests to the engine, the handles that it returns, and the completions that they end with.
 
 A `Request` is submitted to an `lm.infer.engine.Engine`, which returns a `Handle`. The thread that
 steps the engine adds pieces to it; any thread may read them, wait for the end, or cancel.

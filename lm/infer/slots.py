@@ -72,7 +72,7 @@ class Slot:
   def draw(self, tokens: list[int], log_probs: list[float], tops: list[Top], fed: int) -> bool:
     """Adds tokens that the row drew; returns whether a stop string ended the answer.
 
-    What was drawn behind the stop string is forgotten.
+    Tokens that were drawn behind the stop string are dropped.
 
     Args:
       fed: how many tokens, of those pending and of those drawn, are in the cache now.

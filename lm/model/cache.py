@@ -166,7 +166,7 @@ class ContiguousCache:
     )
 
   def resize(self, capacity: int) -> Self:
-    """Returns the cache with another number of slots; what does not fit is forgotten."""
+    """Returns the cache with another number of slots; tokens that do not fit are dropped."""
 
     def resized(x: jax.Array) -> jax.Array:
       kept = jax.lax.slice_in_dim(x, 0, min(capacity, self.capacity), axis=x.ndim + SLOTS)

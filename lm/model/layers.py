@@ -179,8 +179,6 @@ class Mlp(nn.Module):
   It can be computed in blocks of hidden values, one after the other. The values, the weights that
   are gathered for them and the gradients that are summed over devices then exist for one block at a
   time, in the forward and the backward pass.
-
-
   """
 
   config: FrozenConfigDict

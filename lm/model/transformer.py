@@ -125,8 +125,6 @@ class Block(nn.Module):
 
   Each of its two parts reads a norm of the residual stream (GPT-2, Llama), or has its result
   normalized before it is added (OLMo 2), or both (Gemma 2).
-
-
   """
 
   config: FrozenConfigDict

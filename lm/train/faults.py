@@ -40,7 +40,7 @@ class Stop:
     return self._requested
 
   def polled(self, on: bool) -> None:
-    """Tells whether `asked` is being called from now on."""
+    """Sets whether `asked` is called from now on; if not, a request that waits ends the process."""
     self._polled = on
     if self._requested and not on and jax.process_count() == 1:
       sys.exit(0)

@@ -18,7 +18,7 @@ from lm.base import config as config_lib
 from lm.base import errors, files
 from lm.base.errors import UserError
 from lm.model import adapters, heads
-from lm.weights import checkpoint, checkpoint_folders, families, hub_params, origin
+from lm.weights import checkpoint_arrays, checkpoint_folders, families, hub_params, origin
 from lm.weights.hub_folder import Source, tokenizer_files
 from lm.weights.remote_tensors import DTYPES
 from lm.weights.safetensors_writer import Writer
@@ -77,9 +77,9 @@ def import_model(
       *parents, leaf = name.split('/')
       tree = functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, params)
       whole = tuple(slice(0, size) for size in x.shape)
-      tree[leaf] = checkpoint.Deferred(functools.partial(x.read, source.tensors, whole))
+      tree[leaf] = checkpoint_arrays.Deferred(functools.partial(x.read, source.tensors, whole))
     (folder / 'checkpoints').mkdir()
-    checkpoint.write_params(folder / 'checkpoints' / '0', params, provenance)
+    checkpoint_arrays.write_params(folder / 'checkpoints' / '0', params, provenance)
   return config
 
 
@@ -128,7 +128,7 @@ def export_model(
     raise UserError(f'{out} exists; nothing is overwritten')
   path = checkpoint_folders.locate(path)
   provenance = checkpoint_folders.provenance(path)
-  types = checkpoint.params_metadata(path)
+  types = checkpoint_arrays.params_metadata(path)
   config = FrozenConfigDict(config_lib.complete(provenance['config']['model'], defaults))
   imported = _imported_config(provenance)
   rows, trained = config.vocab_size, 'hf_config' not in provenance
@@ -182,7 +182,7 @@ def _read_merged(
   """Returns some parameters of a checkpoint, with their adapters merged into them."""
   pairs = {name: adapters.pair_of(name) for name in group if name.endswith('/kernel')}
   adapted = {name: pair for name, pair in pairs.items() if pair[0] in types}
-  params = checkpoint.read_params(path, [*group, *itertools.chain(*adapted.values())])
+  params = checkpoint_arrays.read_params(path, [*group, *itertools.chain(*adapted.values())])
   for name, (a, b) in adapted.items():
     params[name] = adapters.merged(params[name], params[a], params[b], adapters.scale(config))
   return params

@@ -20,7 +20,7 @@ from lm.model import adapters, transformer
 from lm.model.attention import kernels
 from lm.model.param_rules import join, leaf_names, select
 from lm.parallel import keys, sharding
-from lm.weights import checkpoint, checkpoint_folders, hub_folder, hub_params, origin
+from lm.weights import checkpoint_arrays, checkpoint_folders, hub_folder, hub_params, origin
 
 # The fields of config.model that do not change what the weights mean: they are always the caller's.
 EXECUTION = ('param_dtype', 'dtype', 'scan_layers', 'remat', 'attention', 'mlp_blocks')
@@ -178,7 +178,7 @@ def load(
   if isinstance(source, hub_folder.Source):
     params, provenance = hub_params.load(source, config, shapes), source.provenance
   else:
-    params, provenance = checkpoint.load_params(source, shapes)
+    params, provenance = checkpoint_arrays.load_params(source, shapes)
   if config != stored_config:
     params, axes = _extend(params, stored_config, config, mesh, seed)
   return Pretrained(config, params, axes, provenance, run, step, str(tokenizer))

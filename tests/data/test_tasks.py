@@ -18,7 +18,8 @@ from data import conversations, tasks
 from data.chat import chat_formats, schema
 from data.records.split import split_hash
 from data.shards import tokenization
-from data.tasks import answers, documents, not_knowing, persona, protocol, world
+from data.tasks import documents, not_knowing, persona, protocol, world
+from data.tasks.claimed_number import claimed_number
 from data.tools import corpus_search
 from lm.base import config as config_lib
 from lm.base.errors import UserError
@@ -266,7 +267,7 @@ def test_documents_in_another_order_give_the_same_problems(made, inputs, tmp_pat
   ],
 )
 def test_numbers_are_read_as_people_read_them(text, number):
-  assert answers.claimed_number(text) == (number and decimal.Decimal(number))
+  assert claimed_number(text) == (number and decimal.Decimal(number))
 
 
 def test_arithmetic_answers_are_those_of_python_and_within_the_knobs():

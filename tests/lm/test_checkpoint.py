@@ -24,7 +24,7 @@ import pytest
 from lm.base import buckets, files
 from lm.base.errors import UserError
 from lm.weights import best as best_lib
-from lm.weights import checkpoint, checkpoint_folders, origin
+from lm.weights import checkpoint, checkpoint_arrays, checkpoint_folders, origin
 
 PROVENANCE = {
   'config': {'model': {'num_layers': 2}},
@@ -151,7 +151,7 @@ def test_a_digest_that_names_files_elsewhere_is_refused(tmp_path, content):
   step = saved(tmp_path / 'checkpoints') / '1'
   files.write_json(step / 'digest.json', content)
   with pytest.raises(UserError, match=r'digest\.json'):
-    checkpoint.load_params(tmp_path, {})
+    checkpoint_arrays.load_params(tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_params_are_read_without_the_optimizer(tmp_path):
   for path in sorted((step / 'state').rglob('*'), reverse=True):
     path.unlink() if path.is_file() else path.rmdir()
   target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), make_state()['params'])
-  params, provenance = checkpoint.load_params(tmp_path, target)
+  params, provenance = checkpoint_arrays.load_params(tmp_path, target)
   assert_same(params, make_state(4)['params'])
   assert provenance == PROVENANCE
 
@@ -312,7 +312,7 @@ def test_params_are_cast_to_another_float_and_to_nothing_else(tmp_path):
       'b': jax.ShapeDtypeStruct((6,), jnp.float32),
     }
   }
-  read, _ = checkpoint.load_params(tmp_path, asked)
+  read, _ = checkpoint_arrays.load_params(tmp_path, asked)
   assert_same(
     read,
     {
@@ -324,7 +324,7 @@ def test_params_are_cast_to_another_float_and_to_nothing_else(tmp_path):
   )
   asked['layer']['w'] = jax.ShapeDtypeStruct((8, 6), jnp.int32)
   with pytest.raises(UserError) as raised:
-    checkpoint.load_params(tmp_path, asked)
+    checkpoint_arrays.load_params(tmp_path, asked)
   assert raised.value.field == 'params/layer/w' and raised.value.allowed.startswith('int32[8,6]')
   # a run goes on in the type that it began in
   with checkpoint.Checkpointer(tmp_path, keep_last=1) as checkpointer:
@@ -347,28 +347,28 @@ def test_params_are_written_one_by_one_and_read_by_name(tmp_path):
         time.sleep(0.01)
       return made
 
-    return checkpoint.Deferred(make)
+    return checkpoint_arrays.Deferred(make)
 
-  checkpoint.write_params(
+  checkpoint_arrays.write_params(
     tmp_path / 'checkpoints' / '0', jax.tree.map(deferred, params), PROVENANCE
   )
   assert len(alive) == 2
-  read, provenance = checkpoint.load_params(
+  read, provenance = checkpoint_arrays.load_params(
     tmp_path, abstract(params, lambda _: sharding('data', shape=(2, 1)))
   )
   assert_same(read, params)
   assert provenance == PROVENANCE
-  metadata = checkpoint.params_metadata(tmp_path)
+  metadata = checkpoint_arrays.params_metadata(tmp_path)
   assert {name: str(x) for name, x in metadata.items()} == {
     'layer/b': 'bfloat16[6]',
     'layer/w': 'float32[8,6]',
   }
-  found = checkpoint.read_params(tmp_path, ['layer/b'])
+  found = checkpoint_arrays.read_params(tmp_path, ['layer/b'])
   assert found.keys() == {'layer/b'} and type(found['layer/b']) is np.ndarray
   assert_same(found['layer/b'], params['layer']['b'])
   next((tmp_path / 'checkpoints/0/params/d').iterdir()).write_bytes(b'torn')
   with pytest.raises(UserError, match='corrupt checkpoint'):
-    checkpoint.params_metadata(tmp_path)
+    checkpoint_arrays.params_metadata(tmp_path)
 
 
 def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
@@ -387,7 +387,7 @@ def test_locate_takes_a_step_a_run_or_a_recipe(tmp_path):
     (tmp_path, ''),
   ):
     with pytest.raises(FileNotFoundError, match=f'no complete checkpoint at {path}.*{text}'):
-      checkpoint.load_params(path, {})
+      checkpoint_arrays.load_params(path, {})
 
 
 def test_a_step_that_is_sound_is_not_read_again_to_be_restored(tmp_path, monkeypatch):
@@ -597,7 +597,7 @@ def test_kill_at_any_moment_leaves_a_good_last_checkpoint(tmp_path):
     found = int(checkpoint_folders.locate(tmp_path).name)
     assert found >= last
     last = found
-    params, provenance = checkpoint.load_params(
+    params, provenance = checkpoint_arrays.load_params(
       tmp_path, {'w': jax.ShapeDtypeStruct((512, 512), jnp.int32)}
     )
     assert np.unique(np.asarray(params['w'])).tolist() == [found] and provenance == {'step': found}

@@ -28,6 +28,7 @@ from lm.model.cache import init_cache
 from lm.parallel import sharding
 from lm.weights import (
   checkpoint,
+  checkpoint_arrays,
   checkpoint_folders,
   families,
   hub_folder,
@@ -270,7 +271,7 @@ def test_weights_keep_their_type_and_are_cast_for_a_run(tmp_path):
   source = copy('qwen3', tmp_path / 'source', dtype=ml_dtypes.bfloat16)
   config = import_(source, tmp_path / 'run')
   assert config.param_dtype == 'bfloat16'
-  assert {x.dtype for x in checkpoint.params_metadata(tmp_path / 'run').values()} == {
+  assert {x.dtype for x in checkpoint_arrays.params_metadata(tmp_path / 'run').values()} == {
     np.dtype(ml_dtypes.bfloat16)
   }
   hub_format.export_model(

@@ -20,8 +20,8 @@ from datatrove.utils.hashing import HashConfig
 from web import article
 
 from data.web import minhash
-from data.web.blocks import Context
 from data.web.duplicates import SIZES, Clusters, Signatures, pairs
+from data.web.filtering import Context
 
 TASKS = 3
 

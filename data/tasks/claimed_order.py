@@ -4,7 +4,8 @@ import decimal
 import re
 from collections.abc import Iterator
 
-from data.tasks import answers, claims
+from data.tasks import claims
+from data.tasks.claimed_number import CALLED, numbers, strength, strongest
 
 # Below, <0> and <1> stand for the two numbers.
 _LARGE = (
@@ -81,14 +82,14 @@ def claimed_order(
   said = {name if larger else 1 - name for name in larger_ones} | _called_answer(text)
   if not said:
     mentions = [mention._replace(value=pair[mention.value]) for mention in _mentions(text)]
-    return answers.strongest(text, mentions)
+    return strongest(text, mentions)
   return pair[said.pop()] if len(said) == 1 else None
 
 
 def _with_names(text: str, pair: tuple[decimal.Decimal, decimal.Decimal]) -> str:
   """Returns the text with <0> and <1> in place of the numbers and of references to them."""
   text = re.sub('<([01])>', r'(\1)', text)
-  for mention in reversed(answers.numbers(text)):
+  for mention in reversed(numbers(text)):
     if mention.value in pair:
       text = f'{text[: mention.start]}<{pair.index(mention.value)}>{text[mention.end :]}'
   text = re.sub(r'(?:\b(?:the )?(?:number|value|decimal) )?["\'`]?(<[01]>)["\'`]?', r'\1', text)
@@ -114,5 +115,5 @@ def _orders(sentence: str) -> Iterator[int]:
 def _called_answer(text: str) -> set[int]:
   """Returns which of <0> and <1> a text calls its answer, and their alternatives."""
   kept = claims.kept(text, _mentions(text))
-  called = [at for at, m in enumerate(kept) if answers.strength(text, m) == answers.CALLED]
+  called = [at for at, m in enumerate(kept) if strength(text, m) == CALLED]
   return {value for at in called for value in claims.named_with(text, kept, at)}

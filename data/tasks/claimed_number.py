@@ -1,20 +1,16 @@
-"""Finds the answer that a reply claims: a number, a count, a name or a spelling.
+"""Finds the number that a reply claims as its answer, by the rules of claims.py.
 
-Graders find answers in free text here and in order.py, by the rules of claims.py. Of several
-numbers, the one counts that is marked most strongly as the answer: called the answer, concluded,
-stated, or only mentioned.
+Of several numbers, the one counts that is marked most strongly as the answer: called the answer,
+concluded, stated, or only mentioned.
 """
 
 import decimal
-import itertools
 import re
 from collections.abc import Collection
 
 from data.tasks import claims
 
 REPEATED, MENTIONED, STATED, CONCLUDED, CALLED = range(5)
-
-# ---- Numbers -------------------------------------------------------------------------------------
 
 # A minus sign counts where it cannot be a subtraction, a comma where it separates thousands, and a
 # final full stop never.
@@ -322,120 +318,3 @@ def _spoken(words: str) -> int:
     elif word in _SCALES:
       total, group = total + max(group, 1) * _SCALES[word], 0
   return -(total + group) if re.match(r'minus|negative', words, re.IGNORECASE) else total + group
-
-
-# ---- Names ---------------------------------------------------------------------------------------
-
-_NAME = re.compile(r'[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*')
-_KIND_OF_NAME = r'(?:module|function|package|library|method)'
-_INTRODUCED = re.compile(
-  rf'(?:\b(?:{_KIND_OF_NAME}|import|called|named|answer(?: is)?)|[:`"\'])\W{{0,3}}$', re.IGNORECASE
-)
-_LED = re.compile(r"(?:\b(?:in|from|is|be|to)|'s)\s+(?:the\s+)?$", re.IGNORECASE)
-
-
-def claims_name(
-  text: str,
-  answer: str,
-  others: Collection[str] = (),
-  also: Collection[str] = (),
-  qualified: bool = False,
-) -> bool:
-  """Returns whether a reply names `answer` and none of the other names that it could name.
-
-  Args:
-    text: the reply.
-    answer: a module or function.
-    others: names that the reply must not claim. One that is also an English word ('copy') counts
-      where it is used as a name.
-    also: other ways to write the answer.
-    qualified: whether names may have a path before them, such as 'json.loads' for 'loads'.
-  """
-  text = claims.plain(text)
-  good, bad = {answer, *also}, set(others) - {answer, *also}
-  folded = {name.casefold() for name in good} - {name.casefold() for name in bad}
-  found = []
-  for match in _NAME.finditer(text):
-    name = match[0].rpartition('.')[2] if qualified and match[0] not in good else match[0]
-    is_good = name in good or name.casefold() in folded
-    if is_good or name in bad:
-      found.append(claims.Mention('good' if is_good else 'bad', match.start(), match.end()))
-  kept = claims.kept(text, found)
-  claimed = set()
-  for i, mention in enumerate(kept):
-    near = kept[max(i - 1, 0) : i + 2]
-    if mention.value == 'good' or _stands_as_name(text, mention, near):
-      claimed.add(mention.value)
-  return claimed == {'good'}
-
-
-def _stands_as_name(text: str, mention: claims.Mention, near: list[claims.Mention]) -> bool:
-  """Returns whether a word is used as the name of a module or function, not as an English word.
-
-  Args:
-    text: the reply.
-    mention: the word.
-    near: the mention itself and the mentions next to it.
-  """
-  word, (before, after) = text[mention.start : mention.end], claims.context(text, mention)
-  if not word.isalpha() or not word.islower() or re.match(r'[`"\'(]', after):
-    return True
-  if word == 'this':  # Python has such a module, but nearly always it is the English word
-    return False
-  ends = re.match(r'\W*(?:$|[.,;:!)])', after)
-  return bool(
-    any(
-      claims.alternatives(text, one, other)
-      for one, other in itertools.pairwise(near)
-      if 'good' in (one.value, other.value)
-    )
-    or _INTRODUCED.search(before)
-    or (ends and _LED.search(before))
-    or re.match(rf'\W{{0,3}}\s*{_KIND_OF_NAME}\b', after)
-    or not re.search(r'\w', before + after)
-  )
-
-
-# ---- Letters -------------------------------------------------------------------------------------
-
-_LETTER = re.compile(r"(?<![A-Za-z0-9])(?<![A-Za-z]')[A-Za-z](?![A-Za-z0-9])")  # not the s of it's
-
-
-def claimed_spellings(text: str) -> set[str]:
-  """Returns the lower-case words that a reply spells as single letters with one separator."""
-  text = claims.plain(text)
-  runs = [run for run in _runs(text) if run.end - run.start > 3]
-  return {mention.value for mention in claims.kept(text, runs)}
-
-
-def _runs(text: str) -> list[claims.Mention]:
-  """Returns runs of at least three letters that are not part of a longer piece ('i-m-port')."""
-  letters = list(_LETTER.finditer(text))
-  found, at = [], 0
-  while at < len(letters):
-    run, separator = [letters[at]], None
-    for letter in letters[at + 1 :]:
-      between = text[run[-1].end() : letter.start()]
-      if not re.fullmatch(r'\W*\b(?:and|then)\b\W*', between):
-        kind = re.sub(r'\n\s*[0-9]+[.)]', ' - ', between)  # the head of a line in a numbered list
-        kind = re.sub(r'\s+', ' ', kind)
-        if re.search(r'[^\W_]', kind) or len(kind) > 6 or kind != (separator or kind):
-          break
-        separator = kind
-      run.append(letter)
-    at += len(run) if len(run) != 2 else 1  # 'I: i-m-p-o-r-t': the second letter may begin the run
-    start, end = run[0].start(), run[-1].end()
-    if len(run) > 2 and not _goes_on(text, start, end, separator):
-      found.append(claims.Mention(''.join(letter[0].lower() for letter in run), start, end))
-  return found
-
-
-def _goes_on(text: str, start: int, end: int, separator: str | None) -> bool:
-  """Returns whether a run of letters is part of a longer piece. Spaces always end a run."""
-  if not separator or re.search(r'[\s"\'`]', separator):
-    return False
-  before, after = text[max(start - 8, 0) : start], text[end : end + 8]
-  return bool(
-    re.search(rf'\w{re.escape(separator)}$', before)
-    or re.match(rf'{re.escape(separator)}\w', after)
-  )
