@@ -339,7 +339,7 @@ class Engine:
   ) -> programs.Decoded:
     """Runs `programs.decode` on all rows and returns what they drew."""
     arguments = queue_BF, num_B, budget_B, np.bool_(bool(self._waiting))
-    self._rows, out = programs.decode_on(jax.default_backend())(
+    self._rows, out = programs.decode(
       self.config, self._steps, self._params, self._rows, *arguments
     )
     return distributed.fetch(out)

@@ -182,6 +182,7 @@ def _read(config, params, cache, rows_R, tokens_RT, num_R, capacity):
   return hidden_RTD, cache.put(rows_R, taken)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def decode(
   config: FrozenConfigDict,
   steps: int,
@@ -269,15 +270,3 @@ def decode(
     lambda carry: (carry[0] < steps + QUEUE) & ~carry[1] & carry[-1].any(), body, carry
   )
   return Rows(cache, draws, ends_BV), out
-
-
-@functools.cache
-def decode_on(platform: str) -> Any:
-  """Returns `decode`, compiled as it runs fastest on a platform: 'cpu', 'gpu' or 'tpu'.
-
-  On CPUs, XLA multiplies through YNNPACK, which first copies the weights into a layout of its own.
-  For few rows the copy is a large part: on two cores the forward pass of SmolLM2-135M
-  takes 141 and 271 ms for 8 and 32 rows through it, and 134 and 235 ms without it.
-  """
-  options = {'xla_cpu_experimental_ynn_fusion_type': ''} if platform == 'cpu' else None
-  return jax.jit(decode, static_argnums=(0, 1), donate_argnums=3, compiler_options=options)

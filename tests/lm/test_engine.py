@@ -95,7 +95,7 @@ def test_what_a_request_gets_does_not_depend_on_the_others(tiny, reads):
 @pytest.mark.slow
 def test_the_number_of_compilations_is_bounded(tiny):
   compiled = [
-    programs.decode_on('cpu'),
+    programs.decode,
     programs.prefill,
     programs.prefill_and_score,
     programs.set_row,

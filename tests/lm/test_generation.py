@@ -206,13 +206,13 @@ SIX = [*PROMPTS, *PROMPTS]
 def test_one_compilation_serves_every_mix_and_each_row_is_as_if_alone(tiny):
   config, params = tiny()
   mixed = generate(config, params, SIX, MIX)
-  compiled = programs.decode_on('cpu')._cache_size()
+  compiled = programs.decode._cache_size()
   for i in range(6):  # every row's way of drawing in turn, for all rows
     same = generate(config, params, SIX, MIX[i])
     assert same[i].tokens == mixed[i].tokens
     np.testing.assert_allclose(same[i].log_probs, mixed[i].log_probs, atol=1e-5)
   generate(config, params, SIX, Sampling(banned_ids=(1, 2)), stop_ids=[3], pause_ids=[4])
-  assert programs.decode_on('cpu')._cache_size() == compiled
+  assert programs.decode._cache_size() == compiled
   assert len({tuple(c.tokens) for c in mixed}) == 6
 
 
