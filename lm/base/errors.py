@@ -21,13 +21,13 @@ class UserError(ValueError):
   message='Tensor parallelism splits key/value heads evenly.')` prints: config.mesh.tensor is 3;
   allowed: a divisor of num_kv_heads, 8. Tensor parallelism splits key/value heads evenly.
 
-  `UserError('notes.json is not valid JSON')` prints its text. Code and tests read the attributes;
-  the text is for people.
+  `unknown`, `invalid` and `missing_package` make the errors that are common. Code and tests read
+  the attributes; the text is for people.
 
   Attributes:
-    message: the whole text of an error without a field, else the sentences after the field.
-    field: the name of what is wrong, as the user writes it: 'config.seq_len', '--topology'. None
-      where the fault has no name.
+    message: the sentences after the field, or the whole text of an error without a field.
+    field: the name of what is wrong, as the user knows it: 'config.seq_len', '--topology', a path,
+      'line 3 of FILE'. None where the fault has no name (tests/test_house.py lists these).
     value: what was given. An error whose `value` was left out prints that the field is missing.
     allowed: what would have been right, in words or as a tuple of names.
   """
@@ -84,6 +84,36 @@ def unknown(field: str, value: object, allowed: Iterable[object]) -> UserError:
   error = UserError(field=field, value=value, allowed=names)
   error.args = (f'unknown {field} {str(value)!r}{hint}; allowed: {", ".join(names)}',)
   return error
+
+
+def invalid(field: object, allowed: str, cause: object) -> UserError:
+  """Returns an error for a thing, such as a file, that is not what it must be.
+
+  `invalid('a.json', 'valid JSON', error)` prints: a.json is not valid JSON: Expecting value ...
+
+  Args:
+    field: the thing, such as a file's path.
+    allowed: what it must be.
+    cause: how it is known, such as the error of the library that reads it; its text becomes the
+      error's value.
+  """
+  cause = ' '.join(str(cause).split())
+  error = UserError(field=str(field), value=cause, allowed=allowed)
+  error.args = (f'{field} is not {allowed}: {cause}',)
+  return error
+
+
+def missing_package(name: str, extra: str, need: str) -> UserError:
+  """Returns an error for a package that is not installed.
+
+  Args:
+    name: the package.
+    extra: the extra of pyproject.toml that installs it.
+    need: what needs it, which begins the sentence: 'The tool search'.
+  """
+  return UserError(
+    field=f'package {name}', message=f"{need} needs it: pip install -e '.[{extra}]'."
+  )
 
 
 # Libraries that reach buckets, whose errors of connections and refused requests are no OSErrors.
