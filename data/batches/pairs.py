@@ -162,7 +162,7 @@ def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tu
   for file in found:
     pairs += rows.read(file.path, lambda row: _parse(row, chat_format, seq_len), skipped)
   if not pairs:
-    raise skipped.nothing_left(f'no pair in {sources.names(found)}')
+    raise skipped.nothing_left(f'pair in {sources.names(found)}')
   skipped.report()
   return pairs
 
@@ -188,12 +188,13 @@ def demonstrate(
     wrong = next((other for other in others if other != right), None)
     try:
       if wrong is None:
-        raise UserError('100 other problems have the same answer')
+        message = '100 other problems have the same.'
+        raise UserError(field=f'another answer of task {task.name!r}', message=message)
       pairs.append(_pair(messages, [right['content'], wrong['content']], chat_format, seq_len))
     except UserError as error:
       skipped.add(f'task {task.name}, training problem {number}', error)
   if not pairs:
-    raise skipped.nothing_left('the tasks make no pair')
+    raise skipped.nothing_left('pair of the tasks')
   skipped.report()
   return pairs
 

@@ -4,6 +4,7 @@ This module imports nothing of ours and no jax, so that `data/` and every comman
 """
 
 import copy
+import copyreg
 import difflib
 import os
 import sys
@@ -25,28 +26,32 @@ class UserError(ValueError):
   the attributes; the text is for people.
 
   Attributes:
-    message: the sentences after the field, or the whole text of an error without a field.
     field: the name of what is wrong, as the user knows it: 'config.seq_len', '--topology', a path,
-      'line 3 of FILE'. None where the fault has no name (tests/test_house.py lists these).
+      'line 3 of FILE'.
     value: what was given. An error whose `value` was left out prints that the field is missing.
     allowed: what would have been right, in words or as a tuple of names.
+    message: the sentences after these.
   """
 
   def __init__(
     self,
-    message: str = '',
     *,
-    field: str | None = None,
+    field: str,
     value: Any = _MISSING,
     allowed: str | Iterable[object] | None = None,
+    message: str = '',
   ):
     if allowed is not None and not isinstance(allowed, str):
       allowed = tuple(str(name) for name in allowed)
     super().__init__(_text(field, value, allowed, message))
-    self.message = message
     self.field = field
     self.value = None if value is _MISSING else value
     self.allowed = allowed
+    self.message = message
+
+  def __reduce__(self):
+    """Copies have this text, which need not be the one that the constructor composes."""
+    return copyreg.__newobj__, (type(self), *self.args), vars(self)
 
   def at(self, place: object) -> 'UserError':
     """Returns this error with the place of the fault, such as a file's path, before its text."""
@@ -55,12 +60,8 @@ class UserError(ValueError):
     return placed
 
 
-def _text(
-  field: str | None, value: Any, allowed: str | tuple[str, ...] | None, message: str
-) -> str:
+def _text(field: str, value: Any, allowed: str | tuple[str, ...] | None, message: str) -> str:
   """Returns the line that is printed for an error with these attributes."""
-  if field is None:
-    return message
   # A string is quoted, so that an empty one and spaces are seen.
   given = repr(value) if isinstance(value, str) else str(value)
   given = given if len(given) <= SHOWN else f'{given[:SHOWN]}...'
