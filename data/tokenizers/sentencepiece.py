@@ -146,7 +146,7 @@ def _read_model(data: bytes) -> Any:
   except message.DecodeError as error:
     raise invalid('model', 'a SentencePiece model', error) from error
   if not model.pieces:
-    raise UserError(field='piece of the SentencePiece model')
+    raise invalid('model', 'a SentencePiece model', 'it has no pieces')
   if model.trainer_spec.treat_whitespace_as_suffix:
     raise UserError(field='trainer_spec.treat_whitespace_as_suffix', value=True, allowed='false')
   if model.denormalizer_spec.precompiled_charsmap:

@@ -31,6 +31,7 @@ class UserError(ValueError):
     value: what was given. An error whose `value` was left out prints that the field is missing.
     allowed: what would have been right, in words or as a tuple of names.
     message: the sentences after these.
+    place: where the field is, such as a file's path, if `at` told it; else ''.
   """
 
   def __init__(
@@ -48,6 +49,7 @@ class UserError(ValueError):
     self.value = None if value is _MISSING else value
     self.allowed = allowed
     self.message = message
+    self.place = ''
 
   def __reduce__(self):
     """Copies have this text, which need not be the one that the constructor composes."""
@@ -57,6 +59,7 @@ class UserError(ValueError):
     """Returns this error with the place of the fault, such as a file's path, before its text."""
     placed = copy.copy(self)
     placed.args = (f'{place}: {self}',)
+    placed.place = str(place)
     return placed
 
 

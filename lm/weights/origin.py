@@ -38,13 +38,12 @@ def check_provenance(
         whole = f'{key}.{field}' if field else key
         differing.setdefault(name, (whole, was, now))
   if differing:
-    (field, was, now), *more = differing.values()
-    also = f'{len(more)} more differ. ' if more else ''
+    field, was, now = next(iter(differing.values()))
     raise UserError(
       field=field,
       value=now,
       allowed=f'{was!r}, as in the checkpoint',
-      message=f'{also}config.checkpoint.allow_mismatch={",".join(differing)} goes on anyway.',
+      message=f'config.checkpoint.allow_mismatch={",".join(differing)} goes on anyway.',
     )
 
 
