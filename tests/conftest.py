@@ -24,6 +24,8 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 
+pytest.register_assert_rewrite('refusals')
+
 # Nothing that gates depends on the clock: an example may take as long as it takes.
 hypothesis.settings.register_profile('deepdive', deadline=None)
 hypothesis.settings.load_profile('deepdive')

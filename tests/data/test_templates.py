@@ -138,7 +138,7 @@ def test_a_fault_of_ours_is_not_taken_for_the_templates(monkeypatch):
 def test_files_that_hold_no_template_are_named(tmp_path):
   for content in (3, {'a': 1}, [{'name': 'default', 'template': 5}]):
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'chat_template': content}))
-    with refused('chat_template', content, place=tmp_path / 'tokenizer_config.json'):
+    with refused('chat_template', place=tmp_path / 'tokenizer_config.json'):
       templates.find('auto', tmp_path)
   for content in (3, {'a': 1}, ['<s>']):
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'bos_token': content}))

@@ -412,7 +412,7 @@ def test_no_row_that_can_be_used_is_an_error_with_the_first_cause(tmp_path):
     ('', 'document in', ''),
     ('{"text": ""}\n', 'text in the documents of', ''),
     ('{"text": \n', 'document in', f'{path}, line 1: row is not JSON'),
-    ('{"messages": [{"role": "cook", "content": "x"}]}\n', 'document in', 'cook'),
+    ('{"messages": [{"role": "cook", "content": "x"}]}\n', 'text in the documents of', 'cook'),
   ):
     path.write_text(content)
     with refused(f'{field} {path}') as raised:
