@@ -104,8 +104,7 @@ class HuggingFace(Tokenizer):
       raise UserError(
         field='text',
         value=text,
-        allowed='text of tokens that merges make',
-        message='It has others, such as names that are looked for first.',
+        allowed='text without tokens that no merge makes, such as names that are looked for first',
       )
     return found
 
