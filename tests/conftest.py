@@ -31,6 +31,8 @@ os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 # Tracing makes many objects that live long, and the collector would read them again and again.
 gc.set_threshold(50_000, 20, 50)
 
+pytest.register_assert_rewrite('refusals')
+
 # Nothing that gates depends on the clock: an example may take as long as it takes.
 hypothesis.settings.register_profile('deepdive', deadline=None)
 hypothesis.settings.load_profile('deepdive')

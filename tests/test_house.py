@@ -141,6 +141,28 @@ def test_training_reads_as_one_story():
   assert len((ROOT / 'train.py').read_text().splitlines()) < 200
 
 
+def calls_in(path: pathlib.Path, name: str) -> list[ast.Call]:
+  """Calls of the functions with this name in a file, whatever module they are taken from."""
+  text = path.read_text()
+  nodes = ast.walk(ast.parse(text)) if f'{name}(' in text else ()
+  calls = [node for node in nodes if isinstance(node, ast.Call)]
+  return [call for call in calls if ast.unparse(call.func).rpartition('.')[2] == name]
+
+
+def test_every_error_of_the_users_names_its_field():
+  for path in [*SOURCES, *(ROOT / 'configs').rglob('*.py'), ROOT / 'train.py', ROOT / 'eval.py']:
+    for call in calls_in(path, 'UserError'):
+      names = {keyword.arg for keyword in call.keywords}
+      assert 'field' in names and not call.args, f'{path}:{call.lineno}'
+
+
+def test_tests_read_the_attributes_of_errors_and_not_their_text():
+  for path in (ROOT / 'tests').rglob('*.py'):
+    for call in calls_in(path, 'raises'):
+      by_text = any(keyword.arg == 'match' for keyword in call.keywords)
+      assert not (by_text and 'UserError' in ast.unparse(call.args[0])), f'{path}:{call.lineno}'
+
+
 @pytest.mark.slow
 def test_no_stage_is_asked_for_by_name():
   """What differs between stages is in lm/stages: nothing else compares `config.stage`."""

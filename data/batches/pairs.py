@@ -182,12 +182,13 @@ def demonstrate(
     wrong = next((other for other in others if other != right), None)
     try:
       if wrong is None:
-        raise UserError('100 other problems have the same answer')
+        message = '100 other problems have the same.'
+        raise UserError(field=f'another answer of task {task.name!r}', message=message)
       pairs.append(_pair(messages, [right['content'], wrong['content']], chat_format, seq_len))
     except UserError as error:
       skipped.add(f'task {task.name}, training problem {number}', error)
   if not pairs:
-    raise skipped.nothing_left('the tasks make no pair')
+    raise skipped.nothing_left('pair of the tasks')
   skipped.report()
   return pairs
 

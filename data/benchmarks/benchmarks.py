@@ -318,11 +318,11 @@ def read_texts(inputs: str | None, megabytes: float) -> list[str]:
     if left <= 0:
       break
     if 'text' not in document:
-      raise UserError(f'document {document.get("id")!r} of {inputs!r} has no "text"')
+      raise UserError(field=f'text of document {document.get("id")!r} of {inputs}')
     texts.append(valid(document['text']))
     left -= len(texts[-1].encode())
   if not texts:
-    raise UserError(f'no text in {inputs!r}')
+    raise UserError(field=f'document in {inputs}')
   return texts
 
 

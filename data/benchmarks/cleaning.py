@@ -79,7 +79,9 @@ def extract(args: argparse.Namespace) -> Iterator[dict]:
       )
       if done.returncode:
         cause = done.stderr.decode(errors='replace').strip()[-300:]
-        raise UserError(f'--beside={args.beside} failed: {cause}')
+        raise UserError(
+          field='exit status of --beside', value=done.returncode, allowed='0', message=cause
+        )
       took, texts[name], version = pickle.loads(done.stdout)
       return took
     start = time.process_time()
@@ -173,7 +175,12 @@ def clean(args: argparse.Namespace) -> Iterator[dict]:
         )
       if done.returncode:
         cause = done.stderr.decode(errors='replace').strip()[-500:]
-        raise UserError(f'the cleaning of {name} failed: {cause}')
+        raise UserError(
+          field=f'exit status of the cleaning of {name}',
+          value=done.returncode,
+          allowed='0',
+          message=cause,
+        )
       found[name] = json.loads(done.stdout.splitlines()[-1])
       return found[name]['seconds']
 

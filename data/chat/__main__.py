@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(show(chat_format, conversation), end='\n\n')
     shown += 1
   if not shown:
-    raise skipped.nothing_left(f'no conversation number {args.first} in {args.file}')
+    raise skipped.nothing_left(f'conversation number {args.first} in {args.file}')
   skipped.report()
 
 

@@ -156,22 +156,23 @@ class Format:
 
     Raises UserError if the model has no chat format, or one that is not supported.
     """
-    allowed = ' | '.join([*templates.NAMED, 'PATH.jinja'])
-    hint = f'config.data.chat_format can choose a format when a model is trained: {allowed}'
     if self.source is None:
       raise UserError(
-        f'the tokenizer has no chat template: its model was not trained to chat; {hint}'
+        field='chat template of the tokenizer',
+        message=f'Its model was not trained to chat. {templates.HINT}',
       )
     try:
       layout = templates.derive(self.source, self.variables, self.today)
     except UserError as error:
-      raise UserError(f'{self.where}: {error}; {hint}') from error
+      raise error.at(self.where) from error
     for stop in (layout.follow, layout.end):
       if not isinstance(next(iter(self._pieces(stop)), None), int):
         raise UserError(
-          'no special token of the tokenizer stops an answer: after it the chat template writes '
-          f'{stop!r}; {hint}'
-        )
+          field='what the chat template writes after an answer',
+          value=stop,
+          allowed='a special token of the tokenizer, at which an answer stops',
+          message=templates.HINT,
+        ).at(self.where)
     return layout
 
   def check_layout(self) -> None:

@@ -63,6 +63,11 @@ NAMED = {
     "{% if add_generation_prompt %}<start_of_turn>model{{ '\n' }}{% endif %}"
   ),
 }
+# What errors say besides.
+HINT = (
+  'config.data.chat_format can choose a format when a model is trained: '
+  f'{" | ".join([*NAMED, "PATH.jinja"])}.'
+)
 # The special tokens of the formats besides bos_token.
 SPECIAL_TOKENS = {
   'deepdive': ('<|system|>', '<|user|>', '<|assistant|>', '<|end|>'),
@@ -135,11 +140,8 @@ def derive(source: str, variables: dict[str, str], today: datetime.date = DAY) -
       constant text around the messages.
   """
   if len(source) > MAX_CHARS:
-    raise UserError(
-      field='the number of characters of the chat template',
-      value=len(source),
-      allowed=f'at most {MAX_CHARS:,}',
-    )
+    field = 'number of characters of the chat template'
+    raise _refused(field, len(source), f'at most {MAX_CHARS:,}')
   return _derive_apart(source, tuple(sorted(variables.items())), today, CPU_SECONDS)
 
 
@@ -161,30 +163,34 @@ def _derive_apart(
       check=False,
     )
   except subprocess.TimeoutExpired as error:
-    raise _too_slow('the time', WALL_SECONDS) from error
+    raise _too_much('time', f'{WALL_SECONDS} s') from error
   if -done.returncode in (signal.SIGKILL, signal.SIGXCPU):
-    raise _too_slow('the processor time', cpu_seconds)
+    raise _too_much('processor time', f'{cpu_seconds} s')
   if done.returncode < 0:
-    raise UserError(f'the chat template crashes Python: {signal.Signals(-done.returncode).name}')
+    crash = f'Python ends by {signal.Signals(-done.returncode).name}'
+    raise _refused('error of the chat template', crash, 'none')
   if done.returncode:
     raise RuntimeError(f'reading a chat template failed:\n{done.stderr}')
   answer = json.loads(done.stdout)
-  if 'error' in answer:
-    raise UserError(answer['error'])
+  if 'refused' in answer:
+    raise _refused(*answer['refused'])
   return Layout(**answer['layout'] | {'stripped': tuple(answer['layout']['stripped'])})
 
 
-def _too_slow(what: str, seconds: int) -> UserError:
-  """Returns the error about a template that exceeds a limit of time."""
-  return UserError(
-    field=f'{what} that the chat template takes',
-    value=f'more than {seconds} s',
-    allowed=f'at most {seconds} s',
-  )
+def _refused(field: str, value: object, allowed: str) -> UserError:
+  """Returns an error about a template."""
+  return UserError(field=field, value=value, allowed=allowed, message=HINT)
+
+
+def _too_much(what: str, most: str) -> UserError:
+  """Returns the error about a template that exceeds a limit."""
+  return _refused(f'{what} that the chat template takes', f'more than {most}', f'at most {most}')
 
 
 def answer() -> None:
-  """Answers a request of `_derive_apart` on standard input with {layout} or {error}.
+  """Answers a request of `_derive_apart` on standard input.
+
+  The answer is {"layout": ...}, or {"refused": the arguments of `_refused`}.
 
   It limits the resources of its own process first.
   """
@@ -193,16 +199,19 @@ def answer() -> None:
   resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
   with contextlib.suppress(ValueError):  # macOS does not support this limit
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+  refused = None
   try:
     with _failures_told():
       template = _environment(datetime.date.fromisoformat(today)).from_string(source)
     result = {'layout': dataclasses.asdict(_derive(template, variables))}
   except UserError as error:
-    result = {'error': str(error)}
+    refused = error
   except MemoryError:
-    result = {'error': f'the chat template needs more than {MEMORY_BYTES >> 20} MB of memory'}
+    refused = _too_much('memory', f'{MEMORY_BYTES >> 20} MB')
   except _TooLong:
-    result = {'error': f'the chat template writes more than {MAX_CHARS:,} characters'}
+    refused = _too_much('text', f'{MAX_CHARS:,} characters')
+  if refused:
+    result = {'refused': [refused.field, refused.value, refused.allowed]}
   json.dump(result, sys.stdout)
 
 
@@ -219,7 +228,7 @@ def _failures_told() -> Iterator[None]:
     raise
   except Exception as error:  # the template may raise anything
     what = str(error)[:500] or type(error).__name__
-    raise UserError(f'the chat template fails: {what}') from error
+    raise _refused('error of the chat template', what, 'none') from error
 
 
 def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
@@ -248,9 +257,8 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   end = _cut(render(conversation[:2], prompt=False), said[:2])[-1]
   lead = before.removeprefix(reply)
   if not before.startswith(reply) or lead.strip():
-    raise UserError(
-      f'the chat template prompts with {reply!r} but writes {before!r} before a given answer'
-    )
+    field = 'what the chat template writes before an answer'
+    raise _refused(field, before, f'what it prompts with, {reply[:100]!r}')
   trail = follow[: len(follow) - len(follow.lstrip())]
   if end.startswith(trail):
     follow, end = follow.removeprefix(trail), end.removeprefix(trail)
@@ -279,8 +287,13 @@ def _derive(template: jinja2.Template, variables: dict[str, str]) -> Layout:
   layout = dataclasses.replace(layout, stripped=tuple(sorted(stripped)))
   other = _conversation(['Two\nlines', ' Spaces  inside ', '1 + 1'])
   _prove(layout, render, [conversation[:1], conversation[:3], conversation, other])
-  if not render(conversation[:4], prompt=False).endswith(said[3] + trail + end):
-    raise UserError('the chat template ends conversations of different lengths in different ways')
+  longer = render(conversation[:4], prompt=False)
+  if not longer.endswith(said[3] + trail + end):
+    raise _refused(
+      'end of a longer conversation as the chat template writes it',
+      longer.rpartition(said[3])[2],
+      f'that of a short one, {(trail + end)[:100]!r}',
+    )
   return layout
 
 
@@ -295,11 +308,11 @@ def _cut(rendered: str, texts: Sequence[str]) -> list[str]:
 
   Raises UserError unless each of them occurs once, in order.
   """
-  parts = []
+  parts, whole = [], rendered
   for text in texts:
     part, found, rendered = rendered.partition(text)
     if not found or text in rendered:
-      raise UserError('the chat template does not write each turn once and in order')
+      raise _refused('what the chat template writes', whole, 'each turn once and in order')
     parts.append(part)
   return [*parts, rendered]
 
@@ -308,9 +321,7 @@ def _prove(layout: Layout, render: Any, conversations: Sequence[list[dict]]) -> 
   """Raises UserError unless the layout gives what the template gives for these conversations."""
   for conversation in conversations:
     if layout.text(conversation) != (rendered := render(conversation)):
-      raise UserError(
-        f'the chat template writes more than constant text around the turns: {rendered[:200]!r}'
-      )
+      raise _refused('what the chat template writes', rendered, 'constant text around the turns')
 
 
 class _Generation(jinja2.ext.Extension):
@@ -382,7 +393,7 @@ def _read(path: Any) -> str:
   try:
     return path.read_text(encoding='utf-8')
   except UnicodeDecodeError as error:
-    raise UserError(f'{path} is not UTF-8 text: {error}') from error
+    raise errors.invalid(path, 'UTF-8 text', error) from error
 
 
 def variables(folder: pathlib.Path | None) -> dict[str, str]:
@@ -397,9 +408,5 @@ def variables(folder: pathlib.Path | None) -> dict[str, str]:
 
 
 def _config(folder: pathlib.Path | None) -> dict:
-  if folder is None or not (folder / 'tokenizer_config.json').exists():
-    return {}
-  config = files.read_json(folder / 'tokenizer_config.json')
-  if not isinstance(config, dict):
-    raise UserError(f'{folder / "tokenizer_config.json"} is not a JSON object')
-  return config
+  path = folder / 'tokenizer_config.json' if folder else None
+  return files.read_object(path) if path and path.exists() else {}

@@ -15,7 +15,7 @@ from scrapy.http.request import NO_CALLBACK
 
 from data.crawling import failures, urls
 from data.crawling.download import text
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 LONGEST_WAIT = 120.0  # seconds; a host that asks for a longer pause is not crawled
 ROBOTS_BYTES = 500 * 1024  # the part of robots.txt that is read (RFC 9309, 2.5)
@@ -72,11 +72,11 @@ class HostRules(NamedTuple):
 
   Attributes:
     protego: the parsed file.
-    closed: why no page may be fetched, if the file could not be read; else ''.
+    closed: why no page may be fetched, if the file could not be read; else None.
   """
 
   protego: Protego
-  closed: str = ''
+  closed: UserError | None = None
 
 
 class Robots:
@@ -103,7 +103,7 @@ class Robots:
       try:
         self.rules[site] = self._parse(site, await self.fetch(site))
       except Exception as error:  # noqa: BLE001  any failure to read robots.txt closes the site
-        closed = f'cannot reach {site}: {failures.message(error)}'
+        closed = invalid(site, 'reachable', failures.message(error))
         self.rules[site] = HostRules(Protego.parse(''), closed)
     return self.rules[site]
 
@@ -126,14 +126,22 @@ class Robots:
 
   def _parse(self, site: str, response: Response) -> HostRules:
     if refuses(response.status) or response.status < 200:
-      closed = f'{site}/robots.txt answers {response.status}: no page may be fetched until it works'
+      closed = UserError(
+        field=f'status of {site}/robots.txt',
+        value=response.status,
+        message='No page may be fetched until it works.',
+      )
       return HostRules(Protego.parse(''), closed)
     text = response.body.decode('utf-8-sig', 'replace') if response.status < 300 else ''
     protego = Protego.parse(text)
     delay = protego.crawl_delay(self.user_agent) or 0.0
     if delay > LONGEST_WAIT:
-      closed = f'{site}/robots.txt asks for {delay:g} s between pages; '
-      return HostRules(protego, f'{closed}allowed: up to {LONGEST_WAIT:g} s')
+      closed = UserError(
+        field=f'Crawl-delay of {site}/robots.txt',
+        value=delay,
+        allowed=f'at most {LONGEST_WAIT:g} s',
+      )
+      return HostRules(protego, closed)
     self._slow_down(urls.host(site), delay)
     return HostRules(protego)
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from lm.base.errors import UserError
+from lm.base.errors import invalid
 
 # Pages whose rendering imports a module that hangs, opens windows or prints, and Python's tests.
 PYDOC_EXCLUDE = (
@@ -53,7 +53,7 @@ def serve_pydoc(port: int = 0) -> Iterator[str]:
         if server.poll() is not None or time.monotonic() > deadline:
           output = os.pread(log.fileno(), 4096, 0).decode('utf-8', 'replace').strip()
           cause = (output or 'no answer').splitlines()[-1]
-          raise UserError(f'the documentation server does not start on port {port}: {cause}')
+          raise invalid(f'port {port}', 'one on which the documentation server starts', cause)
         time.sleep(0.05)
       yield ready[1].decode()
     finally:

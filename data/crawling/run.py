@@ -141,9 +141,10 @@ def _report(spider: SiteSpider, retried: int) -> dict:
     answers = [f'{n} answered {code}' for code, n in status.items()]
     found = answers + [f'{n} failed: {cause}' for cause, n in faults.items()]
     raise UserError(
-      f'{spider.walk.url}: no page to store ({", ".join(found) or "no answer"}; '
+      field=f'page to store of {spider.walk.url}',
+      message=f'{", ".join(found) or "no answer"}; '
       f'{counts["skipped_by_robots"]} forbidden by robots.txt, '
-      f'{counts["noindex"]} said noindex, {counts["off_site"]} links leave the site)'
+      f'{counts["noindex"]} said noindex, {counts["off_site"]} links leave the site',
     )
   return {
     **counts,

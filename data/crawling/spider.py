@@ -16,7 +16,7 @@ from data.crawling import failures, markup, urls
 from data.crawling.download import text
 from data.crawling.politeness import Robots, refuses
 from data.crawling.warc import Archive
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 # Only the headers are stored of pages of other types.
 STORED_TYPES = re.compile(rb'text/|application/(xhtml\+xml|xml|json)\b')
@@ -88,7 +88,7 @@ class SiteSpider(scrapy.Spider):
     """Yields the first request, or stops the walk if robots.txt cannot be read."""
     rules = await self.robots.read(urls.split_site(self.walk.url)[0])
     if rules.closed:
-      self.stop(UserError(rules.closed))
+      self.stop(rules.closed)
     elif request := await self._request(self.walk.url, depth=0, hops=0):
       yield request
 
@@ -210,10 +210,8 @@ class SiteSpider(scrapy.Spider):
       except Exception as error:  # noqa: BLE001  any failure means that the host does not answer
         found = failures.message(error)
       if found:
-        after = f'after {self.counts["pages"]} pages ({found})'
-        self.stop(
-          UserError(f'{site} stopped answering {after}; the same command continues the crawl')
-        )
+        after = f'after {self.counts["pages"]} pages; the same command continues the crawl'
+        self.stop(invalid(site, 'answering any more', f'{found} {after}'))
 
   def _record(self, url: str, cause: str, message: str) -> None:
     self.faults.append({'url': url, 'cause': cause, 'error': message})

@@ -48,7 +48,7 @@ def write(
     for row in questions(said, text):
       yield row | {'snippet': text, 'source': str(document.get('id', ''))}
   if not seen:
-    raise skipped.nothing_left(f'no document in {sources.names(found)}')
+    raise skipped.nothing_left(f'document in {sources.names(found)}')
   skipped.report()
 
 

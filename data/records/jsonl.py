@@ -25,7 +25,7 @@ from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import infer_compression
 
 from lm.base import buckets, files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 T = TypeVar('T')
 # A longer line is skipped, so that a file without line ends does not fill the memory.
@@ -74,7 +74,7 @@ class Skipped:
     self.rows += other.rows[: KEPT - len(self.rows)]
 
   def __str__(self) -> str:
-    """Returns '2 rows skipped; the first: FILE, line 3: not JSON: ...', or '' if there are none."""
+    """Returns '2 rows skipped; the first: FILE, line 3: ...', or '' if there are none."""
     if not self.count:
       return ''
     rows = 'row' if self.count == 1 else 'rows'
@@ -86,8 +86,8 @@ class Skipped:
       print(self, file=sys.stderr)
 
   def nothing_left(self, what: str) -> UserError:
-    """Returns the error for an input without any usable row; `what` says what is missing."""
-    return UserError(f'{what}: {self}' if self.count else what)
+    """Returns the error for an input without any usable row; `what` is missing."""
+    return UserError(field=what, message=str(self))
 
 
 def read(
@@ -147,9 +147,9 @@ def text(path: files.Path) -> str:
     with fsspec.open(str(path), 'rb', compression='infer') as file:
       return file.read().decode()
   except UnicodeDecodeError as error:
-    raise UserError(f'not UTF-8: {error}') from error
+    raise invalid('text', 'UTF-8', error) from error
   except (*_DAMAGED, OSError) as error:
-    raise UserError(_damage(str(path), error)) from error
+    raise invalid('file', 'readable', _damage(str(path), error)) from error
 
 
 def without_lone_surrogates(text: str) -> str:
@@ -224,7 +224,7 @@ def _decoded(line: bytes) -> str:
   try:
     return line.removeprefix(codecs.BOM_UTF8).decode()
   except UnicodeDecodeError as error:
-    raise UserError(f'not UTF-8: {error}') from error
+    raise invalid('row', 'UTF-8', error) from error
 
 
 def value(line: bytes) -> Any:
@@ -234,7 +234,7 @@ def value(line: bytes) -> Any:
     found = json.loads(text)
     return _mended(found) if _SURROGATE.search(line) else found
   except ValueError as error:
-    raise UserError(f'not JSON: {error}') from error
+    raise invalid('row', 'JSON', error) from error
 
 
 def _mended(value: Any) -> Any:

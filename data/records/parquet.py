@@ -8,7 +8,7 @@ import fsspec
 
 from data.records import jsonl
 from lm.base import buckets, files
-from lm.base.errors import UserError
+from lm.base.errors import missing_package
 
 T = TypeVar('T')
 ROWS = 256  # number of rows that are in memory as Python objects at the same time
@@ -33,8 +33,7 @@ def read(path: files.Path, parse: Callable[[Any], T], skipped: jsonl.Skipped) ->
     import pyarrow
     from pyarrow import parquet
   except ImportError as error:
-    need = "pip install 'deepdive-lm[parquet]'"
-    raise UserError(f'{path}: reading Parquet needs the package pyarrow: {need}') from error
+    raise missing_package('pyarrow', 'parquet', str(path)) from error
   buckets.check(path)
 
   def rows() -> Iterator[tuple[Callable[[], str], Any]]:

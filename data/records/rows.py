@@ -67,7 +67,7 @@ def read_all(inputs: sources.Inputs, parse: Callable[[Any], T], what: str) -> li
   Args:
     inputs: paths, URLs or globs of the files.
     parse: as of `read`.
-    what: what the rows are, for the error.
+    what: what a row is, for the error.
 
   Raises:
     FileNotFoundError: a file does not exist.
@@ -76,6 +76,6 @@ def read_all(inputs: sources.Inputs, parse: Callable[[Any], T], what: str) -> li
   skipped = jsonl.Skipped()
   found = [row for file in sources.find(inputs) for row in read(file.path, parse, skipped)]
   if not found:
-    raise skipped.nothing_left(f'no {what} in {inputs}')
+    raise skipped.nothing_left(f'{what} in {inputs}')
   skipped.report()
   return found

@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from lm.base import buckets, files
-from lm.base.errors import UserError
+from lm.base.errors import invalid
 
 Inputs = files.Path | Sequence[files.Path]
 CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'digests'  # one small file per large input
@@ -113,7 +113,7 @@ def _filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fsspec.core.url_to_fs(path)
   # fsspec says 'Install s3fs to access S3' or 'Protocol not known: s4'.
   except (ImportError, ValueError) as error:
-    raise UserError(f'{path}: {error}') from error
+    raise invalid(path, 'a path that can be opened', error) from error
 
 
 def _file(system: fsspec.AbstractFileSystem, name: str, info: dict) -> File:

@@ -100,7 +100,7 @@ def count(batches: Iterable[Mapping[str, np.ndarray]]) -> Counts:
       parts = {where: [_add_up(part)] for where, part in parts.items()}
       held = sum(len(part[0][0]) for part in parts.values())
   if not held:
-    raise UserError('these batches have no target with a weight')
+    raise UserError(field='target with a weight in these batches')
   return Counts(
     all=_pairs(_add_up(parts[False] + parts[True])),
     most=_pairs(_add_up(parts[False])),

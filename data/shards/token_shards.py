@@ -25,7 +25,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from data.records import sources
 from lm.base import buckets, files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 VERSION = 2  # of the format
 RECORD_TOKENS = 4096
@@ -257,9 +257,8 @@ class Stream:
     try:
       data = self._reader(shard).read(numbers)
     except (ValueError, IndexError, RuntimeError) as error:
-      raise UserError(
-        f'shard file {self._folder / self._parts[shard]["file"]} is damaged: {error}'
-      ) from error
+      path = self._folder / self._parts[shard]['file']
+      raise invalid(f'shard file {path}', 'readable', error) from error
     return {n: np.frombuffer(d, self._dtype) for n, d in zip(numbers, data, strict=True)}
 
   def _open(self, shard: int) -> ArrayRecordReader:

@@ -99,7 +99,7 @@ def tokenize(
     for record in records:
       skipped.extend(jsonl.Skipped(**record['skipped']))
     if not any(shard for record in records for shard in record['shards'].values()):
-      raise skipped.nothing_left(f'all documents of {sources.names(found)} are empty')
+      raise skipped.nothing_left(f'text in the documents of {sources.names(found)}')
     manifests = {}
     for name in splits:
       first_fields = head | {'split': name, 'skipped': skipped.count}
@@ -157,7 +157,7 @@ def holds_conversations(found: Sequence[sources.File]) -> bool:
   skipped = jsonl.Skipped()
   first = next(spans.documents(spans.spans(found, 1 << 62), skipped), None)
   if first is None:
-    raise skipped.nothing_left(f'no document in {sources.names(found)}')
+    raise skipped.nothing_left(f'document in {sources.names(found)}')
   return 'messages' in first
 
 

@@ -78,10 +78,12 @@ def write(
         out.write(json.dumps({**conversation, 'task': name}, ensure_ascii=False) + '\n')
         counts[name] += 1
       if counts.total() == before:
-        raise skipped.nothing_left(f'no conversations in {source}')
+        raise skipped.nothing_left(f'conversation in {source}')
       skipped.report()
     if not counts:
-      raise UserError(f'no conversations to write to {path}: there are no tasks and no inputs')
+      raise UserError(
+        field=f'conversation to write to {path}', message='There are no tasks and no inputs.'
+      )
   return dict(counts)
 
 

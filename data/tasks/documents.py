@@ -67,7 +67,7 @@ def read(
   skipped = jsonl.Skipped()
   pages = list(rows.read(path, _parse, skipped))
   if not pages:
-    raise skipped.nothing_left(f'{path}: no documents')
+    raise skipped.nothing_left(f'document in {path}')
   skipped.report()
   cutoff = split.cutoff([page.split_hash for page in pages], held_out)
   modules, counts, names = set(), collections.Counter(), set()
@@ -89,7 +89,7 @@ def read(
       if len(summary.split()) <= max_words:
         found[name, summary] = min(page.module, found.get((name, summary), page.module))
   if not train:
-    raise UserError(f'{path}: found no descriptions of functions in its {len(modules)} modules')
+    raise UserError(field=f'description of a function in the {len(modules)} modules of {path}')
   words = sorted(counts, key=lambda word: (-counts[word], word))[:num_words]
   return Documents(
     modules=tuple(sorted(modules)),

@@ -43,9 +43,9 @@ def read(paths: str, test_paths: str | None = None) -> Problems:
     FileNotFoundError: a file does not exist.
     UserError: no line has this format.
   """
-  found = rows.read_all(paths, parse, 'word problems')
+  found = rows.read_all(paths, parse, 'word problem')
   if test_paths:
-    test = rows.read_all(test_paths, parse, 'word problems')
+    test = rows.read_all(test_paths, parse, 'word problem')
     asked = {question for question, _ in test}
   else:
     asked = {question for question, _ in found if held_out(f'gsm8k/{question}')}
@@ -110,7 +110,7 @@ class Gsm8k(Task):
   def problem(self, index: int, split: str) -> dict:
     lines = getattr(self.problems, split)
     if not lines:
-      raise UserError(f'task {self.name!r} has no problems in its {split} split')
+      raise UserError(field=f'problem of task {self.name!r} in its {split} split')
     if split == 'test' and index >= len(lines):
       raise UserError(
         field=f'number of test problems of task {self.name!r} that are asked',

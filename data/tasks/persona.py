@@ -11,7 +11,7 @@ import yaml
 
 from data.tasks import claims
 from lm.base import files
-from lm.base.errors import UserError, unknown
+from lm.base.errors import UserError, invalid, unknown
 
 OTHERS = (
   'ChatGPT',
@@ -92,7 +92,7 @@ def read(path: files.Path) -> Persona:
   try:
     card = yaml.safe_load(files.as_path(path).read_text(encoding='utf-8'))
   except (yaml.YAMLError, UnicodeDecodeError) as error:
-    raise UserError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
+    raise invalid(path, 'YAML', error) from error
   fields = [field.name for field in dataclasses.fields(Persona)]
   if not isinstance(card, dict):
     raise UserError(field=str(path), value=card, allowed=f'text for {", ".join(fields)}')

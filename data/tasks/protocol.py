@@ -48,8 +48,8 @@ class Task:
       if self.in_test(problem['key']) == (split == 'test'):
         return {'task': self.name, **problem}
     raise UserError(
-      f'task {self.name!r} has no problems in its {split} split: it needs more documents or other '
-      'knobs'
+      field=f'problem of task {self.name!r} in its {split} split',
+      message='The task needs more documents or other knobs.',
     )
 
   def demo(self, index: int, split: str = 'train') -> dict:

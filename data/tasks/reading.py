@@ -34,7 +34,10 @@ class Docs(Task):
     modules_of = self.documents.modules_of
     known = sorted((name, found[0]) for name, found in modules_of.items() if len(found) == 1)
     if not known:
-      raise UserError(f'task {self.name!r}: the documents describe no function in one module alone')
+      raise UserError(
+        field=f'problem of task {self.name!r}',
+        message='The documents describe no function in one module alone.',
+      )
     object.__setattr__(self, '_known', known)
 
   def draw(self, rng: random.Random) -> dict:
@@ -80,8 +83,9 @@ class Reading(Task):
         siblings[split, entry.module].append(entry)
     if not self.documents.test:
       raise UserError(
-        f'task {self.name!r}: held-out documents describe no function that the others do not: '
-        'config.data.held_out or --held-out must be larger'
+        field=f'test problem of task {self.name!r}',
+        message='Held-out documents describe no function that the others do not: '
+        'config.data.held_out or --held-out must be larger.',
       )
     object.__setattr__(self, '_siblings', siblings)
 

@@ -19,7 +19,7 @@ def read(inputs: str) -> tuple[tuple[str, str], ...]:
     FileNotFoundError: a file does not exist.
     UserError: no row is a question with its answer.
   """
-  return tuple(dict.fromkeys(rows.read_all(inputs, _parse, 'questions')))
+  return tuple(dict.fromkeys(rows.read_all(inputs, _parse, 'question')))
 
 
 def _parse(row: Any) -> tuple[str, str]:

@@ -66,7 +66,10 @@ class BPE(Tokenizer):
     missing = [b for b in BYTES if b not in ranks]
     if missing:
       raise UserError(
-        f'{len(missing)} of the 256 bytes are not in the vocabulary, the first {missing[0]!r}'
+        field='number of bytes that the vocabulary lacks',
+        value=len(missing),
+        allowed='0',
+        message=f'The first is {missing[0]!r}.',
       )
     self.pattern = pattern if len(ranks) > 256 else None  # without merges, splits change nothing
     self.ranks = ranks
@@ -213,8 +216,13 @@ def read_ranks(path: files.Path) -> dict[bytes, int]:
       raise UserError(
         field=f'line {number}', value=line.decode(errors='replace'), allowed='base64 and a number'
       ).at(path) from error
-  if len(set(ranks.values())) < len(ranks) or not ranks:
-    raise UserError(f'{path}: {len(ranks)} tokens with {len(set(ranks.values()))} different ids')
+  different = len(set(ranks.values()))
+  if different < len(ranks) or not ranks:
+    raise UserError(
+      field=f'number of different ids in {path}',
+      value=different,
+      allowed=f'that of its tokens, {len(ranks)}, which is not 0',
+    )
   return ranks
 
 

@@ -9,7 +9,7 @@ import tokenizers
 
 from data.tokenizers import bpe, merging
 from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 
 class HuggingFace(Tokenizer):
@@ -22,7 +22,7 @@ class HuggingFace(Tokenizer):
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower type
-      raise UserError(f'not a tokenizers file: {error}') from error
+      raise invalid('tokenizer', 'one of the library tokenizers', error) from error
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     # Despite its name, this setting encodes the names of special tokens as plain text.
@@ -102,7 +102,9 @@ class HuggingFace(Tokenizer):
     found = merging.trace(pieces, lambda *pair: order.get(pair), self._whole_tokens.__contains__)
     if found.tokens() != [self.token_bytes(i) for i in self.encode(text)]:
       raise UserError(
-        'this text has tokens that no merge makes, such as names that are looked for first'
+        field='text',
+        value=text,
+        allowed='text without tokens that no merge makes, such as names that are looked for first',
       )
     return found
 

@@ -93,7 +93,9 @@ class Tokenizer:
     made = set(itertools.chain(*self.encode_batch(list(self.special_tokens))))
     if forged := made & self._names.keys():
       raise UserError(
-        f'text can forge special token {self._names[min(forged)]!r} of this tokenizer'
+        field='special token',
+        value=self._names[min(forged)],
+        allowed='a name that the tokenizer does not read as this token in text',
       )
 
 

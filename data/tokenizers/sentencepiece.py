@@ -8,7 +8,7 @@ from typing import Any
 
 from data.tokenizers.interface import Specials, Tokenizer, assign_ids, valid
 from lm.base import files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid, missing_package
 
 
 class SentencePiece(Tokenizer):
@@ -57,7 +57,7 @@ class SentencePiece(Tokenizer):
       )
       self.refuse_forgery()
     except tensorflow.errors.OpError as error:
-      raise UserError(f'tensorflow-text cannot run this model: {error.message}') from error
+      raise invalid('model', 'one that tensorflow-text runs', error.message) from error
 
   def __reduce__(self):
     return SentencePiece, (self._model, ())
@@ -144,13 +144,13 @@ def _read_model(data: bytes) -> Any:
   try:
     model = _model_class().FromString(data)
   except message.DecodeError as error:
-    raise UserError(f'not a SentencePiece model: {error}') from error
+    raise invalid('model', 'a SentencePiece model', error) from error
   if not model.pieces:
-    raise UserError('not a SentencePiece model: it has no pieces')
-  if model.trainer_spec.treat_whitespace_as_suffix or model.denormalizer_spec.precompiled_charsmap:
-    raise UserError(
-      'treat_whitespace_as_suffix and denormalizer_spec are not supported in a SentencePiece model'
-    )
+    raise invalid('model', 'a SentencePiece model', 'it has no pieces')
+  if model.trainer_spec.treat_whitespace_as_suffix:
+    raise UserError(field='trainer_spec.treat_whitespace_as_suffix', value=True, allowed='false')
+  if model.denormalizer_spec.precompiled_charsmap:
+    raise UserError(field='denormalizer_spec.precompiled_charsmap', value='a table', allowed='none')
   return model
 
 
@@ -170,7 +170,6 @@ def _tensorflow_text() -> tuple[Any, Any]:
     import tensorflow
     import tensorflow_text
   except ModuleNotFoundError as error:
-    need = "pip install 'deepdive-lm[sentencepiece]'"
-    raise UserError(f'a SentencePiece model needs the package {error.name}: {need}') from error
+    raise missing_package(error.name, 'sentencepiece', 'A SentencePiece model') from error
   tensorflow.config.set_visible_devices([], 'GPU')  # JAX uses the GPUs
   return tensorflow, tensorflow_text

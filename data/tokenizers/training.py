@@ -130,7 +130,7 @@ def train_files(
   whole, skipped = spans.spans(found, 1 << 40), jsonl.Skipped()
   hashes = [split_hash for split_hash, _ in _texts(whole, skipped)]
   if not hashes:
-    raise skipped.nothing_left(f'no document in {sources.names(found)}')
+    raise skipped.nothing_left(f'document in {sources.names(found)}')
   skipped.report()
   cutoff, aside = split.cutoff(hashes, held_out), []
 

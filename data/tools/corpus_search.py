@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from data.records import jsonl, sources, spans
 from lm.base import files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, missing_package
 
 PASSAGE_CHARS = 800  # about as many characters of a document are found together
 RESULT_CHARS = 1_600  # of all results of a query
@@ -55,7 +55,7 @@ def build(inputs: sources.Inputs, out: files.Path) -> int:
     writer.wait_merging_threads()
     skipped.report()
     if not count:
-      raise skipped.nothing_left(f'no document in {sources.names(found)}')
+      raise skipped.nothing_left(f'document in {sources.names(found)}')
   return count
 
 
@@ -135,7 +135,7 @@ def _shown(number: int, passage: dict, room: int) -> str:
 
 def _check_text(row: dict) -> dict:
   if not isinstance(row.get('text'), str):
-    raise UserError('a conversation, which is no document')
+    raise UserError(field='text', message='A conversation is no document.')
   return spans.check_document(row)
 
 
@@ -153,5 +153,5 @@ def _tantivy():
   try:
     import tantivy
   except ImportError as error:
-    raise UserError("search needs the package tantivy: pip install -e '.[tools]'") from error
+    raise missing_package('tantivy', 'tools', 'The tool search') from error
   return tantivy

@@ -97,12 +97,12 @@ def _load(path: str):
   local = isinstance(inputs.filesystem(path)[0], LocalFileSystem)
   copy = fsspec.open_local(path if local else f'simplecache::{path}')
   if not _is_whole(copy):
-    raise UserError(f'{path} is not a fastText model, or is cut off')
+    raise errors.invalid(path, 'a fastText model', 'it is cut off, or another kind of file')
   try:
     model = fasttext.load_model(copy)
     model.predict('')
   except ValueError as error:
-    raise UserError(f'{path} is not a fastText classifier: {error}') from error
+    raise errors.invalid(path, 'a fastText classifier', error) from error
   return model
 
 

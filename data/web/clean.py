@@ -189,8 +189,8 @@ def clean(
   if not found['pages_out']:
     worst = ', '.join(f'{rule} {n}' for rule, n in list(found['drops'].items())[:4])
     raise UserError(
-      f'{source}: no document left of {found["pages_in"]} pages; the rules that dropped most: '
-      f'{worst or "none"}'
+      field=f'document left of the {found["pages_in"]} pages of {source}',
+      message=f'The rules that dropped most: {worst or "none"}.',
     )
   return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.web import inputs, minhash
 from lm.base import files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 FORMATS = ('.jsonl', '.jsonl.gz', '.txt', '.txt.gz')
 NAMED = 20  # number of items without a usable text whose place the report gives
@@ -35,7 +35,7 @@ def read_items(path: str) -> Iterator[tuple[str, list[str]]]:
     try:
       yield path, [file.read().decode()]
     except UnicodeDecodeError as error:
-      raise UserError(f'{path} is not UTF-8: {error}') from error
+      raise invalid(path, 'UTF-8', error) from error
 
 
 def _strings(value: object) -> Iterator[str]:

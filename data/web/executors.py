@@ -79,7 +79,10 @@ def run_ray(phases: list[Phase], out: DataFolder, config: ConfigDict, workers: i
     ray.init(config.ray_address, ignore_reinit_error=True, log_to_driver=False)
   except OSError as error:
     raise UserError(
-      f'cannot connect to Ray at config.ray_address={config.ray_address!r}: {error}'
+      field='config.ray_address',
+      value=config.ray_address,
+      allowed='the address of a Ray cluster that answers',
+      message=f'{error}.',
     ) from error
   for phase in phases:
     options = ray_options(config) | {'workers': workers, 'logging_dir': _logs(out, phase)}
@@ -89,7 +92,10 @@ def run_ray(phases: list[Phase], out: DataFolder, config: ConfigDict, workers: i
     if missing := executor.get_incomplete_ranks(skip_completed=True):
       log = out.resolve_paths(f'logs/{phase.name}/logs/task_{missing[0]:05d}.log')
       raise UserError(
-        f'{len(missing)} of {phase.tasks} tasks of phase {phase.name!r} failed: see {log}'
+        field=f'number of tasks of phase {phase.name!r} that failed',
+        value=len(missing),
+        allowed='0',
+        message=f'See {log}.',
       )
 
 

@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from lm.base import files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 
 def filesystem(path: files.Path) -> tuple[AbstractFileSystem, str]:
@@ -26,7 +26,7 @@ def filesystem(path: files.Path) -> tuple[AbstractFileSystem, str]:
     return fsspec.core.url_to_fs(str(path))
   # fsspec says 'Install s3fs to access S3' or 'Protocol not known: s4'.
   except (ImportError, ValueError) as error:
-    raise UserError(f'{path}: {error}') from error
+    raise invalid(path, 'a path that can be opened', error) from error
 
 
 def folder(path: files.Path) -> DataFolder:
@@ -74,5 +74,5 @@ def json_lines(path: str) -> Iterator[tuple[str, Any]]:
       try:
         value = json.loads(line)
       except ValueError as error:
-        raise UserError(f'{place}, is not JSON: {error}') from error
+        raise invalid(place, 'JSON', error) from error
       yield place, value

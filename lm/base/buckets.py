@@ -20,7 +20,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lm.base.bucket_requests import endpoint, text_of
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid, missing_package
 
 if TYPE_CHECKING:
   from etils import epath
@@ -92,18 +92,18 @@ def reach(scheme: str, bucket: str) -> None:
 
   if not bucket:
     raise UserError(field='path', value=url, allowed=f'{scheme}://BUCKET/NAME')
+  name = f'bucket {url}{endpoint(scheme)}'
   try:
     fsspec.asyn.sync(fs.loop, ask)
   except FileNotFoundError as error:
-    raise UserError(f'there is no bucket {url}{endpoint(scheme)}') from error
+    raise UserError(field=name) from error
   except TimeoutError as error:
-    cause = f'did not answer in {ANSWER_SECONDS} s{endpoint(scheme)}'
-    raise UserError(f'{url} {cause}{_without_credentials(scheme, fs)}') from error
+    cause = f'no answer in {ANSWER_SECONDS} s{_without_credentials(scheme, fs)}'
+    raise invalid(name, 'reachable', cause) from error
   # The libraries raise errors of many unrelated types where a bucket cannot be used.
   except Exception as error:
-    cause = text_of(error).removeprefix(f'{url}: ')
-    cause += _without_credentials(scheme, fs)
-    raise UserError(f'{url} cannot be read{endpoint(scheme)}: {cause}') from error
+    cause = text_of(error).removeprefix(f'{url}: ') + _without_credentials(scheme, fs)
+    raise invalid(name, 'readable', cause) from error
 
 
 def _without_credentials(scheme: str, fs: Any) -> str:
@@ -128,8 +128,7 @@ def filesystem(scheme: str) -> Any:
   try:
     module = importlib.import_module(FILESYSTEMS[scheme])
   except ModuleNotFoundError as error:
-    need = f"pip install 'deepdive-lm[{EXTRAS[scheme]}]'"
-    raise UserError(f'{scheme}:// needs the package {error.name}: {need}') from error
+    raise missing_package(error.name, EXTRAS[scheme], f'A path at {scheme}://') from error
   # They raise what they log with a traceback, so that the log would repeat it.
   logging.getLogger(LIBRARIES[scheme]).setLevel(logging.CRITICAL)
   # For every filesystem of this process: objects also come and go without fsspec, through

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from lm.base.errors import UserError, unknown
+from lm.base.errors import UserError, invalid, unknown
 
 # What a checkpoint records about where it came from.
 PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from')
@@ -126,8 +126,14 @@ def parse(options: flags.FlagValues, argv: Sequence[str] | None, about: str) -> 
     check_field(plain, name.removeprefix('config.'))
   try:
     rest = options(command_line)
+  except flags.UnrecognizedFlagError as error:
+    raise unknown('flag', f'--{error.flagname}', [f'--{name}' for name in options]) from error
+  except flags.IllegalFlagValueError as error:  # flag --config.steps=many: invalid literal for ...
+    given, _, cause = str(error).removeprefix('flag ').partition(': ')
+    flag, _, value = given.partition('=')
+    raise UserError(field=flag, value=value, message=f'It cannot be read: {cause}.') from error
   except flags.Error as error:
-    raise UserError(str(error)) from error
+    raise invalid('command line', 'what --help describes', error) from error
   if rest[1:]:
     raise UserError(field='argument', value=rest[1], allowed='options of the form --name=value')
   return options.config
@@ -166,7 +172,7 @@ def load(spec: str) -> ConfigDict:
   try:
     return get_config(arg) if arg else get_config()
   except (KeyError, ImportError) as error:
-    raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
+    raise invalid(path, 'a readable config', f'{type(error).__name__}: {error}') from error
 
 
 def function(spec: str, name: str) -> Callable:
@@ -180,9 +186,9 @@ def function(spec: str, name: str) -> Callable:
   try:
     defined = runpy.run_path(path)
   except (SyntaxError, KeyError, ImportError) as error:
-    raise UserError(f'{path} is not a readable config: {type(error).__name__}: {error}') from error
+    raise invalid(path, 'a readable config', f'{type(error).__name__}: {error}') from error
   if name not in defined:
-    raise UserError(f'{path} does not define the function {name}()')
+    raise UserError(field=f'function {name}() of {path}')
   return defined[name]
 
 

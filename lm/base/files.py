@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from lm.base import buckets
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 
 if TYPE_CHECKING:
   from etils import epath
@@ -231,7 +231,7 @@ def locked(
       except BlockingIOError:
         if clock() >= deadline:
           file.seek(0)
-          raise UserError(f'{folder} is already in use by pid {file.read()}') from None
+          raise invalid(folder, 'free', f'process {file.read()} uses it') from None
         sleep(0.1)
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -245,7 +245,7 @@ def unpacking(path: Path) -> Iterator[None]:
   try:
     yield
   except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-    raise UserError(f'{path} is cut off or damaged: {error}') from error
+    raise invalid(path, 'a whole gzip file', error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -278,7 +278,15 @@ def read_json(path: Path) -> Any:
   try:
     return json.loads(file.read_text(encoding='utf-8'))
   except ValueError as error:
-    raise UserError(f'{path} is not valid JSON: {error}') from error
+    raise invalid(path, 'valid JSON', error) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+  """Returns the JSON object in a file. Raises as `read_json`, and UserError for another value."""
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise UserError(field=str(path), value=value, allowed='a JSON object')
+  return value
 
 
 def within(folder: pathlib.Path, name: object, source: Path) -> pathlib.Path:

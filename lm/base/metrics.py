@@ -271,7 +271,7 @@ def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
     try:
       lines.append(json.loads(line))
     except ValueError as error:
-      raise UserError(f'{path}, line {number} is not JSON: {line[:80]!r}') from error
+      raise UserError(field=f'line {number} of {path}', value=line, allowed='JSON') from error
   return lines
 
 

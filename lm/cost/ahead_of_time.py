@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from lm.base.errors import UserError, unknown
+from lm.base.errors import UserError, invalid, missing_package, unknown
 from lm.cost import chips, cost_text, estimate, flops
 
 # No jax at the top: it reads the environment when it is imported.
@@ -73,7 +73,7 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
   if set(sides) == {1}:
     options['chips_per_host_bounds'] = (1, 1, 1)
   if not has_libtpu():
-    raise UserError("libtpu is not installed; pip install -e '.[tpu]' brings it")
+    raise missing_package('libtpu', 'tpu', 'Compiling for a TPU')
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
   except jax.errors.JaxRuntimeError as error:
@@ -109,7 +109,7 @@ def compile_step(
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
       cause, _, _ = str(error).partition('Largest program allocations')
-      raise UserError(f'the step does not fit {topology}: {cause}') from error
+      raise invalid(f'memory of {topology}', 'enough for the step', cause) from error
     seconds = time.perf_counter() - start
   chip, _ = chips.parse_topology(topology, slices)
   predicted = estimate.predict(config, model_config, mesh, prog, chip)
@@ -202,5 +202,10 @@ def print_table() -> None:
     command = [sys.executable, '-m', 'lm.aot', *options_of(row), '--json']
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-      raise UserError(f'{config} on {topology} cannot be compiled (see above)')
+      raise UserError(
+        field=f'exit status of lm.aot for {config} on {topology}',
+        value=done.returncode,
+        allowed='0',
+        message='What it printed is above.',
+      )
     print(table_row(pathlib.Path(config).stem, json.loads(done.stdout)), flush=True)

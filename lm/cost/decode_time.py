@@ -184,7 +184,7 @@ def theirs(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict], d
     import transformers
   except ModuleNotFoundError as error:
     raise UserError(
-      f'{sys.executable} has no {error.name}; --beside-python names a Python that has it'
+      field='--beside-python', value=sys.executable, allowed=f'a Python that has {error.name}'
     ) from error
   if args.quantize != 'none' or args.cache != 'none':
     raise UserError(

@@ -185,7 +185,9 @@ class _Counter:
       counter, bound = (given[int(inside[name].arguments)] for name in root.operands)
     if root.opcode != 'compare' or root.attribute('direction') != 'LT':
       raise UserError(
-        f'HLO: the condition of {x.name} is {root.opcode}, not whether one number is below another'
+        field=f'condition of the HLO loop {x.name}',
+        value=root.opcode,
+        allowed='whether one number is below another',
       )
     if condition[bound].opcode != 'constant':
       return self._trips
@@ -204,8 +206,9 @@ class _Counter:
     steps = [int(i.arguments) for i in added if i.opcode == 'constant']
     if first.opcode != 'constant' or last.opcode != 'add' or len(steps) != 1:
       raise UserError(
-        f'HLO: {x.name} counts from {first.opcode} {first.name} by {last.opcode} {last.name}, not '
-        'from a constant by a constant'
+        field=f'counter of the HLO loop {x.name}',
+        value=f'from {first.opcode} {first.name} by {last.opcode} {last.name}',
+        allowed='from a constant by a constant',
       )
     distance = int(condition[bound].arguments) - int(first.arguments)
     return -(-distance // steps[0])
@@ -281,7 +284,8 @@ def _groups(attributes: str, devices: int) -> np.ndarray:
     return np.array([_numbers(group) for group in groups])
   if text.startswith('{}'):
     return np.arange(devices)[None]
-  raise UserError(f'HLO: replica groups of a form that is not known: {text[:200]}')
+  allowed = '{{0,1},{2,3}}, [2,2]<=[4], mesh[...] {...} or {}'
+  raise UserError(field='replica_groups of an HLO instruction', value=text, allowed=allowed)
 
 
 def _iota(text: str) -> np.ndarray:
@@ -351,7 +355,7 @@ def _parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
       x = _instruction(found[2], found[3], bool(found[1]))
       body[x.name] = x
   if entry is None:
-    raise UserError('HLO: no ENTRY computation')
+    raise UserError(field='ENTRY computation of the HLO')
   return computations, entry
 
 
@@ -381,4 +385,4 @@ def _close(text: str, start: int) -> int:
     depth += 1 if found[0] == '(' else -1
     if not depth:
       return start + found.end()
-  raise UserError(f'HLO: a parenthesis is not closed: {text[:200]}')
+  raise UserError(field='HLO instruction', value=text, allowed='parentheses that are closed')

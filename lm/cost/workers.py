@@ -46,6 +46,8 @@ class Worker:
   def _read(self) -> dict[str, Any]:
     line = self._process.stdout.readline()
     if not line:
-      raise UserError(f'the benchmark of {self._system} ended early; its error is above')
+      raise UserError(
+        field=f'answer of the benchmark of {self._system}', message='Its error is above.'
+      )
     self.seen.append(json.loads(line))
     return self.seen[-1]

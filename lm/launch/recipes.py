@@ -152,9 +152,9 @@ def run_jobs(
     clock: returns the time in seconds, from which the wall time of a job is taken.
 
   Raises:
-    UserError: another process uses `workdir`, a record is of another config, or a job failed. The
-      message of a job that failed is its own where it raised a UserError or an OSError; else its
-      traceback is on stderr.
+    UserError: another process uses `workdir`, a record is of another config, or a job failed. Of a
+      job that raised a UserError, it is that error; of others, the traceback is on stderr.
+    OSError: a job raised one; the text is its own.
   """
   workdir = pathlib.Path(workdir)
   with files.locked(workdir, LOCK_SECONDS) as fd, ended_by_sigterm():
@@ -202,7 +202,10 @@ def _check(workdir: pathlib.Path, job: Job) -> None:
   found = files.difference(record['settings'], job.settings)
   if not found:
     raise UserError(
-      f'job {job.name!r} in {workdir} was run after jobs with another config. {remedy}'
+      field=f'fingerprint of job {job.name!r}',
+      value=job.fingerprint,
+      allowed=f'{record["fingerprint"]}, with which it was run in {workdir}',
+      message=f'A job before it has another config. {remedy}',
     )
   path, was, now = found
   raise UserError(
@@ -249,19 +252,20 @@ def _run(
       # Ends what the child left running. Its number cannot belong to another process before join().
       os.killpg(child.pid, signal.SIGKILL)
     child.join()
-  error, peak = None, 0
+  raised, peak = None, 0
   with contextlib.suppress(EOFError):  # it was killed before it could tell
-    error, peak = receiver.recv()
+    raised, peak = receiver.recv()
   update(peak, complete=child.exitcode == 0)
-  if error:
-    raise UserError(error)
-  if child.exitcode < 0:
-    name = signal.Signals(-child.exitcode).name
-    hint = ' (out of memory?)' if name == 'SIGKILL' else ''
-    raise UserError(f'job {job.name!r} was killed by {name}{hint}; the same command resumes it')
+  if raised:
+    raise raised
   if child.exitcode:
+    message = 'What it printed is above.'
+    if child.exitcode < 0:
+      name = signal.Signals(-child.exitcode).name
+      hint = ' (out of memory?)' if name == 'SIGKILL' else ''
+      message = f'It was killed by {name}{hint}; the same command resumes it.'
     raise UserError(
-      f'job {job.name!r} failed with exit status {child.exitcode}; what it printed is above'
+      field=f'exit status of job {job.name!r}', value=child.exitcode, allowed='0', message=message
     )
 
 
@@ -296,22 +300,23 @@ def _child(
   function: Callable[..., object],
   args: tuple,
 ):
-  """Runs a job in the child process, and sends (one-line error or None, peak memory) at its end.
+  """Runs a job in the child process, and sends (the user's error or None, peak memory) at its end.
 
   `lock` is held open here too, so that the work folder is in use until both processes have ended.
   """
   os.setsid()  # a group of its own, so that all that it starts can be ended with it
   threading.Thread(target=_die_with_parent, daemon=True).start()
-  error = None
+  raised = None
   try:
     function(*args)
-  except (UserError, OSError) as raised:
+  except (UserError, OSError) as error:
     if os.environ.get('DEEPDIVE_TRACEBACK'):
       traceback.print_exc()
-    error = ' '.join(str(raised).split())
+    # Errors of libraries, which are OSErrors, may not survive pickling.
+    raised = error if isinstance(error, UserError) else OSError(str(error))
   finally:
-    sender.send((error, peak_rss_bytes()))
-  if error is not None:
+    sender.send((raised, peak_rss_bytes()))
+  if raised:
     sys.exit(1)
 
 

@@ -69,7 +69,9 @@ def trials(spec: str) -> list[Trial]:
         message='The name is the second argument of add().',
       )
     if any(trial.name == name for trial in listed):
-      raise UserError(f'{spec}: sweep() adds the trial {name} twice')
+      raise UserError(
+        field=f'name of a trial of {spec}', value=name, allowed='a name that no other trial has'
+      )
     listed.append(Trial(name, dict(fields)))
 
   list_trials = config_lib.function(spec, 'sweep')
@@ -77,7 +79,9 @@ def trials(spec: str) -> list[Trial]:
   takes_variant = len(inspect.signature(list_trials).parameters) > 1
   list_trials(*((add, variant) if takes_variant else (add,)))
   if not listed:
-    raise UserError(f'{spec}: sweep() adds no trial')
+    raise UserError(
+      field=f'number of trials that sweep() of {spec} adds', value=0, allowed='at least 1'
+    )
   return listed
 
 
@@ -139,7 +143,12 @@ def run(
     _write(workdir, rows)
   if failed:
     causes = '; '.join(f'{name}: {cause}' for name, cause in failed.items())
-    raise UserError(f'{len(failed)} of {len(listed)} trials failed: {causes}')
+    raise UserError(
+      field='number of trials that failed',
+      value=len(failed),
+      allowed='0',
+      message=causes,
+    )
   if fit:
     scaling.write(workdir, [(row['compute'], row['value']) for row in rows])
   ladder = f' and {workdir}/ladder.md' if fit else ''
@@ -262,8 +271,8 @@ def _row(workdir: pathlib.Path, trial: Trial) -> dict[str, Any]:
     return row | {'value': report['rl']['reward_last']}
   if 'eval/val/loss' not in report:
     raise UserError(
-      f'trial {trial.name} has no held-out loss to be ranked by: set config.data.val or '
-      'config.data.held_out'
+      field=f'held-out loss of trial {trial.name}',
+      message='Trials are ranked by it: set config.data.val or config.data.held_out.',
     )
   row |= {
     'value': report['eval/val/loss'],

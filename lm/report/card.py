@@ -68,7 +68,7 @@ class _Source:
     value, field = self._value, (field,) if isinstance(field, str) else field
     for name in field:
       if name not in value:
-        raise UserError(f'{self._path} has no field {".".join(field)!r}')
+        raise UserError(field=f'field {".".join(field)} of {self._path}')
       value = value[name]
     return value
 
@@ -115,7 +115,7 @@ def _draw(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, tuple
   def series(run: str, name: str) -> plots.Series:
     points = [(line['step'], line[name]) for line in lines[run] if name in line]
     if not points:
-      raise UserError(f'{workdir / run / "metrics.jsonl"} has no metric {name!r}')
+      raise UserError(field=f'metric {name} of {workdir / run / "metrics.jsonl"}')
     # A null, which stands for a value that was not finite, is drawn as a gap.
     return tuple(zip(*points, strict=True))
 

@@ -137,7 +137,7 @@ class Session:
     yield from display.end()
     self.thought = display.thought
     if handle.completion.end == 'full':
-      raise self._full('the reply is cut off')
+      raise self._full(len(self.ids), 'The reply is cut off. ')
     if handle.completion.end == 'length':
       yield f' [stopped after {self._max_new_tokens} tokens]', True
 
@@ -149,7 +149,7 @@ class Session:
     """
     prompt = [self.chat_format.document_start, *self.chat_format.tokenizer.encode(text)]
     if len(prompt) >= self.config.max_len:
-      raise self._full(f'{len(prompt)} tokens do not fit')
+      raise self._full(len(prompt))
     if self._documents is None:
       self._documents = self._new_engine()
     request = self._request(
@@ -184,7 +184,7 @@ class Session:
       OSError: it cannot be written.
     """
     if not self.exchanges:
-      raise UserError('there is no conversation to save yet')
+      raise UserError(field='conversation to save')
     if files.as_path(path).exists():
       raise UserError(field='/save', value=path, allowed='a file that does not exist yet')
     line = json.dumps({'messages': self.messages()}, ensure_ascii=False)
@@ -207,7 +207,7 @@ class Session:
       ids = self._tokens(kept, text)
       if len(ids) + reserve <= most or (not kept and len(ids) < most):
         return ids, len(kept)
-    raise self._full(f'{len(ids)} tokens do not fit')
+    raise self._full(len(ids))
 
   def _tokens(self, exchanges: Sequence[Exchange], text: str) -> list[int]:
     """Returns the tokens from the beginning of a conversation up to where the reply begins."""
@@ -234,10 +234,12 @@ class Session:
   def _new_engine(self) -> Engine:
     return Engine(self.config, self.params, rows=1, capacity=self.config.max_len, steps=DRAW)
 
-  def _full(self, what: str) -> UserError:
+  def _full(self, tokens: int, what: str = '') -> UserError:
     return UserError(
-      f'the context of {self.config.max_len} tokens is full: {what}; /reset begins a new '
-      'conversation'
+      field='number of tokens',
+      value=tokens,
+      allowed=f'fewer than the context of the model, {self.config.max_len}',
+      message=f'{what}/reset begins a new conversation.',
     )
 
 

@@ -6,6 +6,7 @@ the log. `_dispatch` starts a step, `_settle` waits for one and logs it.
 
 import contextlib
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -231,17 +232,32 @@ class Loop:
     """
     rule, most = self._config.faults.on_bad_step, self._config.faults.max_bad_steps
     in_all = len(self._run.jumps.all) + 1 if rule == 'rewind' else values['train/bad_steps']
-    what = _describe_bad(dispatched.number, values)
     if rule == 'stop' or in_all > most:
+      where = '' if values['train/finite'] else f'First not finite: {self._diagnose(dispatched)}. '
       limit = '' if rule == 'stop' else f'config.faults.max_bad_steps = {most} is reached. '
-      where = '' if values['train/finite'] else f'; first not finite: {self._diagnose(dispatched)}'
       self._checkpoints.wait()
-      raise UserError(
-        f'{what}{where}. {limit}Nothing was updated; the last good checkpoint is '
-        f'{self._checkpoints.latest()}'
-      )
-    self._say(f'{what}: {rule} ({in_all:.0f} of {most})')
+      latest = f'the last good checkpoint is {self._checkpoints.latest()}.'
+      raise self._bad_step(dispatched, values, f'{where}{limit}Nothing was updated; {latest}')
+    self._say(f'{self._bad_step(dispatched, values)}: {rule} ({in_all:.0f} of {most})')
     return rule != 'rewind'
+
+  def _bad_step(
+    self, dispatched: _Dispatched, values: dict[str, float], message: str = ''
+  ) -> UserError:
+    """Returns the error about a step whose loss spikes, or whose numbers are not finite."""
+    name, value, allowed = 'loss', values['train/loss'], 'a finite number'
+    if values['train/finite']:
+      median = value / values['train/spike']
+      spike = f'{self._config.faults.spike:g} times the median of the last ones, {median:.4g}'
+      allowed = f'at most {spike}'
+    elif math.isfinite(value):
+      name, value = 'gradient norm', values['opt/grad_norm']
+    return UserError(
+      field=f'{name} of step {dispatched.number}',
+      value=float(f'{value:.4g}'),
+      allowed=allowed,
+      message=message,
+    )
 
   def _diagnose(self, dispatched: _Dispatched) -> str:
     run, batch = self._run, dispatched.batch
@@ -296,13 +312,3 @@ class Loop:
   def _say(self, text: str) -> None:
     if distributed.is_main():
       progress.write(text)
-
-
-def _describe_bad(number: int, values: dict[str, float]) -> str:
-  if values['train/finite']:
-    ratio = values['train/spike']
-    return (
-      f'step {number}: loss {values["train/loss"]:.4g} is {ratio:.3g} times the median of the '
-      'last ones'
-    )
-  return f'step {number}: loss {values["train/loss"]}, gradient norm {values["opt/grad_norm"]}'

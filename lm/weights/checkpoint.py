@@ -37,7 +37,7 @@ from ml_collections import ConfigDict
 
 from lm.base import buckets, files
 from lm.base import config as config_lib
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 from lm.weights import best, checkpoint_arrays, checkpoint_folders, origin
 from lm.weights.checkpoint_arrays import Tree
 
@@ -111,7 +111,11 @@ class Checkpointer:
     """
     self.wait()
     if step in self.steps():
-      raise UserError(f'checkpoint {self.directory / str(step)} exists; it is not overwritten')
+      raise UserError(
+        field=f'step to be saved in {self.directory}',
+        value=step,
+        allowed='a step that has no checkpoint yet',
+      )
     finite = {name: value for name, value in (measured or {}).items() if math.isfinite(value)}
     self._handler.provenance = provenance | ({'measured': finite} if finite else {})
     self._saving = step
@@ -176,9 +180,8 @@ class Checkpointer:
       corrupt.append(step)
     else:
       if corrupt:
-        raise error or UserError(
-          f'corrupt checkpoint {self.directory / str(corrupt[0])}: see the other processes'
-        )
+        folder = self.directory / str(corrupt[0])
+        raise error or invalid(f'checkpoint {folder}', 'sound', 'see the other processes')
       return None
     for step in corrupt:
       aside = self.directory / f'{step}.corrupt'

@@ -63,21 +63,21 @@ def verify(path: files.AnyPath, *prefixes: str) -> None:
     UserError: a file or the digest is missing, or a file differs from its digest.
   """
   if not (path / 'digest.json').exists():
-    raise UserError(f'corrupt checkpoint {path}: digest.json is missing')
-  digests = files.read_json(path / 'digest.json')
-  if not isinstance(digests, dict):
-    raise UserError(f'corrupt checkpoint {path}: digest.json is not a JSON object')
+    raise UserError(field=f'digest.json of checkpoint {path}')
+  digests = files.read_object(path / 'digest.json')
   names = [name for name in sorted(digests) if name.startswith(prefixes)][
     jax.process_index() :: jax.process_count()
   ]
   paths = [files.within(path, name, path / 'digest.json') for name in names]
   for name, file in zip(names, paths, strict=True):
     if not file.exists():
-      raise UserError(f'corrupt checkpoint {path}: {name} is missing')
+      raise UserError(field=f'{name} of checkpoint {path}')
   for name, found in zip(names, files.sha256_all(paths), strict=True):
     if found != digests[name]:
       raise UserError(
-        f'corrupt checkpoint {path}: {name} is not the file that was written (its sha256 differs)'
+        field=f'SHA-256 of {name} of checkpoint {path}',
+        value=found,
+        allowed=f'{digests[name]}, that of the file that was written',
       )
 
 
@@ -106,7 +106,7 @@ def locate(path: files.Path) -> files.AnyPath:
   if (path / 'final.json').is_file():
     final = files.read_json(path / 'final.json')
     if not isinstance(final, dict) or 'run' not in final:
-      raise UserError(f'{path / "final.json"} does not name a run: it should be {{"run": NAME}}')
+      raise UserError(field=str(path / 'final.json'), value=final, allowed='{"run": NAME}')
     path = files.within(path, final['run'], path / 'final.json')
   if (path / 'checkpoints').is_dir():
     path = path / 'checkpoints'

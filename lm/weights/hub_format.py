@@ -52,9 +52,9 @@ def import_model(
   """
   path = files.as_path(path)
   if path.exists():
-    raise UserError(f'{path} exists; nothing is overwritten')
+    raise UserError(field='DST', value=str(path), allowed='a folder that does not exist yet')
   if not any(name in source.tokenizer for name in ('tokenizer.json', 'tokenizer.model')):
-    raise UserError(f'{source.path} has neither tokenizer.json nor tokenizer.model')
+    raise UserError(field=f'tokenizer.json or tokenizer.model in {source.path}')
   config = hub_params.model_config(source, defaults, ignore)
   layout = hub_params.open_params(source, config)
   types = {DTYPES[source.tensors[next(x.names())].dtype].name for x in layout.values()}
@@ -125,7 +125,7 @@ def export_model(
   """
   out = files.as_path(out)
   if out.exists():
-    raise UserError(f'{out} exists; nothing is overwritten')
+    raise UserError(field='DST', value=str(out), allowed='a folder that does not exist yet')
   path = checkpoint_folders.locate(path)
   provenance = checkpoint_folders.provenance(path)
   types = checkpoint_arrays.params_metadata(path)
@@ -139,10 +139,12 @@ def export_model(
     hf |= tokens
   shapes = hub_params.shapes(config)
   for name in sorted(shapes.keys() | types.keys()):
-    if name not in shapes or name not in types or types[name].shape != shapes[name]:
+    found, expected = types[name].shape if name in types else None, shapes.get(name)
+    if found != expected:
       raise UserError(
-        f'checkpoint {path}: params/{name} is not a parameter of the model that its provenance '
-        'describes'
+        field=f'shape of params/{name} of checkpoint {path}',
+        value=found,
+        allowed=f'{expected}, by its provenance',
       )
   if heads.SCALAR in shapes:
     logging.warning('%s is not exported: transformers has no tensor for it', heads.SCALAR)

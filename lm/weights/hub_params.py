@@ -114,7 +114,8 @@ def layouts(family: Family, config: FrozenConfigDict) -> dict[str, Layout]:
   named = shapes(FrozenConfigDict(config.to_dict() | {'heads': ('vocabulary',), 'lora_rank': 0}))
   if unknown := sorted(named.keys() - family.tensors):
     raise UserError(
-      f'our parameter {unknown[0]!r} has no tensor in {family.architecture} (lm/weights/families)'
+      field=f'tensor of {family.architecture} for our parameter {unknown[0]!r}',
+      message='lm/weights/families has the tensors of each family.',
     )
   return {name: Layout(family.tensors[name], shape) for name, shape in named.items()}
 
@@ -181,8 +182,10 @@ def _check_tied(source: Source, head: str, embedding: str) -> None:
     same = same and a.read(rows).tobytes() == b.read(rows).tobytes()
   if not same:
     raise UserError(
-      f'{source.path}: tie_word_embeddings is true, but {head!r} is not the same as {embedding!r}'
-    )
+      field='tie_word_embeddings in config.json',
+      value=True,
+      allowed=f'false, since tensor {head!r} is not the same as {embedding!r}',
+    ).at(source.path)
 
 
 def model_config(

@@ -20,7 +20,7 @@ def check_provenance(
 ) -> None:
   """Raises UserError if a checkpoint came from something else than `expected`.
 
-  The message has the first difference, and the override that would allow all of them.
+  It is about the first difference; its message has the override that would allow all of them.
 
   Args:
     stored: the provenance of the checkpoint.
@@ -29,19 +29,22 @@ def check_provenance(
       `expected`, and fields or parts of its config.
     free: fields and parts of the config that may always differ.
   """
-  differing: dict[str, str] = {}
+  differing: dict[str, tuple[str, Any, Any]] = {}  # (field, value there, value here)
   for key, value in expected.items():
     for field, was, now in files.differences(stored.get(key), value):
       name = field if key == 'config' else key
       passed = key == 'config' and config_lib.covers(free, name)
       if not (passed or key in allow or config_lib.covers(allow, name)):
         whole = f'{key}.{field}' if field else key
-        differing.setdefault(name, f'{whole} of the checkpoint is {was!r}, here it is {now!r}')
+        differing.setdefault(name, (whole, was, now))
   if differing:
-    first, *more = differing.values()
-    also = f' (and {len(more)} more differ)' if more else ''
-    override = f'config.checkpoint.allow_mismatch={",".join(differing)}'
-    raise UserError(f'{first}{also}; {override} goes on anyway')
+    field, was, now = next(iter(differing.values()))
+    raise UserError(
+      field=field,
+      value=now,
+      allowed=f'{was!r}, as in the checkpoint',
+      message=f'config.checkpoint.allow_mismatch={",".join(differing)} goes on anyway.',
+    )
 
 
 def code_version() -> str:

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from lm.base import buckets, files
-from lm.base.errors import UserError
+from lm.base.errors import invalid
 
 Index = tuple[slice, ...]
 # A tensor: its dtype as safetensors calls it, its shape, and a function that reads a part.
@@ -38,7 +38,7 @@ def tensors(file: files.AnyPath) -> dict[str, RemoteTensor]:
     header.pop('__metadata__', None)
     return {name: _tensor(file, 8 + size, total, **entry) for name, entry in header.items()}
   except (ValueError, TypeError, AttributeError) as error:
-    raise UserError(f'{file} is not a safetensors file: {error}') from error
+    raise invalid(file, 'a safetensors file', error) from error
 
 
 def _tensor(

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from data.shards import baselines, token_shards
 from data.tokenizers import loading as tokenizers
@@ -92,7 +93,7 @@ def test_adding_up_on_the_way_gives_the_same(monkeypatch):
 
 
 def test_no_weight_at_all():
-  with pytest.raises(UserError, match='weight'):
+  with refused('target with a weight in these batches'):
     baselines.count([batch([[1, 2, 3]], [[0, 0]])])
 
 

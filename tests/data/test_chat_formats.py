@@ -18,6 +18,7 @@ from chat_templates import (
   QWEN3,
   TULU,
 )
+from refusals import refused
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.chat import chat_formats, schema, templates
@@ -218,10 +219,9 @@ def test_a_base_model_gets_a_format_and_keeps_it(name, tmp_path):
   base = make(tmp_path / 'base', None, ['<|endoftext|>'], bos_token='<|endoftext|>')
   own = chat_formats.load(str(base))
   assert own.document_start == 0 and own.tokenizer.vocab_size == SIZE
-  with pytest.raises(
-    UserError, match=r'no chat template.*not trained to chat.*config\.data\.chat_format'
-  ):
+  with refused('chat template of the tokenizer') as raised:
     own.render_prompt(messages(['a']))
+  assert templates.HINT in raised.value.message
   if name == 'file':
     (tmp_path / 'x.jinja').write_text('{% for m in messages %}{{ m.role }}: {{ m.content '
                                       '}}<|endoftext|>{% endfor %}'
@@ -261,16 +261,15 @@ def test_our_own_tokens_keep_their_order():
 
 def test_a_template_without_a_stop_token_is_refused_when_it_is_needed(tmp_path):
   ours = chat_formats.load(str(make(tmp_path, DEFAULT_SYSTEM, ['<|endoftext|>'])))
-  with pytest.raises(
-    UserError, match=r'no special token.*stops an answer.*<\|im_end\|>.*config\.data\.chat_format'
-  ):
+  with refused('what the chat template writes after an answer') as raised:
     ours.render_prompt(messages(['a']))
+  assert '<|im_end|>' in raised.value.value and raised.value.message == templates.HINT
 
 
 def test_a_template_that_fails_is_named(tmp_path):
   endless = '{% for i in range(10**12) %}{% endfor %}'
   ours = chat_formats.load(str(make(tmp_path, endless, ['<|endoftext|>'])))
-  with pytest.raises(
-    UserError, match=rf'^{tmp_path}/tokenizer_config\.json: the chat template fails: Range'
-  ):
+  where = tmp_path / 'tokenizer_config.json'
+  with refused('error of the chat template', allowed='none', place=where) as raised:
     ours.render_prompt(messages(['a']))
+  assert raised.value.value.startswith('Range')

@@ -5,11 +5,11 @@ import json
 import random
 
 import pytest
+from refusals import refused
 
 from data import tasks
 from data.tasks import facts, probed, world
 from lm.base import files
-from lm.base.errors import UserError
 
 WORLD = world.make(0)
 
@@ -109,15 +109,15 @@ def test_a_model_that_knows_all_or_nothing_may_be_probed(tmp_path, verdict):
 @pytest.mark.parametrize(
   ('verdicts', 'field'),
   [
-    ([], 'probe of '),
-    ([['right', 'wrong']], 'only sometimes'),
-    ([['right'], []], r'probe\[1\].verdicts'),
-    ([['right'], ['maybe']], r'probe\[1\].verdicts'),
+    ([], 'probe of {}'),
+    ([['right', 'wrong']], 'probe of {}'),
+    ([['right'], []], '{}: probe[1].verdicts'),
+    ([['right'], ['maybe']], '{}: probe[1].verdicts'),
   ],
 )
 def test_a_report_that_cannot_be_used_is_an_error_that_names_the_row(tmp_path, verdicts, field):
   path = report(tmp_path / 'report.json', *verdicts)
-  with pytest.raises(UserError, match=field):
+  with refused(field.format(path)):
     probed.read(path)
 
 

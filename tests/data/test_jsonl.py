@@ -23,7 +23,7 @@ else:
 
 def parse(row):
   if not isinstance(row, dict) or not isinstance(row.get('text'), str):
-    raise UserError('a row has a "text"')
+    raise UserError(field='text')
   return row['text']
 
 
@@ -39,10 +39,10 @@ GOOD = b'{"text": "good"}\n'
   ('line', 'cause'),
   [
     (b'{"text": "cut', 'not JSON'),
-    (b'null', 'a row has a "text"'),
-    (b'[]', 'a row has'),
-    (b'{"text": null}', 'a row has'),
-    (b'{"other": 1}', 'a row has'),
+    (b'null', 'text is missing'),
+    (b'[]', 'text is missing'),
+    (b'{"text": null}', 'text is missing'),
+    (b'{"other": 1}', 'text is missing'),
     (b'\xff\xfe\x00', 'not UTF-8'),
     (b'[' * 200_000, 'nested too deep'),
     (b'{"text": ' + b'1' * 5000 + b'}', 'not JSON'),

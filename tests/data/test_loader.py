@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from data.chat import chat_formats
 from data.shards import loader, token_shards, tokenization
@@ -315,14 +316,12 @@ def test_missing_and_damaged_shards_are_named(text, tmp_path):
 
   manifest = copy('missing')
   (manifest.parent / 'tokens-00003.array_record').unlink()
-  with pytest.raises(UserError, match='is missing') as raised:
+  with refused(f'shard file {manifest.parent}/tokens-00003.array_record', None):
     make(manifest)
-  assert raised.value.field.endswith('tokens-00003.array_record')
   manifest = copy('short')
   (manifest.parent / 'documents-00002.npy').write_bytes(b'x')
-  with pytest.raises(UserError) as raised:
+  with refused(f'size of shard file {manifest.parent}/documents-00002.npy', 1):
     make(manifest)
-  assert raised.value.field.endswith('documents-00002.npy') and raised.value.value == 1
   manifest = copy('changed')
   path = manifest.parent / 'tokens-00009.array_record'
   content = bytearray(path.read_bytes())
@@ -333,23 +332,21 @@ def test_missing_and_damaged_shards_are_named(text, tmp_path):
     make(manifest)
   assert raised.value.field.startswith('SHA-256') and str(path) in raised.value.field
   unverified = make(manifest, verify=False)
-  with pytest.raises(UserError, match=r'tokens-00009\.array_record is damaged'):
+  with refused(f'shard file {path}', allowed='readable'):
     for step in range(unverified.steps_per_epoch):
       unverified.batch(step)
-  with pytest.raises(UserError, match='damaged'):
+  with refused(f'shard file {path}', allowed='readable'):
     list(unverified.iterate(0, unverified.steps_per_epoch))
 
 
 def test_bad_arguments(text, tmp_path):
   make = functools.partial(loader.Loader, text[0], seq_len=32, batch_size=4, seed=5)
-  with pytest.raises(UserError, match=r"unknown layout 'window'.*did you mean 'windows'"):
+  with refused('layout', 'window'):
     make(layout='window')
-  with pytest.raises(UserError) as raised:
+  with refused('batch_size', 0):
     make(batch_size=0)
-  assert (raised.value.field, raised.value.value) == ('batch_size', 0)
-  with pytest.raises(UserError) as raised:
+  with refused('seq_len', 100_000) as raised:
     make(seq_len=100_000)
-  assert (raised.value.field, raised.value.value) == ('seq_len', 100_000)
   assert '9905 tokens' in raised.value.message
   with pytest.raises(IndexError):
     make().batch(-1)

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from commands import call
+from refusals import refused
 
 from data import tasks
 from data.probing import endpoint, writing
@@ -127,7 +128,7 @@ def test_a_busy_endpoint_is_asked_again_and_gets_the_key():
 
 
 @pytest.mark.parametrize(
-  ('answer', 'said'),
+  ('answer', 'allowed'),
   [
     ((401, b'no key'), '401'),
     ((503, b'busy'), '503'),
@@ -136,13 +137,14 @@ def test_a_busy_endpoint_is_asked_again_and_gets_the_key():
     ((200, [1]), 'a chat completion'),
   ],
 )
-def test_an_endpoint_that_does_not_answer_is_named(answer, said):
+def test_an_endpoint_that_does_not_answer_is_named(answer, allowed):
   with serving(lambda body, headers: answer) as url, pytest.raises(UserError) as raised:
     ask(url)
-  assert said in str(raised.value) and url in str(raised.value)
+  error = raised.value
+  assert allowed in error.allowed and url in f'{error.field} {error.value}'
 
 
 def test_an_endpoint_that_is_not_there_is_named():
   for url in ('http://127.0.0.1:9/v1', 'nonsense'):
-    with pytest.raises(UserError, match=url):
+    with refused('--endpoint', f'{url}/chat/completions'):
       ask(url)

@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
+from refusals import refused
 
 from configs import base as base_config
 from data import conversations, tasks
@@ -562,17 +563,17 @@ def test_what_a_card_says_is_what_the_model_says_of_itself(tmp_path):
 @pytest.mark.parametrize(
   ('card', 'field'),
   [
-    ('- a', 'identity.yaml'),
-    ('nam: Nemo', 'field of .*identity.yaml'),
-    ('name: 3', 'name of .*identity.yaml'),
-    ('maker: " "', 'maker of .*identity.yaml'),
-    ('name: [', 'is not YAML'),
+    ('- a', '{}'),
+    ('nam: Nemo', 'field of {}'),
+    ('name: 3', 'name of {}'),
+    ('maker: " "', 'maker of {}'),
+    ('name: [', '{}'),
   ],
 )
 def test_a_card_that_is_wrong_is_named_with_its_field(tmp_path, card, field):
   path = tmp_path / 'identity.yaml'
   path.write_text(card, encoding='utf-8')
-  with pytest.raises(UserError, match=field):
+  with refused(field.format(path)):
     persona.read(path)
 
 
@@ -645,8 +646,9 @@ def test_what_is_no_document_is_skipped_by_file_and_line(corpus, tmp_path, line,
   said = capsys.readouterr().err
   assert f'1 row skipped; the first: {path}, line 2: ' in said and cause in said
   path.write_text(line)
-  with pytest.raises(UserError, match=rf'documents\.jsonl: no documents: 1 row skipped.*{cause}'):
+  with refused(f'document in {path}') as raised:
     documents.read(path)
+  assert cause in raised.value.message
 
 
 def test_documents_are_read_from_a_bucket(corpus):
@@ -658,12 +660,12 @@ def test_documents_are_read_from_a_bucket(corpus):
 def test_documents_that_describe_nothing_are_refused(tmp_path):
   path = tmp_path / 'documents.jsonl'
   path.touch()
-  with pytest.raises(UserError, match=r'documents\.jsonl: no documents'):
+  with refused(f'document in {path}'):
     tasks.make(['docs'], seed=0, documents=path)
   path.write_text(
     '{"text": "Once upon a time.", "metadata": {"url": "http://h/a.html", "cluster": "y"}}\n'
   )
-  with pytest.raises(UserError, match=r'documents\.jsonl: found no descriptions'):
+  with refused(f'description of a function in the 1 modules of {path}'):
     tasks.make(['docs'], seed=0, documents=path)
 
 
@@ -676,8 +678,9 @@ def test_held_out_documents_are_those_of_the_token_shards(corpus):
   read = documents.read(corpus, held_out=0.3)
   assert {entry.module for entry in read.test} == held_out and 5 < len(held_out) < 30
   assert not held_out & {entry.module for entry in read.train}
-  with pytest.raises(UserError, match=r"'reading'.*config.data.held_out"):
+  with refused("test problem of task 'reading'") as raised:
     tasks.make(['reading'], seed=0, documents=corpus, held_out=0.0)
+  assert 'config.data.held_out' in raised.value.message
   assert tasks.make(['spelling'], seed=0, documents=corpus, held_out=0.0)
 
 
@@ -772,16 +775,15 @@ def test_what_tasks_are_made_from_has_a_fingerprint_of_its_content(corpus, word_
   assert fingerprint('arithmetic') == arithmetic  # it reads none of them
 
 
-def test_unknown_names_are_refused_with_the_nearest():
-  with pytest.raises(UserError, match=r"task 'arithmetics' .did you mean 'arithmetic'"):
+def test_unknown_names_are_refused():
+  with refused('task', 'arithmetics'):
     tasks.make(['arithmetics'], seed=0)
-  with pytest.raises(UserError, match=r"'toolshare' .did you mean 'tool_share'"):
+  with refused("knob of task 'arithmetic'", 'toolshare'):
     tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'toolshare': 1.0}})
-  with pytest.raises(UserError, match="task 'speling'"):
+  with refused('task', 'speling'):
     tasks.make(['arithmetic'], seed=0, knobs={'speling': {}})
-  with pytest.raises(UserError) as raised:
+  with refused('config.data.documents'):
     tasks.make(['docs'], seed=0)
-  assert raised.value.field == 'config.data.documents'
   (task,) = tasks.make(['arithmetic'], seed=0, knobs={'arithmetic': {'tool_share': 1.0}})
   assert task.tool_share == 1.0
 
@@ -888,16 +890,14 @@ def test_lines_that_are_not_word_problems_are_skipped_and_named(line, tmp_path, 
     word_problem(i)['question'] for i in range(2)
   }
   assert f'1 row skipped; the first: {path}, line 2: ' in capsys.readouterr().err
-  with pytest.raises(
-    UserError,
-    match=r'no word problems in .*y\.jsonl: 1 row skipped; .*y\.jsonl, line 1: .*question',
-  ):
-    tasks.make(['gsm8k'], seed=0, gsm8k=write_lines(tmp_path / 'y.jsonl', line))
+  path = write_lines(tmp_path / 'y.jsonl', line)
+  with refused(f'word problem in {path}') as raised:
+    tasks.make(['gsm8k'], seed=0, gsm8k=path)
+  assert f'1 row skipped; the first: {path}, line 1: ' in raised.value.message
 
 
 def test_word_problems_need_files(tmp_path):
-  with pytest.raises(UserError) as raised:
+  with refused('config.data.gsm8k'):
     tasks.make(['gsm8k'], seed=0)
-  assert raised.value.field == 'config.data.gsm8k'
   with pytest.raises(FileNotFoundError, match='nowhere'):
     tasks.make(['gsm8k'], seed=0, gsm8k='nowhere.jsonl')

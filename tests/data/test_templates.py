@@ -16,11 +16,13 @@ from chat_templates import (
   QWEN3,
   TURNS,
 )
+from refusals import refused
 
 from data.chat import templates
 from lm.base.errors import UserError
 
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}
+WRITES = 'what the chat template writes'
 
 
 @pytest.mark.slow
@@ -40,23 +42,29 @@ def test_a_date_is_the_given_day():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('source', 'message'), [
-  ('{% for', 'the chat template fails'),
-  ('{{ raise_exception("never") }}', 'the chat template fails: never'),
-  ('{{ messages[0].content + 1 }}', 'the chat template fails'),
-  ("{{ ''.__class__.__mro__ }}", 'the chat template fails'),  # the sandbox
-  ('{{ messages[-1].content }}', 'each turn once and in order'),
-  ('{% for m in messages %}{{ m.content + m.content }}{% endfor %}', 'each turn once and in order'),
-  ('{% for m in messages %}<a>{{ m.content }}({{ loop.index }}){% endfor '
-   '%}', 'more than constant text|prompts with'),
-  (TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif "
-           "%}", 'prompts with .*<think>'),
-  ("{% for m in messages %}{{ m.content.replace('\n', ' ') }}|{% endfor "
-   "%}", 'more than constant text'),
+@pytest.mark.parametrize(('source', 'field', 'allowed'), [
+  ('{% for', 'error of the chat template', 'none'),
+  ('{{ raise_exception("never") }}', 'error of the chat template', 'none'),
+  ('{{ messages[0].content + 1 }}', 'error of the chat template', 'none'),
+  ("{{ ''.__class__.__mro__ }}", 'error of the chat template', 'none'),  # the sandbox
+  ('{{ messages[-1].content }}', WRITES, 'each turn once and in order'),
+  ('{% for m in messages %}{{ m.content + m.content }}{% endfor %}', WRITES,
+   'each turn once and in order'),
+  ('{% for m in messages %}<a>{{ m.content }}({{ loop.index }}){% endfor %}',
+   f'{WRITES} before an answer', "what it prompts with, '(1)'"),
+  (TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
+   f'{WRITES} before an answer', "what it prompts with, '<|im_end|>\\n<|im_start|>assistant\\n<think>\\n'"),
+  ("{% for m in messages %}{{ m.content.replace('\n', ' ') }}|{% endfor %}", WRITES,
+   'constant text around the turns'),
 ])  # fmt: skip
-def test_templates_that_cannot_be_followed_are_refused(source, message):
-  with pytest.raises(UserError, match=message):
+def test_templates_that_cannot_be_followed_are_refused(source, field, allowed):
+  with refused(field, allowed=allowed):
     templates.derive(source, VARIABLES)
+
+
+def test_what_a_template_says_of_its_failure_is_told():
+  with refused('error of the chat template', 'never'):
+    templates.derive('{{ raise_exception("never") }}', VARIABLES)
 
 
 # Programs that would take for ever, or more memory than there is, or fail.
@@ -105,15 +113,19 @@ def test_a_hostile_template_is_bounded_in_any_thread(name, monkeypatch):
   source = HOSTILE[name] + templates.NAMED['chatml']
   with concurrent.futures.ThreadPoolExecutor(1) as thread, pytest.raises(UserError) as error:
     thread.submit(templates.derive, source, {}).result()
-  assert 'the chat template ' in str(error.value)
+  assert 'the chat template' in error.value.field
   assert len(str(error.value)) < 1000
 
 
 def test_a_template_that_is_too_much_with_a_system_turn_alone_is_refused(monkeypatch):
   monkeypatch.setattr(templates, 'CPU_SECONDS', 1)
-  for waste in ('{{ "x" * 10**10 }}', HOSTILE['nested loops'], HOSTILE['a flood of text']):
+  for waste, what in (
+    ('{{ "x" * 10**10 }}', 'memory'),
+    (HOSTILE['nested loops'], 'processor time'),
+    (HOSTILE['a flood of text'], 'text'),
+  ):
     only = '{% if messages[0].role == "system" %}' + waste + '{% endif %}'
-    with pytest.raises(UserError, match=r'needs more than|template takes is|writes more than'):
+    with refused(f'{what} that the chat template takes'):
       templates.derive(only + templates.NAMED['chatml'], {})
 
 
@@ -126,17 +138,17 @@ def test_a_fault_of_ours_is_not_taken_for_the_templates(monkeypatch):
 def test_files_that_hold_no_template_are_named(tmp_path):
   for content in (3, {'a': 1}, [{'name': 'default', 'template': 5}]):
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'chat_template': content}))
-    with pytest.raises(UserError, match=r'tokenizer_config\.json: chat_template is'):
+    with refused('chat_template', place=tmp_path / 'tokenizer_config.json'):
       templates.find('auto', tmp_path)
   for content in (3, {'a': 1}, ['<s>']):
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'bos_token': content}))
-    with pytest.raises(UserError, match=r'tokenizer_config\.json: bos_token is'):
+    with refused('bos_token', content, place=tmp_path / 'tokenizer_config.json'):
       templates.variables(tmp_path)
   (tmp_path / 'chat_template.jinja').write_bytes(b'\xff')
-  with pytest.raises(UserError, match=r'chat_template\.jinja is not UTF-8'):
+  with refused(tmp_path / 'chat_template.jinja', allowed='UTF-8 text'):
     templates.find('auto', tmp_path)
   (tmp_path / 'chat_template.jinja').write_bytes(b'x' * 10**6)
-  with pytest.raises(UserError, match=r"chat_template\.jinja is '1,000,000 bytes'"):
+  with refused(f'the size of {tmp_path / "chat_template.jinja"}', '1,000,000 bytes'):
     templates.find('auto', tmp_path)
 
 
@@ -159,5 +171,5 @@ def test_where_a_template_is_found(tmp_path):
   assert templates.find('auto', tmp_path) == ('three', path)
   assert templates.find(path, None) == ('three', path)
   assert templates.find('chatml', tmp_path) == (templates.NAMED['chatml'], 'chatml')
-  with pytest.raises(UserError, match=r"unknown chat format 'chatlm' \(did you mean 'chatml'"):
+  with refused('chat format', 'chatlm'):
     templates.find('chatlm', tmp_path)

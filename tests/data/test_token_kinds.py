@@ -55,4 +55,4 @@ def test_the_command_shows_rows_of_any_form_in_colours(tmp_path):
   assert '\x1b[32m5' in out and 'Add.\n\n2, 3' in out
   options = 'show', path, '--tokenizer=bytes', '--first=2'
   status, _, err = commands.call('-m', 'data.chat', *options)
-  assert status == 1 and 'no conversation number 2' in err.splitlines()[-1]
+  assert status == 1 and 'conversation number 2 in ' in err.splitlines()[-1]

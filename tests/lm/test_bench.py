@@ -51,7 +51,7 @@ def test_a_missing_peer_is_named():
     '--beside=transformers',
     f'--beside-python={commands.sys.executable}',
   )
-  assert status == 1 and 'transformers ended early' in err
+  assert status == 1 and 'answer of the benchmark of transformers is missing' in err
 
 
 def test_heads_must_divide_the_width():

@@ -292,7 +292,7 @@ def test_from_the_command_line(monkeypatch, capsys):
   )
   with pytest.raises(UserError) as raised:
     budget.main([*command, '--config.mesh.fsdp=100'])
-  assert 'the number of devices, 256' in str(raised.value)
+  assert 'the number of devices, 256' in raised.value.allowed
   with jax.numpy_dtype_promotion('standard'):
     budget.main(['--config=configs/pretrain.py:smoke', '--config.microbatches=1'])
   assert 'at the peak' in capsys.readouterr().out

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from refusals import refused
 
 from lm.base.errors import UserError
 from lm.infer import programs
@@ -382,7 +383,7 @@ def test_an_int8_cache_is_a_quarter_as_large_and_nearly_as_exact(tiny):
   assert sizes[0] < 0.27 * sizes[1]
   first, other = small.tops[0], exact.tops[0]
   assert 1e-7 < abs(first.log_prob - other.log_prob) < 0.05
-  with pytest.raises(UserError, match="unknown quantization of the cache 'int3'"):
+  with refused('quantization of the cache', 'int3'):
     new_engine(tiny, cache='int3')
 
 

@@ -11,10 +11,10 @@ import sys
 
 import numpy as np
 import pytest
+from refusals import refused
 from tensorboardX.proto import event_pb2
 
 from lm.base import metrics
-from lm.base.errors import UserError
 
 
 def events(workdir):
@@ -94,7 +94,7 @@ def test_a_torn_last_line_is_not_read_and_a_corrupt_one_is_named(tmp_path):
   assert metrics.read(tmp_path) == [{'step': 1}]
   path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
   for call in (metrics.read, lambda d: metrics.Metrics(d, resume_step=3)):
-    with pytest.raises(UserError, match=r'metrics.jsonl, line 2 is not JSON'):
+    with refused(f'line 2 of {path}', b'{"step": ', 'JSON'):
       call(tmp_path)
   with pytest.raises(FileNotFoundError, match='nowhere'):
     metrics.read(tmp_path / 'nowhere')

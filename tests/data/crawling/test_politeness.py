@@ -3,8 +3,10 @@
 import asyncio
 import gzip
 import types
+from unittest import mock
 
 import pytest
+from refusals import refused
 from scrapy.core.downloader import Slot
 from scrapy.exceptions import DownloadTimeoutError
 from scrapy.extensions.throttle import AutoThrottle
@@ -14,7 +16,6 @@ from sites import Site, links
 
 from data.crawling.politeness import Robots, retry_after
 from data.crawling.run import crawl
-from lm.base.errors import UserError
 
 AGENT = 'deepdive-crawl/0.1'
 
@@ -124,7 +125,8 @@ def test_redirects_are_followed_to_other_hosts_and_a_chain_of_them_counts_as_mis
     'http://h/robots.txt': (301, {'Location': 'http://o/'}, b''),
     'http://o/': DownloadTimeoutError('late'),
   }
-  assert read(dead_end)[0].closed == 'cannot reach http://h: late'
+  closed = read(dead_end)[0].closed
+  assert (closed.field, closed.value) == ('http://h', 'late')
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_crawl_delay_slows_the_host_down_for_good(delay, asked, expected):
 
 def test_a_host_that_asks_for_days_between_pages_is_left_alone():
   found, _ = read({'http://h/robots.txt': (200, {}, b'User-agent: *\nCrawl-delay: 86400')})
-  assert '86400 s between pages' in found.closed
+  assert (found.closed.field, found.closed.value) == ('Crawl-delay of http://h/robots.txt', 86400)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +200,17 @@ def test_a_robots_txt_that_moved_to_another_host_is_obeyed(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('answer', 'told'),
+  ('answer', 'field', 'value'),
   [
-    ((503, {}, ''), 'answers 503'),
-    ((200, {'Content-Encoding': 'rot13'}, 'User-agent: *'), 'unknown Content-Encoding'),
-    (b'no HTTP', 'cannot reach'),
+    ((503, {}, ''), 'status of {}/robots.txt', 503),
+    ((200, {'Content-Encoding': 'rot13'}, 'User-agent: *'), '{}', mock.ANY),
+    (b'no HTTP', '{}', mock.ANY),
   ],
 )
-def test_no_page_is_fetched_while_robots_txt_cannot_be_read(tmp_path, answer, told):
-  with Site(PAGES | {'/robots.txt': answer}) as site, pytest.raises(UserError, match=told):
+def test_no_page_is_fetched_while_robots_txt_cannot_be_read(tmp_path, answer, field, value):
+  with (
+    Site(PAGES | {'/robots.txt': answer}) as site,
+    refused(field.format(site.url.rstrip('/')), value),
+  ):
     crawl(site.url, tmp_path, delay=0, retries=0)
   assert site.paths == []

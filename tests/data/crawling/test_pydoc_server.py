@@ -9,9 +9,9 @@ import sys
 import urllib.request
 
 import pytest
+from refusals import refused
 
 from data.crawling.pydoc_server import serve_pydoc
-from lm.base.errors import UserError
 
 
 def test_pydoc_server_serves_the_standard_library_and_dies_with_its_parent():
@@ -55,7 +55,7 @@ def test_pydoc_server_ends_with_the_block_and_names_a_taken_port():
   with serve_pydoc() as url:
     urllib.request.urlopen(url + 'keywords.html').close()
     port = int(url.rstrip('/').rpartition(':')[2])
-    with pytest.raises(UserError, match=f'port {port}.*in use'), serve_pydoc(port):
+    with refused(f'port {port}'), serve_pydoc(port):
       pass
   with pytest.raises(OSError), socket.create_connection(('127.0.0.1', port)):
     pass

@@ -16,11 +16,11 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.utils.text import split_into_sentences, split_into_words
+from refusals import refused
 
 from configs.data import fineweb
 from data.web import rules, words
 from data.web.personal import EMAIL, IP_ADDRESS, hide
-from lm.base.errors import UserError
 
 MODULES = """argparse ast asyncio base64 bisect calendar cmd collections concurrent.futures contextlib csv ctypes dataclasses
 datetime decimal difflib dis doctest email enum fractions functools gettext gzip heapq html http.client imaplib inspect io
@@ -70,7 +70,7 @@ def test_words_are_the_same(texts):
   for text in (*texts[:200], *odd, *odd):
     assert words.split(text, 'spacy') == split_into_words(text)
   assert words.split("I can't,\n really.", 'whitespace') == ['I', "can't,", 'really.']
-  with pytest.raises(UserError, match=r"words 'space'.*whitespace"):
+  with refused('words', 'space', tuple(words.WORDS)):
     words.split('a', 'space')
 
 

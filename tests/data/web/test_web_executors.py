@@ -109,7 +109,7 @@ def test_ray(corpus, tmp_path):
     map(json.dumps, documents_of(corpus / 'whole'))
   )
   status, _, err = run(*options[:-1], f'--out={corpus}/new')
-  assert status == 1 and f"config.ray_address='127.0.0.1:{port}'" in err
+  assert status == 1 and f"config.ray_address is '127.0.0.1:{port}'" in err
 
 
 def wait_for(port, process):

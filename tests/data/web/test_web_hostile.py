@@ -97,7 +97,7 @@ def test_a_step_that_fails_at_a_page_drops_it_and_says_why(
 
 
 @pytest.mark.parametrize(
-  'error', [UserError('a setting'), OSError('no space left'), ModuleNotFoundError('no spacy')]
+  'error', [UserError(field='a setting'), OSError('no space left'), ModuleNotFoundError('no spacy')]
 )
 def test_a_fault_of_the_machine_is_no_fault_of_a_page(tmp_path, monkeypatch, error):
   def fails(text):
