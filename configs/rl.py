@@ -1,4 +1,6 @@
-"""Reinforcement learning by policy gradients (GRPO) on problems with checkable answers.
+"""Reinforcement learning by policy gradients on problems with checkable answers.
+
+The algorithm is GRPO with DAPO's mean over tokens; configs/README.md has the fields of others.
 
 Command:   python train.py --config=configs/rl.py --workdir=runs/rl
              --config.init_from=runs/quickstart/sft

@@ -54,7 +54,7 @@ def recorded():
     yield read
 
 
-SMOKES = ('pretrain', 'sft', 'rl', 'dpo')
+SMOKES = ('pretrain', 'sft', 'rl', 'ppo', 'dpo')
 
 
 @pytest.fixture(scope='module')
@@ -204,13 +204,13 @@ def _values(config, prefix=''):
 def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(
   tmp_path, monkeypatch
 ):
-  held, collect = [], rollout.collect
+  held, sample = [], rollout.sample
 
   def record(*arguments, **options):
     held.append(live_bytes())
-    return collect(*arguments, **options)
+    return sample(*arguments, **options)
 
-  monkeypatch.setattr(rollout, 'collect', record)
+  monkeypatch.setattr(rollout, 'sample', record)
   before = live_bytes()
   fields = {
     'steps': 3,
