@@ -23,6 +23,7 @@ def get_config(arg=None):
   c.data.tasks = 'arithmetic'
   c.steps, c.batch_size, c.seq_len = 60, 256, 256
   c.optim.update(lr=1e-4, warmup=5, schedule='constant', weight_decay=0.0)
+  c.rl.log_kl = True
   c.log_every = 1
   if variant(arg) == 'smoke':
     c.init_from = ''

@@ -110,7 +110,7 @@ class Metrics:
 
   def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Appends `{"step": step, **row}` for each sampled answer to `rollouts.jsonl`."""
-    if self._active:
+    if self._active and rows:
       _append(self._local / 'rollouts.jsonl', *({'step': step, **row} for row in rows))
 
   def close(self) -> None:

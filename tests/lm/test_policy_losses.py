@@ -347,7 +347,7 @@ def test_the_fields_of_each_published_algorithm_fit_together():
   assert len(rows) == 8
   for row in rows:
     fields = {}
-    for item in ' '.join(row).split():
+    for item in (item for item in ' '.join(row).split() if '=' in item):
       name, _, value = item.partition('=')
       kind = type(base.get_config().rl[name])
       fields[name] = value == 'True' if kind is bool else kind(value)
