@@ -376,7 +376,7 @@ def test_losses_and_gradients_equal_trls(name):
   tensor = {key: torch.from_numpy(np.where(batch['weights'] > 0, x, 0)) for key, x in batch.items()}
   rl = settings(**fields)
   stub = types.SimpleNamespace(
-    _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.zeros(())),
+    _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.zeros_like(log_probs)),
     model=types.SimpleNamespace(training=True),
     accelerator=types.SimpleNamespace(gather=lambda x: x, num_processes=1),
     args=types.SimpleNamespace(delta=None),
