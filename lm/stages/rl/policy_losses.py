@@ -159,7 +159,7 @@ def value_errors(
 
 def has_reference(rl: ConfigDict) -> bool:
   """Returns whether the starting model scores the answers."""
-  return bool(rl.kl or rl.log_kl)
+  return bool(rl.log_kl or rl.kl)
 
 
 def make_objective(
