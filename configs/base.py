@@ -36,6 +36,8 @@ FREE_ON_RESUME = (
   'log_every',
   'checkpoint',
   'eval',
+  'rl.health',
+  'rl.rollouts_every',
   # Copies of the same bytes.
   'data.cache',
   # Rows are summed over devices and microbatches before anything is divided.
@@ -279,21 +281,73 @@ def get_config() -> ConfigDict:
   c.preference = ConfigDict()
   c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
 
+  # configs/README.md says which of these fields make which published algorithm. The defaults are
+  # GRPO's advantage with DAPO's mean over tokens and bounds of the ratio.
   c.rl = ConfigDict()
-  c.rl.group_size = 16  # answers sampled for each question; their mean reward is the baseline
+  c.rl.group_size = 16  # answers sampled for each question
   c.rl.max_new_tokens = 64  # longest answer
   c.rl.temperature = 1.0  # of sampling; the trainer scores at the same temperature
   # Updates on one batch of samples. Metrics are their means; rl/sampler_gap is the first's.
   c.rl.inner_updates = 1
-  # Whether advantages are divided by their group's standard deviation (GRPO) or not (Dr. GRPO).
-  c.rl.normalize_std = True
-  # The ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high].
+  # What an answer weighs, from its reward: reinforce (the reward) | reinforce_baseline (minus the
+  # batch's mean) | dr_grpo (minus its group's mean) | grpo (that over the group's standard
+  # deviation) | rloo (minus the mean of the others of its group) | gae (of each token, from the
+  # values of the scalar head: PPO).
+  c.rl.advantage = 'grpo'
+  # The ratio of new to old probability: token | sequence (an answer's geometric mean, GSPO).
+  c.rl.ratio = 'token'
+  # What the loss is a mean over: token (all tokens, DAPO) | sequence (answers' means over their
+  # tokens, GRPO) | constant (answers' sums over max_new_tokens, Dr. GRPO).
+  c.rl.aggregation = 'token'
+  # Whether groups whose advantages are all 0 are left out of the mean of the policy loss, as in
+  # DAPO, or count as zeros. Without a divergence they are not computed in either case.
+  c.rl.filter_groups = True
+  # Times that questions whose answers have advantages of 0 are replaced by others in a step (DAPO's
+  # dynamic sampling); those that remain then are part of the batch.
+  c.rl.resamples = 0
+  # The ratio is clipped to [1 - clip_low, 1 + clip_high].
   c.rl.clip_low = 0.2
   c.rl.clip_high = 0.28
+  # > 1: a token of negative advantage costs at most this many times it (arXiv 1912.09729); 0: off.
+  c.rl.dual_clip = 0.0
+  # > 0: the trainer scores the answers before the first update. The ratio is to its probabilities,
+  # and a token weighs these over the sampler's, at most so much. 0: the ratio is to the sampler's.
+  c.rl.importance_cap = 0.0
   # Weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed.
   c.rl.kl = 0.0
+  # Its estimate (Schulman, Approximating KL divergence): k1 | k2 | k3. In the loss k2 has the
+  # gradient of the divergence and k1 has none; in the reward k1 is unbiased.
+  c.rl.kl_estimator = 'k2'
+  c.rl.kl_in = (
+    'loss'  # loss | reward (of each token, summed over an answer unless advantage is gae)
+  )
+  # Whether rl/kl is logged with kl = 0 too: the starting model is held and scores the answers.
+  c.rl.log_kl = False
+  c.rl.gamma = 1.0  # gae: discount of a token
+  c.rl.gae_lambda = 0.95  # gae: 0 trusts the values alone, 1 the rewards alone
+  c.rl.value_weight = 0.1  # gae: weight of the squared error of the values in the loss
+  # gae: how far a value may move from the one before the update, or the larger of the two errors
+  # counts; 0: anywhere.
+  c.rl.value_clip = 0.2
+  c.rl.value_warmup = 0  # gae: steps at the beginning that train the values, with advantages of 0
   # Added to the reward if the reply is well formed and ends with its stop token.
   c.rl.format_reward = 0.0
+  # Whether answers that were cut off by the limit have no weight in the loss (DAPO); their rewards
+  # still count for their groups.
+  c.rl.mask_truncated = False
+  # > 0: the reward falls evenly by up to 1 over this many last tokens below the limit (DAPO's soft
+  # punishment of long answers).
+  c.rl.overlong_buffer = 0
+  # Steps between those whose answers are kept in rollouts.jsonl, for python -m lm.rollouts; 0:
+  # none are.
+  c.rl.rollouts_every = 1
+  # A step with a metric beyond one of these bounds stops the run, which keeps its checkpoints.
+  c.rl.health = ConfigDict()
+  c.rl.health.min_entropy = 0.0  # rl/entropy, nats
+  c.rl.health.max_repeats = 0.9  # rl/repeats: share of 4-token stretches that repeat in an answer
+  c.rl.health.min_length = 0.0  # rl/length, tokens
+  c.rl.health.max_truncated = 1.0  # rl/truncated: share of answers that were cut off
+  c.rl.health.max_sampler_gap = 0.1  # rl/sampler_gap, nats: a step above it is an alarm only
   # From here on, fields that are set are recorded: those of a checkpoint's model must agree.
   c.model = Tracked(c.model)
   return c

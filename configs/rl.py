@@ -1,4 +1,6 @@
-"""Reinforcement learning by policy gradients (GRPO) on problems with checkable answers.
+"""Reinforcement learning by policy gradients on problems with checkable answers.
+
+The algorithm is GRPO with DAPO's mean over tokens; configs/README.md has the fields of others.
 
 Command:   python train.py --config=configs/rl.py --workdir=runs/rl
              --config.init_from=runs/quickstart/sft
@@ -21,6 +23,7 @@ def get_config(arg=None):
   c.data.tasks = 'arithmetic'
   c.steps, c.batch_size, c.seq_len = 60, 256, 256
   c.optim.update(lr=1e-4, warmup=5, schedule='constant', weight_decay=0.0)
+  c.rl.log_kl = True
   c.log_every = 1
   if variant(arg) == 'smoke':
     c.init_from = ''

@@ -21,6 +21,7 @@ from configs import base
 from data.chat import chat_formats
 from data.tokenizers import loading as tokenizer_lib
 from lm.base import config as config_lib
+from lm.base import metrics
 from lm.model import transformer
 from lm.stages.rl import rollout
 from lm.weights import checkpoint
@@ -46,7 +47,7 @@ def recorded():
     yield read
 
 
-SMOKES = ('pretrain', 'sft', 'rl', 'dpo')
+SMOKES = ('pretrain', 'sft', 'rl', 'ppo', 'dpo')
 
 
 @pytest.fixture(scope='module')
@@ -145,6 +146,38 @@ def test_smoke_of_the_other_stages(config, smoke):
     gaps = [line['rl/sampler_gap'] for line in lines(run) if line.get('train/weight')]
     # the second of two updates on one batch is a little off policy
     assert all(gap < 0.05 for gap in gaps)
+    kept = metrics.rollouts(run)
+    for line in lines(run):
+      rewards = [row['reward'] for row in kept if row['step'] == line['step']]
+      assert 'rl/reward' not in line or np.mean(rewards) == pytest.approx(line['rl/reward'])
+    assert len(kept) == 4 * 32
+
+
+@pytest.mark.slow
+def test_ppo_trains_values_first_and_keeps_the_answers_it_is_asked_to(smoke):
+  run, _ = smoke('ppo')
+  first, *later = [line for line in lines(run) if 'rl/value_loss' in line]
+  assert first['train/loss'] == 0 and all(line['train/loss'] != 0 for line in later)
+  assert all(line['rl/value_loss'] > 0 and line['rl/kl'] >= 0 for line in (first, *later))
+  assert later and later[-1]['rl/value_loss'] != first['rl/value_loss']
+  assert first['rl/explained_variance'] < 1
+  assert {row['step'] for row in metrics.rollouts(run)} == {2}
+
+
+@pytest.mark.slow
+def test_a_policy_that_has_collapsed_stops_the_run_and_its_last_checkpoint_stays(smoke, tmp_path):
+  run = tmp_path / 'run'
+  shutil.copytree(smoke('rl')[0], run)
+  shutil.rmtree(run / 'checkpoints' / '4')
+  status, _, err = train('rl', run, '--config.rl.health.min_length=1000')
+  said = err.splitlines()[-1]
+  assert status == 1 and said.startswith('error: step 3: rl/length is ')
+  assert said.endswith(
+    'config.rl.health.min_length is 1000. Answers have become too short. The last '
+    'checkpoint before it is 2'
+  )
+  assert [path.name for path in (run / 'checkpoints').iterdir()] == ['2']
+  assert lines(run)[-1]['step'] == 3 and lines(run)[-1]['rl/length'] < 1000
 
 
 VARIANTS = [  # models that no config trains
@@ -196,13 +229,13 @@ def _values(config, prefix=''):
 def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are_too_long(
   tmp_path, monkeypatch
 ):
-  held, collect = [], rollout.collect
+  held, sample = [], rollout.sample
 
   def record(*arguments, **options):
     held.append(live_bytes())
-    return collect(*arguments, **options)
+    return sample(*arguments, **options)
 
-  monkeypatch.setattr(rollout, 'collect', record)
+  monkeypatch.setattr(rollout, 'sample', record)
   before = live_bytes()
   fields = {
     'steps': 3,
@@ -210,6 +243,7 @@ def test_rl_where_nothing_is_right_computes_no_update_and_skips_prompts_that_are
     'seq_len': 24,
     'eval.tasks': '',
     'rl.kl': 0.0,
+    'rl.log_kl': False,
     'rl.format_reward': 0.0,
   }
   options = [f'--config.{name}={value}' for name, value in fields.items()]

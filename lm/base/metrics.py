@@ -9,7 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorboardX
@@ -17,12 +17,12 @@ import tensorboardX
 from lm.base import buckets, files
 from lm.base.errors import UserError
 
-JSONL = ('metrics.jsonl', 'samples.jsonl')
+JSONL = ('metrics.jsonl', 'samples.jsonl', 'rollouts.jsonl')
 FLUSH_SECONDS = 60  # between two copies into a bucket
 
 
 class Metrics:
-  """Appends to `metrics.jsonl`, `samples.jsonl` and the event files of one run.
+  """Appends to the files of JSONL and to the event files of one run.
 
   The files of a run that was killed and resumed equal those of an unbroken run, except for measured
   times: lines past the step that the run resumes from are removed, and so is a last line that the
@@ -107,6 +107,11 @@ class Metrics:
     _append(self._local / 'samples.jsonl', {'step': step, 'name': name, 'text': text})
     # TensorBoard renders Markdown, which shows indented lines as they are.
     self._events.add_text(name, '    ' + text.replace('\n', '\n    '), step)
+
+  def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends `{"step": step, **row}` for each sampled answer to `rollouts.jsonl`."""
+    if self._active and rows:
+      _append(self._local / 'rollouts.jsonl', *({'step': step, **row} for row in rows))
 
   def close(self) -> None:
     """Flushes and closes the event file."""
@@ -247,6 +252,11 @@ def samples(workdir: files.Path) -> list[dict[str, Any]]:
   return _lines(files.as_path(workdir) / 'samples.jsonl')
 
 
+def rollouts(workdir: files.Path) -> list[dict[str, Any]]:
+  """Returns the lines of a run's `rollouts.jsonl`. Raises as `read`."""
+  return _lines(files.as_path(workdir) / 'rollouts.jsonl')
+
+
 def peak_rss_bytes() -> int:
   """Returns the largest resident memory of this process so far, in bytes."""
   try:
@@ -258,9 +268,9 @@ def peak_rss_bytes() -> int:
   return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) * 1024
 
 
-def _append(path: pathlib.Path, value: dict[str, Any]) -> None:
+def _append(path: pathlib.Path, *values: dict[str, Any]) -> None:
   with open(path, 'a', encoding='utf-8') as file:  # closing it flushes every line
-    file.write(json.dumps(value, allow_nan=False) + '\n')
+    file.writelines(json.dumps(value, allow_nan=False) + '\n' for value in values)
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.errors import UserError
 from lm.train.batches import Batches, Run, TokenBatches
+from lm.train.faults import Symptom
 from lm.train.train_step import LossFn
 
 
@@ -93,6 +94,11 @@ class Stage(abc.ABC):
     """
     del copy_start
     return TokenBatches(run, self.batch_axes)
+
+  def symptoms(self, metrics: Mapping[str, float]) -> list[Symptom]:
+    """Returns what is wrong with a step by its metrics; by default, nothing ever is."""
+    del metrics
+    return []
 
   def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns what this stage adds to a run's report.json.

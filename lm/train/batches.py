@@ -24,6 +24,7 @@ class Batch:
     lengths: tokens of each row that is computed, without padding; None if all rows are full.
     metrics: what is logged of the batch.
     texts: (name, text) pairs that are kept in samples.jsonl.
+    rollouts: answers that are kept in rollouts.jsonl, one a line.
   """
 
   arrays: dict[str, jax.Array]
@@ -31,6 +32,7 @@ class Batch:
   lengths: list[int] | None
   metrics: dict[str, float]
   texts: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+  rollouts: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

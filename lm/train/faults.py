@@ -1,5 +1,6 @@
 """The handling of faults: requests to stop, bad steps, and the data that is left out for them."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -11,6 +12,19 @@ from jax.experimental import multihost_utils
 from lm.base import files
 
 ON_BAD_STEP = ('stop', 'skip', 'rewind')
+
+
+@dataclasses.dataclass(frozen=True)
+class Symptom:
+  """What is wrong with the metrics of a step, though the step itself was sound.
+
+  Attributes:
+    text: the metric, its bound, and what it means.
+    stops: whether the run ends because of it, or only says so.
+  """
+
+  text: str
+  stops: bool
 
 
 class Stop:

@@ -186,6 +186,7 @@ class Loop:
       batch = self._batches.next(step - 1, self.state['params'])
     for name, text in batch.texts:
       self._metrics.text(step, name, text)
+    self._metrics.rollouts(step, batch.rollouts)
     updates = []
     if batch.count:  # Otherwise there is nothing to learn from this batch, or to compute.
       part = 'step' if self._clock.compiled else 'compile'
@@ -216,13 +217,30 @@ class Loop:
     if values:
       self._bar.set_postfix_str(f'loss {values["train/loss"]:.3f}', refresh=False)
     self._clock.step(*self._meter.work(batch.lengths))
+    symptoms = self._run.program.stage.symptoms(values | batch.metrics)
     if number % config.log_every == 0 or number == config.steps:
       timing = self._clock.read()
       measured = self._meter.metrics(timing['perf/model_flops_per_s'])
       self._metrics.write(number, values | batch.metrics | timing | measured)
-    elif is_bad:
+    elif is_bad or symptoms:
       self._metrics.write(number, values | batch.metrics)
+    self._heed(number, symptoms)
     return True
+
+  def _heed(self, number: int, symptoms: Sequence[faults.Symptom]) -> None:
+    """Says what the stage finds wrong with a step.
+
+    Raises:
+      UserError: the run is to stop because of it.
+    """
+    for symptom in symptoms:
+      if symptom.stops:
+        self._checkpoints.wait()
+        raise UserError(
+          f'step {number}: {symptom.text} The last checkpoint before it is '
+          f'{self._checkpoints.latest()}'
+        )
+      self._say(f'step {number}: {symptom.text}')
 
   def _tolerate(self, dispatched: _Dispatched, values: dict[str, float]) -> bool:
     """Handles a bad step as `config.faults` says; returns whether the run continues from it.

@@ -44,6 +44,7 @@ def write(workdir, steps, resume_step=None):
     for step in steps:
       m.write(step, {'train/loss': 1 / (step + 1), 'data/epoch': step})
       m.text(step, 'sample', f'text {step}\né')
+      m.rollouts(step, [{'reward': 0.5}, {'reward': 1.0}])
 
 
 def test_lines_and_events_hold_what_was_written(tmp_path):
@@ -71,11 +72,11 @@ def test_what_is_not_finite_becomes_null(tmp_path):
 def test_a_resumed_run_leaves_the_files_of_an_unbroken_one(tmp_path, torn):
   write(tmp_path / 'unbroken', range(10))
   write(tmp_path / 'broken', range(8))
-  for name in ('metrics.jsonl', 'samples.jsonl'):
+  for name in metrics.JSONL:
     with open(tmp_path / 'broken' / name, 'a') as f:
       f.write(torn)
   write(tmp_path / 'broken', range(6, 10), resume_step=5)
-  for name in ('metrics.jsonl', 'samples.jsonl'):
+  for name in metrics.JSONL:
     assert (tmp_path / 'broken' / name).read_bytes() == (tmp_path / 'unbroken' / name).read_bytes()
 
 

@@ -1,16 +1,19 @@
 """Rollouts laid out as batches, against arrays written by hand."""
 
+import itertools
+import types
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import base
 from lm.base.errors import UserError
 from lm.infer.requests import Completion
 from lm.model.attention import kernels
 from lm.parallel import sharding
-from lm.stages.rl import rollout
-from lm.stages.rl.advantages import group_relative
+from lm.stages.rl import policy_losses, rollout, rollout_batches
 
 ANSWERS = [
   Completion([7, 8, 2], [-0.5, -1.0, -0.25], [True, True, True], True),  # 2 is its stop token
@@ -20,39 +23,20 @@ ANSWERS = [
 
 
 def test_layout_is_what_one_would_write_by_hand():
-  batch = rollout.layout([[3, 1], [4]], ANSWERS, np.array([0.5, -2.0]))
+  batch = rollout.layout([[3, 1], [4]], ANSWERS)
   expected = {
     'inputs': [[3, 1, 7, 8, 2], [4, 9, 5, 6, 4]],
     'targets': [[1, 7, 8, 2, 0], [9, 5, 6, 4, 0]],
     'weights': [[0, 1, 1, 1, 0], [1, 0, 0, 1, 0]],
     'old_log_probs': [[0, -0.5, -1.0, -0.25, 0], [-2.0, 0, 0, -3.0, 0]],
-    'advantages': [[0, 0.5, 0.5, 0.5, 0], [-2.0, 0, 0, -2.0, 0]],
   }
   assert batch.keys() == expected.keys()
   for name, array in expected.items():
     np.testing.assert_array_equal(batch[name], np.array(array, np.float32))
   kinds = {name: x.dtype.name for name, x in batch.items()}
   assert kinds == {'inputs': 'int32', 'targets': 'int32'} | dict.fromkeys(
-    ('weights', 'old_log_probs', 'advantages'), 'float32'
+    ('weights', 'old_log_probs'), 'float32'
   )
-
-
-@pytest.mark.parametrize('normalize', [True, False])
-def test_advantages(normalize):
-  got = group_relative(
-    np.array([[0, 1, 0, 1], [3, 1, 1, 1], [0.1, 0.1, 0.1, 0.1]], np.float32), normalize
-  )
-  expected = np.array([[-0.5, 0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5], [0, 0, 0, 0]])
-  if normalize:
-    expected /= np.array([[0.5], [np.sqrt(0.75)], [1]])
-  np.testing.assert_allclose(got, expected, rtol=1e-5)
-  assert not got[2].any()  # exactly
-
-
-def test_advantages_of_equal_rewards_are_exactly_zero_whatever_the_mean_rounds_to():
-  rewards = np.full((1, 7), 0.1, np.float32)
-  assert (rewards != rewards.mean(axis=1, keepdims=True)).any()  # the trap is there
-  assert not group_relative(rewards, True).any() and not group_relative(rewards, False).any()
 
 
 def batch_with(rows):
@@ -60,27 +44,27 @@ def batch_with(rows):
   return {
     'inputs': ids,
     'weights': np.ones((rows, 2), np.float32),
-    'advantages': np.ones((rows, 2), np.float32),
   }
 
 
 def test_split_puts_rows_that_teach_nothing_last_and_out_of_the_count():
   learned = np.array([0, 1, 0, 1, 0, 1, 0, 0], bool)
-  parts, count = rollout.split(batch_with(8), learned, rows=2, multiple=1, limit=2)
+  parts, count, order = rollout.split(batch_with(8), learned, rows=2, multiple=1, limit=2)
   assert count == 2  # three such rows need two microbatches of two
+  np.testing.assert_array_equal(order, [1, 3, 5, 0, 2, 4, 6, 7])
   np.testing.assert_array_equal(parts['inputs'].reshape(-1, 2)[:, 0], [2, 6, 10, 0, 4, 8, 12, 14])
   np.testing.assert_array_equal(parts['weights'][:, :, 0], [[1, 1], [1, 0], [0, 0], [0, 0]])
 
 
 def test_split_cuts_what_no_row_that_is_learned_reaches():
   answers = [Completion([5] * n, [-1.0] * n, [True] * n, True) for n in (2, 40, 7, 7)]
-  batch = rollout.layout([[3, 1]] * 4, answers, np.array([0.0, 0.0, 1.0, -1.0]))
+  batch = rollout.layout([[3, 1]] * 4, answers)
   assert batch['inputs'].shape == (4, 42)
-  parts, count = rollout.split(batch, np.array([0, 0, 1, 1], bool), rows=2, multiple=4, limit=64)
+  parts, count, _ = rollout.split(batch, np.array([0, 0, 1, 1], bool), 2, multiple=4, limit=64)
   assert count == 1 and {x.shape for x in parts.values()} == {(2, 2, 8)}
   np.testing.assert_array_equal(parts['weights'][0].sum(axis=1), [7, 7])
   for limit, length in ((64, 44), (42, 42)):
-    parts, _ = rollout.split(batch, np.ones(4, bool), rows=2, multiple=4, limit=limit)
+    parts, *_ = rollout.split(batch, np.ones(4, bool), rows=2, multiple=4, limit=limit)
     assert parts['inputs'].shape == (2, 2, length)
 
 
@@ -98,15 +82,8 @@ def test_rows_are_as_long_as_the_attention_needs(context):
   """Splash asks for 128 queries on each device: what is laid out can be computed by it."""
   multiple = kernels.length_multiple('splash', context)
   answer = Completion([5] * 9, [-1.0] * 9, [True] * 9, True)
-  drawn = rollout.collect(
-    lambda rows, repeats: [answer] * len(rows) * repeats,
-    [[3] * 150],
-    grader([0, 1]),
-    settings(2),
-    2,
-    multiple,
-    512,
-  )
+  groups = rollout.sample(lambda *_: [answer] * 2, [[3] * 150], grader([0, 1]), 2)
+  drawn = rollout.arrange(groups, settings(group_size=2), 2, multiple, 512)
   length = drawn.batch['inputs'].shape[-1]
   assert length == 256
   mesh = sharding.make_mesh(
@@ -124,8 +101,10 @@ def test_rows_are_as_long_as_the_attention_needs(context):
   assert out.shape == q.shape
 
 
-def settings(group, kl=0.0):
-  return ConfigDict({'group_size': group, 'normalize_std': False, 'kl': kl})
+def settings(**fields):
+  rl = base.get_config().rl
+  rl.update({'advantage': 'dr_grpo'} | fields)
+  return rl
 
 
 def grader(rewards):
@@ -137,11 +116,10 @@ def grader(rewards):
 LENGTHS = (1, 2, 3, 4, 5, 6)  # of the answers of two groups, whose prompts have one token
 
 
-def two_groups(rewards, kl):
-  answers = [Completion([7] * n, [-1.0] * n, [True] * n, True) for n in LENGTHS]
-  return rollout.collect(
-    lambda prompts, repeats: answers, [[1], [2]], grader(rewards), settings(3, kl), 6, 8, 8
-  )
+def two_groups(rewards, score=lambda batch: {}, cut_off=(), **fields):
+  answers = [Completion([7] * n, [-1.0] * n, [True] * n, n not in cut_off) for n in LENGTHS]
+  groups = rollout.sample(lambda *_: answers, [[1], [2]], grader(rewards), 3)
+  return rollout.arrange(groups, settings(group_size=3, **fields), 6, 8, 8, score)
 
 
 def test_a_row_of_zero_advantage_in_a_group_whose_rewards_differ_counts():
@@ -165,9 +143,120 @@ def test_a_group_of_equal_rewards_has_a_divergence_and_no_policy_gradient():
 
 @pytest.mark.parametrize('kl, count', [(0.0, 0), (0.1, 1)])
 def test_where_no_rewards_differ_only_a_divergence_is_learned(kl, count):
-  drawn = two_groups([1] * 6, kl)
+  drawn = two_groups([1] * 6, kl=kl)
   assert drawn.count == count and len(drawn.lengths) == 6 * count
-  assert not drawn.batch['advantages'].any() and drawn.metrics['rl/equal_groups'] == 1
+  assert not drawn.batch['advantages'].any()
+
+
+def policy_loss(drawn, rl):
+  """What the step makes of a batch before the first update, where every ratio is 1."""
+  batch = {name: x[0] for name, x in drawn.batch.items()}
+  batch['reference_log_probs'] = batch['old_log_probs']
+  zeros = np.zeros_like(batch['weights'])
+  scores = policy_losses.Scores(batch['old_log_probs'], zeros, None)
+  total, weight = policy_losses.make_objective(rl)(scores, batch)['train/loss']
+  return float(total / weight)
+
+
+MEANS = {  # of the losses of tokens, whose advantages are of the first group alone
+  ('token', True): lambda of_answer, sizes: (of_answer * sizes).sum() / sizes[:3].sum(),
+  ('token', False): lambda of_answer, sizes: (of_answer * sizes).sum() / sizes.sum(),
+  ('sequence', True): lambda of_answer, sizes: of_answer[:3].mean(),
+  ('sequence', False): lambda of_answer, sizes: of_answer.mean(),
+  ('constant', True): lambda of_answer, sizes: (of_answer * sizes)[:3].mean() / 64,
+  ('constant', False): lambda of_answer, sizes: (of_answer * sizes).mean() / 64,
+}
+
+
+@pytest.mark.parametrize('aggregation, filter_groups', MEANS)
+def test_the_policy_loss_is_the_same_whether_groups_that_teach_nothing_are_computed(
+  aggregation, filter_groups
+):
+  advantages = np.array([0, 0.5, 1, 0, 0, 0])  # A group's advantages of GRPO would sum to 0.
+  expected = -MEANS[aggregation, filter_groups](advantages, np.array(LENGTHS))
+  for kl, rows in ((0.0, 3), (0.1, 6)):
+    fields = {'advantage': 'reinforce', 'aggregation': aggregation, 'kl': kl}
+    fields['filter_groups'] = filter_groups
+    drawn = two_groups([0, 0.5, 1, 0, 0, 0], **fields)
+    assert len(drawn.lengths) == rows
+    assert policy_loss(drawn, settings(**fields)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_answers_that_were_cut_off_have_no_weight_but_their_rewards_count():
+  drawn = two_groups([0, 0.5, 1, 1, 1, 1], cut_off=(3,), mask_truncated=True)
+  np.testing.assert_array_equal(drawn.batch['weights'][0].sum(axis=1), [1, 2, 0, 0, 0, 0])
+  np.testing.assert_array_equal(drawn.batch['advantages'][0].sum(axis=1)[:3], [-0.5, 0, 0])
+  assert drawn.lengths == [2, 3]
+
+
+def test_a_divergence_in_the_reward_is_summed_over_an_answer():
+  def score(batch):
+    return {'reference_log_probs': np.where(batch['weights'] > 0, -1.5, 9e9).astype(np.float32)}
+
+  drawn = two_groups([1] * 6, score, kl=0.1, kl_in='reward', kl_estimator='k1')
+  rewards = 1 - 0.1 * 0.5 * np.array(LENGTHS).reshape(2, 3)  # log-probabilities are -1 and -1.5
+  advantages = (rewards - rewards.mean(axis=1, keepdims=True)).reshape(-1)
+  np.testing.assert_allclose(
+    drawn.batch['advantages'][0].sum(axis=1), advantages * LENGTHS, atol=1e-6
+  )
+
+
+def test_values_give_advantages_and_returns_and_say_how_much_they_explain():
+  def score(batch):
+    return {'values': np.full(batch['weights'].shape, 0.25, np.float32)}
+
+  fields = {'advantage': 'gae', 'gae_lambda': 1.0}
+  drawn = two_groups([0, 0.5, 1, 1, 1, 1], score, **fields)
+  mask = drawn.batch['weights'][0]
+  rewards = np.array([[0], [0.5], [1], [1], [1], [1]])
+  # Nothing is discounted: a return is the reward of the answer.
+  np.testing.assert_allclose(drawn.batch['returns'][0], mask * rewards, atol=1e-6)
+  np.testing.assert_allclose(drawn.batch['advantages'][0], mask * (rewards - 0.25), atol=1e-6)
+  assert drawn.metrics == {'rl/explained_variance': pytest.approx(0, abs=1e-6)}
+
+
+@pytest.mark.parametrize('length, penalty', [(1, 0), (60, 0), (61, -0.25), (63, -0.75), (64, -1.0)])
+def test_soft_punishment_of_long_answers(length, penalty):
+  """Equation 13 of arXiv 2503.14476 with a longest answer of 64 tokens and a buffer of 4."""
+  assert rollout.overlong_penalty(length, 64, 4) == penalty
+  assert rollout.overlong_penalty(length, 64, 0) == 0
+
+
+def resampled(rewards, resamples):
+  """The questions that a step of two asks, and its draws, where question i gets rewards[i]."""
+  keys = []
+
+  def generate(params, prompts, key, repeats):
+    keys.append(key)
+    return [Completion([prompt[0]], [-1.0], [True], True) for prompt in prompts for _ in range(2)]
+
+  turn = itertools.cycle([0, 1])
+  stub = types.SimpleNamespace(
+    _run=types.SimpleNamespace(
+      config=ConfigDict({'seed': 0, 'steps': 10, 'rl': settings(group_size=2, resamples=resamples)})
+    ),
+    _per_step=2,
+    _ask=lambda index: rollout.Question(index, {}, [index], []),
+    _generate=generate,
+    _grade=lambda question, answer: rollout.Grade(rewards[question.index][next(turn)], True),
+  )
+  asked, groups = rollout_batches.RolloutBatches._sample(stub, 3, None)
+  assert [group.prompt for group in groups] == [question.prompt for question in asked]
+  return [question.index for question in asked], keys
+
+
+def test_questions_that_teach_nothing_are_replaced_as_often_as_allowed():
+  rewards = {6: [0, 1], 7: [1, 1], 27: [0, 0], 26: [0, 0], 46: [1, 0]}
+  for resamples, expected in (
+    (0, [6, 7]),
+    (1, [6, 7, 26]),
+    (2, [6, 7, 26, 46]),
+    (9, [6, 7, 26, 46]),
+  ):
+    asked, keys = resampled(rewards, resamples)
+    assert asked == expected
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)
+  assert resampled(rewards | {7: [0, 1]}, 9)[0] == [6, 7]
 
 
 def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
@@ -183,7 +272,7 @@ def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
   assert 'above 9,' in raised.value.allowed
 
 
-def test_collect_grades_each_group_with_its_question():
+def test_each_group_is_graded_with_its_question_and_measured():
   seen = []
 
   def generate(prompts, repeats):
@@ -195,18 +284,20 @@ def test_collect_grades_each_group_with_its_question():
     right = question == 0 and answer.finished
     return rollout.Grade(1.5 if right else 0.0, right)
 
-  drawn = rollout.collect(generate, [[1], [2, 3]], grade, settings(2), 4, 8, 8)
+  groups = rollout.sample(generate, [[1], [2, 3]], grade, 2)
   assert seen == [(0, 7), (0, 9), (1, 7), (1, 9)]
+  drawn = rollout.arrange(groups, settings(group_size=2), 4, 8, 8)
   np.testing.assert_array_equal(
     drawn.batch['advantages'][0].sum(axis=1), [0.75 * 3, -0.75 * 2, 0, 0]
   )
-  assert drawn.metrics == {
+  assert rollout.measure(groups) == {
     'rl/reward': 0.375,
     'rl/reward_std': pytest.approx(1.5 * np.sqrt(3 / 16)),
     'rl/accuracy': 0.25,
     'rl/pass_at_group': 0.5,
     'rl/length': 3.5,
     'rl/truncated': 0.5,
+    'rl/repeats': 0.0,
     'rl/forced_share': 0.5,
     'rl/equal_groups': 0.5,
     'rl/length_right': 3.0,

@@ -16,7 +16,7 @@ from lm.infer.requests import Completion
 from lm.infer.sampling import Sampling
 from lm.model import layers, transformer
 from lm.stages import pretrain, sft
-from lm.stages.rl import policy_gradient, rollout
+from lm.stages.rl import policy_gradient, rollout, rollout_batches
 from lm.train import diagnose, train_step
 
 VOCAB, STOP = 23, 2
@@ -369,6 +369,12 @@ def test_without_a_kl_weight_no_reference_is_asked_for(tiny):
   assert 'rl/kl' not in jax.eval_shape(loss_fn, params, batch, KEY)
 
 
+def laid_out(prompts, answers, advantages):
+  """A batch of answers, each of whose tokens has the answer's advantage."""
+  batch = rollout.layout(prompts, answers)
+  return batch | {'advantages': (batch['weights'] * advantages[:, None]).astype(np.float32)}
+
+
 def on_policy(tiny, **fields):
   """Answers drawn by the sampler, and the config of the trainer that scores them."""
   config, params = tiny(**fields)
@@ -394,9 +400,9 @@ def on_policy(tiny, **fields):
 )
 def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   config, params, settings, prompts, answers = on_policy(tiny, **fields)
-  batch = rollout.layout(prompts, answers, np.ones(4))
+  batch = laid_out(prompts, answers, np.ones(4))
   assert batch['weights'].sum() == sum(len(a.tokens) for a in answers) > 4
-  log_p, entropy = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))(
+  log_p, entropy, _ = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))(
     params, batch['inputs'], batch['targets']
   )
   drawn = batch['weights'] > 0
@@ -405,7 +411,7 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   weight = metrics['train/loss'][1]
   assert metrics['rl/sampler_gap'][0] / weight < 1e-5 and metrics['rl/clip_share'][0] == 0
   assert metrics['rl/entropy'][0] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
-  cold, _ = policy_gradient.make_score(config, CHUNK, 0.6, (4, 5))(
+  cold, *_ = policy_gradient.make_score(config, CHUNK, 0.6, (4, 5))(
     params, batch['inputs'], batch['targets']
   )
   # the temperature is part of the policy
@@ -418,7 +424,7 @@ def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   config, params = tiny()
   score = jax.jit(policy_gradient.make_score(config, CHUNK, 1.0))
   answer = Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
-  batch = rollout.layout([[3, 1, 4]], [answer], np.array([advantage]))
+  batch = laid_out([[3, 1, 4]], [answer], np.array([advantage]))
   before = score(params, batch['inputs'], batch['targets'])[0][0, 2]
   batch['old_log_probs'] = batch['weights'] * before
   tx = optax.sgd(0.01)
@@ -433,14 +439,14 @@ def test_rows_that_are_not_learned_from_change_nothing_and_nothing_recompiles(ti
   config, params, settings, prompts, answers = on_policy(tiny)
   step = jitted(policy_gradient.make_loss(config, CHUNK, settings, (4, 5)))
   state = jax.jit(lambda params: train_step.init_state(params, optax.sgd(0.5)))(params)
-  full = rollout.layout(prompts, answers, np.array([0.0, 1.0, 0.0, -1.0]))
-  batch, count = rollout.split(full, np.array([0, 1, 0, 1], bool), 2, 32, 32)
+  full = laid_out(prompts, answers, np.array([0.0, 1.0, 0.0, -1.0]))
+  batch, count, _ = rollout.split(full, np.array([0, 1, 0, 1], bool), 2, 32, 32)
   got, metrics = step(state, batch, count)
   alone = {name: np.stack([x[[1, 3]], x[[1, 3]]]) for name, x in full.items()}
   expected, _ = step(state, alone, 1)
   close(got['params'], expected['params'], tolerance=1e-6)
   assert count == 1 and metrics['train/weight'] == full['weights'][[1, 3]].sum()
-  batch, count = rollout.split(full, np.ones(4, bool), 2, 32, 32)
+  batch, count, _ = rollout.split(full, np.ones(4, bool), 2, 32, 32)
   _, metrics = step(got, batch, count)
   assert count == 2 and metrics['train/weight'] == full['weights'].sum()
   assert step._cache_size() == 2  # of these shapes and of `alone`
@@ -454,15 +460,9 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
   config, params, settings, prompts, answers = on_policy(tiny)
   settings.update(group_size=2, kl=0.5)
   rewards = iter([1.0, 0.0, 1.0, 1.0])
-  drawn = rollout.collect(
-    lambda *_: answers,
-    prompts[:2],
-    lambda *_: rollout.Grade(next(rewards), True),
-    settings,
-    4,
-    8,
-    32,
-  )
+  grade = lambda *_: rollout.Grade(next(rewards), True)  # noqa: E731
+  groups = rollout.sample(lambda *_: answers, prompts[:2], grade, 2)
+  drawn = rollout.arrange(groups, settings, 4, 8, 32)
   batch = {name: x[0] for name, x in drawn.batch.items()}
   score = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))
   batch['old_log_probs'] = batch['weights'] * score(params, batch['inputs'], batch['targets'])[0]
@@ -485,18 +485,21 @@ def test_the_reference_is_scored_one_microbatch_at_a_time(tiny):
   config, params = tiny()
   batch = make_batch(rows=64, length=16)
   score = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))
-  reference = jax.jit(policy_gradient.make_reference(score))
+  scores = jax.jit(rollout_batches.make_scores(score), static_argnames='names')
   stacked = [batch[name].reshape(8, 8, 16) for name in ('inputs', 'targets')]
   whole = jax.jit(score)
   np.testing.assert_allclose(
-    reference(params, *stacked).reshape(64, 16),
-    whole(params, batch['inputs'], batch['targets'])[0],
+    scores(params, *stacked, names=('log_probs',))['log_probs'].reshape(64, 16),
+    whole(params, batch['inputs'], batch['targets']).log_probs,
     rtol=1e-5,
     atol=1e-5,
   )
   held = [
-    f.lower(params, *arrays).compile().memory_analysis().temp_size_in_bytes
-    for f, arrays in ((reference, stacked), (whole, [batch['inputs'], batch['targets']]))
+    lowered.compile().memory_analysis().temp_size_in_bytes
+    for lowered in (
+      scores.lower(params, *stacked, names=('log_probs',)),
+      whole.lower(params, batch['inputs'], batch['targets']),
+    )
   ]
   assert held[0] < held[1] / 3
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lm.base.errors import UserError
 from lm.infer.requests import Completion
-from lm.stages.rl import advantages
+from lm.stages.rl import advantages, health, policy_losses
 
 # The length of a batch's rows is a multiple of this many tokens: with few lengths there are few
 # compilations.
@@ -40,10 +40,19 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True)
+class Group:
+  """The answers to one prompt, with their grades."""
+
+  prompt: list[int]
+  completions: list[Completion]
+  grades: list[Grade]
+
+
+@dataclasses.dataclass(frozen=True)
 class Rollouts:
   """Graded answers, laid out as a batch to train on."""
 
-  # The arrays of `lm.stages.rl.policy_gradient.make_loss`, [M, rows, T].
+  # The arrays of `lm.stages.rl.policy_gradient.PolicyGradient.batch_fields`, [M, rows, T].
   batch: dict[str, np.ndarray]
   # How many of the M microbatches, from the first, are to be computed. It is 0 if there is nothing
   # to learn.
@@ -87,13 +96,44 @@ def ask(
   )
 
 
-def layout(
-  prompts: Sequence[list[int]], completions: Sequence[Completion], advantages_B: np.ndarray
-) -> dict[str, np.ndarray]:
-  """Returns prompts and completions as the arrays [B, T] of a batch.
+def sample(
+  generate: Callable[[list[list[int]], int], list[Completion]],
+  prompts: list[list[int]],
+  grade: Callable[[int, Completion], Grade],
+  size: int,
+) -> list[Group]:
+  """Samples `size` answers of each prompt and grades them.
 
-  The arrays are those of `lm.stages.rl.policy_gradient.make_loss`. Rows are padded at the end to
-  the longest.
+  Args:
+    generate: (prompts, repeats) -> completions, of which each prompt has `repeats` in a row.
+    prompts: token ids of the questions.
+    grade: (index of the question, answer) -> Grade.
+  """
+  completions = generate(prompts, size)
+  grades = [grade(i // size, c) for i, c in enumerate(completions)]
+  ranges = [slice(i * size, (i + 1) * size) for i in range(len(prompts))]
+  return [Group(p, completions[r], grades[r]) for p, r in zip(prompts, ranges, strict=True)]
+
+
+def rewards_of(groups: Sequence[Group]) -> np.ndarray:
+  """Returns the rewards of the answers, float32 [Q, G]."""
+  return np.array([[grade.reward for grade in group.grades] for group in groups], np.float32)
+
+
+def overlong_penalty(length: int, longest: int, buffer: int) -> float:
+  """Returns DAPO's soft punishment of a long answer, from 0 to -1 (arXiv 2503.14476, equation 13).
+
+  It begins `buffer` tokens before the longest length that is allowed, and grows evenly to -1 there.
+  """
+  return -max(0, length - (longest - buffer)) / buffer if buffer else 0.0
+
+
+def layout(
+  prompts: Sequence[list[int]], completions: Sequence[Completion]
+) -> dict[str, np.ndarray]:
+  """Returns prompts and completions as the arrays [B, T] of a batch, without their advantages.
+
+  Rows are padded at the end to the longest.
   """
   rows = [[*p, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
   tokens_BS = np.zeros((len(rows), max(map(len, rows)) + 1), np.int32)
@@ -108,21 +148,20 @@ def layout(
     # The targets are one place ahead of the inputs.
     drawn = slice(len(prompt) - 1, len(prompt) - 1 + len(c.tokens))
     weights_BT[i, drawn], old_BT[i, drawn] = c.sampled, c.log_probs
-  wide_BT = np.broadcast_to(advantages_B.astype(np.float32)[:, None], weights_BT.shape)
-  return batch | {
-    'weights': weights_BT,
-    'old_log_probs': old_BT,
-    'advantages': np.where(weights_BT > 0, wide_BT, 0),
-  }
+  return batch | {'weights': weights_BT, 'old_log_probs': old_BT}
 
 
 def split(
   batch: dict[str, np.ndarray], learned_B: np.ndarray, rows: int, multiple: int, limit: int
-) -> tuple[dict[str, np.ndarray], int]:
-  """Returns ({name: [M, rows, T]}, how many of the M microbatches have rows that are learned from).
+) -> tuple[dict[str, np.ndarray], int, np.ndarray]:
+  """Returns a batch as microbatches, those with rows that are learned from first.
 
-  The rows that are learned from come first, and the others last, with a weight of 0. T is a
-  multiple of `multiple`, or else `limit`, and covers no more than the tokens that are learned.
+  T is a multiple of `multiple`, or else `limit`, and covers no more than the tokens that are
+  learned. Rows that are not learned from have a weight of 0.
+
+  Returns:
+    ({name: [M, rows, T]}, how many of the M microbatches have rows that are learned from, the
+    index that each row had).
   """
   order = np.argsort(~learned_B, kind='stable')
   weights_BT = batch['weights'] * learned_B[:, None]
@@ -133,70 +172,92 @@ def split(
     x = np.pad(x[order, :T], ((0, 0), (0, max(0, T - x.shape[1]))))
     return x.reshape(-1, rows, T)
 
-  return {name: place(x) for name, x in (batch | {'weights': weights_BT}).items()}, -(
-    -int(learned_B.sum()) // rows
-  )
+  count = -(-int(learned_B.sum()) // rows)
+  return {name: place(x) for name, x in (batch | {'weights': weights_BT}).items()}, count, order
 
 
-def collect(
-  generate: Callable[[list[list[int]], int], list[Completion]],
-  prompts: list[list[int]],
-  grade: Callable[[int, Completion], Grade],
+def arrange(
+  groups: Sequence[Group],
   rl: ConfigDict,
   rows: int,
   multiple: int,
   limit: int,
+  score: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda batch: {},
 ) -> Rollouts:
-  """Samples `rl.group_size` answers of each prompt and grades them.
+  """Returns groups of answers as a batch to train on.
 
-  A group whose rewards are all equal has no policy gradient, and is not computed unless `rl.kl` is
-  positive: the divergence from the reference has a gradient at every answer, as in GRPO (arXiv
-  2402.03300, equation 3). The advantages of a batch with such groups are scaled so that the policy
-  loss, which the step divides by the sampled tokens of all its answers, is the mean over those of
-  the other groups: it is the same whether they are computed or not.
+  A group whose advantages are all 0, as those of equal rewards, has no policy gradient, and is not
+  computed unless `rl.kl` is positive: the divergence from the reference has a gradient at every
+  answer, as in GRPO (arXiv 2402.03300, equation 3). Whether the policy loss is the mean over all
+  answers or over those of the other groups is decided by `rl.filter_groups` alone: the step divides
+  by what is computed, and the advantages are scaled by what remains.
 
   Args:
-    generate: (prompts, repeats) -> completions, of which each prompt has `repeats` in a row.
-    prompts: token ids of Q questions.
-    grade: (index of the question, answer) -> Grade.
+    groups: `rl.group_size` answers of each question.
     rows: rows of a microbatch.
     multiple: the number that must divide the length of a row.
     limit: the greatest length of a row, in tokens; the attention can split rows of this length too.
-
-  Returns:
-    The batch, and metrics over all answers: reward, accuracy, the lengths of all, of right and of
-    wrong answers, the share that was cut off and the share of groups whose rewards are equal.
+    score: what models say of the batch, [M, rows, T]; see `RolloutBatches`.
   """
-  group = rl.group_size
-  completions = generate(prompts, group)
-  repeated = [p for p in prompts for _ in range(group)]
-  grades = [grade(i // group, c) for i, c in enumerate(completions)]
-  rewards_QG = np.array([g.reward for g in grades], np.float32).reshape(-1, group)
-  differ_Q = np.ptp(rewards_QG, axis=1) > 0
-  differ_B = np.repeat(differ_Q, group)
-  learned_B = np.ones_like(differ_B) if rl.kl else differ_B
-  batch = layout(
-    repeated, completions, advantages.group_relative(rewards_QG, rl.normalize_std).reshape(-1)
-  )
-  tokens_B = batch['weights'].sum(axis=1)
-  if differ_B.any():
-    batch['advantages'] *= tokens_B[learned_B].sum() / tokens_B[differ_B].sum()
-  batch, count = split(batch, learned_B, rows, multiple, limit)
+  rewards_QG = rewards_of(groups)
+  completions = [c for group in groups for c in group.completions]
+  prompts = [group.prompt for group in groups for _ in group.completions]
+  batch = layout(prompts, completions)
+  if rl.mask_truncated:
+    batch['weights'] *= np.array([c.finished for c in completions], np.float32)[:, None]
+  teaches_B = np.repeat(advantages.teaching(rl, rewards_QG), rl.group_size)
+  learned_B = (teaches_B | bool(rl.kl)) & batch['weights'].any(axis=1)
+  _, counts_B = policy_losses.AGGREGATIONS[rl.aggregation](batch['weights'], rl.max_new_tokens)
+  wanted = counts_B[teaches_B].sum() if rl.filter_groups else counts_B.sum()
+  batch, count, order = split(batch, learned_B, rows, multiple, limit)
+  if count:
+    batch |= score(batch)
+  batch |= _advantages(rl, rewards_QG, batch, order)
+  if wanted:
+    batch['advantages'] *= counts_B[learned_B].sum() / wanted
   lengths = [
     len(p) + len(c.tokens)
-    for p, c, learned in zip(repeated, completions, learned_B, strict=True)
+    for p, c, learned in zip(prompts, completions, learned_B, strict=True)
     if learned
   ]
-  return Rollouts(batch, count, lengths, _metrics(completions, grades, rewards_QG, differ_Q))
+  return Rollouts(batch, count, lengths, _explained(batch) if 'values' in batch else {})
 
 
-def _metrics(
-  completions: Sequence[Completion],
-  grades: Sequence[Grade],
-  rewards_QG: np.ndarray,
-  differ_Q: np.ndarray,
-) -> dict[str, float]:
-  right_B = np.array([g.right for g in grades])
+def _advantages(
+  rl: ConfigDict, rewards_QG: np.ndarray, batch: dict[str, np.ndarray], order: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Returns the advantages of a batch of `split`, and with values their returns, [M, rows, T]."""
+  shape = batch['weights'].shape
+  places = np.argsort(order)  # Of the answers, group after group, among the rows of the batch.
+  answers = {name: x.reshape(len(order), -1)[places] for name, x in batch.items()}
+  mask_BT, values_BT = answers['weights'], answers.get('values')
+  penalties_BT = np.zeros_like(mask_BT)
+  if rl.kl and rl.kl_in == 'reward':
+    away_BT = np.where(mask_BT > 0, answers['old_log_probs'] - answers['reference_log_probs'], 0)
+    penalties_BT = rl.kl * np.asarray(policy_losses.DIVERGENCES[rl.kl_estimator](away_BT))
+  found = {'advantages': advantages.of_tokens(rl, rewards_QG, penalties_BT, mask_BT, values_BT)}
+  if values_BT is not None:
+    found['returns'] = found['advantages'] + np.where(mask_BT > 0, values_BT, 0)
+  return {name: x[order].reshape(shape) for name, x in found.items()}
+
+
+def _explained(batch: dict[str, np.ndarray]) -> dict[str, float]:
+  """Returns the share of the variance of the returns that the values explain."""
+  sampled = batch['weights'] > 0
+  returns, values = batch['returns'][sampled], batch['values'][sampled]
+  rest, whole = np.var(returns - values), np.var(returns)
+  return {'rl/explained_variance': float(1 - rest / whole) if whole else math.nan}
+
+
+def measure(groups: Sequence[Group]) -> dict[str, float]:
+  """Returns the metrics of all answers that were sampled.
+
+  They are the reward, the accuracy, the lengths of all, of right and of wrong answers, the share
+  that was cut off, how much they repeat themselves, and the share of groups of equal rewards.
+  """
+  rewards_QG = rewards_of(groups)
+  completions = [c for group in groups for c in group.completions]
+  right_B = np.array([grade.right for group in groups for grade in group.grades])
   length_B = np.array([len(c.tokens) for c in completions], np.float32)
   metrics: dict[str, Any] = {
     'rl/reward': rewards_QG.mean(),
@@ -205,8 +266,9 @@ def _metrics(
     'rl/pass_at_group': right_B.reshape(rewards_QG.shape).any(axis=1).mean(),
     'rl/length': length_B.mean(),
     'rl/truncated': np.mean([not c.finished for c in completions]),
+    'rl/repeats': health.repeats([c.tokens for c in completions]),
     'rl/forced_share': np.mean([not all(c.sampled) for c in completions]),
-    'rl/equal_groups': np.mean(~differ_Q),
+    'rl/equal_groups': np.mean(np.ptp(rewards_QG, axis=1) == 0),
   }
   for name, rows_B in (('right', right_B), ('wrong', ~right_B)):
     # NaN is written as null in metrics.jsonl.

@@ -1,16 +1,19 @@
-"""Batches of the policy's own answers: sampled, graded, and scored by the reference model."""
+"""Batches of the policy's own answers: sampled, graded, and scored."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.base.errors import UserError
 from lm.infer import replies
+from lm.infer.requests import Completion
 from lm.model.attention import kernels
 from lm.parallel import keys, sharding
-from lm.stages.rl import rollout
+from lm.stages.rl import advantages, policy_losses, rollout
 from lm.train.batches import Batch, Run
 
 
@@ -28,15 +31,15 @@ class RolloutBatches:
     self,
     run: Run,
     axes: Mapping[str, tuple[str, ...]],
-    reference: Callable[..., jax.Array],
+    score: Callable[..., policy_losses.Scores],
     copy_start: Callable[[], Any],
   ):
-    """Prepares the sampler, and the reference where `config.rl.kl` is positive.
+    """Prepares the sampler, and the reference where the config asks for one.
 
     Args:
       run: its source is a `data.batches.questions.Questions`.
       axes: the axes of the arrays of a batch.
-      reference: log-probabilities of the starting model (`policy_gradient.make_reference`).
+      score: scores of a model (`lm.stages.rl.policy_gradient.make_score`).
       copy_start: makes a copy of the starting model's parameters.
 
     Raises:
@@ -62,11 +65,11 @@ class RolloutBatches:
     shortest = kernels.length_multiple(run.model_config.attention, run.mesh.shape['context'])
     self._multiple = math.lcm(rollout.MULTIPLE, shortest)
     self._reference_params = None
-    if rl.kl:
+    if policy_losses.has_reference(rl):
       # The reference is copied before the first update: afterwards its parameters may be donated.
       self._reference_params = copy_start()
-      layout = run.program.batch['reference_log_probs'].sharding
-      self._reference = jax.jit(reference, out_shardings=layout)
+    whole = NamedSharding(run.mesh, PartitionSpec())
+    self._scores = jax.jit(make_scores(score), static_argnames='names', out_shardings=whole)
 
   def seek(self, update: int) -> None:
     """Does nothing, because every batch follows from its number."""
@@ -78,54 +81,142 @@ class RolloutBatches:
   def next(self, update: int, params: Any) -> Batch:
     """Returns the answers that `params` give to the questions of an update."""
     with self._run.clock.part('rollout'):
-      batch = self._draw(self._run.jumps.batch(update), params)
-      jax.block_until_ready(batch.arrays)  # the scores of the reference are part of the rollout
+      batch = self._draw(update, params)
+      jax.block_until_ready(batch.arrays)
     return batch
 
-  def _draw(self, step: int, params: Any) -> Batch:
-    run, config = self._run, self._run.config
-    asked = [self._ask(step * self._per_step + i) for i in range(self._per_step)]
-    key = keys.derive(config.seed, 'rollouts', step)
-
-    def grade(number, completion):
-      question = asked[number]
-      right, well_formed = self._questions.grade(
-        question.index, question.problem, completion.tokens
-      )
-      return rollout.Grade(right + config.rl.format_reward * well_formed, right >= 0.5)
-
-    drawn = rollout.collect(
-      lambda prompts, repeats: self._generate(params, prompts, key, repeats),
-      [question.prompt for question in asked],
-      grade,
-      config.rl,
+  def _draw(self, update: int, params: Any) -> Batch:
+    run, config, rl = self._run, self._run.config, self._run.config.rl
+    asked, groups = self._sample(run.jumps.batch(update), params)
+    teaches = advantages.teaching(rl, rollout.rewards_of(groups))
+    kept = sorted(np.argsort(~teaches, kind='stable')[: self._per_step])
+    drawn = rollout.arrange(
+      [groups[i] for i in kept],
+      rl,
       rows=config.batch_size // config.microbatches,
       multiple=self._multiple,
       limit=config.seq_len,
+      score=lambda batch: self._score(params, batch),
     )
-    arrays = sharding.put_batch(sharding.own_rows(drawn.batch, run.mesh), self._axes, run.mesh)
-    if self._reference_params is not None:
-      arrays['reference_log_probs'] = self._reference(
-        self._reference_params, arrays['inputs'], arrays['targets']
-      )
+    if update < rl.value_warmup:
+      drawn.batch['advantages'][:] = 0
     skipped = [line for question in asked for line in question.skipped]
+    counted = {'rl/prompts_too_long': len(skipped), 'rl/questions': len(asked)}
+    is_kept = rl.rollouts_every and (update + 1) % rl.rollouts_every == 0
     return Batch(
-      arrays,
+      self._put(drawn.batch),
       drawn.count,
       drawn.lengths,
-      drawn.metrics | {'rl/prompts_too_long': len(skipped)},
+      rollout.measure(groups) | drawn.metrics | counted,
       texts=[('rl/prompts_too_long', line) for line in skipped],
+      rollouts=self._records(asked, groups) if is_kept else [],
     )
+
+  def _sample(self, step: int, params: Any) -> tuple[list[rollout.Question], list[rollout.Group]]:
+    """Returns the questions of a step and their answers, group by group.
+
+    Questions whose answers teach nothing are followed by as many others, up to `rl.resamples`
+    times: the dynamic sampling of DAPO (arXiv 2503.14476, equation 11), bounded.
+    """
+    rl, run = self._run.config.rl, self._run
+    asked: list[rollout.Question] = []
+    groups: list[rollout.Group] = []
+    missing = self._per_step
+    for attempt in range(1 + rl.resamples):
+      first = (attempt * run.config.steps + step) * self._per_step
+      new = [self._ask(first + i) for i in range(missing)]
+      key = keys.derive(run.config.seed, 'rollouts', step, *[attempt] * bool(attempt))
+      groups += rollout.sample(
+        lambda prompts, repeats, key=key: self._generate(params, prompts, key, repeats),
+        [question.prompt for question in new],
+        lambda number, completion, new=new: self._grade(new[number], completion),
+        rl.group_size,
+      )
+      asked += new
+      missing = self._per_step - int(advantages.teaching(rl, rollout.rewards_of(groups)).sum())
+      if not missing:
+        break
+    return asked, groups
+
+  def _grade(self, question: rollout.Question, completion: Completion) -> rollout.Grade:
+    rl = self._run.config.rl
+    right, well_formed = self._questions.grade(question.index, question.problem, completion.tokens)
+    penalty = rollout.overlong_penalty(
+      sum(completion.sampled), rl.max_new_tokens, rl.overlong_buffer
+    )
+    return rollout.Grade(right + rl.format_reward * well_formed + penalty, right >= 0.5)
+
+  def _score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what the reference and the present model say of a batch before its first update."""
+    rl = self._run.config.rl
+    tokens = self._put({name: batch[name] for name in ('inputs', 'targets')})
+
+    def scores(params, *names):
+      return jax.tree.map(np.asarray, self._scores(params, **tokens, names=names))
+
+    found = {}
+    if self._reference_params is not None:
+      found['reference_log_probs'] = scores(self._reference_params, 'log_probs')['log_probs']
+    own = ['log_probs'] * bool(rl.importance_cap) + ['values'] * (rl.advantage == 'gae')
+    found |= scores(params, *own) if own else {}
+    if rl.importance_cap:
+      found['sampler_log_probs'] = batch['old_log_probs']
+      found['old_log_probs'] = found.pop('log_probs')
+    return found
+
+  def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    mesh = self._run.mesh
+    return sharding.put_batch(sharding.own_rows(batch, mesh), self._axes, mesh)
+
+  def _records(
+    self, asked: Sequence[rollout.Question], groups: Sequence[rollout.Group]
+  ) -> list[dict[str, Any]]:
+    """Returns a line of rollouts.jsonl for each answer."""
+    decode = self._run.chat_format.tokenizer.decode
+    return [
+      {
+        'question': question.index,
+        'prompt': decode(question.prompt),
+        'answer': decode(answer.tokens),
+        'reward': float(grade.reward),
+        'right': bool(grade.right),
+        'tokens': len(answer.tokens),
+        'end': answer.end,
+      }
+      for question, group in zip(asked, groups, strict=True)
+      for answer, grade in zip(group.completions, group.grades, strict=True)
+    ]
 
   def _ask(self, index: int) -> rollout.Question:
     """Returns question `index` of the run."""
     task, number = self._questions.place(index)
-    in_all = self._run.config.steps * self._per_step  # The questions of the whole run.
+    config = self._run.config
+    # The most questions of the whole run.
+    in_all = config.steps * self._per_step * (1 + config.rl.resamples)
     rounds = -(-in_all // self._questions.num_tasks)  # The problems of each task.
     problem, prompt, skipped = rollout.ask(
-      lambda n: self._questions.draw(index, n), number, rounds, self._run.config.seq_len
+      lambda n: self._questions.draw(index, n), number, rounds, config.seq_len
     )
     lines = [
       f'task {task}, training problem {n}: a prompt of {length} tokens' for n, length in skipped
     ]
     return rollout.Question(index, problem, prompt, lines)
+
+
+def make_scores(
+  score: Callable[..., policy_losses.Scores],
+) -> Callable[..., dict[str, jax.Array]]:
+  """Returns `scores(params, inputs, targets, names)`: those fields of `Scores`, by name.
+
+  The inputs, targets and results are [M, rows, T]. One microbatch is scored after the other, so
+  that it needs no more memory than the loss.
+  """
+
+  def scores(params, inputs, targets, names):
+    def one(parts):
+      found = score(params, *parts)
+      return {name: getattr(found, name) for name in names}
+
+    return jax.lax.map(one, (inputs, targets))
+
+  return scores
