@@ -178,6 +178,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'rl',
     'sft',
     'preference',
+    'reward',
     'tools',
     'loss.balance',
     'loss.z_loss',

@@ -54,7 +54,7 @@ def recorded():
     yield read
 
 
-SMOKES = ('pretrain', 'sft', 'rl', 'dpo')
+SMOKES = ('pretrain', 'sft', 'rl', 'dpo', 'reward')
 
 
 @pytest.fixture(scope='module')
