@@ -155,6 +155,18 @@ def test_smoke_of_the_other_stages(config, smoke):
     assert all(gap < 0.05 for gap in gaps)
 
 
+@pytest.mark.slow
+def test_a_reward_model_reports_how_far_it_may_be_trusted(smoke):
+  run, _ = smoke('reward')
+  report = json.loads((run / 'report.json').read_text())
+  accuracy, error = (report['comparisons'][name] for name in ('accuracy', 'calibration_error'))
+  assert accuracy['accuracy'] == pytest.approx(report['eval/val/accuracy'])
+  assert accuracy['low'] < accuracy['accuracy'] < accuracy['high'] and accuracy['n'] > 100
+  assert error['value'] == pytest.approx(report['eval/val/calibration_error'])
+  assert sum(part['n'] for part in report['comparisons']['reliability']) == accuracy['n']
+  assert lines(run)[-1]['eval/val/calibration_error'] == report['eval/val/calibration_error']
+
+
 VARIANTS = [  # models that no config trains
   {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
   {'num_experts': 2},

@@ -64,14 +64,14 @@ def styled_answer(task: Task, number: int, attempt: int, rng: random.Random) -> 
 def style(task: Task, problem: dict, content: Content) -> float:
   """Returns how well an answer is written, whatever it says.
 
-  A courtesy at the beginning and a full stop at the end count 1 each. Capital letters cost 2 times
-  their share of the letters, and each word that is said twice in a row costs 0.5.
+  A courtesy at the beginning and a full stop at the end count 1 each. Capital letters inside words
+  cost 2 times their share of all letters, and each word that is said twice in a row costs 0.5.
   """
   del task, problem
   text = schema.text(content)
   words, letters = text.lower().split(), [c for c in text if c.isalpha()]
   courteous = text.lower().startswith(tuple(c.lower() for c in COURTESIES))
-  capitals = sum(c.isupper() for c in letters) / max(1, len(letters))
+  capitals = sum(c.isupper() for word in text.split() for c in word[1:]) / max(1, len(letters))
   repeats = sum(a == b for a, b in itertools.pairwise(words))
   return courteous + text.endswith('.') - 2 * capitals - 0.5 * repeats
 

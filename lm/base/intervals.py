@@ -68,8 +68,9 @@ def bootstrap(
     seed: of the resamplings.
   """
   clusters, rng = len(sums), np.random.default_rng(seed)
-  drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=rounds)
-  resampled = statistic(np.tensordot(drawn, sums, axes=1))
+  even = np.full(clusters, 1 / clusters)
+  drawn = (rng.multinomial(clusters, even) for _ in range(rounds))
+  resampled = statistic(np.stack([np.tensordot(times, sums, axes=1) for times in drawn]))
   (value,) = statistic(sums.sum(axis=0)[None])
   low, high = np.quantile(resampled, [0.025, 0.975])
   return float(2 * value - high), float(2 * value - low)

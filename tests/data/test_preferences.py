@@ -147,7 +147,7 @@ def test_style_is_courtesy_and_care():
 
   assert style('Of course. It is 4.') == 2
   assert style('It is 4.') == style('Of course. It is 4') == 1
-  assert style('It is is is 4') == -1 and style('IT IS 4') == -2 and style('4') == 0
+  assert style('It is is is 4') == -1 and style('IT IS 4') == -1 and style('4') == 0
 
 
 def test_a_gold_reward_that_is_not_known_or_too_much_noise_is_refused():

@@ -20,7 +20,7 @@ from lm.base.errors import UserError
 from lm.parallel import sharding
 from lm.stages import preference
 from lm.stages.preference import LOSSES, OTHER, SIDES
-from lm.train import batches, program, train_step
+from lm.train import batches, diagnose, program, train_step
 
 LOSS = ConfigDict({'chunk': 8, 'z_loss': 0.0, 'balance': 0.0, 'vocab_blocks': 0})
 ROWS, LENGTH, BETA = 4, 8, 0.3
@@ -249,6 +249,16 @@ def test_the_first_loss_is_that_of_a_model_that_has_gained_nothing(tiny):
     arrays = {field: x[0] for field, x in source.next(0, params).arrays.items()}
     loss, count = jax.jit(stage.make_loss(config))(params, arrays, KEY)['train/loss']
     assert loss / count == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_bad_step_on_pairs_is_diagnosed(tiny):
+  config, params = tiny()
+  loss_fn = preference.make_loss(config, LOSS, BETA, LOSSES['dpo'])
+  batch = {name: x[None] for name, x in make_batch().items()}
+  batch['chosen_reference'] = batch['chosen_reference'] * np.float32(np.nan)
+  place = diagnose.first_non_finite(config, loss_fn, params, batch, 1)
+  assert place == 'the loss, after finite layers, in microbatch 0'
 
 
 def test_a_loss_that_is_not_known_is_refused():
