@@ -33,8 +33,8 @@ def get_config(arg=None):
     c.optim.update(lr=3e-3, warmup=20)
     c.eval.prompts = ()
   if name == 'noise':
-    c.steps, c.batch_size, c.microbatches = 600, 32, 1
-    c.data.examples = 6000
-    c.eval.update(every=200, batch_size=32)
+    c.steps, c.batch_size, c.microbatches, c.seq_len = 900, 32, 1, 96
+    c.data.examples = 8000
+    c.eval.update(every=300, batch_size=32)
     c.checkpoint.every, c.log_every = 300, 20
   return c

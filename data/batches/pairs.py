@@ -6,7 +6,7 @@ data/preferences/comparison_rows.py says which forms of rows the input may have.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,7 @@ def read(
   return kept, val
 
 
-def from_files(inputs: str, parse: Any) -> list[Pair]:
+def from_files(inputs: str, parse: Callable[[Sequence[Comparison]], list[Pair]]) -> list[Pair]:
   """Returns the pairs of files. Raises UserError if no row can be used.
 
   Args:

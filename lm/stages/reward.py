@@ -181,7 +181,7 @@ def make_loss(model_config: FrozenConfigDict, settings: ConfigDict) -> LossFn:
   around 0 (Eisenstein et al., arXiv 2312.09244): the loss alone does not say where they are.
 
   The other metrics are means over comparisons: reward/accuracy, the share whose preferred answer
-  has the higher reward, and reward/gap, r_w - r_l. reward/mean is that over answers.
+  has the higher reward, and reward/gap, r_w - r_l. reward/mean_reward is that over answers.
   """
   score, size = make_score(model_config), settings.group_size
 
@@ -212,7 +212,7 @@ def make_loss(model_config: FrozenConfigDict, settings: ConfigDict) -> LossFn:
       'train/total': of_groups(minimized_QGG),
       'reward/accuracy': of_comparisons((gap_QGG > 0).astype(jnp.float32)),
       'reward/gap': of_comparisons(gap_QGG),
-      'reward/mean': (jnp.sum(is_answer_B * rewards_B), is_answer_B.sum()),
+      'reward/mean_reward': (jnp.sum(is_answer_B * rewards_B), is_answer_B.sum()),
     }
 
   return loss_fn

@@ -39,8 +39,9 @@ def make_batch():
       np.arange(LENGTH) < rng.integers(5, LENGTH, size=(ROWS, 1))
     )
     batch[f'{side}_weights'] = weights.astype(np.float32)
-    # The answers are a few nats likelier or less likely than under the reference.
-    batch[f'{side}_reference'] -= 10 * weights.sum(axis=1).astype(np.float32) / 4
+    # The policy gains a few nats over the reference, or loses them.
+    batch[f'{side}_reference'] -= 2.5 * weights.sum(axis=1).astype(np.float32)
+  batch[f'{OTHER}_reference'] -= 8
   return batch
 
 
@@ -204,7 +205,7 @@ def open_run(name, batch, config, microbatches, rows=ROWS):
 def test_microbatches_change_neither_loss_nor_gradient(tiny, name):
   """KTO's divergence too is that of the whole batch."""
   config, start = tiny()
-  params = jax.tree.map(lambda x: x * 1.02, start)
+  params = jax.tree.map(lambda x: x * 0.98, start)
   results = []
   for microbatches in (1, 2):
     stage, run = open_run(name, make_batch(), config, microbatches)
@@ -219,7 +220,7 @@ def test_microbatches_change_neither_loss_nor_gradient(tiny, name):
       )
     )
   assert (results[0][1].get('preference/divergence', (1, 1))[0]) > 0
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), *results)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), *results)
 
 
 @pytest.mark.slow
@@ -437,8 +438,8 @@ def test_a_step_prefers_the_chosen_answers(tiny, name):
   stage, run = open_run(name, make_batch(), config, 1)
   source = stage.make_batches(run, lambda: params)
   source.seek(0)
-  tx = optax.sgd(0.05)
-  step = jax.jit(train_step.make_train_step(stage.make_loss(config), tx, lambda _: 0.05))
+  tx = optax.sgd(0.005)
+  step = jax.jit(train_step.make_train_step(stage.make_loss(config), tx, lambda _: 0.005))
   state, margins = train_step.init_state(params, tx), []
   for update in range(2):
     state, metrics = step(state, source.next(update, state['params']).arrays, 1)

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from data.batches import answer_groups
+from data.batches import answer_groups, pairs
 from data.chat import chat_formats
 from lm import stages
 from lm.base.errors import UserError
@@ -88,7 +88,7 @@ def test_the_loss_is_the_mean_over_the_comparisons_of_a_prompt_then_over_prompts
     'train/total': (np.sum(minimized), 3),
     'reward/accuracy': (np.sum(right), 10),
     'reward/gap': (np.sum(gaps), 10),
-    'reward/mean': (rewards.sum(), 10),
+    'reward/mean_reward': (rewards.sum(), 10),
   }
   assert sums.keys() == expected.keys()
   for name, value in expected.items():
@@ -226,10 +226,9 @@ def test_all_comparisons_of_a_prompt_are_in_one_group(tmp_path):
 
 def test_more_answers_than_a_group_holds_are_split_and_no_comparison_is_lost(tmp_path):
   rows = [{'prompt': 'q', 'answers': list('abcdef'), 'ranks': [1, 2, 3, 4, 5, 6]}]
-  source = answer_groups.open_groups(
-    config_of(tmp_path / 'r.jsonl', rows), chat_formats.load('bytes'), tmp_path
-  )
-  groups = source.train._items
+  config = config_of(tmp_path / 'r.jsonl', rows)
+  made, _ = pairs.read(config, chat_formats.load('bytes'), max_tokens=64)
+  groups = answer_groups.gather(made, SIZE)
   assert sum(len(group.comparisons) for group in groups) == 15
   assert all(len(group.answers) <= SIZE for group in groups)
   assert len({group.prompt for group in groups}) == 1
