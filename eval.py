@@ -59,6 +59,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
         loss_fn=stage.make_loss(model.config),
         batch_axes=stage.batch_axes,
         complete=lambda arrays: arrays,
+        compare=stage.make_compare(model.config),
         held_out=held_out,
         counts_bytes=True,
         chat_format=chat_format,

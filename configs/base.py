@@ -60,13 +60,13 @@ def get_config() -> ConfigDict:
   It is used as python train.py --config=configs/pretrain.py --workdir=DIR --config.optim.lr=1e-3.
   """
   c = ConfigDict()
-  c.stage = 'pretrain'  # the training stage: pretrain | sft | preference | rl (lm/stages)
+  c.stage = 'pretrain'  # the training stage: pretrain | sft | preference | reward | rl
   c.seed = 0  # seed of initialisation, data order and sampling
   # Where parameters come from: a run, a step, a recipe or a Hugging Face folder; smollm2; '' starts
   # from scratch.
   c.init_from = ''
   c.steps = 1000  # number of updates
-  c.batch_size = 32  # rows in one update over all devices (rl: prompts x rl.group_size)
+  c.batch_size = 32  # rows in one update over all devices (rl, reward: prompts x group_size)
   c.microbatches = 1  # parts of an update's rows; one is processed at a time, gradients are summed
   c.seq_len = 1024  # tokens in a row
 
@@ -279,7 +279,23 @@ def get_config() -> ConfigDict:
   c.sft.neftune = 0.0
 
   c.preference = ConfigDict()
-  c.preference.beta = 0.1  # strength of the pull towards the starting model, 1 / nats
+  c.preference.loss = 'dpo'  # dpo | ipo | kto | orpo (lm/stages/preference.py)
+  # dpo, ipo, kto: strength of the pull towards the starting model, 1 / nats. orpo: weight of the
+  # odds ratio beside the cross entropy of the chosen answers.
+  c.preference.beta = 0.1
+  # preference, reward: how data.tasks compare answers to data.examples problems if data.train is
+  # '': grade (right or wrong) | style (data/preferences/gold.py).
+  c.preference.gold = 'grade'
+  c.preference.noise = 0.0  # the probability that such a label is wrong
+
+  c.reward = ConfigDict()
+  # Rows of a batch for the answers to one prompt, all comparisons of which are learned together.
+  # Prompts with fewer answers leave rows empty; those with more are split.
+  c.reward.group_size = 2
+  # > 0: rewards must differ by this times the margin of a comparison (arXiv 2307.09288).
+  c.reward.margin = 0.0
+  # Weight of the squared sum of two rewards, which centers them at 0 (arXiv 2312.09244).
+  c.reward.center = 0.0
 
   # configs/README.md says which of these fields make which published algorithm. The defaults are
   # GRPO's advantage with DAPO's mean over tokens and bounds of the ratio.

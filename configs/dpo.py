@@ -1,9 +1,11 @@
-"""Direct preference optimization of a fine-tuned model on pairs of answers.
+"""Fine-tuning on pairs of answers, one of which was preferred: DPO, IPO, KTO or ORPO.
 
 Command:   python train.py --config=configs/dpo.py --workdir=runs/dpo
              --config.init_from=runs/sft --config.data.train='pairs/*.jsonl'
-           Each line of a file is {"prompt": ..., "chosen": ..., "rejected": ...}.
-Hardware:  whatever fine-tunes the model; a pair takes the memory of two rows.
+           Each line of a file is {"prompt": ..., "chosen": ..., "rejected": ...}, or a row of
+           another form (data/README.md). --config.preference.loss=ipo, kto or orpo.
+Hardware:  whatever fine-tunes the model; a pair takes the memory of two rows, and all losses but
+           ORPO's that of another copy of the parameters.
 Result:    preference/accuracy, the fraction of pairs that the model ranks correctly, rises from
            0.5. The learning rate is that of Zephyr (arXiv 2310.16944).
 :smoke     twenty updates of a tiny model for bytes, started from scratch.

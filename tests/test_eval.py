@@ -38,6 +38,7 @@ def score(config, generate, chat_format, asked):
     loss_fn=None,
     batch_axes={},
     complete=None,
+    compare=None,
     held_out=None,
     counts_bytes=False,
     chat_format=chat_format,

@@ -34,7 +34,8 @@ DATA_ROOMS = {
   'shards': {'records', 'tokenizers', 'chat'},
   'tasks': {'records', 'tokenizers', 'chat', 'tools'},
   'probing': {'records', 'chat', 'tools', 'tasks'},
-  'batches': {'records', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
+  'preferences': {'records', 'chat', 'tools', 'tasks', 'probing'},
+  'batches': {'records', 'tokenizers', 'chat', 'shards', 'tasks', 'tools', 'preferences'},
   'pipeline': {'records', 'crawling', 'web', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
   'benchmarks': {'records', 'web', 'tokenizers', 'chat', 'shards'},
 }

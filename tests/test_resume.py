@@ -173,6 +173,7 @@ def test_every_field_is_compared_on_resume_or_free():
     *(f'rl.{field}' for field in config.rl if field not in ('health', 'rollouts_every')),
     'sft',
     'preference',
+    'reward',
     'tools',
     'loss.balance',
     'loss.z_loss',

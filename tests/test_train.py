@@ -47,7 +47,7 @@ def recorded():
     yield read
 
 
-SMOKES = ('pretrain', 'sft', 'rl', 'ppo', 'dpo')
+SMOKES = ('pretrain', 'sft', 'rl', 'ppo', 'dpo', 'reward')
 
 
 @pytest.fixture(scope='module')
@@ -178,6 +178,18 @@ def test_a_policy_that_has_collapsed_stops_the_run_and_its_last_checkpoint_stays
   )
   assert [path.name for path in (run / 'checkpoints').iterdir()] == ['2']
   assert lines(run)[-1]['step'] == 3 and lines(run)[-1]['rl/length'] < 1000
+
+
+@pytest.mark.slow
+def test_a_reward_model_reports_how_far_it_may_be_trusted(smoke):
+  run, _ = smoke('reward')
+  report = json.loads((run / 'report.json').read_text())
+  accuracy, error = (report['comparisons'][name] for name in ('accuracy', 'calibration_error'))
+  assert accuracy['accuracy'] == pytest.approx(report['eval/val/accuracy'])
+  assert accuracy['low'] < accuracy['accuracy'] < accuracy['high'] and accuracy['n'] > 100
+  assert error['value'] == pytest.approx(report['eval/val/calibration_error'])
+  assert sum(part['n'] for part in report['comparisons']['reliability']) == accuracy['n']
+  assert lines(run)[-1]['eval/val/calibration_error'] == report['eval/val/calibration_error']
 
 
 VARIANTS = [  # models that no config trains

@@ -1,7 +1,7 @@
 """What a training stage reads, opened by name: `open_source('windows', config, ...)`.
 
-This room may import data.shards, data.tasks, data.tools and what they import. Start reading at
-readers.py. To add a kind of batch, write a file with a function that opens it, and add a line to
+This room may import data.shards, data.tasks, data.preferences and what they import. Start reading
+at readers.py. To add a kind of batch, write a file with a function that opens it, and add a line to
 `READERS`.
 """
 
@@ -15,6 +15,7 @@ READERS = {
   'windows': 'data.batches.readers:open_windows',
   'packed': 'data.batches.readers:open_packed',
   'pairs': 'data.batches.pairs:open_pairs',
+  'answer_groups': 'data.batches.answer_groups:open_groups',
   'questions': 'data.batches.questions:open_questions',
 }
 

@@ -1,134 +1,142 @@
 """Batches of pairs of answers to one prompt: the preferred one and the other.
 
-The input has {"prompt": ..., "chosen": ..., "rejected": ...} on each line. The prompt is a string,
-or the messages of a conversation before the answer; the answers are strings.
+data/preferences/comparison_rows.py says which forms of rows the input may have. The simplest is
+{"prompt": ..., "chosen": ..., "rejected": ...}: a question and two texts.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from data import tasks
+from data.batches.item_loader import ItemLoader, ItemSource, Tokens, fill
 from data.chat import chat_formats
+from data.preferences import comparison_rows, gold
+from data.preferences.comparison_rows import Comparison, Content
 from data.records import jsonl, rows, split
-from data.shards.loader import host_examples, permute, read_ahead
-from data.tasks.protocol import Task
 from lm.base import files
 from lm.base.errors import UserError
 
 SIDES = ('chosen', 'rejected')
+OTHER = 'other'  # A third answer of a row: one to another prompt.
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Token ids and mask of two conversations that differ in their last answer."""
-
-  chosen: tuple[list[int], list[int]]
-  rejected: tuple[list[int], list[int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class PairSource:
-  """Training batches of pairs, and held-out ones (None if nothing is held out)."""
-
-  train: 'PairLoader'
-  val: 'PairLoader | None'
-
-  @property
-  def fingerprint(self) -> str:
-    """A digest of the training data."""
-    return self.train.fingerprint
-
-
-class PairLoader:
-  """Batches of pairs as a pure function of the step.
+  """Two conversations that differ in their last answer.
 
   Attributes:
-    rows: number of pairs.
-    fingerprint: SHA-256 (hex) of the pairs, the seed and the length of a row.
-    steps_per_epoch: number of batches with every pair once, the last filled up with empty rows.
+    prompt: a digest of the conversation before the answer.
+    start: number of its tokens.
+    chosen, rejected: tokens of the whole conversations, in which the last answer is learned.
+    margin: how much better the chosen one is, in the unit of its source.
   """
 
-  def __init__(self, pairs: list[Pair], *, seq_len: int, batch_size: int, seed: int, train: bool):
+  prompt: str
+  start: int
+  chosen: Tokens
+  rejected: Tokens
+  margin: float
+
+
+class PairLoader(ItemLoader):
+  """Batches of pairs, a row each.
+
+  A batch has {side}_inputs and {side}_targets, int32 [rows, seq_len], and {side}_weights, float32,
+  1 on the tokens of the answer. The sides are `chosen` and `rejected`. With `others` there is also
+  `other`: the same prompt with an answer to another one, by turns a chosen and a rejected one,
+  which is cut off at the end of the row.
+  """
+
+  def __init__(self, items: Sequence[Pair], others: Sequence[Pair] = (), **options: Any):
     """Arranges pairs in rows.
 
     Args:
-      pairs: one pair or more.
-      seq_len: tokens in a row.
-      batch_size: number of pairs in the batch of all hosts together.
-      seed: seed of the order in training.
-      train: whether pairs are shuffled without end; else each comes once, in order.
+      items: the pairs.
+      others: pairs whose answers are the third side.
+      **options: of `ItemLoader`.
     """
-    self._pairs, self._seq_len, self._batch_size = pairs, seq_len, batch_size
-    self._seed, self._train = seed, train
-    self.rows = len(pairs)
-    self.steps_per_epoch = -(-self.rows // batch_size)
-    self.fingerprint = files.digest([[dataclasses.astuple(p) for p in pairs], seq_len, seed])
+    super().__init__(items, **options)
+    self._others = others
 
-  def batch(self, step: int, index: int = 0, count: int = 1, parts: int = 1) -> dict[str, Any]:
-    """Returns host `index`'s rows of a step, of `count` hosts (see `data.shards.loader.Loader`).
-
-    Returns:
-      chosen_inputs, chosen_targets, rejected_inputs, rejected_targets: int32 [rows, seq_len].
-      chosen_weights, rejected_weights: float32, 1 on the tokens of the answer.
-    """
-    examples = host_examples(step, self._batch_size, index, count, parts)
-    return self._rows_of([self._pair(example) for example in examples.tolist()])
-
-  def iterate(
-    self, start: int, stop: int, index: int = 0, count: int = 1, parts: int = 1
-  ) -> Iterator[dict[str, Any]]:
-    """Returns an iterator over the batches of steps `start` to `stop` - 1, which reads ahead."""
-    return read_ahead(lambda step: self.batch(step, index, count, parts), start, stop)
-
-  def epoch(self, steps: int) -> float:
-    """Returns how many times this many steps read the pairs."""
-    return steps * self._batch_size / self.rows
-
-  def _pair(self, example: int) -> Pair | None:
-    """Returns the pair of an example, or None past the end of held-out pairs."""
-    if not self._train:
-      return self._pairs[example] if example < self.rows else None
-    epoch, index = divmod(example, self.rows)
-    (place,) = permute(np.array([index]), self.rows, f'{self._seed}/pairs/{epoch}')
-    return self._pairs[int(place)]
-
-  def _rows_of(self, pairs: list[Pair | None]) -> dict[str, Any]:
+  def _arrays(self, examples: list[int]) -> dict[str, np.ndarray]:
+    pairs = [self._item(example) for example in examples]
+    sides = {side: [pair and getattr(pair, side) for pair in pairs] for side in SIDES}
+    if self._others:
+      sides[OTHER] = [
+        pair and self._mismatched(pair, example)
+        for pair, example in zip(pairs, examples, strict=True)
+      ]
     fields = {}
-    for side in SIDES:
-      tokens = np.zeros((len(pairs), self._seq_len + 1), np.int32)
-      mask = np.zeros(tokens.shape, np.float32)
-      for row, pair in enumerate(pairs):
-        if pair is not None:
-          ids, learned = getattr(pair, side)
-          tokens[row, : len(ids)], mask[row, : len(ids)] = ids, learned
-      fields[f'{side}_inputs'] = np.ascontiguousarray(tokens[:, :-1])
-      fields[f'{side}_targets'] = np.ascontiguousarray(tokens[:, 1:])
+    for side, tokens in sides.items():
+      ids, mask = fill(tokens, self._seq_len + 1)
+      fields[f'{side}_inputs'] = np.ascontiguousarray(ids[:, :-1])
+      fields[f'{side}_targets'] = np.ascontiguousarray(ids[:, 1:])
       fields[f'{side}_weights'] = np.ascontiguousarray(mask[:, 1:])
     return fields
 
+  def _mismatched(self, pair: Pair, example: int) -> Tokens:
+    """Returns the tokens of a pair's prompt with an answer to another prompt."""
+    epoch, place = divmod(example, len(self._others))
+    following = (self._others[(place + i) % len(self._others)] for i in range(len(self._others)))
+    other = next(candidate for candidate in following if candidate.prompt != pair.prompt)
+    ids, mask = getattr(other, SIDES[(place + epoch) % 2])
+    own, _ = pair.chosen
+    return own[: pair.start] + ids[other.start :], [0] * pair.start + mask[other.start :]
 
-def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyPath) -> PairSource:
+
+def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyPath) -> ItemSource:
+  """Returns the training pairs and the held-out ones of a config (see `read`)."""
+  del folder
+  train, val = read(config, chat_format, max_tokens=config.seq_len + 1)
+  others = train if config.preference.loss == 'kto' else []
+  if len({pair.prompt for pair in others}) == 1:
+    raise UserError(
+      field='config.preference.loss',
+      value='kto',
+      allowed='another loss, since all pairs have the same prompt',
+    )
+  make = functools.partial(PairLoader, others=others, seq_len=config.seq_len, seed=config.seed)
+  return ItemSource(
+    train=make(train, batch_size=config.batch_size, train=True),
+    val=make(val, batch_size=config.eval.batch_size, train=False) if val else None,
+  )
+
+
+def read(
+  config: Any, chat_format: chat_formats.Format, *, max_tokens: int, answers: int = 2
+) -> tuple[list[Pair], list[Pair]]:
   """Returns the pairs of `config.data.train`, and those of `config.data.val`.
 
-  If `train` is empty, `config.data.tasks` make the pairs, `config.data.examples` of them.
-  Without `val`, the fraction `config.data.held_out` of the prompts is held out. Rows that cannot be
-  used, and pairs that are longer than `config.seq_len`, are skipped and reported.
+  If `train` is empty, `config.data.tasks` make the pairs, of `config.data.examples` problems, and
+  `config.preference.gold` ranks them. Without `val`, the fraction `config.data.held_out` of the
+  prompts is held out. Rows that cannot be used, those with an answer that is too long and those
+  without an answer that is better than another are skipped and reported.
+
+  Args:
+    config: of a training run.
+    chat_format: how conversations become tokens.
+    max_tokens: longest conversation.
+    answers: number of answers to a problem of a task.
 
   Raises:
     FileNotFoundError: an input file does not exist.
     UserError: there is no input, or no pair can be used.
   """
-  del folder
-  data = config.data
+  data, parse = config.data, functools.partial(_pairs, chat_format, max_tokens)
   if data.train:
-    train = read(data.train, chat_format, config.seq_len)
+    train = from_files(data.train, parse)
   elif data.tasks:
-    train = demonstrate(
-      tasks.from_config(data, data.tasks), data.examples, chat_format, config.seq_len
-    )
+    ranker = gold.Ranker(config.preference.gold, answers, config.preference.noise)
+    skipped, made_by = jsonl.Skipped(), tasks.from_config(data, data.tasks)
+    made = gold.compare_all(ranker, made_by, data.examples, parse, skipped)
+    train = [pair for of_problem in made for pair in of_problem]
+    if not train:
+      raise skipped.nothing_left('the tasks make no pair')
+    skipped.report()
   else:
     raise UserError(
       field='config.data.train',
@@ -136,99 +144,55 @@ def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyP
       allowed='JSONL files of prompt, chosen and rejected; or config.data.tasks, which make pairs',
     )
   if data.val:
-    val = read(data.val, chat_format, config.seq_len)
-  else:
-    cutoff = split.cutoff([split_hash for split_hash, _ in train], data.held_out)
-    val = [row for row in train if row[0] < cutoff]
-    train = [row for row in train if row[0] >= cutoff]
-
-  def loader(rows, batch_size, train):
-    pairs = [pair for _, pair in rows]
-    options = {'seq_len': config.seq_len, 'batch_size': batch_size, 'seed': config.seed}
-    return PairLoader(pairs, train=train, **options)
-
-  return PairSource(
-    train=loader(train, config.batch_size, train=True),
-    val=loader(val, config.eval.batch_size, train=False) if val else None,
-  )
+    return train, from_files(data.val, parse)
+  hashes = [split.split_hash({'id': pair.prompt}) for pair in train]
+  cutoff = split.cutoff(hashes, data.held_out)
+  kept, val = [], []
+  for pair, value in zip(train, hashes, strict=True):
+    (val if value < cutoff else kept).append(pair)
+  return kept, val
 
 
-def read(inputs: str, chat_format: chat_formats.Format, seq_len: int) -> list[tuple[float, Pair]]:
-  """Returns the pairs of files, each with the split hash of its prompt.
-
-  Raises UserError if no row can be used.
-  """
-  return rows.read_all(inputs, lambda row: _parse(row, chat_format, seq_len), 'pair')
-
-
-def demonstrate(
-  made_by: Sequence[Task], count: int, chat_format: chat_formats.Format, seq_len: int
-) -> list[tuple[float, Pair]]:
-  """Returns pairs of the right answer to a problem and the right answer to another one.
+def from_files(inputs: str, parse: Callable[[Sequence[Comparison]], list[Pair]]) -> list[Pair]:
+  """Returns the pairs of files. Raises UserError if no row can be used.
 
   Args:
-    made_by: the tasks, which take turns.
-    count: number of problems. Those whose pair is longer than a row are skipped and reported.
-    chat_format: the tokenizer and its format of conversations.
-    seq_len: tokens in a row.
-
-  Raises UserError if there is no pair.
+    inputs: paths, URLs or globs.
+    parse: comparisons -> pairs.
   """
-  skipped, pairs = jsonl.Skipped(), []
-  for i in range(count):
-    task, number = made_by[i % len(made_by)], i // len(made_by)
-    *messages, right = task.demo(number)['messages']
-    others = (task.demo(number + 1 + n)['messages'][-1] for n in range(100))
-    wrong = next((other for other in others if other != right), None)
-    try:
-      if wrong is None:
-        message = '100 other problems have the same.'
-        raise UserError(field=f'another answer of task {task.name!r}', message=message)
-      pairs.append(_pair(messages, [right['content'], wrong['content']], chat_format, seq_len))
-    except UserError as error:
-      skipped.add(f'task {task.name}, training problem {number}', error)
-  if not pairs:
-    raise skipped.nothing_left('pair of the tasks')
-  skipped.report()
-  return pairs
+  found = rows.read_all(inputs, lambda row: parse(comparison_rows.comparisons(row)), 'pair')
+  return [pair for of_row in found for pair in of_row]
 
 
-def _parse(row: Any, chat_format: chat_formats.Format, seq_len: int) -> tuple[float, Pair]:
-  """Returns the split hash and the tokens of a row. Raises UserError if it cannot be used."""
-  if not isinstance(row, dict):
-    raise UserError(
-      field='row', value=row, allowed='an object with "prompt", "chosen" and "rejected"'
+def _pairs(
+  chat_format: chat_formats.Format, max_tokens: int, compared: Sequence[Comparison]
+) -> list[Pair]:
+  """Returns the pairs of comparisons of one prompt that are decided.
+
+  Raises UserError if there are none, or an answer is malformed or too long.
+  """
+  decided = [comparison for comparison in compared if comparison.is_decided]
+  if not decided:
+    value = compared[0].winner if compared else ''
+    raise UserError(field='winner', value=value, allowed='an answer that is better than another')
+  return [_pair(comparison, chat_format, max_tokens) for comparison in decided]
+
+
+def _pair(comparison: Comparison, chat_format: chat_formats.Format, max_tokens: int) -> Pair:
+  messages = comparison.messages
+  start = len(chat_format.render_prompt(messages))
+
+  def tokens(content: Content, side: str) -> Tokens:
+    ids, mask = chat_format.render(
+      {'messages': [*messages, {'role': 'assistant', 'content': content}]}
     )
-  for name in SIDES:
-    if not isinstance(row.get(name), str):
-      raise UserError(field=name, value=row.get(name), allowed='a string')
-  prompt = row.get('prompt')
-  messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
-  if not isinstance(messages, list):
-    raise UserError(field='prompt', value=prompt, allowed='a string or a list of messages')
-  return _pair(messages, [row[name] for name in SIDES], chat_format, seq_len)
-
-
-def _pair(
-  messages: list[dict],
-  answers: Sequence[str | list[dict]],
-  chat_format: chat_formats.Format,
-  seq_len: int,
-) -> tuple[float, Pair]:
-  """Returns the split hash and the tokens of a prompt and its answers, one for each of SIDES.
-
-  Raises UserError if a conversation is malformed or longer than a row.
-  """
-  sides = []
-  for name, content in zip(SIDES, answers, strict=True):
-    answer = {'role': 'assistant', 'content': content}
-    ids, mask = chat_format.render({'messages': [*messages, answer]})
-    start = len(chat_format.render_prompt(messages))
-    sides.append((ids, [0] * start + mask[start:]))  # earlier answers are the same in both
-    if len(ids) > seq_len + 1:
+    if len(ids) > max_tokens:
       raise UserError(
-        field=f'length of the conversation with {name!r}',
+        field=f'length of the conversation with {side!r}',
         value=len(ids),
-        allowed=f'at most {seq_len + 1} tokens, config.seq_len + 1',
+        allowed=f'at most {max_tokens} tokens, by config.seq_len',
       )
-  return split.split_hash({'id': files.digest(messages)}), Pair(*sides)
+    return ids, [0] * start + mask[start:]  # Earlier answers are the same in both.
+
+  chosen, rejected = map(tokens, comparison.ordered(), SIDES)
+  return Pair(comparison.prompt, start, chosen, rejected, comparison.margin)

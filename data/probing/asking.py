@@ -1,14 +1,10 @@
 """Asks a model the training problems of tasks several times, and grades what it says."""
 
-import concurrent.futures
 from collections.abc import Sequence
 from typing import Any
 
-from data.probing.endpoint import Endpoint
+from data.probing.endpoint import Endpoint, ask_all
 from data.tasks.protocol import Task
-from lm.base import progress
-
-REQUESTS = 8  # number of questions that are asked at the same time
 
 
 def probe(
@@ -46,10 +42,7 @@ def probe(
       'verdicts': [_verdict(task, problem, text) for text in said],
     }
 
-  with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-    return list(
-      progress.bar(pool.map(ask, problems), total=len(problems), desc='probe', unit='question')
-    )
+  return ask_all(ask, problems, desc='probe', unit='question')
 
 
 def _verdict(task: Task, problem: dict, text: str) -> str:

@@ -1,5 +1,6 @@
 """A client of chat completions over HTTP, as OpenAI's API, `lm.serve` and others have them."""
 
+import concurrent.futures
 import dataclasses
 import http.client
 import json
@@ -7,9 +8,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from lm.base import progress
 from lm.base.errors import UserError
+
+In, Out = TypeVar('In'), TypeVar('Out')
+REQUESTS = 8  # number of items that are asked about at the same time
 
 RETRIES = 4  # of a request that fails for a while
 TIMEOUT_SECONDS = 300.0
@@ -84,3 +89,15 @@ class Endpoint:
         cause = str(error)
         break
     raise UserError(field='--endpoint', value=url, allowed=f'an endpoint that answers ({cause})')
+
+
+def ask_all(ask: Callable[[In], Out], items: Sequence[In], desc: str, unit: str) -> list[Out]:
+  """Returns `ask` of each item, several of which are asked at the same time, with a bar.
+
+  Args:
+    ask: sends the requests about an item.
+    items: the items.
+    desc, unit: what the bar says.
+  """
+  with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
+    return list(progress.bar(pool.map(ask, items), total=len(items), desc=desc, unit=unit))

@@ -4,11 +4,11 @@ A row's form is told by its fields. To add a form, write a function from a row t
 it to FORMS.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from data.chat import schema
+from data.records import forms
+from data.records.forms import Form, require_text
 from data.tasks import gsm8k
 from lm.base.errors import UserError
 
@@ -43,7 +43,7 @@ def from_ultrachat(row: dict[str, Any], calls: str) -> Messages:
   if not isinstance(turns, list):
     raise UserError(field='data', value=turns, allowed='a list of texts')
   for i, turn in enumerate(turns):
-    _require_text(f'data[{i}]', turn)
+    require_text(f'data[{i}]', turn)
   return [{'role': ('user', 'assistant')[i % 2], 'content': turn} for i, turn in enumerate(turns)]
 
 
@@ -59,7 +59,7 @@ def from_sharegpt(row: dict[str, Any], calls: str) -> Messages:
       raise UserError(field=where, value=turn, allowed='an object with "from" and "value"')
     if not isinstance(turn['from'], str) or turn['from'] not in SHAREGPT_ROLES:
       raise UserError(field=f'{where}.from', value=turn['from'], allowed=SHAREGPT_ROLES)
-    _require_text(f'{where}.value', turn['value'])
+    require_text(f'{where}.value', turn['value'])
     messages.append({'role': SHAREGPT_ROLES[turn['from']], 'content': turn['value']})
   return messages
 
@@ -72,7 +72,7 @@ def from_alpaca(row: dict[str, Any], calls: str) -> Messages:
   """
   texts = {name: row.get(name) or '' for name in ('system', 'instruction', 'input', 'output')}
   for name, text in texts.items():
-    _require_text(name, text)
+    require_text(name, text)
   question = '\n\n'.join(part for part in (texts['instruction'], texts['input']) if part.strip())
   system = [{'role': 'system', 'content': texts['system']}] if texts['system'].strip() else []
   return [
@@ -93,20 +93,7 @@ def from_gsm8k(row: dict[str, Any], calls: str) -> Messages:
   return [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': solution}]
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-  """A form of rows.
-
-  Attributes:
-    fields: the fields that every row of this form has, and no row of another form has together.
-    messages: (row, calls) -> messages, with `calls` of `conversation`. It raises UserError that
-      names the field that is wrong.
-  """
-
-  fields: frozenset[str]
-  messages: Callable[[dict[str, Any], str], Messages]
-
-
+# Each reads (row, calls) -> messages, with `calls` of `conversation`.
 FORMS = {
   'messages': Form(frozenset({'messages'}), from_messages),
   'ultrachat': Form(frozenset({'data'}), from_ultrachat),
@@ -129,20 +116,8 @@ def conversation(row: Any, calls: str = CALLS[0]) -> dict[str, Messages]:
   Raises:
     UserError: the row has no form or more than one, or a field of it is wrong.
   """
-  fields = row.keys() if isinstance(row, dict) else ()
-  fitting = [form for form in FORMS.values() if form.fields.issubset(fields)]
-  if len(fitting) != 1:
-    allowed = [' and '.join(sorted(form.fields)) for form in FORMS.values()]
-    raise UserError(
-      field='row', value=row, allowed=f'an object with the fields of one form: {"; ".join(allowed)}'
-    )
-  messages = fitting[0].messages(row, calls)
+  messages = forms.of_row(row, FORMS).read(row, calls)
   if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
     messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
   schema.check({'messages': messages})
   return {'messages': [{'role': m['role'], 'content': m['content']} for m in messages]}
-
-
-def _require_text(field: str, value: Any) -> None:
-  if not isinstance(value, str):
-    raise UserError(field=field, value=value, allowed='text')

@@ -7,11 +7,10 @@ import dataclasses
 import random
 import re
 
-import yaml
-
+from data.records import yaml_files
 from data.tasks import claims
 from lm.base import files
-from lm.base.errors import UserError, invalid, unknown
+from lm.base.errors import UserError, unknown
 
 OTHERS = (
   'ChatGPT',
@@ -89,10 +88,7 @@ def read(path: files.Path) -> Persona:
     FileNotFoundError: there is no such file.
     UserError: the file is not YAML, or a field has another name or is no text.
   """
-  try:
-    card = yaml.safe_load(files.as_path(path).read_text(encoding='utf-8'))
-  except (yaml.YAMLError, UnicodeDecodeError) as error:
-    raise invalid(path, 'YAML', error) from error
+  card = yaml_files.read(path)
   fields = [field.name for field in dataclasses.fields(Persona)]
   if not isinstance(card, dict):
     raise UserError(field=str(path), value=card, allowed=f'text for {", ".join(fields)}')

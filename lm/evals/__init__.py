@@ -4,6 +4,7 @@ This room may import all rooms of lm/ up to stages. Start reading at held_out.py
 new evaluation is one file and one line of EVALUATORS.
 """
 
+from lm.evals.calibration import Calibration
 from lm.evals.context import Context
 from lm.evals.continuations import Continuations
 from lm.evals.held_out import HeldOutLoss
@@ -12,7 +13,7 @@ from lm.evals.task_scores import TaskScores
 from lm.train.evaluators import Evaluator
 
 # Each has `open(context)`, which returns an evaluator, or None if the config asks for none.
-EVALUATORS = (HeldOutLoss, Continuations, TaskScores, Probe)
+EVALUATORS = (HeldOutLoss, Calibration, Continuations, TaskScores, Probe)
 
 
 def make(context: Context) -> list[Evaluator]:

@@ -20,6 +20,7 @@ class Context:
     loss_fn: the loss of held-out batches.
     batch_axes: the axes of their arrays.
     complete: adds to a held-out batch what the loss reads beside its rows.
+    compare: predicts held-out comparisons (`lm.stages.stage.Stage.make_compare`), or None.
     held_out: the loader of held-out batches; None if there are none.
     counts_bytes: whether the held-out text is plain, so that its loss is given in bits per byte.
     chat_format: how text and conversations become tokens.
@@ -35,6 +36,7 @@ class Context:
   loss_fn: LossFn
   batch_axes: Mapping[str, tuple[str, ...]]
   complete: Callable[[dict], dict]
+  compare: Callable | None
   held_out: Any
   counts_bytes: bool
   chat_format: Any
@@ -61,6 +63,7 @@ class Context:
       loss_fn=run.program.loss_fn,
       batch_axes=stage.batch_axes,
       complete=batches.complete,
+      compare=stage.make_compare(run.model_config),
       held_out=run.source.val,
       counts_bytes=not stage.is_chat,
       chat_format=run.chat_format,

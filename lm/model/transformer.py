@@ -10,7 +10,7 @@ Some modules give these letters another meaning where the context is theirs alon
   F forced tokens (lm/infer)           M microbatches, or new tokens (lm/infer)
   W width of a part of the vocabulary (lm/train/losses.py)
   X choices of experts (lm/model/layers.py)
-  Q questions and G answers to each (lm/stages/rl)
+  Q questions and G answers to each (lm/stages/rl, lm/stages/reward.py)
 """
 
 import functools

@@ -30,6 +30,7 @@ RULES = {  # for each named axis of an array, the mesh axes that it is split ove
   'mlp': 'tensor',
   'vocab': 'tensor',
   'expert': 'expert',
+  'answers': None,
   'all_heads': None,
   'head_dim': None,
   'positions': None,

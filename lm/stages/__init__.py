@@ -19,6 +19,7 @@ STAGES = {
   'pretrain': 'lm.stages.pretrain:Pretrain',
   'sft': 'lm.stages.sft:SupervisedFineTuning',
   'preference': 'lm.stages.preference:Preference',
+  'reward': 'lm.stages.reward:Reward',
   'rl': 'lm.stages.rl.policy_gradient:PolicyGradient',
 }
 

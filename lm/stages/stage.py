@@ -18,7 +18,7 @@ class Field:
   """One array of a batch, of shape [microbatches, *axes]."""
 
   dtype: str
-  axes: tuple[str, ...]  # Each is 'batch' (rows) or 'length' (tokens of a row).
+  axes: tuple[str, ...]  # 'batch' (rows), 'length' (tokens of a row), or of Stage.axis_sizes.
 
 
 def per_token(dtype: str) -> Field:
@@ -81,9 +81,22 @@ class Stage(abc.ABC):
     return 1
 
   @property
+  def axis_sizes(self) -> Mapping[str, int]:
+    """The sizes of the axes of a batch that are neither its rows nor their length."""
+    return {}
+
+  @property
   def batch_axes(self) -> dict[str, tuple[str, ...]]:
     """The axes of each array of a batch, without that of microbatches."""
     return {name: field.axes for name, field in self.batch_fields.items()}
+
+  def make_compare(self, model_config: FrozenConfigDict) -> Callable | None:
+    """Returns what predicts held-out comparisons, for their calibration; None by default.
+
+    It is `compare(params, batch) -> (log_odds, wins)`: arrays [rows, ...] of the predicted log-odds
+    that an answer is preferred to another, and of how often it was.
+    """
+    del model_config
 
   def make_batches(self, run: Run, copy_start: Callable[[], Any]) -> Batches:
     """Returns where batches come from; by default, what the reader of data/batches reads.

@@ -50,10 +50,14 @@ def first_non_finite(
     packing = {
       f'{name}_BT': microbatch[name] for name in ('positions', 'segment_ids') if name in microbatch
     }
-    _, seen = Transformer(config).apply(
-      {'params': params}, microbatch['inputs'], **packing, mutable=['finite']
-    )
-    return jax.tree.leaves(seen)[0].reshape(-1)
+    finite = []
+    for name, inputs_BT in microbatch.items():
+      if name.endswith('inputs'):
+        _, seen = Transformer(config).apply(
+          {'params': params}, inputs_BT, **packing, mutable=['finite']
+        )
+        finite.append(jax.tree.leaves(seen)[0].reshape(-1))
+    return jnp.stack(finite).all(axis=0)
 
   gradients = jax.jit(
     jax.value_and_grad(

@@ -135,7 +135,7 @@ def make(
 
 def _batch(config: ConfigDict, stage: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes of a batch of full rows."""
-  sizes = {'batch': rows_of_microbatch(config), 'length': config.seq_len}
+  sizes = {'batch': rows_of_microbatch(config), 'length': config.seq_len} | stage.axis_sizes
 
   def shape(field):
     place = NamedSharding(mesh, sharding.spec((None, *field.axes)))
