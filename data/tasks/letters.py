@@ -5,9 +5,9 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks import answers
+from data.tasks import answers, world
 from data.tasks.documents import Documents
-from data.tasks.protocol import Task, ask, question
+from data.tasks.protocol import Task, Worked, ask, question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,27 +39,54 @@ class Spelling(Task):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Counting(Task):
-  """How often a letter is in a word; demonstrations spell the word before they count."""
+class Letters(Worked):
+  """How often a letter is in an invented word of two to four syllables."""
 
-  documents: Documents
-  name: ClassVar[str] = 'counting'
-  reads: ClassVar[str] = 'documents'
+  name: ClassVar[str] = 'letters'
   questions: ClassVar[tuple[str, ...]] = (
     "How many times is the letter '{letter}' in the word '{word}'?",
     "How many '{letter}' are there in '{word}'?",
     "Count the letter '{letter}' in '{word}'.",
   )
 
-  def draw(self, rng: random.Random) -> dict:
-    word = rng.choice(self.documents.words)
-    letter = rng.choice(word if rng.random() < 0.8 else 'abcdefghijklmnopqrstuvwxyz')
-    asked = rng.choice(self.questions).format(word=word, letter=letter)
-    return {'messages': ask(asked), 'key': word, 'word': word, 'answer': word.count(letter)}
+  def word(self, rng: random.Random) -> str:
+    """Returns a word to ask about."""
+    return world.invented_word(rng, rng.randint(2, 4))
 
-  def reply(self, problem: dict, rng: random.Random) -> str:
-    return f'{"-".join(problem["word"])}: {problem["answer"]}'
+  def draw(self, rng: random.Random) -> dict:
+    word = self.word(rng)
+    letter = rng.choice(word if rng.random() < 0.8 else 'abcdefghijklmnopqrstuvwxyz')
+    return {
+      'messages': ask(rng.choice(self.questions).format(word=word, letter=letter)),
+      'key': word,
+      'word': word,
+      'letter': letter,
+      'answer': word.count(letter),
+    }
+
+  def steps(self, problem: dict) -> str:
+    word, letter = problem['word'], problem['letter']
+    counted = [f'{word[i]}{word[: i + 1].count(letter)}' for i in range(len(word))]
+    return f'{" ".join(counted)}. Answer: {problem["answer"]}'
+
+  def program(self, problem: dict) -> tuple[str, str]:
+    return f"'{problem['word']}'.count('{problem['letter']}')", str(problem['answer'])
 
   def grade(self, problem: dict, reply: dict) -> float:
     said = answers.claimed_count(schema.text(reply['content']), question(problem))
     return float(said == problem['answer'])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counting(Letters):
+  """How often a letter is in a word of the documents, which demonstrations spell first."""
+
+  documents: Documents
+  name: ClassVar[str] = 'counting'
+  reads: ClassVar[str] = 'documents'
+
+  def word(self, rng: random.Random) -> str:
+    return rng.choice(self.documents.words)
+
+  def reply(self, problem: dict, rng: random.Random) -> str:
+    return f'{"-".join(problem["word"])}: {problem["answer"]}'

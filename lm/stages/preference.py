@@ -32,7 +32,7 @@ class Preference(Stage):
   cost_note = (
     'of the two answers of a pair one is counted, and the scores of the start model are not'
   )
-  unused = ('loss.vocab_blocks', 'loss.balance', 'loss.z_loss')
+  unused = ('data.weights', 'data.epochs', 'loss.vocab_blocks', 'loss.balance', 'loss.z_loss')
 
   @property
   def batch_fields(self) -> Mapping[str, Field]:
