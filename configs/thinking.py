@@ -4,8 +4,7 @@ A model is trained from scratch on sums, letters to count, decimals to compare, 
 sums of dates. Each problem is answered at once, in steps, and by a Python program, in equal shares
 (data/tasks/ways.py). It is one model, told by the first words of a question which way is wanted:
 then all three have the same weights and the same problems, and differ in nothing but their tokens.
-The loss gives every conversation the same weight, since else the long answers would be learned
-first. Tokens are bytes, so that the model sees digits and letters.
+Tokens are bytes, so that the model sees digits and letters.
 
 Command:   python train.py --config=configs/thinking.py [--workdir=runs/thinking]
 Hardware:  two CPU cores; Linux, for the sandbox of Python (data/README.md).
@@ -27,9 +26,8 @@ def get_config(arg=None):
   c.sft = base.get_config()
   c.sft.stage = 'sft'
   c.sft.data.tasks = 'at_once,in_steps,with_python'
-  c.sft.data.examples, c.sft.data.turns, c.sft.data.held_out = 30_000, 1, 0.01
-  c.sft.steps, c.sft.batch_size, c.sft.seq_len = 700, 12, 256
-  c.sft.sft.loss_by = 'conversation'
+  c.sft.data.examples, c.sft.data.turns, c.sft.data.held_out = 21_000, 1, 0.01
+  c.sft.steps, c.sft.batch_size, c.sft.seq_len = 620, 16, 160
   c.sft.tools.names = 'python'
   c.sft.model.update(
     num_layers=4,
@@ -39,7 +37,7 @@ def get_config(arg=None):
     head_dim=48,
     mlp_dim=576,
     qk_norm='head',
-    max_len=256,
+    max_len=160,
     scan_layers=False,
   )
   c.sft.loss.chunk = 1024
@@ -51,9 +49,9 @@ def get_config(arg=None):
     every=100_000,
     batch_size=64,
     tasks=c.sft.data.tasks,
-    examples=1024,
-    max_new_tokens=129,
-    limits=(1, 2, 4, 8, 16, 32, 64, 128),
+    examples=512,
+    max_new_tokens=97,
+    limits=(1, 2, 4, 8, 16, 32, 64, 96),
   )
   if variant(arg) == 'smoke':
     c.workdir = 'runs/thinking-smoke'

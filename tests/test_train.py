@@ -249,10 +249,11 @@ def live_bytes():
   return sum(x.nbytes for x in jax.live_arrays())
 
 
-def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
-  status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
+@pytest.mark.parametrize(('field', 'value'), [('loss.balance', 0.5), ('data.epochs', '2')])
+def test_rl_refuses_a_field_that_it_does_not_read(tmp_path, field, value):
+  status, _, err = train('rl', tmp_path / 'run', f'--config.{field}={value}')
   assert status == 1 and err.splitlines()[-1].startswith(
-    'error: config.loss.balance is 0.5; allowed: '
+    f'error: config.{field} is {value!r}; allowed: '
   )
 
 

@@ -34,7 +34,7 @@ _DATES = tuple(
 class Dates(Worked):
   """Dates that are up to `max_days` days apart, written as 2024-03-31."""
 
-  max_days: int = 90
+  max_days: int = 60
   years: tuple[int, int] = (2020, 2029)  # first and last of the earlier date
   name: ClassVar[str] = 'dates'
   after: ClassVar[tuple[str, ...]] = (

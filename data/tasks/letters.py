@@ -40,18 +40,17 @@ class Spelling(Task):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Letters(Worked):
-  """How often a letter is in an invented word of two to four syllables."""
+  """How often a letter is in an invented word of two or three syllables."""
 
   name: ClassVar[str] = 'letters'
   questions: ClassVar[tuple[str, ...]] = (
-    "How many times is the letter '{letter}' in the word '{word}'?",
-    "How many '{letter}' are there in '{word}'?",
+    "How many '{letter}' are in '{word}'?",
     "Count the letter '{letter}' in '{word}'.",
   )
 
   def word(self, rng: random.Random) -> str:
     """Returns a word to ask about."""
-    return world.invented_word(rng, rng.randint(2, 4))
+    return world.invented_word(rng, rng.randint(2, 3))
 
   def draw(self, rng: random.Random) -> dict:
     word = self.word(rng)
@@ -84,6 +83,11 @@ class Counting(Letters):
   documents: Documents
   name: ClassVar[str] = 'counting'
   reads: ClassVar[str] = 'documents'
+  questions: ClassVar[tuple[str, ...]] = (
+    "How many times is the letter '{letter}' in the word '{word}'?",
+    "How many '{letter}' are there in '{word}'?",
+    "Count the letter '{letter}' in '{word}'.",
+  )
 
   def word(self, rng: random.Random) -> str:
     return rng.choice(self.documents.words)
