@@ -50,8 +50,8 @@ def get_config(arg=None):
     batch_size=64,
     tasks=c.sft.data.tasks,
     examples=512,
-    max_new_tokens=97,
-    limits=(1, 2, 4, 8, 16, 32, 64, 96),
+    max_new_tokens=129,
+    limits=(1, 2, 4, 8, 16, 32, 64, 128),
   )
   if variant(arg) == 'smoke':
     c.workdir = 'runs/thinking-smoke'

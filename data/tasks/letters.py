@@ -54,7 +54,9 @@ class Letters(Worked):
 
   def draw(self, rng: random.Random) -> dict:
     word = self.word(rng)
-    letter = rng.choice(word if rng.random() < 0.8 else 'abcdefghijklmnopqrstuvwxyz')
+    letter = rng.choice('abcdefghijklmnopqrstuvwxyz')
+    if rng.random() < 0.8:  # one of the word, rather one that it repeats
+      (letter,) = rng.choices(word, [word.count(each) ** 2 for each in word])
     return {
       'messages': ask(rng.choice(self.questions).format(word=word, letter=letter)),
       'key': word,
