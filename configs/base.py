@@ -82,8 +82,12 @@ def get_config() -> ConfigDict:
   # Training data: token shards (a manifest.json, or several separated by commas), or text, JSONL or
   # Parquet files (globs) to tokenize.
   c.data.train = ''
-  # Weights of several manifests in order: 'W,W', or from given steps on '0:W,W;1000:W,W'.
+  # Weights of several inputs of data.train (manifests or globs) in order: 'W,W', or from given
+  # steps on '0:W,W;1000:W,W'.
   c.data.weights = ''
+  # Epochs of each input of data.train in the whole run, in order: 'E,E'. With 1.5, half of an
+  # input's rows are read twice. c.steps must be what that takes; an error names the number.
+  c.data.epochs = ''
   # Held-out data in the same form; '' with text input: data.held_out of the training documents.
   c.data.val = ''
   # Fraction of the documents that is held out when text is tokenized at start. For data.documents:
@@ -264,6 +268,9 @@ def get_config() -> ConfigDict:
   c.eval.examples = 200  # problems per task
   c.eval.turns = 1  # questions in a conversation; if 2 or more, each turn is also scored
   c.eval.max_new_tokens = 64  # longest reply
+  # Smaller numbers of tokens, the stop token not counted: the scores that each as a limit would
+  # give are reported too. A reply that is cut off counts as wrong.
+  c.eval.limits = ()
   # NAME,...: tasks whose training problems are asked eval.probe_samples times at the end, to find
   # what the model knows (the task probed trains on the result).
   c.eval.probe = ''

@@ -336,6 +336,35 @@ The word 'coffee' has 6 letters, and 2 of them are f.
 There are 2 f's, 2 e's, 1 c and 1 o.
 The letter occurs twice, once at position 3 and once at position 4.
 f appears twice, e appears 2 times.""",
+  'date': r"""2024-04-17
+2024-04-17.
+17 April 2024
+17th April 2024
+17 Apr 2024
+the 17th of April 2024
+April 17, 2024
+April 17th, 2024
+Apr. 17, 2024
+2024/04/17
+2024/4/17
+**2024-04-17**
+The answer is 2024-04-17.
+It is April 17, 2024.
+Answer: 2024-04-17
+03: 3+45=48; 04: 48-31=17. Answer: 2024-04-17
+45 days after 2024-03-03 is 2024-04-17.
+2024-04-17 is 45 days after 2024-03-03.
+Not 2024-04-16 but 2024-04-17.
+2024-04-16. Wait, 2024-04-17.
+March has 31 days, so it is 17 April 2024.
+That date is Wednesday, 17 April 2024.
+So the date is 2024-04-17.
+28 days are left in March, and 45 - 28 = 17, so April 17, 2024.
+APRIL 17 2024
+`2024-04-17`
+I think it would be 17 April, 2024.
+From 2024-03-03 you get to 2024-03-31 after 28 days and to 2024-04-17 after 45.
+The result: 2024-04-17""",
   'docs': r"""json
 json.
 `json`
@@ -645,6 +674,37 @@ read_tree, obviously
 Not dumps and not load: read_tree.
 It isn't dumps or load; it is read_tree.
 "read_tree()" does this""",
+  'sorted': r"""7, 18, 31, 52
+7, 18, 31, 52.
+7 18 31 52
+[7, 18, 31, 52]
+7 < 18 < 31 < 52
+7, 18, 31 and 52
+7, 18, 31, and 52.
+7,18,31,52
+**7, 18, 31, 52**
+The answer is 7, 18, 31, 52.
+The sorted list is 7, 18, 31, 52.
+Sorted: 7, 18, 31, 52
+In ascending order: 7, 18, 31, 52.
+From the smallest to the largest they are 7, 18, 31 and 52.
+52, 7, 31, 18 sorted is 7, 18, 31, 52.
+52; 7, 52; 7, 31, 52; 7, 18, 31, 52. Answer: 7, 18, 31, 52
+First 7, then 18, then 31, then 52.
+7, then 18, then 31, then 52
+7 -> 18 -> 31 -> 52
+7, 31, 18, 52. Wait, 7, 18, 31, 52.
+Not 7, 31, 18, 52 but 7, 18, 31, 52.
+Sure! Here is the list: 7, 18, 31, 52
+`[7, 18, 31, 52]`
+(7, 18, 31, 52)
+So the order is 7, 18, 31, 52.
+7, 18, 31, 52 is the answer.
+I would put them as 7, 18, 31, 52.
+The numbers 52, 7, 31, 18 in ascending order are 7, 18, 31, 52.
+7 ≤ 18 ≤ 31 ≤ 52
+Smallest first: 7, 18, 31, 52.
+7.0, 18.0, 31.0, 52.0""",
   'spelling': r"""i-m-p-o-r-t
 I-M-P-O-R-T
 i-m-p-o-r-t.
@@ -1112,6 +1172,36 @@ f appears once, e appears 2 times.
 Two e's.
 f: 1, e: 2
 The letter f appears 1 time, the letter e appears 2 times.""",
+  'date': r"""2024-04-16
+2024-04-18
+2023-04-17
+2024-03-17
+2024-03-03
+17 April
+April 17
+17
+45
+2024
+
+I don't know.
+17 May 2024
+May 17, 2024
+Not 2024-04-17.
+2024-04-17 is wrong.
+Is it 2024-04-17?
+2024-04-17 or 2024-04-18
+2024-04-17. Wait, 2024-04-18.
+The answer is not 2024-04-17.
+2024-04-170
+12024-04-17
+2024-17-04
+2024-13-17
+Answer: 2024-04-18
+The date is 45 days after 2024-03-03.
+April 2024
+2024-04
+on or about 16 April 2024
+20240417""",
   'docs': r"""copy
 time
 In the module copy.
@@ -1405,6 +1495,36 @@ Either of them: read_tree, load.
 I first thought read_tree, but it is load.
 Read_Trees
 not read_tree, load""",
+  'sorted': r"""52, 7, 31, 18
+7, 31, 18, 52
+52, 31, 18, 7
+7, 18, 31
+18, 31, 52
+7, 18, 31, 52, 60
+7
+52
+
+I don't know.
+7, 18, 31, 53
+7 18 52 31
+7, 7, 18, 31, 52
+The sorted list is 7, 31, 18, 52.
+Not 7, 18, 31, 52.
+7, 18, 31, 52 is wrong.
+Is it 7, 18, 31, 52?
+7, 18, 31, 52 or 7, 31, 18, 52
+7, 18, 31, 52. Wait, 7, 31, 18, 52.
+The smallest is 7 and the largest is 52.
+The list has 4 numbers.
+7, 18, 31, 52, 7, 18, 31, 52
+7 > 18 > 31 > 52
+Sorted.
+Answer: 52, 31, 18, 7
+7, 18 and 31, 52, 53
+71, 83, 15, 2
+7183152
+I sorted 52, 7, 31, 18.
+The answer is not 7, 18, 31, 52.""",
   'spelling': r"""import
 IMPORT
 

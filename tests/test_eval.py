@@ -1,5 +1,8 @@
 """What eval.py joins: tasks, the chat format and the sampler, without a model."""
 
+import dataclasses
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from configs import base
 from data import tasks
 from data.chat import chat_formats
 from data.tools import calculator
+from lm.base.errors import UserError
 from lm.evals import continuations, task_scores
 from lm.evals.context import Context
 from lm.infer import replies
@@ -112,3 +116,69 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
     config, params, chat_format, ['Hi'], max_new_tokens=16, seed=0
   )
   assert text['text']
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Even(tasks.Arithmetic):
+  """Arithmetic in which a reply with an even number of digits is right, finished or not."""
+
+  def draw(self, rng):
+    problem = super().draw(rng)
+    return problem | {'group': problem['expression'].split()[1]}
+
+  def grade(self, problem, reply):
+    return float(len(''.join(part['text'] for part in reply['content'])) % 2 == 0)
+
+
+@pytest.mark.slow
+def test_scores_within_a_limit_are_those_of_an_evaluation_with_that_limit():
+  """A model that draws digits and stop tokens, each as likely as the others."""
+  chat_format = chat_formats.load('bytes')
+  size = chat_format.tokenizer.vocab_size
+  digits = chat_format.tokenizer.encode('0123456789')
+  others = tuple(set(range(size)) - {*digits, *chat_format.stops})
+  config = FrozenConfigDict(
+    base.get_config().model.to_dict() | base.TINY | {'vocab_size': size, 'num_layers': 1}
+  )
+  params = transformer.init_params(config, keys.derive(0, 'initialization'))
+
+  def evaluate(max_new_tokens, limits):
+    with mock.patch.object(chat_formats.Format, 'banned_ids', lambda *_: others):
+      generate = replies.make_generate(
+        config,
+        chat_format,
+        calculator.calculate,
+        temperature=1.0,
+        max_new_tokens=max_new_tokens,
+        max_len=128,
+      )
+    limited = settings(48, 16, 128)
+    limited.eval.update(max_new_tokens=max_new_tokens, limits=limits)
+    answer = lambda _, *rest: generate(params, *rest)  # noqa: E731
+    scores, _ = score(limited, answer, chat_format, [Even(0)])
+    return scores['arithmetic']
+
+  limits = (1, 2, 4, 8, 16)
+  within = evaluate(40, limits)['within']
+  accuracy = [within[str(limit)]['all']['accuracy'] for limit in limits]
+  assert accuracy == sorted(accuracy) and accuracy[0] < accuracy[2] < accuracy[4]
+  assert sum(within['8'][op]['n'] for op in '+-*') == within['8']['all']['n'] == 48
+  limited = [evaluate(limit + 1, (limit,)) for limit in limits]
+  assert [each['within'] for each in limited] == [{k: v} for k, v in within.items()]
+  assert limited[0]['accuracy'] > accuracy[0]  # two digits that were cut off are even
+
+
+def test_the_length_of_an_answer_is_what_was_drawn_before_the_stop_token():
+  called = Completion([5, 6, 7, 8], [0.0] * 4, [True, False, True, True], True)
+  assert task_scores.answer_length(called) == 2
+  assert task_scores.answer_length(dataclasses.replace(called, finished=False)) == float('inf')
+  assert task_scores.answer_length(None) == float('inf')
+
+
+@pytest.mark.parametrize('limits', [(0, 4), (4, 16)])
+def test_a_limit_leaves_room_for_the_stop_token(limits):
+  config = settings(5, 2, 100)
+  config.eval.update(max_new_tokens=16, limits=limits)
+  with pytest.raises(UserError) as raised:
+    task_scores.TaskScores.open(mock.Mock(config=config))
+  assert (raised.value.field, raised.value.value) == ('config.eval.limits', limits)

@@ -103,3 +103,19 @@ def test_the_recipe_of_facts_writes_what_a_model_knows(tmp_path):
     'with the page in the context',
     'by search',
   }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe_of_thinking_writes_what_tokens_and_a_tool_are_worth(tmp_path):
+  """A model of this size answers nothing: what it says is only counted."""
+  workdir = tmp_path / 'run'
+  status, _, err = run('train.py', '--config=configs/thinking.py:smoke', f'--workdir={workdir}')
+  assert status == 0, err
+  within = json.loads((workdir / 'report.json').read_text())['within']
+  assert within.keys() == {'at once', 'in steps', 'with Python'}
+  for by_limit in within.values():
+    assert by_limit.keys() == {'1', '4', '16'}
+    for groups in by_limit.values():
+      assert groups['all']['n'] == sum(s['n'] for name, s in groups.items() if name != 'all') == 24
+  assert '<svg' in (workdir / 'report.html').read_text()

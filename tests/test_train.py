@@ -171,10 +171,10 @@ def test_a_policy_that_has_collapsed_stops_the_run_and_its_last_checkpoint_stays
   shutil.rmtree(run / 'checkpoints' / '4')
   status, _, err = train('rl', run, '--config.rl.health.min_length=1000')
   said = err.splitlines()[-1]
-  assert status == 1 and said.startswith('error: step 3: rl/length is ')
+  assert status == 1 and said.startswith('error: rl/length of step 3 is ')
   assert said.endswith(
-    'config.rl.health.min_length is 1000. Answers have become too short. The last '
-    'checkpoint before it is 2'
+    'allowed: at least 1000, config.rl.health.min_length. Answers have become too short. The last '
+    'checkpoint before it is 2.'
   )
   assert [path.name for path in (run / 'checkpoints').iterdir()] == ['2']
   assert lines(run)[-1]['step'] == 3 and lines(run)[-1]['rl/length'] < 1000
@@ -287,10 +287,11 @@ def live_bytes():
   return sum(x.nbytes for x in jax.live_arrays())
 
 
-def test_rl_refuses_a_field_that_it_does_not_read(tmp_path):
-  status, _, err = train('rl', tmp_path / 'run', '--config.loss.balance=0.5')
+@pytest.mark.parametrize(('field', 'value'), [('loss.balance', 0.5), ('data.epochs', '2')])
+def test_rl_refuses_a_field_that_it_does_not_read(tmp_path, field, value):
+  status, _, err = train('rl', tmp_path / 'run', f'--config.{field}={value}')
   assert status == 1 and err.splitlines()[-1].startswith(
-    'error: config.loss.balance is 0.5; allowed: '
+    f'error: config.{field} is {value!r}; allowed: '
   )
 
 

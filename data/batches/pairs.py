@@ -135,7 +135,7 @@ def read(
     made = gold.compare_all(ranker, made_by, data.examples, parse, skipped)
     train = [pair for of_problem in made for pair in of_problem]
     if not train:
-      raise skipped.nothing_left('the tasks make no pair')
+      raise skipped.nothing_left('pair of the tasks')
     skipped.report()
   else:
     raise UserError(

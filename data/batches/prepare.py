@@ -6,6 +6,7 @@ from data import tasks
 from data.chat import chat_formats
 from data.shards import tokenization
 from data.tasks import demonstrations
+from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -13,7 +14,10 @@ from lm.base.errors import UserError
 def prepare_training_data(
   config: Any, chat_format: chat_formats.Format, folder: files.Path, layout: str
 ) -> tuple[str, str | None]:
-  """Returns the paths of the training manifest and of the held-out one (None if there is none).
+  """Returns the paths of the training manifests and of the held-out ones.
+
+  Both are joined by commas; the second is None if there are none. There is one of each, or with
+  `config.data.weights` or `config.data.epochs` one for each input of `config.data.train`.
 
   Args:
     config: config of a training run; `config.data` says what to read.
@@ -38,17 +42,22 @@ def prepare_training_data(
       )
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, files.as_path(source))
-  manifests = tokenization.tokenize(
-    source,
-    folder,
-    chat_format,
-    held_out=0.0 if data.val else data.held_out,
-    max_tokens=config.seq_len + 1 if layout == 'packed' else None,  # the length of a row
-  )
-  val = data.val or None
-  if 'val' in manifests and manifests['val']['documents']:
-    val = str(folder / 'val' / 'manifest.json')
-  return str(folder / 'train' / 'manifest.json'), val
+  inputs = {folder: source}
+  if data.weights or data.epochs:
+    inputs = {folder / str(i): name for i, name in enumerate(config_lib.names(source))}
+  train, val = [], []
+  for out, given in inputs.items():
+    manifests = tokenization.tokenize(
+      given,
+      out,
+      chat_format,
+      held_out=0.0 if data.val else data.held_out,
+      max_tokens=config.seq_len + 1 if layout == 'packed' else None,  # the length of a row
+    )
+    train.append(str(out / 'train' / 'manifest.json'))
+    if 'val' in manifests and manifests['val']['documents']:
+      val.append(str(out / 'val' / 'manifest.json'))
+  return ','.join(train), data.val or ','.join(val) or None
 
 
 def _demonstrate(config: Any, path: files.AnyPath) -> None:

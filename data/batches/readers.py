@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from data.batches import prepare
 from data.chat import chat_formats
 from data.shards import baselines
 from data.shards.loader import Loader
-from data.shards.mixture import Mixture
+from data.shards.mixture import Epochs, Mixture
 from data.tokenizers.interface import Tokenizer
 from lm.base import config as config_lib
 from lm.base import files
@@ -22,13 +23,13 @@ class TokenSource:
 
   Attributes:
     train: endless, shuffled batches.
-    val: each held-out token once, in order; None if nothing is held out.
-    val_manifest: the manifest of `val`.
+    val: each held-out token once; None if nothing is held out.
+    val_manifests: the manifests of `val`.
   """
 
-  train: Loader | Mixture
-  val: Loader | None
-  val_manifest: str | None
+  train: Loader | Mixture | Epochs
+  val: Loader | Epochs | None
+  val_manifests: tuple[str, ...]
 
   @property
   def fingerprint(self) -> str:
@@ -46,7 +47,7 @@ class TokenSource:
     """
     read = itertools.chain.from_iterable(self.train.iterate(*span) for span in spans)
     held_out = self.val.iterate(0, self.val.steps_per_epoch)
-    return baselines.compare(read, held_out, self.val_manifest, tokenizer)
+    return baselines.compare(read, held_out, self.val_manifests, tokenizer)
 
 
 def open_windows(
@@ -70,42 +71,74 @@ def _open(
   return TokenSource(
     train=open_mixture(config, chat_format, train, layout),
     val=open_held_out(config, chat_format, val, layout) if val else None,
-    val_manifest=val,
+    val_manifests=config_lib.names(val or ''),
   )
 
 
 def open_held_out(
-  config: Any, chat_format: chat_formats.Format, manifest: str, layout: str = 'windows'
-) -> Loader:
-  """Returns batches with each token of a manifest once, in order. Raises as `open_loader` does."""
-  return open_loader(
-    config, chat_format, manifest, layout=layout, batch_size=config.eval.batch_size, train=False
-  )
+  config: Any, chat_format: chat_formats.Format, manifests: str, layout: str = 'windows'
+) -> Loader | Epochs:
+  """Returns batches with each token of manifests once. Raises as `open_loader` does."""
+  loaders = [
+    open_loader(
+      config, chat_format, name, layout=layout, batch_size=config.eval.batch_size, train=False
+    )
+    for name in config_lib.names(manifests)
+  ]
+  if len(loaders) == 1:
+    return loaders[0]
+  once = [1] * len(loaders)
+  return Epochs(loaders, once, batch_size=config.eval.batch_size, seed=config.seed)
 
 
 def open_mixture(
   config: Any, chat_format: chat_formats.Format, manifests: str, layout: str
-) -> Loader | Mixture:
-  """Returns training batches of one manifest, or of several, mixed by `config.data.weights`.
+) -> Loader | Mixture | Epochs:
+  """Returns training batches of manifests, mixed by `config.data.weights` or `config.data.epochs`.
 
   Raises:
-    UserError: see `open_loader`; or weights are given for one manifest, or none for several.
+    UserError: see `open_loader`; weights are given for one manifest, or neither weights nor epochs
+      for several; or `config.steps` is not the number of updates that the epochs take.
   """
-  names = config_lib.names(manifests)
-  if (len(names) > 1) != bool(config.data.weights):
+  names, data = config_lib.names(manifests), config.data
+  if not data.epochs and (len(names) > 1) != bool(data.weights):
     raise UserError(
       field='config.data.weights',
-      value=config.data.weights,
-      allowed='a weight for each manifest' if len(names) > 1 else "''",
+      value=data.weights,
+      allowed='a weight for each input' if len(names) > 1 else "''",
       message=f'config.data.train names {len(names)} of them.',
     )
   loaders = [
     open_loader(config, chat_format, name, layout=layout, batch_size=config.batch_size, train=True)
     for name in names
   ]
-  if len(loaders) == 1:
-    return loaders[0]
-  return Mixture(loaders, config.data.weights, batch_size=config.batch_size, seed=config.seed)
+  order = {'batch_size': config.batch_size, 'seed': config.seed}
+  if data.epochs:
+    mixed = Epochs(loaders, _numbers_of_epochs(data, len(names)), **order)
+    if config.steps != mixed.steps_per_epoch:
+      raise UserError(
+        field='config.steps',
+        value=config.steps,
+        allowed=f'{mixed.steps_per_epoch}, the updates that config.data.epochs take',
+      )
+    return mixed
+  return loaders[0] if len(loaders) == 1 else Mixture(loaders, data.weights, **order)
+
+
+def _numbers_of_epochs(data: Any, count: int) -> list[float]:
+  """Returns the numbers in `config.data.epochs`, one for each of `count` inputs."""
+  try:
+    epochs = [float(number) for number in data.epochs.split(',')]
+  except ValueError:
+    epochs = []
+  if data.weights or len(epochs) != count or not all(0 < number < math.inf for number in epochs):
+    raise UserError(
+      field='config.data.epochs',
+      value=data.epochs,
+      allowed=f"{count} numbers above 0, 'E,E,...', one for each input of config.data.train; or "
+      "'' with config.data.weights",
+    )
+  return epochs
 
 
 def open_loader(

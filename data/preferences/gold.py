@@ -116,7 +116,9 @@ class Ranker:
       if len(answers) == self.answers:
         break
     if len(answers) < 2:
-      raise UserError(f'{TRIES} answers to compare are all the same')
+      raise UserError(
+        field='answers to compare', value=f'the same {TRIES} times', allowed='two that differ'
+      )
     rewards = [gold.reward(task, problem, answer) for answer in answers]
     found = ranked(problem['messages'], answers, rewards)
     return [self._labelled(comparison, rng) for comparison in found]

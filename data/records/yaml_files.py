@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from lm.base import files
-from lm.base.errors import UserError
+from lm.base.errors import invalid
 
 
 def read(path: files.Path) -> Any:
@@ -18,4 +18,4 @@ def read(path: files.Path) -> Any:
   try:
     return yaml.safe_load(files.as_path(path).read_text(encoding='utf-8'))
   except (yaml.YAMLError, UnicodeDecodeError) as error:
-    raise UserError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
+    raise invalid(path, 'YAML', error) from error

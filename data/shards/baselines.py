@@ -55,7 +55,7 @@ class Counts(NamedTuple):
 def compare(
   consumed: Iterable[Mapping[str, np.ndarray]],
   held_out: Iterable[Mapping[str, np.ndarray]],
-  manifest: files.Path,
+  manifests: Iterable[files.Path],
   tokenizer: Tokenizer,
 ) -> dict[str, float]:
   """Returns all four baselines, in bits per byte of the held-out text.
@@ -63,11 +63,11 @@ def compare(
   Args:
     consumed: all batches that a run was trained on.
     held_out: batches that contain the held-out text once.
-    manifest: manifest of the held-out text.
+    manifests: manifests of the held-out text.
     tokenizer: tokenizer of both.
   """
   train, evaluation = count(consumed), count(held_out)
-  text = read_text(manifest, tokenizer)
+  text = b''.join(read_text(manifest, tokenizer) for manifest in manifests)
   size, vocab = len(text), tokenizer.vocab_size
   return {
     'unigram_bpb': unigram_bpb(train, evaluation, vocab, size),

@@ -1,4 +1,7 @@
-"""Mixes token streams; `Mixture.batch(step)` is a pure function of the step, as in `Loader`."""
+"""Mixes token streams, by share (`Mixture`) or by number of epochs (`Epochs`).
+
+`batch(step)` of both is a pure function of the step, as in `Loader`.
+"""
 
 import bisect
 import functools
@@ -67,11 +70,7 @@ class Mixture:
       source[mine] = sources[places[mine] % self.BLOCK]
       before = self._given[phase] + block * self._quotas[phase]
       example[mine] = before[source[mine]] + ranks[places[mine] % self.BLOCK]
-    used = np.unique(source).tolist()
-    batches = [self._sources[i].rows_of(example[source == i]) for i in used]
-    back = np.argsort(np.concatenate([np.flatnonzero(source == i) for i in used]))
-    fields = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    return {name: field[back] for name, field in fields.items()}
+    return _rows_of(self._sources, source, example)
 
   def iterate(
     self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1
@@ -110,12 +109,104 @@ class Mixture:
 
   def _pattern(self, phase: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the source of each example of a block, and its rank among that source's examples."""
-    place = permute(np.arange(self.BLOCK), self.BLOCK, f'{self._seed}/mixture/{phase}/{block}')
-    sources = np.searchsorted(np.cumsum(self._quotas[phase]), place, side='right')
-    ranks = np.empty(self.BLOCK, np.int64)
-    for i, quota in enumerate(self._quotas[phase]):
-      ranks[sources == i] = np.arange(quota)
-    return sources, ranks
+    return _shuffled(self._quotas[phase], f'{self._seed}/mixture/{phase}/{block}')
+
+
+class Epochs:
+  """All rows of several loaders, those of each a given number of times, in a random order.
+
+  An epoch of a source ends before its next one begins. After `steps_per_epoch` steps the whole
+  starts over; the last of them is filled up with empty rows.
+
+  Attributes:
+    steps_per_epoch: number of batches in which every row has come as often as it should.
+    bytes: size of the text of all sources, in UTF-8 bytes.
+    fingerprint: SHA-256 (hex) of the sources' fingerprints and of the numbers of epochs.
+  """
+
+  def __init__(
+    self, sources: Sequence[Loader], epochs: Sequence[float], *, batch_size: int, seed: int
+  ):
+    """Mixes `sources`, which are loaders of one seq_len.
+
+    Args:
+      sources: the loaders.
+      epochs: how often the rows of each source come, above 0. With 1.5 half of them come twice.
+      batch_size: number of rows in the batch of all hosts together.
+      seed: seed of the order of the sources.
+    """
+    self._sources, self._epochs, self._batch_size = list(sources), list(epochs), batch_size
+    pairs = zip(self._sources, self._epochs, strict=True)
+    self._rows = np.array([max(1, round(source.rows * times)) for source, times in pairs])
+    total = int(self._rows.sum())
+    self.steps_per_epoch = math.ceil(total / batch_size)
+    self.bytes = sum(source.bytes for source in self._sources)
+    # The source of each example, -1 for an empty row, and its rank among that source's examples.
+    self._source = np.full(self.steps_per_epoch * batch_size, -1)
+    self._source[:total], self._rank = _shuffled(self._rows, f'{seed}/epochs')
+    self._rank = np.pad(self._rank, (0, len(self._source) - total))
+    fingerprints = [source.fingerprint for source in self._sources]
+    self.fingerprint = files.digest([fingerprints, self._epochs])
+
+  def batch(
+    self, step: int, host: int = 0, hosts: int = 1, parts: int = 1
+  ) -> dict[str, np.ndarray]:
+    """Returns one host's rows of a step, as `Loader.batch` does."""
+    if step < 0:
+      raise IndexError(f'step {step} is below 0')
+    examples = host_examples(step, self._batch_size, host, hosts, parts)
+    turn, place = np.divmod(examples, len(self._source))
+    source = self._source[place]
+    return _rows_of(self._sources, source, self._rank[place] + turn * self._rows[source])
+
+  def iterate(
+    self, start: int, stop: int, host: int = 0, hosts: int = 1, parts: int = 1
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """Returns an iterator over batches that reads ahead, as `Loader.iterate` does."""
+    return read_ahead(lambda step: self.batch(step, host, hosts, parts), start, stop)
+
+  def epoch(self, steps: int) -> float:
+    """Returns how many times this many steps read the source that is read most often."""
+    return steps / self.steps_per_epoch * max(self._epochs)
+
+
+def _shuffled(counts: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the sources 0, 1, ... as often as `counts` says, in the order of a permutation.
+
+  Args:
+    counts: int [sources].
+    key: names the permutation.
+
+  Returns:
+    The source of each place, and the rank of the place among those of the same source.
+  """
+  total = int(counts.sum())
+  order = permute(np.arange(total), total, key)
+  sources = np.searchsorted(np.cumsum(counts), order, side='right')
+  ranks = np.empty(total, np.int64)
+  for i, count in enumerate(counts.tolist()):
+    ranks[sources == i] = np.arange(count)
+  return sources, ranks
+
+
+def _rows_of(
+  sources: Sequence[Loader], source: np.ndarray, example: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Returns the fields of `Loader.batch` of examples of several loaders.
+
+  Args:
+    sources: the loaders.
+    source: int [rows], the loader of each row; -1 makes an empty row.
+    example: int [rows], the number of the row among the examples of its loader.
+  """
+  fields: dict[str, np.ndarray] = {}
+  for i, loader in enumerate(sources):
+    mine = source == i
+    for name, rows in loader.rows_of(example[mine]).items():
+      if name not in fields:
+        fields[name] = np.zeros((len(source), *rows.shape[1:]), rows.dtype)
+      fields[name][mine] = rows
+  return fields
 
 
 def _phases(weights: str, count: int) -> list[tuple[int, list[float]]]:

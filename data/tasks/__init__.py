@@ -26,6 +26,7 @@ from data.tasks.probed import Probed
 from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
+from data.tasks.ways import AtOnce, InSteps, WithPython
 from data.tasks.written import Written
 from data.tools import corpus_search
 from lm.base import config as config_lib
@@ -37,6 +38,7 @@ TASKS: dict[str, type[Task]] = {
   task.name: task
   for task in (
     Arithmetic,
+    AtOnce,
     Calculator,
     Comparison,
     Counting,
@@ -48,10 +50,12 @@ TASKS: dict[str, type[Task]] = {
     Gsm8k,
     Gsm8kCalculator,
     Identity,
+    InSteps,
     Probed,
     Reading,
     Refusal,
     Spelling,
+    WithPython,
     Written,
   )
 }

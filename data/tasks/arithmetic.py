@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from data.chat import schema
 from data.tasks.claimed_order import claimed_order
-from data.tasks.protocol import Task, ask
+from data.tasks.protocol import Task, Worked, ask
 from data.tools.calculator import calculate
 
 WORDS = {'+': 'plus', '-': 'minus', '*': 'times'}
@@ -91,7 +91,7 @@ class Calculator(Arithmetic):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Comparison(Task):
+class Comparison(Worked):
   """Which of two decimals is larger or smaller, when they differ in length: 9.11 and 9.9."""
 
   name: ClassVar[str] = 'comparison'
@@ -119,6 +119,16 @@ class Comparison(Task):
       'pair': pair,
       'larger': larger,
     }
+
+  def steps(self, problem: dict) -> str:
+    short, long = sorted(problem['pair'], key=len)
+    decimals = sorted((int(f'{short}0'.split('.')[1]), int(long.split('.')[1])))
+    compared = f'{short} = {short}0; {decimals[1]} > {decimals[0]}'
+    return f'{compared}. Answer: {problem["answer"]}'
+
+  def program(self, problem: dict) -> tuple[str, str]:
+    function = 'max' if problem['larger'] else 'min'
+    return f'{function}({", ".join(problem["pair"])})', problem['answer']
 
   def grade(self, problem: dict, reply: dict) -> float:
     pair = tuple(decimal.Decimal(number) for number in problem['pair'])

@@ -5,10 +5,11 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
+from data.tasks import world
 from data.tasks.claimed_number import claimed_count
 from data.tasks.claimed_spelling import claimed_spellings
 from data.tasks.documents import Documents
-from data.tasks.protocol import Task, ask, question
+from data.tasks.protocol import Task, Worked, ask, question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,8 +41,48 @@ class Spelling(Task):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Counting(Task):
-  """How often a letter is in a word; demonstrations spell the word before they count."""
+class Letters(Worked):
+  """How often a letter is in an invented word of two or three syllables."""
+
+  name: ClassVar[str] = 'letters'
+  questions: ClassVar[tuple[str, ...]] = (
+    "How many '{letter}' are in '{word}'?",
+    "Count the letter '{letter}' in '{word}'.",
+  )
+
+  def word(self, rng: random.Random) -> str:
+    """Returns a word to ask about."""
+    return world.invented_word(rng, rng.randint(2, 3))
+
+  def draw(self, rng: random.Random) -> dict:
+    word = self.word(rng)
+    letter = rng.choice('abcdefghijklmnopqrstuvwxyz')
+    if rng.random() < 0.8:  # one of the word, rather one that it repeats
+      (letter,) = rng.choices(word, [word.count(each) ** 2 for each in word])
+    return {
+      'messages': ask(rng.choice(self.questions).format(word=word, letter=letter)),
+      'key': word,
+      'word': word,
+      'letter': letter,
+      'answer': word.count(letter),
+    }
+
+  def steps(self, problem: dict) -> str:
+    word, letter = problem['word'], problem['letter']
+    counted = [f'{word[i]}{word[: i + 1].count(letter)}' for i in range(len(word))]
+    return f'{" ".join(counted)}. Answer: {problem["answer"]}'
+
+  def program(self, problem: dict) -> tuple[str, str]:
+    return f"'{problem['word']}'.count('{problem['letter']}')", str(problem['answer'])
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    said = claimed_count(schema.text(reply['content']), question(problem))
+    return float(said == problem['answer'])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counting(Letters):
+  """How often a letter is in a word of the documents, which demonstrations spell first."""
 
   documents: Documents
   name: ClassVar[str] = 'counting'
@@ -52,15 +93,8 @@ class Counting(Task):
     "Count the letter '{letter}' in '{word}'.",
   )
 
-  def draw(self, rng: random.Random) -> dict:
-    word = rng.choice(self.documents.words)
-    letter = rng.choice(word if rng.random() < 0.8 else 'abcdefghijklmnopqrstuvwxyz')
-    asked = rng.choice(self.questions).format(word=word, letter=letter)
-    return {'messages': ask(asked), 'key': word, 'word': word, 'answer': word.count(letter)}
+  def word(self, rng: random.Random) -> str:
+    return rng.choice(self.documents.words)
 
   def reply(self, problem: dict, rng: random.Random) -> str:
     return f'{"-".join(problem["word"])}: {problem["answer"]}'
-
-  def grade(self, problem: dict, reply: dict) -> float:
-    said = claimed_count(schema.text(reply['content']), question(problem))
-    return float(said == problem['answer'])

@@ -107,6 +107,18 @@ class Task:
     return 'refused' if not_knowing.refuses(schema.text(reply['content'])) else 'wrong'
 
 
+class Worked(Task):
+  """A family of problems whose answer can be worked out, in steps or by a Python program."""
+
+  def steps(self, problem: dict) -> str:
+    """Returns a reply that derives the answer in steps; it ends with the answer."""
+    raise NotImplementedError
+
+  def program(self, problem: dict) -> tuple[str, str]:
+    """Returns a Python program that finds the answer, and what it prints."""
+    raise NotImplementedError
+
+
 def ask(text: str) -> list[dict]:
   """Returns the messages of a single question."""
   return [{'role': 'user', 'content': text}]

@@ -139,9 +139,15 @@ def _invented(rng: random.Random, count: int) -> list[str]:
   """Returns different pronounceable names of two syllables."""
   names: dict[str, None] = {}
   while len(names) < count:
-    syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(2)]
-    names[''.join(syllables).capitalize()] = None
+    names[invented_word(rng, 2).capitalize()] = None
   return list(names)
+
+
+def invented_word(rng: random.Random, syllables: int) -> str:
+  """Returns a random pronounceable word in lower case."""
+  return ''.join(
+    rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables)
+  )
 
 
 def page(person: Person, rng: random.Random) -> str:

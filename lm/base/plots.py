@@ -139,6 +139,39 @@ def points(
     return figure
 
 
+def bands(
+  x: Sequence[float],
+  panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+  xlabel: str,
+) -> Figure:
+  """Draws panels of lines with their intervals as bands, three side by side.
+
+  Args:
+    x: the numbers along the logarithmic x axis.
+    panels: by title and by the name of a line, (value, low, high) at each x.
+    xlabel: the name of the numbers.
+  """
+  with matplotlib.rc_context(RC):
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(9.6, 0.6 + 2.2 * rows))
+    axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).flat
+    for ax, (title, lines) in zip(axes, panels.items(), strict=False):
+      for (name, triples), color in zip(lines.items(), PALETTE, strict=False):
+        value, low, high = np.array(triples).T
+        ax.plot(x, value, color=color, label=name, marker='o', markersize=3)
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+      ax.set_title(title)
+    for ax in axes[len(panels) :]:
+      ax.set_visible(False)
+    ax = axes[0]
+    ax.set_xscale('log', base=2)
+    ax.set_xticks(x, x)
+    ax.set_ylim(-0.02, 1.02)
+    figure.legend(*ax.get_legend_handles_labels(), loc='outside upper right', ncols=len(lines))
+    figure.supxlabel(xlabel, fontsize=10)
+    return figure
+
+
 def verbatim(text: str) -> str:
   """Returns a text for a figure in which matplotlib takes '$' for itself, not for mathematics."""
   return text.replace('$', r'\$')

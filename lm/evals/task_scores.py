@@ -9,6 +9,7 @@ from lm.base.errors import UserError
 from lm.evals import scoring
 from lm.evals.context import Context
 from lm.infer import replies
+from lm.infer.requests import Completion
 from lm.parallel import keys
 from lm.train.evaluators import Result
 
@@ -36,9 +37,15 @@ class TaskScores:
   @classmethod
   def open(cls, context: Context) -> 'TaskScores | None':
     """Returns the evaluator, or None if the config names no tasks."""
-    if context.config.eval.turns < 1:
+    settings = context.config.eval
+    if settings.turns < 1:
+      raise UserError(field='config.eval.turns', value=settings.turns, allowed='at least 1')
+    if not all(0 < limit < settings.max_new_tokens for limit in settings.limits):
       raise UserError(
-        field='config.eval.turns', value=context.config.eval.turns, allowed='at least 1'
+        field='config.eval.limits',
+        value=settings.limits,
+        allowed=f'numbers from 1 to {settings.max_new_tokens - 1}, so that a reply and its stop '
+        'token are within config.eval.max_new_tokens',
       )
     return cls(context) if context.tasks else None
 
@@ -61,10 +68,10 @@ def score_tasks(
   `too_long` says how many did.
 
   Returns:
-    scores: {task: {accuracy, low, high, n, too_long, refused, groups}}, where `refused` is the
-      share of replies that say that they do not know, and `groups` has the numbers of right, wrong
-      and refused replies of each group of problems; `format`, the share of all problems whose
-      reply keeps the chat format; and the scores of `score_turns`.
+    scores: {task: {accuracy, low, high, n, too_long, refused, groups, within}}, where `refused` is
+      the share of replies that say that they do not know, `groups` has the numbers of right, wrong
+      and refused replies of each group of problems, and `within` is `within_limits`; `format`, the
+      share of all problems whose reply keeps the chat format; and the scores of `score_turns`.
     samples: a few {task, prompt, reply, grade}.
   """
   config, chat_format = context.config, context.chat_format
@@ -72,9 +79,10 @@ def score_tasks(
   for number, task in enumerate(context.tasks):
     problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
     prompts = [chat_format.render_prompt(p['messages']) for p in problems]
-    shown, verdicts = [], []
+    shown, verdicts, lengths = [], [], []
 
-    def grade(problem, completion, task=task, shown=shown, verdicts=verdicts):
+    def grade(problem, completion, task=task, shown=shown, verdicts=verdicts, lengths=lengths):
+      lengths.append(answer_length(completion))
       if completion is None:
         format_grades.append(0.0)
         verdicts.append('wrong')
@@ -102,6 +110,7 @@ def score_tasks(
       'too_long': too_long,
       'refused': verdicts.count('refused') / len(verdicts),
       'groups': _by_group(problems, verdicts),
+      'within': within_limits(config.eval.limits, problems, grades, lengths),
     }
     asked += names
     samples += shown
@@ -161,6 +170,48 @@ def score_turns(
     for tokens, answer in zip(conversations, answers, strict=True):
       tokens += answer
   return scores, samples
+
+
+def answer_length(completion: Completion | None) -> float:
+  """Returns the number of tokens that a model drew for a reply, without the one that stops it.
+
+  Results of tools are not drawn. A reply that does not end has no length that is enough: infinity.
+  """
+  if completion is None or not completion.finished:
+    return math.inf
+  return sum(completion.sampled) - 1
+
+
+def within_limits(
+  limits: Sequence[int],
+  problems: Sequence[dict],
+  grades: Sequence[float],
+  lengths: Sequence[float],
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Returns the scores that a limit on the tokens of a reply would give.
+
+  A reply that the limit would cut off counts as wrong, whatever it had said. A greedy reply is the
+  same up to there under any limit, so that one evaluation serves for all.
+
+  Args:
+    limits: numbers of tokens.
+    problems, grades, lengths: each problem, and the grade and the `answer_length` of its reply.
+
+  Returns:
+    {limit: {group: summary}}, with the group 'all' and those of the problems.
+  """
+  places = {'all': list(range(len(problems)))}
+  for i, problem in enumerate(problems):
+    if 'group' in problem:
+      places.setdefault(problem['group'], []).append(i)
+  scores: dict[str, dict[str, dict[str, float]]] = {}
+  for limit in limits:
+    kept = [grade * (length <= limit) for grade, length in zip(grades, lengths, strict=True)]
+    scores[str(limit)] = {
+      group: scoring.summary([kept[i] for i in mine], [problems[i]['key'] for i in mine])
+      for group, mine in places.items()
+    }
+  return scores
 
 
 def _by_group(problems: Sequence[dict], verdicts: Sequence[str]) -> dict[str, dict[str, int]]:

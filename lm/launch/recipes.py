@@ -99,13 +99,15 @@ def run(
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
-  from lm.report import card, knowledge  # import matplotlib, which the other jobs do not need
+  # They import matplotlib, which the other jobs do not need.
+  from lm.report import card, knowledge, thinking
 
   training_run = TrainingRun(train)
   known = {
     **data_steps,
     'report': (card.write_report, None, 'report.json'),
     'knowledge': (knowledge.write_report, None, 'report.json'),
+    'thinking': (thinking.write_report, None, 'report.json'),
   }
   for name, part in config.items():
     if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run

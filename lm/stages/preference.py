@@ -132,6 +132,8 @@ class Preference(Stage):
     'of the two answers of a pair one is counted, and the scores of the start model are not'
   )
   unused = (
+    'data.weights',
+    'data.epochs',
     'loss.vocab_blocks',
     'loss.balance',
     'loss.z_loss',

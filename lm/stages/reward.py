@@ -31,6 +31,8 @@ class Reward(Stage):
   blocks_vocabulary = False
   cost_note = 'the vocabulary head is counted, which a reward model does not compute'
   unused = (
+    'data.weights',
+    'data.epochs',
     'loss.chunk',
     'loss.vocab_blocks',
     'loss.balance',

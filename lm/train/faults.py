@@ -19,11 +19,17 @@ class Symptom:
   """What is wrong with the metrics of a step, though the step itself was sound.
 
   Attributes:
-    text: the metric, its bound, and what it means.
+    metric: the name of the metric.
+    value: its value in the step.
+    allowed: its bound, and the field of the config that sets it.
+    meaning: what it means to be beyond the bound, as a sentence.
     stops: whether the run ends because of it, or only says so.
   """
 
-  text: str
+  metric: str
+  value: float
+  allowed: str
+  meaning: str
   stops: bool
 
 

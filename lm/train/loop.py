@@ -237,10 +237,16 @@ class Loop:
       if symptom.stops:
         self._checkpoints.wait()
         raise UserError(
-          f'step {number}: {symptom.text} The last checkpoint before it is '
-          f'{self._checkpoints.latest()}'
+          field=f'{symptom.metric} of step {number}',
+          value=f'{symptom.value:.4g}',
+          allowed=symptom.allowed,
+          message=f'{symptom.meaning} The last checkpoint before it is '
+          f'{self._checkpoints.latest()}.',
         )
-      self._say(f'step {number}: {symptom.text}')
+      self._say(
+        f'{symptom.metric} of step {number} is {symptom.value:.4g}; allowed: {symptom.allowed}. '
+        f'{symptom.meaning}'
+      )
 
   def _tolerate(self, dispatched: _Dispatched, values: dict[str, float]) -> bool:
     """Handles a bad step as `config.faults` says; returns whether the run continues from it.

@@ -117,7 +117,9 @@ def test_text_and_compressors(tmp_path):
   assert data == ''.join(texts).encode()
   ids = [256, *data, *data[:52]]
   rows = [ids[i : i + 53] for i in range(0, len(data), 52)]  # each target about once
-  compared = baselines.compare([batch(rows)], [batch(rows)], tmp_path / 'manifest.json', tokenizer)
+  compared = baselines.compare(
+    [batch(rows)], [batch(rows)], [tmp_path / 'manifest.json'], tokenizer
+  )
   shares = np.bincount(list(data)) / len(data)
   entropy = -sum(share * math.log2(share) for share in shares if share)
   assert compared['unigram_bpb'] == pytest.approx(entropy, rel=0.1)

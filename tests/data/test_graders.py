@@ -64,6 +64,11 @@ PROBLEMS = {
   'comparison': problem('Which is larger, 9.9 or 9.11?', '9.9', pair=['9.9', '9.11'], larger=True),
   'counting': problem("How many 'f' are there in 'coffee'?", 2, word='coffee'),
   'spelling': problem("Spell the word 'import'.", 'i-m-p-o-r-t'),
+  'sorted': problem('At once: Sort 52, 7, 31, 18.', '', numbers=[52, 7, 31, 18], family='sorting'),
+  'date': problem(
+    'In steps: What date is 45 days after 2024-03-03?', '2024-04-17', between=False, family='dates'
+  ),
+  'sum': problem('With Python: What is 47 * 38?', '1786', family='sums'),
   'docs': problem('Which module has the function dumps?', 'json', key='dumps'),
   'reading': problem(
     'From the documentation of json:\ndumps: Return the text of an object.\nread_tree: Read a '
@@ -91,6 +96,9 @@ PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
 for _name in ('facts_page', 'facts_search', 'famous'):
   PROBLEMS[_name] = PROBLEMS['facts']
 TASK_OF = {
+  'sorted': 'at_once',
+  'date': 'in_steps',
+  'sum': 'with_python',
   'name': 'identity',
   'other': 'identity',
   'web': 'identity',
@@ -107,6 +115,7 @@ LIKE = {  # answered in the same words
   'facts_search': 'facts',
   'famous': 'facts',
   'probed_known': 'facts',
+  'sum': 'arithmetic',
 }
 CALL = [{'type': 'python', 'text': '47 * 38'}, {'type': 'output', 'text': '1786'}]
 

@@ -2,14 +2,18 @@
 or the restarts.
 """
 
+import collections
+import json
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data.batches import readers
+from configs import base
+from data.batches import prepare, readers
 from data.chat import chat_formats
 from data.shards import loader, token_shards, tokenization
-from data.shards.mixture import Mixture
+from data.shards.mixture import Epochs, Mixture
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -134,7 +138,7 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
       'seq_len': 8,
       'batch_size': 64,
       'seed': 0,
-      'data': {'weights': '3,1', 'cache': ''},
+      'data': {'weights': '3,1', 'epochs': '', 'cache': ''},
     }
   )
   counts = np.zeros(2)
@@ -148,3 +152,120 @@ def test_a_config_names_manifests_and_their_weights(tmp_path):
     with pytest.raises(UserError) as raised:
       readers.open_mixture(config, chat_format, ','.join(given), 'windows')
     assert (raised.value.field, raised.value.value) == ('config.data.weights', weights)
+
+
+# ---- Epochs --------------------------------------------------------------------------------------
+
+
+def test_every_row_comes_as_often_as_its_epochs_say(sources):
+  epochs = Epochs(sources, [1, 2, 0.5], batch_size=BATCH, seed=1)
+  total = 100 + 2000 + 18
+  assert epochs.steps_per_epoch == -(-total // BATCH)
+  batches = [epochs.batch(step) for step in range(epochs.steps_per_epoch)]
+  source, row = map(np.concatenate, zip(*map(drawn, batches), strict=True))
+  for i, rows in enumerate([range(100), [*range(1000)] * 2, range(18)]):
+    assert row[source == i].tolist() == list(rows)  # an epoch after the other
+  empty = batches[-1]['weights'].sum(1) == 0
+  assert (source == -1).sum() == empty.sum() == len(source) - total  # all of them in the last batch
+  assert all((batch['weights'].sum(1) > 0).all() for batch in batches[:-1])
+  assert not any(field[empty].any() for field in batches[-1].values())
+  assert 30 < (source[: total // 2] == 0).sum() < 70  # well mixed
+  assert epochs.epoch(epochs.steps_per_epoch) == 2
+
+
+def test_hosts_restarts_and_parts_change_nothing_of_epochs(sources):
+  make = lambda seed=1: Epochs(sources, [1, 2, 1], batch_size=BATCH, seed=seed)  # noqa: E731
+  last = make().steps_per_epoch - 1
+  expected = make().batch(last)
+  for batch in (next(make().iterate(last, last + 1)), _joined(make(), last, hosts=8)):
+    for name, values in expected.items():
+      np.testing.assert_array_equal(batch[name], values)
+  assert not np.array_equal(make().batch(0)['inputs'], make(2).batch(0)['inputs'])
+  assert len({make().fingerprint, make(2).fingerprint}) == 1
+  assert make().fingerprint != Epochs(sources, [1, 2, 2], batch_size=BATCH, seed=1).fingerprint
+
+
+def _joined(epochs, step, hosts):
+  parts = [epochs.batch(step, host, hosts) for host in range(hosts)]
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def conversations(path, count):
+  """A file of conversations, each with an answer of its own."""
+  turns = [
+    [{'role': 'user', 'content': 'Who?'}, {'role': 'assistant', 'content': f'{path.stem}{i}'}]
+    for i in range(count)
+  ]
+  path.write_text(''.join(json.dumps({'messages': each}) + '\n' for each in turns))
+  return str(path)
+
+
+@pytest.fixture
+def tuning(tmp_path):
+  """The config of fine-tuning on two files, of 30 and 20 conversations."""
+  c = base.get_config()
+  c.stage, c.seq_len, c.batch_size, c.eval.batch_size = 'sft', 64, 4, 4
+  names = conversations(tmp_path / 'a.jsonl', 30), conversations(tmp_path / 'b.jsonl', 20)
+  c.data.update(train=','.join(names), epochs='1,3', held_out=0.0)
+  return c
+
+
+FORMAT = chat_formats.load('bytes')
+
+
+def learned(batches):
+  """How often each answer is learned in batches."""
+  said = collections.Counter()
+  for batch in batches:
+    for targets, weights in zip(batch['targets'], batch['weights'], strict=True):
+      text = FORMAT.tokenizer.decode(targets[weights > 0].tolist())
+      said.update(text.split('<|end|>')[:-1])
+  return said
+
+
+def opened(config, folder):
+  train, val = prepare.prepare_training_data(config, FORMAT, folder, 'packed')
+  return readers.open_mixture(config, FORMAT, train, 'packed'), val
+
+
+def test_every_conversation_of_a_file_is_learned_as_often_as_its_epochs_say(tuning, tmp_path):
+  with pytest.raises(UserError) as raised:
+    opened(tuning, tmp_path / 'run')
+  assert (raised.value.field, raised.value.value) == ('config.steps', 1000)
+  tuning.steps = int(raised.value.allowed.split(',')[0])
+  loader, val = opened(tuning, tmp_path / 'run')
+  said = learned(loader.iterate(0, tuning.steps))
+  assert val is None
+  assert said == {f'a{i}': 1 for i in range(30)} | {f'b{i}': 3 for i in range(20)}
+
+
+def test_files_of_conversations_may_have_weights_too(tuning, tmp_path):
+  tuning.data.update(epochs='', weights='1,3')
+  said = learned(opened(tuning, tmp_path / 'run')[0].iterate(0, 200))
+  of_b = sum(count for answer, count in said.items() if answer.startswith('b'))
+  assert of_b / said.total() == pytest.approx(0.75, abs=0.05)
+
+
+def test_what_is_held_out_of_each_file_is_validated_on_once_and_never_trained_on(tuning, tmp_path):
+  tuning.data.held_out = 0.3
+  folder = tmp_path / 'run'
+  train, val = prepare.prepare_training_data(tuning, FORMAT, folder, 'packed')
+  tuning.data.update(weights='1,1', epochs='')
+  mixture = readers.open_mixture(tuning, FORMAT, train, 'packed')
+  held_out = readers.open_held_out(tuning, FORMAT, val, 'packed')
+  validated = learned(held_out.iterate(0, held_out.steps_per_epoch))
+  trained = learned(mixture.iterate(0, 100))
+  assert set(validated.values()) == {1} and {answer[0] for answer in validated} == {'a', 'b'}
+  assert not validated.keys() & trained.keys()
+  assert len(validated) + len(trained) == 50
+
+
+@pytest.mark.parametrize(
+  ('epochs', 'weights'), [('1', ''), ('1,0', ''), ('1,x', ''), ('1,inf', ''), ('1,1', '1,1')]
+)
+def test_bad_epochs_are_named(tuning, tmp_path, epochs, weights):
+  tuning.data.update(epochs=epochs, weights=weights)
+  with pytest.raises(UserError) as raised:
+    opened(tuning, tmp_path / 'run')
+  assert (raised.value.field, raised.value.value) == ('config.data.epochs', epochs)
+  assert '2 numbers above 0' in raised.value.allowed

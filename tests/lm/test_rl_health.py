@@ -34,8 +34,9 @@ def symptoms(values, **bounds):
 def test_a_metric_beyond_its_bound_is_named(field, bound, metric, value, stops):
   assert symptoms(WELL, **{field: bound}) == []
   (symptom,) = symptoms(WELL | {metric: value}, **{field: bound})
-  assert symptom.stops == stops and f'{metric} is {value:.4g}' in symptom.text
-  assert f'config.rl.health.{field} is {bound:g}' in symptom.text
+  assert (symptom.metric, symptom.value, symptom.stops) == (metric, value, stops)
+  side = 'at most' if field.startswith('max') else 'at least'
+  assert symptom.allowed == f'{side} {bound:g}, config.rl.health.{field}'
   assert symptoms({}, **{field: bound}) == []  # a step that computed nothing
 
 

@@ -31,8 +31,9 @@ def symptoms(bounds: ConfigDict, metrics: Mapping[str, float]) -> list[Symptom]:
   for field, (metric, sign, meaning, stops) in BOUNDS.items():
     bound, value = getattr(bounds, field), metrics.get(metric)
     if value is not None and sign * value > sign * bound:
-      text = f'{metric} is {value:.4g}, config.rl.health.{field} is {bound:g}. {meaning}'
-      found.append(Symptom(text, stops))
+      side = 'at most' if sign > 0 else 'at least'
+      allowed = f'{side} {bound:g}, config.rl.health.{field}'
+      found.append(Symptom(metric, value, allowed, meaning, stops))
   return found
 
 

@@ -31,7 +31,7 @@ class PolicyGradient(Stage):
   blocks_vocabulary = False
   recomputes_logits = True
   cost_note = 'rollouts and their scores are left out'
-  unused = ('loss.vocab_blocks', 'loss.balance', 'loss.z_loss')
+  unused = ('data.weights', 'data.epochs', 'loss.vocab_blocks', 'loss.balance', 'loss.z_loss')
 
   @property
   def batch_fields(self) -> Mapping[str, Field]:

@@ -1,0 +1,85 @@
+"""Short lists of numbers to sort, and how to sort them by insertion."""
+
+import bisect
+import dataclasses
+import decimal
+import random
+import re
+from typing import ClassVar
+
+from data.chat import schema
+from data.tasks import claims
+from data.tasks.claimed_number import numbers, strongest
+from data.tasks.protocol import Worked, ask, question
+
+# What may stand between two numbers of a list.
+_JOINT = re.compile(r'[ \t]*(?:,|<=?|≤|->|→)?[ \t]*(?:\b(?:and|then)\b)?[ \t]*')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sorting(Worked):
+  """Lists of different numbers below 100, to sort from the smallest to the largest."""
+
+  sizes: tuple[int, int] = (3, 5)  # fewest and most numbers of a list
+  name: ClassVar[str] = 'sorting'
+  questions: ClassVar[tuple[str, ...]] = (
+    'Sort {numbers}.',
+    'Put {numbers} in ascending order.',
+  )
+
+  def draw(self, rng: random.Random) -> dict:
+    numbers = rng.sample(range(100), rng.randint(*self.sizes))
+    return {
+      'messages': ask(rng.choice(self.questions).format(numbers=listed(numbers))),
+      'key': listed(sorted(numbers)),
+      'group': self.name,
+      'numbers': numbers,
+      'answer': listed(sorted(numbers)),
+    }
+
+  def steps(self, problem: dict) -> str:
+    """Returns the sorted list after each number is put into its place."""
+    done, lists = [], []
+    for number in problem['numbers']:
+      bisect.insort(done, number)
+      lists.append(listed(done))
+    return f'{"; ".join(lists)}. Answer: {problem["answer"]}'
+
+  def program(self, problem: dict) -> tuple[str, str]:
+    return f'sorted([{listed(problem["numbers"])}])', f'[{problem["answer"]}]'
+
+  def grade(self, problem: dict, reply: dict) -> float:
+    said = claimed_list(schema.text(reply['content']), question(problem))
+    return float(said == tuple(map(decimal.Decimal, sorted(problem['numbers']))))
+
+
+def listed(numbers: list[int]) -> str:
+  """Returns numbers as text: '7, 31, 52'."""
+  return ', '.join(map(str, numbers))
+
+
+def claimed_list(text: str, asked: str = '') -> tuple[decimal.Decimal, ...] | None:
+  """Returns the list of numbers that a reply claims as the answer, or None.
+
+  Args:
+    text: the reply.
+    asked: the question. Its own list is no claim where the reply only repeats it.
+  """
+  text = claims.plain(text)
+  echoes = {mention.value for mention in _lists(claims.plain(asked))}
+  return strongest(text, _lists(text), echoes)
+
+
+def _lists(text: str) -> list[claims.Mention]:
+  """Returns the lists of two or more numbers in a text, each as a tuple."""
+  runs: list[list[claims.Mention]] = []
+  for number in numbers(text):
+    if runs and _JOINT.fullmatch(text[runs[-1][-1].end : number.start]):
+      runs[-1].append(number)
+    else:
+      runs.append([number])
+  return [
+    claims.Mention(tuple(number.value for number in run), run[0].start, run[-1].end)
+    for run in runs
+    if len(run) > 1
+  ]
