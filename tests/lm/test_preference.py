@@ -381,7 +381,7 @@ def test_problems_whose_answers_are_all_the_same_are_skipped():
   assert list(gold.compare_all(ranker, [Same(0)], 3, list, skipped)) == []
   assert skipped.rows[0] == [
     'task arithmetic, training problem 0',
-    "answers to compare is 'the same 100 times'; allowed: two that differ",",
+    "answers to compare is 'the same 100 times'; allowed: two that differ",
   ]
 
 
