@@ -341,9 +341,8 @@ def get_config() -> ConfigDict:
   # Its estimate (Schulman, Approximating KL divergence): k1 | k2 | k3. In the loss k2 has the
   # gradient of the divergence and k1 has none; in the reward k1 is unbiased.
   c.rl.kl_estimator = 'k2'
-  c.rl.kl_in = (
-    'loss'  # loss | reward (of each token, summed over an answer unless advantage is gae)
-  )
+  # loss | reward (of each token, summed over an answer unless advantage is gae).
+  c.rl.kl_in = 'loss'
   # Whether rl/kl is logged with kl = 0 too: the starting model is held and scores the answers.
   c.rl.log_kl = False
   c.rl.gamma = 1.0  # gae: discount of a token
