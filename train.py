@@ -1,8 +1,7 @@
 """Trains a model: python train.py --config=configs/sft.py --workdir=runs/sft [--config.FIELD=VALUE]
 
-One training run is `train`, read from top to bottom. What differs between pretraining, fine-tuning
-and RL is the stage (lm/stages); what happens around a step is the loop (lm/train/loop.py). A recipe
-is a list of such runs and of the data stages before them (lm/launch/recipes.py).
+One training run is `train`, read from top to bottom. lm/stages has what differs between stages,
+lm/train/loop.py what happens around a step, and lm/launch/recipes.py what runs whole recipes.
 """
 
 import functools
@@ -118,8 +117,9 @@ def train(
   }
   key = keys.derive(config.seed, 'initialization')
   jumps = faults.Jumps(workdir / 'jumps.json')
+  free = (*base.FREE_ON_RESUME, *stage.free_on_resume())
   restored_step, state = saved.resume(
-    prog.state, provenance, defaults=defaults, allow=allow, free=base.FREE_ON_RESUME
+    prog.state, provenance, defaults=defaults, allow=allow, free=free
   )
   if restored_step is None:
     jumps.clear()

@@ -126,6 +126,7 @@ class Preference(Stage):
   """Trains on pairs of answers, one of which was preferred."""
 
   reads = 'pairs'
+  sections = ('preference',)
   blocks_vocabulary = False
   recomputes_logits = True
   cost_note = (

@@ -28,6 +28,7 @@ class Reward(Stage):
   """Trains a reward model on comparisons of answers."""
 
   reads = 'answer_groups'
+  sections = ('preference', 'reward')
   blocks_vocabulary = False
   cost_note = 'the vocabulary head is counted, which a reward model does not compute'
   unused = (

@@ -31,6 +31,9 @@ def per_row(dtype: str) -> Field:
   return Field(dtype, ('batch',))
 
 
+SECTIONS = ('preference', 'reward', 'rl')  # Parts of the config that some stages alone read.
+
+
 class Stage(abc.ABC):
   """One kind of training, such as pretraining, fine-tuning or an algorithm of RL.
 
@@ -44,6 +47,7 @@ class Stage(abc.ABC):
     blocks_vocabulary: whether the loss reads `config.loss.vocab_blocks`.
     recomputes_logits: whether the backward pass computes the logits again.
     cost_note: what a predicted cost leaves out of this stage, as a sentence; '' for nothing.
+    sections: which of SECTIONS it reads.
     unused: fields of the config that the stage has no use for; setting one is an error.
   """
 
@@ -53,6 +57,7 @@ class Stage(abc.ABC):
   blocks_vocabulary: ClassVar[bool] = True
   recomputes_logits: ClassVar[bool] = False
   cost_note: ClassVar[str] = ''
+  sections: ClassVar[tuple[str, ...]] = ()
   unused: ClassVar[tuple[str, ...]] = ()
 
   def __init__(self, config: ConfigDict):
@@ -121,6 +126,10 @@ class Stage(abc.ABC):
     """
     del run, metrics
     return {}
+
+  def free_on_resume(self) -> tuple[str, ...]:
+    """Returns the sections of the config that this stage never reads, so that they may differ."""
+    return tuple(name for name in SECTIONS if name not in self.sections)
 
   def check(self, defaults: ConfigDict) -> None:
     """Raises UserError where the config sets a field that this stage does not use."""

@@ -27,6 +27,7 @@ class PolicyGradient(Stage):
   """Trains on the policy's own answers to problems that a grader checks."""
 
   reads = 'questions'
+  sections = ('rl',)
   loss_is_positive = False
   blocks_vocabulary = False
   recomputes_logits = True
