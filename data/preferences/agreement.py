@@ -59,7 +59,5 @@ def _share(pairs: Sequence[tuple[str, str, str]]) -> dict[str, float]:
     low, high = intervals.wilson(0, 0)
     return {'share': float('nan'), 'low': low, 'high': high, 'n': 0}
   agreed = [mine == theirs for _, mine, theirs in pairs]
-  size = intervals.effective_size(agreed, [prompt for prompt, *_ in pairs])
-  share = sum(agreed) / len(agreed)
-  low, high = intervals.wilson(share * size, size)
+  share, low, high = intervals.of_clusters(agreed, [prompt for prompt, *_ in pairs])
   return {'share': share, 'low': low, 'high': high, 'n': len(agreed)}

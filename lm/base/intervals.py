@@ -52,6 +52,17 @@ def effective_size(successes: Sequence[bool], clusters: Sequence[Hashable]) -> f
   return n / max(1.0, variance / (p * (1 - p) / n))
 
 
+def of_clusters(
+  successes: Sequence[bool], clusters: Sequence[Hashable]
+) -> tuple[float, float, float]:
+  """Returns (proportion, low, high) of successes, with Wilson's interval at their effective size.
+
+  The arguments are those of `effective_size`.
+  """
+  share, size = sum(successes) / len(successes), effective_size(successes, clusters)
+  return share, *wilson(share * size, size)
+
+
 def bootstrap(
   statistic: Callable[[np.ndarray], np.ndarray], sums: np.ndarray, rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from lm.base.intervals import effective_size, wilson
+from lm.base import intervals
 from lm.infer.requests import Completion
 
 
@@ -46,8 +46,5 @@ def summary(grades: Sequence[float], keys: Sequence[Hashable]) -> dict[str, floa
     keys: the problem that each grade belongs to. Repeats of one problem do not narrow the interval
       as new problems do.
   """
-  successes = [g >= 0.5 for g in grades]
-  accuracy = sum(successes) / len(successes)
-  size = effective_size(successes, keys)
-  low, high = wilson(accuracy * size, size)
+  accuracy, low, high = intervals.of_clusters([g >= 0.5 for g in grades], keys)
   return {'accuracy': accuracy, 'low': low, 'high': high, 'n': len(grades)}
