@@ -200,10 +200,7 @@ def within_limits(
   Returns:
     {limit: {group: summary}}, with the group 'all' and those of the problems.
   """
-  places = {'all': list(range(len(problems)))}
-  for i, problem in enumerate(problems):
-    if 'group' in problem:
-      places.setdefault(problem['group'], []).append(i)
+  places = {'all': range(len(problems))} | _places(problems)
   scores: dict[str, dict[str, dict[str, float]]] = {}
   for limit in limits:
     kept = [grade * (length <= limit) for grade, length in zip(grades, lengths, strict=True)]
@@ -216,12 +213,19 @@ def within_limits(
 
 def _by_group(problems: Sequence[dict], verdicts: Sequence[str]) -> dict[str, dict[str, int]]:
   """Returns {group: {verdict: number of problems}} of the problems that have a group."""
-  counts: dict[str, dict[str, int]] = {}
-  for problem, verdict in zip(problems, verdicts, strict=True):
+  return {
+    group: {name: sum(verdicts[i] == name for i in mine) for name in ('right', 'wrong', 'refused')}
+    for group, mine in _places(problems).items()
+  }
+
+
+def _places(problems: Sequence[dict]) -> dict[str, Sequence[int]]:
+  """Returns {group: places of its problems} of the problems that have a group."""
+  places: dict[str, list[int]] = {}
+  for i, problem in enumerate(problems):
     if 'group' in problem:
-      group = counts.setdefault(problem['group'], dict.fromkeys(('right', 'wrong', 'refused'), 0))
-      group[verdict] += 1
-  return counts
+      places.setdefault(problem['group'], []).append(i)
+  return places
 
 
 def _make_draw(
