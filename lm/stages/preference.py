@@ -109,9 +109,14 @@ class PairLoss:
   has_divergence: bool = False
 
   @property
+  def sides(self) -> tuple[str, ...]:
+    """The answers of a row."""
+    return (*SIDES, OTHER) if self.has_divergence else SIDES
+
+  @property
   def scored(self) -> tuple[str, ...]:
     """The answers of a row that the reference scores."""
-    return (*SIDES, OTHER) if self.has_divergence else SIDES if self.has_reference else ()
+    return self.sides if self.has_reference else ()
 
 
 LOSSES = {
@@ -154,7 +159,7 @@ class Preference(Stage):
   @property
   def batch_fields(self) -> Mapping[str, Field]:
     fields = {}
-    for side in (*SIDES, OTHER) if self.pair_loss.has_divergence else SIDES:
+    for side in self.pair_loss.sides:
       fields[f'{side}_inputs'] = per_token('int32')
       fields[f'{side}_targets'] = per_token('int32')
       fields[f'{side}_weights'] = per_token('float32')  # 1 on the answer's tokens.
