@@ -85,12 +85,22 @@ def on_last(rewards_B: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:
   return np.where(is_last_BT, rewards_B[:, None], 0).astype(np.float32)
 
 
+def has_values(rl: ConfigDict) -> bool:
+  """Returns whether the scalar head predicts values, from which advantages are estimated."""
+  return rl.advantage == 'gae'
+
+
+def has_penalties(rl: ConfigDict) -> bool:
+  """Returns whether the divergence from the reference is taken from the rewards."""
+  return bool(rl.kl) and rl.kl_in == 'reward'
+
+
 def teaching(rl: ConfigDict, rewards_QG: np.ndarray) -> np.ndarray:
   """Returns which groups have a policy gradient, bool [Q]: those with an advantage that is not 0.
 
   All have one where values, or penalties of single tokens, are part of the advantages.
   """
-  if rl.advantage == 'gae' or (rl.kl and rl.kl_in == 'reward'):
+  if has_values(rl) or has_penalties(rl):
     return np.ones(len(rewards_QG), bool)
   return (OF_ANSWERS[rl.advantage](rewards_QG) != 0).any(axis=1)
 
@@ -111,7 +121,7 @@ def of_tokens(
     mask_BT: above 0 on the tokens that the policy sampled.
     values_BT: of the states in which they were drawn, for gae.
   """
-  if rl.advantage == 'gae':
+  if has_values(rl):
     rewards_BT = on_last(rewards_QG.reshape(-1), mask_BT) - penalties_BT
     return gae(rewards_BT, values_BT, mask_BT, rl.gamma, rl.gae_lambda)
   totals_QG = rewards_QG - penalties_BT.sum(axis=1).reshape(rewards_QG.shape)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lm.infer.sampling import RowSampling, Sampling, log_probs
 from lm.model.heads import head, scalar_values
 from lm.model.transformer import Transformer
-from lm.stages.rl import health, policy_losses, rl_checks, rollout, rollout_batches
+from lm.stages.rl import advantages, health, policy_losses, rl_checks, rollout, rollout_batches
 from lm.stages.rl.policy_losses import Scores
 from lm.stages.stage import Field, Stage, per_token
 from lm.train import losses
@@ -46,7 +46,7 @@ class PolicyGradient(Stage):
       names += ['sampler_log_probs']
     if policy_losses.has_reference(rl):
       names += ['reference_log_probs']  # The starting model's.
-    if rl.advantage == 'gae':
+    if advantages.has_values(rl):
       names += ['values', 'returns']  # Of the states before the first update, and their targets.
     tokens = {name: per_token('int32') for name in ('inputs', 'targets')}
     return tokens | {name: per_token('float32') for name in names}
@@ -70,7 +70,7 @@ class PolicyGradient(Stage):
       self.config.loss,
       self.config.rl.temperature,
       run.chat_format.banned_ids(run.model_config.vocab_size),
-      has_values=self.config.rl.advantage == 'gae',
+      has_values=advantages.has_values(self.config.rl),
     )
     return rollout_batches.RolloutBatches(run, self.batch_axes, score, copy_start)
 
@@ -122,8 +122,9 @@ def make_loss(
   banned_ids: Sequence[int] = (),
 ) -> LossFn:
   """Returns the loss of sampled answers (`lm.stages.rl.policy_losses.make_objective`)."""
-  has_values = rl.advantage == 'gae'
-  score = make_score(model_config, loss_config, rl.temperature, banned_ids, has_values)
+  score = make_score(
+    model_config, loss_config, rl.temperature, banned_ids, advantages.has_values(rl)
+  )
   objective = policy_losses.make_objective(rl)
 
   def loss_fn(params, batch, key):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from lm.stages.rl import advantages
 from lm.train.train_step import SumAndWeight
 
 
@@ -181,8 +182,8 @@ def make_objective(
   corrects for that difference; and rl/value_loss.
   """
   ratio_of, aggregate = RATIOS[rl.ratio], AGGREGATIONS[rl.aggregation]
-  estimate, in_loss = DIVERGENCES[rl.kl_estimator], rl.kl_in == 'loss'
-  has_values = rl.advantage == 'gae'
+  estimate = DIVERGENCES[rl.kl_estimator]
+  in_loss = rl.kl and not advantages.has_penalties(rl)
   sampler = 'sampler_log_probs' if rl.importance_cap else 'old_log_probs'
 
   def objective(scores, batch):
@@ -212,9 +213,9 @@ def make_objective(
     if has_reference(rl):
       away_BT = minus('reference_log_probs')
       metrics['rl/kl'] = mean(k3(away_BT))
-      if rl.kl and in_loss:
+      if in_loss:
         total += rl.kl * jnp.sum(weights_BT * estimate(away_BT))
-    if has_values:
+    if advantages.has_values(rl):
       errors_BT = value_errors(scores.values, batch['values'], batch['returns'], rl.value_clip)
       metrics['rl/value_loss'] = mean(errors_BT)
       total += rl.value_weight * jnp.sum(weights_BT * errors_BT)

@@ -47,8 +47,8 @@ def check(rl: ConfigDict, defaults: ConfigDict) -> None:
     f'at least 2 with config.rl.advantage = {rl.advantage}',
     'It compares the answers of a group.',
   )
-  in_reward = bool(rl.kl) and rl.kl_in == 'reward'
-  if rl.advantage != 'gae':
+  in_reward = advantages.has_penalties(rl)
+  if not advantages.has_values(rl):
     values = ('gamma', 'gae_lambda', 'value_weight', 'value_clip', 'value_warmup')
     unused(values, f'since config.rl.advantage = {rl.advantage} has no values')
   if not rl.kl:

@@ -232,7 +232,7 @@ def _advantages(
   answers = {name: x.reshape(len(order), -1)[places] for name, x in batch.items()}
   mask_BT, values_BT = answers['weights'], answers.get('values')
   penalties_BT = np.zeros_like(mask_BT)
-  if rl.kl and rl.kl_in == 'reward':
+  if advantages.has_penalties(rl):
     away_BT = np.where(mask_BT > 0, answers['old_log_probs'] - answers['reference_log_probs'], 0)
     penalties_BT = rl.kl * np.asarray(policy_losses.DIVERGENCES[rl.kl_estimator](away_BT))
   found = {'advantages': advantages.of_tokens(rl, rewards_QG, penalties_BT, mask_BT, values_BT)}

@@ -125,7 +125,8 @@ class RolloutBatches:
     for attempt in range(1 + rl.resamples):
       first = (attempt * run.config.steps + step) * self._per_step
       new = [self._ask(first + i) for i in range(missing)]
-      key = keys.derive(run.config.seed, 'rollouts', step, *[attempt] * bool(attempt))
+      place = (step, attempt) if attempt else (step,)
+      key = keys.derive(run.config.seed, 'rollouts', *place)
       groups += rollout.sample(
         lambda prompts, repeats, key=key: self._generate(params, prompts, key, repeats),
         [question.prompt for question in new],
@@ -157,8 +158,13 @@ class RolloutBatches:
     found = {}
     if self._reference_params is not None:
       found['reference_log_probs'] = scores(self._reference_params, 'log_probs')['log_probs']
-    own = ['log_probs'] * bool(rl.importance_cap) + ['values'] * (rl.advantage == 'gae')
-    found |= scores(params, *own) if own else {}
+    own = []
+    if rl.importance_cap:
+      own.append('log_probs')
+    if advantages.has_values(rl):
+      own.append('values')
+    if own:
+      found |= scores(params, *own)
     if rl.importance_cap:
       found['sampler_log_probs'] = batch['old_log_probs']
       found['old_log_probs'] = found.pop('log_probs')
