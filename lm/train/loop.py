@@ -234,19 +234,19 @@ class Loop:
       UserError: the run is to stop because of it.
     """
     for symptom in symptoms:
+      message = symptom.meaning
       if symptom.stops:
         self._checkpoints.wait()
-        raise UserError(
-          field=f'{symptom.metric} of step {number}',
-          value=f'{symptom.value:.4g}',
-          allowed=symptom.allowed,
-          message=f'{symptom.meaning} The last checkpoint before it is '
-          f'{self._checkpoints.latest()}.',
-        )
-      self._say(
-        f'{symptom.metric} of step {number} is {symptom.value:.4g}; allowed: {symptom.allowed}. '
-        f'{symptom.meaning}'
+        message += f' The last checkpoint before it is {self._checkpoints.latest()}.'
+      error = UserError(
+        field=f'{symptom.metric} of step {number}',
+        value=float(f'{symptom.value:.4g}'),
+        allowed=symptom.allowed,
+        message=message,
       )
+      if symptom.stops:
+        raise error
+      self._say(str(error))
 
   def _tolerate(self, dispatched: _Dispatched, values: dict[str, float]) -> bool:
     """Handles a bad step as `config.faults` says; returns whether the run continues from it.
