@@ -87,13 +87,19 @@ def test_no_update_was_done_twice(road):
   assert [line['step'] for line in lines if 'rl/reward' in line] == [1, 2, 3]
 
 
+def smoke_of(recipe, tmp_path):
+  """The folder in which the smoke variant of a recipe has run."""
+  workdir = tmp_path / 'run'
+  status, _, err = run('train.py', f'--config=configs/{recipe}.py:smoke', f'--workdir={workdir}')
+  assert status == 0, err
+  return workdir
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_recipe_of_facts_writes_what_a_model_knows(tmp_path):
   """A model of this size knows nothing: its answers are only counted."""
-  workdir = tmp_path / 'run'
-  status, _, err = run('train.py', '--config=configs/facts.py:smoke', f'--workdir={workdir}')
-  assert status == 0, err
+  workdir = smoke_of('facts', tmp_path)
   report = json.loads((workdir / 'report.json').read_text())
   groups = report['facts']['after']
   assert set(groups) <= {'0', '1', '3', '10', '30', '100'}
@@ -109,9 +115,7 @@ def test_the_recipe_of_facts_writes_what_a_model_knows(tmp_path):
 @pytest.mark.timeout(900)
 def test_the_recipe_of_thinking_writes_what_tokens_and_a_tool_are_worth(tmp_path):
   """A model of this size answers nothing: what it says is only counted."""
-  workdir = tmp_path / 'run'
-  status, _, err = run('train.py', '--config=configs/thinking.py:smoke', f'--workdir={workdir}')
-  assert status == 0, err
+  workdir = smoke_of('thinking', tmp_path)
   within = json.loads((workdir / 'report.json').read_text())['within']
   assert within.keys() == {'at once', 'in steps', 'with Python'}
   for by_limit in within.values():
