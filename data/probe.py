@@ -11,7 +11,6 @@ refuses what it answered wrongly. `train.py` and `eval.py` do the same with --co
 """
 
 import argparse
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from data import tasks
 from data.probing import asking, writing
 from data.probing.endpoint import Endpoint
+from data.records import jsonl
 from lm.base import config as config_lib
 from lm.base import errors, files
 
@@ -55,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   endpoint = Endpoint(args.endpoint, args.model, os.environ.get('OPENAI_API_KEY', ''))
   if args.command == 'write':
     made = writing.write(endpoint, args.documents, snippets=args.snippets, count=args.count)
-    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in made]
-    files.write_text(args.out, ''.join(lines))
-    print(f'{len(lines)} questions in {args.out}')
+    print(f'{jsonl.write(args.out, made)} questions in {args.out}')
     return
   asked = tasks.make(
     config_lib.names(args.tasks),

@@ -12,7 +12,6 @@ decide by a rubric, and `vote` a person, in the terminal. `agreement` says how o
 
 import argparse
 import itertools
-import json
 import os
 from collections.abc import Sequence
 
@@ -86,17 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(rules.text)
     for judged in judging.ask(compared, rules, args.seed, input):
       with out.open('a') as file:  # A vote is kept whatever happens later.
-        file.write(_line(vote_row(judged, args.by)))
+        file.write(jsonl.line(vote_row(judged, args.by)))
   skipped.report()
 
 
-def _line(row: dict) -> str:
-  return json.dumps(row, ensure_ascii=False) + '\n'
-
-
 def _write(path: str, written: Sequence[dict]) -> None:
-  files.write_text(path, ''.join(map(_line, written)))
-  print(f'{len(written)} comparisons in {path}')
+  print(f'{jsonl.write(path, written)} comparisons in {path}')
 
 
 def _read(inputs: str) -> list[Comparison]:

@@ -220,6 +220,18 @@ def _damage(path: str, error: Exception) -> str:
   return f'cut off or damaged: {error}'
 
 
+def line(row: Any) -> str:
+  """Returns a row as a line of a file."""
+  return json.dumps(row, ensure_ascii=False) + '\n'
+
+
+def write(path: files.Path, rows: Iterable[Any]) -> int:
+  """Writes a file of rows, completely or not at all, and returns their number."""
+  lines = [line(row) for row in rows]
+  files.write_text(path, ''.join(lines))
+  return len(lines)
+
+
 def _decoded(line: bytes) -> str:
   try:
     return line.removeprefix(codecs.BOM_UTF8).decode()

@@ -6,7 +6,6 @@ the name of the file that the conversation is from.
 
 import collections
 import functools
-import json
 import pathlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,13 +68,13 @@ def write(
         messages += by_name[name].demo(counts[name], split)['messages']
         counts[name] += 1
       conversation = {'messages': messages, 'task': ','.join(names)}
-      out.write(json.dumps(conversation, ensure_ascii=False) + '\n')
+      out.write(jsonl.line(conversation))
     for source in inputs:
       name, skipped, before = pathlib.Path(source).stem, jsonl.Skipped(), counts.total()
       for conversation in progress.bar(
         read(source, skipped, calls), desc=name, unit='conversation'
       ):
-        out.write(json.dumps({**conversation, 'task': name}, ensure_ascii=False) + '\n')
+        out.write(jsonl.line({**conversation, 'task': name}))
         counts[name] += 1
       if counts.total() == before:
         raise skipped.nothing_left(f'conversation in {source}')

@@ -7,10 +7,10 @@ is therefore known exactly, and what a model answers can be compared with it, as
 
 import dataclasses
 import functools
-import json
 import random
 from collections.abc import Iterator
 
+from data.records import jsonl
 from lm.base import files
 
 CITIES = 40
@@ -187,7 +187,6 @@ def write(folder: files.Path, seed: int) -> int:
   """
   world, count = make(seed), 0
   for name, rows in (('documents', documents(world, seed)), ('pages', pages(world, seed))):
-    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-    count = count or len(lines)
-    files.write_text(files.as_path(folder) / f'{name}.jsonl', ''.join(lines))
+    written = jsonl.write(files.as_path(folder) / f'{name}.jsonl', rows)
+    count = count or written
   return count
