@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--input', default='', help='JSONL, JSON or Parquet of comparisons')
     command.add_argument('--out', required=True, help='JSONL file to write; votes are appended')
   pairs.add_argument('--tasks', default='', help=f'NAME,...: {", ".join(tasks.TASKS)}')
-  pairs.add_argument('--documents', default='', help='JSONL of clean documents, for their tasks')
+  for name, about in tasks.READABLE.items():
+    pairs.add_argument(f'--{name}', default='', help=about)
   pairs.add_argument('--gold', default='grade', help=f'{", ".join(gold.GOLD)} (%(default)s)')
   pairs.add_argument('--answers', type=int, default=2, help='answers to a problem (%(default)s)')
   pairs.add_argument('--noise', type=float, default=0.0, help='share of wrong labels (%(default)s)')
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     return
   skipped = jsonl.Skipped()
   if args.command == 'pairs' and args.tasks:
-    made_by = tasks.make(config_lib.names(args.tasks), seed=args.seed, documents=args.documents)
+    read = {name: getattr(args, name) for name in tasks.READABLE}
+    made_by = tasks.make(config_lib.names(args.tasks), seed=args.seed, **read)
     ranker = gold.Ranker(args.gold, args.answers, args.noise)
     made = gold.compare_all(ranker, made_by, args.examples, lambda found: found, skipped)
     compared = list(itertools.chain.from_iterable(made))

@@ -261,6 +261,15 @@ def test_a_person_votes_in_a_random_order_and_may_pass_over():
   assert 5 < first < 26
 
 
+def test_tasks_read_their_files_by_flags(tmp_path):
+  problems, pairs = tmp_path / 'problems.jsonl', tmp_path / 'pairs.jsonl'
+  rows = [{'question': f'What is {i} + 1?', 'answer': f'#### {i + 1}'} for i in range(40)]
+  problems.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+  options = '--tasks=gsm8k', f'--gsm8k={problems}', '--examples=4', f'--out={pairs}'
+  status, out, err = call('-m', 'data.preferences', 'pairs', *options)
+  assert status == 0 and out == f'4 comparisons in {pairs}\n', err
+
+
 def test_from_programs_to_agreement_on_the_command_line(tmp_path):
   pairs, mine = tmp_path / 'pairs.jsonl', tmp_path / 'mine.jsonl'
   program = '--tasks=arithmetic', '--gold=style', '--answers=3', '--examples=8', f'--out={pairs}'
