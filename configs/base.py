@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
   # always has them.
   c.data.tools = True
   # Training data: token shards (a manifest.json, or several separated by commas), or text, JSONL or
-  # Parquet files (globs) to tokenize.
+  # Parquet files (globs) to tokenize. All paths may be in a bucket: gs://... or s3://...
   c.data.train = ''
   # Weights of several inputs of data.train (manifests or globs) in order: 'W,W', or from given
   # steps on '0:W,W;1000:W,W'.

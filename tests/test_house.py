@@ -1,4 +1,4 @@
-"""The rooms of the house and the arrows between them, read from the imports (DESIGN.md, "Doors and rooms")."""
+"""The rooms of the house and the arrows between them, read from the imports."""
 
 import ast
 import collections
