@@ -331,10 +331,12 @@ def get_config() -> ConfigDict:
   # The ratio is clipped to [1 - clip_low, 1 + clip_high].
   c.rl.clip_low = 0.2
   c.rl.clip_high = 0.28
-  # > 1: a token of negative advantage costs at most this many times it (arXiv 1912.09729); 0: off.
+  # > 1: the gain of a token with a negative advantage is at least dual_clip x advantage (arXiv
+  # 1912.09729); 0: it has no lower bound.
   c.rl.dual_clip = 0.0
-  # > 0: the trainer scores the answers before the first update. The ratio is to its probabilities,
-  # and a token weighs these over the sampler's, at most so much. 0: the ratio is to the sampler's.
+  # > 0: the trainer scores the answers before the first update, and the ratio is to those
+  # probabilities. The loss of a token is multiplied by p_trainer / p_sampler, at most by this
+  # (truncated importance sampling). 0: the ratio is to the sampler's probabilities.
   c.rl.importance_cap = 0.0
   # Weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed.
   c.rl.kl = 0.0
@@ -369,7 +371,8 @@ def get_config() -> ConfigDict:
   c.rl.health.max_repeats = 0.9  # rl/repeats: share of 4-token stretches that repeat in an answer
   c.rl.health.min_length = 0.0  # rl/length, tokens
   c.rl.health.max_truncated = 1.0  # rl/truncated: share of answers that were cut off
-  c.rl.health.max_sampler_gap = 0.1  # rl/sampler_gap, nats: a step above it is an alarm only
+  # rl/sampler_gap, nats: a step above it is reported, but does not stop the run.
+  c.rl.health.max_sampler_gap = 0.1
   # From here on, fields that are set are recorded: those of a checkpoint's model must agree.
   c.model = Tracked(c.model)
   return c

@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed=args.seed,
     **{name: getattr(args, name) for name in tasks.READABLE},
   )
+  skipped = jsonl.Skipped()
   rows = asking.probe(
     endpoint,
     asked,
@@ -69,8 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     samples=args.samples,
     temperature=args.temperature,
     max_tokens=args.max_tokens,
+    skipped=skipped,
   )
   files.write_json(args.out, {'probe': rows})
+  skipped.report()
   counts = Counter(verdict for row in rows for verdict in row['verdicts'])
   print(', '.join(f'{name}: {counts[name] / counts.total():.1%}' for name in sorted(counts)))
 

@@ -198,7 +198,12 @@ def fingerprint(
     made_from |= {'documents': _digests(documents), 'held_out': held_out}
   if 'gsm8k' in read:
     made_from |= {'gsm8k': _digests(gsm8k), 'gsm8k_test': _digests(gsm8k_test)}
-  others = {'probe': probe, 'persona': persona, 'questions': questions, 'index': f'{index}/*'}
+  others = {
+    'probe': probe,
+    'persona': persona,
+    'questions': questions,
+    'index': index and f'{index}/*',
+  }
   made_from |= {name: _digests(inputs) for name, inputs in others.items() if name in read}
   return files.digest(made_from)
 
