@@ -100,6 +100,14 @@ def get_config() -> ConfigDict:
   # Word problems of the task gsm8k: files or globs of JSONL with question and answer, as GSM8K's.
   c.data.gsm8k = ''
   c.data.gsm8k_test = ''  # the same for its test problems; '': one in eight of data.gsm8k
+  # Problems of the task math: files or globs of JSONL with problem and solution, as MATH's, whose
+  # answer is in \boxed{}.
+  c.data.math = ''
+  c.data.math_test = ''  # the same for its test problems; '': one in eight of data.math
+  # Problems of the task programs: files or globs of JSONL in the forms of MBPP or HumanEval, or
+  # with prompt, solution and tests.
+  c.data.programs = ''
+  c.data.programs_test = ''  # the same for its test problems; '': one in eight of data.programs
   # Folder of an index of documents (python -m data.tools index), for the task facts_search.
   c.data.index = ''
   # Questions with short answers for the task written: files or globs of question and answer.
