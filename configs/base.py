@@ -336,6 +336,10 @@ def get_config() -> ConfigDict:
   # Times that questions whose answers have advantages of 0 are replaced by others in a step (DAPO's
   # dynamic sampling); those that remain then are part of the batch.
   c.rl.resamples = 0
+  # LOW,HIGH, such as 0.1,0.9: problems are asked less if the share of right answers to those that
+  # are as hard is not between the two; (): all alike. Tasks say how hard a problem is.
+  c.rl.curriculum = ()
+  c.rl.curriculum_rest = 0.1  # curriculum: the probability that such a problem is not passed over
   # The ratio is clipped to [1 - clip_low, 1 + clip_high].
   c.rl.clip_low = 0.2
   c.rl.clip_high = 0.28

@@ -12,15 +12,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data.records import sources
+from data.tasks import coding as coding_lib
 from data.tasks import documents as documents_lib
 from data.tasks import gsm8k as gsm8k_lib
 from data.tasks import math_problems as math_problems_lib
 from data.tasks import persona as persona_lib
 from data.tasks import probed as probed_lib
-from data.tasks import programs as programs_lib
 from data.tasks import written as written_lib
 from data.tasks.arithmetic import Arithmetic, Calculator, Comparison
 from data.tasks.bases import Bases
+from data.tasks.coding import Programs
 from data.tasks.countdown import Countdown
 from data.tasks.facts import Facts, FactsPage, FactsSearch, Famous
 from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
@@ -29,7 +30,6 @@ from data.tasks.json_objects import JsonObjects
 from data.tasks.letters import Counting, Spelling
 from data.tasks.math_problems import MathProblems
 from data.tasks.probed import Probed
-from data.tasks.programs import Programs
 from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
@@ -112,7 +112,7 @@ INPUTS = {
   ),
   'programs': Input(
     'JSONL of programs to write, with unit tests, for programs',
-    programs_lib.read,
+    coding_lib.read,
     ('programs_test',),
   ),
   'persona': Input(

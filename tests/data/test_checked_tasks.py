@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from data import tasks
-from data.tasks import bases, countdown, json_objects, math_problems, programs, protocol
+from data.tasks import bases, coding, countdown, json_objects, math_problems, protocol
 
 
 def said(text):
@@ -237,4 +237,4 @@ def test_programs_of_public_forms_are_run_with_their_tests(row, right, wrong, tm
 )
 def test_rows_without_tests_are_no_programs(row, field):
   with refused(field):
-    programs.parse(row)
+    coding.parse(row)
