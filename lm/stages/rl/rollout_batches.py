@@ -103,7 +103,7 @@ class RolloutBatches:
       rows=config.batch_size // config.microbatches,
       multiple=self._multiple,
       limit=config.seq_len,
-      score=lambda batch: self._score(params, batch),
+      score=lambda batch: self._timed_score(params, batch),
     )
     if update < rl.value_warmup:
       drawn.batch['advantages'][:] = 0
@@ -161,6 +161,10 @@ class RolloutBatches:
       sum(completion.sampled), rl.max_new_tokens, rl.overlong_buffer
     )
     return rollout.Grade(right + rl.format_reward * well_formed + penalty, right >= 0.5)
+
+  def _timed_score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with self._run.clock.part('score'):
+      return self._score(params, batch)
 
   def _score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what the reference and the present model say of a batch before its first update."""
