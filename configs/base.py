@@ -283,6 +283,10 @@ def get_config() -> ConfigDict:
   # what the model knows (the task probed trains on the result).
   c.eval.probe = ''
   c.eval.probe_samples = 5  # answers to each of eval.examples problems of a task
+  # K,K,...: the report has pass@K, the probability that one of K sampled answers to a test problem
+  # of eval.tasks is right, estimated from eval.pass_samples answers; (): none.
+  c.eval.pass_at = ()
+  c.eval.pass_samples = 16  # pass_at: answers to each problem, at least the largest K
   c.eval.prompts = ()  # texts to continue at the start and the end of pretraining, for people
   # At the end, compute bits per byte of unigrams, bigrams, gzip and xz on the training data.
   c.eval.baselines = False

@@ -34,6 +34,7 @@ from data.tasks.protocol import Task
 from data.tasks.reading import Docs, Reading
 from data.tasks.refusal import Refusal
 from data.tasks.sorting import Sorting
+from data.tasks.sums import Sums
 from data.tasks.ways import AtOnce, InSteps, WithPython
 from data.tasks.written import Written
 from data.tools import corpus_search
@@ -69,6 +70,7 @@ TASKS: dict[str, type[Task]] = {
     Refusal,
     Sorting,
     Spelling,
+    Sums,
     WithPython,
     Written,
   )

@@ -93,6 +93,7 @@ PROBLEMS = {
   'date': problem(
     'In steps: What date is 45 days after 2024-03-03?', '2024-04-17', between=False, family='dates'
   ),
+  'sums': problem('What is 47 * 38?', '1786'),
   'sum': problem('With Python: What is 47 * 38?', '1786', family='sums'),
   'docs': problem('Which module has the function dumps?', 'json', key='dumps'),
   'reading': problem(
@@ -143,6 +144,7 @@ LIKE = {  # answered in the same words
   'famous': 'facts',
   'probed_known': 'facts',
   'sum': 'arithmetic',
+  'sums': 'arithmetic',
 }
 CALL = [{'type': 'python', 'text': '47 * 38'}, {'type': 'output', 'text': '1786'}]
 

@@ -196,17 +196,23 @@ class RolloutBatches:
   def _records(
     self, asked: Sequence[rollout.Question], groups: Sequence[rollout.Group]
   ) -> list[dict[str, Any]]:
-    """Returns a line of rollouts.jsonl for each answer."""
-    decode = self._run.chat_format.tokenizer.decode
+    """Returns a line of rollouts.jsonl for each answer.
+
+    Its `asked` and `reply` are messages, which data/tasks/conversation_rows.py reads.
+    """
+    chat_format = self._run.chat_format
+    decode = chat_format.tokenizer.decode
     return [
       {
-        'question': question.index,
+        'number': question.index,
         'prompt': decode(question.prompt),
         'answer': decode(answer.tokens),
         'reward': float(grade.reward),
         'right': bool(grade.right),
         'tokens': len(answer.tokens),
         'end': answer.end,
+        'asked': question.problem['messages'],
+        'reply': chat_format.parse(answer.tokens)['content'],
       }
       for question, group in zip(asked, groups, strict=True)
       for answer, grade in zip(group.completions, group.grades, strict=True)
