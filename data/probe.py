@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--model', required=True, help='name of the model there')
     command.add_argument('--out', required=True, help='file to write')
   ask.add_argument('--tasks', required=True, help=f'NAME,...: {", ".join(tasks.TASKS)}')
-  for name, about in tasks.READABLE.items():
-    ask.add_argument(f'--{name}', default='', help=about)
+  for name, kind in tasks.INPUTS.items():
+    ask.add_argument(f'--{name}', default='', help=kind.about)
   ask.add_argument('--examples', type=int, default=200, help='problems of a task (%(default)s)')
   ask.add_argument('--samples', type=int, default=5, help='answers to a problem (%(default)s)')
   ask.add_argument('--temperature', type=float, default=1.0, help='of the draws (%(default)s)')
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   asked = tasks.make(
     config_lib.names(args.tasks),
     seed=args.seed,
-    **{name: getattr(args, name) for name in tasks.READABLE},
+    **{name: getattr(args, name) for name in tasks.INPUTS},
   )
   skipped = jsonl.Skipped()
   rows = asking.probe(

@@ -110,12 +110,13 @@ def run(
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
   # They import matplotlib, which the other jobs do not need.
-  from lm.report import card, knowledge, thinking
+  from lm.report import card, distillation, knowledge, thinking
 
   training_run = TrainingRun(train)
   known = {
     **data_steps,
     'report': (card.write_report, None, 'report.json'),
+    'distillation': (distillation.write_report, None, 'report.json'),
     'knowledge': (knowledge.write_report, None, 'report.json'),
     'thinking': (thinking.write_report, None, 'report.json'),
   }
