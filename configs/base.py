@@ -310,6 +310,13 @@ def get_config() -> ConfigDict:
   c.rl.group_size = 16  # answers sampled for each question
   c.rl.max_new_tokens = 64  # longest answer
   c.rl.temperature = 1.0  # of sampling; the trainer scores at the same temperature
+  # RUN,...: reward models (configs/reward.py) whose mean reward of an answer is part of its reward;
+  # '': none.
+  c.rl.reward_model = ''
+  c.rl.grade_weight = 1.0  # weight in the reward of the grade that the answer's task gives
+  # With reward_model: the true reward that is logged beside the model's, grade | style | manners
+  # (data/preferences/gold.py).
+  c.rl.gold = 'grade'
   # Updates on one batch of samples. Metrics are their means; rl/sampler_gap is the first's.
   c.rl.inner_updates = 1
   # What an answer weighs, from its reward: reinforce (the reward) | reinforce_baseline (minus the

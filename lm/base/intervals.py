@@ -52,6 +52,16 @@ def effective_size(successes: Sequence[bool], clusters: Sequence[Hashable]) -> f
   return n / max(1.0, variance / (p * (1 - p) / n))
 
 
+def of_mean(values: Sequence[float]) -> tuple[float, float, float]:
+  """Returns (mean, low, high) of independent values, by the normal approximation.
+
+  The interval of a single value is unbounded.
+  """
+  mean, n = float(np.mean(values)), len(values)
+  half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+  return mean, mean - half, mean + half
+
+
 def of_clusters(
   successes: Sequence[bool], clusters: Sequence[Hashable]
 ) -> tuple[float, float, float]:
