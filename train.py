@@ -180,10 +180,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     return sweep.run_command(config, sys.argv[1:] if argv is None else argv, options)
   if 'stages' in config:  # a recipe
     from data.pipeline import steps
+    from lm import best_of
     from lm.launch import recipes
 
     workdir = files.local_path(options.workdir or config.workdir, '--workdir of a recipe')
-    return recipes.run(config, workdir, steps.STEPS, train)
+    return recipes.run(config, workdir, steps.STEPS, train, best_of.JOBS)
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
   allocator.keep_freed_memory()

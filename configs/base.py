@@ -291,7 +291,7 @@ def get_config() -> ConfigDict:
   # odds ratio beside the cross entropy of the chosen answers.
   c.preference.beta = 0.1
   # preference, reward: how data.tasks compare answers to data.examples problems if data.train is
-  # '': grade (right or wrong) | style (data/preferences/gold.py).
+  # '': grade (right or wrong) | style | manners (data/preferences/gold.py).
   c.preference.gold = 'grade'
   c.preference.noise = 0.0  # the probability that such a label is wrong
 
@@ -430,6 +430,12 @@ def get_recipe() -> ConfigDict:
   c.tokenizer.vocab_size = 4096
   # Fraction of near-duplicate clusters held out from training of the tokenizer and of the model.
   c.tokenizer.held_out = 0.05
+
+  c.answers = ConfigDict()
+  c.answers.tasks = ''  # NAME,...: tasks whose training problems are answered, in turn
+  c.answers.gold = 'style'  # what draws the answers (data/preferences/gold.py)
+  c.answers.examples = 5000  # number of answers
+  c.answers.seed = 0  # seed of the problems
 
   c.pretrain = get_config()
   c.sft = get_config()

@@ -87,20 +87,17 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     trained = ask(config.data.tasks, config.data.examples, 'train')
     tested = ask(config.eval.tasks, config.eval.examples, 'test')
   parse, decode = chat_format.parse, chat_format.tokenizer.decode
-  chosen = [best_of_n.conversation(*asked, parse) for asked in trained]
-  kept = [conversation for conversation in chosen if conversation]
+  kept = list(filter(None, [best_of_n.conversation(*asked, parse) for asked in trained]))
   jsonl.write(workdir / 'best.jsonl', kept)
   jsonl.write(workdir / 'answers.jsonl', [best_of_n.record(*asked, decode) for asked in tested])
   report = {'asked': len(trained), 'kept': len(kept)}
-  report |= {
-    name: best_of_n.summary([one for _, one in asked])
-    for name, asked in (('train', trained), ('test', tested))
-    if asked
-  }
+  for name, asked in (('train', trained), ('test', tested)):
+    if asked:
+      report[name] = best_of_n.summary([one for _, one in asked])
   files.write_json(workdir / 'report.json', report)
 
 
-# What a recipe calls for a job 'best_of:PART': the function, with the config PART and its folder.
+# Of a recipe's job 'best_of:PART': the function, which is given the config PART and its folder.
 JOBS = {'best_of': run}
 
 
@@ -109,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   options = flags.FlagValues()
   flags.DEFINE_string('workdir', 'runs/best_of', 'where the files go', flag_values=options)
   config = config_lib.parse(options, argv, __doc__)
-  workdir = files.local_path(options.workdir, '--workdir')
-  run(config, workdir)
+  run(config, workdir := files.local_path(options.workdir, '--workdir'))
   report = files.read_json(workdir / 'report.json')
   for name, ranking in report.get('test', {}).get('rankings', {}).items():
     print(f'ranked by {name}:')

@@ -141,6 +141,21 @@ class Ranker:
     return comparison.won('b' if comparison.winner == 'a' else 'a')
 
 
+def answers(name: str, made_by: Sequence[Task], count: int) -> Iterator[dict]:
+  """Yields `count` conversations: training problems, with answers as gold reward `name` has them.
+
+  The tasks take turns. A model that is fine-tuned on them answers as variously as the answers that
+  are compared.
+  """
+  gold = named(name)
+  for i in range(count):
+    task, number = made_by[i % len(made_by)], i // len(made_by)
+    messages = task.problem(number, 'train')['messages']
+    content = gold.answer(task, number, 0, task.rng('answers', name, number))
+    answer = {'role': 'assistant', 'content': content}
+    yield {'messages': [*messages, answer], 'task': task.name}
+
+
 def compare_all(
   ranker: Ranker,
   made_by: Sequence[Task],
