@@ -217,6 +217,34 @@ def test_rl_against_a_reward_model_logs_its_rewards_and_the_true_ones(smoke):
     assert last[f'eval/rewards/{name}'] == pytest.approx(report[name]['mean'])
 
 
+@pytest.mark.slow
+def test_best_of_n_from_the_command_line(smoke, tmp_path):
+  policy, proxy = smoke('rl')[0], smoke('reward')[0]
+  out = tmp_path / 'best'
+  status, said, err = commands.call(
+    '-m',
+    'lm.best_of',
+    '--config=configs/best_of.py:smoke',
+    f'--workdir={out}',
+    f'--config.init_from={policy}',
+    f'--config.rl.reward_model={proxy}',
+    '--config.rl.gold=style',
+    '--config.data.tasks=arithmetic',
+  )
+  assert status == 0, err
+  assert 'best of    4' in said
+  rows = metrics.json_lines(out / 'answers.jsonl')
+  assert len(rows) == 8 and {len(row['answers']) for row in rows} == {4}
+  report = json.loads((out / 'report.json').read_text())
+  curve = report['test']['rankings'][str(proxy)]['curve']
+  rewards = np.array([row['proxies'][str(proxy)] for row in rows])
+  assert curve[0]['proxy'] == pytest.approx(rewards.mean())
+  assert curve[3]['proxy'] == pytest.approx(rewards.max(axis=1).mean())
+  kept = metrics.json_lines(out / 'best.jsonl')
+  assert report['asked'] == 8 and len(kept) == report['kept']
+  assert all(row['messages'][-1]['role'] == 'assistant' for row in kept)
+
+
 VARIANTS = [  # models that no config trains
   {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
   {'num_experts': 2},

@@ -52,13 +52,15 @@ def effective_size(successes: Sequence[bool], clusters: Sequence[Hashable]) -> f
   return n / max(1.0, variance / (p * (1 - p) / n))
 
 
-def of_mean(values: Sequence[float]) -> tuple[float, float, float]:
+def of_mean(values: Sequence[float]) -> tuple[float, float | None, float | None]:
   """Returns (mean, low, high) of independent values, by the normal approximation.
 
-  The interval of a single value is unbounded.
+  A single value has no interval: low and high are None.
   """
   mean, n = float(np.mean(values)), len(values)
-  half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+  if n < 2:
+    return mean, None, None
+  half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(n)
   return mean, mean - half, mean + half
 
 

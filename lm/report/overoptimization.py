@@ -72,7 +72,7 @@ def _proxy(run: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, An
   }
 
 
-def pair_accuracy(proxy_QN: np.ndarray, gold_QN: np.ndarray) -> tuple[float, int]:
+def pair_accuracy(proxy_QN: np.ndarray, gold_QN: np.ndarray) -> tuple[float | None, int]:
   """Returns the share of pairs of answers that the proxy orders as gold does, and their number.
 
   The pairs are answers 1 and 2, 3 and 4, ... to each problem that differ in gold.
@@ -80,7 +80,7 @@ def pair_accuracy(proxy_QN: np.ndarray, gold_QN: np.ndarray) -> tuple[float, int
   gaps = [x[:, 0::2][:, : x.shape[1] // 2] - x[:, 1::2] for x in (proxy_QN, gold_QN)]
   differ = gaps[1] != 0
   n = int(differ.sum())
-  return (float((gaps[0] * gaps[1] > 0)[differ].mean()) if n else math.nan), n
+  return (float((gaps[0] * gaps[1] > 0)[differ].mean()) if n else None), n
 
 
 def of_best_of_n(curve: Sequence[Mapping[str, float]], label: Mapping[str, Any]) -> list[Point]:
@@ -114,11 +114,11 @@ LAWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # what b is multiplied 
 }
 
 
-def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, float]:
+def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, float | None]:
   """Returns {a, b, a_low, a_high, b_low, b_high} of the method's law, by least squares.
 
-  The intervals, of 95 %, are those of linear regression, as if points were independent. They are
-  not a number where there are no more than two points.
+  The intervals, of 95 %, are those of linear regression, as if points were independent. What too
+  few points do not determine is None.
 
   Args:
     d: square roots of the divergence, nats; points where it is 0 or less say nothing and are left
@@ -128,7 +128,7 @@ def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, fl
   d, gains = np.asarray(d, float), np.asarray(gains, float)
   d, gains = d[d > 0], gains[d > 0]
   if len(d) < 2:
-    return dict.fromkeys(('a', 'b', 'a_low', 'a_high', 'b_low', 'b_high'), math.nan)
+    return dict.fromkeys(('a', 'b', 'a_low', 'a_high', 'b_low', 'b_high'))
   design = np.stack([d, -d * LAWS[method](d)], axis=1)
   found = np.linalg.lstsq(design, gains, rcond=None)[0]
   spare = len(d) - 2
@@ -137,13 +137,13 @@ def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, fl
   result = {'a': found[0], 'b': found[1]}
   for name, value, h in zip('ab', found, half, strict=True):
     result |= {f'{name}_low': value - h, f'{name}_high': value + h}
-  return {name: float(value) for name, value in result.items()}
+  return {name: float(x) if np.isfinite(x) else None for name, x in result.items()}
 
 
-def peak(method: str, a: float, b: float) -> float:
-  """Returns the d at which a law is largest: a / 2b, or exp(a / b - 1); infinity where b <= 0."""
-  if not b > 0:
-    return math.inf
+def peak(method: str, a: float | None, b: float | None) -> float | None:
+  """Returns the d at which a law is largest: a / 2b, or exp(a / b - 1); None if it only rises."""
+  if a is None or b is None or b <= 0:
+    return None
   return a / (2 * b) if method == 'best_of' else math.exp(min(a / b - 1, 700.0))
 
 
@@ -265,7 +265,7 @@ def _blocks(report: Mapping[str, Any], shown: Mapping[str, Picture]) -> list:
       {'best_of': 'best-of-n', 'rl': 'RL'}[c['method']],
       c['name'],
       f'{c["beta"]:g}',
-      *(f'{c[x]:.2f} [{c[f"{x}_low"]:.2f}, {c[f"{x}_high"]:.2f}]' for x in 'ab'),
+      *(report_files.measured(*(c[f'{x}{end}'] for end in ('', '_low', '_high'))) for x in 'ab'),
       *cells(c['highest']),
       *cells(c['last']),
       'yes' if c['turned'] else 'no',
@@ -290,7 +290,7 @@ def _blocks(report: Mapping[str, Any], shown: Mapping[str, Picture]) -> list:
           p['name'],
           f'{p["parameters"]:,}',
           f'{p["data"]:,}',
-          f'{p["accuracy"]:.1%}',
+          report_files.measured(p['accuracy'], None, None),
           str(p['pairs']),
         )
         for p in report['proxies']

@@ -22,7 +22,7 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
     first, last = ranking['curve'][0], ranking['curve'][-1]
     rounds.append({'round': number, 'kept': measured['kept'], 'single': first, 'best': last})
     cells = [
-      f'{point[name]:.2f} [{point[f"{name}_low"]:.2f}, {point[f"{name}_high"]:.2f}]'
+      report_files.measured(*(point[f'{name}{end}'] for end in ('', '_low', '_high')))
       for point in (first, last)
       for name in ('proxy', 'gold')
     ]
