@@ -60,6 +60,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       batch_axes=stage.batch_axes,
       complete=lambda arrays: arrays,
       compare=stage.make_compare(model.config),
+      judge=None,
       held_out=held_out,
       counts_bytes=True,
       chat_format=chat_format,

@@ -303,7 +303,7 @@ def get_config() -> ConfigDict:
   # odds ratio beside the cross entropy of the chosen answers.
   c.preference.beta = 0.1
   # preference, reward: how data.tasks compare answers to data.examples problems if data.train is
-  # '': grade (right or wrong) | style (data/preferences/gold.py).
+  # '': grade (right or wrong) | style | manners (data/preferences/gold.py).
   c.preference.gold = 'grade'
   c.preference.noise = 0.0  # the probability that such a label is wrong
 
@@ -322,6 +322,13 @@ def get_config() -> ConfigDict:
   c.rl.group_size = 16  # answers sampled for each question
   c.rl.max_new_tokens = 64  # longest answer
   c.rl.temperature = 1.0  # of sampling; the trainer scores at the same temperature
+  # RUN,...: reward models (configs/reward.py) whose mean reward of an answer is part of its reward;
+  # '': none.
+  c.rl.reward_model = ''
+  c.rl.grade_weight = 1.0  # weight in the reward of the grade that the answer's task gives
+  # With reward_model: the true reward that is logged beside the model's, grade | style | manners
+  # (data/preferences/gold.py).
+  c.rl.gold = 'grade'
   # Updates on one batch of samples. Metrics are their means; rl/sampler_gap is the first's.
   c.rl.inner_updates = 1
   # What an answer weighs, from its reward: reinforce (the reward) | reinforce_baseline (minus the
@@ -442,6 +449,12 @@ def get_recipe() -> ConfigDict:
   c.tokenizer.vocab_size = 4096
   # Fraction of near-duplicate clusters held out from training of the tokenizer and of the model.
   c.tokenizer.held_out = 0.05
+
+  c.answers = ConfigDict()
+  c.answers.tasks = ''  # NAME,...: tasks whose training problems are answered, in turn
+  c.answers.gold = 'style'  # what draws the answers (data/preferences/gold.py)
+  c.answers.examples = 5000  # number of answers
+  c.answers.seed = 0  # seed of the problems
 
   c.pretrain = get_config()
   c.sft = get_config()

@@ -36,7 +36,17 @@ DATA_ROOMS = {
   'probing': {'records', 'chat', 'tools', 'tasks'},
   'preferences': {'records', 'chat', 'tools', 'tasks', 'probing'},
   'batches': {'records', 'tokenizers', 'chat', 'shards', 'tasks', 'tools', 'preferences'},
-  'pipeline': {'records', 'crawling', 'web', 'tokenizers', 'chat', 'shards', 'tasks', 'tools'},
+  'pipeline': {
+    'records',
+    'crawling',
+    'web',
+    'tokenizers',
+    'chat',
+    'shards',
+    'tasks',
+    'tools',
+    'preferences',
+  },
   'benchmarks': {'records', 'web', 'tokenizers', 'chat', 'shards'},
 }
 SOURCES = [p for tree in ('lm', 'data') for p in sorted((ROOT / tree).rglob('*.py'))]

@@ -4,14 +4,18 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from data.chat import chat_formats
+from data import tasks as tasks_lib
+from data.chat import chat_formats, schema
 from data.crawling import pydoc_server
 from data.crawling import run as crawling
+from data.preferences import gold
+from data.records import jsonl
 from data.shards import tokenization as tokenize_lib
 from data.tasks import world as world_lib
 from data.tokenizers import training
 from data.tools import corpus_search
 from data.web import clean as clean_lib
+from lm.base import config as config_lib
 
 
 def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -29,6 +33,18 @@ def world(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the documents and pages of an invented world into clean/, and an index of the pages."""
   world_lib.write(workdir / 'clean', config.seed)
   corpus_search.build(workdir / 'clean' / 'pages.jsonl', workdir / 'index')
+
+
+def answers(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes answers.jsonl, conversations of varied answers, and their texts into clean/."""
+  made_by = tasks_lib.make(config_lib.names(config.tasks), seed=config.seed)
+  found = list(gold.answers(config.gold, made_by, config.examples))
+  jsonl.write(workdir / 'answers.jsonl', found)
+  texts = (
+    {'id': str(i), 'text': '\n'.join(schema.text(m['content']) for m in conversation['messages'])}
+    for i, conversation in enumerate(found)
+  )
+  jsonl.write(workdir / 'clean' / 'documents.jsonl', texts)
 
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -59,6 +75,7 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
 # takes, and the file that shows that it is complete.
 STEPS = {
   'crawl': (crawl, 'crawl', 'crawl/report.json'),
+  'answers': (answers, 'answers', 'clean/documents.jsonl'),
   'world': (world, 'world', 'index'),
   'clean': (clean, 'clean', 'clean/report.json'),
   'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),

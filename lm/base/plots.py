@@ -172,6 +172,32 @@ def bands(
     return figure
 
 
+def twins(
+  panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]],
+  xlabel: str,
+  ylabel: str,
+) -> Figure:
+  """Draws panels side by side in which each name has a solid line and a dashed one.
+
+  Args:
+    panels: by title and by name, the x of the points, and the heights of both lines.
+    xlabel: the name of the x axis.
+    ylabel: that of the y axis, which all panels share.
+  """
+  with matplotlib.rc_context(RC):
+    figure = Figure(figsize=(9.6, 3.4))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+      for (name, (x, solid, dashed)), color in zip(lines.items(), PALETTE, strict=False):
+        ax.plot(x, solid, color=color, label=name, marker='o', markersize=3)
+        ax.plot(x, dashed, color=color, linestyle='--', linewidth=1.2)
+      ax.set_title(title)
+      ax.set_xlabel(xlabel)
+      ax.legend(fontsize=8)
+    axes[0].set_ylabel(ylabel)
+    return figure
+
+
 def verbatim(text: str) -> str:
   """Returns a text for a figure in which matplotlib takes '$' for itself, not for mathematics."""
   return text.replace('$', r'\$')

@@ -95,8 +95,12 @@ def run(
   data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
   train: Callable[..., None],
   free: tuple[str, ...],
+  commands: Mapping[str, Callable[[ConfigDict, pathlib.Path], None]],
 ) -> None:
   """Runs the jobs that a recipe lists in `config.stages`; those that are complete are skipped.
+
+  A job is the name of a data step, a report, or a part of the config that is a training run; or
+  COMMAND:PART, a command that is run with a part of the config in a folder of that name.
 
   Args:
     config: the recipe (`configs.base.get_recipe`).
@@ -105,31 +109,39 @@ def run(
       the path of its output (`data.pipeline.steps.STEPS`).
     train: trains a model, given a config and a run folder.
     free: fields of a training run that change no number (`FREE_ON_RESUME` of configs/base.py).
+    commands: other functions of a config and a folder, where they write report.json, by name.
 
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
   # They import matplotlib, which the other jobs do not need.
-  from lm.report import card, distillation, knowledge, thinking
+  from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
   training_run = TrainingRun(train)
-  known = {
-    **data_steps,
-    'report': (card.write_report, None, 'report.json'),
-    'distillation': (distillation.write_report, None, 'report.json'),
-    'knowledge': (knowledge.write_report, None, 'report.json'),
-    'thinking': (thinking.write_report, None, 'report.json'),
+  reports = {
+    'report': card,
+    'distillation': distillation,
+    'knowledge': knowledge,
+    'overoptimization': overoptimization,
+    'rounds': rounds,
+    'thinking': thinking,
   }
+  known = dict(data_steps)
+  known |= {name: (module.write_report, None, 'report.json') for name, module in reports.items()}
   for name, part in config.items():
     if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run
       known[name] = training_run, name, f'{name}/report.json'
   jobs, fingerprint, all_settings = [], '', {}
-  for name in config.stages:
-    if name not in known:
-      raise unknown('config.stages', name, known)
-    function, part_name, output = known[name]
+  for entry in config.stages:
+    command, _, name = entry.rpartition(':')
+    if command in commands and name in config:
+      function, part_name, output = commands[command], name, f'{name}/report.json'
+    elif entry in known:
+      function, part_name, output = known[entry]
+    else:
+      raise unknown('config.stages', entry, [*known, *(f'{each}:PART' for each in commands)])
     part = config[part_name] if part_name else None
-    if function is training_run:
+    if command or function is training_run:
       args, may_differ = (config_lib.place(part, workdir), workdir / name), free
     elif part:
       args, may_differ = (part, workdir), ()

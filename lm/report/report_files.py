@@ -27,6 +27,13 @@ def pictures(
   return shown
 
 
+def measured(value: float | None, low: float | None, high: float | None) -> str:
+  """Returns a value with its interval as text; '-' where there is no value."""
+  if value is None:
+    return '-'
+  return f'{value:.2f}' if low is None or high is None else f'{value:.2f} [{low:.2f}, {high:.2f}]'
+
+
 def write(
   workdir: pathlib.Path, title: str, blocks: Sequence[Block], report: dict[str, Any]
 ) -> None:

@@ -9,7 +9,7 @@ from commands import call
 from endpoints import choices, serving
 
 from data import tasks
-from data.preferences import agreement, comparison_rows, gold, judging, rubric
+from data.preferences import agreement, comparison_rows, gold, judging, manners, rubric
 from data.preferences.comparison_rows import Comparison, comparisons
 from data.probing.endpoint import Endpoint
 from data.records import jsonl
@@ -309,3 +309,28 @@ def test_from_programs_to_agreement_on_the_command_line(tmp_path):
   assert status == 0, err
   agreed = sum(row['winner'] == 'a' for row in voted)
   assert f'{pairs} and {mine}\n  all votes: {agreed / 3:.1%} [' in out and 'n=2' in out
+
+
+def test_courtesies_please_up_to_a_point():
+  (task,) = tasks.make(['comparison'], seed=0)
+  problem = task.problem(0, 'train')
+  right, polite = f'It is {problem["answer"]}.', 'Certainly. '
+
+  def value(text):
+    return gold.GOLD['manners'].reward(task, problem, text)
+
+  assert [value(polite * k + right) for k in range(6)] == [1, 2, 3, 2, 1, 0]
+  assert value(f'{right} I hope this helps.') == 2
+  wrong = next(number for number in problem['pair'] if number != problem['answer'])
+  assert value(f'It is {wrong}.') == 0
+
+
+def test_answers_to_fine_tune_on_are_drawn_as_those_that_are_compared():
+  made_by = tasks.make(['comparison', 'arithmetic'], seed=0)
+  found = list(gold.answers('manners', made_by, 400))
+  assert [row['task'] for row in found[:3]] == ['comparison', 'arithmetic', 'comparison']
+  assert found == list(gold.answers('manners', made_by, 400))
+  counts = [manners.courtesies(row['messages'][-1]['content']) for row in found]
+  for k in range(3):  # a geometric distribution
+    share = np.mean([count == k for count in counts])
+    assert share == pytest.approx((1 - manners.MORE) * manners.MORE**k, abs=0.08)

@@ -232,6 +232,7 @@ def resampled(rewards, resamples):
 
   turn = itertools.cycle([0, 1])
   stub = types.SimpleNamespace(
+    _reward_model=None,
     _run=types.SimpleNamespace(
       config=ConfigDict({'seed': 0, 'steps': 10, 'rl': settings(group_size=2, resamples=resamples)})
     ),

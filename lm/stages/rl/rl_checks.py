@@ -46,6 +46,8 @@ def check(rl: ConfigDict, defaults: ConfigDict) -> None:
   buffer_fits = 0 <= rl.overlong_buffer <= longest
   require(buffer_fits, 'overlong_buffer', f'0 to max_new_tokens, {longest}')
 
+  if not rl.reward_model:
+    unused(('grade_weight', 'gold'), 'since config.rl.reward_model is empty')
   is_relative = rl.advantage in advantages.RELATIVE
   require(
     rl.group_size > 1 or not is_relative,
