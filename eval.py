@@ -1,6 +1,9 @@
 """Evaluates a checkpoint and writes a report of its scores.
 
 python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json
+
+With the config of another stage, such as configs/reward.py, `config.data.val` is what that stage
+reads: comparisons, for the accuracy and the calibration of a reward model.
 """
 
 import math
@@ -12,8 +15,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import base
+from data import batches
 from data import tasks as tasks_lib
-from data.batches import readers
 from data.chat import chat_formats
 from data.tokenizers import gguf_vocabulary
 from data.tools import toolbox
@@ -47,10 +50,15 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     params = quantize.quantize(quantization, model.params, model.axes)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
 
-    held_out = None
+    stage, held_out = stages.make(config), None
     if config.data.val:
-      held_out = readers.open_held_out(config, chat_format, config.data.val)
-    stage = stages.make(config)
+      if stage.reads_start:
+        raise UserError(
+          field='config.data.val',
+          value=config.data.val,
+          allowed="'', since a checkpoint does not have the model that it is compared with",
+        )
+      held_out = batches.open_held_out(stage.reads, config, chat_format)
     test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
     context = evals.Context(
       config=config,
@@ -62,7 +70,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       compare=stage.make_compare(model.config),
       judge=None,
       held_out=held_out,
-      counts_bytes=True,
+      counts_bytes=not stage.is_chat,
       chat_format=chat_format,
       tasks=test_tasks,
       probe_tasks=probe_tasks,
@@ -77,11 +85,11 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       if result.texts:
         report[evaluator.name] = result.texts
     report['metrics'] = metrics
-    if held_out is not None:
+    if 'eval/val/bpb' in metrics:
       report['val_bpb'] = metrics['eval/val/bpb']
-      if quantization != 'none':
-        plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
-        report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
+    if held_out is not None and quantization != 'none':
+      plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
+      report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
   return report
 
 
@@ -118,8 +126,8 @@ def describe(report: dict[str, Any], options: flags.FlagValues) -> None:
   """Prints the scores of a report."""
   for name, s in report.get('scores', {}).items():
     print(f'{name:12} {s["accuracy"]:6.1%}  [{s["low"]:.1%}, {s["high"]:.1%}]  n={s["n"]}')
-  if 'val_bpb' in report:
-    print(f'bits per byte {report["val_bpb"]:.4f}')
+  for name, value in report['metrics'].items():
+    print(f'{name} {value:.4f}')
   if 'perplexity_change' in report:
     print(f'perplexity {report["perplexity_change"]:+.3%} by --quantize={options.quantize}')
   print(f'wrote {options.out}')

@@ -22,6 +22,7 @@ from lm.weights import gguf, pretrained
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--checkpoint', help='a step, run or recipe folder, or a Hugging Face folder')

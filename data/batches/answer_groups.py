@@ -103,6 +103,20 @@ def open_groups(config: Any, chat_format: chat_formats.Format, folder: files.Any
   )
 
 
+def open_held_out(config: Any, chat_format: chat_formats.Format) -> GroupLoader:
+  """Returns the comparisons of `config.data.val` in groups, each once."""
+  size = config.reward.group_size
+  val = pairs_lib.read_held_out(config, chat_format, max_tokens=config.seq_len)
+  return GroupLoader(
+    gather(val, size),
+    seq_len=config.seq_len,
+    seed=config.seed,
+    rows_of_item=size,
+    batch_size=config.eval.batch_size,
+    train=False,
+  )
+
+
 def gather(pairs: Sequence[Pair], size: int) -> list[Group]:
   """Returns groups of at most `size` answers with all comparisons of pairs.
 

@@ -26,6 +26,7 @@ from lm.base import errors, files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.preferences',
     description=__doc__,

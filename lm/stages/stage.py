@@ -87,6 +87,11 @@ class Stage(abc.ABC):
     return 1
 
   @property
+  def reads_start(self) -> bool:
+    """Whether the loss compares a model with the one that its training started from."""
+    return False
+
+  @property
   def axis_sizes(self) -> Mapping[str, int]:
     """The sizes of the axes of a batch that are neither its rows nor their length."""
     return {}
