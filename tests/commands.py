@@ -39,6 +39,7 @@ def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
 
 ENVIRONMENT = as_users_have_it(os.environ)
 EARLY = preloaded.early(ENVIRONMENT)
+FORKED = {'train.py', 'eval.py', 'lm.chat', 'lm.hf'}  # programs that are spared their imports
 
 
 def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str, str]:
@@ -127,13 +128,13 @@ def _process(
     arguments: a script, -m and a module, or -c and code, with their arguments.
     environment: what differs from ENVIRONMENT.
     streams: standard input, output and error.
-    anew: whether an interpreter is started, or a process that has imported jax and all that
-      train.py needs (`preloaded`). By default train.py and eval.py are spared their imports, where
-      the environment allows it.
+    anew: whether an interpreter is started, instead of a process that has imported jax and all
+      that train.py needs (`preloaded`). By default one is for all but FORKED, and where the
+      environment asks for it.
   """
   arguments, variables = [str(argument) for argument in arguments], ENVIRONMENT | environment
   if anew is None:
-    anew = arguments[0] not in ('train.py', 'eval.py')
+    anew = FORKED.isdisjoint(arguments[:2])
   if not anew and preloaded.early(variables) == EARLY and sys.platform == 'linux':
     return preloaded.Program(arguments, variables, ROOT, streams)
   given, out, err = streams
