@@ -84,7 +84,7 @@ def get_config(arg=None):
   if variant(arg) == 'smoke':
     c.workdir = 'runs/quickstart-smoke'
     c.crawl.max_pages = 80
-    c.tokenizer.vocab_size = 1024
+    c.tokenizer.vocab_size, c.pretrain.batch_size = 1024, 8
     for stage in (c.pretrain, c.sft, c.rl):
       stage.seq_len = 192
       stage.model.update(num_layers=2, embed_dim=64, num_heads=2, mlp_dim=192)

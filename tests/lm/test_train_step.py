@@ -163,7 +163,9 @@ def test_a_step_of_several_microbatches_is_traced_once():
 
   def loss_fn(params, microbatch, key):
     traces.append(microbatch['x'].shape)
-    return {'train/loss': ((params[None] * microbatch['x']).sum(), jnp.float32(microbatch['x'].size))}
+    return {
+      'train/loss': ((params[None] * microbatch['x']).sum(), jnp.float32(microbatch['x'].size))
+    }
 
   state = train_step.init_state(jnp.ones(3), optax.sgd(0.5))
   step = jitted(loss_fn)
