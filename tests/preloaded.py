@@ -27,24 +27,22 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-# What train.py, eval.py and lm.chat import, at last. Libraries that reach buckets are not among it:
-# they read the environment when they are imported.
+# What train.py, eval.py and lm.chat import in the end, all but what reaches buckets.
 IMPORTED = (
-  'train',
-  'eval',
   'configs.base',
-  'data.batches',
-  'data.chat.chat_formats',
+  'data.batches.readers',
   'data.tasks',
   'data.tokenizers.gguf_vocabulary',
   'data.tools.toolbox',
-  'lm.chat',
+  'grain',
   'lm.cost.meter',
   'lm.evals',
-  'lm.serve.chat_session',
+  'lm.serve.terminal',
   'lm.stages',
   'lm.train.loop',
   'lm.weights.gguf',
+  'tensorboardX',
+  'train',
 )
 # How the names of variables begin that are read when a program starts or imports.
 EARLY = ('GLIBC_', 'HOME', 'JAX_', 'LD_', 'MALLOC_', 'OPENBLAS_', 'PYTHON')
