@@ -10,24 +10,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import base
-from data import batches
-from data import tasks as tasks_lib
-from data.chat import chat_formats
-from data.tokenizers import gguf_vocabulary
-from data.tools import toolbox
-from lm import evals, stages
+from lm.base import choices, files
 from lm.base import config as config_lib
-from lm.base import files
 from lm.base.errors import UserError, run
-from lm.evals.held_out import HeldOutLoss
-from lm.model import quantize
-from lm.parallel import distributed, sharding
-from lm.weights import gguf, pretrained
+
+# Functions import what they need: --help has no use for jax.
 
 
 def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]:
@@ -40,6 +30,20 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
   Raises:
     FileNotFoundError, UserError: no such checkpoint, or one that the config does not fit.
   """
+  import jax
+
+  from configs import base
+  from data import batches
+  from data import tasks as tasks_lib
+  from data.chat import chat_formats
+  from data.tokenizers import gguf_vocabulary
+  from data.tools import toolbox
+  from lm import evals, stages
+  from lm.evals.held_out import HeldOutLoss
+  from lm.model import quantize
+  from lm.parallel import sharding
+  from lm.weights import gguf, pretrained
+
   defaults = base.get_config().model
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
@@ -104,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flag_values=options,
   )
   flags.DEFINE_enum(
-    'quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights', flag_values=options
+    'quantize', 'none', choices.QUANTIZATIONS, 'form of the weights', flag_values=options
   )
   flags.DEFINE_string('out', 'report.json', 'where the report goes', flag_values=options)
   config = config_lib.parse(options, argv, __doc__)
@@ -114,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
   # A path that cannot be written to is an error before hours of evaluation.
   files.as_path(options.out)
+  from lm.parallel import distributed
+
   distributed.initialize_from(options)
   report = evaluate(config, options.checkpoint, options.quantize)
   if distributed.is_main():

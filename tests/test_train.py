@@ -467,7 +467,7 @@ def imported(tmp_path):
   tokenizer = tokenizer_lib.load('bytes', ['<|endoftext|>', '<|im_start|>', '<|im_end|>'])
   config = transformer.sized(fields, tokenizer.vocab_size)
   with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saver:
-    params = transformer.init_params(config, jax.random.key(0))
+    params = jax.jit(transformer.init_params, static_argnums=0)(config, jax.random.key(0))
     provenance = {'config': {'model': config.to_dict()}, 'tokenizer': tokenizer.fingerprint}
     saver.save(1, {'params': params, 'step': np.int32(1)}, provenance)
   tokenizer.save(folder / 'tokenizer')

@@ -1,4 +1,8 @@
-"""The data steps of a recipe; each reads and writes folders of `workdir` and can be resumed."""
+"""The data steps of a recipe; each reads and writes folders of `workdir` and can be resumed.
+
+A step imports the crawler or the cleaning itself: every process of a recipe reads this file, and
+they take seconds to import.
+"""
 
 import pathlib
 
@@ -6,20 +10,20 @@ from ml_collections import ConfigDict
 
 from data import tasks as tasks_lib
 from data.chat import chat_formats, schema
-from data.crawling import pydoc_server
-from data.crawling import run as crawling
 from data.preferences import gold
 from data.records import jsonl
 from data.shards import tokenization as tokenize_lib
 from data.tasks import world as world_lib
 from data.tokenizers import training
 from data.tools import corpus_search
-from data.web import clean as clean_lib
 from lm.base import config as config_lib
 
 
 def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Crawls a site, or the standard library's documentation server, into crawl/*.warc.gz."""
+  from data.crawling import pydoc_server
+  from data.crawling import run as crawling
+
   options = config.to_dict()
   url, delay = options.pop('url'), options.pop('delay')
   if url:
@@ -49,6 +53,8 @@ def answers(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Cleans crawl/*.warc.gz into clean/documents.jsonl."""
+  from data.web import clean as clean_lib
+
   clean_lib.clean(workdir / 'crawl', workdir / 'clean', config)
 
 

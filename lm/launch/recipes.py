@@ -39,6 +39,7 @@ from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.metrics import peak_rss_bytes
+from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
 SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
 GRACE_SECONDS = 60.0  # in which a job must save its work when told to stop
@@ -114,9 +115,6 @@ def run(
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
-  # They import matplotlib, which the other jobs do not need.
-  from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
-
   training_run = TrainingRun(train)
   reports = {
     'report': card,
