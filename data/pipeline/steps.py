@@ -5,6 +5,8 @@ they take seconds to import.
 """
 
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -77,13 +79,25 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
   )
 
 
-# What train.py runs for each data step of a recipe: the function, the part of the config that it
-# takes, and the file that shows that it is complete.
+class Step(NamedTuple):
+  """A data step of a recipe.
+
+  Attributes:
+    function: runs it, given its part of the config and the work folder.
+    part: the name of that part.
+    output: a path in the work folder that exists once the step is complete.
+  """
+
+  function: Callable[[ConfigDict, pathlib.Path], None]
+  part: str
+  output: str
+
+
 STEPS = {
-  'crawl': (crawl, 'crawl', 'crawl/report.json'),
-  'answers': (answers, 'answers', 'clean/documents.jsonl'),
-  'world': (world, 'world', 'index'),
-  'clean': (clean, 'clean', 'clean/report.json'),
-  'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
-  'tokenize': (tokenize, 'tokenizer', 'tokens/train/manifest.json'),
+  'crawl': Step(crawl, 'crawl', 'crawl/report.json'),
+  'answers': Step(answers, 'answers', 'clean/documents.jsonl'),
+  'world': Step(world, 'world', 'index'),
+  'clean': Step(clean, 'clean', 'clean/report.json'),
+  'tokenizer': Step(tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
+  'tokenize': Step(tokenize, 'tokenizer', 'tokens/train/manifest.json'),
 }
