@@ -10,12 +10,13 @@ from data.chat import schema
 from data.tasks.claimed_number import claimed_number
 from data.tasks.protocol import Task, ask, question
 
+MAX_REPLY = 2_000  # characters of the end of a reply that are read
 DIGITS = '0123456789abcdef'
 _WORDS = {2: 'binary', 8: 'octal', 10: 'decimal', 16: 'hexadecimal'}
 # What names a base beside a numeral: '(base 2)', '_{16}', '0x'.
 _BASE = re.compile(
   r'\(?\b(?:in|of|with|to|from|as)? ?base[- ]?(?:[0-9]{1,2}|two|eight|ten|sixteen)\b\)?'
-  r'|(?<=[0-9a-f])_\{?(?:2|8|10|16)\}?(?![0-9a-f])|[₀-₉]+|\b0[box](?=[0-9a-f])',
+  r'|(?<=[0-9a-f])_\{?(?:2|8|10|16)\}?(?![0-9a-f])|[₀-₉]+|\b0[box](?=[0-9a-f])|(?<=[0-9a-f])h\b',
   re.IGNORECASE,
 )
 _GROUPS = re.compile(r'\b[01]{4}(?:[ _][01]{4})+\b')  # 0010 1101
@@ -36,10 +37,11 @@ class Bases(Task):
   )
 
   def draw(self, rng: random.Random) -> dict:
-    other, number = rng.choice(self.bases), rng.randint(2, self.most)
+    other = rng.choice(self.bases)
     base, to = rng.choice([(10, other), (other, 10)])
+    number = rng.randint(other, self.most)  # smaller ones are the same in both bases
     while not re.search('[0-9]', written(number, other)):  # 'be' is a word too
-      number = rng.randint(2, self.most)
+      number = rng.randint(other, self.most)
     words = {'word': _WORDS.get(base, f'base {base}'), 'to_word': _WORDS.get(to, f'base {to}')}
     asked = rng.choice(self.questions).format(
       numeral=written(number, base), base=base, to=to, **words
@@ -48,13 +50,26 @@ class Bases(Task):
       'messages': ask(asked),
       'key': f'{number} in base {other}',
       'group': f'base {other}',
+      'numeral': written(number, base),
       'to': to,
       'answer': written(number, to),
     }
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = claimed_numeral(schema.text(reply['content']), question(problem), problem['to'])
+    text = schema.text(reply['content'])[-MAX_REPLY:]
+    if problem['to'] != 10:
+      text = _without_checks(text, problem['numeral'])
+    said = claimed_numeral(text, question(problem), problem['to'])
     return float(said is not None and said == claimed_numeral(problem['answer'], '', problem['to']))
+
+
+def _without_checks(text: str, numeral: str) -> str:
+  """Returns a text in which no numeral is said to be worth the one that was asked about.
+
+  '101101 = 45' and '2d = 2*16 + 13 = 45' are answers with their checks.
+  """
+  text = re.sub(r'=\s*\(?[0-9]+\s*[*x^\u00d7](?:[ ()0-9*x^+\u00d7]*[0-9)])?', '', text)
+  return re.sub(rf'\s*=\s*{numeral}(?!\w)|(?<!\w){numeral}\s*=\s*', ' ', text)
 
 
 def written(number: int, base: int) -> str:

@@ -1,9 +1,10 @@
 """Decides what a text claims about the things that it mentions.
 
 Graders find the answer that a reply claims with these rules: a number (claimed_number.py), the
-larger of two (claimed_order.py), a name (claimed_name.py) or a spelling (claimed_spelling.py). A
-thing that is denied ("not 41", "41 is wrong"), asked about ("41?") or retracted ("41. Wait, 42.")
-is not claimed. Of things named as alternatives ("41 or 42", "41, 42") none is claimed.
+larger of two (claimed_order.py), a name (claimed_name.py), a spelling (claimed_spelling.py) or a
+short answer (claimed_answer.py). A thing that is denied ("not 41", "41 is wrong"), asked about
+("41?") or retracted ("41. Wait, 42.") is not claimed. Of things named as alternatives ("41 or 42",
+"41, 42") none is claimed.
 """
 
 import decimal
@@ -128,15 +129,6 @@ def kept(text: str, mentions: Iterable[Mention]) -> list[Mention]:
   last = max((m.start for m in claimed), default=0)
   retracted = max((m.start() for m in RETRACTED.finditer(text) if m.start() <= last), default=0)
   return [m for m in claimed if m.start >= retracted]
-
-
-def states(text: str, phrase: str) -> bool:
-  """Returns whether a text claims the words of a phrase, in order and in any case."""
-  text = plain(text)
-  words = re.findall(r'\w+', plain(phrase))
-  pattern = r'(?<!\w)' + r'\W+'.join(map(re.escape, words)) + r'(?!\w)'
-  found = re.finditer(pattern, text, re.IGNORECASE)
-  return bool(kept(text, [Mention(phrase, match.start(), match.end()) for match in found]))
 
 
 def named_with(text: str, mentions: list[Mention], at: int) -> set:

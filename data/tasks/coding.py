@@ -5,6 +5,7 @@ of HumanEval (Chen et al. 2021, arXiv 2107.03374), or {"prompt", "solution", "te
 for, a program that does it, and Python that raises an error if a program does not.
 """
 
+import ast
 import dataclasses
 import re
 import secrets
@@ -17,7 +18,8 @@ from data.tasks.protocol import ask
 from data.tools import toolbox
 from lm.base.errors import UserError
 
-_FENCED = re.compile(r'```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)', re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r'\s*(`{3,}|~{3,})\s*(\w*)\s*')
+PYTHON = ('', 'python', 'python3', 'py', 'py3')  # names of languages after a fence
 
 
 class Program(NamedTuple):
@@ -116,7 +118,8 @@ class Programs(problem_files.FileTask):
     """Returns 1.0 if the program of a reply passes all tests, else 0.0.
 
     It passes if the last thing that is printed is a word, other at each call, that stands after the
-    tests: a program that ends before them does not.
+    tests: a program that ends before them does not. A program that searches its own process for the
+    word can find it; rollouts.jsonl shows rewards that were earned so.
     """
     word = secrets.token_hex(16)
     parts = (problem['before'], program(schema.text(reply['content'])), problem['tests'])
@@ -125,6 +128,41 @@ class Programs(problem_files.FileTask):
 
 
 def program(text: str) -> str:
-  """Returns the program of a reply: its last fenced block, or all of it."""
-  fenced = _FENCED.findall(text)
-  return fenced[-1] if fenced else text
+  """Returns the program of a reply: its fenced blocks of Python, or all of it.
+
+  Blocks that are not Python, such as a program's output, are left out. Of several, those that
+  define something are the program, and the others show its use.
+  """
+  found = _blocks(text)
+  if not found:
+    return text
+  trees = {block: _parsed(block) for block in found}
+  valid = [block for block in found if trees[block] is not None]
+  defining = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+  defines = [b for b in valid if any(isinstance(node, defining) for node in trees[b].body)]
+  return '\n'.join(defines or valid or found)
+
+
+def _blocks(text: str) -> list[str]:
+  """Returns the fenced blocks of a text that may be Python, without the indent of their fences."""
+  blocks, lines, fence, indent, is_python = [], [], '', 0, False
+  for line in text.splitlines():
+    match = _FENCE.fullmatch(line)
+    if not fence and match:
+      fence, indent = match[1], match.start(1)
+      lines, is_python = [], match[2].lower() in PYTHON
+    elif fence and match and match[1].startswith(fence) and not match[2]:
+      blocks += ['\n'.join(lines)] if is_python else []
+      fence = ''
+    elif fence:
+      lines.append(line[min(indent, len(line) - len(line.lstrip())) :])
+  if fence and is_python:  # a reply that was cut off, or that forgot the last fence
+    blocks.append('\n'.join(lines))
+  return blocks
+
+
+def _parsed(block: str) -> ast.Module | None:
+  try:
+    return ast.parse(block)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return None

@@ -13,11 +13,16 @@ from data.tasks import claims
 from data.tasks.claimed_number import strongest
 from data.tasks.protocol import Task, ask
 
+MAX_REPLY = 4_000  # characters of the end of a reply that are read
 MAX_CHARS = 200  # of an expression that is read
 MAX_NUMBERS = 16  # in it
 _OPERATIONS = {ast.Add: '+', ast.Sub: '-', ast.Mult: '*', ast.Div: '/'}
 _EXPRESSION = re.compile(r'(?<![\w.])[(-]*[0-9][0-9 ()+*/-]*[0-9)](?!\w)')
-_RESULT = re.compile(r'\s*=\s*\$?-?[0-9]+')  # what an expression is said to be equal to
+_EQUALS = re.compile(r'\s*\$?=\$?\s*')  # between the sides of an equation
+# What an expression is said to be equal to, where that is no expression itself.
+_RESULT = re.compile(r'\s*\$?=\s*\$?(-?[0-9]+)(?![0-9])(?!\s*[-+*/])')
+_NUMBERED = re.compile(r'^\s*(?:[0-9]+[.)]|\([0-9]+\))\s+(?=[0-9(])', re.MULTILINE)
+_ASIDE = re.compile(r'(?<=[0-9)])\s+\((-?[0-9]+)\)$')  # '6 * 4 (24)'
 _INSIDE = re.compile(r'[0-9)]\s*[-+*/]\s*[-(0-9]')
 
 
@@ -27,7 +32,8 @@ class Countdown(Task):
 
   A reply gives an expression, alone or in a sentence: '6 * (9 - 5)', '6 * (9 - 5) = 24'. Several
   may be tried; the last one counts that is not taken back. Any expression counts that is worth the
-  target and uses no number more often than it is given.
+  target, is not said to be worth something else, and uses no number more often than it is given. Of
+  an equation, '6 * (9 - 5) = 6 * 4 = 24', the first side counts.
   """
 
   sizes: tuple[int, int] = (3, 4)  # fewest and most given numbers
@@ -56,7 +62,7 @@ class Countdown(Task):
     }
 
   def grade(self, problem: dict, reply: dict) -> float:
-    text = _plain(schema.text(reply['content']))
+    text = _plain(schema.text(reply['content'])[-MAX_REPLY:])
     said = strongest(text, _expressions(text))
     return float(
       said is not None
@@ -90,23 +96,44 @@ def _plain(text: str) -> str:
   '6.0' becomes '6'.
   """
   text = re.sub(r'\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}', r'(\1)/(\2)', text)
-  text = re.sub(r'(?<=[0-9)])\s*\*\s*(?=[-(0-9])', ' * ', text)
+  text = _NUMBERED.sub('', text.translate(str.maketrans('[]', '()')))
+  text = re.sub(r'(?<=[0-9)])\s*[*xX\u00d7]\s*(?=[-(0-9])', ' * ', text)
   return re.sub(r'(?<=[0-9])\.0+(?![0-9])', '', claims.plain(text))
 
 
 def _expressions(text: str) -> list[claims.Mention]:
-  """Returns the expressions of a text, written without spaces."""
-  found = []
+  """Returns the expressions of a text, written without spaces.
+
+  One that is said to be worth another number than it is has that number behind it, and no value.
+  """
+  found: list[claims.Mention] = []
   for match in _EXPRESSION.finditer(text):
-    said = re.sub(r'\s', '', match[0])
-    while said.endswith(')') and said.count(')') > said.count('('):
-      said = said[:-1]
-    while said.startswith('(') and said.count('(') > said.count(')'):
-      said = said[1:]
-    if _INSIDE.search(said):
-      result = _RESULT.match(text, match.end())
-      found.append(claims.Mention(said, match.start(), result.end() if result else match.end()))
+    said, end = match[0], match.end()
+    if aside := _ASIDE.search(said):
+      said = said[: aside.start()]
+    said = _balanced(re.sub(r'\s', '', said))
+    if not _INSIDE.search(said):
+      continue
+    if found and _EQUALS.fullmatch(text, found[-1].end, match.start()):
+      found[-1] = found[-1]._replace(end=end)
+    else:
+      found.append(claims.Mention(said, match.start(), end))
+    result = _RESULT.match(text, end)
+    if result:
+      found[-1] = found[-1]._replace(end=result.end())
+    worth = aside or result
+    if worth and evaluate(found[-1].value) != int(worth[1]):
+      found[-1] = found[-1]._replace(value=f'{found[-1].value}={worth[1]}')
   return found
+
+
+def _balanced(said: str) -> str:
+  """Returns an expression without brackets at its ends that have no partner."""
+  while said.endswith(')') and said.count(')') > said.count('('):
+    said = said[:-1]
+  while said.startswith('(') and said.count('(') > said.count(')'):
+    said = said[1:]
+  return said
 
 
 def evaluate(expression: str) -> fractions.Fraction | None:

@@ -8,6 +8,7 @@ answers: 1/2, 0.5 and \\frac{1}{2} are one.
 import dataclasses
 import functools
 import logging
+import re
 import threading
 import types
 from typing import Any, ClassVar, NamedTuple
@@ -15,12 +16,16 @@ from typing import Any, ClassVar, NamedTuple
 from data.chat import schema
 from data.records import forms
 from data.tasks import problem_files
-from data.tasks.protocol import ask
+from data.tasks.claimed_number import claimed_number
+from data.tasks.protocol import ask, question
 from lm.base.errors import UserError, missing_package
 
 MAX_CHARS = 2_000  # of the end of a reply that are read
 MAX_DEPTH = 20  # of its braces and brackets
 SECONDS = 5  # for reading an answer, and for comparing two
+# What is left to compute in an expression, which is an answer only where the file's has it too.
+_LEFT_TO_DO = re.compile(r'\\(?:sum|prod|int|lim|d?binom|times|cdot)|!|[0-9)}]\s*[*+-]\s*[0-9({\\]')
+_WORDS = re.compile(r'[A-Za-z]{2,}\s')  # of a sentence, in contrast to an expression
 
 
 class MathProblem(NamedTuple):
@@ -70,8 +75,9 @@ def boxed(text: str) -> str:
 class MathProblems(problem_files.FileTask):
   """Problems whose answer is a number or an expression; the group is the level of the file.
 
-  The answer of a reply is its last \\boxed{}, or else what math-verify takes for it. Demonstrations
-  are the solutions of the file.
+  The answer of a reply is its last \\boxed{}. A reply without one is the answer if it is only an
+  expression, and of sentences the number is read that they claim. What only repeats a question,
+  '37 \\times 49', is no answer. Demonstrations are the solutions of the file.
   """
 
   name: ClassVar[str] = 'math'
@@ -86,19 +92,29 @@ class MathProblems(problem_files.FileTask):
 
   def grade(self, problem: dict, reply: dict) -> float:
     said = schema.text(reply['content'])[-MAX_CHARS:]
-    said = f'\\boxed{{{boxed(said)}}}' if boxed(said) else said
-    return float(_depth(said) <= MAX_DEPTH and same(problem['answer'], said))
+    found, answer = boxed(said) or _unboxed(said, question(problem)), problem['answer']
+    if _LEFT_TO_DO.search(found) and not _LEFT_TO_DO.search(answer):
+      return 0.0
+    return float(bool(found) and _depth(found) <= MAX_DEPTH and same(answer, found))
+
+
+def _unboxed(said: str, asked: str) -> str:
+  """Returns the answer of a reply without \\boxed{}, or '' if it claims none."""
+  if not _WORDS.search(said):
+    return said.strip().strip('$.').strip()
+  number = claimed_number(said, asked)
+  return '' if number is None else str(number)
 
 
 def same(answer: str, said: str) -> bool:
-  """Returns whether a text says an answer, as math-verify reads both.
+  """Returns whether two expressions are the same answer, as math-verify reads both.
 
   What it cannot read, or not in SECONDS, is another answer. Only the main thread can stop it.
   """
   seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
   library = _library()
   gold = library.parse(f'\\boxed{{{answer}}}', parsing_timeout=seconds)
-  found = library.parse(said, parsing_timeout=seconds)
+  found = library.parse(f'\\boxed{{{said}}}', parsing_timeout=seconds)
   return bool(found) and library.verify(gold, found, timeout_seconds=seconds)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.tasks import claims, not_knowing
+from data.tasks import not_knowing
+from data.tasks.claimed_answer import claims_answer
 from data.tasks.claimed_name import claims_name, is_name
-from data.tasks.protocol import VERDICTS, Task
+from data.tasks.protocol import VERDICTS, Task, question
 from lm.base import files
 from lm.base.errors import UserError
 
@@ -93,4 +94,4 @@ class Probed(Task):
     if is_name(answer):
       others = {str(question['answer']) for question in self.questions}
       return float(not refused and claims_name(said, answer, others))
-    return float(not refused and claims.states(said, answer))
+    return float(not refused and claims_answer(said, answer, question(problem)))

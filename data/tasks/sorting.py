@@ -12,8 +12,14 @@ from data.tasks import claims
 from data.tasks.claimed_number import numbers, strongest
 from data.tasks.protocol import Worked, ask, question
 
+MAX_REPLY = 4_000  # characters of the end of a reply that are read
+_MARKS = r'[ \t"\'`]*'
 # What may stand between two numbers of a list.
-_JOINT = re.compile(r'[ \t]*(?:,|<=?|≤|->|→)?[ \t]*(?:\b(?:and|then)\b)?[ \t]*')
+_JOINT = re.compile(
+  rf'{_MARKS}(?:,(?:\s*\n)?|[|&]|<=?|≤|->|→)?{_MARKS}(?:\b(?:and|then)\b)?{_MARKS}', re.IGNORECASE
+)
+# The same in a text without commas, whose lists may have a number on each line.
+_WIDE_JOINT = re.compile(rf'{_JOINT.pattern}(?:;?[ \t]*\n\s*[-*•]?|;)?{_MARKS}', re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +59,7 @@ class Sorting(Worked):
     return f'{len(problem["numbers"])} numbers'
 
   def grade(self, problem: dict, reply: dict) -> float:
-    said = claimed_list(schema.text(reply['content']), question(problem))
+    said = claimed_list(schema.text(reply['content'])[-MAX_REPLY:], question(problem))
     return float(said == tuple(map(decimal.Decimal, sorted(problem['numbers']))))
 
 
@@ -77,8 +83,9 @@ def claimed_list(text: str, asked: str = '') -> tuple[decimal.Decimal, ...] | No
 def _lists(text: str) -> list[claims.Mention]:
   """Returns the lists of two or more numbers in a text, each as a tuple."""
   runs: list[list[claims.Mention]] = []
+  joint = _JOINT if ',' in text else _WIDE_JOINT
   for number in numbers(text):
-    if runs and _JOINT.fullmatch(text[runs[-1][-1].end : number.start]):
+    if runs and joint.fullmatch(text[runs[-1][-1].end : number.start]):
       runs[-1].append(number)
     else:
       runs.append([number])

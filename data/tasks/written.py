@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from data.chat import schema
 from data.records import rows
-from data.tasks import claims, not_knowing
-from data.tasks.protocol import Task, ask
+from data.tasks import not_knowing
+from data.tasks.claimed_answer import claims_answer
+from data.tasks.protocol import Task, ask, question
 from lm.base.errors import UserError
 
 
@@ -46,4 +47,5 @@ class Written(Task):
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply states the words of the answer and does not refuse, else 0.0."""
     said = schema.text(reply['content'])
-    return float(claims.states(said, problem['answer']) and not not_knowing.refuses(said))
+    is_claimed = claims_answer(said, problem['answer'], question(problem))
+    return float(is_claimed and not not_knowing.refuses(said))

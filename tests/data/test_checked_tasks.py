@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from data import tasks
-from data.tasks import bases, coding, countdown, json_objects, math_problems, protocol
+from data.tasks import (
+  bases,
+  coding,
+  countdown,
+  json_objects,
+  math_problems,
+  problem_files,
+  protocol,
+)
 
 
 def said(text):
@@ -78,7 +86,56 @@ def test_a_number_is_used_as_often_as_it_is_given():
   assert task.grade(twice, said('4 * 4')) == task.grade(twice, said('4 + 4 + 7 + 1')) + 1 == 1
 
 
+@pytest.mark.parametrize(
+  ('text', 'grade'),
+  [
+    ('6 * (9 - 5) = 6 * 4 = 24', 1),
+    ('6 * (9 - 5)\n= 6 * 4\n= 24', 1),
+    ('1) 6 * (9 - 5) = 24', 1),
+    ('(1) 6*(9-5)', 1),
+    ('6 x (9 - 5)', 1),
+    ('6 * [9 - 5]', 1),
+    ('6 * (9 - 5) (24)', 1),
+    ('$6 \\times (9-5) = 24$', 1),
+    ('6 * (9 - 5) = 25', 0),
+    ('6 * (9 - 5) = 6 * 4 = 25', 0),
+    ('6 * (9 - 5) (25)', 0),
+    ('9 - 5 = 4, 4 * 6 = 24', 0),
+  ],
+)
+def test_an_equation_is_read_from_its_first_side_to_its_result(text, grade):
+  problem = {'numbers': [6, 9, 5], 'target': 24}
+  assert tasks.Countdown(seed=0).grade(problem, said(text)) == grade
+
+
 # ---- Bases, sorting and JSON ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('to', 'answer', 'text', 'grade'),
+  [
+    (2, '101101', '101101 = 45', 1),
+    (2, '101101', '45 = 101101', 1),
+    (2, '101101', '101100 = 45', 0),
+    (2, '101101', '45', 0),
+    (16, '2d', '2d = 2*16+13 = 45', 1),
+    (16, '2d', '2Dh', 1),
+  ],
+)
+def test_a_numeral_may_be_checked(to, answer, text, grade):
+  asked = [{'role': 'user', 'content': f'Write 45 in base {to}; it is in base 10.'}]
+  problem = {'messages': asked, 'numeral': '45', 'to': to, 'answer': answer}
+  assert tasks.Bases(seed=0).grade(problem, said(text)) == grade
+
+
+@pytest.mark.parametrize(
+  'text',
+  ['7\n31\n52', '- 7\n- 31\n- 52', '7; 31; 52', '7 | 31 | 52', "'7', '31', '52'", '7,\n31,\n52'],
+)
+def test_lists_are_written_in_many_ways(text):
+  problem = {'messages': [{'role': 'user', 'content': 'Sort 31, 7, 52.'}], 'numbers': [31, 7, 52]}
+  assert tasks.Sorting(seed=0).grade(problem, said(text)) == 1
+  assert tasks.Sorting(seed=0).grade({**problem, 'numbers': [31, 7, 53]}, said(text)) == 0
 
 
 @given(st.integers(0, 10**9), st.integers(2, 16))
@@ -187,7 +244,52 @@ def test_files_of_test_problems_are_tested_on_and_nothing_else(kind, tmp_path):
   assert len(digests) == 3
 
 
+@pytest.mark.parametrize(
+  ('answer', 'text', 'grade'),
+  [
+    ('1813', '\\boxed{37 \\times 49}', 0),
+    ('6', '\\boxed{3!}', 0),
+    ('55', '\\boxed{\\sum_{k=1}^{10} k}', 0),
+    ('10-3x', '\\boxed{-3x+10}', 1),
+    ('\\frac{1}{2}', '\\boxed{0.5}', 1),
+    ('3', 'not 3', 0),
+    ('42', 'It is 41 or 42.', 0),
+    ('42', 'The answer is 42.', 1),
+    ('x^2+1', 'x^2+1', 1),
+    ('(1, 2)', '(1, 2)', 1),
+    ('3\\sqrt{13}', '3\\sqrt{13}', 1),
+    ('even', 'even', 1),
+  ],
+)
+def test_what_is_left_to_compute_or_denied_is_no_answer(answer, text, grade):
+  pytest.importorskip('math_verify')
+  asked = [{'role': 'user', 'content': 'What is it?'}]
+  task = tasks.MathProblems(0, problem_files.Problems(train=(), test=()))
+  assert task.grade({'messages': asked, 'answer': answer}, said(text)) == grade
+
+
 # ---- Programs ------------------------------------------------------------------------------------
+
+
+FUNCTION = 'def f(x):\n  return x + 1'
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    FUNCTION,
+    f'```python3\n{FUNCTION}\n```\nIt prints\n```\n2 and so on\n```',
+    f'```text\nsome words here\n```\n```python\n{FUNCTION}\n```\nFor example:\n```\nf(1) / 0\n```',
+    f'```python\r\n{FUNCTION}\r\n```',
+    f'~~~py\n{FUNCTION}\n~~~',
+    '  ```python\n  def f(x):\n    return x + 1\n  ```',
+    f'```\n{FUNCTION}',
+  ],
+)
+def test_the_program_of_a_reply_is_found(text):
+  names = {}
+  exec(coding.program(text), names)
+  assert names['f'](1) == 2
 
 
 MBPP = {
