@@ -54,6 +54,12 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     params = quantize.quantize(quantization, model.params, model.axes)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
 
+    if config.rl.reward_model:
+      raise UserError(
+        field='config.rl.reward_model',
+        value=config.rl.reward_model,
+        allowed="''; python -m lm.best_of ranks answers by reward models",
+      )
     stage, held_out = stages.make(config), None
     if config.data.val:
       if stage.reads_start:
@@ -91,7 +97,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     report['metrics'] = metrics
     if 'eval/val/bpb' in metrics:
       report['val_bpb'] = metrics['eval/val/bpb']
-    if held_out is not None and quantization != 'none':
+    if 'eval/val/loss' in metrics and 'targets' in stage.batch_fields and quantization != 'none':
       plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
       report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
   return report

@@ -2,6 +2,7 @@
 
 One training run is `train`, read from top to bottom. lm/stages has what differs between stages,
 lm/train/loop.py what happens around a step, and lm/launch/recipes.py what runs whole recipes.
+`train` imports what it needs itself: the parent of a recipe has no use for jax.
 """
 
 import functools
@@ -16,8 +17,6 @@ from lm.base import config as config_lib
 from lm.base import metrics as metrics_lib
 from lm.base.errors import UserError, run
 from lm.launch import options as options_lib
-
-# `train` imports what it needs: the parent of a recipe has no use for jax.
 
 
 def train(
@@ -106,13 +105,14 @@ def train(
 
   # ---- Restore or init: own checkpoint > init_from > scratch -------------------------------------
   saved = checkpoint.open_run(workdir, config.checkpoint)
-  provenance = {
-    'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
-    'code': origin.code_version(),
-    'data': source.fingerprint,
-    'tokenizer': chat_format.tokenizer.fingerprint,
-    'init_from': start.provenance if start else None,
-  }
+  provenance = origin.provenance(
+    config,
+    model_config,
+    data=source.fingerprint,
+    tokenizer=chat_format.tokenizer.fingerprint,
+    inputs=stage.inputs(),
+    init_from=start.provenance if start else None,
+  )
   key = keys.derive(config.seed, 'initialization')
   jumps = faults.Jumps(workdir / 'jumps.json')
   free = (*base.FREE_ON_RESUME, *stage.free_on_resume())

@@ -12,7 +12,7 @@ Command:   python train.py --config=configs/rejection.py [--workdir=runs/rejecti
 Hardware:  two CPU cores.
 Result:    runs/rejection/report.html: proxy and gold of single answers and of the best ones, by
            round.
-:smoke     two rounds with smaller models and few updates.
+:smoke     one round with smaller models and few updates.
 """
 
 from ml_collections import ConfigDict

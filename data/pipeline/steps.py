@@ -5,8 +5,6 @@ they take seconds to import.
 """
 
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -19,6 +17,7 @@ from data.tasks import world as world_lib
 from data.tokenizers import training
 from data.tools import corpus_search
 from lm.base import config as config_lib
+from lm.base.recipe_steps import Step
 
 
 def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -77,20 +76,6 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
   tokenize_lib.tokenize(
     workdir / 'clean' / 'documents.jsonl', workdir / 'tokens', trained, held_out=config.held_out
   )
-
-
-class Step(NamedTuple):
-  """A data step of a recipe.
-
-  Attributes:
-    function: runs it, given its part of the config and the work folder.
-    part: the name of that part.
-    output: a path in the work folder that exists once the step is complete.
-  """
-
-  function: Callable[[ConfigDict, pathlib.Path], None]
-  part: str
-  output: str
 
 
 STEPS = {

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 from lm.base.errors import UserError, invalid, unknown
 
 # What a checkpoint records about where it came from.
-PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from')
+PROVENANCE = ('config', 'code', 'data', 'tokenizer', 'init_from', 'inputs')
 
 
 class Tracked(ConfigDict):

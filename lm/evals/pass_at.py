@@ -38,7 +38,7 @@ class PassAt:
 
   @classmethod
   def open(cls, context: Context) -> 'PassAt | None':
-    """Returns the evaluator, or None if the config asks for no pass@k or names no tasks."""
+    """Returns the evaluator, or None if the config asks for no pass@k."""
     ks, samples = context.config.eval.pass_at, context.config.eval.pass_samples
     if not all(1 <= k <= samples for k in ks):
       raise UserError(
@@ -46,7 +46,11 @@ class PassAt:
         value=ks,
         allowed=f'numbers from 1 to config.eval.pass_samples, {samples}',
       )
-    return cls(context) if ks and context.tasks else None
+    if ks and not context.tasks:
+      raise UserError(
+        field='config.eval.tasks', value='', allowed='names of tasks, with config.eval.pass_at'
+      )
+    return cls(context) if ks else None
 
   def run(self, params: Any) -> Result:
     """Returns `pass_at`: {task: {k: {pass_at, low, high, n}}}, with n problems."""

@@ -39,6 +39,7 @@ from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.metrics import peak_rss_bytes
+from lm.base.recipe_steps import Step
 from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
 SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
@@ -62,6 +63,8 @@ class Job:
       the job runs again.
     settings: JSON; the job runs again when they differ from those that it was run with.
     free: dotted names of the settings that the fingerprint leaves out.
+    trained: the run folder, relative to the work folder, of the model that the job trains. That of
+      the last such job is the recipe's model (`final.json`). '' if it trains none.
   """
 
   name: str
@@ -71,14 +74,12 @@ class Job:
   outputs: tuple[str, ...] = ()
   settings: Any = None
   free: tuple[str, ...] = ()
+  trained: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-  """Trains a model as a job, which is not complete where the run was told to stop.
-
-  The model that was trained last is that of the recipe's folder (`final.json`).
-  """
+  """Trains a model as a job, which is not complete where the run was told to stop."""
 
   train: Callable[..., None]
 
@@ -87,13 +88,12 @@ class TrainingRun:
       self.train(config, workdir)
     except SystemExit:  # with status 0, which would count as complete
       sys.exit(128 + signal.SIGTERM)
-    files.write_json(workdir.parent / 'final.json', {'run': workdir.name})
 
 
 def run(
   config: ConfigDict,
   workdir: pathlib.Path,
-  data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
+  data_steps: Mapping[str, Step],
   train: Callable[..., None],
   free: tuple[str, ...],
   commands: Mapping[str, Callable[[ConfigDict, pathlib.Path], None]],
@@ -106,8 +106,7 @@ def run(
   Args:
     config: the recipe (`configs.base.get_recipe`).
     workdir: its work folder.
-    data_steps: for each job that makes data its function, the name of its part of the config, and
-      the path of its output (`data.pipeline.steps.STEPS`).
+    data_steps: the jobs that make data (`data.pipeline.steps.STEPS`).
     train: trains a model, given a config and a run folder.
     free: fields of a training run that change no number (`FREE_ON_RESUME` of configs/base.py).
     commands: other functions of a config and a folder, where they write report.json, by name.
@@ -115,7 +114,48 @@ def run(
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
-  training_run = TrainingRun(train)
+  known = _known(config, data_steps, train)
+  jobs, fingerprint, all_settings = [], '', {}
+  for entry in config.stages:
+    command, _, name = entry.rpartition(':')
+    if command in commands and name in config:
+      step = Step(commands[command], name, f'{name}/report.json')
+    elif entry in known:
+      step = known[entry]
+    else:
+      raise unknown('config.stages', entry, [*known, *(f'{each}:PART' for each in commands)])
+    part, folder = config[step.part] if step.part else None, workdir
+    settings, may_differ = config_lib.as_json(part) if part else dict(all_settings), ()
+    is_training = isinstance(step.function, TrainingRun)
+    if command or is_training:
+      part, folder = config_lib.place(part, workdir), workdir / name
+    if is_training and not _is_read(config, name):
+      may_differ = free
+    if not part:  # A report: it is written again when the settings of a job before it differ.
+      may_differ = tuple(all_settings)
+    all_settings[name] = settings
+    fingerprint = files.digest([name, config_lib.without(settings, may_differ), fingerprint])
+    jobs.append(
+      Job(
+        name=name,
+        function=step.function,
+        args=(part, folder) if part else (folder,),
+        fingerprint=fingerprint,
+        outputs=(step.output,),
+        settings=settings,
+        free=may_differ,
+        trained=name if is_training else '',
+      )
+    )
+  run_jobs(workdir, jobs)
+  print(f'report: {workdir}/report.html (also .md, .json)')
+  print(f'chat:   python -m lm.chat --checkpoint={workdir}')
+
+
+def _known(
+  config: ConfigDict, data_steps: Mapping[str, Step], train: Callable[..., None]
+) -> dict[str, Step]:
+  """Returns what a recipe may list by one name: data steps, reports and its training runs."""
   reports = {
     'report': card,
     'distillation': distillation,
@@ -125,43 +165,20 @@ def run(
     'thinking': thinking,
   }
   known = dict(data_steps)
-  known |= {name: (module.write_report, None, 'report.json') for name, module in reports.items()}
+  known |= {name: Step(module.write_report, '', 'report.json') for name, module in reports.items()}
+  training_run = TrainingRun(train)
   for name, part in config.items():
     if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run
-      known[name] = training_run, name, f'{name}/report.json'
-  jobs, fingerprint, all_settings = [], '', {}
-  for entry in config.stages:
-    command, _, name = entry.rpartition(':')
-    if command in commands and name in config:
-      function, part_name, output = commands[command], name, f'{name}/report.json'
-    elif entry in known:
-      function, part_name, output = known[entry]
-    else:
-      raise unknown('config.stages', entry, [*known, *(f'{each}:PART' for each in commands)])
-    part = config[part_name] if part_name else None
-    if command or function is training_run:
-      args, may_differ = (config_lib.place(part, workdir), workdir / name), free
-    elif part:
-      args, may_differ = (part, workdir), ()
-    else:  # A report: it is written again when the settings of a job before it differ.
-      args, may_differ = (workdir,), tuple(all_settings)
-    settings = config_lib.as_json(part) if part else dict(all_settings)
-    all_settings[name] = settings
-    fingerprint = files.digest([name, config_lib.without(settings, may_differ), fingerprint])
-    jobs.append(
-      Job(
-        name=name,
-        function=function,
-        args=args,
-        fingerprint=fingerprint,
-        outputs=(output,),
-        settings=settings,
-        free=may_differ,
-      )
-    )
-  run_jobs(workdir, jobs)
-  print(f'report: {workdir}/report.html (also .md, .json)')
-  print(f'chat:   python -m lm.chat --checkpoint={workdir}')
+      known[name] = Step(training_run, name, f'{name}/report.json')
+  return known
+
+
+def _is_read(config: ConfigDict, name: str) -> bool:
+  """Returns whether a part of the recipe reads a file of the run `name` beside its model.
+
+  Such a file, a report or rollouts, depends on how the run is evaluated and logged.
+  """
+  return f'{{workdir}}/{name}/' in config.to_json()
 
 
 def run_jobs(
@@ -192,13 +209,13 @@ def run_jobs(
       has_outputs = all((workdir / output).exists() for output in job.outputs)
       if record['complete'] and is_same and has_outputs:
         print(f'{header}: complete, skipped ({record["seconds"]:.0f} s)', flush=True)
-        continue
-      print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
-      _run(workdir, job, record, _Lock(fd), clock)
-      print(
-        f'{header}: done ({record["seconds"]:.0f} s, {record["peak_rss_bytes"] / 2**20:,.0f} MiB)',
-        flush=True,
-      )
+      else:
+        print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
+        _run(workdir, job, record, _Lock(fd), clock)
+        memory = record['peak_rss_bytes'] / 2**20
+        print(f'{header}: done ({record["seconds"]:.0f} s, {memory:,.0f} MiB)', flush=True)
+      if job.trained:
+        files.write_json(workdir / 'final.json', {'run': job.trained})
 
 
 def _path(workdir: pathlib.Path, job: Job) -> pathlib.Path:

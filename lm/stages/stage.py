@@ -124,6 +124,10 @@ class Stage(abc.ABC):
     del metrics
     return []
 
+  def inputs(self) -> dict[str, Any]:
+    """Returns digests, by name, of what decides the numbers of a run beside config and data."""
+    return {}
+
   def summarize(self, run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns what this stage adds to a run's report.json.
 

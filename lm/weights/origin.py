@@ -4,12 +4,41 @@ import contextlib
 import importlib.metadata
 import pathlib
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError
+
+
+def provenance(
+  config: ConfigDict,
+  model_config: FrozenConfigDict,
+  *,
+  data: str,
+  tokenizer: str,
+  inputs: Mapping[str, Any],
+  init_from: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+  """Returns what a checkpoint records of the run that makes it.
+
+  Args:
+    config, model_config: the run's, and its model's.
+    data, tokenizer: fingerprints.
+    inputs: what else decides the numbers of the run (`lm.stages.stage.Stage.inputs`).
+    init_from: the provenance of the checkpoint that the run began from, None if it began from none.
+  """
+  made = {
+    'config': config_lib.as_json(config) | {'model': config_lib.as_json(model_config)},
+    'code': code_version(),
+    'data': data,
+    'tokenizer': tokenizer,
+    'init_from': init_from and {name: x for name, x in init_from.items() if name != 'batches'},
+  }
+  return made | ({'inputs': dict(inputs)} if inputs else {})
 
 
 def check_provenance(

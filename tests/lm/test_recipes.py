@@ -176,8 +176,12 @@ def test_a_complete_job_runs_again_for_a_setting_that_changes_no_number(script, 
 
   def run(lr, every):
     settings = {'optim': {'lr': lr}, 'eval': {'every': every}}
-    job = Job('a', script.note, (log, 'a'), f'f{lr}', settings=settings, free=('eval',))
-    recipes.run_jobs(tmp_path, [job])
+    job = Job(
+      'a', script.note, (log, 'a'), f'f{lr}', settings=settings, free=('eval',), trained='a'
+    )
+    last = Job('b', script.note, (tmp_path / 'other', 'b'), f'f{lr}', trained='b')
+    recipes.run_jobs(tmp_path, [job, last])
+    assert json.loads((tmp_path / 'final.json').read_text()) == {'run': 'b'}
     return log.read_text()
 
   assert [run(0.1, every) for every in (1, 1, 2, 2)] == ['a\n', 'a\n', 'a\na\n', 'a\na\n']

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from lm.base import files
+
+MAX_NAME = 40  # characters of a difficulty that is saved as it is
 MEMORY = 0.9  # What earlier groups of answers weigh after another group of the same difficulty.
 
 
@@ -42,6 +45,7 @@ class Curriculum:
 
   def teaches(self, difficulty: str) -> bool:
     """Returns whether success is between the bounds, or not known."""
+    difficulty = _key(difficulty)
     if not self.is_on or difficulty not in self._counts:
       return True
     right, answers = self._counts[difficulty]
@@ -55,9 +59,15 @@ class Curriculum:
 
   def learn(self, difficulty: str, right_G: np.ndarray) -> None:
     """Adds the answers to one question."""
+    difficulty = _key(difficulty)
     if self.is_on:
       right, answers = self._counts.get(difficulty, (0.0, 0.0))
       self._counts[difficulty] = [
         MEMORY * right + float(np.sum(right_G)),
         MEMORY * answers + len(right_G),
       ]
+
+
+def _key(difficulty: str) -> str:
+  """Returns a short name of a difficulty: where a file has no levels, each question is its own."""
+  return difficulty if len(difficulty) <= MAX_NAME else files.digest(difficulty)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from lm.base import config as config_lib
+from lm.base import files
 from lm.infer.sampling import RowSampling, Sampling, log_probs
 from lm.model.heads import head, scalar_values
 from lm.model.transformer import Transformer
@@ -22,6 +24,7 @@ from lm.train import losses
 from lm.train.batches import Run
 from lm.train.faults import Symptom
 from lm.train.train_step import LossFn
+from lm.weights import checkpoint_folders
 
 
 class PolicyGradient(Stage):
@@ -75,6 +78,12 @@ class PolicyGradient(Stage):
     )
     proxy = reward.open_scorer(run) if self.config.rl.reward_model else None
     return rollout_batches.RolloutBatches(run, self.batch_axes, score, copy_start, proxy)
+
+  def inputs(self) -> dict[str, Any]:
+    """Returns digests of the reward models, whose files may be replaced."""
+    runs = config_lib.names(self.config.rl.reward_model)
+    digests = [files.read_json(checkpoint_folders.locate(run) / 'digest.json') for run in runs]
+    return {'reward_model': files.digest(digests)} if runs else {}
 
   def symptoms(self, metrics: Mapping[str, float]) -> list[Symptom]:
     return health.symptoms(self.config.rl.health, metrics)
