@@ -9,7 +9,8 @@ arXiv 2501.12948, section 4.1), in small.
 Command:   python train.py --config=configs/distill.py [--workdir=runs/distill]
 Hardware:  two CPU cores.
 Result:    runs/distill/report.html.
-:smoke     every step with smaller models and few updates.
+:smoke     every step with smaller models and few updates. They answer nothing rightly, so that
+           `distilled` is tuned on demonstrations.
 """
 
 from ml_collections import ConfigDict
@@ -60,11 +61,14 @@ def get_config(arg=None):
   c.distilled.data.train = '{workdir}/teacher/rollouts.jsonl'
   if variant(arg) == 'smoke':
     c.workdir = 'runs/distill-smoke'
+    c.distilled.data.train = ''
     for name in c.stages[:-1]:
       run = c[name]
-      run.steps = 6
+      run.steps, run.data.examples = 4, 400
       run.optim.warmup = 1
       run.eval.update(examples=16, batch_size=16, max_new_tokens=16, pass_at=(1, 2), pass_samples=2)
       if run.stage == 'rl':
-        run.batch_size, run.rl.group_size, run.rl.max_new_tokens = 16, 4, 16
+        run.batch_size, run.rl.group_size, run.rl.max_new_tokens = 8, 2, 8
+    for name in ('sft', 'small'):
+      c[name].model.update(num_layers=1, embed_dim=64, num_heads=2, num_kv_heads=2, head_dim=32)
   return c

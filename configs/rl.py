@@ -25,11 +25,17 @@ def get_config(arg=None):
   c.optim.update(lr=1e-4, warmup=5, schedule='constant', weight_decay=0.0)
   c.rl.log_kl = True
   c.log_every = 1
-  if variant(arg) == 'smoke':
+  name = variant(arg, ('smoke', 'stop'))
+  if name:
     c.init_from = ''
     c.steps, c.batch_size, c.microbatches, c.seq_len = 4, 32, 2, 160
     c.model.update(base.TINY)
     c.optim.warmup = 1
+  if name == 'stop':
+    c.steps, c.batch_size, c.microbatches = 60, 128, 1
+    c.rl.update(max_new_tokens=16, format_reward=1.0, log_kl=False, rollouts_every=10)
+    c.optim.lr = 3e-3
+  if name == 'smoke':
     c.rl.update(group_size=8, max_new_tokens=16, kl=0.01, format_reward=0.1, inner_updates=2)
     c.eval.update(tasks_every=2, batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=16)
     c.checkpoint.every = 2

@@ -113,6 +113,26 @@ def test_the_recipe_of_facts_writes_what_a_model_knows(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_the_recipe_of_distillation_compares_six_models(tmp_path):
+  """Models of this size answer nothing: what they say is only counted."""
+  workdir = smoke_of('distill', tmp_path)
+  runs = json.loads((workdir / 'report.json').read_text())['runs']
+  assert all(run['pass_at'].keys() == {'1', '2'} for run in runs.values())
+  lengths = {name: len(run['curves'].get('rl/reward', ())) for name, run in runs.items()}
+  assert lengths == {
+    'sft': 0,
+    'teacher': 4,
+    'dr_grpo': 4,
+    'small': 0,
+    'small_rl': 4,
+    'distilled': 0,
+  }
+  kept = [json.loads(line) for line in (workdir / 'teacher' / 'rollouts.jsonl').open()]
+  assert len(kept) == 4 * 8 and all(row['asked'] and 'reply' in row for row in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_recipe_of_thinking_writes_what_tokens_and_a_tool_are_worth(tmp_path):
   """A model of this size answers nothing: what it says is only counted."""
   workdir = smoke_of('thinking', tmp_path)

@@ -59,6 +59,7 @@ def smoke(tmp_path_factory):
     if name not in made:
       folder = tmp_path_factory.mktemp(name) / 'run'
       probe = ('--config.eval.probe=arithmetic', '--config.eval.probe_samples=2')
+      probe += ('--config.eval.pass_at=1,3', '--config.eval.pass_samples=3')
       with recorded() as read:
         status, _, err = train(name, folder, *(probe if name == 'sft' else ()))
       assert status == 0, err
@@ -136,6 +137,9 @@ def test_smoke_of_the_other_stages(config, smoke):
   run, _ = smoke(config)
   report = json.loads((run / 'report.json').read_text())
   assert report['scores']['arithmetic']['n'] == 8
+  if config == 'sft':
+    assert report['pass_at']['arithmetic'].keys() == {'1', '3'}
+    assert all(found['n'] == 8 for found in report['pass_at']['arithmetic'].values())
   if config == 'rl':
     assert report['rl'].keys() == {
       'reward_first',
