@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from configs import base
 from lm.base import allocator, files
 from lm.base import config as config_lib
 from lm.base import metrics as metrics_lib
@@ -40,11 +41,10 @@ def train(
   clock = metrics_lib.Clock()
   import jax
 
-  from configs import base
   from data import batches as batches_lib
   from data import tasks as tasks_lib
   from data.chat import chat_formats
-  from data.tokenizers import gguf_vocabulary
+  from data.tokenizers import gguf_vocabulary as vocabulary
   from data.tools import toolbox
   from lm import evals, stages
   from lm.cost import cost_text
@@ -70,9 +70,7 @@ def train(
   # ---- Model and tokenizer: those of init_from, or new -------------------------------------------
   start = None
   if config.init_from:
-    path = gguf.find(
-      config.init_from, defaults.model, gguf_vocabulary.convert, chat_formats.fingerprint
-    )
+    path = gguf.find(config.init_from, defaults.model, vocabulary.convert, chat_formats.fingerprint)
     start = pretrained.load(path, config.model, defaults.model, mesh, config.seed)
   chat_format = chat_formats.load(
     start.tokenizer if start else config.data.tokenizer,
@@ -130,6 +128,7 @@ def train(
   # ---- Where batches come from, and what is measured ---------------------------------------------
   this_run = Run(
     config=config,
+    defaults=defaults,
     model_config=model_config,
     mesh=mesh,
     program=prog,
@@ -178,13 +177,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   if options.sweep:
     from lm.launch import sweep
 
-    return sweep.run_command(config, sys.argv[1:] if argv is None else argv, options)
+    return sweep.run_command(config, argv or sys.argv[1:], options, base.FREE_ON_RESUME)
   if 'stages' in config:  # a recipe
     from data.pipeline import steps
+    from lm import best_of
     from lm.launch import recipes
 
     workdir = files.local_path(options.workdir or config.workdir, '--workdir of a recipe')
-    return recipes.run(config, workdir, steps.STEPS, train)
+    return recipes.run(config, workdir, steps.STEPS, train, base.FREE_ON_RESUME, best_of.JOBS)
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
   allocator.keep_freed_memory()

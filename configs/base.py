@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
   # always has them.
   c.data.tools = True
   # Training data: token shards (a manifest.json, or several separated by commas), or text, JSONL or
-  # Parquet files (globs) to tokenize.
+  # Parquet files (globs) to tokenize. All paths may be in a bucket: gs://... or s3://...
   c.data.train = ''
   # Weights of several inputs of data.train (manifests or globs) in order: 'W,W', or from given
   # steps on '0:W,W;1000:W,W'.
@@ -303,7 +303,7 @@ def get_config() -> ConfigDict:
   # odds ratio beside the cross entropy of the chosen answers.
   c.preference.beta = 0.1
   # preference, reward: how data.tasks compare answers to data.examples problems if data.train is
-  # '': grade (right or wrong) | style (data/preferences/gold.py).
+  # '': grade (right or wrong) | style | manners (data/preferences/gold.py).
   c.preference.gold = 'grade'
   c.preference.noise = 0.0  # the probability that such a label is wrong
 
@@ -322,6 +322,13 @@ def get_config() -> ConfigDict:
   c.rl.group_size = 16  # answers sampled for each question
   c.rl.max_new_tokens = 64  # longest answer
   c.rl.temperature = 1.0  # of sampling; the trainer scores at the same temperature
+  # RUN,...: reward models (configs/reward.py) whose mean reward of an answer is part of its reward;
+  # '': none.
+  c.rl.reward_model = ''
+  c.rl.grade_weight = 1.0  # weight in the reward of the grade that the answer's task gives
+  # With reward_model: the true reward that is logged beside the model's, grade | style | manners
+  # (data/preferences/gold.py).
+  c.rl.gold = 'grade'
   # Updates on one batch of samples. Metrics are their means; rl/sampler_gap is the first's.
   c.rl.inner_updates = 1
   # What an answer weighs, from its reward: reinforce (the reward) | reinforce_baseline (minus the
@@ -347,10 +354,12 @@ def get_config() -> ConfigDict:
   # The ratio is clipped to [1 - clip_low, 1 + clip_high].
   c.rl.clip_low = 0.2
   c.rl.clip_high = 0.28
-  # > 1: a token of negative advantage costs at most this many times it (arXiv 1912.09729); 0: off.
+  # > 1: the gain of a token with a negative advantage is at least dual_clip x advantage (arXiv
+  # 1912.09729); 0: it has no lower bound.
   c.rl.dual_clip = 0.0
-  # > 0: the trainer scores the answers before the first update. The ratio is to its probabilities,
-  # and a token weighs these over the sampler's, at most so much. 0: the ratio is to the sampler's.
+  # > 0: the trainer scores the answers before the first update, and the ratio is to those
+  # probabilities. The loss of a token is multiplied by p_trainer / p_sampler, at most by this
+  # (truncated importance sampling). 0: the ratio is to the sampler's probabilities.
   c.rl.importance_cap = 0.0
   # Weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed.
   c.rl.kl = 0.0
@@ -385,7 +394,8 @@ def get_config() -> ConfigDict:
   c.rl.health.max_repeats = 0.9  # rl/repeats: share of 4-token stretches that repeat in an answer
   c.rl.health.min_length = 0.0  # rl/length, tokens
   c.rl.health.max_truncated = 1.0  # rl/truncated: share of answers that were cut off
-  c.rl.health.max_sampler_gap = 0.1  # rl/sampler_gap, nats: a step above it is an alarm only
+  # rl/sampler_gap, nats: a step above it is reported, but does not stop the run.
+  c.rl.health.max_sampler_gap = 0.1
   # From here on, fields that are set are recorded: those of a checkpoint's model must agree.
   c.model = Tracked(c.model)
   return c
@@ -439,6 +449,12 @@ def get_recipe() -> ConfigDict:
   c.tokenizer.vocab_size = 4096
   # Fraction of near-duplicate clusters held out from training of the tokenizer and of the model.
   c.tokenizer.held_out = 0.05
+
+  c.answers = ConfigDict()
+  c.answers.tasks = ''  # NAME,...: tasks whose training problems are answered, in turn
+  c.answers.gold = 'style'  # what draws the answers (data/preferences/gold.py)
+  c.answers.examples = 5000  # number of answers
+  c.answers.seed = 0  # seed of the problems
 
   c.pretrain = get_config()
   c.sft = get_config()

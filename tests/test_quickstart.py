@@ -57,7 +57,7 @@ def test_report_holds_what_was_promised(road):
   assert {'tokens', 'val_bpb', 'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'} <= report[
     'pretrain'
   ].keys()
-  assert report['pretrain']['tokens'] == 12 * 16 * 192
+  assert report['pretrain']['tokens'] == 12 * 8 * 192
   for stage in ('base', 'sft', 'rl'):
     assert report['scores'][stage].keys() == TASKS | (TURNS if stage != 'base' else set())
     assert all(s['low'] <= s['accuracy'] <= s['high'] for s in report['scores'][stage].values())
@@ -129,6 +129,29 @@ def test_the_recipe_of_distillation_compares_six_models(tmp_path):
   }
   kept = [json.loads(line) for line in (workdir / 'teacher' / 'rollouts.jsonl').open()]
   assert len(kept) == 4 * 8 and all(row['asked'] and 'reply' in row for row in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipes_of_reward_models_write_what_optimising_them_came_to(tmp_path):
+  """Both recipes begin with the same jobs, which the second one finds complete."""
+  workdir = smoke_of('overoptimization', tmp_path)
+  report = json.loads((workdir / 'report.json').read_text())
+  points = [json.loads(line) for line in (workdir / 'points.jsonl').read_text().splitlines()]
+  assert [p['n'] for p in points if p['method'] == 'best_of'] == [1, 2, 4]
+  assert {p['beta'] for p in points if p['method'] == 'rl'} == {0, 0.1}
+  assert {(c['method'], c['beta']) for c in report['curves']} == {
+    ('best_of', 0),
+    ('rl', 0),
+    ('rl', 0.1),
+  }
+  assert report['proxies'][0]['data'] == 100 and report['games']
+  jobs = (workdir / 'stages' / 'sft.json').read_text()
+  smoke_of('rejection', tmp_path)
+  assert (workdir / 'stages' / 'sft.json').read_text() == jobs
+  rounds = json.loads((workdir / 'report.json').read_text())['rounds']
+  assert [part['round'] for part in rounds] == [0, 1]
+  assert rounds[0]['kept'] >= 0 and rounds[1]['best']['n'] == 4
 
 
 @pytest.mark.slow

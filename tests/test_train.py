@@ -47,7 +47,7 @@ def recorded():
     yield read
 
 
-SMOKES = ('pretrain', 'sft', 'rl', 'ppo', 'dpo', 'reward')
+SMOKES = ('pretrain', 'sft', 'rl', 'ppo', 'dpo', 'reward', 'rlhf')
 
 
 @pytest.fixture(scope='module')
@@ -58,10 +58,14 @@ def smoke(tmp_path_factory):
   def run(name):
     if name not in made:
       folder = tmp_path_factory.mktemp(name) / 'run'
-      probe = ('--config.eval.probe=arithmetic', '--config.eval.probe_samples=2')
-      probe += ('--config.eval.pass_at=1,3', '--config.eval.pass_samples=3')
+      more = ()
+      if name == 'sft':
+        more = ('--config.eval.probe=arithmetic', '--config.eval.probe_samples=2')
+        more += ('--config.eval.pass_at=1,3', '--config.eval.pass_samples=3')
+      elif name == 'rlhf':
+        more = (f'--config.rl.reward_model={run("reward")[0]}',)
       with recorded() as read:
-        status, _, err = train(name, folder, *(probe if name == 'sft' else ()))
+        status, _, err = train(name, folder, *more)
       assert status == 0, err
       made[name] = folder, read
     return made[name]
@@ -196,6 +200,71 @@ def test_a_reward_model_reports_how_far_it_may_be_trusted(smoke):
   assert lines(run)[-1]['eval/val/calibration_error'] == report['eval/val/calibration_error']
 
 
+@pytest.mark.slow
+def test_comparisons_are_evaluated_without_training(smoke, tmp_path):
+  run, _ = smoke('reward')
+  pairs, out = tmp_path / 'pairs.jsonl', tmp_path / 'report.json'
+  rows = [{'prompt': f'{i}?', 'chosen': f'{i}', 'rejected': 'no'} for i in range(6)]
+  pairs.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+  options = f'--checkpoint={run}', f'--config.data.val={pairs}', f'--out={out}'
+  status, _, err = commands.call('eval.py', '--config=configs/reward.py:smoke', *options)
+  assert status == 0, err
+  report = json.loads(out.read_text())
+  assert report['comparisons']['accuracy']['n'] == 6
+  assert 0 <= report['metrics']['eval/val/accuracy'] <= 1 and 'val_bpb' not in report
+  status, _, err = commands.call('eval.py', '--config=configs/dpo.py:smoke', *options)
+  assert status == 1 and 'config.data.val' in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_rl_against_a_reward_model_logs_its_rewards_and_the_true_ones(smoke):
+  run, _ = smoke('rlhf')
+  steps = [line for line in lines(run) if 'rl/proxy' in line]
+  assert [line['step'] for line in steps] == [1, 2, 3]
+  for line in steps:  # the grade of the task has no weight in this reward
+    assert line['rl/reward'] == pytest.approx(line['rl/proxy'], abs=1e-5)
+    assert -2 <= line['rl/gold'] <= 2
+    assert line['rl/answer_kl'] == pytest.approx(0, abs=1e-3) or line['step'] > 1
+  kept = metrics.rollouts(run)
+  assert {row['step'] for row in kept} == {2} and len(kept) == 16
+  assert np.mean([row['proxy'] for row in kept]) == pytest.approx(steps[1]['rl/proxy'], abs=1e-5)
+  assert np.mean([row['gold'] for row in kept]) == pytest.approx(steps[1]['rl/gold'], abs=1e-5)
+  report = json.loads((run / 'report.json').read_text())['held_out_rewards']
+  last = [line for line in lines(run) if 'eval/rewards/proxy' in line][-1]
+  for name in ('proxy', 'gold'):
+    assert report[name]['low'] < report[name]['mean'] < report[name]['high']
+    assert report[name]['n'] == 8
+    assert last[f'eval/rewards/{name}'] == pytest.approx(report[name]['mean'])
+
+
+@pytest.mark.slow
+def test_best_of_n_from_the_command_line(smoke, tmp_path):
+  policy, proxy = smoke('rl')[0], smoke('reward')[0]
+  out = tmp_path / 'best'
+  status, said, err = commands.call(
+    '-m',
+    'lm.best_of',
+    '--config=configs/best_of.py:smoke',
+    f'--workdir={out}',
+    f'--config.init_from={policy}',
+    f'--config.rl.reward_model={proxy}',
+    '--config.rl.gold=style',
+    '--config.data.tasks=arithmetic',
+  )
+  assert status == 0, err
+  assert 'best of    4' in said
+  rows = metrics.json_lines(out / 'answers.jsonl')
+  assert len(rows) == 8 and {len(row['answers']) for row in rows} == {4}
+  report = json.loads((out / 'report.json').read_text())
+  curve = report['test']['rankings'][str(proxy)]['curve']
+  rewards = np.array([row['proxies'][str(proxy)] for row in rows])
+  assert curve[0]['proxy'] == pytest.approx(rewards.mean())
+  assert curve[3]['proxy'] == pytest.approx(rewards.max(axis=1).mean())
+  kept = metrics.json_lines(out / 'best.jsonl')
+  assert report['asked'] == 8 and len(kept) == report['kept']
+  assert all(row['messages'][-1]['role'] == 'assistant' for row in kept)
+
+
 VARIANTS = [  # models that no config trains
   {'rope_scaling': 'llama3', 'rope_original_len': 8, 'layer_types': ('window',), 'window': 4},
   {'num_experts': 2},
@@ -315,6 +384,7 @@ def test_evaluation_from_the_command_line(pretrained, tmp_path):
   report = json.loads(out.read_text())
   trained = json.loads((pretrained / 'report.json').read_text())
   assert report['val_bpb'] == pytest.approx(trained['pretrain']['val_bpb'], rel=1e-5)
+  assert report['metrics']['eval/val/loss'] == pytest.approx(trained['eval/val/loss'], rel=1e-5)
   assert report['scores']['arithmetic']['n'] == 8
 
 
@@ -401,7 +471,7 @@ def imported(tmp_path):
   tokenizer = tokenizer_lib.load('bytes', ['<|endoftext|>', '<|im_start|>', '<|im_end|>'])
   config = transformer.sized(fields, tokenizer.vocab_size)
   with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saver:
-    params = transformer.init_params(config, jax.random.key(0))
+    params = jax.jit(transformer.init_params, static_argnums=0)(config, jax.random.key(0))
     provenance = {'config': {'model': config.to_dict()}, 'tokenizer': tokenizer.fingerprint}
     saver.save(1, {'params': params, 'step': np.int32(1)}, provenance)
   tokenizer.save(folder / 'tokenizer')

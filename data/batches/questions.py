@@ -5,6 +5,7 @@ from typing import Any
 
 from data import tasks as tasks_lib
 from data.chat import chat_formats
+from data.preferences import gold
 from data.tasks.protocol import Task
 from lm.base import config as config_lib
 from lm.base import files
@@ -22,17 +23,24 @@ class Questions:
 
   val = None
 
-  def __init__(self, tasks: Sequence[Task], chat_format: chat_formats.Format, fingerprint: str):
+  def __init__(
+    self,
+    tasks: Sequence[Task],
+    chat_format: chat_formats.Format,
+    fingerprint: str,
+    gold_reward: str = 'grade',
+  ):
     self._tasks, self._chat_format = tasks, chat_format
+    self._gold = gold.named(gold_reward)
     self.fingerprint, self.num_tasks = fingerprint, len(tasks)
 
   def place(self, index: int) -> tuple[str, int]:
     """Returns the name of the task of question `index`, and the number of its problem."""
     return self._task(index).name, index // self.num_tasks
 
-  def draw(self, index: int, number: int) -> tuple[dict[str, Any], list[int]]:
+  def draw(self, index: int, number: int, split: str = 'train') -> tuple[dict[str, Any], list[int]]:
     """Returns problem `number` of the task of question `index`, and its prompt as token ids."""
-    problem = self._task(index).problem(number, 'train')
+    problem = self._task(index).problem(number, split)
     return problem, self._chat_format.render_prompt(problem['messages'])
 
   def difficulty(self, index: int, problem: dict[str, Any]) -> str:
@@ -44,6 +52,11 @@ class Questions:
     """Returns the grades of an answer, for content and for chat format, each from 0 to 1."""
     reply = self._chat_format.parse(tokens)
     return self._task(index).grade(problem, reply), chat_formats.grade_format(reply)
+
+  def gold(self, index: int, problem: dict[str, Any], tokens: list[int]) -> float:
+    """Returns the gold reward of an answer (`data.preferences.gold`)."""
+    content = self._chat_format.parse(tokens)['content']
+    return self._gold.reward(self._task(index), problem, content)
 
   def _task(self, index: int) -> Task:
     return self._tasks[index % self.num_tasks]
@@ -64,4 +77,4 @@ def open_questions(
     )
   options = tasks_lib.options(config.data)
   tasks, fingerprint = tasks_lib.make(names, **options), tasks_lib.fingerprint(names, **options)
-  return Questions(tasks, chat_format, fingerprint)
+  return Questions(tasks, chat_format, fingerprint, config.rl.gold)

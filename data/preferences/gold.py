@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from data.chat import schema
 from data.preferences.comparison_rows import Comparison, Content, ranked
+from data.preferences.manners import manners, manners_answer
 from data.records import jsonl
 from data.tasks.protocol import Task
 from lm.base.errors import UserError, unknown
@@ -44,7 +45,7 @@ def answer_of_another(task: Task, number: int, attempt: int, rng: random.Random)
 
 def grade(task: Task, problem: dict, content: Content) -> float:
   """Returns the grade that the task's own grader gives."""
-  reply = {'content': schema.parts(content), 'finished': True, 'well_formed': True}
+  reply = schema.reply(content)
   return task.grade(problem, reply)
 
 
@@ -76,7 +77,18 @@ def style(task: Task, problem: dict, content: Content) -> float:
   return courteous + text.endswith('.') - 2 * capitals - 0.5 * repeats
 
 
-GOLD = {'grade': Gold(answer_of_another, grade), 'style': Gold(styled_answer, style)}
+GOLD = {
+  'grade': Gold(answer_of_another, grade),
+  'style': Gold(styled_answer, style),
+  'manners': Gold(manners_answer, manners),
+}
+
+
+def named(name: str) -> Gold:
+  """Returns the gold reward of this name. Raises UserError if there is none."""
+  if name not in GOLD:
+    raise unknown('gold reward', name, GOLD)
+  return GOLD[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +107,7 @@ class Ranker:
 
   def __post_init__(self):
     """Raises UserError for a field that is not allowed."""
-    if self.gold not in GOLD:
-      raise unknown('gold reward', self.gold, GOLD)
+    named(self.gold)
     if self.answers < 2:
       raise UserError(field='answers to a problem', value=self.answers, allowed='at least 2')
     if not 0 <= self.noise <= 0.5:
@@ -128,6 +139,21 @@ class Ranker:
     if not is_wrong or not comparison.is_decided:
       return comparison
     return comparison.won('b' if comparison.winner == 'a' else 'a')
+
+
+def answers(name: str, made_by: Sequence[Task], count: int) -> Iterator[dict]:
+  """Yields `count` conversations: training problems, with answers as gold reward `name` has them.
+
+  The tasks take turns. A model that is fine-tuned on them answers as variously as the answers that
+  are compared.
+  """
+  gold = named(name)
+  for i in range(count):
+    task, number = made_by[i % len(made_by)], i // len(made_by)
+    messages = task.problem(number, 'train')['messages']
+    content = gold.answer(task, number, 0, task.rng('answers', name, number))
+    answer = {'role': 'assistant', 'content': content}
+    yield {'messages': [*messages, answer], 'task': task.name}
 
 
 def compare_all(

@@ -52,6 +52,18 @@ def effective_size(successes: Sequence[bool], clusters: Sequence[Hashable]) -> f
   return n / max(1.0, variance / (p * (1 - p) / n))
 
 
+def of_mean(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+  """Returns (mean, low, high) of independent values, by the normal approximation.
+
+  A single value has no interval: low and high are None.
+  """
+  mean, n = float(np.mean(values)), len(values)
+  if n < 2:
+    return mean, None, None
+  half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(n)
+  return mean, mean - half, mean + half
+
+
 def of_clusters(
   successes: Sequence[bool], clusters: Sequence[Hashable]
 ) -> tuple[float, float, float]:

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorboardX
-
 from lm.base import buckets, files
 from lm.base.errors import UserError
 
@@ -68,6 +66,8 @@ class Metrics:
         events.unlink()
     for name in JSONL:
       _cut(self._local / name, resume_step)
+    import tensorboardX  # here, since it imports the clients of buckets that are installed
+
     purge = None if resume_step is None else resume_step + 1
     self._events = tensorboardX.SummaryWriter(str(self._local), purge_step=purge, flush_secs=10)
     self.flush()
@@ -247,17 +247,17 @@ def read(workdir: files.Path) -> list[dict[str, Any]]:
     FileNotFoundError: the run has none.
     UserError: a line is not JSON.
   """
-  return _lines(files.as_path(workdir) / 'metrics.jsonl')
+  return json_lines(files.as_path(workdir) / 'metrics.jsonl')
 
 
 def samples(workdir: files.Path) -> list[dict[str, Any]]:
   """Returns the lines of a run's `samples.jsonl`. Raises as `read`."""
-  return _lines(files.as_path(workdir) / 'samples.jsonl')
+  return json_lines(files.as_path(workdir) / 'samples.jsonl')
 
 
 def rollouts(workdir: files.Path) -> list[dict[str, Any]]:
   """Returns the lines of a run's `rollouts.jsonl`. Raises as `read`."""
-  return _lines(files.as_path(workdir) / 'rollouts.jsonl')
+  return json_lines(files.as_path(workdir) / 'rollouts.jsonl')
 
 
 def peak_rss_bytes() -> int:
@@ -276,7 +276,7 @@ def _append(path: pathlib.Path, *values: dict[str, Any]) -> None:
     file.writelines(json.dumps(value, allow_nan=False) + '\n' for value in values)
 
 
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+def json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   lines = []
   # A kill may have cut off the line after the last newline.
   complete = path.read_bytes().split(b'\n')[:-1]
@@ -292,5 +292,5 @@ def _cut(path: pathlib.Path, resume_step: int | None) -> None:
   """Keeps the complete lines of a file up to `resume_step`; None keeps nothing."""
   keep = []
   if resume_step is not None and path.exists():
-    keep = [line for line in _lines(path) if line['step'] <= resume_step]
+    keep = [line for line in json_lines(path) if line['step'] <= resume_step]
   files.write_text(path, ''.join(json.dumps(line) + '\n' for line in keep))

@@ -21,6 +21,7 @@ class Context:
     batch_axes: the axes of their arrays.
     complete: adds to a held-out batch what the loss reads beside its rows.
     compare: predicts held-out comparisons (`lm.stages.stage.Stage.make_compare`), or None.
+    judge: rewards of answers to test problems (`lm.train.batches.Batches`), or None.
     held_out: the loader of held-out batches; None if there are none.
     counts_bytes: whether the held-out text is plain, so that its loss is given in bits per byte.
     chat_format: how text and conversations become tokens.
@@ -37,6 +38,7 @@ class Context:
   batch_axes: Mapping[str, tuple[str, ...]]
   complete: Callable[[dict], dict]
   compare: Callable | None
+  judge: Callable | None
   held_out: Any
   counts_bytes: bool
   chat_format: Any
@@ -64,6 +66,7 @@ class Context:
       batch_axes=stage.batch_axes,
       complete=batches.complete,
       compare=stage.make_compare(run.model_config),
+      judge=batches.judge,
       held_out=run.source.val,
       counts_bytes=not stage.is_chat,
       chat_format=run.chat_format,

@@ -1,10 +1,12 @@
 """Runs the jobs of a recipe in order, each in a process of its own.
 
 A job makes data, trains a model or writes the report. One that is complete is skipped, and one that
-was killed goes on. `stages/NAME.json` in the work folder records a job:
+was killed goes on. One whose settings differ only where they may (`Job.free`) runs again; a
+training run then just evaluates. `stages/NAME.json` in the work folder records a job:
 
   name                    its name in `config.stages`
-  fingerprint, settings   what it was run with; outputs of different settings are never mixed
+  fingerprint             what its output depends on; outputs of two of them are never mixed
+  settings                what it was run with
   started                 when it was first started, in seconds since 1970
   complete                whether it has finished, so that it is skipped from now on
   seconds                 the wall time of all its attempts
@@ -37,6 +39,7 @@ from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.metrics import peak_rss_bytes
+from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
 SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
 GRACE_SECONDS = 60.0  # in which a job must save its work when told to stop
@@ -57,7 +60,8 @@ class Job:
       jobs before it.
     outputs: paths relative to the work folder that exist once it is complete; where one is missing
       the job runs again.
-    settings: JSON, only used to name the field that differs when the fingerprint does.
+    settings: JSON; the job runs again when they differ from those that it was run with.
+    free: dotted names of the settings that the fingerprint leaves out.
   """
 
   name: str
@@ -66,11 +70,15 @@ class Job:
   fingerprint: str = ''
   outputs: tuple[str, ...] = ()
   settings: Any = None
+  free: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-  """Trains a model as a job, which is not complete where the run was told to stop."""
+  """Trains a model as a job, which is not complete where the run was told to stop.
+
+  The model that was trained last is that of the recipe's folder (`final.json`).
+  """
 
   train: Callable[..., None]
 
@@ -79,6 +87,7 @@ class TrainingRun:
       self.train(config, workdir)
     except SystemExit:  # with status 0, which would count as complete
       sys.exit(128 + signal.SIGTERM)
+    files.write_json(workdir.parent / 'final.json', {'run': workdir.name})
 
 
 def run(
@@ -86,8 +95,13 @@ def run(
   workdir: pathlib.Path,
   data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
   train: Callable[..., None],
+  free: tuple[str, ...],
+  commands: Mapping[str, Callable[[ConfigDict, pathlib.Path], None]],
 ) -> None:
   """Runs the jobs that a recipe lists in `config.stages`; those that are complete are skipped.
+
+  A job is the name of a data step, a report, or a part of the config that is a training run; or
+  COMMAND:PART, a command that is run with a part of the config in a folder of that name.
 
   Args:
     config: the recipe (`configs.base.get_recipe`).
@@ -95,37 +109,45 @@ def run(
     data_steps: for each job that makes data its function, the name of its part of the config, and
       the path of its output (`data.pipeline.steps.STEPS`).
     train: trains a model, given a config and a run folder.
+    free: fields of a training run that change no number (`FREE_ON_RESUME` of configs/base.py).
+    commands: other functions of a config and a folder, where they write report.json, by name.
 
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
-  # They import matplotlib, which the other jobs do not need.
-  from lm.report import card, distillation, knowledge, thinking
-
   training_run = TrainingRun(train)
-  known = {
-    **data_steps,
-    'report': (card.write_report, None, 'report.json'),
-    'distillation': (distillation.write_report, None, 'report.json'),
-    'knowledge': (knowledge.write_report, None, 'report.json'),
-    'thinking': (thinking.write_report, None, 'report.json'),
+  reports = {
+    'report': card,
+    'distillation': distillation,
+    'knowledge': knowledge,
+    'overoptimization': overoptimization,
+    'rounds': rounds,
+    'thinking': thinking,
   }
+  known = dict(data_steps)
+  known |= {name: (module.write_report, None, 'report.json') for name, module in reports.items()}
   for name, part in config.items():
     if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run
       known[name] = training_run, name, f'{name}/report.json'
-  jobs, fingerprint = [], ''
-  for name in config.stages:
-    if name not in known:
-      raise unknown('config.stages', name, known)
-    function, part_name, output = known[name]
-    part = config[part_name] if part_name else None
-    settings = config_lib.as_json(part) if part else {}
-    fingerprint = files.digest([name, settings, fingerprint])
-    if function is training_run:
-      files.write_json(workdir / 'final.json', {'run': name})
-      args = (config_lib.place(part, workdir), workdir / name)
+  jobs, fingerprint, all_settings = [], '', {}
+  for entry in config.stages:
+    command, _, name = entry.rpartition(':')
+    if command in commands and name in config:
+      function, part_name, output = commands[command], name, f'{name}/report.json'
+    elif entry in known:
+      function, part_name, output = known[entry]
     else:
-      args = (part, workdir) if part else (workdir,)
+      raise unknown('config.stages', entry, [*known, *(f'{each}:PART' for each in commands)])
+    part = config[part_name] if part_name else None
+    if command or function is training_run:
+      args, may_differ = (config_lib.place(part, workdir), workdir / name), free
+    elif part:
+      args, may_differ = (part, workdir), ()
+    else:  # A report: it is written again when the settings of a job before it differ.
+      args, may_differ = (workdir,), tuple(all_settings)
+    settings = config_lib.as_json(part) if part else dict(all_settings)
+    all_settings[name] = settings
+    fingerprint = files.digest([name, config_lib.without(settings, may_differ), fingerprint])
     jobs.append(
       Job(
         name=name,
@@ -134,6 +156,7 @@ def run(
         fingerprint=fingerprint,
         outputs=(output,),
         settings=settings,
+        free=may_differ,
       )
     )
   run_jobs(workdir, jobs)
@@ -165,7 +188,9 @@ def run_jobs(
       _check(workdir, job)
     for i, job in enumerate(jobs, 1):
       header, record = f'[{i}/{len(jobs)}] {job.name}', _record(workdir, job)
-      if record['complete'] and all((workdir / output).exists() for output in job.outputs):
+      is_same = not files.difference(record['settings'], job.settings)
+      has_outputs = all((workdir / output).exists() for output in job.outputs)
+      if record['complete'] and is_same and has_outputs:
         print(f'{header}: complete, skipped ({record["seconds"]:.0f} s)', flush=True)
         continue
       print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
@@ -202,7 +227,8 @@ def _check(workdir: pathlib.Path, job: Job) -> None:
   if record['fingerprint'] == job.fingerprint:
     return
   remedy = f'Give another --workdir, or remove {workdir} to start anew.'
-  found = files.difference(record['settings'], job.settings)
+  differences = files.differences(record['settings'], job.settings)
+  found = next((each for each in differences if not config_lib.covers(job.free, each[0])), None)
   if not found:
     raise UserError(
       field=f'fingerprint of job {job.name!r}',
@@ -235,7 +261,10 @@ def _run(
   def update(peak: int, complete: bool = False) -> None:
     seconds = before + clock() - start
     record.update(
-      complete=complete, seconds=seconds, peak_rss_bytes=max(record['peak_rss_bytes'], peak)
+      settings=job.settings,
+      complete=complete,
+      seconds=seconds,
+      peak_rss_bytes=max(record['peak_rss_bytes'], peak),
     )
     files.write_json(path, record)
 

@@ -9,6 +9,8 @@ PURPOSES = (
   'training',
   'rollouts',
   'evaluation',
+  'judging',
+  'best_of_n',
   'continuations',
   'probe',
   'chat',

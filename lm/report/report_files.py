@@ -2,16 +2,17 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from lm.base import files, plots
 from lm.base.document import Block, Picture, to_html, to_markdown
 
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
 
 def pictures(
-  workdir: pathlib.Path, figures: Mapping[str, tuple[str, Figure]]
+  workdir: pathlib.Path, figures: Mapping[str, tuple[str, 'Figure']]
 ) -> dict[str, Picture]:
   """Returns pictures by name, and writes the PNG files that the Markdown shows.
 
@@ -25,6 +26,13 @@ def pictures(
     files.write_bytes(workdir / path, plots.png(figure))
     shown[name] = Picture(caption, plots.svg(figure), path)
   return shown
+
+
+def measured(value: float | None, low: float | None, high: float | None) -> str:
+  """Returns a value with its interval as text; '-' where there is no value."""
+  if value is None:
+    return '-'
+  return f'{value:.2f}' if low is None or high is None else f'{value:.2f} [{low:.2f}, {high:.2f}]'
 
 
 def write(

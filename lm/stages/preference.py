@@ -134,18 +134,13 @@ class Preference(Stage):
   sections = ('preference',)
   blocks_vocabulary = False
   recomputes_logits = True
-  cost_note = (
-    'of the two answers of a pair one is counted, and the scores of the start model are not'
-  )
+  cost_note = 'one answer of each pair is counted, and the scores of the start model are left out'
   unused = (
     'data.weights',
     'data.epochs',
     'loss.vocab_blocks',
     'loss.balance',
     'loss.z_loss',
-    'reward.group_size',
-    'reward.margin',
-    'reward.center',
   )
 
   @property
@@ -155,6 +150,10 @@ class Preference(Stage):
     if name not in LOSSES:
       raise unknown('config.preference.loss', name, LOSSES)
     return LOSSES[name]
+
+  @property
+  def reads_start(self) -> bool:
+    return self.pair_loss.has_reference
 
   @property
   def batch_fields(self) -> Mapping[str, Field]:

@@ -6,6 +6,8 @@ over all comparisons among them, so that a prompt weighs the same however often 
 (Ouyang et al., arXiv 2203.02155, section 3.5).
 """
 
+import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +17,16 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from lm.base import config as config_lib
 from lm.base.errors import UserError
 from lm.model.heads import scalar_values
 from lm.model.transformer import Transformer
 from lm.parallel import distributed, sharding
 from lm.stages.stage import Field, Stage, per_row, per_token
+from lm.train.batches import Run
 from lm.train.program import rows_of_microbatch
 from lm.train.train_step import LossFn
+from lm.weights import pretrained
 
 
 class Reward(Stage):
@@ -144,6 +149,68 @@ def make_scorer(
     return np.concatenate(rewards) if rewards else np.zeros(0, np.float32)
 
   return score_rows
+
+
+def open_scorers(
+  runs: Sequence[str],
+  model: ConfigDict,
+  defaults: ConfigDict,
+  mesh: Mesh,
+  *,
+  tokenizer: str,
+  batch_size: int,
+  max_len: int,
+) -> dict[str, Callable[[Sequence[Sequence[int]]], np.ndarray]]:
+  """Returns `make_scorer` of the reward models of runs, with their parameters, by run.
+
+  Args:
+    runs: checkpoints, as `lm.weights.pretrained.load` takes them.
+    model: a `config.model` that says how they are computed.
+    defaults: `config.model` as configs/base.py has it.
+    tokenizer: the fingerprint of the tokenizer that made the rows.
+    batch_size, max_len: as of `make_scorer`.
+
+  Raises:
+    UserError: a model has no scalar head, another tokenizer, or a shorter context.
+    FileNotFoundError: there is no such checkpoint.
+  """
+  execution = copy.deepcopy(defaults)
+  execution.update({name: model[name] for name in pretrained.EXECUTION})
+  scorers = {}
+  for run in runs:
+    loaded = pretrained.load(run, execution, defaults, mesh)
+    loaded.check_tokenizer(tokenizer)
+    if 'scalar' not in loaded.config.heads:
+      raise UserError(
+        field=f'heads of the reward model {run}', value=loaded.config.heads, allowed='with scalar'
+      )
+    if max_len > loaded.config.max_len:
+      raise UserError(
+        field='config.seq_len',
+        value=max_len,
+        allowed=f'at most max_len of the reward model, {loaded.config.max_len}',
+      )
+    score = make_scorer(loaded.config, mesh, batch_size=batch_size, max_len=max_len)
+    scorers[run] = functools.partial(score, loaded.params)
+  return scorers
+
+
+def open_scorer(run: Run) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
+  """Returns `score(rows)`, the mean of the reward models of `config.rl.reward_model`.
+
+  The arguments and errors are those of `open_scorers`, from a run of RL.
+  """
+  config = run.config
+  scorers = open_scorers(
+    config_lib.names(config.rl.reward_model),
+    config.model,
+    run.defaults.model,
+    run.mesh,
+    tokenizer=run.chat_format.tokenizer.fingerprint,
+    batch_size=rows_of_microbatch(config),
+    max_len=config.seq_len,
+  )
+  return lambda rows: np.mean([score(rows) for score in scorers.values()], axis=0)
 
 
 def make_compare(

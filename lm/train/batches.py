@@ -41,6 +41,7 @@ class Run:
 
   Attributes:
     config, model_config: the run's, and its model's.
+    defaults: configs/base.py, for the fields that checkpoints of other models lack.
     program: the run's `lm.train.program.Program`.
     source: the data that the reader of data/batches opened for the stage.
     chat_format: how text and conversations become tokens.
@@ -51,6 +52,7 @@ class Run:
   """
 
   config: ConfigDict
+  defaults: ConfigDict
   model_config: FrozenConfigDict
   mesh: Mesh
   program: Any
@@ -67,9 +69,12 @@ class Batches(Protocol):
 
   Attributes:
     waits: whether a batch is drawn from the parameters, so that it waits for the step before it.
+    judge: (params, examples, batch_size) -> {name: the rewards of answers to test problems}; None
+      where no reward model is trained against.
   """
 
   waits: bool
+  judge: Callable[[Any, int, int], dict[str, Any]] | None
 
   def state(self) -> dict[str, Any]:
     """Returns what the next batch depends on beside its number and the parameters.
@@ -101,6 +106,7 @@ class TokenBatches:
   """Batches of token shards, read ahead of the steps."""
 
   waits = False
+  judge = None
 
   def __init__(self, run: Run, axes: Mapping[str, tuple[str, ...]]):
     """Reads from `run.source.train`, whose arrays are those of `axes`."""

@@ -291,6 +291,7 @@ class Loop:
 
   def _rewind(self, number: int) -> int:
     """Goes back to the last checkpoint and leaves out the batches read since; returns its step."""
+    self._tracing.close()  # Steps that are done again are traced again.
     self._checkpoints.wait()
     back, self.state = self._checkpoints.sound(), None
     self._run.jumps.add(back, number - back)
@@ -335,12 +336,12 @@ class Loop:
     if self._profile and step == self._profile[0]:
       folder = self._tracing.enter_context(files.local_dir(self._run.workdir / 'profile'))
       jax.profiler.start_trace(folder)
+      self._tracing.callback(jax.profiler.stop_trace)
 
   def _ends_trace(self, step: int) -> bool:
     return self._profile is not None and step == self._profile[1]
 
   def _stop_trace(self) -> None:
-    jax.profiler.stop_trace()
     self._tracing.close()
     self._profile = None
 

@@ -187,6 +187,7 @@ def open_run(name, batch, config, microbatches, rows=ROWS):
     iterate=lambda *_: iter([own] * 4), epoch=lambda steps: 0.0, fingerprint=''
   )
   run = batches.Run(
+    defaults=None,
     config=settings,
     model_config=config,
     mesh=mesh,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lm.infer.sampling import RowSampling, Sampling, log_probs
 from lm.model.heads import head, scalar_values
 from lm.model.transformer import Transformer
+from lm.stages import reward
 from lm.stages.rl import advantages, health, policy_losses, rl_checks, rollout, rollout_batches
 from lm.stages.rl.policy_losses import Scores
 from lm.stages.stage import Field, Stage, per_token
@@ -72,7 +73,8 @@ class PolicyGradient(Stage):
       run.chat_format.banned_ids(run.model_config.vocab_size),
       has_values=advantages.has_values(self.config.rl),
     )
-    return rollout_batches.RolloutBatches(run, self.batch_axes, score, copy_start)
+    proxy = reward.open_scorer(run) if self.config.rl.reward_model else None
+    return rollout_batches.RolloutBatches(run, self.batch_axes, score, copy_start, proxy)
 
   def symptoms(self, metrics: Mapping[str, float]) -> list[Symptom]:
     return health.symptoms(self.config.rl.health, metrics)

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,14 @@ TRIES = 100  # The problems that are drawn for one question before it is an erro
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-  """The grade that a grader gives to one answer."""
+  """The grade that a grader gives to one answer.
+
+  `parts` has other measures of it by name, such as the rewards of a model and of a gold program.
+  """
 
   reward: float
   right: bool
+  parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +146,11 @@ def rewards_of(groups: Sequence[Group]) -> np.ndarray:
   return np.array([[grade.reward for grade in group.grades] for group in groups], np.float32)
 
 
+def rows_of(groups: Sequence[Group]) -> list[list[int]]:
+  """Returns the tokens of each prompt with each of its answers, as reward models read them."""
+  return [[*group.prompt, *answer.tokens] for group in groups for answer in group.completions]
+
+
 def overlong_penalty(length: int, longest: int, buffer: int) -> float:
   """Returns DAPO's soft punishment of a long answer, from 0 to -1 (arXiv 2503.14476, equation 13).
 
@@ -232,8 +241,9 @@ def arrange(
   _, counts_B = policy_losses.AGGREGATIONS[rl.aggregation](batch['weights'], rl.max_new_tokens)
   wanted = counts_B[teaches_B].sum() if rl.filter_groups else counts_B.sum()
   batch, count, order = split(batch, learned_B, rows, multiple, limit)
-  if count:
-    batch |= score(batch)
+  if not count:  # Nothing is learned from, and nothing is scored.
+    return Rollouts(batch | {'advantages': np.zeros_like(batch['weights'])}, 0, [], {})
+  batch |= score(batch)
   batch |= _advantages(rl, rewards_QG, batch, order)
   if wanted:
     batch['advantages'] *= counts_B[learned_B].sum() / wanted
@@ -242,7 +252,10 @@ def arrange(
     for p, c, learned in zip(prompts, completions, learned_B, strict=True)
     if learned
   ]
-  return Rollouts(batch, count, lengths, _explained(batch) if 'values' in batch else {})
+  metrics = _explained(batch) if 'values' in batch else {}
+  if 'reference_log_probs' in batch:
+    metrics['rl/answer_kl'] = answer_kl(batch)
+  return Rollouts(batch, count, lengths, metrics)
 
 
 def _advantages(
@@ -263,6 +276,17 @@ def _advantages(
   return {name: x[order].reshape(shape) for name, x in found.items()}
 
 
+def answer_kl(batch: Mapping[str, np.ndarray]) -> float:
+  """Returns the divergence of the policy from the reference, in nats of a whole answer.
+
+  It is the mean over the answers that are learned from of log policy - log reference, summed over
+  the tokens: an unbiased estimate of KL(policy || reference) where these are all.
+  """
+  mask = batch['weights'] > 0
+  away = np.where(mask, batch['old_log_probs'] - batch['reference_log_probs'], 0.0)
+  return float(away.sum(dtype=np.float64) / mask.any(axis=-1).sum())
+
+
 def _explained(batch: dict[str, np.ndarray]) -> dict[str, float]:
   """Returns the share of the variance of the returns that the values explain."""
   sampled = batch['weights'] > 0
@@ -274,8 +298,9 @@ def _explained(batch: dict[str, np.ndarray]) -> dict[str, float]:
 def measure(groups: Sequence[Group]) -> dict[str, float]:
   """Returns the metrics of all answers that were sampled.
 
-  They are the reward, the accuracy, the lengths of all, of right and of wrong answers, the share
-  that was cut off, how much they repeat themselves, and the share of groups of equal rewards.
+  They are the reward and its parts, the accuracy, the lengths of all, of right and of wrong
+  answers, the share that was cut off, how much they repeat themselves, and the share of groups of
+  equal rewards.
   """
   rewards_QG = rewards_of(groups)
   completions = [c for group in groups for c in group.completions]
@@ -292,6 +317,8 @@ def measure(groups: Sequence[Group]) -> dict[str, float]:
     'rl/forced_share': np.mean([not all(c.sampled) for c in completions]),
     'rl/equal_groups': np.mean(np.ptp(rewards_QG, axis=1) == 0),
   }
+  for name in groups[0].grades[0].parts:
+    metrics[f'rl/{name}'] = np.mean([g.parts[name] for group in groups for g in group.grades])
   for name, rows_B in (('right', right_B), ('wrong', ~right_B)):
     # NaN is written as null in metrics.jsonl.
     metrics[f'rl/length_{name}'] = length_B[rows_B].mean() if rows_B.any() else math.nan

@@ -1,5 +1,6 @@
 """Batches of the policy's own answers: sampled, graded, and scored."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ class RolloutBatches:
     axes: Mapping[str, tuple[str, ...]],
     score: Callable[..., policy_losses.Scores],
     copy_start: Callable[[], Any],
+    reward_model: Callable[[Sequence[Sequence[int]]], np.ndarray] | None = None,
   ):
     """Prepares the sampler, and the reference where the config asks for one.
 
@@ -42,6 +44,7 @@ class RolloutBatches:
       axes: the axes of the arrays of a batch.
       score: scores of a model (`lm.stages.rl.policy_gradient.make_score`).
       copy_start: makes a copy of the starting model's parameters.
+      reward_model: scores prompts with answers, beside their tasks' graders; None means none does.
 
     Raises:
       UserError: `config.rl.group_size` does not divide the batch.
@@ -54,6 +57,8 @@ class RolloutBatches:
         allowed=f'a divisor of batch_size, {config.batch_size}',
       )
     self._run, self._axes, self._questions = run, axes, run.source
+    self._reward_model = reward_model
+    self.judge = self._judge if reward_model else None
     self._per_step = config.batch_size // rl.group_size  # The number of questions.
     self._generate = replies.make_generate(
       run.model_config,
@@ -135,16 +140,17 @@ class RolloutBatches:
     groups: list[rollout.Group] = []
     missing = self._per_step
     for attempt in range(1 + rl.resamples):
-      first = (attempt * run.config.steps + step) * self._per_step
+      first = (step * (1 + rl.resamples) + attempt) * self._per_step
       new = [self._ask(first + i) for i in range(missing)]
       place = (step, attempt) if attempt else (step,)
       key = keys.derive(run.config.seed, 'rollouts', *place)
-      groups += rollout.sample(
+      drawn = rollout.sample(
         lambda prompts, repeats, key=key: self._generate(params, prompts, key, repeats),
         [question.prompt for question in new],
         lambda number, completion, new=new: self._grade(new[number], completion),
         rl.group_size,
       )
+      groups += self._add_proxy(drawn) if self._reward_model else drawn
       asked += new
       missing = self._per_step - int(advantages.teaching(rl, rollout.rewards_of(groups)).sum())
       if not missing:
@@ -160,7 +166,51 @@ class RolloutBatches:
     penalty = rollout.overlong_penalty(
       sum(completion.sampled), rl.max_new_tokens, rl.overlong_buffer
     )
-    return rollout.Grade(right + rl.format_reward * well_formed + penalty, right >= 0.5)
+    reward = rl.grade_weight * right + rl.format_reward * well_formed + penalty
+    parts = {}
+    if self._reward_model:
+      parts['gold'] = self._questions.gold(question.index, question.problem, completion.tokens)
+    return rollout.Grade(reward, right >= 0.5, parts)
+
+  def _add_proxy(self, groups: Sequence[rollout.Group]) -> list[rollout.Group]:
+    """Returns the groups with the reward model's rewards, the proxy, added to those they have."""
+    proxies = iter(self._reward_model(rollout.rows_of(groups)).tolist())
+
+    def add(grade):
+      proxy = next(proxies)
+      parts = {'proxy': proxy, **grade.parts}
+      return dataclasses.replace(grade, reward=grade.reward + proxy, parts=parts)
+
+    return [
+      dataclasses.replace(group, grades=[add(grade) for grade in group.grades]) for group in groups
+    ]
+
+  def _judge(self, params: Any, examples: int, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns the proxy and the gold reward of an answer to each of some test problems.
+
+    The answers are sampled as in training. Problems whose prompts leave no room for one are left
+    out.
+    """
+    seed, limit = self._run.config.seed, self._run.config.seq_len
+    drawn = [
+      (i, *self._questions.draw(i, i // self._questions.num_tasks, 'test')) for i in range(examples)
+    ]
+    asked = [
+      rollout.Question(i, problem, prompt, [])
+      for i, problem, prompt in drawn
+      if len(prompt) < limit
+    ]
+    groups: list[rollout.Group] = []
+    for start in range(0, len(asked), batch_size):
+      part, key = asked[start : start + batch_size], keys.derive(seed, 'judging', start)
+      groups += rollout.sample(
+        lambda prompts, repeats, key=key: self._generate(params, prompts, key, repeats),
+        [question.prompt for question in part],
+        lambda number, completion, part=part: self._grade(part[number], completion),
+        1,
+      )
+    grades = [group.grades[0] for group in self._add_proxy(groups)]
+    return {name: np.array([g.parts[name] for g in grades]) for name in ('proxy', 'gold')}
 
   def _timed_score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     with self._run.clock.part('score'):
@@ -209,6 +259,7 @@ class RolloutBatches:
         'answer': decode(answer.tokens),
         'reward': float(grade.reward),
         'right': bool(grade.right),
+        **grade.parts,
         'tokens': len(answer.tokens),
         'end': answer.end,
         'asked': question.problem['messages'],
