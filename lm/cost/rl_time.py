@@ -134,6 +134,7 @@ def ours(
   with tempfile.TemporaryDirectory() as folder:
     run = Run(
       config=config,
+      defaults=defaults,
       model_config=start.config,
       mesh=mesh,
       program=prog,
