@@ -58,7 +58,7 @@ class PassAt:
       prompts = [context.chat_format.render_prompt(p['messages']) for p in repeated]
 
       def draw(prompts, batch, number=number):
-        return self._generate(params, prompts, keys.derive(config.seed, 'pass', number, batch))
+        return self._generate(params, prompts, keys.derive(config.seed, 'pass_at', number, batch))
 
       def grade(problem, completion, task=task):
         if completion is None:
