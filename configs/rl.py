@@ -10,6 +10,9 @@ Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (
 Time:      two minutes for the quickstart's model on two CPU cores.
 :smoke     a two-layer model for bytes, started from scratch, which learns nothing in its four
            updates: 40 seconds on two cores.
+:stop      the same model, rewarded for well-formed answers that end within 16 tokens, which random
+           ones seldom do: the share that is cut off falls from 0.96 to 0.07 in 29 updates (seed 0;
+           two minutes on one core that others used too).
 """
 
 from configs import base
@@ -32,7 +35,7 @@ def get_config(arg=None):
     c.model.update(base.TINY)
     c.optim.warmup = 1
   if name == 'stop':
-    c.steps, c.batch_size, c.microbatches = 60, 128, 1
+    c.steps, c.batch_size, c.microbatches = 30, 128, 1
     c.rl.update(max_new_tokens=16, format_reward=1.0, log_kl=False, rollouts_every=10)
     c.optim.lr = 3e-3
   if name == 'smoke':

@@ -173,6 +173,16 @@ def test_ppo_trains_values_first_and_keeps_the_answers_it_is_asked_to(smoke):
 
 
 @pytest.mark.slow
+def test_a_policy_that_does_not_stop_learns_to(tmp_path):
+  run = tmp_path / 'run'
+  options = ('--config=configs/rl.py:stop', f'--workdir={run}', '--config.steps=12')
+  status, _, err = commands.call('train.py', *options)
+  assert status == 0, err
+  cut_off = [line['rl/truncated'] for line in lines(run) if 'rl/truncated' in line]
+  assert cut_off[0] > 0.8 and cut_off[-1] < 0.7
+
+
+@pytest.mark.slow
 def test_a_policy_that_has_collapsed_stops_the_run_and_its_last_checkpoint_stays(smoke, tmp_path):
   run = tmp_path / 'run'
   shutil.copytree(smoke('rl')[0], run)
