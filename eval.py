@@ -138,6 +138,10 @@ def describe(report: dict[str, Any], options: flags.FlagValues) -> None:
   """Prints the scores of a report."""
   for name, s in report.get('scores', {}).items():
     print(f'{name:12} {s["accuracy"]:6.1%}  [{s["low"]:.1%}, {s["high"]:.1%}]  n={s["n"]}')
+  for name, of_task in report.get('pass_at', {}).items():
+    for k, s in of_task.items():
+      share, interval = f'{s["pass_at"]:6.1%}', f'[{s["low"]:.1%}, {s["high"]:.1%}]'
+      print(f'{name:12} {share}  {interval}  n={s["n"]}  pass@{k}')
   for name, value in report['metrics'].items():
     print(f'{name} {value:.4f}')
   if 'perplexity_change' in report:

@@ -9,7 +9,8 @@ arXiv 2501.12948, section 4.1), in small.
 Command:   python train.py --config=configs/distill.py [--workdir=runs/distill]
 Hardware:  two CPU cores.
 Result:    runs/distill/report.html.
-:smoke     every step with smaller models and few updates.
+:smoke     every step with smaller models and few updates. They answer nothing rightly, so that
+           `distilled` is tuned on demonstrations.
 """
 
 from ml_collections import ConfigDict
@@ -17,14 +18,14 @@ from ml_collections import ConfigDict
 from configs import base
 from lm.base.config import variant
 
-LARGE = {'num_layers': 4, 'embed_dim': 192, 'num_heads': 4, 'head_dim': 48, 'mlp_dim': 576}
+LARGE = {'num_layers': 3, 'embed_dim': 160, 'num_heads': 4, 'head_dim': 40, 'mlp_dim': 480}
 SMALL = {'num_layers': 2, 'embed_dim': 96, 'num_heads': 4, 'head_dim': 24, 'mlp_dim': 288}
 
 
 def get_config(arg=None):
   c = ConfigDict()
   c.stage = 'recipe'
-  c.stages = ('sft', 'teacher', 'dr_grpo', 'small', 'small_rl', 'distilled', 'distillation')
+  c.stages = ('sft', 'teacher', 'small', 'small_rl', 'distilled', 'dr_grpo', 'distillation')
   c.workdir = 'runs/distill'
   for name in c.stages[:-1]:
     c[name] = run = base.get_config()
@@ -47,24 +48,27 @@ def get_config(arg=None):
     )
   for name, size in (('sft', LARGE), ('small', SMALL)):
     c[name].model.update(**size, num_kv_heads=4, qk_norm='head', max_len=128)
-    c[name].data.examples, c[name].steps = 6_000, 200
+    c[name].data.examples, c[name].steps = 10_000, 400
   for name, start in (('teacher', 'sft'), ('dr_grpo', 'sft'), ('small_rl', 'small')):
     run = c[name]
     run.stage, run.init_from = 'rl', f'{{workdir}}/{start}'
-    run.steps, run.batch_size, run.log_every = 50, 128, 1
+    run.steps, run.batch_size, run.log_every = 40, 128, 1
     run.rl.update(group_size=8, max_new_tokens=80, filter_groups=False, clip_high=0.2)
     run.rl.aggregation = 'sequence'
-    run.optim.update(name='adamw', lr=3e-4, warmup=3, schedule='constant')
+    run.optim.update(name='adamw', lr=5e-4, warmup=3, schedule='constant')
   c.dr_grpo.rl.update(advantage='dr_grpo', aggregation='constant')
   c.distilled.init_from, c.distilled.steps = '{workdir}/small', 200
   c.distilled.data.train = '{workdir}/teacher/rollouts.jsonl'
   if variant(arg) == 'smoke':
     c.workdir = 'runs/distill-smoke'
+    c.distilled.data.train = ''
     for name in c.stages[:-1]:
       run = c[name]
-      run.steps = 6
+      run.steps, run.data.examples = 4, 400
       run.optim.warmup = 1
       run.eval.update(examples=16, batch_size=16, max_new_tokens=16, pass_at=(1, 2), pass_samples=2)
       if run.stage == 'rl':
-        run.batch_size, run.rl.group_size, run.rl.max_new_tokens = 16, 4, 16
+        run.batch_size, run.rl.group_size, run.rl.max_new_tokens = 8, 2, 8
+    for name in ('sft', 'small'):
+      c[name].model.update(num_layers=1, embed_dim=64, num_heads=2, num_kv_heads=2, head_dim=32)
   return c

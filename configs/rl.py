@@ -10,6 +10,9 @@ Result:    greedy accuracy on held-out arithmetic rises by more than 20 points (
 Time:      two minutes for the quickstart's model on two CPU cores.
 :smoke     a two-layer model for bytes, started from scratch, which learns nothing in its four
            updates: 40 seconds on two cores.
+:stop      the same model, rewarded for well-formed answers that end within 16 tokens, which random
+           ones seldom do: the share that is cut off falls from 0.96 to 0.07 in 29 updates (seed 0;
+           two minutes on one core that others used too).
 """
 
 from configs import base
@@ -25,11 +28,17 @@ def get_config(arg=None):
   c.optim.update(lr=1e-4, warmup=5, schedule='constant', weight_decay=0.0)
   c.rl.log_kl = True
   c.log_every = 1
-  if variant(arg) == 'smoke':
+  name = variant(arg, ('smoke', 'stop'))
+  if name:
     c.init_from = ''
     c.steps, c.batch_size, c.microbatches, c.seq_len = 4, 32, 2, 160
     c.model.update(base.TINY)
     c.optim.warmup = 1
+  if name == 'stop':
+    c.steps, c.batch_size, c.microbatches = 30, 128, 1
+    c.rl.update(max_new_tokens=16, format_reward=1.0, log_kl=False, rollouts_every=10)
+    c.optim.lr = 3e-3
+  if name == 'smoke':
     c.rl.update(group_size=8, max_new_tokens=16, kl=0.01, format_reward=0.1, inner_updates=2)
     c.eval.update(tasks_every=2, batch_size=8, tasks='arithmetic', examples=8, max_new_tokens=16)
     c.checkpoint.every = 2

@@ -87,10 +87,11 @@ def test_no_update_was_done_twice(road):
   assert [line['step'] for line in lines if 'rl/reward' in line] == [1, 2, 3]
 
 
-def smoke_of(recipe, tmp_path):
+def smoke_of(recipe, tmp_path, *options):
   """The folder in which the smoke variant of a recipe has run."""
   workdir = tmp_path / 'run'
-  status, _, err = run('train.py', f'--config=configs/{recipe}.py:smoke', f'--workdir={workdir}')
+  config = f'--config=configs/{recipe}.py:smoke'
+  status, _, err = run('train.py', config, f'--workdir={workdir}', *options)
   assert status == 0, err
   return workdir
 
@@ -109,6 +110,19 @@ def test_the_recipe_of_facts_writes_what_a_model_knows(tmp_path):
     'with the page in the context',
     'by search',
   }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe_of_distillation_keeps_what_the_larger_model_answers(tmp_path):
+  """The first two of its jobs; the others are of the same kinds."""
+  workdir = smoke_of('distill', tmp_path, "--config.stages=('sft', 'teacher')")
+  for name in ('sft', 'teacher'):
+    report = json.loads((workdir / name / 'report.json').read_text())
+    assert report['pass_at']['sums'].keys() == {'1', '2'}
+  lines = (workdir / 'teacher' / 'rollouts.jsonl').read_text().splitlines()
+  assert len(lines) == 4 * 8
+  assert all({'asked', 'reply', 'right', 'end'} <= json.loads(line).keys() for line in lines)
 
 
 @pytest.mark.slow

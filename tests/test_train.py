@@ -61,6 +61,7 @@ def smoke(tmp_path_factory):
       more = ()
       if name == 'sft':
         more = ('--config.eval.probe=arithmetic', '--config.eval.probe_samples=2')
+        more += ('--config.eval.pass_at=1,3', '--config.eval.pass_samples=3')
       elif name == 'rlhf':
         more = (f'--config.rl.reward_model={run("reward")[0]}',)
       with recorded() as read:
@@ -140,6 +141,9 @@ def test_smoke_of_the_other_stages(config, smoke):
   run, _ = smoke(config)
   report = json.loads((run / 'report.json').read_text())
   assert report['scores']['arithmetic']['n'] == 8
+  if config == 'sft':
+    assert report['pass_at']['arithmetic'].keys() == {'1', '3'}
+    assert all(found['n'] == 8 for found in report['pass_at']['arithmetic'].values())
   if config == 'rl':
     assert report['rl'].keys() == {
       'reward_first',
@@ -166,6 +170,16 @@ def test_ppo_trains_values_first_and_keeps_the_answers_it_is_asked_to(smoke):
   assert later and later[-1]['rl/value_loss'] != first['rl/value_loss']
   assert first['rl/explained_variance'] < 1
   assert {row['step'] for row in metrics.rollouts(run)} == {2}
+
+
+@pytest.mark.slow
+def test_a_policy_that_does_not_stop_learns_to(tmp_path):
+  run = tmp_path / 'run'
+  options = ('--config=configs/rl.py:stop', f'--workdir={run}', '--config.steps=12')
+  status, _, err = commands.call('train.py', *options)
+  assert status == 0, err
+  cut_off = [line['rl/truncated'] for line in lines(run) if 'rl/truncated' in line]
+  assert cut_off[0] > 0.8 and cut_off[-1] < 0.7
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 from data.chat import schema
 from data.records import forms
 from data.records.forms import Form, require_text
-from data.tasks import gsm8k
+from data.tasks import gsm8k, math_problems
 from lm.base.errors import UserError
 
 Messages = list[dict[str, Any]]
@@ -93,6 +93,15 @@ def from_gsm8k(row: dict[str, Any], calls: str) -> Messages:
   return [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': solution}]
 
 
+def from_math(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"problem", "solution"}, a problem of MATH and its solution."""
+  problem = math_problems.parse(row)
+  return [
+    {'role': 'user', 'content': problem.question},
+    {'role': 'assistant', 'content': problem.solution},
+  ]
+
+
 def from_rollout(row: dict[str, Any], calls: str) -> Messages:
   """Returns the messages of {"asked", "reply", "right", "end"}, an answer that RL sampled.
 
@@ -116,6 +125,7 @@ FORMS = {
   'ultrachat': Form(frozenset({'data'}), from_ultrachat),
   'sharegpt': Form(frozenset({'conversations'}), from_sharegpt),
   'alpaca': Form(frozenset({'instruction', 'output'}), from_alpaca),
+  'math': Form(frozenset({'problem', 'solution'}), from_math),
   'rollout': Form(frozenset({'asked', 'reply', 'right', 'end'}), from_rollout),
   'gsm8k': Form(frozenset({'question', 'answer'}), from_gsm8k),
 }

@@ -62,7 +62,7 @@ class PassAt:
       prompts = [context.chat_format.render_prompt(p['messages']) for p in repeated]
 
       def draw(prompts, batch, number=number):
-        return self._generate(params, prompts, keys.derive(config.seed, 'pass', number, batch))
+        return self._generate(params, prompts, keys.derive(config.seed, 'pass_at', number, batch))
 
       def grade(problem, completion, task=task):
         if completion is None:
@@ -86,12 +86,17 @@ def estimate(right: int, samples: int, k: int) -> float:
 def summary(right: Sequence[int], samples: int, k: int) -> dict[str, float]:
   """Returns the mean of the estimates of problems, with its 95 % interval by the bootstrap.
 
+  Where all estimates are 0, or all are 1, the interval is Wilson's for as many problems.
+
   Args:
     right: the number of right answers to each problem.
     samples: the number of all.
     k: of pass@k.
   """
   estimates = np.array([estimate(each, samples, k) for each in right])
-  low, high = intervals.bootstrap(lambda sums: sums / len(estimates), estimates)
-  value = float(estimates.mean())
-  return {'pass_at': value, 'low': max(0.0, low), 'high': min(1.0, high), 'n': len(estimates)}
+  n, value = len(estimates), float(estimates.mean())
+  if value in (0, 1):
+    low, high = intervals.wilson(value * n, n)
+  else:
+    low, high = intervals.bootstrap(lambda sums: sums / n, estimates)
+  return {'pass_at': value, 'low': max(0.0, low), 'high': min(1.0, high), 'n': n}

@@ -13,6 +13,7 @@ PURPOSES = (
   'best_of_n',
   'continuations',
   'probe',
+  'pass_at',
   'chat',
 )
 

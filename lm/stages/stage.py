@@ -155,7 +155,10 @@ class Stage(abc.ABC):
 
 
 def field(config: ConfigDict, path: str) -> Any:
-  """Returns the value of a field given its dotted path, such as 'loss.z_loss'."""
+  """Returns the value of a field given its dotted path, such as 'loss.z_loss'.
+
+  A section is returned as a dictionary: two ConfigDicts differ if only one of them is locked.
+  """
   for name in path.split('.'):
     config = config[name]
-  return config
+  return config.to_dict() if isinstance(config, ConfigDict) else config

@@ -13,6 +13,7 @@ from data import tasks
 from data.tasks import (
   bases,
   coding,
+  conversation_rows,
   countdown,
   json_objects,
   math_problems,
@@ -210,6 +211,14 @@ def test_the_last_box_is_found(text, content):
 def test_rows_without_an_answer_are_no_problems(row, field):
   with refused(field):
     math_problems.parse(row)
+
+
+def test_a_problem_with_its_solution_is_a_conversation():
+  row = {'problem': ' How many? ', 'solution': 'It is $\\boxed{5}$.', 'type': 'Algebra'}
+  assert conversation_rows.conversation(row)['messages'] == [
+    {'role': 'user', 'content': 'How many?'},
+    {'role': 'assistant', 'content': 'It is $\\boxed{5}$.'},
+  ]
 
 
 def test_math_needs_its_library(monkeypatch, tmp_path):

@@ -48,7 +48,7 @@ def symptoms(bounds: ConfigDict, metrics: Mapping[str, float]) -> list[Symptom]:
   for field, bound in BOUNDS.items():
     if bound.metric not in metrics:
       continue
-    value, limit = metrics[bound.metric], bounds[field]
+    value, limit = metrics[bound.metric], getattr(bounds, field)
     if value > limit if bound.is_upper else value < limit:
       side = 'at most' if bound.is_upper else 'at least'
       allowed = f'{side} {limit:g}, config.rl.health.{field}'
