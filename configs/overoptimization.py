@@ -62,7 +62,7 @@ def add_start(c):
   c.sft = new_run('sft', *POLICY)
   c.sft.data.update(train='{workdir}/answers.jsonl', held_out=0.02)
   c.sft.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
-  c.sft.steps, c.sft.batch_size, c.sft.seq_len = 300, 16, 128
+  c.sft.steps, c.sft.batch_size, c.sft.seq_len, c.sft.loss.chunk = 300, 16, 128, 1024
   c.sft.optim.update(lr=3e-3, warmup=20)
 
 
@@ -92,7 +92,6 @@ def new_run(stage, layers, width):
     max_len=128,
     scan_layers=False,
   )
-  c.loss.chunk = 1024
   c.optim.update(weight_decay=0.0)
   c.checkpoint.every, c.log_every = 100_000, 10
   c.eval.update(every=100_000, batch_size=32, tasks='', prompts=())

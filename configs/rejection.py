@@ -45,7 +45,7 @@ def get_config(arg=None):
     tuned = c[f'round_{number}'] = lab.new_run('sft', *lab.POLICY)
     tuned.init_from, tuned.data.held_out = policy, 0.0
     tuned.data.train = f'{{workdir}}/sample_{number}/best.jsonl'
-    tuned.steps, tuned.batch_size, tuned.seq_len = 60, 16, 128
+    tuned.steps, tuned.batch_size, tuned.seq_len, tuned.loss.chunk = 60, 16, 128, 1024
     tuned.optim.update(lr=1e-3, warmup=5)
     jobs.append(f'round_{number}')
     policy = f'{{workdir}}/round_{number}'
