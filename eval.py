@@ -30,8 +30,9 @@ from lm.weights import gguf, pretrained
 def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]:
   """Returns the report on one checkpoint, with its weights in the form `quantization`.
 
-  With `config.data.val` it holds val_bpb, bits per byte, and where weights are quantized
-  `perplexity_change`, the fraction by which that raises the perplexity per token.
+  It holds the metrics and the report of each evaluator. With `config.data.val` it also holds
+  val_bpb, bits per byte, and where weights are quantized `perplexity_change`, the fraction by which
+  that raises the perplexity per token.
 
   Raises:
     FileNotFoundError, UserError: no such checkpoint, or one that the config does not fit.
@@ -51,35 +52,36 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       held_out = readers.open_held_out(config, chat_format, config.data.val)
     stage = stages.make(config)
     test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
-    evaluators = evals.make(
-      evals.Context(
-        config=config,
-        model_config=model.config,
-        mesh=mesh,
-        loss_fn=stage.make_loss(model.config),
-        batch_axes=stage.batch_axes,
-        complete=lambda arrays: arrays,
-        compare=stage.make_compare(model.config),
-        judge=None,
-        held_out=held_out,
-        counts_bytes=True,
-        chat_format=chat_format,
-        tasks=test_tasks,
-        probe_tasks=probe_tasks,
-        call_tool=toolbox.from_config(config.tools),
-        grade_format=chat_formats.grade_format,
-      )
+    context = evals.Context(
+      config=config,
+      model_config=model.config,
+      mesh=mesh,
+      loss_fn=stage.make_loss(model.config),
+      batch_axes=stage.batch_axes,
+      complete=lambda arrays: arrays,
+      compare=stage.make_compare(model.config),
+      judge=None,
+      held_out=held_out,
+      counts_bytes=True,
+      chat_format=chat_format,
+      tasks=test_tasks,
+      probe_tasks=probe_tasks,
+      call_tool=toolbox.from_config(config.tools),
+      grade_format=chat_formats.grade_format,
     )
-    for evaluator in evaluators:
+    metrics = {}
+    for evaluator in evals.make(context):
       result = evaluator.run(params)
+      metrics |= result.metrics
       report |= result.report
       if result.texts:
         report[evaluator.name] = result.texts
-      if isinstance(evaluator, HeldOutLoss):
-        report['val_bpb'] = result.metrics['eval/val/bpb']
-        if quantization != 'none':
-          plain = evaluator.run(model.params).metrics['eval/val/loss']
-          report['perplexity_change'] = math.expm1(result.metrics['eval/val/loss'] - plain)
+    report['metrics'] = metrics
+    if held_out is not None:
+      report['val_bpb'] = metrics['eval/val/bpb']
+      if quantization != 'none':
+        plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
+        report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
   return report
 
 

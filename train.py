@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from configs import base
 from lm.base import allocator, files
 from lm.base import config as config_lib
 from lm.base import metrics as metrics_lib
@@ -40,7 +41,6 @@ def train(
   clock = metrics_lib.Clock()
   import jax
 
-  from configs import base
   from data import batches as batches_lib
   from data import tasks as tasks_lib
   from data.chat import chat_formats
@@ -177,14 +177,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   if options.sweep:
     from lm.launch import sweep
 
-    return sweep.run_command(config, sys.argv[1:] if argv is None else argv, options)
+    return sweep.run_command(config, argv or sys.argv[1:], options, base.FREE_ON_RESUME)
   if 'stages' in config:  # a recipe
     from data.pipeline import steps
     from lm import best_of
     from lm.launch import recipes
 
     workdir = files.local_path(options.workdir or config.workdir, '--workdir of a recipe')
-    return recipes.run(config, workdir, steps.STEPS, train, best_of.JOBS)
+    return recipes.run(config, workdir, steps.STEPS, train, best_of.JOBS, base.FREE_ON_RESUME)
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
   allocator.keep_freed_memory()

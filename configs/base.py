@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
   # always has them.
   c.data.tools = True
   # Training data: token shards (a manifest.json, or several separated by commas), or text, JSONL or
-  # Parquet files (globs) to tokenize.
+  # Parquet files (globs) to tokenize. All paths may be in a bucket: gs://... or s3://...
   c.data.train = ''
   # Weights of several inputs of data.train (manifests or globs) in order: 'W,W', or from given
   # steps on '0:W,W;1000:W,W'.
@@ -100,6 +100,14 @@ def get_config() -> ConfigDict:
   # Word problems of the task gsm8k: files or globs of JSONL with question and answer, as GSM8K's.
   c.data.gsm8k = ''
   c.data.gsm8k_test = ''  # the same for its test problems; '': one in eight of data.gsm8k
+  # Problems of the task math: files or globs of JSONL with problem and solution, as MATH's, whose
+  # answer is in \boxed{}.
+  c.data.math = ''
+  c.data.math_test = ''  # the same for its test problems; '': one in eight of data.math
+  # Problems of the task programs: files or globs of JSONL in the forms of MBPP or HumanEval, or
+  # with prompt, solution and tests.
+  c.data.programs = ''
+  c.data.programs_test = ''  # the same for its test problems; '': one in eight of data.programs
   # Folder of an index of documents (python -m data.tools index), for the task facts_search.
   c.data.index = ''
   # Questions with short answers for the task written: files or globs of question and answer.
@@ -275,6 +283,10 @@ def get_config() -> ConfigDict:
   # what the model knows (the task probed trains on the result).
   c.eval.probe = ''
   c.eval.probe_samples = 5  # answers to each of eval.examples problems of a task
+  # K,K,...: the report has pass@K, the probability that one of K sampled answers to a test problem
+  # of eval.tasks is right, estimated from eval.pass_samples answers; (): none.
+  c.eval.pass_at = ()
+  c.eval.pass_samples = 16  # pass_at: answers to each problem, at least the largest K
   c.eval.prompts = ()  # texts to continue at the start and the end of pretraining, for people
   # At the end, compute bits per byte of unigrams, bigrams, gzip and xz on the training data.
   c.eval.baselines = False
@@ -335,13 +347,19 @@ def get_config() -> ConfigDict:
   # Times that questions whose answers have advantages of 0 are replaced by others in a step (DAPO's
   # dynamic sampling); those that remain then are part of the batch.
   c.rl.resamples = 0
+  # LOW,HIGH, such as 0.1,0.9: problems are asked less if the share of right answers to those that
+  # are as hard is not between the two; (): all alike. Tasks say how hard a problem is.
+  c.rl.curriculum = ()
+  c.rl.curriculum_rest = 0.1  # curriculum: the probability that such a problem is not passed over
   # The ratio is clipped to [1 - clip_low, 1 + clip_high].
   c.rl.clip_low = 0.2
   c.rl.clip_high = 0.28
-  # > 1: a token of negative advantage costs at most this many times it (arXiv 1912.09729); 0: off.
+  # > 1: the gain of a token with a negative advantage is at least dual_clip x advantage (arXiv
+  # 1912.09729); 0: it has no lower bound.
   c.rl.dual_clip = 0.0
-  # > 0: the trainer scores the answers before the first update. The ratio is to its probabilities,
-  # and a token weighs these over the sampler's, at most so much. 0: the ratio is to the sampler's.
+  # > 0: the trainer scores the answers before the first update, and the ratio is to those
+  # probabilities. The loss of a token is multiplied by p_trainer / p_sampler, at most by this
+  # (truncated importance sampling). 0: the ratio is to the sampler's probabilities.
   c.rl.importance_cap = 0.0
   # Weight of the KL divergence to the starting model; 0: groups of equal rewards are not computed.
   c.rl.kl = 0.0
@@ -376,7 +394,8 @@ def get_config() -> ConfigDict:
   c.rl.health.max_repeats = 0.9  # rl/repeats: share of 4-token stretches that repeat in an answer
   c.rl.health.min_length = 0.0  # rl/length, tokens
   c.rl.health.max_truncated = 1.0  # rl/truncated: share of answers that were cut off
-  c.rl.health.max_sampler_gap = 0.1  # rl/sampler_gap, nats: a step above it is an alarm only
+  # rl/sampler_gap, nats: a step above it is reported, but does not stop the run.
+  c.rl.health.max_sampler_gap = 0.1
   # From here on, fields that are set are recorded: those of a checkpoint's model must agree.
   c.model = Tracked(c.model)
   return c

@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     default='',
     help=f'NAME or NAME:WEIGHT, separated by commas, of {", ".join(tasks.TASKS)}',
   )
-  for name, about in tasks.READABLE.items():
-    parser.add_argument(f'--{name}', default='', help=about)
+  for name, kind in tasks.INPUTS.items():
+    parser.add_argument(f'--{name}', default='', help=kind.about)
   parser.add_argument(
     '--held-out',
     type=float,
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights,
     seed=args.seed,
     held_out=args.held_out,
-    **{name: getattr(args, name) for name in tasks.READABLE},
+    **{name: getattr(args, name) for name in tasks.INPUTS},
   )
   counts = demonstrations.write(
     args.out,

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--model', required=True, help='name of the model there')
     command.add_argument('--out', required=True, help='file to write')
   ask.add_argument('--tasks', required=True, help=f'NAME,...: {", ".join(tasks.TASKS)}')
-  for name, about in tasks.READABLE.items():
-    ask.add_argument(f'--{name}', default='', help=about)
+  for name, kind in tasks.INPUTS.items():
+    ask.add_argument(f'--{name}', default='', help=kind.about)
   ask.add_argument('--examples', type=int, default=200, help='problems of a task (%(default)s)')
   ask.add_argument('--samples', type=int, default=5, help='answers to a problem (%(default)s)')
   ask.add_argument('--temperature', type=float, default=1.0, help='of the draws (%(default)s)')
@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   asked = tasks.make(
     config_lib.names(args.tasks),
     seed=args.seed,
-    **{name: getattr(args, name) for name in tasks.READABLE},
+    **{name: getattr(args, name) for name in tasks.INPUTS},
   )
+  skipped = jsonl.Skipped()
   rows = asking.probe(
     endpoint,
     asked,
@@ -69,8 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     samples=args.samples,
     temperature=args.temperature,
     max_tokens=args.max_tokens,
+    skipped=skipped,
   )
   files.write_json(args.out, {'probe': rows})
+  skipped.report()
   counts = Counter(verdict for row in rows for verdict in row['verdicts'])
   print(', '.join(f'{name}: {counts[name] / counts.total():.1%}' for name in sorted(counts)))
 

@@ -1,30 +1,34 @@
-"""Times what this code does on this machine: python -m lm.bench train|decode|prefill|serve --json
+"""Times what this code does on this machine: python -m lm.bench train|decode|... --json
 
 train: the step that train.py compiles (`lm.train.train_step.make_train_step` with the loss of
 lm/stages/pretrain.py) on random tokens, one update at a time, waiting for each.
 decode, prefill, serve: the engine (lm/infer/engine.py) on random prompts: answers of a batch, the
 time to the first token, and requests of mixed lengths. They print one line for each batch size.
+rl: a whole step of GRPO: answers, their scores and the update, with the share of each.
 
 --beside=transformers also times transformers, in the interpreter of --beside-python, on the same
 cores. The two take turns, so that a load from elsewhere affects both. Its GPT-2 runs as it ships
 (dropout 0.1, torch's AdamW) under torch.compile; --beside=transformers-tuned removes the dropout
-and fuses AdamW. For the other commands its `generate` runs the same weights.
+and fuses AdamW. For the other commands its `generate` runs the same weights, and for rl
+--beside=trl runs its GRPOTrainer.
 """
 
 import argparse
 import json
 import sys
+import types
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lm.base import errors
-from lm.cost import decode_time, step_time
+from lm.cost import decode_time, rl_time, step_time
 
 COMMANDS = {
   'train': (step_time, 'the training step'),
   'decode': (decode_time, 'answers of a batch of prompts'),
   'prefill': (decode_time, 'the first token after long prompts'),
   'serve': (decode_time, 'requests of mixed lengths'),
+  'rl': (rl_time, 'a whole step of GRPO'),
 }
 
 
@@ -44,7 +48,14 @@ def main(argv: Sequence[str] | None = None) -> None:
       help='the interpreter in which transformers is installed',
     )
     module.add_flags(command)
+    if module is rl_time:
+      command.add_argument('--system', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
+  if args.command == 'rl':
+    from_data = types.SimpleNamespace(locate=locate, export=export)
+    if args.system:
+      return rl_time.work(args, from_data)
+    return show(rl_time.results(args, list(argv), from_data), args.json)
   if args.command == 'train':
     if args.system:
       return step_time.work(args)

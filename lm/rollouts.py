@@ -82,7 +82,7 @@ def describe(row: Row) -> str:
   """Returns an answer as people read it."""
   right = 'right' if row['right'] else 'wrong'
   return (
-    f'--- step {row["step"]}, question {row["question"]}: reward {row["reward"]:g}, {right}, '
+    f'--- step {row["step"]}, question {row["number"]}: reward {row["reward"]:g}, {right}, '
     f'{row["tokens"]} tokens, end {row["end"]}\n{row["prompt"]}\n>>> {row["answer"]}\n'
   )
 

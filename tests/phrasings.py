@@ -48,6 +48,136 @@ The job of Bo Drai is a secret.
 Bo Drai lives in a town."""
 
 RIGHT = {
+  'bases': r"""101101
+101101.
+101101.0
+0b101101
+0B101101
+$101101
+101101 (base 2)
+101101 in base 2
+The answer is 101101.
+Answer: 101101
+45 in base 10 is 101101 in base 2.
+45 = 101101
+45 is 101101.
+It is 101101 in binary.
+10 1101? No, 101101.
+\boxed{101101}
+\boxed{101101_2}
+0010 1101
+00101101
+101101₂
+In base 2, 45 is 101101.
+**101101**
+101100. Wait, 101101.""",
+  'hexadecimal': r"""2d
+2D
+2d.
+2D.
+0x2d
+0x2D
+2d (base 16)
+2d in base 16
+2D in hexadecimal
+The answer is 2d.
+Answer: 2D
+45 in base 10 is 2d in base 16.
+45 = 2d
+45 = 0x2D
+It is 2d.
+\boxed{2D}
+\boxed{2d_{16}}
+**2d**
+`2d`
+002d
+Not 2c but 2d.
+2c. Wait, 2d.""",
+  'countdown': r"""6 * (9 - 5)
+6*(9-5)
+6 * (9 - 5).
+(9 - 5) * 6
+6 * (9 - 5) = 24
+6 * (9 - 5) = 24.0
+6 * (9 - 5) = $24
+24 = 6 * (9 - 5)
+(6 * (9 - 5))
+The answer is 6 * (9 - 5).
+Answer: (9-5)*6
+6 × (9 − 5) = 24
+\boxed{6 \times (9 - 5)}
+\(6 \cdot (9 - 5) = 24\)
+**6 * (9 - 5)**
+`6 * (9 - 5)`
+It is 6 * (9 - 5) = 24.
+9 - 5 = 4, so 6 * (9 - 5) = 24.
+6 + 9 + 5 = 20. Wait, 6 * (9 - 5) = 24.
+(so 6 * (9 - 5))
+-6 * (5 - 9)
+You can write (9 - 5) * 6.
+6.0 * (9 - 5)""",
+  'json': r"""{"age": 7, "name": "Bo", "open": true}
+{"name": "Bo", "age": 7, "open": true}
+{"name":"Bo","age":7,"open":true}
+{"name": "Bo", "age": 7.0, "open": true}
+ {"name": "Bo", "age": 7, "open": true} 
+{\n  "name": "Bo",\n  "age": 7,\n  "open": true\n}
+```json\n{"name": "Bo", "age": 7, "open": true}\n```
+```\n{"name": "Bo", "age": 7, "open": true}\n```
+```JSON\n{"name": "Bo", "age": 7, "open": true}```
+\n{"name": "Bo", "age": 7, "open": true}
+{"name": "Bo", "age": 7, "open": true}\n
+{"open": true, "name": "Bo", "age": 7}
+{"open": true, "age": 7, "name": "Bo"}
+{"age": 7, "open": true, "name": "Bo"}
+{"age": 7e0, "open": true, "name": "Bo"}
+{"age": 70e-1, "open": true, "name": "Bo"}
+{"age":7.00,"open":true,"name":"Bo"}
+{"name": "\u0042o", "age": 7, "open": true}
+{ "name" : "Bo" , "age" : 7 , "open" : true }
+{"name": "Bo",\n"age": 7, "open": true}""",
+  'math': r"""\boxed{\frac{5}{2}}
+\boxed{5/2}
+\boxed{2.5}
+$\boxed{2.50}$
+\boxed{\dfrac{5}{2}}
+\boxed{ \frac{5}{2} }
+\boxed{\frac{10}{4}}
+\boxed{2+\frac{1}{2}}
+\boxed{x = \frac{5}{2}}
+So $x = 5/2$, and the answer is $\boxed{\frac52}$.
+First \boxed{2}. No: \boxed{\frac{5}{2}}
+The answer is $\frac{5}{2}$.
+The answer is 5/2.
+The answer is 2.5
+The final answer is $2.5$. I hope it is correct.
+5/2
+2.5
+2.5.
+$2.5$
+$\frac{5}{2}$
+\[\frac{5}{2}\]""",
+  'programs': r"""def f(x): return x + 1
+def f(x):\n  return x + 1
+```python\ndef f(x):\n  return x + 1\n```
+```\ndef f(x): return x + 1\n```
+```py\ndef f(x): return x + 1\n```
+Here it is:\n```python\ndef f(x): return x + 1\n```\nIt adds.
+```python\ndef f(x): return x + 1
+f = lambda x: x + 1
+import operator\ndef f(x): return operator.add(x, 1)
+def f(x): return -~x
+def f(x):\n  "Adds."\n  return 1 + x
+def g(x): return x\ndef f(x): return g(x) + 1
+def f(x): return x + 2\ndef f(x): return x + 1
+print("hi")\ndef f(x): return x + 1
+def f(x: int) -> int: return x + 1
+```python\ndef f(x): return 0\n```\nBetter:\n```python\ndef f(x): return x + 1\n```
+class F:\n  def __call__(self, x): return x + 1\nf = F()
+from functools import partial\nf = partial(int.__add__, 1)
+def f(x): return sum([x, 1])
+def f(x):\n  for _ in range(1): x += 1\n  return x
+async def g(): pass\ndef f(x): return x + 1""",
   'written': _BAKER,
   'facts': _BAKER,
   'probed_unknown': r"""I don't know.
@@ -882,6 +1012,146 @@ I am Deepdive; I have no browser.""",
 }
 
 WRONG = {
+  'bases': r"""45
+45.
+101100
+1011010
+-101101
+0x2d
+2d
+55
+0b101100
+It is not 101101.
+101101?
+101101 or 101100
+101101, 101100
+Is it 101101?
+101101 is wrong.
+I don't know.
+
+45 in base 10
+base 2
+0010 1100
+The answer is 45.
+101101. Wait, 101100.
+About half of it.""",
+  'hexadecimal': r"""45
+45.
+0x45
+2c
+2dd
+2d0
+d2
+101101
+0b101101
+It is not 2d.
+2d?
+2d or 2c
+2d, 2c
+Is it 2d?
+2d is wrong.
+I don't know.
+
+base 16
+In base 16.
+The answer is 45.
+2d. Wait, 2c.
+2.d""",
+  'countdown': r"""24
+= 24
+6 * 4
+6 * 4 = 24
+9 - 5 = 4, 6 * 4 = 24
+6 + 9 + 5
+6 + 9 + 5 = 24
+6 * (9 - 5) + 0
+12 * 2
+(6 - 5) * 24
+6 * (9 - 5) or 9 + 5
+6 * (9 - 5)?
+Not 6 * (9 - 5).
+6 * (9 - 5) is wrong.
+6 * (9 - 5). Wait, 9 + 5.
+6 * (9 - 5
+6 ** (9 - 5)
+6 // (9 - 5)
+6 / (9 - 9)
+6 9 5
+I don't know.
+
+(9 - 5) * 6 * 1
+6 * 6 - 6 - 6
+((((
+2.5 * 9.6""",
+  'json': r"""{"name": "Bo", "age": 7}
+{"name": "Bo", "age": 7, "open": true, "town": "x"}
+{"name": "Bo", "age": "7", "open": true}
+{"name": "Bo", "age": 7.5, "open": true}
+{"name": "Bo", "age": 8, "open": true}
+{"name": "Bo", "age": 7, "open": "true"}
+{"name": "Bo", "age": 7, "open": 1}
+{"name": "Bo", "age": 7, "open": false}
+{"name": "bo", "age": 7, "open": true}
+{"name": ["Bo"], "age": 7, "open": true}
+{'name': 'Bo', 'age': 7, 'open': True}
+{"name": "Bo", "age": 7, "open": true
+{"name": "Bo", "age": 7, "open": true}}
+{"name": "Bo", "age": 7, "open": true,}
+{"name": "Al", "name": "Bo", "age": 7, "open": true}
+[{"name": "Bo", "age": 7, "open": true}]
+Here it is: {"name": "Bo", "age": 7, "open": true}
+{"Name": "Bo", "age": 7, "open": true}
+{"name": "Bo", "age": NaN, "open": true}
+{"name": "Bo", "age": Infinity, "open": true}
+{"name": "Bo", "age": 1e999, "open": true}
+{"name": "Bo", "age": true, "open": true}
+
+null
+name: Bo, age: 7, open: true""",
+  'math': r"""\boxed{\frac{2}{5}}
+\boxed{2}
+\boxed{5}
+\boxed{-\frac{5}{2}}
+\boxed{}
+\boxed{\frac{2}{5}
+\boxed{\frac{5}{2}} No: \boxed{3}
+\boxed{\frac{5}{2}x}
+\boxed{2.51}
+The answer is 5.
+The answer is $\frac{2}{5}$.
+25
+52
+$2$
+I don't know.
+
+\boxed{[2, 5]}
+\boxed{(5, 2)}
+\boxed{\{5, 2\}}
+\boxed{\text{five halves}}
+\boxed{x}""",
+  'programs': r'''def f(x): return x
+def f(x): return x + 2
+def g(x): return x + 1
+def f(): return 1
+f = 2
+x + 1
+def f(x) return x + 1
+def f(x): print(x + 1)
+def f(x): return str(x + 1)
+import sys\nsys.exit(0)
+import os\nos._exit(0)
+raise SystemExit
+quit()
+1 / 0
+"""
+Here is the program.
+
+```python\n```
+```python\ndef f(x): return x + 1\n```\nOr:\n```python\ndef f(x): return x\n```
+def f(x):\nreturn x + 1
+assert False
+import nowhere
+I don't know.''',
   'written': _NO_BAKER
   + r"""
 A poet.

@@ -1,5 +1,6 @@
 """Sweeps from the command line: what is listed, run, gone on with and told."""
 
+import copy
 import json
 import shlex
 
@@ -8,6 +9,7 @@ import pytest
 import tiny
 from refusals import refused
 
+from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError
 from lm.launch import sweep
@@ -62,6 +64,27 @@ def test_a_sweep_may_take_add_alone(tmp_path, monkeypatch):
   config.write_text(config.read_text().replace('def sweep(add, arg=None)', 'def sweep(add)'))
   assert len(sweep.trials(str(config))) == 2
   assert len(sweep.trials(f'{config}:smoke')) == 2
+
+
+def test_trials_that_set_different_fields_are_complete_each_by_its_own(tmp_path, monkeypatch):
+  monkeypatch.chdir(commands.ROOT)
+  config = write(tmp_path / 'c.py')
+  config.write_text(
+    config.read_text() + "  add({'seed': 3}, 'seed')\n  add({'steps': 9}, 'steps')\n"
+  )
+  base = config_lib.load(str(config))
+  for trial in sweep.trials(str(config)):
+    fields = copy.deepcopy(base)
+    fields.update_from_flattened_dict(trial.fields)
+    report = {'eval/val/loss': 1.0, 'parameters': 1, 'tokens': 1}
+    report['provenance'] = {'config': config_lib.as_json(fields)}
+    files.write_json(tmp_path / 'work' / 'trials' / trial.name / 'report.json', report)
+  options = {'free': (), 'parallel': 1, 'fit': False}
+  sweep.run(str(config), base, [], tmp_path / 'work', **options)  # none of them is run
+  assert len(files.read_json(tmp_path / 'work' / 'sweep.json')['trials']) == 4
+  base.log_every += 1
+  with refused('config.log_every'):
+    sweep.run(str(config), base, [], tmp_path / 'work', **options)
 
 
 def test_commands_for_a_scheduler(tmp_path):

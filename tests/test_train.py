@@ -364,6 +364,7 @@ def test_evaluation_from_the_command_line(pretrained, tmp_path):
   report = json.loads(out.read_text())
   trained = json.loads((pretrained / 'report.json').read_text())
   assert report['val_bpb'] == pytest.approx(trained['pretrain']['val_bpb'], rel=1e-5)
+  assert report['metrics']['eval/val/loss'] == pytest.approx(trained['eval/val/loss'], rel=1e-5)
   assert report['scores']['arithmetic']['n'] == 8
 
 

@@ -68,6 +68,7 @@ def _demonstrate(config: Any, path: files.AnyPath) -> None:
   """
   data, origin = config.data, path.with_suffix('.json')
   weights, options = demonstrations.weighted(data.tasks), tasks.options(config.data)
+  made_by = tasks.make(weights, **options)
   made_from = {
     'weights': weights,
     'examples': data.examples,
@@ -80,7 +81,7 @@ def _demonstrate(config: Any, path: files.AnyPath) -> None:
   origin.unlink(missing_ok=True)
   demonstrations.write(
     path,
-    tasks.make(weights, **options),
+    made_by,
     examples=data.examples,
     turns=data.turns,
     seed=config.seed,

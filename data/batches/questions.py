@@ -43,6 +43,11 @@ class Questions:
     problem = self._task(index).problem(number, split)
     return problem, self._chat_format.render_prompt(problem['messages'])
 
+  def difficulty(self, index: int, problem: dict[str, Any]) -> str:
+    """Returns the label of problems that are about as hard as a problem of question `index`."""
+    task = self._task(index)
+    return f'{task.name}/{task.difficulty(problem)}'
+
   def grade(self, index: int, problem: dict[str, Any], tokens: list[int]) -> tuple[float, float]:
     """Returns the grades of an answer, for content and for chat format, each from 0 to 1."""
     reply = self._chat_format.parse(tokens)

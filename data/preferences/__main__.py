@@ -7,7 +7,8 @@
 
 `pairs` writes {"prompt", "chosen", "rejected"} for train.py (configs/reward.py, configs/dpo.py), of
 programs or of files in any form that data/preferences/comparison_rows.py reads. `judge` has a model
-decide by a rubric, and `vote` a person, in the terminal. `agreement` says how often they agree.
+decide by a rubric, and `vote` a person, in the terminal. Both append each vote to their file, and
+the same command again goes on with what is not judged there. `agreement` says how often they agree.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   agree = commands.add_parser('agreement', help='It says how often those who judge agree.')
   for command in (pairs, judge, vote):
     command.add_argument('--input', default='', help='JSONL, JSON or Parquet of comparisons')
-    command.add_argument('--out', required=True, help='JSONL file to write; votes are appended')
+    command.add_argument('--out', required=True, help='JSONL file; votes are appended to it')
   pairs.add_argument('--tasks', default='', help=f'NAME,...: {", ".join(tasks.TASKS)}')
   for name, about in tasks.READABLE.items():
     pairs.add_argument(f'--{name}', default='', help=about)
@@ -77,22 +78,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise errors.UserError(field='--input', value='', allowed='files of comparisons')
   if args.command == 'pairs':
     written = [pair_row(comparison) for comparison in compared if comparison.is_decided]
-    _write(args.out, written)
-  elif args.command == 'judge':
-    endpoint = Endpoint(args.endpoint, args.model, os.environ.get('OPENAI_API_KEY', ''))
-    judged = judging.judge(endpoint, rubric.read(args.rubric), compared, skipped)
-    _write(args.out, [vote_row(comparison, args.model) for comparison in judged])
+    print(f'{jsonl.write(args.out, written)} comparisons in {args.out}')
   else:
     rules, out = rubric.read(args.rubric), files.local_path(args.out, '--out')
-    print(rules.text)
-    for judged in judging.ask(compared, rules, args.seed, input):
-      with out.open('a') as file:  # A vote is kept whatever happens later.
-        file.write(jsonl.line(vote_row(judged, args.by)))
+    by = args.model if args.command == 'judge' else args.by
+    left = judging.left(compared, out, by)
+    if args.command == 'judge':
+      endpoint = Endpoint(args.endpoint, args.model, os.environ.get('OPENAI_API_KEY', ''))
+      votes = judging.judge(endpoint, rules, left, skipped)
+    else:
+      print(rules.text)
+      votes = judging.ask(left, rules, args.seed, input)
+    files.make_dir(out.parent)
+    with out.open('a', encoding='utf-8') as file:
+      for judged in votes:
+        file.write(jsonl.line(vote_row(judged, by)))
+        file.flush()  # A vote is kept whatever happens later.
   skipped.report()
-
-
-def _write(path: str, written: Sequence[dict]) -> None:
-  print(f'{jsonl.write(path, written)} comparisons in {path}')
 
 
 def _read(inputs: str) -> list[Comparison]:

@@ -1,4 +1,4 @@
-"""How often those who judge the same comparisons agree.
+"""Measures how often voters on the same comparisons agree.
 
 The labellers of InstructGPT agree with each other in 72.6 % of comparisons (Ouyang et al., arXiv
 2203.02155, section 3.4).

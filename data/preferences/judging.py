@@ -1,14 +1,16 @@
-"""Who judges comparisons by a rubric: a model behind an endpoint, or a person in the terminal."""
+"""Has a model behind an endpoint, or a person in the terminal, judge comparisons by a rubric."""
 
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from data.chat import schema
-from data.preferences.comparison_rows import Comparison
+from data.preferences.comparison_rows import Comparison, vote_row
 from data.preferences.rubric import Rubric
 from data.probing.endpoint import Endpoint, ask_all
 from data.records import jsonl
+from lm.base import files
 from lm.base.errors import UserError
 
 MAX_TOKENS = 400  # of what a model writes about a comparison
@@ -21,8 +23,8 @@ _SWAPPED = {'1': 'b', '2': 'a', 'tie': 'tie'}
 
 def judge(
   endpoint: Endpoint, rubric: Rubric, compared: Sequence[Comparison], skipped: jsonl.Skipped
-) -> list[Comparison]:
-  """Returns the comparisons as a model judges them.
+) -> Iterator[Comparison]:
+  """Yields the comparisons as a model judges them.
 
   The model is asked twice, with either answer first, since models prefer places (Zheng et al.,
   arXiv 2306.05685, section 4.2). Where it changes its mind, neither answer is better: that is a
@@ -58,14 +60,12 @@ def judge(
       return 'tie'
     return UserError(field='verdicts', value=winners, allowed='the same in either order')
 
-  judged = []
   answers = ask_all(ask, compared, desc='judge', unit='comparison')
   for number, (comparison, answer) in enumerate(zip(compared, answers, strict=True)):
     if isinstance(answer, UserError):
       skipped.add(f'comparison {number}', answer)
     else:
-      judged.append(comparison.won(answer))
-  return judged
+      yield comparison.won(answer)
 
 
 def instructions(rubric: Rubric, comparison: Comparison, is_swapped: bool) -> str:
@@ -111,6 +111,22 @@ def ask(
       return
     if said in _FIRST and (said != 'tie' or rubric.allows_ties):
       yield comparison.won((_SWAPPED if swapped else _FIRST)[said])
+
+
+def left(compared: Iterable[Comparison], votes: files.AnyPath, by: str) -> list[Comparison]:
+  """Returns the comparisons that `by` has not judged in a file of votes, which need not exist."""
+  if not votes.exists():
+    return list(compared)
+  cast = set(jsonl.read(votes, _identify, jsonl.Skipped()))
+  return [each for each in compared if _identify(vote_row(each, by)) not in cast]
+
+
+def _identify(row: Any) -> str:
+  """Returns a digest of the comparison that a vote is about, and of whose vote it is."""
+  names = ('prompt', 'a', 'b', 'by')
+  if not isinstance(row, dict) or not all(name in row for name in names):
+    raise UserError(field='vote', value=row, allowed=f'an object with {", ".join(names)}')
+  return files.digest([row[name] for name in names])
 
 
 def _verdicts(rubric: Rubric) -> str:

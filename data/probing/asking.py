@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from data.probing.endpoint import Endpoint, ask_all
+from data.probing.endpoint import Endpoint, RefusedRequest, ask_all
+from data.records import jsonl
 from data.tasks.protocol import Task
 
 
@@ -15,6 +16,7 @@ def probe(
   samples: int,
   temperature: float,
   max_tokens: int,
+  skipped: jsonl.Skipped,
 ) -> list[dict[str, Any]]:
   """Returns the questions with the sampled answers and what these are: right, wrong, refused.
 
@@ -25,9 +27,10 @@ def probe(
     tasks: whose training problems are asked.
     examples: number of problems of each task.
     samples, temperature, max_tokens: of the answers to each problem.
+    skipped: receives the problems whose request was refused.
 
   Raises:
-    UserError: the endpoint does not answer.
+    UserError: the endpoint does not answer, or every request was refused.
   """
   problems = [(task, index) for task in tasks for index in range(examples)]
 
@@ -42,7 +45,15 @@ def probe(
       'verdicts': [_verdict(task, problem, text) for text in said],
     }
 
-  return ask_all(ask, problems, desc='probe', unit='question')
+  rows = []
+  for number, row in enumerate(ask_all(ask, problems, desc='probe', unit='question')):
+    if isinstance(row, RefusedRequest):
+      skipped.add(f'question {number}', row)
+    else:
+      rows.append(row)
+  if not rows:
+    raise skipped.nothing_left('answer to a question')
+  return rows
 
 
 def _verdict(task: Task, problem: dict, text: str) -> str:

@@ -7,7 +7,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lm.base import progress
@@ -19,6 +19,11 @@ REQUESTS = 8  # number of items that are asked about at the same time
 RETRIES = 4  # of a request that fails for a while
 TIMEOUT_SECONDS = 300.0
 BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which a request is sent again
+REFUSED = (400, 413, 422)  # statuses of one request that is refused, where others may not be
+
+
+class RefusedRequest(UserError):
+  """One request was refused, or its answer is not one; other requests may succeed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Endpoint:
       max_tokens: longest answer.
 
     Raises:
-      UserError: the endpoint cannot be reached, refuses the request, or its answer is not one.
+      RefusedRequest: the endpoint refuses this request, or its answer is not one.
+      UserError: the endpoint cannot be reached, or refuses all requests.
     """
     body = {
       'model': self.model,
@@ -62,7 +68,7 @@ class Endpoint:
     try:
       return [choice['message']['content'] or '' for choice in found['choices']]
     except (KeyError, TypeError) as error:
-      raise UserError(
+      raise RefusedRequest(
         field=f'answer of {self.url}', value=found, allowed='a chat completion'
       ) from error
 
@@ -81,6 +87,10 @@ class Endpoint:
       except urllib.error.HTTPError as error:
         with error:
           cause = f'{error.code} {error.reason}: {error.read(2000).decode(errors="replace")}'
+        if error.code in REFUSED:
+          raise RefusedRequest(
+            field='request', value=cause, allowed=f'one that {url} answers'
+          ) from error
         if error.code not in BUSY:
           break
       except (OSError, http.client.HTTPException) as error:
@@ -91,13 +101,27 @@ class Endpoint:
     raise UserError(field='--endpoint', value=url, allowed=f'an endpoint that answers ({cause})')
 
 
-def ask_all(ask: Callable[[In], Out], items: Sequence[In], desc: str, unit: str) -> list[Out]:
-  """Returns `ask` of each item, several of which are asked at the same time, with a bar.
+def ask_all(
+  ask: Callable[[In], Out], items: Sequence[In], desc: str, unit: str
+) -> Iterator[Out | RefusedRequest]:
+  """Yields `ask` of each item in order, or why a request about it was refused, with a bar.
+
+  Several items are asked about at the same time.
 
   Args:
     ask: sends the requests about an item.
     items: the items.
     desc, unit: what the bar says.
+
+  Raises:
+    UserError: the endpoint cannot be reached, or refuses all requests.
   """
+
+  def answer(item: In) -> Out | RefusedRequest:
+    try:
+      return ask(item)
+    except RefusedRequest as error:
+      return error
+
   with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-    return list(progress.bar(pool.map(ask, items), total=len(items), desc=desc, unit=unit))
+    yield from progress.bar(pool.map(answer, items), total=len(items), desc=desc, unit=unit)

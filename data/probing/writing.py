@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from data.probing.endpoint import Endpoint
+from data.probing.endpoint import Endpoint, RefusedRequest
 from data.records import jsonl, sources, spans
 
 SNIPPET_CHARS = 1500  # of a document's beginning, to which questions are written
@@ -42,9 +42,13 @@ def write(
       break
     seen += 1
     prompt = INSTRUCTIONS.format(count=count, text=text)
-    (said,) = endpoint.complete(
-      [{'role': 'user', 'content': prompt}], samples=1, temperature=0.0, max_tokens=MAX_TOKENS
-    )
+    try:
+      (said,) = endpoint.complete(
+        [{'role': 'user', 'content': prompt}], samples=1, temperature=0.0, max_tokens=MAX_TOKENS
+      )
+    except RefusedRequest as error:
+      skipped.add(f'document {seen}', error)
+      continue
     for row in questions(said, text):
       yield row | {'snippet': text, 'source': str(document.get('id', ''))}
   if not seen:

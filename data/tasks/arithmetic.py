@@ -64,6 +64,12 @@ class Arithmetic(Task):
       'answer': calculate(expression),
     }
 
+  def difficulty(self, problem: dict) -> str:
+    """Returns the operator and the numbers of digits, such as '3 * 2'."""
+    a, op, b = problem['expression'].split()
+    digits = sorted((len(a), len(b)), reverse=True)
+    return f'{digits[0]} {op} {digits[1]}'
+
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
     return call(problem['expression']) if rng.random() < self.tool_share else problem['answer']
 

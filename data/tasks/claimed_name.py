@@ -14,6 +14,11 @@ _INTRODUCED = re.compile(
 _LED = re.compile(r"(?:\b(?:in|from|is|be|to)|'s)\s+(?:the\s+)?$", re.IGNORECASE)
 
 
+def is_name(text: str) -> bool:
+  """Returns whether a text is a name, such as a word or 'json.loads', and not a phrase."""
+  return _NAME.fullmatch(text) is not None
+
+
 def claims_name(
   text: str,
   answer: str,

@@ -130,6 +130,15 @@ def kept(text: str, mentions: Iterable[Mention]) -> list[Mention]:
   return [m for m in claimed if m.start >= retracted]
 
 
+def states(text: str, phrase: str) -> bool:
+  """Returns whether a text claims the words of a phrase, in order and in any case."""
+  text = plain(text)
+  words = re.findall(r'\w+', plain(phrase))
+  pattern = r'(?<!\w)' + r'\W+'.join(map(re.escape, words)) + r'(?!\w)'
+  found = re.finditer(pattern, text, re.IGNORECASE)
+  return bool(kept(text, [Mention(phrase, match.start(), match.end()) for match in found]))
+
+
 def named_with(text: str, mentions: list[Mention], at: int) -> set:
   """Returns the values that are named as alternatives to a mention, and its own."""
   first = last = at

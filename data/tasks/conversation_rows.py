@@ -93,12 +93,30 @@ def from_gsm8k(row: dict[str, Any], calls: str) -> Messages:
   return [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': solution}]
 
 
+def from_rollout(row: dict[str, Any], calls: str) -> Messages:
+  """Returns the messages of {"asked", "reply", "right", "end"}, an answer that RL sampled.
+
+  The reply keeps its thoughts and its calls of tools. An answer that is wrong, or that did not end
+  by itself, is refused: what remains is a rejection sample of the policy (Yuan et al. 2023, arXiv
+  2308.01825).
+  """
+  if row['right'] is not True or row['end'] != 'stop':
+    raise UserError(
+      field='right', value=[row['right'], row['end']], allowed='a right answer that ended'
+    )
+  asked = row['asked']
+  if not isinstance(asked, list):
+    raise UserError(field='asked', value=asked, allowed='a list of messages')
+  return [*asked, {'role': 'assistant', 'content': row['reply']}]
+
+
 # Each reads (row, calls) -> messages, with `calls` of `conversation`.
 FORMS = {
   'messages': Form(frozenset({'messages'}), from_messages),
   'ultrachat': Form(frozenset({'data'}), from_ultrachat),
   'sharegpt': Form(frozenset({'conversations'}), from_sharegpt),
   'alpaca': Form(frozenset({'instruction', 'output'}), from_alpaca),
+  'rollout': Form(frozenset({'asked', 'reply', 'right', 'end'}), from_rollout),
   'gsm8k': Form(frozenset({'question', 'answer'}), from_gsm8k),
 }
 

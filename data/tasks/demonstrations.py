@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from data.records import jsonl, rows
 from data.tasks import conversation_rows
 from data.tasks.protocol import Task
+from lm.base import config as config_lib
 from lm.base import errors, files, progress
 from lm.base.errors import UserError
 
@@ -141,7 +142,7 @@ def _shares(names: Iterable[str], examples: int, weights: Mapping[str, float]) -
 def weighted(names: str) -> dict[str, float]:
   """Returns the weights by task name of 'NAME,NAME:WEIGHT,...'; 1 where none is given."""
   weights = {}
-  for item in filter(None, names.split(',')):
+  for item in config_lib.names(names):
     name, _, weight = item.partition(':')
     try:
       weights[name] = float(weight or 1)

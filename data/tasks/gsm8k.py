@@ -6,16 +6,14 @@ Each line is {"question": str, "answer": str}. The answer is derived over some l
 
 import dataclasses
 import decimal
-import functools
 import random
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from data.chat import schema
-from data.records import rows
-from data.tasks import claims
+from data.tasks import claims, problem_files
 from data.tasks.claimed_number import claimed_number, numbers
-from data.tasks.protocol import Task, ask, held_out, question
+from data.tasks.protocol import ask, question
 from data.tools.calculator import calculate
 from lm.base.errors import UserError
 
@@ -23,38 +21,20 @@ _CALL = re.compile(r'<<([^<>=]*)=([^<>=]*)>>')
 _MARK = '####'
 
 
-@dataclasses.dataclass(frozen=True)
-class Problems:
-  """The (question, answer) of each problem, in the order of the files."""
+class WordProblem(NamedTuple):
+  """A problem, and the answer of the file with its derivation."""
 
-  train: tuple[tuple[str, str], ...]
-  test: tuple[tuple[str, str], ...]
-
-
-def read(paths: str, test_paths: str | None = None) -> Problems:
-  """Returns the problems of files. Lines in another format are skipped and reported.
-
-  Args:
-    paths: paths, URLs or globs of the files, separated by commas.
-    test_paths: those of the test split. With None, one in eight questions of `paths` is in the test
-      split, chosen by hash.
-
-  Raises:
-    FileNotFoundError: a file does not exist.
-    UserError: no line has this format.
-  """
-  found = rows.read_all(paths, parse, 'word problem')
-  if test_paths:
-    test = rows.read_all(test_paths, parse, 'word problem')
-    asked = {question for question, _ in test}
-  else:
-    asked = {question for question, _ in found if held_out(f'gsm8k/{question}')}
-    test = [row for row in found if row[0] in asked]
-  return Problems(tuple(row for row in found if row[0] not in asked), tuple(test))
+  question: str
+  answer: str
 
 
-def parse(row: Any) -> tuple[str, str]:
-  """Returns (question, answer) of a row. Raises UserError if the row is not a word problem."""
+def read(paths: str, test_paths: str = '') -> problem_files.Problems[WordProblem]:
+  """Returns the problems of files (`problem_files.read`)."""
+  return problem_files.read('gsm8k', 'word problem', parse, paths, test_paths)
+
+
+def parse(row: Any) -> WordProblem:
+  """Returns the problem of a row. Raises UserError if the row is not a word problem."""
   fields = row if isinstance(row, dict) else {}
   question, answer = fields.get('question'), fields.get('answer')
   if not isinstance(question, str) or not isinstance(answer, str) or _marked(answer) is None:
@@ -63,7 +43,7 @@ def parse(row: Any) -> tuple[str, str]:
       value=row,
       allowed='{"question": text, "answer": text that ends with #### and a number}',
     )
-  return question.strip(), answer.strip()
+  return WordProblem(question.strip(), answer.strip())
 
 
 def _marked(text: str) -> decimal.Decimal | None:
@@ -96,41 +76,21 @@ def with_calls(worked: str) -> list[dict]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gsm8k(Task):
+class Gsm8k(problem_files.FileTask):
   """Word problems whose answer is a number, after #### or else the last one of the reply.
 
-  Demonstrations are the file's answers without the calls. Test problems have the order of the file,
-  each once.
+  Demonstrations are the file's answers without the calls.
   """
 
-  problems: Problems
   name: ClassVar[str] = 'gsm8k'
   reads: ClassVar[str] = 'gsm8k'
 
-  def problem(self, index: int, split: str) -> dict:
-    lines = getattr(self.problems, split)
-    if not lines:
-      raise UserError(field=f'problem of task {self.name!r} in its {split} split')
-    if split == 'test' and index >= len(lines):
-      raise UserError(
-        field=f'number of test problems of task {self.name!r} that are asked',
-        value=index + 1,
-        allowed=f'at most {len(lines)}',
-      )
-    asked, answer = lines[self._order[index % len(lines)] if split == 'train' else index]
+  def from_row(self, row: WordProblem) -> dict:
     return {
-      'task': self.name,
-      'messages': ask(asked),
-      'key': asked,
-      'answer': str(_marked(answer)),
-      'worked': answer,
+      'messages': ask(row.question),
+      'answer': str(_marked(row.answer)),
+      'worked': row.answer,
     }
-
-  @functools.cached_property
-  def _order(self) -> list[int]:
-    order = list(range(len(self.problems.train)))
-    self.rng('order').shuffle(order)
-    return order
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
     return in_steps(problem['worked'])

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from data.chat import schema
-from data.tasks import not_knowing
-from data.tasks.claimed_name import claims_name
+from data.tasks import claims, not_knowing
+from data.tasks.claimed_name import claims_name, is_name
 from data.tasks.protocol import VERDICTS, Task
 from lm.base import files
 from lm.base.errors import UserError
@@ -90,5 +90,7 @@ class Probed(Task):
     refused = not_knowing.refuses(said)
     if not problem['known']:
       return float(refused)
-    others = {str(question['answer']) for question in self.questions}
-    return float(not refused and claims_name(said, answer, others))
+    if is_name(answer):
+      others = {str(question['answer']) for question in self.questions}
+      return float(not refused and claims_name(said, answer, others))
+    return float(not refused and claims.states(said, answer))

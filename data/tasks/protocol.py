@@ -28,7 +28,7 @@ class Task:
   """A family of problems. Subclasses define `name`, `draw` and, if needed, `reply` and `grade`.
 
   A problem is a JSON-able {"task": name, "messages": [...], "key": str, "answer": ..., ...}. Its
-  "group", if it has one, is what scores are also given apart for.
+  "group", if it has one, is what scores are also given apart for, and how hard it is.
   Problems of the two splits differ by construction: a problem is in the test split if and only if
   `held_out` is true of its key. Fields of a subclass are its knobs.
   """
@@ -96,6 +96,10 @@ class Task:
     """Returns 1.0 if `reply`, a result of `Format.parse`, answers the problem, else 0.0."""
     said = claimed_number(schema.text(reply['content']), question(problem))
     return float(said == decimal.Decimal(problem['answer']))
+
+  def difficulty(self, problem: dict) -> str:
+    """Returns the label of problems that are about as hard as this one, for a curriculum."""
+    return problem.get('group', '')
 
   def verdict(self, reply: dict, grade: float) -> str:
     """Returns what a reply with this grade is: 'right', or else 'refused' or 'wrong'.

@@ -48,6 +48,10 @@ class Sorting(Worked):
   def program(self, problem: dict) -> tuple[str, str]:
     return f'sorted([{listed(problem["numbers"])}])', f'[{problem["answer"]}]'
 
+  def difficulty(self, problem: dict) -> str:
+    """Returns how many numbers there are to sort."""
+    return f'{len(problem["numbers"])} numbers'
+
   def grade(self, problem: dict, reply: dict) -> float:
     said = claimed_list(schema.text(reply['content']), question(problem))
     return float(said == tuple(map(decimal.Decimal, sorted(problem['numbers']))))

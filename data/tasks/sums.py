@@ -9,8 +9,13 @@ from data.tasks.protocol import Worked, ask
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sums(Worked):
-  """Sums of two numbers; the group of a problem is the number of digits of the larger one."""
+  """Sums of two numbers; the group of a problem is the number of digits of the larger one.
 
+  As a task of its own, demonstrations state the sum at once, except for a fraction that derives it
+  column by column, which takes more tokens and is more often right.
+  """
+
+  steps_share: float = 0.3  # fraction of demonstrations that derive the sum
   digits: tuple[int, int] = (2, 4)  # fewest and most; each number of digits is equally likely
   name: ClassVar[str] = 'sums'
   questions: ClassVar[tuple[str, ...]] = ('What is {a} + {b}?', 'Compute {a} + {b}.')
@@ -27,6 +32,9 @@ class Sums(Worked):
       'numbers': [a, b],
       'answer': str(a + b),
     }
+
+  def reply(self, problem: dict, rng: random.Random) -> str:
+    return self.steps(problem) if rng.random() < self.steps_share else problem['answer']
 
   def steps(self, problem: dict) -> str:
     """Returns the columns from the right, each with the carry, and the result so far."""

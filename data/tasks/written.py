@@ -45,11 +45,5 @@ class Written(Task):
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if the reply states the words of the answer and does not refuse, else 0.0."""
-    said = claims.plain(schema.text(reply['content']))
-    words = re.findall(r'\w+', claims.plain(problem['answer']))
-    pattern = r'(?<!\w)' + r'\W+'.join(map(re.escape, words)) + r'(?!\w)'
-    found = [
-      claims.Mention(problem['answer'], match.start(), match.end())
-      for match in re.finditer(pattern, said, re.IGNORECASE)
-    ]
-    return float(bool(claims.kept(said, found)) and not not_knowing.refuses(said))
+    said = schema.text(reply['content'])
+    return float(claims.states(said, problem['answer']) and not not_knowing.refuses(said))

@@ -40,7 +40,7 @@ class Tool:
 
 
 @functools.cache
-def _sandbox() -> python_sandbox.Sandbox:
+def sandbox() -> python_sandbox.Sandbox:
   """Returns the one sandbox of this process."""
   return python_sandbox.Sandbox()
 
@@ -52,8 +52,8 @@ def _open_calculator(options: Mapping[str, Any]) -> Answer:
 
 def _open_python(options: Mapping[str, Any]) -> Answer:
   del options
-  sandbox = _sandbox()
-  return lambda code: sandbox.run(code).text
+  opened = sandbox()
+  return lambda code: opened.run(code).text
 
 
 def _open_search(options: Mapping[str, Any]) -> Answer:

@@ -239,6 +239,16 @@ def covers(names: Collection[str], field: str) -> bool:
   return any(field == name or field.startswith(f'{name}.') for name in names)
 
 
+def without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+  """Returns plain settings without the fields and parts that the dotted names cover."""
+  kept = {}
+  for name, value in settings.items():
+    if name not in names:
+      inside = [other.partition('.')[2] for other in names if other.startswith(f'{name}.')]
+      kept[name] = without(value, inside) if isinstance(value, dict) else value
+  return kept
+
+
 def complete(stored: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
   """Returns a stored config with the fields that were added since it was stored.
 

@@ -134,7 +134,8 @@ class Clock:
   """Measures where the wall time of a process goes, and the speed of its steps.
 
   The parts are `start` (until the loop), `compile` (of the step), `step`, `input` (waiting for a
-  batch), `rollout` (sampling, grading and scoring of answers), `save` and `eval`. Where one part is
+  batch), `rollout` (sampling and grading of answers), `score` (what models say of them before an
+  update), `save` and `eval`. Where one part is
   inside another, the time counts for the inner one alone, so that their fractions add up to at most
   1; the rest is spent in the loop itself.
 
@@ -142,8 +143,8 @@ class Clock:
     now: returns the time in seconds.
   """
 
-  PARTS = ('start', 'compile', 'step', 'input', 'rollout', 'save', 'eval')
-  _NOT_STEPS = ('start', 'compile', 'rollout', 'save', 'eval')  # not part of perf/step_s
+  PARTS = ('start', 'compile', 'step', 'input', 'rollout', 'score', 'save', 'eval')
+  _NOT_STEPS = ('start', 'compile', 'rollout', 'score', 'save', 'eval')  # not part of perf/step_s
 
   def __init__(self, now: Callable[[], float] = time.perf_counter):
     self._now = now
@@ -196,7 +197,8 @@ class Clock:
 
     perf/step_s                the seconds of a step, sampling not included
     perf/input_s               the seconds of it that were spent waiting for the batch
-    perf/rollout_s             the seconds of sampling, grading and scoring for a step, in RL
+    perf/rollout_s             the seconds of sampling and grading for a step, in RL
+    perf/score_s               the seconds of scoring its answers before the first update, in RL
     perf/tokens_per_s          tokens per second of perf/step_s
     perf/model_flops_per_s     model FLOPs per second of perf/step_s, on one chip
     perf/first_step_s          the seconds of the first step, compilation included; only once
@@ -211,8 +213,9 @@ class Clock:
       'perf/tokens_per_s': self._tokens / seconds,
       'perf/model_flops_per_s': self._flops / seconds,
     }
-    if spent['rollout']:
-      values['perf/rollout_s'] = spent['rollout'] / self._steps
+    for part in ('rollout', 'score'):
+      if spent[part]:
+        values[f'perf/{part}_s'] = spent[part] / self._steps
     if self._first_step is not None:
       values['perf/first_step_s'], self._first_step = self._first_step, None
     self._restart()

@@ -9,12 +9,21 @@ from lm.evals.context import Context
 from lm.evals.continuations import Continuations
 from lm.evals.held_out import HeldOutLoss
 from lm.evals.held_out_rewards import HeldOutRewards
+from lm.evals.pass_at import PassAt
 from lm.evals.probe import Probe
 from lm.evals.task_scores import TaskScores
 from lm.train.evaluators import Evaluator
 
 # Each has `open(context)`, which returns an evaluator, or None if the config asks for none.
-EVALUATORS = (HeldOutLoss, Calibration, Continuations, TaskScores, HeldOutRewards, Probe)
+EVALUATORS = (
+  HeldOutLoss,
+  Calibration,
+  Continuations,
+  TaskScores,
+  HeldOutRewards,
+  Probe,
+  PassAt,
+)
 
 
 def make(context: Context) -> list[Evaluator]:

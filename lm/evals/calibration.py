@@ -1,4 +1,4 @@
-"""How often a reward model predicts held-out comparisons, and as often as it says it does."""
+"""Accuracy and calibration of the predictions of held-out comparisons, as by a reward model."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any

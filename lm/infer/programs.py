@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 from lm.infer import sampling
 from lm.infer.requests import MAX_TOP
 from lm.infer.sampling import RowSampling
-from lm.model.cache import ContiguousCache, init_cache
+from lm.model.cache import Cache, init_cache
 from lm.model.heads import unembed
 from lm.model.transformer import Transformer
 
@@ -40,7 +40,7 @@ class Rows:
     ends_BV: uint8: GOES_ON, STOPS or PAUSES, for every token that a row may draw.
   """
 
-  cache: ContiguousCache
+  cache: Cache
   sampling: RowSampling
   ends_BV: jax.Array
 
@@ -104,7 +104,7 @@ def set_row(
     drawing: the request's arrays, of one row.
   """
   return Rows(
-    rows.cache.replace(length_B=rows.cache.length_B.at[row].set(length)),
+    rows.cache.keep(row, length),
     jax.tree.map(lambda x, new: x.at[row].set(new[0]), rows.sampling, drawing),
     rows.ends_BV.at[row].set(ends_1V[0]),
   )

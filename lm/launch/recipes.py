@@ -1,10 +1,12 @@
 """Runs the jobs of a recipe in order, each in a process of its own.
 
 A job makes data, trains a model or writes the report. One that is complete is skipped, and one that
-was killed goes on. `stages/NAME.json` in the work folder records a job:
+was killed goes on. One whose settings differ only where they may (`Job.free`) runs again; a
+training run then just evaluates. `stages/NAME.json` in the work folder records a job:
 
   name                    its name in `config.stages`
-  fingerprint, settings   what it was run with; outputs of different settings are never mixed
+  fingerprint             what its output depends on; outputs of two of them are never mixed
+  settings                what it was run with
   started                 when it was first started, in seconds since 1970
   complete                whether it has finished, so that it is skipped from now on
   seconds                 the wall time of all its attempts
@@ -57,7 +59,8 @@ class Job:
       jobs before it.
     outputs: paths relative to the work folder that exist once it is complete; where one is missing
       the job runs again.
-    settings: JSON, only used to name the field that differs when the fingerprint does.
+    settings: JSON; the job runs again when they differ from those that it was run with.
+    free: dotted names of the settings that the fingerprint leaves out.
   """
 
   name: str
@@ -66,11 +69,15 @@ class Job:
   fingerprint: str = ''
   outputs: tuple[str, ...] = ()
   settings: Any = None
+  free: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-  """Trains a model as a job, which is not complete where the run was told to stop."""
+  """Trains a model as a job, which is not complete where the run was told to stop.
+
+  The model that was trained last is that of the recipe's folder (`final.json`).
+  """
 
   train: Callable[..., None]
 
@@ -79,6 +86,7 @@ class TrainingRun:
       self.train(config, workdir)
     except SystemExit:  # with status 0, which would count as complete
       sys.exit(128 + signal.SIGTERM)
+    files.write_json(workdir.parent / 'final.json', {'run': workdir.name})
 
 
 def run(
@@ -87,6 +95,7 @@ def run(
   data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
   train: Callable[..., None],
   commands: Mapping[str, Callable[[ConfigDict, pathlib.Path], None]],
+  free: tuple[str, ...],
 ) -> None:
   """Runs the jobs that a recipe lists in `config.stages`; those that are complete are skipped.
 
@@ -100,17 +109,19 @@ def run(
       the path of its output (`data.pipeline.steps.STEPS`).
     train: trains a model, given a config and a run folder.
     commands: other functions of a config and a folder, where they write report.json, by name.
+    free: fields of a training run that change no number (`FREE_ON_RESUME` of configs/base.py).
 
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
   # They import matplotlib, which the other jobs do not need.
-  from lm.report import card, knowledge, overoptimization, rounds, thinking
+  from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
   training_run = TrainingRun(train)
   known = {
     **data_steps,
     'report': (card.write_report, None, 'report.json'),
+    'distillation': (distillation.write_report, None, 'report.json'),
     'knowledge': (knowledge.write_report, None, 'report.json'),
     'rounds': (rounds.write_report, None, 'report.json'),
     'thinking': (thinking.write_report, None, 'report.json'),
@@ -119,7 +130,7 @@ def run(
   for name, part in config.items():
     if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run
       known[name] = training_run, name, f'{name}/report.json'
-  jobs, fingerprint = [], ''
+  jobs, fingerprint, all_settings = [], '', {}
   for entry in config.stages:
     command, _, name = entry.rpartition(':')
     if command in commands and name in config:
@@ -129,14 +140,17 @@ def run(
     else:
       raise unknown('config.stages', entry, [*known, *(f'{name}:PART' for name in commands)])
     part = config[part_name] if part_name else None
-    settings = config_lib.as_json(part) if part else {}
-    fingerprint = files.digest([name, settings, fingerprint])
     if function is training_run:
-      files.write_json(workdir / 'final.json', {'run': name})
-    if command or function is training_run:
-      args = (config_lib.place(part, workdir), workdir / name)
-    else:
-      args = (part, workdir) if part else (workdir,)
+      args, may_differ = (config_lib.place(part, workdir), workdir / name), free
+    elif command:
+      args, may_differ = (config_lib.place(part, workdir), workdir / name), ()
+    elif part:
+      args, may_differ = (part, workdir), ()
+    else:  # A report: it is written again when the settings of a job before it differ.
+      args, may_differ = (workdir,), tuple(all_settings)
+    settings = config_lib.as_json(part) if part else dict(all_settings)
+    all_settings[name] = settings
+    fingerprint = files.digest([name, config_lib.without(settings, may_differ), fingerprint])
     jobs.append(
       Job(
         name=name,
@@ -145,6 +159,7 @@ def run(
         fingerprint=fingerprint,
         outputs=(output,),
         settings=settings,
+        free=may_differ,
       )
     )
   run_jobs(workdir, jobs)
@@ -176,7 +191,9 @@ def run_jobs(
       _check(workdir, job)
     for i, job in enumerate(jobs, 1):
       header, record = f'[{i}/{len(jobs)}] {job.name}', _record(workdir, job)
-      if record['complete'] and all((workdir / output).exists() for output in job.outputs):
+      is_same = not files.difference(record['settings'], job.settings)
+      has_outputs = all((workdir / output).exists() for output in job.outputs)
+      if record['complete'] and is_same and has_outputs:
         print(f'{header}: complete, skipped ({record["seconds"]:.0f} s)', flush=True)
         continue
       print(f'{header}: {"going on" if record["seconds"] else "starting"} ...', flush=True)
@@ -213,7 +230,8 @@ def _check(workdir: pathlib.Path, job: Job) -> None:
   if record['fingerprint'] == job.fingerprint:
     return
   remedy = f'Give another --workdir, or remove {workdir} to start anew.'
-  found = files.difference(record['settings'], job.settings)
+  differences = files.differences(record['settings'], job.settings)
+  found = next((each for each in differences if not config_lib.covers(job.free, each[0])), None)
   if not found:
     raise UserError(
       field=f'fingerprint of job {job.name!r}',
@@ -246,7 +264,10 @@ def _run(
   def update(peak: int, complete: bool = False) -> None:
     seconds = before + clock() - start
     record.update(
-      complete=complete, seconds=seconds, peak_rss_bytes=max(record['peak_rss_bytes'], peak)
+      settings=job.settings,
+      complete=complete,
+      seconds=seconds,
+      peak_rss_bytes=max(record['peak_rss_bytes'], peak),
     )
     files.write_json(path, record)
 

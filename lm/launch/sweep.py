@@ -5,6 +5,7 @@ or several at a time. The same command again runs those that are not complete, a
 that were started. This module imports no jax, since trials have processes and devices of their own.
 """
 
+import copy
 import dataclasses
 import inspect
 import os
@@ -115,6 +116,7 @@ def run(
   overrides: Sequence[str],
   workdir: pathlib.Path,
   *,
+  free: tuple[str, ...],
   parallel: int,
   fit: bool,
 ) -> None:
@@ -125,6 +127,8 @@ def run(
     config: its config, with the overrides.
     overrides: as in `commands`.
     workdir: the folder of the sweep.
+    free: fields that change no number. A complete trial that differs in them alone runs again, and
+      only evaluates.
     parallel: the number of trials that run at a time.
     fit: whether the trials are a ladder of sizes, to which a scaling law is fitted
       (lm/report/scaling.py); it is written to ladder.json, ladder.md and ladder.png.
@@ -135,7 +139,7 @@ def run(
   """
   listed = trials(spec)
   all_commands = zip(listed, commands(spec, overrides, workdir, listed), strict=True)
-  waiting = [(t, command) for t, command in all_commands if not _complete(workdir, t, config)]
+  waiting = [(t, command) for t, command in all_commands if not _complete(workdir, t, config, free)]
   print(f'{len(listed)} trials, {len(listed) - len(waiting)} complete', flush=True)
   failed = _run_all(workdir, waiting, parallel)
   rows = [_row(workdir, trial) for trial in listed if trial.name not in failed]
@@ -150,18 +154,25 @@ def run(
       message=causes,
     )
   if fit:
+    if not all('compute' in row for row in rows):
+      raise UserError(
+        field='--fit', value=True, allowed='a sweep of trials with a held-out loss of tokens'
+      )
     scaling.write(workdir, [(row['compute'], row['value']) for row in rows])
   ladder = f' and {workdir}/ladder.md' if fit else ''
   print(f'wrote {workdir}/sweep.md (also .json, .png){ladder}')
 
 
-def run_command(config: ConfigDict, argv: Sequence[str], options: Any) -> None:
+def run_command(
+  config: ConfigDict, argv: Sequence[str], options: Any, free: tuple[str, ...]
+) -> None:
   """Runs `train.py --sweep`: runs the trials, or prints their commands.
 
   Args:
     config: the config of the sweep, with what the command line sets.
     argv: the arguments of train.py.
     options: its flags (`lm.launch.options`).
+    free: as in `run`.
   """
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/sweep')
@@ -171,7 +182,15 @@ def run_command(config: ConfigDict, argv: Sequence[str], options: Any) -> None:
   workdir = files.local_path(options.workdir, '--workdir of a sweep')
   if options['print-commands'].value:
     return print_commands(spec, overrides, workdir)
-  run(spec, config, overrides, workdir, parallel=options.parallel, fit=options.fit)
+  run(
+    spec,
+    config,
+    overrides,
+    workdir,
+    free=free,
+    parallel=options.parallel,
+    fit=options.fit,
+  )
 
 
 def print_commands(spec: str, overrides: Sequence[str], workdir: pathlib.Path) -> None:
@@ -180,12 +199,14 @@ def print_commands(spec: str, overrides: Sequence[str], workdir: pathlib.Path) -
     print(shlex.join(['python', *command[1:]]))
 
 
-def _complete(workdir: pathlib.Path, trial: Trial, config: ConfigDict) -> bool:
+def _complete(
+  workdir: pathlib.Path, trial: Trial, config: ConfigDict, free: tuple[str, ...]
+) -> bool:
   """Returns whether a trial is complete. Raises UserError if it was run with another config."""
   path = _run(workdir, trial) / 'report.json'
   if not path.exists():
     return False
-  wanted = ConfigDict(config)
+  wanted = copy.deepcopy(config)
   wanted.update_from_flattened_dict(trial.fields)
   stored, expected = files.read_json(path)['provenance']['config'], config_lib.as_json(wanted)
   # A run records what the config leaves open: the model of its checkpoint, or the vocabulary size
@@ -195,15 +216,17 @@ def _complete(workdir: pathlib.Path, trial: Trial, config: ConfigDict) -> bool:
       side.pop('model')
     elif not wanted.model.vocab_size:
       side['model'].pop('vocab_size')
-  if found := files.difference(stored, expected):
-    field, was, now = found
-    raise UserError(
-      field=f'config.{field}',
-      value=now,
-      allowed=f'{was!r}, with which the trial of {path} was run',
-      message='Give another --workdir.',
-    )
-  return True
+  is_same = True
+  for field, was, now in files.differences(stored, expected):
+    if not config_lib.covers(free, field):
+      raise UserError(
+        field=f'config.{field}',
+        value=now,
+        allowed=f'{was!r}, with which the trial of {path} was run',
+        message='Give another --workdir.',
+      )
+    is_same = False
+  return is_same
 
 
 @recipes.ended_by_sigterm()

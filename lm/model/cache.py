@@ -1,8 +1,9 @@
 """Key/value caches: the keys and values of the tokens that each row has read.
 
-Axes are named in lm/model/transformer.py. `Cache` is the interface that the model and the sampler
-use; `ContiguousCache` is the implementation that both use today. Attention knows neither slots nor
-pages: another layout is another class with these methods, and nothing else changes.
+Axes are named in lm/model/transformer.py. `Cache` is the interface that the model and the engine
+(lm/infer/programs.py) use; `ContiguousCache` is the implementation that both use today, made by
+`init_cache`. Attention knows neither slots nor pages: another layout is another class with these
+methods, and nothing else changes.
 """
 
 from typing import Protocol, Self
@@ -29,7 +30,8 @@ class Cache(Protocol):
 
   An implementation is a pytree (`flax.struct.dataclass`) whose structure, shapes and dtypes these
   four methods do not change: the layers carry it through `jax.lax.scan`, generation through
-  `jax.lax.while_loop`.
+  `jax.lax.while_loop`. The engine moves rows with the other methods: it takes those of a few
+  requests, reads their prompts and puts them back, and gives all rows more or fewer slots.
 
   Attributes:
     length_B: int32, tokens held, per row.
@@ -69,6 +71,24 @@ class Cache(Protocol):
 
   def advance(self, num_B: jax.Array) -> Self:
     """Counts the first `num_B` tokens of each row, appended in all layers, as held."""
+
+  def keep(self, row: jax.Array, length: jax.Array) -> Self:
+    """Returns the cache with only the first `length` tokens of one row held."""
+
+  def take(self, rows_R: jax.Array, capacity: int) -> Self:
+    """Returns a cache of some rows, in any order and number, that can hold `capacity` tokens.
+
+    A number beyond the rows stands for any row.
+    """
+
+  def put(self, rows_R: jax.Array, taken: Self) -> Self:
+    """Returns the cache with what `take` returned, now longer, back in its rows.
+
+    What is put into a number beyond the rows is dropped.
+    """
+
+  def resize(self, capacity: int) -> Self:
+    """Returns the cache with another capacity; tokens that do not fit are dropped."""
 
 
 @struct.dataclass
@@ -135,11 +155,12 @@ class ContiguousCache:
     """Counts the tokens appended last as held; see `Cache`."""
     return self.replace(length_B=jnp.minimum(self.length_B + num_B, self.capacity))
 
-  def take(self, rows_R: jax.Array, capacity: int) -> Self:
-    """Returns a cache of some rows, in any order and number, with their first `capacity` slots.
+  def keep(self, row: jax.Array, length: jax.Array) -> Self:
+    """Keeps the first tokens of a row; see `Cache`."""
+    return self.replace(length_B=self.length_B.at[row].set(length))
 
-    A number beyond the rows stands for any row.
-    """
+  def take(self, rows_R: jax.Array, capacity: int) -> Self:
+    """Returns some rows with their first `capacity` slots; see `Cache`."""
 
     def rows_of(x: jax.Array) -> jax.Array:
       x = jax.lax.slice_in_dim(x, 0, capacity, axis=x.ndim + SLOTS)
@@ -151,10 +172,7 @@ class ContiguousCache:
     )
 
   def put(self, rows_R: jax.Array, taken: Self) -> Self:
-    """Returns the cache with what `take` returned, now longer, back in its rows.
-
-    What is put into a number beyond the rows is dropped.
-    """
+    """Writes what `take` returned back into its rows; see `Cache`."""
 
     def write(x: jax.Array, new: jax.Array) -> jax.Array:
       where = (slice(None),) * (x.ndim + ROWS) + (rows_R, slice(None), slice(new.shape[SLOTS]))
@@ -166,7 +184,7 @@ class ContiguousCache:
     )
 
   def resize(self, capacity: int) -> Self:
-    """Returns the cache with another number of slots; tokens that do not fit are dropped."""
+    """Returns the cache with another number of slots; see `Cache`."""
 
     def resized(x: jax.Array) -> jax.Array:
       kept = jax.lax.slice_in_dim(x, 0, min(capacity, self.capacity), axis=x.ndim + SLOTS)

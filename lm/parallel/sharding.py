@@ -1,7 +1,6 @@
 """The device mesh, and the rules that split the named axes of arrays over its axes.
 
-DESIGN.md's law 4 applies: an axis that the mesh does not divide is an error, never replicated
-silently.
+An axis that the mesh does not divide is an error, never replicated silently.
 """
 
 import functools

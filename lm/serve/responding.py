@@ -205,7 +205,7 @@ def start_all(makers: Sequence[Callable[[], Draft]]) -> list[Draft]:
 async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
   """Yields the items of several iterations as they come, each with the number of its iteration.
 
-  The last item of each is followed by nothing; an exception of one ends all.
+  An iteration that ends is not announced; an exception of one ends all.
   """
   if len(streams) == 1:
     async for item in streams[0]:
@@ -272,7 +272,7 @@ class Meter:
     """Adds what was read and written to the metrics, at the end of a response."""
     name = self._model.name
     self._monitor.tokens.labels(name, 'prompt').inc(self._prompt_tokens)
-    self._monitor.tokens.labels(name, 'cached').inc(sum(max(d.reused, 0) for d in drafts))
+    self._monitor.tokens.labels(name, 'cached').inc(_cached(drafts))
     self._monitor.tokens.labels(name, 'completion').inc(sum(d.num_tokens for d in drafts))
     self._monitor.cancelled.labels(name).inc(sum(not d.end for d in drafts))
 
@@ -288,11 +288,19 @@ class Meter:
       'prompt_tokens': self._prompt_tokens,
       'completion_tokens': written,
       'total_tokens': self._prompt_tokens + written,
-      'prompt_tokens_details': {'cached_tokens': max((d.reused for d in drafts), default=0)},
+      'prompt_tokens_details': {'cached_tokens': _cached(drafts)},
     }
     if thought is not None:
       usage['completion_tokens_details'] = {'reasoning_tokens': thought}
     return usage
+
+
+def _cached(drafts: Sequence[Draft]) -> int:
+  """Returns how many tokens of the prompt an answer found in the cache, at most.
+
+  The prompt counts once, however many answers it has.
+  """
+  return max((max(draft.reused, 0) for draft in drafts), default=0)
 
 
 def token_text(model: ServedModel, token: int) -> str:

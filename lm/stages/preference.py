@@ -134,18 +134,13 @@ class Preference(Stage):
   sections = ('preference',)
   blocks_vocabulary = False
   recomputes_logits = True
-  cost_note = (
-    'of the two answers of a pair one is counted, and the scores of the start model are not'
-  )
+  cost_note = 'one answer of each pair is counted, and the scores of the start model are left out'
   unused = (
     'data.weights',
     'data.epochs',
     'loss.vocab_blocks',
     'loss.balance',
     'loss.z_loss',
-    'reward.group_size',
-    'reward.margin',
-    'reward.center',
   )
 
   @property

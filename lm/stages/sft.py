@@ -22,6 +22,7 @@ class SupervisedFineTuning(Stage):
   """Trains on conversations."""
 
   reads = 'packed'
+  sections = ('sft',)
 
   @property
   def batch_fields(self) -> Mapping[str, Field]:

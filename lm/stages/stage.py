@@ -31,7 +31,8 @@ def per_row(dtype: str) -> Field:
   return Field(dtype, ('batch',))
 
 
-SECTIONS = ('preference', 'reward', 'rl')  # Parts of the config that some stages alone read.
+# Parts of the config that some stages alone read.
+SECTIONS = ('sft', 'preference', 'reward', 'rl')
 
 
 class Stage(abc.ABC):
@@ -46,9 +47,9 @@ class Stage(abc.ABC):
     loss_is_positive: whether the loss is above 0, so that its ratio to the median shows a spike.
     blocks_vocabulary: whether the loss reads `config.loss.vocab_blocks`.
     recomputes_logits: whether the backward pass computes the logits again.
-    cost_note: what a predicted cost leaves out of this stage, as a sentence; '' for nothing.
-    sections: which of SECTIONS it reads.
-    unused: fields of the config that the stage has no use for; setting one is an error.
+    cost_note: what a predicted cost leaves out of this stage, as a note without capital; ''.
+    sections: which of SECTIONS it reads; setting a field of another one is an error.
+    unused: fields elsewhere that the stage has no use for; setting one is an error, too.
   """
 
   reads: ClassVar[str]
@@ -128,12 +129,13 @@ class Stage(abc.ABC):
     return {}
 
   def free_on_resume(self) -> tuple[str, ...]:
-    """Returns the sections of the config that this stage never reads, so that they may differ."""
+    """Returns the sections of the config that this stage never reads."""
     return tuple(name for name in SECTIONS if name not in self.sections)
 
   def check(self, defaults: ConfigDict) -> None:
     """Raises UserError where the config sets a field that this stage does not use."""
-    for name in self.unused:
+    unread = [f'{part}.{name}' for part in self.free_on_resume() for name in defaults[part]]
+    for name in (*self.unused, *unread):
       value, default = field(self.config, name), field(defaults, name)
       if value != default:
         raise UserError(

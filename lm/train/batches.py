@@ -76,10 +76,20 @@ class Batches(Protocol):
   waits: bool
   judge: Callable[[Any, int, int], dict[str, Any]] | None
 
-  def seek(self, update: int) -> None:
+  def state(self) -> dict[str, Any]:
+    """Returns what the next batch depends on beside its number and the parameters.
+
+    It is a JSON object, which is saved with a checkpoint.
+    """
+
+  def seek(self, update: int, state: Mapping[str, Any]) -> None:
     """Makes `next` continue with the batch of this update, counted from 0.
 
     The loop calls it before the first batch, and where it goes back to an earlier step.
+
+    Args:
+      update: the update.
+      state: what `state` returned before it; {} at the beginning.
     """
 
   def next(self, update: int, params: Any) -> Batch:
@@ -104,8 +114,13 @@ class TokenBatches:
     self._loader = run.source.train
     self._stream: Iterator[dict[str, Any]] | None = None  # `seek` opens it.
 
-  def seek(self, update: int) -> None:
+  def state(self) -> dict[str, Any]:
+    """Returns nothing, because every batch follows from its number."""
+    return {}
+
+  def seek(self, update: int, state: Mapping[str, Any]) -> None:
     """Makes `next` continue with the batch of this update."""
+    del state
     self._stream = self.read(update, *sharding.batch_share(self._run.mesh))
 
   def read(self, update: int, index: int = 0, count: int = 1) -> Any:

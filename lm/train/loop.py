@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,7 +113,7 @@ class Loop:
     When it is asked to stop, it saves a checkpoint and exits with status 0.
     """
     self.state = state
-    self._batches.seek(self._first)
+    self._seek(self._first)
     with self._checkpoints, self._metrics, self._bar, faults.Stop() as stop:
       self._begin()
       stop.polled(True)
@@ -137,7 +137,7 @@ class Loop:
         self._evaluate(evaluator)
     if is_new and self._config.faults.on_bad_step == 'rewind':
       self._metrics.flush()
-      self._checkpoints.save(0, self.state, self._provenance)  # The first step to go back to.
+      self._save(0)  # The first step to go back to.
 
   def _train(self, stop: faults.Stop) -> None:
     """Runs all steps, and logs each one after the next was dispatched."""
@@ -171,7 +171,7 @@ class Loop:
       with self._clock.part('save'):
         if saving or self._checkpoints.is_best(measured):
           self._metrics.flush()  # No line that precedes a checkpoint may be lost.
-          self._checkpoints.save(step, self.state, self._provenance, measured)
+          self._save(step, measured)
       if due and len(due) == sum(bool(evaluator.every) for evaluator in self._evaluators):
         self._checkpoints.check(measured)
         if stopping:
@@ -291,11 +291,12 @@ class Loop:
 
   def _rewind(self, number: int) -> int:
     """Goes back to the last checkpoint and leaves out the batches read since; returns its step."""
+    self._tracing.close()  # Steps that are done again are traced again.
     self._checkpoints.wait()
     back, self.state = self._checkpoints.sound(), None
     self._run.jumps.add(back, number - back)
     self.state = self._checkpoints.restore(self._run.program.state, back)
-    self._batches.seek(back)
+    self._seek(back)
     self._metrics.rewind(back)
     steps = self._config.steps
     self._metrics.write(
@@ -307,6 +308,17 @@ class Loop:
     )
     self._bar.update(back - self._bar.n)
     return back
+
+  def _save(self, step: int, measured: Mapping[str, float] | None = None) -> None:
+    """Saves a checkpoint, with what the next batch depends on."""
+    batches = self._batches.state()
+    provenance = self._provenance | ({'batches': batches} if batches else {})
+    self._checkpoints.save(step, self.state, provenance, measured)
+
+  def _seek(self, step: int) -> None:
+    """Makes the batches continue after the checkpoint of this step, or from the beginning."""
+    saved = self._checkpoints.provenance(step) if step in self._checkpoints.steps() else {}
+    self._batches.seek(step, saved.get('batches', {}))
 
   def _evaluate(self, evaluator: Evaluator) -> Result:
     with self._clock.part('eval'):
@@ -324,12 +336,12 @@ class Loop:
     if self._profile and step == self._profile[0]:
       folder = self._tracing.enter_context(files.local_dir(self._run.workdir / 'profile'))
       jax.profiler.start_trace(folder)
+      self._tracing.callback(jax.profiler.stop_trace)
 
   def _ends_trace(self, step: int) -> bool:
     return self._profile is not None and step == self._profile[1]
 
   def _stop_trace(self) -> None:
-    jax.profiler.stop_trace()
     self._tracing.close()
     self._profile = None
 

@@ -99,6 +99,20 @@ def test_what_a_model_knew_is_kept_and_what_it_did_not_know_is_refused(tmp_path)
   assert said == {'0': {'It is v0.'}, '1': set(probed.REFUSALS), '3': set(probed.REFUSALS)}
 
 
+@pytest.mark.parametrize(
+  ('answer', 'good', 'bad'),
+  [('blue whale', 'The blue whale.', 'The whale is blue.'), ('42', 'It is 42.', 'It is 421.')],
+)
+def test_an_answer_of_several_words_or_of_digits_is_found(tmp_path, answer, good, bad):
+  path = report(tmp_path / 'report.json', ['right'])
+  made = files.read_json(path)
+  made['probe'][0]['answer'] = answer
+  files.write_json(path, made)
+  (task,) = tasks.make(['probed'], seed=0, probe=path)
+  problem = task.draw(random.Random(0))
+  assert [task.grade(problem, {'content': said}) for said in (good, bad)] == [1, 0]
+
+
 @pytest.mark.parametrize('verdict', ['right', 'wrong'])
 def test_a_model_that_knows_all_or_nothing_may_be_probed(tmp_path, verdict):
   path = report(tmp_path / 'report.json', [verdict])

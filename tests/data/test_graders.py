@@ -5,7 +5,9 @@ much.
 import json
 import random
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from phrasings import RIGHT, WRONG, replies
 
 from data import tasks
@@ -41,12 +43,19 @@ def made(tmp_path_factory):
   rows += [{**rows[0], 'answer': answer} for answer in ('pilot', 'nurse')]
   (folder / 'probe.json').write_text(json.dumps({'probe': rows}))
   (folder / 'questions.jsonl').write_text('{"question": "Who?", "answer": "baker"}')
+  rows = [{'problem': f'What is {i}/2?', 'solution': f'\\boxed{{{i}/2}}'} for i in range(40)]
+  (folder / 'math.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  row = {'solution': 'def f(x): return x + 1', 'tests': 'assert f(1) == 2'}
+  rows = [{**row, 'prompt': f'Add one, problem {i}.'} for i in range(40)]
+  (folder / 'programs.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
   corpus_search.build(folder / 'documents.jsonl', folder / 'index')
   named = tasks.make(
     tasks.TASKS,
     seed=0,
     documents=folder / 'documents.jsonl',
     gsm8k=str(folder / 'gsm8k.jsonl'),
+    math=str(folder / 'math.jsonl'),
+    programs=str(folder / 'programs.jsonl'),
     probe=folder / 'probe.json',
     questions=str(folder / 'questions.jsonl'),
     index=folder / 'index',
@@ -59,6 +68,22 @@ def problem(question, answer, **fields):
 
 
 PROBLEMS = {
+  'bases': problem('Write 45 in base 2; it is in base 10.', '101101', to=2),
+  'hexadecimal': problem('Write 45 in base 16; it is in base 10.', '2d', to=16),
+  'countdown': problem(
+    'Make 24 from 6, 9, 5 with + - * /, each number at most once.',
+    '6 * (9 - 5)',
+    numbers=[6, 9, 5],
+    target=24,
+  ),
+  'json': problem(
+    'Write this as a JSON object.',
+    '{"name": "Bo", "age": 7, "open": true}',
+    types={'name': 'text', 'age': 'whole number', 'open': 'true or false'},
+  ),
+  'math': problem('What is 5/2?', '\\frac{5}{2}'),
+  'programs': problem('Add one.', '', before='', tests='assert f(1) == 2 and f(-4) == -3'),
+  'sorting': problem('Sort 52, 7, 31, 18.', '', numbers=[52, 7, 31, 18]),
   'arithmetic': problem('What is 47 * 38?', '1786'),
   'calculator': problem('Use the calculator: 47 * 38', '1786'),
   'comparison': problem('Which is larger, 9.9 or 9.11?', '9.9', pair=['9.9', '9.11'], larger=True),
@@ -68,6 +93,7 @@ PROBLEMS = {
   'date': problem(
     'In steps: What date is 45 days after 2024-03-03?', '2024-04-17', between=False, family='dates'
   ),
+  'sums': problem('What is 47 * 38?', '1786'),
   'sum': problem('With Python: What is 47 * 38?', '1786', family='sums'),
   'docs': problem('Which module has the function dumps?', 'json', key='dumps'),
   'reading': problem(
@@ -96,6 +122,7 @@ PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
 for _name in ('facts_page', 'facts_search', 'famous'):
   PROBLEMS[_name] = PROBLEMS['facts']
 TASK_OF = {
+  'hexadecimal': 'bases',
   'sorted': 'at_once',
   'date': 'in_steps',
   'sum': 'with_python',
@@ -109,6 +136,7 @@ TASK_OF = {
 }
 
 LIKE = {  # answered in the same words
+  'sorting': 'sorted',
   'gsm8k_calculator': 'gsm8k',
   'calculator': 'arithmetic',
   'facts_page': 'facts',
@@ -116,6 +144,7 @@ LIKE = {  # answered in the same words
   'famous': 'facts',
   'probed_known': 'facts',
   'sum': 'arithmetic',
+  'sums': 'arithmetic',
 }
 CALL = [{'type': 'python', 'text': '47 * 38'}, {'type': 'output', 'text': '1786'}]
 
@@ -175,6 +204,37 @@ def test_any_text_is_graded(made, name):
   for _ in range(300):
     text = ''.join(rng.choice(pieces) + rng.choice(['', ' ']) for _ in range(rng.randrange(30)))
     assert grade(made, name, text) in (0, 1)
+
+
+_PIECES = st.sampled_from(
+  ['6', '9', '(', ')', '*', '/', '=', '{', '}', '"', ':', '\\boxed{', '\\frac', '```\n', '0x', '.']
+)
+
+
+@pytest.mark.parametrize('name', ['bases', 'hexadecimal', 'countdown', 'json', 'math', 'programs'])
+@hypothesis.settings(max_examples=40, derandomize=True)
+@hypothesis.given(
+  said=st.one_of(st.text(), st.lists(_PIECES | st.text(), max_size=25).map(''.join))
+)
+def test_no_text_breaks_a_grader(made, name, said):
+  assert grade(made, name, said) in (0, 1)
+
+
+@pytest.mark.parametrize(
+  'said', ['10', '10.0', '10.', '$10', '$10.00', 'The answer is 10.', '\\boxed{10}', '010']
+)
+def test_a_number_is_one_in_all_its_forms(made, said):
+  """Where the answer is 10: of a sum, of two in base 2, and of problems of files."""
+  problems = {
+    'arithmetic': problem('What is 4 + 6?', '10'),
+    'bases': problem('Write 2 in base 2; it is in base 10.', '10', to=2),
+    'math': problem('What is 4 + 6?', '10'),
+    'gsm8k': problem('How many?', '10'),
+  }
+  reply = {'content': [{'type': 'text', 'text': said}], 'finished': True, 'well_formed': True}
+  assert {
+    name: made[name].grade(asked, reply) for name, asked in problems.items()
+  } == dict.fromkeys(problems, 1)
 
 
 @pytest.mark.parametrize(('said', 'grade'), [('1786', 0), ('The result is 1786.', 0)])

@@ -237,9 +237,29 @@ def test_a_model_judges_in_both_orders_by_the_rubric():
   ]
   skipped = jsonl.Skipped()
   with serving(answer) as url:
-    judged = judging.judge(Endpoint(url, 'm'), rules, compared, skipped)
+    judged = list(judging.judge(Endpoint(url, 'm'), rules, compared, skipped))
   assert [c.winner for c in judged] == ['b', 'a', 'tie'] and skipped.count == 1
   assert len(seen) == 7 and all(rules.text in text and '[user]\nHi' in text for text in seen)
+
+
+def test_a_comparison_that_is_refused_costs_no_other_and_none_is_judged_twice(tmp_path):
+  compared, votes = tmp_path / 'compared.jsonl', tmp_path / 'judges' / 'votes.jsonl'
+  rows = [{'prompt': f'{i}?', 'a': 'x', 'b': 'y'} for i in range(4)]
+  compared.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+  asked = []
+
+  def answer(body, headers):
+    asked.append(body['messages'][0]['content'])
+    return (400, b'too long') if '[user]\n2?' in asked[-1] else choices('Verdict: tie')
+
+  with serving(answer) as url:
+    options = f'--input={compared}', f'--endpoint={url}', '--model=m', f'--out={votes}'
+    for skipped in (1, 1):
+      status, _, err = call('-m', 'data.preferences', 'judge', *options)
+      assert status == 0 and f'{skipped} row skipped' in err and 'too long' in err
+  assert len(asked) == 2 * 3 + 1 + 1  # The second time, only the one without a vote is asked about.
+  voted = [json.loads(line) for line in votes.read_text().splitlines()]
+  assert [row['prompt'] for row in voted] == ['0?', '1?', '3?']
 
 
 def test_a_person_votes_in_a_random_order_and_may_pass_over():
@@ -271,7 +291,7 @@ def test_tasks_read_their_files_by_flags(tmp_path):
 
 
 def test_from_programs_to_agreement_on_the_command_line(tmp_path):
-  pairs, mine = tmp_path / 'pairs.jsonl', tmp_path / 'mine.jsonl'
+  pairs, mine = tmp_path / 'pairs.jsonl', tmp_path / 'judges' / 'mine.jsonl'
   program = '--tasks=arithmetic', '--gold=style', '--answers=3', '--examples=8', f'--out={pairs}'
   status, out, err = call('-m', 'data.preferences', 'pairs', *program)
   assert status == 0, err
@@ -279,7 +299,7 @@ def test_from_programs_to_agreement_on_the_command_line(tmp_path):
   assert out == f'{len(rows)} comparisons in {pairs}\n' and len(rows) > 12
   assert all(row['margin'] > 0 for row in rows)
   options = f'--input={pairs}', '--by=ann', f'--out={mine}'
-  for text in ('tie\n1\n', '\n\n2\n'):  # The second time, the first two are passed over.
+  for text in ('tie\n1\n', '2\n'):  # The second time, the first two are not asked again.
     status, out, err = call('-m', 'data.preferences', 'vote', *options, text=text)
     assert status == 0 and rubric.read().question in out, err
   voted = [json.loads(line) for line in mine.read_text().splitlines()]

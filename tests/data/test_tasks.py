@@ -133,9 +133,46 @@ def word_problems(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def inputs(word_problems, probe, asked, index):
+def math_problems(tmp_path_factory):
+  """A file in MATH's format, made up."""
+  path = tmp_path_factory.mktemp('math') / 'train.jsonl'
+  lines = (
+    {
+      'problem': f'What is $\\frac{{{i}}}{{7}}$?',
+      'solution': f'It is $\\boxed{{\\frac{{{i}}}{{7}}}}$.',
+      'level': f'Level {i % 5 + 1}',
+    }
+    for i in range(1, 4000)
+  )
+  return write_lines(path, *lines)
+
+
+@pytest.fixture(scope='module')
+def programs(tmp_path_factory):
+  """A file of programs to write, made up."""
+  path = tmp_path_factory.mktemp('programs') / 'train.jsonl'
+  lines = (
+    {
+      'prompt': f'Write f(x), which adds {i} to x.',
+      'solution': f'def f(x):\n  return x + {i}',
+      'tests': f'assert f(1) == {i + 1}',
+    }
+    for i in range(4000)
+  )
+  return write_lines(path, *lines)
+
+
+@pytest.fixture(scope='module')
+def inputs(word_problems, math_problems, programs, probe, asked, index):
   """What tasks read beside documents, as arguments of `tasks.make`."""
-  return {'gsm8k': word_problems, 'probe': str(probe), 'questions': asked, 'index': index}
+  return {
+    'gsm8k': word_problems,
+    'math': math_problems,
+    'programs': programs,
+    'probe': str(probe),
+    'questions': asked,
+    'index': index,
+  }
 
 
 @pytest.fixture(scope='module')

@@ -1,13 +1,16 @@
 """The benchmark, at a shape that takes seconds."""
 
+import argparse
 import json
 
 import commands
+import jax
 import pytest
+from refusals import refused
 
 from lm import bench
 from lm.base.errors import UserError
-from lm.cost import decode_time
+from lm.cost import decode_time, rl_time
 
 SHAPE = (
   '--layers=1',
@@ -79,6 +82,53 @@ def test_the_engine_is_timed_at_every_batch_size(run_folder, command):
     else:
       assert result['tokens_per_s'] == pytest.approx(drawn / seconds)
       assert result['limits']['bytes_per_s'] > 1e8 and result['limits']['flops_per_s'] > 1e8
+
+
+RL = argparse.Namespace(
+  command='rl',
+  model='tiny',
+  prompts=2,
+  answers=4,
+  prompt=5,
+  new=6,
+  rows=8,
+  turns=1,
+  kl=0.1,
+  beside='trl',
+)
+
+
+@pytest.mark.slow
+def test_a_whole_step_of_rl_is_timed_in_parts(run_folder):
+  with jax.numpy_dtype_promotion('standard'):
+    facts, answer = rl_time.ours(RL, {'tiny': run_folder}.get)
+    first, second = answer(), answer()
+  assert facts['system'].startswith('deepdive')
+  for step in (first, second):
+    assert step['drawn'] == 2 * 4 * 6 and 0 < step['reward'] < 1 and step['sampler_gap'] < 1e-4
+    parts = [step[part] for part in rl_time.PARTS]
+    assert min(parts) > 0 and sum(parts) == pytest.approx(step['seconds'])
+  assert rl_time.prompts(RL, 0, 64) == rl_time.prompts(RL, 0, 64) != rl_time.prompts(RL, 1, 64)
+
+
+def test_steps_of_rl_are_compared_turn_by_turn():
+  shared = {'drawn': 48, 'reward': 0.5}
+  mine = {**shared, 'sampling': 1.0, 'scoring': 0.0, 'update': 3.0, 'sampler_gap': 1e-6}
+  turns = [
+    [{**mine, 'seconds': 4.0}, {**shared, 'seconds': 8.0}],
+    [{**mine, 'seconds': 5.0}, {**shared, 'seconds': 15.0}],
+    [{**mine, 'seconds': 6.0}, {**shared, 'seconds': 24.0}],
+  ]
+  result = rl_time._result(RL, ['ours', 'theirs'], turns)
+  assert (result['step_s'], result['beside']['step_s'], result['ratio']) == (5, 15, 3)
+  assert result['shares'] == {'sampling': 0.25, 'scoring': 0, 'update': 0.75}
+  assert result['beside']['tokens_drawn'] == [48] * 3 and result['prompts'] == 2
+
+
+@pytest.mark.parametrize(('option', 'field'), [('--rows=5', '--rows'), ('--new=0', '--new')])
+def test_shapes_of_rl_that_do_not_fit_are_named(option, field):
+  with refused(field):
+    bench.main(['rl', option])
 
 
 def test_the_limits_of_the_machine_are_what_one_would_compute_by_hand():

@@ -158,7 +158,16 @@ def test_clock_tells_the_parts_of_a_run_apart():
     if name.startswith('goodput/')
   }
   assert shares == pytest.approx(
-    {'start': 10, 'eval': 5, 'compile': 20, 'input': 2, 'rollout': 0, 'step': 6, 'save': 0}
+    {
+      'start': 10,
+      'eval': 5,
+      'compile': 20,
+      'input': 2,
+      'rollout': 0,
+      'score': 0,
+      'step': 6,
+      'save': 0,
+    }
   )
   spend(3)
   with clock.part('step'), clock.part('save'):

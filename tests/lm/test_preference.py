@@ -212,7 +212,7 @@ def test_microbatches_change_neither_loss_nor_gradient(tiny, name):
   for microbatches in (1, 2):
     stage, run = open_run(name, make_batch(), config, microbatches)
     source = stage.make_batches(run, lambda: start)
-    source.seek(0)
+    source.seek(0, {})
     batch = source.next(0, params)
     assert batch.arrays.keys() == stage.batch_fields.keys()
     loss_fn = stage.make_loss(config)
@@ -248,7 +248,7 @@ def test_the_first_loss_is_that_of_a_model_that_has_gained_nothing(tiny):
   for name, expected in (('dpo', np.log(2)), ('ipo', (1 / (2 * BETA)) ** 2), ('kto', 0.5)):
     stage, run = open_run(name, make_batch(), config, 2)
     source = stage.make_batches(run, lambda: params)
-    source.seek(0)
+    source.seek(0, {})
     arrays = {field: x[0] for field, x in source.next(0, params).arrays.items()}
     loss, count = jax.jit(stage.make_loss(config))(params, arrays, KEY)['train/loss']
     assert loss / count == pytest.approx(expected, rel=1e-4)
@@ -439,7 +439,7 @@ def test_a_step_prefers_the_chosen_answers(tiny, name):
   config, params = tiny()
   stage, run = open_run(name, make_batch(), config, 1)
   source = stage.make_batches(run, lambda: params)
-  source.seek(0)
+  source.seek(0, {})
   tx = optax.sgd(0.005)
   step = jax.jit(train_step.make_train_step(stage.make_loss(config), tx, lambda _: 0.005))
   state, margins = train_step.init_state(params, tx), []

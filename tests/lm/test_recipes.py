@@ -171,6 +171,21 @@ def test_another_config_is_refused_before_anything_runs(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_complete_job_runs_again_for_a_setting_that_changes_no_number(script, tmp_path):
+  log = tmp_path / 'log'
+
+  def run(lr, every):
+    settings = {'optim': {'lr': lr}, 'eval': {'every': every}}
+    job = Job('a', script.note, (log, 'a'), f'f{lr}', settings=settings, free=('eval',))
+    recipes.run_jobs(tmp_path, [job])
+    return log.read_text()
+
+  assert [run(0.1, every) for every in (1, 1, 2, 2)] == ['a\n', 'a\n', 'a\na\n', 'a\na\n']
+  with refused("optim.lr of job 'a'", 0.2):
+    run(0.2, 3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('kind', 'expected'),
   [

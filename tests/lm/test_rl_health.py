@@ -54,7 +54,7 @@ def test_repeats():
 
 
 def row(question, prompt, answer, reward):
-  return {'question': question, 'prompt': prompt, 'answer': answer, 'reward': reward,
+  return {'number': question, 'prompt': prompt, 'answer': answer, 'reward': reward,
           'right': reward > 0, 'tokens': len(answer), 'end': 'stop'}  # fmt: skip
 
 

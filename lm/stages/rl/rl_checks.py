@@ -36,6 +36,12 @@ def check(rl: ConfigDict, defaults: ConfigDict) -> None:
   require(rl.dual_clip == 0 or rl.dual_clip > 1, 'dual_clip', '0, or above 1')
   require(rl.importance_cap >= 0, 'importance_cap', 'at least 0')
   require(rl.resamples >= 0, 'resamples', 'at least 0')
+  bounds = rl.curriculum
+  ordered = len(bounds) == 2 and 0 <= bounds[0] < bounds[1] <= 1
+  require(not bounds or ordered, 'curriculum', '(), or two shares (low, high) from 0 to 1')
+  require(0 < rl.curriculum_rest <= 1, 'curriculum_rest', 'above 0, and at most 1')
+  if not bounds:
+    unused(('curriculum_rest',), 'since config.rl.curriculum is ()')
   longest = rl.max_new_tokens
   buffer_fits = 0 <= rl.overlong_buffer <= longest
   require(buffer_fits, 'overlong_buffer', f'0 to max_new_tokens, {longest}')

@@ -1,6 +1,7 @@
 """Samples of the policy, graded and laid out as a batch for the policy-gradient step."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -66,38 +67,59 @@ class Rollouts:
 
 
 def ask(
-  draw: Callable[[int], tuple[Any, list[int]]], index: int, stride: int, limit: int
+  draw: Callable[[int], tuple[Any, list[int]]],
+  index: int,
+  stride: int,
+  limit: int,
+  wants: Callable[[Any, int], bool] = lambda problem, attempt: True,
 ) -> tuple[Any, list[int], list[tuple[int, int]]]:
-  """Returns the first problem whose prompt leaves room for an answer.
+  """Returns the first problem that is wanted and whose prompt leaves room for an answer.
 
-  The problems `index`, `index + stride`, ... are tried in order.
+  The problems `index`, `index + stride`, ... are tried in order. After TRIES of them the last one
+  whose prompt leaves room is returned.
 
   Args:
     draw: index -> (problem, token ids of its prompt).
     stride: more than the indices that the run asks for otherwise, so that no problem is asked
       twice.
     limit: tokens of prompt and answer together.
+    wants: (problem, how many were drawn before it) -> whether it is to be asked.
 
   Returns:
     (problem, prompt, skipped): `skipped` has (index, tokens of its prompt) for each problem that
-    was passed over.
+    was too long.
 
   Raises:
     UserError: TRIES prompts in a row are too long.
   """
   skipped: list[tuple[int, int]] = []
-  while len(skipped) < TRIES:
+  last = None
+  for attempt in range(TRIES):
     problem, prompt = draw(index)
-    if len(prompt) < limit:
-      return problem, prompt, skipped
-    skipped.append((index, len(prompt)))
+    if len(prompt) >= limit:
+      skipped.append((index, len(prompt)))
+    else:
+      last = problem, prompt, skipped
+      if wants(problem, attempt):
+        break
     index += stride
+  if last is not None:
+    return last
   raise UserError(
     field='config.seq_len',
     value=limit,
     allowed=f'above {min(n for _, n in skipped)}, the tokens of the shortest prompt',
     message=f'The prompts of {TRIES} problems in a row leave no room for an answer.',
   )
+
+
+def prime(least: int) -> int:
+  """Returns the least prime number that is at least this.
+
+  Steps of so many problems meet all problems of a file, unless their number is a multiple of it.
+  """
+  candidates = itertools.count(max(least, 2))
+  return next(n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
 
 
 def sample(

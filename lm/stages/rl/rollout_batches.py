@@ -14,15 +14,16 @@ from lm.infer import replies
 from lm.infer.requests import Completion
 from lm.model.attention import kernels
 from lm.parallel import keys, sharding
-from lm.stages.rl import advantages, policy_losses, rollout
+from lm.stages.rl import advantages, curriculum, policy_losses, rollout
 from lm.train.batches import Batch, Run
 
 
 class RolloutBatches:
   """Samples a batch of answers from the parameters at each step.
 
-  The questions of a step depend on the step alone, and its draws on (config.seed, step), so a
-  resumed run asks the same questions. A question whose prompt leaves no room for an answer is
+  The questions of a step depend on the step alone and, with a curriculum, on how earlier ones were
+  answered, which is saved with a checkpoint. Its draws depend on (config.seed, step). So a resumed
+  run asks the same questions. A question whose prompt leaves no room for an answer is
   passed over, and another problem of the same task is asked instead.
   """
 
@@ -68,6 +69,7 @@ class RolloutBatches:
       max_len=config.seq_len,
     )
     shortest = kernels.length_multiple(run.model_config.attention, run.mesh.shape['context'])
+    self._curriculum = curriculum.Curriculum(rl, config.seed)
     self._multiple = math.lcm(rollout.MULTIPLE, shortest)
     self._reference_params = None
     if policy_losses.has_reference(rl):
@@ -76,8 +78,13 @@ class RolloutBatches:
     whole = NamedSharding(run.mesh, PartitionSpec())
     self._scores = jax.jit(make_scores(score), static_argnames='names', out_shardings=whole)
 
-  def seek(self, update: int) -> None:
-    """Does nothing, because every batch follows from its number."""
+  def state(self) -> dict[str, Any]:
+    """Returns what the curriculum knows; all else follows from a batch's number."""
+    return self._curriculum.state() if self._curriculum.is_on else {}
+
+  def seek(self, update: int, state: Mapping[str, Any]) -> None:
+    """Goes back to what the curriculum knew."""
+    self._curriculum.restore(state)
 
   def complete(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Adds nothing, because no rows are held out."""
@@ -101,12 +108,17 @@ class RolloutBatches:
       rows=config.batch_size // config.microbatches,
       multiple=self._multiple,
       limit=config.seq_len,
-      score=lambda batch: self._score(params, batch),
+      score=lambda batch: self._timed_score(params, batch),
     )
     if update < rl.value_warmup:
       drawn.batch['advantages'][:] = 0
     skipped = [line for question in asked for line in question.skipped]
     counted = {'rl/prompts_too_long': len(skipped), 'rl/questions': len(asked)}
+    if self._curriculum.is_on:
+      levels = [self._difficulty(question) for question in asked]
+      counted['rl/between_bounds'] = float(np.mean([*map(self._curriculum.teaches, levels)]))
+      for level, group in zip(levels, groups, strict=True):
+        self._curriculum.learn(level, np.array([grade.right for grade in group.grades]))
     is_kept = rl.rollouts_every and (update + 1) % rl.rollouts_every == 0
     return Batch(
       self._put(drawn.batch),
@@ -144,6 +156,9 @@ class RolloutBatches:
       if not missing:
         break
     return asked, groups
+
+  def _difficulty(self, question: rollout.Question) -> str:
+    return self._questions.difficulty(question.index, question.problem)
 
   def _grade(self, question: rollout.Question, completion: Completion) -> rollout.Grade:
     rl = self._run.config.rl
@@ -197,6 +212,10 @@ class RolloutBatches:
     grades = [group.grades[0] for group in self._add_proxy(groups)]
     return {name: np.array([g.parts[name] for g in grades]) for name in ('proxy', 'gold')}
 
+  def _timed_score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with self._run.clock.part('score'):
+      return self._score(params, batch)
+
   def _score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what the reference and the present model say of a batch before its first update."""
     rl = self._run.config.rl
@@ -227,11 +246,15 @@ class RolloutBatches:
   def _records(
     self, asked: Sequence[rollout.Question], groups: Sequence[rollout.Group]
   ) -> list[dict[str, Any]]:
-    """Returns a line of rollouts.jsonl for each answer."""
-    decode = self._run.chat_format.tokenizer.decode
+    """Returns a line of rollouts.jsonl for each answer.
+
+    Its `asked` and `reply` are messages, which data/tasks/conversation_rows.py reads.
+    """
+    chat_format = self._run.chat_format
+    decode = chat_format.tokenizer.decode
     return [
       {
-        'question': question.index,
+        'number': question.index,
         'prompt': decode(question.prompt),
         'answer': decode(answer.tokens),
         'reward': float(grade.reward),
@@ -239,6 +262,8 @@ class RolloutBatches:
         **grade.parts,
         'tokens': len(answer.tokens),
         'end': answer.end,
+        'asked': question.problem['messages'],
+        'reply': chat_format.parse(answer.tokens)['content'],
       }
       for question, group in zip(asked, groups, strict=True)
       for answer, grade in zip(group.completions, group.grades, strict=True)
@@ -251,8 +276,13 @@ class RolloutBatches:
     # The most questions of the whole run.
     in_all = config.steps * self._per_step * (1 + config.rl.resamples)
     rounds = -(-in_all // self._questions.num_tasks)  # The problems of each task.
+    wanted = self._curriculum.wants
     problem, prompt, skipped = rollout.ask(
-      lambda n: self._questions.draw(index, n), number, rounds, config.seq_len
+      lambda n: self._questions.draw(index, n),
+      number,
+      rollout.prime(rounds),
+      config.seq_len,
+      lambda problem, n: wanted(self._questions.difficulty(index, problem), index, n),
     )
     lines = [
       f'task {task}, training problem {n}: a prompt of {length} tokens' for n, length in skipped

@@ -1,0 +1,70 @@
+"""What RL does to a model, and what its right answers are worth to a smaller one: a recipe on sums.
+
+A model is tuned to add numbers of two to four digits; some demonstrations derive the sum in steps
+(data/tasks/sums.py). It then practises by GRPO, and apart from that by Dr. GRPO. A smaller model,
+tuned alike, practises by GRPO itself (small_rl), or is tuned on the right answers that the larger
+one gave while it practised, with all their steps (distilled): the comparison of DeepSeek-R1 (2025,
+arXiv 2501.12948, section 4.1), in small.
+
+Command:   python train.py --config=configs/distill.py [--workdir=runs/distill]
+Hardware:  two CPU cores.
+Result:    runs/distill/report.html.
+:smoke     every step with smaller models and few updates.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from lm.base.config import variant
+
+LARGE = {'num_layers': 4, 'embed_dim': 192, 'num_heads': 4, 'head_dim': 48, 'mlp_dim': 576}
+SMALL = {'num_layers': 2, 'embed_dim': 96, 'num_heads': 4, 'head_dim': 24, 'mlp_dim': 288}
+
+
+def get_config(arg=None):
+  c = ConfigDict()
+  c.stage = 'recipe'
+  c.stages = ('sft', 'teacher', 'dr_grpo', 'small', 'small_rl', 'distilled', 'distillation')
+  c.workdir = 'runs/distill'
+  for name in c.stages[:-1]:
+    c[name] = run = base.get_config()
+    run.stage, run.batch_size, run.seq_len = 'sft', 16, 128
+    run.data.tasks, run.data.turns, run.data.held_out = 'sums', 1, 0.01
+    run.tools.names = ''
+    run.model.scan_layers, run.loss.chunk = False, 1024
+    run.checkpoint.every, run.log_every = 50, 10
+    run.eval.update(
+      every=100_000,
+      batch_size=128,
+      tasks='sums',
+      examples=256,
+      max_new_tokens=80,
+      pass_at=(1, 2, 4, 8),
+      pass_samples=8,
+    )
+    run.optim.update(
+      name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.4, weight_decay=0.0
+    )
+  for name, size in (('sft', LARGE), ('small', SMALL)):
+    c[name].model.update(**size, num_kv_heads=4, qk_norm='head', max_len=128)
+    c[name].data.examples, c[name].steps = 6_000, 200
+  for name, start in (('teacher', 'sft'), ('dr_grpo', 'sft'), ('small_rl', 'small')):
+    run = c[name]
+    run.stage, run.init_from = 'rl', f'{{workdir}}/{start}'
+    run.steps, run.batch_size, run.log_every = 50, 128, 1
+    run.rl.update(group_size=8, max_new_tokens=80, filter_groups=False, clip_high=0.2)
+    run.rl.aggregation = 'sequence'
+    run.optim.update(name='adamw', lr=3e-4, warmup=3, schedule='constant')
+  c.dr_grpo.rl.update(advantage='dr_grpo', aggregation='constant')
+  c.distilled.init_from, c.distilled.steps = '{workdir}/small', 200
+  c.distilled.data.train = '{workdir}/teacher/rollouts.jsonl'
+  if variant(arg) == 'smoke':
+    c.workdir = 'runs/distill-smoke'
+    for name in c.stages[:-1]:
+      run = c[name]
+      run.steps = 6
+      run.optim.warmup = 1
+      run.eval.update(examples=16, batch_size=16, max_new_tokens=16, pass_at=(1, 2), pass_samples=2)
+      if run.stage == 'rl':
+        run.batch_size, run.rl.group_size, run.rl.max_new_tokens = 16, 4, 16
+  return c

@@ -1,0 +1,93 @@
+"""pass@k: how often one of k sampled answers is right (Chen et al. 2021, arXiv 2107.03374)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lm.base import intervals
+from lm.base.errors import UserError
+from lm.evals import scoring
+from lm.evals.context import Context
+from lm.infer import replies
+from lm.parallel import keys
+from lm.train.evaluators import Result
+
+TEMPERATURE = 1.0  # at which the answers vary as the model's probabilities say
+
+
+class PassAt:
+  """Samples answers to the test problems of `config.eval.tasks`, once, after the last update."""
+
+  name = 'pass_at'
+  at_start = False
+  every = 0
+
+  def __init__(self, context: Context):
+    config = context.config
+    self._context = context
+    self._generate = replies.make_generate(
+      context.model_config,
+      context.chat_format,
+      context.call_tool,
+      temperature=TEMPERATURE,
+      max_new_tokens=config.eval.max_new_tokens,
+      max_len=config.seq_len,
+    )
+
+  @classmethod
+  def open(cls, context: Context) -> 'PassAt | None':
+    """Returns the evaluator, or None if the config asks for no pass@k or names no tasks."""
+    ks, samples = context.config.eval.pass_at, context.config.eval.pass_samples
+    if not all(1 <= k <= samples for k in ks):
+      raise UserError(
+        field='config.eval.pass_at',
+        value=ks,
+        allowed=f'numbers from 1 to config.eval.pass_samples, {samples}',
+      )
+    return cls(context) if ks and context.tasks else None
+
+  def run(self, params: Any) -> Result:
+    """Returns `pass_at`: {task: {k: {pass_at, low, high, n}}}, with n problems."""
+    context, config = self._context, self._context.config
+    count, found = config.eval.pass_samples, {}
+    for number, task in enumerate(context.tasks):
+      problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
+      repeated = [problem for problem in problems for _ in range(count)]
+      prompts = [context.chat_format.render_prompt(p['messages']) for p in repeated]
+
+      def draw(prompts, batch, number=number):
+        return self._generate(params, prompts, keys.derive(config.seed, 'pass', number, batch))
+
+      def grade(problem, completion, task=task):
+        if completion is None:
+          return 0.0
+        return task.grade(problem, context.chat_format.parse(completion.tokens))
+
+      grades = scoring.score(repeated, prompts, draw, grade, config.eval.batch_size, config.seq_len)
+      right = (np.array(grades).reshape(-1, count) >= 0.5).sum(axis=1).tolist()
+      found[task.name] = {k: summary(right, count, k) for k in config.eval.pass_at}
+    return Result(report={'pass_at': found})
+
+
+def estimate(right: int, samples: int, k: int) -> float:
+  """Returns the unbiased estimate of pass@k from samples of which so many are right.
+
+  It is 1 minus the share of the sets of k samples in which none is right.
+  """
+  return 1 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def summary(right: Sequence[int], samples: int, k: int) -> dict[str, float]:
+  """Returns the mean of the estimates of problems, with its 95 % interval by the bootstrap.
+
+  Args:
+    right: the number of right answers to each problem.
+    samples: the number of all.
+    k: of pass@k.
+  """
+  estimates = np.array([estimate(each, samples, k) for each in right])
+  low, high = intervals.bootstrap(lambda sums: sums / len(estimates), estimates)
+  value = float(estimates.mean())
+  return {'pass_at': value, 'low': max(0.0, low), 'high': min(1.0, high), 'n': len(estimates)}
