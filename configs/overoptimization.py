@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from configs import base
 from lm.base.config import variant
 
-SIZES = {'small': (1, 16), 'medium': (2, 48), 'large': (3, 96)}  # of proxies: layers and width
+SIZES = {'small': (1, 16), 'medium': (2, 48), 'large': (3, 80)}  # of proxies: layers and width
 POLICY = (2, 64)
 COMPARISONS = (100, 400, 1600)  # problems with two answers each
 SWEPT = 'medium_400'  # the proxy for which there are also runs with the weights BETAS
@@ -41,7 +41,7 @@ def get_config(arg=None):
   c.best_of = new_rl(','.join(f'{{workdir}}/reward_{name}' for name in proxies))
   c.best_of.data.tasks = ''
   c.best_of.rl.group_size, c.best_of.batch_size = 64, 1024
-  c.best_of.eval.update(tasks='comparison', examples=192)
+  c.best_of.eval.update(tasks='comparison', examples=128)
   policies = []
   for name in proxies:
     for number, beta in enumerate((0.0, *betas.get(name, ()))):
@@ -106,7 +106,7 @@ def new_reward(layers, width, count):
   c.data.update(tasks='comparison', examples=count, task_seed=1)
   c.preference.update(gold='manners', noise=0.2)
   c.reward.center = 0.01
-  c.steps, c.batch_size, c.seq_len = 200, 64, 96
+  c.steps, c.batch_size, c.seq_len = 120, 64, 64
   c.optim.update(lr=2e-3, warmup=20)
   return c
 
@@ -116,7 +116,7 @@ def new_rl(reward_model='', beta=0.0):
   c = base.get_config()
   c.stage, c.init_from = 'rl', '{workdir}/sft'
   c.data.update(tasks='comparison', task_seed=2)
-  c.steps, c.batch_size, c.seq_len = 60, 128, 96
+  c.steps, c.batch_size, c.seq_len = 40, 64, 64
   c.optim.update(lr=1e-3, warmup=5, schedule='constant', weight_decay=0.0)
   c.loss.chunk = 1024
   c.model.scan_layers = False
@@ -127,14 +127,14 @@ def new_rl(reward_model='', beta=0.0):
     aggregation='constant',
     filter_groups=False,
     group_size=8,
-    max_new_tokens=48,
+    max_new_tokens=40,
     grade_weight=0.0,
-    rollouts_every=20,
+    rollouts_every=10,
     log_kl=True,
   )
   if beta:
     c.rl.update(kl=beta, kl_in='reward', kl_estimator='k1')
   c.rl.health.max_repeats = 1.0  # Repeating a courtesy is what a policy is to be caught at.
   c.checkpoint.every, c.log_every = 100_000, 1
-  c.eval.update(every=100_000, batch_size=128, examples=256)
+  c.eval.update(every=100_000, batch_size=128, examples=128)
   return c
