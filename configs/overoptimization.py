@@ -38,10 +38,8 @@ def get_config(arg=None):
   proxies = {f'{size}_{n}': (*sizes[size], n) for size in sizes for n in amounts}
   for name, shape in proxies.items():
     c[f'reward_{name}'] = new_reward(*shape)
-  c.best_of = new_rl(','.join(f'{{workdir}}/reward_{name}' for name in proxies))
-  c.best_of.data.tasks = ''
-  c.best_of.rl.group_size, c.best_of.batch_size = 64, 1024
-  c.best_of.eval.update(tasks='comparison', examples=128)
+  c.best_of = new_samples(','.join(f'{{workdir}}/reward_{name}' for name in proxies), 64)
+  c.best_of.eval.examples = 128
   policies = []
   for name in proxies:
     for number, beta in enumerate((0.0, *betas.get(name, ()))):
@@ -69,12 +67,14 @@ def add_start(c):
 def shrink(c):
   """Makes every run of a recipe a few steps."""
   c.answers.examples, c.tokenizer.vocab_size = 300, 300
-  for part in c.values():
+  for name, part in c.items():
     if isinstance(part, ConfigDict) and 'stage' in part:
-      part.steps, part.batch_size, part.optim.warmup = 6, min(part.batch_size, 32), 1
-      part.eval.examples, part.data.examples = 8, min(part.data.examples, 100)
-      if part.stage == 'rl':
-        part.rl.update(group_size=4, max_new_tokens=16, rollouts_every=3)
+      part.batch_size, part.eval.examples = min(part.batch_size, 32), 8
+      part.data.examples = min(part.data.examples, 100)
+      if part.rl.reward_model:
+        part.rl.update(group_size=4, max_new_tokens=16)
+      if name in c.stages:  # a training run
+        part.steps, part.optim.warmup = 6, 1
 
 
 def new_run(stage, layers, width):
@@ -111,7 +111,18 @@ def new_reward(layers, width, count):
   return c
 
 
-def new_rl(reward_model='', beta=0.0):
+def new_samples(reward_model, count):
+  """Returns a job of lm.best_of that samples `count` answers to each test problem."""
+  c = base.get_config()
+  c.init_from, c.batch_size, c.seq_len = '{workdir}/sft', 1024, 64
+  c.data.task_seed = 2
+  c.model.scan_layers = False
+  c.eval.update(tasks='comparison', examples=200)
+  c.rl.update(reward_model=reward_model, gold='manners', group_size=count, max_new_tokens=40)
+  return c
+
+
+def new_rl(reward_model, beta):
   """Returns a run of RL from the fine-tuned model against a reward model."""
   c = base.get_config()
   c.stage, c.init_from = 'rl', '{workdir}/sft'

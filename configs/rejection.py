@@ -34,10 +34,9 @@ def get_config(arg=None):
   c.reward = lab.new_reward(*lab.SIZES['medium'], 1600)
   jobs, policy = ['reward'], '{workdir}/sft'
   for number in range(1, rounds + 2):
-    samples = c[f'sample_{number}'] = lab.new_rl('{workdir}/reward')
-    samples.init_from, samples.batch_size, samples.rl.group_size = policy, 1024, EACH
-    samples.data.update(task_seed=10 + number, examples=1000)
-    samples.eval.update(tasks='comparison', examples=200)
+    samples = c[f'sample_{number}'] = lab.new_samples('{workdir}/reward', EACH)
+    samples.init_from = policy
+    samples.data.update(tasks='comparison', task_seed=10 + number, examples=1000)
     jobs.append(f'best_of:sample_{number}')
     if number > rounds:
       samples.data.tasks = ''  # the last policy is only measured

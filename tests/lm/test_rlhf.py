@@ -13,7 +13,7 @@ from serving import TOKENIZER
 from configs import base
 from lm import stages
 from lm.base.config import load
-from lm.evals import held_out_rewards
+from lm.evals import best_of_n, held_out_rewards
 from lm.infer.requests import Completion
 from lm.model import heads, transformer
 from lm.parallel import sharding
@@ -118,8 +118,10 @@ def test_every_run_of_the_recipes_sets_only_what_its_stage_reads(name, variant, 
   runs = training_runs(recipe)
   assert {job.rpartition(':')[2] for job in recipe.stages} >= set(runs)
   for part, config in runs.items():
-    if part in recipe.stages:  # the others are of best-of-n
+    if part in recipe.stages:
       stages.make(config).check(base.get_config())
+    else:
+      best_of_n.check(config, base.get_config())
 
 
 def test_held_out_rewards_are_means_with_their_intervals():
