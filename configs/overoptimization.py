@@ -75,6 +75,8 @@ def shrink(c):
         part.rl.update(group_size=4, max_new_tokens=16)
       if name in c.stages:  # a training run
         part.steps, part.optim.warmup = 6, 1
+      if part.stage == 'rl':
+        part.rl.rollouts_every = 3
 
 
 def new_run(stage, layers, width):
