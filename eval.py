@@ -1,30 +1,23 @@
 """Evaluates a checkpoint and writes a report of its scores.
 
 python eval.py --config=configs/eval.py --checkpoint=DIR --out=report.json
+
+With the config of another stage, such as configs/reward.py, `config.data.val` is what that stage
+reads: comparisons, for the accuracy and the calibration of a reward model.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import base
-from data import tasks as tasks_lib
-from data.batches import readers
-from data.chat import chat_formats
-from data.tokenizers import gguf_vocabulary
-from data.tools import toolbox
-from lm import evals, stages
+from lm.base import choices, files
 from lm.base import config as config_lib
-from lm.base import files
 from lm.base.errors import UserError, run
-from lm.evals.held_out import HeldOutLoss
-from lm.model import quantize
-from lm.parallel import distributed, sharding
-from lm.weights import gguf, pretrained
+
+# Functions import what they need: --help has no use for jax.
 
 
 def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]:
@@ -37,6 +30,20 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
   Raises:
     FileNotFoundError, UserError: no such checkpoint, or one that the config does not fit.
   """
+  import jax
+
+  from configs import base
+  from data import batches
+  from data import tasks as tasks_lib
+  from data.chat import chat_formats
+  from data.tokenizers import gguf_vocabulary
+  from data.tools import toolbox
+  from lm import evals, stages
+  from lm.evals.held_out import HeldOutLoss
+  from lm.model import quantize
+  from lm.parallel import sharding
+  from lm.weights import gguf, pretrained
+
   defaults = base.get_config().model
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
@@ -47,10 +54,15 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     params = quantize.quantize(quantization, model.params, model.axes)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
 
-    held_out = None
+    stage, held_out = stages.make(config), None
     if config.data.val:
-      held_out = readers.open_held_out(config, chat_format, config.data.val)
-    stage = stages.make(config)
+      if stage.reads_start:
+        raise UserError(
+          field='config.data.val',
+          value=config.data.val,
+          allowed="'', since a checkpoint does not have the model that it is compared with",
+        )
+      held_out = batches.open_held_out(stage.reads, config, chat_format)
     test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
     context = evals.Context(
       config=config,
@@ -62,7 +74,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       compare=stage.make_compare(model.config),
       judge=None,
       held_out=held_out,
-      counts_bytes=True,
+      counts_bytes=not stage.is_chat,
       chat_format=chat_format,
       tasks=test_tasks,
       probe_tasks=probe_tasks,
@@ -77,11 +89,11 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       if result.texts:
         report[evaluator.name] = result.texts
     report['metrics'] = metrics
-    if held_out is not None:
+    if 'eval/val/bpb' in metrics:
       report['val_bpb'] = metrics['eval/val/bpb']
-      if quantization != 'none':
-        plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
-        report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
+    if held_out is not None and quantization != 'none':
+      plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
+      report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
   return report
 
 
@@ -96,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flag_values=options,
   )
   flags.DEFINE_enum(
-    'quantize', 'none', quantize.QUANTIZATIONS, 'form of the weights', flag_values=options
+    'quantize', 'none', choices.QUANTIZATIONS, 'form of the weights', flag_values=options
   )
   flags.DEFINE_string('out', 'report.json', 'where the report goes', flag_values=options)
   config = config_lib.parse(options, argv, __doc__)
@@ -106,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
   # A path that cannot be written to is an error before hours of evaluation.
   files.as_path(options.out)
+  from lm.parallel import distributed
+
   distributed.initialize_from(options)
   report = evaluate(config, options.checkpoint, options.quantize)
   if distributed.is_main():
@@ -118,8 +132,8 @@ def describe(report: dict[str, Any], options: flags.FlagValues) -> None:
   """Prints the scores of a report."""
   for name, s in report.get('scores', {}).items():
     print(f'{name:12} {s["accuracy"]:6.1%}  [{s["low"]:.1%}, {s["high"]:.1%}]  n={s["n"]}')
-  if 'val_bpb' in report:
-    print(f'bits per byte {report["val_bpb"]:.4f}')
+  for name, value in report['metrics'].items():
+    print(f'{name} {value:.4f}')
   if 'perplexity_change' in report:
     print(f'perplexity {report["perplexity_change"]:+.3%} by --quantize={options.quantize}')
   print(f'wrote {options.out}')

@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from lm.launch import recipes
 
     workdir = files.local_path(options.workdir or config.workdir, '--workdir of a recipe')
-    return recipes.run(config, workdir, steps.STEPS, train, best_of.JOBS, base.FREE_ON_RESUME)
+    return recipes.run(config, workdir, steps.STEPS, train, base.FREE_ON_RESUME, best_of.JOBS)
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
   allocator.keep_freed_memory()

@@ -84,12 +84,12 @@ def get_config(arg=None):
   if variant(arg) == 'smoke':
     c.workdir = 'runs/quickstart-smoke'
     c.crawl.max_pages = 80
-    c.tokenizer.vocab_size = 1024
+    c.tokenizer.vocab_size, c.pretrain.batch_size = 1024, 8
     for stage in (c.pretrain, c.sft, c.rl):
       stage.seq_len = 192
       stage.model.update(num_layers=2, embed_dim=64, num_heads=2, mlp_dim=192)
       stage.steps, stage.optim.warmup, stage.checkpoint.every = 12, 2, 4
-      stage.eval.update(examples=10, batch_size=10, every=6, max_new_tokens=24)
+      stage.eval.update(examples=10, batch_size=10, every=12, max_new_tokens=24)
     c.sft.data.examples = 500
     c.rl.steps, c.rl.batch_size, c.rl.optim.warmup, c.rl.checkpoint.every = 3, 32, 1, 1
     c.rl.rl.max_new_tokens = 16

@@ -15,6 +15,7 @@ from lm.base import errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.bench',
     description='Measures speed and accuracy of data processing.',

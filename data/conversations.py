@@ -17,6 +17,7 @@ from lm.base import errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.conversations', description=__doc__.split('\n')[0]
   )
@@ -25,14 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     default='',
     help=f'NAME or NAME:WEIGHT, separated by commas, of {", ".join(tasks.TASKS)}',
   )
-  for name, kind in tasks.INPUTS.items():
-    parser.add_argument(f'--{name}', default='', help=kind.about)
-  parser.add_argument(
-    '--held-out',
-    type=float,
-    default=0.05,
-    help='fraction of the documents that data.tokenize held out (%(default)s)',
-  )
+  tasks.add_flags(parser)
   parser.add_argument(
     '--examples', type=int, default=10_000, help='number of demonstrations (%(default)s)'
   )
@@ -65,12 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--out', required=True, help='JSONL file to write')
   args = parser.parse_args(argv)
   weights = demonstrations.weighted(args.tasks)
-  made_by = tasks.make(
-    weights,
-    seed=args.seed,
-    held_out=args.held_out,
-    **{name: getattr(args, name) for name in tasks.INPUTS},
-  )
+  made_by = tasks.from_flags(args, weights)
   counts = demonstrations.write(
     args.out,
     made_by,

@@ -14,6 +14,7 @@ from lm.base import errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     description='Crawls one site into gzip WARC files, or continues an interrupted crawl.'
   )

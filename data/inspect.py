@@ -25,6 +25,7 @@ def _tokenizer_of(manifest: dict, spec: str, chat_format: str) -> tokenizers.Tok
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.inspect',
     description='Shows the documents of token shards and the batch of a step.',

@@ -24,6 +24,7 @@ from lm.base import errors, files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.probe',
     description=__doc__,
@@ -37,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--model', required=True, help='name of the model there')
     command.add_argument('--out', required=True, help='file to write')
   ask.add_argument('--tasks', required=True, help=f'NAME,...: {", ".join(tasks.TASKS)}')
-  for name, kind in tasks.INPUTS.items():
-    ask.add_argument(f'--{name}', default='', help=kind.about)
+  tasks.add_flags(ask)
   ask.add_argument('--examples', type=int, default=200, help='problems of a task (%(default)s)')
   ask.add_argument('--samples', type=int, default=5, help='answers to a problem (%(default)s)')
   ask.add_argument('--temperature', type=float, default=1.0, help='of the draws (%(default)s)')
@@ -57,11 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = writing.write(endpoint, args.documents, snippets=args.snippets, count=args.count)
     print(f'{jsonl.write(args.out, made)} questions in {args.out}')
     return
-  asked = tasks.make(
-    config_lib.names(args.tasks),
-    seed=args.seed,
-    **{name: getattr(args, name) for name in tasks.INPUTS},
-  )
+  asked = tasks.from_flags(args, config_lib.names(args.tasks))
   skipped = jsonl.Skipped()
   rows = asking.probe(
     endpoint,

@@ -14,6 +14,7 @@ from lm.base import errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.train_tokenizer', description='Trains a byte-level BPE.'
   )

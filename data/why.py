@@ -56,6 +56,7 @@ def _bound(sign: str, bound: float | None, field: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.why',
     description='Shows why the web cleaning kept or dropped a page, with the figures.',

@@ -5,27 +5,26 @@ import datetime
 import sys
 from collections.abc import Sequence
 
-import jax
-
-from configs import base
-from data.chat import chat_formats
-from data.tokenizers import gguf_vocabulary as gguf_tokenizer
 from data.tools import toolbox
+from lm.base import choices, errors
 from lm.base import config as config_lib
-from lm.base import errors
-from lm.infer.sampling import Sampling
-from lm.model import apart, quantize
-from lm.parallel import sharding
-from lm.serve import chat_session, terminal
-from lm.serve.answer_parts import THINKING
-from lm.weights import gguf, pretrained
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
+  args = _parse(argv)
+  tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
+  for stream in (sys.stdin, sys.stdout):
+    # a byte that is no text, or a character the terminal lacks, ends no chat
+    stream.reconfigure(errors='replace')
+  _chat(args, tools)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog='python -m lm.chat', description=__doc__)
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--checkpoint', help='a step, run or recipe folder, or a Hugging Face folder')
-  which.add_argument('--model', choices=gguf.MODELS, help='one that a Python package carries')
+  which.add_argument('--model', choices=choices.MODELS, help='one that a Python package carries')
   parser.add_argument(
     '--temperature', type=float, default=0.0, help='0 takes the likeliest token (default)'
   )
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--quantize',
     default='none',
-    choices=quantize.QUANTIZATIONS,
+    choices=choices.QUANTIZATIONS,
     help='of the weights (default none)',
   )
   parser.add_argument(
@@ -55,19 +54,32 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   parser.add_argument('--index', default='', help='folder that the tool search reads')
   parser.add_argument(
-    '--thinking', default='show', choices=THINKING, help='how thoughts are shown (default show)'
+    '--thinking',
+    default='show',
+    choices=choices.THINKING,
+    help='how thoughts are shown (default show)',
   )
-  args = parser.parse_args(argv)
-  tools = toolbox.open_tools(config_lib.names(args.tools), index=args.index)
-  sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
-  for stream in (sys.stdin, sys.stdout):
-    # a byte that is no text, or a character the terminal lacks, ends no chat
-    stream.reconfigure(errors='replace')
+  return parser.parse_args(argv)
+
+
+def _chat(args: argparse.Namespace, tools: toolbox.Toolbox) -> None:
+  """Loads the model and talks until the input ends. It imports what --help has no use for."""
+  import jax
+
+  from configs import base
+  from data.chat import chat_formats
+  from data.tokenizers import gguf_vocabulary
+  from lm.infer.sampling import Sampling
+  from lm.model import apart, quantize
+  from lm.parallel import sharding
+  from lm.serve import chat_session, terminal
+  from lm.weights import gguf, pretrained
+
   config = base.get_config()
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     path = args.checkpoint or gguf.installed(
-      args.model, config.model, gguf_tokenizer.convert, chat_formats.fingerprint
+      args.model, config.model, gguf_vocabulary.convert, chat_formats.fingerprint
     )
     model = pretrained.load(path, config.model, config.model, mesh)
     chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
@@ -77,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       model.config,
       params,
       chat_format,
-      sampling,
+      Sampling(args.temperature, args.top_k, args.top_p, args.min_p),
       call_tool=tools,
       max_new_tokens=args.max_new_tokens,
       seed=args.seed,

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from lm.base import config as config_lib
 from lm.base import errors
-from lm.weights import checkpoint_folders, hub_folder, hub_format
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,7 +49,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   export_parser.add_argument(
     '--max-shard-gb',
     type=float,
-    default=hub_format.MAX_SHARD / 1e9,
+    default=5.0,
     metavar='GB',
     help='the size of the largest file of weights (default 5)',
   )
@@ -68,7 +67,7 @@ def _import(args: argparse.Namespace) -> None:
   from configs import base
   from data.chat import chat_formats
   from data.tokenizers import gguf_vocabulary
-  from lm.weights import gguf
+  from lm.weights import gguf, hub_folder, hub_format
 
   ignore = config_lib.names(args.ignore)
   if len(args.src) == 2:
@@ -87,6 +86,7 @@ def _import(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
   from configs import base
   from data.chat import chat_formats
+  from lm.weights import checkpoint_folders, hub_format
 
   folder = checkpoint_folders.locate(args.src).parent.parent / 'tokenizer'
   chat_format = chat_formats.load(str(folder))

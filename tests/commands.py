@@ -17,9 +17,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 from unittest import mock
 
 import jax
+import preloaded
 
 from lm.base import allocator, errors
 
@@ -36,6 +38,8 @@ def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 ENVIRONMENT = as_users_have_it(os.environ)
+EARLY = preloaded.early(ENVIRONMENT)
+FORKED = {'train.py', 'eval.py', 'lm.chat', 'lm.hf'}  # programs that are spared their imports
 
 
 def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str, str]:
@@ -112,20 +116,49 @@ def logged_to(stream: io.TextIOBase) -> Iterator[None]:
       logger.propagate, logger.disabled = propagate, disabled
 
 
-def run(*arguments: object, text: str = '', **environment: str) -> tuple[int, str, str]:
-  """(exit status, stdout, stderr) of python ARGUMENTS ... with `text` at its standard input,
-  without the devices and strictness of tests.
+def _process(
+  arguments: Sequence[object],
+  environment: Mapping[str, str],
+  streams: Sequence[IO],
+  anew: bool | None,
+) -> subprocess.Popen | preloaded.Program:
+  """Starts python ARGUMENTS ... in the root of the repository.
+
+  Args:
+    arguments: a script, -m and a module, or -c and code, with their arguments.
+    environment: what differs from ENVIRONMENT.
+    streams: standard input, output and error.
+    anew: whether an interpreter is started, instead of a process that has imported jax and all
+      that train.py needs (`preloaded`). By default one is for all but FORKED, and where the
+      environment asks for it.
   """
-  done = subprocess.run(
-    [sys.executable, *map(str, arguments)],
-    cwd=ROOT,
-    env=ENVIRONMENT | environment,
-    input=text,
-    capture_output=True,
-    text=True,
-    check=False,
+  arguments, variables = [str(argument) for argument in arguments], ENVIRONMENT | environment
+  if anew is None:
+    anew = FORKED.isdisjoint(arguments[:2])
+  if not anew and preloaded.early(variables) == EARLY and sys.platform == 'linux':
+    return preloaded.Program(arguments, variables, ROOT, streams)
+  given, out, err = streams
+  return subprocess.Popen(
+    [sys.executable, *arguments], cwd=ROOT, env=variables, stdin=given, stdout=out, stderr=err
   )
-  return done.returncode, done.stdout, done.stderr
+
+
+def run(
+  *arguments: object, text: str = '', anew: bool | None = None, **environment: str
+) -> tuple[int, str, str]:
+  """(exit status, stdout, stderr) of python ARGUMENTS ... with `text` at its standard input,
+  without the devices and strictness of tests. `anew` is as in `_process`.
+  """
+  with contextlib.ExitStack() as files:
+    # Files, since a pipe that nobody reads would fill up.
+    given, out, err = (files.enter_context(tempfile.TemporaryFile('w+')) for _ in range(3))
+    given.write(text)
+    given.seek(0)
+    process = _process(arguments, environment, (given, out, err), anew)
+    (status,) = end([process])
+    for stream in (out, err):
+      stream.seek(0)
+    return status, out.read(), err.read()
 
 
 # In a process: commands of a list, one after the other.
@@ -145,7 +178,7 @@ def run_in_turn(*series: Sequence[object], **environment: str) -> None:
   compilations. Fails if one of them fails.
   """
   each = [[str(argument) for argument in arguments] for arguments in series]
-  status, _, err = run('-c', SERIES, json.dumps(each), **environment)
+  status, _, err = run('-c', SERIES, json.dumps(each), anew=False, **environment)
   assert status == 0, err
 
 
@@ -153,31 +186,24 @@ def kill_at(path: pathlib.Path, *arguments: object) -> None:
   """Starts python ARGUMENTS ... and kills it with SIGKILL as soon as `path` exists, which it must
   before the end.
   """
-  # a file: a pipe that nobody reads would fill up
-  with (
-    tempfile.TemporaryFile('w+') as log,
-    subprocess.Popen(
-      [sys.executable, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log
-    ) as process,
-  ):
-    while not path.exists():
-      if process.poll() is not None:
-        log.seek(0)
-        raise AssertionError(f'ended before {path}:\n{log.read()}')
-      time.sleep(0.02)
-    process.kill()
+  with tempfile.TemporaryDirectory() as folder:
+    log = pathlib.Path(folder) / 'log'
+    process = start(log, *arguments)
+    try:
+      while not path.exists():
+        assert process.poll() is None, f'ended before {path}:\n{log.read_text()}'
+        time.sleep(0.02)
+    finally:
+      process.kill()
+      process.wait()
 
 
-def start(log: pathlib.Path, *arguments: object, **environment: str) -> subprocess.Popen:
-  """python ARGUMENTS ... under way, what it prints going to a file."""
-  with open(log, 'w', encoding='utf-8') as file:
-    return subprocess.Popen(
-      [sys.executable, *map(str, arguments)],
-      cwd=ROOT,
-      env=ENVIRONMENT | environment,
-      stdout=file,
-      stderr=file,
-    )
+def start(
+  log: pathlib.Path, *arguments: object, anew: bool | None = None, **environment: str
+) -> subprocess.Popen | preloaded.Program:
+  """python ARGUMENTS ... under way, what it prints going to a file. `anew` is as in `_process`."""
+  with open(os.devnull) as nothing, open(log, 'w', encoding='utf-8') as file:
+    return _process(arguments, environment, (nothing, file, file), anew)
 
 
 def free_port() -> int:
@@ -188,20 +214,20 @@ def free_port() -> int:
 
 
 def start_many(
-  count: int, folder: pathlib.Path, *arguments: object, **environment: str
-) -> list[subprocess.Popen]:
+  count: int, folder: pathlib.Path, *arguments: object, **options: Any
+) -> list[subprocess.Popen | preloaded.Program]:
   """The processes of one run on this machine, each with one device; process I prints into
-  `folder/log.I`.
+  `folder/log.I`. The options are those of `start`.
   """
   folder.mkdir(parents=True, exist_ok=True)
   options = f'--coordinator=127.0.0.1:{free_port()}', f'--num-processes={count}'
   return [
-    start(folder / f'log.{i}', *arguments, *options, f'--process-id={i}', **environment)
+    start(folder / f'log.{i}', *arguments, *options, f'--process-id={i}', **options)
     for i in range(count)
   ]
 
 
-def end(processes: list[subprocess.Popen]) -> list[int]:
+def end(processes: Sequence[subprocess.Popen | preloaded.Program]) -> list[int]:
   """The exit statuses of processes, which are waited for in turn. What still runs when the test is
   over, since it failed or took too long, is killed.
   """

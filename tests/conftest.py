@@ -28,6 +28,8 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 
+LARGE = 3 << 29  # bytes of memory from which compiled programs are freed after a file
+
 # Tracing makes many objects that live long, and the collector would read them again and again.
 gc.set_threshold(50_000, 20, 50)
 
@@ -45,8 +47,19 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True, scope='module')
-def programs_of_one_file():
-  """Frees the compiled programs of a file after its last test: those of all take 5 GB and more."""
+def programs_of_a_few_files():
+  """Frees the compiled programs where they make this process large: those of all take 5 GB and
+  more, and what a file leaves spares the next one work.
+  """
   yield
-  if 'jax' in sys.modules:
+  if 'jax' in sys.modules and _resident_bytes() > LARGE:
     sys.modules['jax'].clear_caches()
+
+
+def _resident_bytes() -> int:
+  """The memory of this process that is in use now; all of it, where that cannot be told."""
+  try:
+    pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+  except FileNotFoundError:  # not Linux
+    return sys.maxsize
+  return pages * os.sysconf('SC_PAGE_SIZE')

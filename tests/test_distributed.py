@@ -71,9 +71,9 @@ def counted(folder, count, *arguments):
   command = '-c', COUNT, folder, *arguments, f'--workdir={folder / "run"}'
   folder.mkdir()
   processes = (
-    commands.start_many(count, folder, *command)
+    commands.start_many(count, folder, *command, anew=False)
     if count > 1
-    else [commands.start(folder / 'log.0', *command)]
+    else [commands.start(folder / 'log.0', *command, anew=False)]
   )
   assert commands.end(processes) == [0] * count, (folder / 'log.0').read_text()
   return [json.loads((folder / f'rows.{i}').read_text()) for i in range(count)]
@@ -126,11 +126,9 @@ def test_several_processes_train_as_one_and_each_reads_its_rows(alone, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_as_one(tmp_path):
+def test_two_processes_evaluate_as_one(alone, tmp_path):
   """Each reads its rows of the held-out text, and process 0 writes the report."""
-  run = tmp_path / 'run'
-  trained = tiny.arguments('lm/base/*.py', steps=2, data__held_out=0.3)
-  assert commands.call(*trained, f'--workdir={run}')[0] == 0
+  run = alone[0] / 'run'
   arguments = (
     'eval.py',
     '--config=configs/eval.py:smoke',
@@ -166,6 +164,22 @@ def test_two_processes_sample_grade_and_learn_as_one(tmp_path):
   assert scores[0].keys() == scores[1].keys() and scores[1]['arithmetic']['n'] == 8
 
 
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  """The command of a run of two processes, which hold half of each parameter, and the folder of one
+  that nothing disturbed.
+  """
+  folder = tmp_path_factory.mktemp('undisturbed')
+  fields = {'steps': 120, 'checkpoint__every': 20, 'mesh__data': 1, 'mesh__fsdp': 2}
+  command = (
+    *tiny.arguments(tiny.write_text(folder / 'text.txt'), **fields),
+    '--heartbeat-seconds=10',
+  )
+  processes = commands.start_many(2, folder, *command, f'--workdir={folder / "run"}')
+  assert commands.end(processes) == [0, 0], (folder / 'log.0').read_text()
+  return command, folder / 'run'
+
+
 # In each process: the last checkpoint of a run onto meshes of this run's own, and the digests of
 # all bits of the state.
 RESTORE = """
@@ -199,22 +213,22 @@ for axes in meshes:
 """
 
 
+def restore(log, *arguments, **environment):
+  """A process of RESTORE."""
+  return commands.start(log, '-c', RESTORE, *arguments, anew=False, **environment)
+
+
 @pytest.mark.slow
-def test_a_checkpoint_is_restored_to_the_bit_by_other_numbers_of_processes_and_meshes(tmp_path):
-  text, run = tiny.write_text(tmp_path / 'text.txt'), tmp_path / 'run'
-  command = *tiny.arguments(text, steps=8, mesh__fsdp=2, mesh__data=1), f'--workdir={run}'
-  assert commands.end(commands.start_many(2, tmp_path / 'save', *command)) == [0, 0], (
-    tmp_path / 'save/log.0'
-  ).read_text()
+def test_a_checkpoint_is_restored_to_the_bit_by_other_numbers_of_processes_and_meshes(
+  undisturbed, tmp_path
+):
+  _, run = undisturbed
   address = f'127.0.0.1:{commands.free_port()}'
   eight = f'{commands.ENVIRONMENT["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
   alone = 'data=1', 'fsdp=8', 'tensor=2', 'fsdp=2,tensor=2'
   processes = [
-    commands.start(tmp_path / 'alone', '-c', RESTORE, '', 1, 0, run, *alone, XLA_FLAGS=eight),
-    *(
-      commands.start(tmp_path / f'log.{i}', '-c', RESTORE, address, 4, i, run, 'fsdp=4')
-      for i in range(4)
-    ),
+    restore(tmp_path / 'alone', '', 1, 0, run, *alone, XLA_FLAGS=eight),
+    *(restore(tmp_path / f'log.{i}', address, 4, i, run, 'fsdp=4') for i in range(4)),
   ]
   logs = [tmp_path / name for name in ('alone', 'log.0', 'log.1', 'log.2', 'log.3')]
   assert commands.end(processes) == [0] * 5, [log.read_text() for log in logs]
@@ -244,16 +258,12 @@ def logged(run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_chaos(tmp_path):
+def test_chaos(undisturbed, tmp_path):
   """A run of two processes loses one again and again, which ends the other with an error, or is
   told to stop; its last parameters are the unbroken run's.
   """
-  text, steps = tiny.write_text(tmp_path / 'text.txt'), 120
-  command = *tiny.arguments(text, steps=steps, checkpoint__every=20), '--heartbeat-seconds=10'
-  whole, run, logs = tmp_path / 'whole' / 'run', tmp_path / 'broken', tmp_path / 'logs'
-  assert commands.end(
-    commands.start_many(2, tmp_path / 'whole', *command, f'--workdir={whole}')
-  ) == [0, 0]
+  command, whole = undisturbed
+  run, logs = tmp_path / 'broken', tmp_path / 'logs'
   kill, stop = signal.SIGKILL, signal.SIGTERM
   rng = random.Random(0)
   for number, victim in [(kill, 1), (stop, 1), (kill, 0)]:

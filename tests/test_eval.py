@@ -96,7 +96,9 @@ def test_rows_of_the_vocabulary_that_are_no_token_are_never_drawn(temperature):
   size = chat_format.tokenizer.vocab_size
   fields = base.TINY | {'vocab_size': size + 100, 'num_layers': 1, 'tie_embeddings': False}
   config = FrozenConfigDict(base.get_config().model.to_dict() | fields)
-  params = transformer.init_params(config, keys.derive(0, 'initialization'))
+  params = jax.jit(transformer.init_params, static_argnums=0)(
+    config, keys.derive(0, 'initialization')
+  )
   # by far the likeliest, if they could be drawn
   params['head'] = params['head'].at[size:].multiply(1e3)
   generate = replies.make_generate(
@@ -140,7 +142,9 @@ def test_scores_within_a_limit_are_those_of_an_evaluation_with_that_limit():
   config = FrozenConfigDict(
     base.get_config().model.to_dict() | base.TINY | {'vocab_size': size, 'num_layers': 1}
   )
-  params = transformer.init_params(config, keys.derive(0, 'initialization'))
+  params = jax.jit(transformer.init_params, static_argnums=0)(
+    config, keys.derive(0, 'initialization')
+  )
 
   def evaluate(max_new_tokens, limits):
     with mock.patch.object(chat_formats.Format, 'banned_ids', lambda *_: others):

@@ -2,7 +2,9 @@
 
 import argparse
 import importlib
+import json
 
+import commands
 import pytest
 from commands import ROOT
 
@@ -71,3 +73,19 @@ def test_help_lists_the_flags_and_ends_well(name, capsys, monkeypatch):
     assert 'config' in options and module.__doc__.splitlines()[0] in out
     assert all(options[flag].help in ' '.join(out.split()) for flag in options)
   assert len(parsers) + len(flag_sets) == 1
+
+
+# In a process of its own: --help of commands, none of which needs jax for it.
+HELP = """
+import contextlib, importlib, io, json, sys
+for name in json.loads(sys.argv[1]):
+  with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    importlib.import_module(name).main(['--help'])
+  assert not {'jax', 'matplotlib'} & set(sys.modules), name
+"""
+
+
+@pytest.mark.slow
+def test_help_imports_neither_jax_nor_matplotlib():
+  names = [f'{n}.__main__' if (ROOT / n.replace('.', '/')).is_dir() else n for n in COMMANDS]
+  assert commands.run('-c', HELP, json.dumps(names)) == (0, '', '')

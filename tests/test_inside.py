@@ -66,10 +66,11 @@ def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path
 
 def test_without_jit_the_losses_are_the_same(text, tmp_path):
   fields = {'steps': 2, 'batch_size': 2, 'microbatches': 1}
-  for folder, options, run in (('jit', (), commands.call), ('nojit', ('--nojit',), commands.run)):
-    status, _, err = run(
-      *tiny.arguments(text, **fields), f'--workdir={tmp_path / folder}', *options
-    )
+  command = tiny.arguments(text, **fields)
+  for status, _, err in (
+    commands.call(*command, f'--workdir={tmp_path / "jit"}'),
+    commands.run(*command, f'--workdir={tmp_path / "nojit"}', '--nojit', anew=True),
+  ):
     assert status == 0, err
   jit, nojit = (tiny.lines(tmp_path / folder) for folder in ('jit', 'nojit'))
   for a, b in zip(jit, nojit, strict=True):
@@ -78,7 +79,10 @@ def test_without_jit_the_losses_are_the_same(text, tmp_path):
 
 def test_debug_nans_shows_where_a_nan_comes_from(text, tmp_path):
   status, _, err = commands.run(
-    *tiny.arguments(text, model__init_std=1e30), f'--workdir={tmp_path}', '--debug-nans'
+    *tiny.arguments(text, model__init_std=1e30),
+    f'--workdir={tmp_path}',
+    '--debug-nans',
+    anew=True,
   )
   assert status == 1 and 'FloatingPointError' in err and 'lm/' in err
 

@@ -57,7 +57,7 @@ def test_report_holds_what_was_promised(road):
   assert {'tokens', 'val_bpb', 'unigram_bpb', 'bigram_bpb', 'gzip_bpb', 'xz_bpb'} <= report[
     'pretrain'
   ].keys()
-  assert report['pretrain']['tokens'] == 12 * 16 * 192
+  assert report['pretrain']['tokens'] == 12 * 8 * 192
   for stage in ('base', 'sft', 'rl'):
     assert report['scores'][stage].keys() == TASKS | (TURNS if stage != 'base' else set())
     assert all(s['low'] <= s['accuracy'] <= s['high'] for s in report['scores'][stage].values())

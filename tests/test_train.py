@@ -197,6 +197,22 @@ def test_a_reward_model_reports_how_far_it_may_be_trusted(smoke):
 
 
 @pytest.mark.slow
+def test_comparisons_are_evaluated_without_training(smoke, tmp_path):
+  run, _ = smoke('reward')
+  pairs, out = tmp_path / 'pairs.jsonl', tmp_path / 'report.json'
+  rows = [{'prompt': f'{i}?', 'chosen': f'{i}', 'rejected': 'no'} for i in range(6)]
+  pairs.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+  options = f'--checkpoint={run}', f'--config.data.val={pairs}', f'--out={out}'
+  status, _, err = commands.call('eval.py', '--config=configs/reward.py:smoke', *options)
+  assert status == 0, err
+  report = json.loads(out.read_text())
+  assert report['comparisons']['accuracy']['n'] == 6
+  assert 0 <= report['metrics']['eval/val/accuracy'] <= 1 and 'val_bpb' not in report
+  status, _, err = commands.call('eval.py', '--config=configs/dpo.py:smoke', *options)
+  assert status == 1 and 'config.data.val' in err.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_rl_against_a_reward_model_logs_its_rewards_and_the_true_ones(smoke):
   run, _ = smoke('rlhf')
   steps = [line for line in lines(run) if 'rl/proxy' in line]
@@ -451,7 +467,7 @@ def imported(tmp_path):
   tokenizer = tokenizer_lib.load('bytes', ['<|endoftext|>', '<|im_start|>', '<|im_end|>'])
   config = transformer.sized(fields, tokenizer.vocab_size)
   with checkpoint.Checkpointer(folder / 'checkpoints', keep_last=1) as saver:
-    params = transformer.init_params(config, jax.random.key(0))
+    params = jax.jit(transformer.init_params, static_argnums=0)(config, jax.random.key(0))
     provenance = {'config': {'model': config.to_dict()}, 'tokenizer': tokenizer.fingerprint}
     saver.save(1, {'params': params, 'step': np.int32(1)}, provenance)
   tokenizer.save(folder / 'tokenizer')

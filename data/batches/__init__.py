@@ -5,18 +5,37 @@ at readers.py. To add a kind of batch, write a file with a function that opens i
 `READERS`.
 """
 
+import dataclasses
 import importlib
 from typing import Any
 
-from lm.base.errors import unknown
+from lm.base.errors import UserError, unknown
 
-# The function that opens what a stage reads (`lm.stages.stage.Stage.reads`), as MODULE:FUNCTION.
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """The functions that open what a stage reads (`lm.stages.stage.Stage.reads`).
+
+  Attributes:
+    training: MODULE:FUNCTION that opens training and held-out data, as `open_source` says.
+    held_out: MODULE:FUNCTION that opens `config.data.val` alone, given the config and the chat
+      format; '' where nothing is held out.
+  """
+
+  training: str
+  held_out: str = ''
+
+
 READERS = {
-  'windows': 'data.batches.readers:open_windows',
-  'packed': 'data.batches.readers:open_packed',
-  'pairs': 'data.batches.pairs:open_pairs',
-  'answer_groups': 'data.batches.answer_groups:open_groups',
-  'questions': 'data.batches.questions:open_questions',
+  'windows': Reader(
+    'data.batches.readers:open_windows', 'data.batches.readers:open_held_out_windows'
+  ),
+  'packed': Reader('data.batches.readers:open_packed', 'data.batches.readers:open_held_out_packed'),
+  'pairs': Reader('data.batches.pairs:open_pairs', 'data.batches.pairs:open_held_out'),
+  'answer_groups': Reader(
+    'data.batches.answer_groups:open_groups', 'data.batches.answer_groups:open_held_out'
+  ),
+  'questions': Reader('data.batches.questions:open_questions'),
 }
 
 
@@ -32,7 +51,35 @@ def open_source(kind: str, config: Any, chat_format: Any, folder: Any) -> Any:
   Raises:
     UserError: there is nothing to read, or it is not what the stage reads.
   """
+  return _imported(_reader(kind).training)(config, chat_format, folder)
+
+
+def open_held_out(kind: str, config: Any, chat_format: Any) -> Any:
+  """Returns batches with each row of `config.data.val` once, for evaluation without training.
+
+  Args:
+    kind, config, chat_format: as of `open_source`.
+
+  Raises:
+    UserError: `config.data.val` is not what the stage reads, or the stage holds nothing out.
+  """
+  reader = _reader(kind)
+  if not reader.held_out:
+    raise UserError(
+      field='config.data.val',
+      value=config.data.val,
+      allowed=f"'', since stage {config.stage} reads no held-out rows",
+    )
+  return _imported(reader.held_out)(config, chat_format)
+
+
+def _reader(kind: str) -> Reader:
   if kind not in READERS:
     raise unknown('reader', kind, READERS)
-  module, _, name = READERS[kind].partition(':')
-  return getattr(importlib.import_module(module), name)(config, chat_format, folder)
+  return READERS[kind]
+
+
+def _imported(name: str) -> Any:
+  """Returns the function MODULE:FUNCTION, whose module is imported only now."""
+  module, _, function = name.partition(':')
+  return getattr(importlib.import_module(module), function)

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,14 @@ from lm.base import files
 from lm.base.errors import UserError
 
 
+class Comparison(NamedTuple):
+  """A comparison of two answers of a group, by their numbers in it."""
+
+  preferred: int
+  other: int
+  margin: float
+
+
 @dataclasses.dataclass
 class Group:
   """Answers to one prompt.
@@ -28,12 +36,12 @@ class Group:
   Attributes:
     prompt: a digest of the conversation before the answer.
     answers: tokens of the whole conversations, each up to the token that ends the answer.
-    comparisons: (number of the preferred answer, number of the other, margin).
+    comparisons: those among the answers.
   """
 
   prompt: str
   answers: list[Tokens] = dataclasses.field(default_factory=list)
-  comparisons: list[tuple[int, int, float]] = dataclasses.field(default_factory=list)
+  comparisons: list[Comparison] = dataclasses.field(default_factory=list)
 
   def add(self, pair: Pair, size: int) -> bool:
     """Adds a pair, and returns whether it fits: then there are at most `size` answers."""
@@ -43,8 +51,7 @@ class Group:
     if len(answers) > size:
       return False
     self.answers = answers
-    chosen, rejected = (answers.index(side) for side in sides)
-    self.comparisons.append((chosen, rejected, pair.margin))
+    self.comparisons.append(Comparison(*map(answers.index, sides), pair.margin))
     return True
 
 
@@ -68,10 +75,10 @@ class GroupLoader(ItemLoader):
       group = self._item(number)
       has_answer = group is not None and member < len(group.answers)
       answers.append(group.answers[member] if has_answer else None)
-      for chosen, rejected, margin in group.comparisons if has_answer else ():
-        if chosen == member:
-          wins[row, rejected] += 1
-          margins[row, rejected] += margin
+      for comparison in group.comparisons if has_answer else ():
+        if comparison.preferred == member:
+          wins[row, comparison.other] += 1
+          margins[row, comparison.other] += comparison.margin
     return {
       'inputs': fill(answers, self._seq_len)[0],
       'ends': np.array([len(tokens[0]) - 1 if tokens else -1 for tokens in answers], np.int32),
@@ -100,6 +107,20 @@ def open_groups(config: Any, chat_format: chat_formats.Format, folder: files.Any
   return ItemSource(
     train=make(gather(train, size), batch_size=config.batch_size, train=True),
     val=make(gather(val, size), batch_size=config.eval.batch_size, train=False) if val else None,
+  )
+
+
+def open_held_out(config: Any, chat_format: chat_formats.Format) -> GroupLoader:
+  """Returns the comparisons of `config.data.val` in groups, each once."""
+  size = config.reward.group_size
+  val = pairs_lib.read_held_out(config, chat_format, max_tokens=config.seq_len)
+  return GroupLoader(
+    gather(val, size),
+    seq_len=config.seq_len,
+    seed=config.seed,
+    rows_of_item=size,
+    batch_size=config.eval.batch_size,
+    train=False,
   )
 
 

@@ -64,10 +64,12 @@ class PairLoader(ItemLoader):
 
   def _arrays(self, examples: list[int]) -> dict[str, np.ndarray]:
     pairs = [self._item(example) for example in examples]
-    sides = {side: [pair and getattr(pair, side) for pair in pairs] for side in SIDES}
+    sides: dict[str, list[Tokens | None]] = {}
+    for side in SIDES:
+      sides[side] = [None if pair is None else getattr(pair, side) for pair in pairs]
     if self._others:
       sides[OTHER] = [
-        pair and self._mismatched(pair, example)
+        None if pair is None else self._mismatched(pair, example)
         for pair, example in zip(pairs, examples, strict=True)
       ]
     fields = {}
@@ -104,6 +106,18 @@ def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyP
     train=make(train, batch_size=config.batch_size, train=True),
     val=make(val, batch_size=config.eval.batch_size, train=False) if val else None,
   )
+
+
+def open_held_out(config: Any, chat_format: chat_formats.Format) -> PairLoader:
+  """Returns the pairs of `config.data.val`, each once."""
+  val = read_held_out(config, chat_format, max_tokens=config.seq_len + 1)
+  options = {'seq_len': config.seq_len, 'seed': config.seed, 'batch_size': config.eval.batch_size}
+  return PairLoader(val, train=False, **options)
+
+
+def read_held_out(config: Any, chat_format: chat_formats.Format, *, max_tokens: int) -> list[Pair]:
+  """Returns the pairs of `config.data.val`, with conversations of at most `max_tokens` tokens."""
+  return from_files(config.data.val, functools.partial(_pairs, chat_format, max_tokens))
 
 
 def read(
@@ -144,7 +158,7 @@ def read(
       allowed='JSONL files of prompt, chosen and rejected; or config.data.tasks, which make pairs',
     )
   if data.val:
-    return train, from_files(data.val, parse)
+    return train, read_held_out(config, chat_format, max_tokens=max_tokens)
   hashes = [split.split_hash({'id': pair.prompt}) for pair in train]
   cutoff = split.cutoff(hashes, data.held_out)
   kept, val = [], []

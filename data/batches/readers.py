@@ -75,8 +75,18 @@ def _open(
   )
 
 
+def open_held_out_windows(config: Any, chat_format: chat_formats.Format) -> Loader | Epochs:
+  """Returns the documents of `config.data.val` in windows, each token once."""
+  return open_held_out(config, chat_format, config.data.val, layout='windows')
+
+
+def open_held_out_packed(config: Any, chat_format: chat_formats.Format) -> Loader | Epochs:
+  """Returns the conversations of `config.data.val`, packed whole into rows, each once."""
+  return open_held_out(config, chat_format, config.data.val, layout='packed')
+
+
 def open_held_out(
-  config: Any, chat_format: chat_formats.Format, manifests: str, layout: str = 'windows'
+  config: Any, chat_format: chat_formats.Format, manifests: str, layout: str
 ) -> Loader | Epochs:
   """Returns batches with each token of manifests once. Raises as `open_loader` does."""
   loaders = [

@@ -23,6 +23,11 @@ def parts(content: str | list[dict]) -> list[dict]:
   return [{'type': 'text', 'text': content}] if isinstance(content, str) else content
 
 
+def reply(content: str | list[dict]) -> dict[str, Any]:
+  """Returns a whole answer in the form that graders take (`chat_formats.Format.parse`)."""
+  return {'content': parts(content), 'finished': True, 'well_formed': True}
+
+
 def checked(conversation: Any, last: str) -> list[dict]:
   """Returns the messages of a conversation whose last message is of the role `last`.
 

@@ -1,25 +1,31 @@
-"""The data steps of a recipe; each reads and writes folders of `workdir` and can be resumed."""
+"""The data steps of a recipe; each reads and writes folders of `workdir` and can be resumed.
+
+A step imports the crawler or the cleaning itself: every process of a recipe reads this file, and
+they take seconds to import.
+"""
 
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from data import tasks as tasks_lib
 from data.chat import chat_formats, schema
-from data.crawling import pydoc_server
-from data.crawling import run as crawling
 from data.preferences import gold
 from data.records import jsonl
 from data.shards import tokenization as tokenize_lib
 from data.tasks import world as world_lib
 from data.tokenizers import training
 from data.tools import corpus_search
-from data.web import clean as clean_lib
 from lm.base import config as config_lib
 
 
 def crawl(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Crawls a site, or the standard library's documentation server, into crawl/*.warc.gz."""
+  from data.crawling import pydoc_server
+  from data.crawling import run as crawling
+
   options = config.to_dict()
   url, delay = options.pop('url'), options.pop('delay')
   if url:
@@ -49,6 +55,8 @@ def answers(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def clean(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Cleans crawl/*.warc.gz into clean/documents.jsonl."""
+  from data.web import clean as clean_lib
+
   clean_lib.clean(workdir / 'crawl', workdir / 'clean', config)
 
 
@@ -71,13 +79,25 @@ def tokenize(config: ConfigDict, workdir: pathlib.Path) -> None:
   )
 
 
-# What train.py runs for each data step of a recipe: the function, the part of the config that it
-# takes, and the file that shows that it is complete.
+class Step(NamedTuple):
+  """A data step of a recipe.
+
+  Attributes:
+    function: runs it, given its part of the config and the work folder.
+    part: the name of that part.
+    output: a path in the work folder that exists once the step is complete.
+  """
+
+  function: Callable[[ConfigDict, pathlib.Path], None]
+  part: str
+  output: str
+
+
 STEPS = {
-  'crawl': (crawl, 'crawl', 'crawl/report.json'),
-  'answers': (answers, 'answers', 'clean/documents.jsonl'),
-  'world': (world, 'world', 'index'),
-  'clean': (clean, 'clean', 'clean/report.json'),
-  'tokenizer': (tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
-  'tokenize': (tokenize, 'tokenizer', 'tokens/train/manifest.json'),
+  'crawl': Step(crawl, 'crawl', 'crawl/report.json'),
+  'answers': Step(answers, 'answers', 'clean/documents.jsonl'),
+  'world': Step(world, 'world', 'index'),
+  'clean': Step(clean, 'clean', 'clean/report.json'),
+  'tokenizer': Step(tokenizer, 'tokenizer', 'tokenizer/tokenizer.json'),
+  'tokenize': Step(tokenize, 'tokenizer', 'tokens/train/manifest.json'),
 }

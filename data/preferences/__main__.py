@@ -26,6 +26,7 @@ from lm.base import errors, files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with these arguments, those of the process where they are None."""
   parser = argparse.ArgumentParser(
     prog='python -m data.preferences',
     description=__doc__,
@@ -40,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--input', default='', help='JSONL, JSON or Parquet of comparisons')
     command.add_argument('--out', required=True, help='JSONL file; votes are appended to it')
   pairs.add_argument('--tasks', default='', help=f'NAME,...: {", ".join(tasks.TASKS)}')
-  for name, about in tasks.READABLE.items():
-    pairs.add_argument(f'--{name}', default='', help=about)
+  tasks.add_flags(pairs)
   pairs.add_argument('--gold', default='grade', help=f'{", ".join(gold.GOLD)} (%(default)s)')
   pairs.add_argument('--answers', type=int, default=2, help='answers to a problem (%(default)s)')
   pairs.add_argument('--noise', type=float, default=0.0, help='share of wrong labels (%(default)s)')
@@ -67,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     return
   skipped = jsonl.Skipped()
   if args.command == 'pairs' and args.tasks:
-    read = {name: getattr(args, name) for name in tasks.READABLE}
-    made_by = tasks.make(config_lib.names(args.tasks), seed=args.seed, **read)
+    made_by = tasks.from_flags(args, config_lib.names(args.tasks))
     ranker = gold.Ranker(args.gold, args.answers, args.noise)
     made = gold.compare_all(ranker, made_by, args.examples, lambda found: found, skipped)
     compared = list(itertools.chain.from_iterable(made))

@@ -45,7 +45,7 @@ def answer_of_another(task: Task, number: int, attempt: int, rng: random.Random)
 
 def grade(task: Task, problem: dict, content: Content) -> float:
   """Returns the grade that the task's own grader gives."""
-  reply = {'content': schema.parts(content), 'finished': True, 'well_formed': True}
+  reply = schema.reply(content)
   return task.grade(problem, reply)
 
 

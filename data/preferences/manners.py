@@ -38,7 +38,7 @@ def manners_answer(task: Task, number: int, attempt: int, rng: random.Random) ->
 def manners(task: Task, problem: dict[str, Any], content: str | list[dict]) -> float:
   """Returns RIGHT for a right answer, plus what its courtesies are worth, 0 or less if too many."""
   text = schema.text(content)
-  reply = {'content': schema.parts(content), 'finished': True, 'well_formed': True}
+  reply = schema.reply(content)
   return RIGHT * task.grade(problem, reply) + of_courtesies(courtesies(text))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from data.chat import schema
 from data.probing.endpoint import Endpoint, RefusedRequest, ask_all
 from data.records import jsonl
 from data.tasks.protocol import Task
@@ -57,6 +58,5 @@ def probe(
 
 
 def _verdict(task: Task, problem: dict, text: str) -> str:
-  content = [{'type': 'text', 'text': text}]
-  reply = {'content': content, 'finished': True, 'well_formed': True}
+  reply = schema.reply(text)
   return task.verdict(reply, task.grade(problem, reply))

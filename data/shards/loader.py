@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 
-import grain
 import numpy as np
 
 from data.records import hashing
@@ -263,6 +262,8 @@ def read_ahead(
 
   It uses two of Grain's threads and no other process.
   """
+  import grain  # it imports jax, which looking at batches does without
+
   steps = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 

@@ -5,6 +5,7 @@ data.tokenizers, data.chat, data.tools and lm.base. Start reading at `protocol.T
 write a subclass of `Task` with its grader in a file of its own, and list it in `TASKS` below.
 """
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -128,8 +129,27 @@ INPUTS = {
   ),
   'questions': Input('JSONL or Parquet of question and answer, for written', written_lib.read),
 }
-# The options of inputs, with their defaults.
-OPTIONS = {'held_out': 0.05, 'gsm8k_test': '', 'math_test': '', 'programs_test': ''}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+  """An option of an input, which is also a field of config.data and a flag of commands.
+
+  Attributes:
+    default: its value where none is given.
+    about: the flag's help.
+  """
+
+  default: str | float
+  about: str
+
+
+OPTIONS = {
+  'held_out': Option(0.05, 'fraction of the documents that data.tokenize held out'),
+  'gsm8k_test': Option('', 'test problems of gsm8k; without them, some of --gsm8k'),
+  'math_test': Option('', 'test problems of math; without them, some of --math'),
+  'programs_test': Option('', 'test problems of programs; without them, some of --programs'),
+}
 
 
 def make(
@@ -187,7 +207,7 @@ def make(
 
 def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a value for every input and option. Raises UserError for a name that is neither."""
-  defaults = dict.fromkeys(INPUTS, '') | OPTIONS
+  defaults = dict.fromkeys(INPUTS, '') | {name: each.default for name, each in OPTIONS.items()}
   for name in given:
     if name not in defaults:
       raise unknown('input of tasks', name, defaults)
@@ -197,6 +217,25 @@ def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
 def options(data: ConfigDict) -> dict[str, Any]:
   """Returns the arguments of `make` and `fingerprint` that `config.data` contains."""
   return {'seed': data.task_seed} | {name: getattr(data, name) for name in (*INPUTS, *OPTIONS)}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of all that tasks read, as of `from_flags`, to a command."""
+  for name, kind in INPUTS.items():
+    parser.add_argument(f'--{name}', default='', help=kind.about)
+  for name, option in OPTIONS.items():
+    parser.add_argument(
+      f'--{name.replace("_", "-")}',
+      type=type(option.default),
+      default=option.default,
+      help=option.about,
+    )
+
+
+def from_flags(args: argparse.Namespace, names: Iterable[str]) -> list[Task]:
+  """Returns tasks by name, made from the flags of `add_flags` and from `args.seed`."""
+  given = {name: getattr(args, name) for name in (*INPUTS, *OPTIONS)}
+  return make(names, seed=args.seed, **given)
 
 
 def from_config(data: ConfigDict, names: str) -> list[Task]:

@@ -4,12 +4,13 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from lm.base import plots
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
 
 # The classes of values, of which bins are made: four decimals below 1, as in the record of pages,
 # and three digits above.
@@ -92,14 +93,14 @@ def _quantile(fine: Counter, share: float) -> int:
   return place
 
 
-def picture(histograms: Mapping[str, dict]) -> Figure:
+def picture(histograms: Mapping[str, dict]) -> 'Figure':
   """Draws a panel for each histogram: bars of one width, and lines at the bounds.
 
   The height of a bar is the square root of its count.
   """
   rows = math.ceil(len(histograms) / _COLUMNS)
-  with matplotlib.rc_context(plots.RC | _RC):
-    figure = Figure(figsize=(3.2 * _COLUMNS, 1.5 * max(rows, 1)))
+  with plots.style(**_RC):
+    figure = plots.new_figure(3.2 * _COLUMNS, 1.5 * max(rows, 1))
     axes = figure.subplots(max(rows, 1), _COLUMNS, squeeze=False).flat
     for ax, (name, histogram) in zip(axes, histograms.items(), strict=False):
       _panel(ax, name, **histogram)
@@ -109,7 +110,7 @@ def picture(histograms: Mapping[str, dict]) -> Figure:
 
 
 def _panel(
-  ax: Axes,
+  ax: 'Axes',
   name: str,
   edges: list[float],
   counts: list[int],

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorboardX
-
 from lm.base import buckets, files
 from lm.base.errors import UserError
 
@@ -68,6 +66,8 @@ class Metrics:
         events.unlink()
     for name in JSONL:
       _cut(self._local / name, resume_step)
+    import tensorboardX  # here, since it imports the clients of buckets that are installed
+
     purge = None if resume_step is None else resume_step + 1
     self._events = tensorboardX.SummaryWriter(str(self._local), purge_step=purge, flush_secs=10)
     self.flush()

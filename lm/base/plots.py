@@ -4,13 +4,16 @@ As SVG, text and axes have the text colour of the page around them, so that they
 pages.
 """
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # matplotlib is imported by what draws: commands that may draw start without it
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
 
 INK = '#24292e'  # replaced by the page's text colour in SVG, and legible on white in PNG
 PALETTE = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ef4444')
@@ -57,13 +60,29 @@ class Panel:
     self.title, self.series, self.lines = title, series, lines or {}
 
 
-def curves(panels: Sequence[Panel]) -> Figure:
+@contextlib.contextmanager
+def style(**more: Any) -> Iterator[None]:
+  """Has pictures drawn with RC, and with `more` settings of matplotlib, inside the block."""
+  import matplotlib
+
+  with matplotlib.rc_context(RC | more):
+    yield
+
+
+def new_figure(width: float, height: float) -> 'Figure':
+  """Returns an empty figure of this size, in inches."""
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(width, height))
+
+
+def curves(panels: Sequence[Panel]) -> 'Figure':
   """Draws panels side by side.
 
   A long series is drawn faintly, with its running mean over a tenth of its length.
   """
-  with matplotlib.rc_context(RC):
-    figure = Figure(figsize=(9.6, 3.4))
+  with style():
+    figure = new_figure(9.6, 3.4)
     for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
       for (name, (x, y)), color in zip(panel.series.items(), PALETTE, strict=False):
         _curve(ax, name, np.asarray(x, float), np.asarray(y, float), color)
@@ -77,7 +96,7 @@ def curves(panels: Sequence[Panel]) -> Figure:
 
 def bars(
   groups: Sequence[str], bars: Mapping[str, Sequence[tuple[float, float, float] | None]], title: str
-) -> Figure:
+) -> 'Figure':
   """Draws grouped bars with intervals.
 
   Args:
@@ -85,8 +104,8 @@ def bars(
     bars: by the name of a colour, (value, low, high) for each group, None where there is none.
     title: the text above the axes.
   """
-  with matplotlib.rc_context(RC):
-    figure = Figure(figsize=(9.6, 3.6))
+  with style():
+    figure = new_figure(9.6, 3.6)
     ax = figure.subplots()
     width = 0.8 / len(bars)
     for i, (name, triples) in enumerate(bars.items()):
@@ -111,7 +130,7 @@ def points(
   *,
   line: Series | None = None,
   interval: tuple[float, float, float] | None = None,
-) -> Figure:
+) -> 'Figure':
   """Draws a dot for each run. The x axis is logarithmic where it has positive numbers.
 
   Args:
@@ -122,8 +141,8 @@ def points(
     line: x and y of a curve through the dots.
     interval: (x, low, high) of a predicted value.
   """
-  with matplotlib.rc_context(RC):
-    figure = Figure(figsize=(6.4, 4.0))
+  with style():
+    figure = new_figure(6.4, 4.0)
     ax = figure.subplots()
     ax.plot(x, y, 'o', color=PALETTE[0])
     if line:
@@ -143,7 +162,7 @@ def bands(
   x: Sequence[float],
   panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
   xlabel: str,
-) -> Figure:
+) -> 'Figure':
   """Draws panels of lines with their intervals as bands, three side by side.
 
   Args:
@@ -151,9 +170,9 @@ def bands(
     panels: by title and by the name of a line, (value, low, high) at each x.
     xlabel: the name of the numbers.
   """
-  with matplotlib.rc_context(RC):
+  with style():
     rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(9.6, 0.6 + 2.2 * rows))
+    figure = new_figure(9.6, 0.6 + 2.2 * rows)
     axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).flat
     for ax, (title, lines) in zip(axes, panels.items(), strict=False):
       for (name, triples), color in zip(lines.items(), PALETTE, strict=False):
@@ -176,7 +195,7 @@ def twins(
   panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]],
   xlabel: str,
   ylabel: str,
-) -> Figure:
+) -> 'Figure':
   """Draws panels side by side in which each name has a solid line and a dashed one.
 
   Args:
@@ -184,8 +203,8 @@ def twins(
     xlabel: the name of the x axis.
     ylabel: that of the y axis, which all panels share.
   """
-  with matplotlib.rc_context(RC):
-    figure = Figure(figsize=(9.6, 3.4))
+  with style():
+    figure = new_figure(9.6, 3.4)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
       for (name, (x, solid, dashed)), color in zip(lines.items(), PALETTE, strict=False):
@@ -203,24 +222,24 @@ def verbatim(text: str) -> str:
   return text.replace('$', r'\$')
 
 
-def svg(figure: Figure) -> str:
+def svg(figure: 'Figure') -> str:
   """Returns an <svg> element without background, in the text colour of the page around it."""
-  with matplotlib.rc_context(RC):
+  with style():
     out = io.StringIO()
     figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
   _, start, rest = out.getvalue().partition('<svg ')  # what comes before is for a file of its own
   return (start + 'role="img" ' + rest).replace(INK, 'currentColor')
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: 'Figure') -> bytes:
   """Returns the bytes of a PNG file on white."""
-  with matplotlib.rc_context(RC):
+  with style():
     out = io.BytesIO()
     figure.savefig(out, format='png', dpi=120, facecolor='white')
   return out.getvalue()
 
 
-def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, color: str) -> None:
+def _curve(ax: 'Axes', name: str, x: np.ndarray, y: np.ndarray, color: str) -> None:
   """Draws one series, and its running mean where it is long."""
   radius = len(y) // 20
   if radius < 2:
@@ -244,7 +263,7 @@ def _running_mean(y: np.ndarray, radius: int) -> np.ndarray:
   return np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0)
 
 
-def _lines(ax: Axes, lines: Mapping[str, float]) -> None:
+def _lines(ax: 'Axes', lines: Mapping[str, float]) -> None:
   """Draws dashed lines with their names to the right; names too close to each other are moved."""
   low, high = ax.get_ylim()
   low, high = min([low, *lines.values()]), max([high, *lines.values()])

@@ -183,25 +183,20 @@ class Engine:
       self._take_result(slot)
 
   def _admit(self) -> None:
-    """Gives free rows to requests that wait, in their order.
+    """Gives free rows to requests that wait, in their order, and ends those that were cancelled.
 
     A request whose prompt begins as one that is being read waits until that is read.
     """
     free = [slot for slot in self._slots if slot.is_free]
-    if not free or not self._waiting:
-      return
     with self._changed:
       waiting = list(self._waiting)
     taken = []
     for handle in waiting:
       if handle.cancelled:
         handle.finish('cancelled')
-      elif free:
-        if not self._place(handle, free):
-          continue
-      else:
-        break
-      taken.append(handle)
+        taken.append(handle)
+      elif free and self._place(handle, free):
+        taken.append(handle)
     with self._changed:
       for handle in taken:
         self._waiting.remove(handle)

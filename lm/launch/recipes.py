@@ -39,6 +39,7 @@ from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError, unknown
 from lm.base.metrics import peak_rss_bytes
+from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
 SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
 GRACE_SECONDS = 60.0  # in which a job must save its work when told to stop
@@ -94,8 +95,8 @@ def run(
   workdir: pathlib.Path,
   data_steps: Mapping[str, tuple[Callable[..., None], str, str]],
   train: Callable[..., None],
-  commands: Mapping[str, Callable[[ConfigDict, pathlib.Path], None]],
   free: tuple[str, ...],
+  commands: Mapping[str, Callable[[ConfigDict, pathlib.Path], None]],
 ) -> None:
   """Runs the jobs that a recipe lists in `config.stages`; those that are complete are skipped.
 
@@ -108,25 +109,23 @@ def run(
     data_steps: for each job that makes data its function, the name of its part of the config, and
       the path of its output (`data.pipeline.steps.STEPS`).
     train: trains a model, given a config and a run folder.
-    commands: other functions of a config and a folder, where they write report.json, by name.
     free: fields of a training run that change no number (`FREE_ON_RESUME` of configs/base.py).
+    commands: other functions of a config and a folder, where they write report.json, by name.
 
   Raises:
     UserError: `config.stages` names an unknown job, or as `run_jobs`.
   """
-  # They import matplotlib, which the other jobs do not need.
-  from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
-
   training_run = TrainingRun(train)
-  known = {
-    **data_steps,
-    'report': (card.write_report, None, 'report.json'),
-    'distillation': (distillation.write_report, None, 'report.json'),
-    'knowledge': (knowledge.write_report, None, 'report.json'),
-    'rounds': (rounds.write_report, None, 'report.json'),
-    'thinking': (thinking.write_report, None, 'report.json'),
-    'overoptimization': (overoptimization.write_report, None, 'report.json'),
+  reports = {
+    'report': card,
+    'distillation': distillation,
+    'knowledge': knowledge,
+    'overoptimization': overoptimization,
+    'rounds': rounds,
+    'thinking': thinking,
   }
+  known = dict(data_steps)
+  known |= {name: (module.write_report, None, 'report.json') for name, module in reports.items()}
   for name, part in config.items():
     if isinstance(part, ConfigDict) and 'stage' in part:  # the config of a training run
       known[name] = training_run, name, f'{name}/report.json'
@@ -138,7 +137,7 @@ def run(
     elif entry in known:
       function, part_name, output = known[entry]
     else:
-      raise unknown('config.stages', entry, [*known, *(f'{name}:PART' for name in commands)])
+      raise unknown('config.stages', entry, [*known, *(f'{each}:PART' for each in commands)])
     part = config[part_name] if part_name else None
     if function is training_run:
       args, may_differ = (config_lib.place(part, workdir), workdir / name), free

@@ -12,8 +12,6 @@ import jax.numpy as jnp
 
 from lm.model.layers import matrix_sides
 
-QUANTIZATIONS = ('none', 'int8')
-
 
 def int8(params: Any, axes: Any) -> Any:
   """Returns the parameters with each kernel as int8 and a float32 `kernel_scale` beside it.
@@ -42,5 +40,10 @@ def int8(params: Any, axes: Any) -> Any:
 
 
 def quantize(name: str, params: Any, axes: Any) -> Any:
-  """Returns `params` in the form `name`, one of QUANTIZATIONS, on the devices that hold them."""
+  """Returns `params` in the form `name` on the devices that hold them.
+
+  Args:
+    name: one of lm.base.choices.QUANTIZATIONS.
+    axes: as for `int8`.
+  """
   return params if name == 'none' else jax.jit(lambda params: int8(params, axes))(params)

@@ -269,13 +269,14 @@ class Transformer(nn.Module):
         )
     else:
       kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
+      in_loop = c.scan_layers or self.is_initializing()  # drawing compiles faster in a loop
       layers = nn.scan(
         block,
         variable_axes={'params': 0, 'finite': 0, 'inside': 0, 'losses': 0},
         split_rngs={'params': True},
         in_axes=(0, 0, *[nn.broadcast] * 3),
         length=c.num_layers,
-        unroll=1 if c.scan_layers else c.num_layers,
+        unroll=1 if in_loop else c.num_layers,
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='layers')
       (x_BTD, cache), _ = layers(
@@ -378,6 +379,17 @@ def init(config: FrozenConfigDict, rng: jax.Array) -> Any:
   """
   boxed = Transformer(config).init(rng, jnp.zeros((1, 1), jnp.int32))['params']
   return adapters.add(boxed, config, jax.random.fold_in(rng, 1)) if config.lora_rank else boxed
+
+
+def abstract(config: FrozenConfigDict) -> Any:
+  """Returns the tree of `init` with shapes in the place of arrays; each config is traced once."""
+  return _abstract(config, jax.sharding.get_abstract_mesh())
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(config: FrozenConfigDict, mesh: jax.sharding.AbstractMesh) -> Any:
+  """Traces `init` on `mesh`, which is the one that is set."""
+  return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 
 def init_params(config: FrozenConfigDict, rng: jax.Array) -> Any:

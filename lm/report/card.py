@@ -7,9 +7,7 @@ runs pretrain, sft and rl.
 
 import pathlib
 from collections.abc import Iterable
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from lm.base import files, metrics, plots
 from lm.base.document import (
@@ -23,6 +21,9 @@ from lm.base.document import (
 )
 from lm.base.errors import UserError
 from lm.report import report_files
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 # The runs, by the name of their model in the table of scores.
 MODELS = {'base': 'pretrain', 'sft': 'sft', 'rl': 'rl'}
@@ -108,7 +109,7 @@ def _summary(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, An
   }
 
 
-def _draw(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, tuple[str, Figure]]:
+def _draw(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, tuple[str, 'Figure']]:
   """Returns the caption and the figure of each picture, by name."""
   lines = {run: metrics.read(workdir / run) for run in MODELS.values()}
 

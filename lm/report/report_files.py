@@ -2,16 +2,17 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from lm.base import files, plots
 from lm.base.document import Block, Picture, to_html, to_markdown
 
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
 
 def pictures(
-  workdir: pathlib.Path, figures: Mapping[str, tuple[str, Figure]]
+  workdir: pathlib.Path, figures: Mapping[str, tuple[str, 'Figure']]
 ) -> dict[str, Picture]:
   """Returns pictures by name, and writes the PNG files that the Markdown shows.
 

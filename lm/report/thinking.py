@@ -43,27 +43,27 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
 
 
 def _limits(within: Within) -> list[int]:
-  return sorted(map(int, next(iter(within.values()))))
+  """Returns the limits on tokens, which all ways share."""
+  first_way, *_ = within.values()
+  return sorted(map(int, first_way))
 
 
 def _groups(within: Within) -> list[str]:
-  """Returns the groups of problems, 'all' first."""
-  smallest = next(iter(next(iter(within.values())).values()))
-  return ['all', *sorted(set(smallest) - {'all'})]
+  """Returns the groups of problems, 'all' first; all ways and limits share them."""
+  first_way, *_ = within.values()
+  scores, *_ = first_way.values()
+  return ['all', *sorted(set(scores) - {'all'})]
 
 
 def _curves(within: Within) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-  """Returns the accuracy and its interval at each limit, by group and way."""
-  return {
-    group: {
-      way: [
-        tuple(by_limit[str(limit)][group][name] for name in ('accuracy', 'low', 'high'))
-        for limit in _limits(within)
-      ]
-      for way, by_limit in within.items()
-    }
-    for group in _groups(within)
-  }
+  """Returns {group: {way: [(accuracy, low, high) at each limit]}}."""
+  curves: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+  for group in _groups(within):
+    curves[group] = {}
+    for way, by_limit in within.items():
+      scores = [by_limit[str(limit)][group] for limit in _limits(within)]
+      curves[group][way] = [(s['accuracy'], s['low'], s['high']) for s in scores]
+  return curves
 
 
 def _blocks(within: Within, pictures: Mapping[str, Picture]) -> list:

@@ -7,23 +7,17 @@ import datetime
 import functools
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import jax
-
-from configs import base
-from data.chat import chat_formats
-from data.tokenizers import gguf_vocabulary
 from data.tools import toolbox
+from lm.base import choices, errors
 from lm.base import config as config_lib
-from lm.base import errors
-from lm.infer.engine import Engine
-from lm.model import apart, quantize
-from lm.parallel import sharding
-from lm.serve import app, gate, listening, service
-from lm.serve.answer_parts import THINKING
-from lm.serve.engine_thread import EngineThread
-from lm.serve.playground import mounting
-from lm.weights import gguf, pretrained
+
+# Functions import the rest where they need it: --help has no use for jax.
+if TYPE_CHECKING:
+  from jax.sharding import Mesh
+
+  from lm.serve import service
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 CALLS = 4  # calls of tools that run at once
@@ -32,12 +26,21 @@ CALLS = 4  # calls of tools that run at once
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
   args = _parse(argv)
+  from lm.serve import listening
+
   with listening.bind(args.host, args.port) as listener:  # before the models, which take a while
     _serve(args, listener)
 
 
 def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
   """Loads the models and serves them at a socket until a signal ends the process."""
+  import jax
+
+  from configs import base
+  from lm.parallel import sharding
+  from lm.serve import app, gate, listening, service
+  from lm.serve.playground import mounting
+
   keys = gate.read_keys(args.api_key_file) if args.api_key_file else ()
   pages = mounting.routes(args.arena_file)
   mesh = sharding.make_mesh(base.get_config().mesh)
@@ -63,11 +66,20 @@ def _open(
   name: str,
   path: str,
   args: argparse.Namespace,
-  mesh: jax.sharding.Mesh,
+  mesh: 'Mesh',
   tools: toolbox.Toolbox,
   calls: concurrent.futures.Executor,
-) -> service.ServedModel:
+) -> 'service.ServedModel':
   """Returns a model with its engine, which runs calls of the tools in `calls`."""
+  from configs import base
+  from data.chat import chat_formats
+  from data.tokenizers import gguf_vocabulary
+  from lm.infer.engine import Engine
+  from lm.model import apart, quantize
+  from lm.serve import service
+  from lm.serve.engine_thread import EngineThread
+  from lm.weights import gguf, pretrained
+
   defaults = base.get_config().model
   path = gguf.find(path, defaults, gguf_vocabulary.convert, chat_formats.fingerprint)
   model = pretrained.load(path, defaults, defaults, mesh)
@@ -96,7 +108,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
   many = {'action': 'append', 'default': []}
   add('--checkpoint', '[NAME=]DIR, a run or a Hugging Face folder; repeatable', **many)
-  add('--model', 'one that a Python package carries; repeatable', choices=gguf.MODELS, **many)
+  add('--model', 'one that a Python package carries; repeatable', choices=choices.MODELS, **many)
   add('--host', 'address to listen at; all but loopback are open to others', default='127.0.0.1')
   add('--port', 'port; 0 chooses one', type=int, default=8000)
   add('--api-key-file', 'file of keys, one a line, of which requests must bring one')
@@ -105,8 +117,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   add('--index', 'folder that the tool search reads', default='')
   add('--rows', 'requests that are answered at once', type=int, default=8)
   add('--context', "tokens of a prompt and its answer; default the model's", type=int)
-  add('--quantize', 'of the weights', default='none', choices=quantize.QUANTIZATIONS)
-  add('--thinking', 'thoughts that leave the process', default='show', choices=THINKING)
+  add('--quantize', 'of the weights', default='none', choices=choices.QUANTIZATIONS)
+  add('--thinking', 'thoughts that leave the process', default='show', choices=choices.THINKING)
   add('--max-waiting', 'requests that wait for a row; more get status 429', type=int, default=256)
   add('--max-new-tokens', 'longest answer; default the context', type=int)
   add('--timeout', 'seconds for an answer, and for the last at the end', type=float, default=600.0)

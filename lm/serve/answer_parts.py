@@ -13,7 +13,6 @@ from typing import Any
 from lm.infer.requests import Piece, Top
 from lm.infer.stop_strings import StopStrings
 
-THINKING = ('show', 'fold', 'length', 'withhold')  # How thoughts are shown, the most open first.
 KINDS = ('text', 'think', 'python', 'output')
 
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from lm.base.choices import THINKING
 from lm.infer.sampling import Sampling
-from lm.serve.answer_parts import THINKING, AnswerParts, Part, Report, tag_ids
+from lm.serve.answer_parts import AnswerParts, Part, Report, tag_ids
 from lm.serve.api_errors import ApiError
 from lm.serve.drafting import Draft
 from lm.serve.handling import EventStream, api_error, while_connected

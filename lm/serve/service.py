@@ -116,7 +116,7 @@ class Service:
     tokenizers: by name, for pages that show how they split texts.
     limits: what is accepted.
     thinking: how much of a model's thoughts leaves the process, one of
-      `lm.serve.answer_parts.THINKING`.
+      `lm.base.choices.THINKING`.
     api_keys: keys of which requests must bring one; empty if none is needed.
     hosts: values of the header Host that are answered; empty for all.
     monitor: what /metrics shows.

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from lm.base import errors
+from lm.base.choices import THINKING
 from lm.base.errors import UserError
-from lm.serve.answer_parts import THINKING
 from lm.serve.chat_session import Session
 
 BLOCK = '"""'  # a line that begins and ends a message of several lines

@@ -152,6 +152,10 @@ class Preference(Stage):
     return LOSSES[name]
 
   @property
+  def reads_start(self) -> bool:
+    return self.pair_loss.has_reference
+
+  @property
   def batch_fields(self) -> Mapping[str, Field]:
     fields = {}
     for side in self.pair_loss.sides:

@@ -3,6 +3,7 @@
 It refuses bad updates: those that are not finite, or whose loss is a spike.
 """
 
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -78,6 +79,7 @@ def accumulate(
   is computed whatever the count, so the caller must not pass one with nothing to learn.
   """
 
+  @functools.partial(jax.jit, inline=True)  # so that it is traced once, for shapes and for the loop
   def one(i, microbatch):
     def minimized(params):
       whole = param_rules.join(params, frozen) if frozen else params
@@ -90,10 +92,13 @@ def accumulate(
   first = jax.tree.map(lambda x: x[0], batch)
   if size == 1:
     return one(0, first)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0, first))
+  zeros = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.int32(0), first)
+  )
 
   def add(i, sums):
-    return jax.tree.map(jnp.add, sums, one(i, jax.tree.map(lambda x: x[i], batch)))
+    microbatch = jax.tree.map(lambda x: x[i], batch)
+    return jax.tree.map(jnp.add, sums, one(jnp.asarray(i, jnp.int32), microbatch))
 
   return jax.lax.fori_loop(0, count, add, zeros)
 

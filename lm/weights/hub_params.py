@@ -101,8 +101,7 @@ class Layout:
 
 def shapes(config: FrozenConfigDict) -> dict[str, tuple[int, ...]]:
   """Returns the shape of each parameter of a model, by its slash-separated name."""
-  abstract = nn.unbox(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
-  leaves = jax.tree_util.tree_leaves_with_path(abstract)
+  leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(transformer.abstract(config)))
   return {sharding.leaf_name(path): x.shape for path, x in leaves}
 
 

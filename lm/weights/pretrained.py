@@ -125,7 +125,7 @@ def model_config(config: ConfigDict, start: Pretrained | None, vocab_size: int) 
 
 def abstract_params(config: FrozenConfigDict, mesh: Mesh) -> tuple[Any, Any]:
   """Returns (shapes with shardings, axis names) of a model's parameters, without creating any."""
-  boxed = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+  boxed = transformer.abstract(config)
   shardings = sharding.param_shardings(boxed, mesh)
   shapes = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings

@@ -34,7 +34,7 @@ def plain_of(config):
 
 
 def axes_of(config):
-  return sharding.axis_names(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+  return sharding.axis_names(transformer.abstract(config))
 
 
 def in_numpy(params, factor):
@@ -322,7 +322,7 @@ def test_adapters_train_over_a_mesh_as_on_one_device(tiny, axes):
   one_run, init = make(config, '')
   expected = one_run(init(params))
   mesh = sharding.make_mesh(ConfigDict(dict.fromkeys(sharding.AXES, 1) | axes), jax.devices())
-  boxed = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+  boxed = transformer.abstract(config)
   shardings = sharding.param_shardings(boxed, mesh)
   with jax.set_mesh(mesh):
     got = one_run(init(jax.device_put(params, shardings)))

@@ -287,7 +287,14 @@ def test_a_full_queue_says_so_and_takes_requests_again(tiny):
   handles[1].cancel()  # before it has a row
   engine.run()
   assert [handle.result().end for handle in handles] == ['length', 'cancelled']
-  engine.submit(Request([1], 2, Sampling(0)))
+  engine.submit(Request([1], 32, Sampling(0)))
+  engine.step()
+  waiting = [engine.submit(Request([1], 2, Sampling(0))) for _ in range(2)]
+  for handle in waiting:
+    handle.cancel()
+  engine.step()  # The only row is still taken, but those that wait no longer fill the queue.
+  assert engine.num_running == 1 and engine.num_waiting == 0
+  assert all(handle.result().end == 'cancelled' for handle in waiting)
 
 
 @pytest.mark.parametrize(

@@ -418,7 +418,7 @@ def test_weights_that_write_into_the_residual_stream_begin_smaller(tiny, num_exp
   """The outputs of 2 L parts, init_std / sqrt(2 L) each, add up to init_std (GPT-2)."""
   sizes = {'num_layers': 8, 'embed_dim': 64, 'mlp_dim': 96, 'tie_embeddings': False}
   config, _ = tiny(init_std=0.1, num_experts=num_experts, **sizes)
-  params = transformer.init_params(config, jax.random.key(0))
+  params = jax.jit(transformer.init_params, static_argnums=0)(config, jax.random.key(0))
   paths = jax.tree_util.tree_leaves_with_path(params)
   stds = {leaf_name(path): float(x.std()) for path, x in paths if 'norm' not in leaf_name(path)}
   smaller = {'layers/attention/o/kernel', 'layers/mlp/down/kernel'}

@@ -189,6 +189,12 @@ def test_answers_that_were_cut_off_have_no_weight_but_their_rewards_count():
   assert drawn.lengths == [2, 3]
 
 
+@pytest.mark.parametrize('fields', [{'advantage': 'gae'}, {'kl': 0.1, 'kl_in': 'reward'}])
+def test_where_every_answer_was_cut_off_nothing_is_learned_or_scored(fields):
+  drawn = two_groups([0, 0.5, 1, 1, 1, 1], cut_off=LENGTHS, mask_truncated=True, **fields)
+  assert drawn.count == 0 and not drawn.batch['advantages'].any() and drawn.metrics == {}
+
+
 def test_a_divergence_in_the_reward_is_summed_over_an_answer():
   def score(batch):
     return {'reference_log_probs': np.where(batch['weights'] > 0, -1.5, 9e9).astype(np.float32)}

@@ -158,6 +158,22 @@ def test_reported_losses_are_plain_cross_entropies(tiny, stage, vocab_blocks):
   assert 'train/z_loss' not in measured and 'train/total' not in measured
 
 
+def test_a_step_of_several_microbatches_is_traced_once():
+  traces = []
+
+  def loss_fn(params, microbatch, key):
+    traces.append(microbatch['x'].shape)
+    return {
+      'train/loss': ((params[None] * microbatch['x']).sum(), jnp.float32(microbatch['x'].size))
+    }
+
+  state = train_step.init_state(jnp.ones(3), optax.sgd(0.5))
+  step = jitted(loss_fn)
+  for count in (2, 4):
+    step(state, {'x': np.ones((4, 2, 3), np.float32)}, count)
+  assert traces == [(2, 3)]
+
+
 def test_each_metric_has_a_weight_of_its_own():
   def loss_fn(params, batch, key):
     count = batch['x'].size

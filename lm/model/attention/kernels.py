@@ -8,10 +8,6 @@ lm/model/transformer.py.
 import functools
 
 import jax
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_kernel,
-  splash_attention_mask,
-)
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import FrozenConfigDict
 
@@ -120,6 +116,12 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret):
   A device computes its own rows and heads. Under context parallelism it computes its own queries,
   with the keys of all devices.
   """
+  # Pallas takes a while to import.
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel,
+    splash_attention_mask,
+  )
+
   mesh = jax.sharding.get_abstract_mesh()
   T, N = q_BTNH.shape[1:3]
   shards = (1, 1) if mesh.empty else (mesh.shape['context'], mesh.shape['tensor'])
@@ -131,9 +133,13 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret):
       allowed=f"multiples of {LANES}, for config.model.attention = 'splash'",
       message=f'A row has {T} tokens, and config.mesh.context is {shards[0]}.',
     )
+  if window:
+    mask = splash_attention_mask.LocalMask((T, T), (window - 1, 0), 0)
+  else:
+    mask = splash_attention_mask.CausalMask((T, T))
   block = next(size for size in range(min(BLOCK, queries), 0, -LANES) if queries % size == 0)
   kernel = splash_attention_kernel.make_splash_mha(
-    splash_attention_mask.MultiHeadMask([_mask(T, window)] * (N // shards[1])),
+    splash_attention_mask.MultiHeadMask([mask] * (N // shards[1])),
     head_shards=1,
     q_seq_shards=shards[0],
     block_sizes=splash_attention_kernel.BlockSizes(
@@ -163,9 +169,3 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, cap, window, interpret):
   return jax.shard_map(local, in_specs=(kernel_place, *places), out_specs=q, check_vma=False)(
     kernel, *arrays
   )
-
-
-def _mask(length, window):
-  if window:
-    return splash_attention_mask.LocalMask((length, length), (window - 1, 0), 0)
-  return splash_attention_mask.CausalMask((length, length))

@@ -13,24 +13,21 @@ from lm.infer import inside
 from lm.serve.api_errors import ApiError
 from lm.serve.handling import read_body
 from lm.serve.playground.votes import Vote, VoteFile
+from lm.serve.schemas import Schema
 from lm.serve.service import ServedModel, Service
 
 MERGE_CHARS = 1000  # The longest text whose merges are shown.
 DIGITS = 4  # of probabilities and weights
 
 
-class TokensBody(pydantic.BaseModel):
+class TokensBody(Schema):
   """A text to split into tokens."""
-
-  model_config = pydantic.ConfigDict(extra='forbid', strict=True)
 
   text: str = pydantic.Field(max_length=20_000)
 
 
-class InsideBody(pydantic.BaseModel):
+class InsideBody(Schema):
   """A text to look at inside a model, and the layer whose attention is shown."""
-
-  model_config = pydantic.ConfigDict(extra='forbid', strict=True)
 
   model: str
   text: str = pydantic.Field(max_length=20_000)

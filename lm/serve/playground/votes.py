@@ -10,12 +10,13 @@ from typing import Literal
 import pydantic
 
 from lm.base import files
+from lm.serve.schemas import Schema
 
 Name = pydantic.constr(min_length=1, max_length=1000)
 Text = pydantic.constr(max_length=200_000)
 
 
-class Vote(pydantic.BaseModel):
+class Vote(Schema):
   """A vote, as the page sends it.
 
   Attributes:
@@ -26,8 +27,6 @@ class Vote(pydantic.BaseModel):
     left: which of the two was shown on the left, 0 or 1.
     vote: what was chosen before the names were shown.
   """
-
-  model_config = pydantic.ConfigDict(extra='forbid', strict=True)
 
   kind: Literal['chat', 'completion']
   prompt: Text

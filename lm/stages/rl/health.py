@@ -1,5 +1,6 @@
 """Bounds on the health of a policy: collapse stops a run, a wide sampler gap is an alarm."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,14 +10,30 @@ from lm.train.faults import Symptom
 
 N = 4  # The tokens of the stretches whose repetition is counted.
 
-# Field of config.rl.health: (metric, 1 for an upper and -1 for a lower bound, what it means to be
-# beyond it, whether that stops the run).
-BOUNDS: dict[str, tuple[str, int, str, bool]] = {
-  'min_entropy': ('rl/entropy', -1, 'The policy hardly varies.', True),
-  'max_repeats': ('rl/repeats', 1, 'Answers repeat themselves.', True),
-  'min_length': ('rl/length', -1, 'Answers have become too short.', True),
-  'max_truncated': ('rl/truncated', 1, 'Answers do not end.', True),
-  'max_sampler_gap': ('rl/sampler_gap', 1, 'Sampler and trainer disagree.', False),
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+  """What a metric beyond a bound means.
+
+  Attributes:
+    metric: the metric of a step.
+    is_upper: whether the metric may not be above the bound; otherwise it may not be below.
+    meaning: what is wrong then, as a sentence.
+    stops: whether that stops the run; otherwise it is only reported.
+  """
+
+  metric: str
+  is_upper: bool
+  meaning: str
+  stops: bool = True
+
+
+BOUNDS = {  # By their fields in config.rl.health, which hold the numbers.
+  'min_entropy': Bound('rl/entropy', False, 'The policy hardly varies.'),
+  'max_repeats': Bound('rl/repeats', True, 'Answers repeat themselves.'),
+  'min_length': Bound('rl/length', False, 'Answers have become too short.'),
+  'max_truncated': Bound('rl/truncated', True, 'Answers do not end.'),
+  'max_sampler_gap': Bound('rl/sampler_gap', True, 'Sampler and trainer disagree.', stops=False),
 }
 
 
@@ -28,12 +45,14 @@ def symptoms(bounds: ConfigDict, metrics: Mapping[str, float]) -> list[Symptom]:
     metrics: those of the step; a metric that it lacks is not looked at.
   """
   found = []
-  for field, (metric, sign, meaning, stops) in BOUNDS.items():
-    bound, value = getattr(bounds, field), metrics.get(metric)
-    if value is not None and sign * value > sign * bound:
-      side = 'at most' if sign > 0 else 'at least'
-      allowed = f'{side} {bound:g}, config.rl.health.{field}'
-      found.append(Symptom(metric, value, allowed, meaning, stops))
+  for field, bound in BOUNDS.items():
+    if bound.metric not in metrics:
+      continue
+    value, limit = metrics[bound.metric], bounds[field]
+    if value > limit if bound.is_upper else value < limit:
+      side = 'at most' if bound.is_upper else 'at least'
+      allowed = f'{side} {limit:g}, config.rl.health.{field}'
+      found.append(Symptom(bound.metric, value, allowed, bound.meaning, bound.stops))
   return found
 
 

@@ -33,6 +33,12 @@ def check(rl: ConfigDict, defaults: ConfigDict) -> None:
   for field, names in NAMES.items():
     if rl[field] not in names:
       raise unknown(f'config.rl.{field}', rl[field], names)
+  for field in ('group_size', 'max_new_tokens', 'inner_updates'):
+    require(rl[field] >= 1, field, 'at least 1')
+  require(rl.temperature > 0, 'temperature', 'above 0, since answers are sampled')
+  require(rl.kl >= 0, 'kl', 'at least 0')
+  for field in ('gamma', 'gae_lambda'):
+    require(0 <= rl[field] <= 1, field, 'from 0 to 1')
   require(rl.dual_clip == 0 or rl.dual_clip > 1, 'dual_clip', '0, or above 1')
   require(rl.importance_cap >= 0, 'importance_cap', 'at least 0')
   require(rl.resamples >= 0, 'resamples', 'at least 0')

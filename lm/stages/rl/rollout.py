@@ -241,8 +241,9 @@ def arrange(
   _, counts_B = policy_losses.AGGREGATIONS[rl.aggregation](batch['weights'], rl.max_new_tokens)
   wanted = counts_B[teaches_B].sum() if rl.filter_groups else counts_B.sum()
   batch, count, order = split(batch, learned_B, rows, multiple, limit)
-  if count:
-    batch |= score(batch)
+  if not count:  # Nothing is learned from, and nothing is scored.
+    return Rollouts(batch | {'advantages': np.zeros_like(batch['weights'])}, 0, [], {})
+  batch |= score(batch)
   batch |= _advantages(rl, rewards_QG, batch, order)
   if wanted:
     batch['advantages'] *= counts_B[learned_B].sum() / wanted

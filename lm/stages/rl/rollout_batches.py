@@ -140,7 +140,7 @@ class RolloutBatches:
     groups: list[rollout.Group] = []
     missing = self._per_step
     for attempt in range(1 + rl.resamples):
-      first = (attempt * run.config.steps + step) * self._per_step
+      first = (step * (1 + rl.resamples) + attempt) * self._per_step
       new = [self._ask(first + i) for i in range(missing)]
       place = (step, attempt) if attempt else (step,)
       key = keys.derive(run.config.seed, 'rollouts', *place)

@@ -11,7 +11,7 @@ from refusals import refused
 from serving import FORMAT, TOKENIZER, chat, events, ids
 
 from data.tools import calculator
-from lm.serve.answer_parts import THINKING
+from lm.base.choices import THINKING
 
 ASK = [{'role': 'user', 'content': 'Q'}]
 ASSISTANT = '<|assistant|>'
