@@ -36,6 +36,7 @@ FREE_ON_RESUME = (
   'log_every',
   'checkpoint',
   'eval',
+  'rl.gold',
   'rl.health',
   'rl.rollouts_every',
   # Copies of the same bytes.

@@ -18,7 +18,6 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   c = base.get_config()
-  c.stage = 'rl'
   c.init_from = 'runs/quickstart/sft'
   c.seq_len, c.batch_size = 256, 1024  # answers at a time
   c.data.examples = 1000

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from configs import base
 from lm.base.config import variant
 
-SIZES = {'small': (1, 16), 'medium': (2, 48), 'large': (3, 96)}  # of proxies: layers and width
+SIZES = {'small': (1, 16), 'medium': (2, 48), 'large': (3, 80)}  # of proxies: layers and width
 POLICY = (2, 64)
 COMPARISONS = (100, 400, 1600)  # problems with two answers each
 SWEPT = 'medium_400'  # the proxy for which there are also runs with the weights BETAS
@@ -38,10 +38,8 @@ def get_config(arg=None):
   proxies = {f'{size}_{n}': (*sizes[size], n) for size in sizes for n in amounts}
   for name, shape in proxies.items():
     c[f'reward_{name}'] = new_reward(*shape)
-  c.best_of = new_rl(','.join(f'{{workdir}}/reward_{name}' for name in proxies))
-  c.best_of.data.tasks = ''
-  c.best_of.rl.group_size, c.best_of.batch_size = 64, 1024
-  c.best_of.eval.update(tasks='comparison', examples=192)
+  c.best_of = new_samples(','.join(f'{{workdir}}/reward_{name}' for name in proxies), 64)
+  c.best_of.eval.examples = 128
   policies = []
   for name in proxies:
     for number, beta in enumerate((0.0, *betas.get(name, ()))):
@@ -62,19 +60,23 @@ def add_start(c):
   c.sft = new_run('sft', *POLICY)
   c.sft.data.update(train='{workdir}/answers.jsonl', held_out=0.02)
   c.sft.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
-  c.sft.steps, c.sft.batch_size, c.sft.seq_len = 300, 16, 128
+  c.sft.steps, c.sft.batch_size, c.sft.seq_len, c.sft.loss.chunk = 300, 16, 128, 1024
   c.sft.optim.update(lr=3e-3, warmup=20)
 
 
 def shrink(c):
   """Makes every run of a recipe a few steps."""
   c.answers.examples, c.tokenizer.vocab_size = 300, 300
-  for part in c.values():
+  for name, part in c.items():
     if isinstance(part, ConfigDict) and 'stage' in part:
-      part.steps, part.batch_size, part.optim.warmup = 6, min(part.batch_size, 32), 1
-      part.eval.examples, part.data.examples = 8, min(part.data.examples, 100)
+      part.batch_size, part.eval.examples = min(part.batch_size, 32), 8
+      part.data.examples = min(part.data.examples, 100)
+      if part.rl.reward_model:
+        part.rl.update(group_size=4, max_new_tokens=16)
+      if name in c.stages:  # a training run
+        part.steps, part.optim.warmup = 6, 1
       if part.stage == 'rl':
-        part.rl.update(group_size=4, max_new_tokens=16, rollouts_every=3)
+        part.rl.rollouts_every = 3
 
 
 def new_run(stage, layers, width):
@@ -92,7 +94,6 @@ def new_run(stage, layers, width):
     max_len=128,
     scan_layers=False,
   )
-  c.loss.chunk = 1024
   c.optim.update(weight_decay=0.0)
   c.checkpoint.every, c.log_every = 100_000, 10
   c.eval.update(every=100_000, batch_size=32, tasks='', prompts=())
@@ -107,17 +108,28 @@ def new_reward(layers, width, count):
   c.data.update(tasks='comparison', examples=count, task_seed=1)
   c.preference.update(gold='manners', noise=0.2)
   c.reward.center = 0.01
-  c.steps, c.batch_size, c.seq_len = 200, 64, 96
+  c.steps, c.batch_size, c.seq_len = 120, 64, 64
   c.optim.update(lr=2e-3, warmup=20)
   return c
 
 
-def new_rl(reward_model='', beta=0.0):
+def new_samples(reward_model, count):
+  """Returns a job of lm.best_of that samples `count` answers to each test problem."""
+  c = base.get_config()
+  c.init_from, c.batch_size, c.seq_len = '{workdir}/sft', 1024, 64
+  c.data.task_seed = 2
+  c.model.scan_layers = False
+  c.eval.update(tasks='comparison', examples=200)
+  c.rl.update(reward_model=reward_model, gold='manners', group_size=count, max_new_tokens=40)
+  return c
+
+
+def new_rl(reward_model, beta):
   """Returns a run of RL from the fine-tuned model against a reward model."""
   c = base.get_config()
   c.stage, c.init_from = 'rl', '{workdir}/sft'
   c.data.update(tasks='comparison', task_seed=2)
-  c.steps, c.batch_size, c.seq_len = 60, 128, 96
+  c.steps, c.batch_size, c.seq_len = 40, 64, 64
   c.optim.update(lr=1e-3, warmup=5, schedule='constant', weight_decay=0.0)
   c.loss.chunk = 1024
   c.model.scan_layers = False
@@ -128,14 +140,14 @@ def new_rl(reward_model='', beta=0.0):
     aggregation='constant',
     filter_groups=False,
     group_size=8,
-    max_new_tokens=48,
+    max_new_tokens=40,
     grade_weight=0.0,
-    rollouts_every=20,
+    rollouts_every=10,
     log_kl=True,
   )
   if beta:
     c.rl.update(kl=beta, kl_in='reward', kl_estimator='k1')
   c.rl.health.max_repeats = 1.0  # Repeating a courtesy is what a policy is to be caught at.
   c.checkpoint.every, c.log_every = 100_000, 1
-  c.eval.update(every=100_000, batch_size=128, examples=256)
+  c.eval.update(every=100_000, batch_size=128, examples=128)
   return c

@@ -34,10 +34,9 @@ def get_config(arg=None):
   c.reward = lab.new_reward(*lab.SIZES['medium'], 1600)
   jobs, policy = ['reward'], '{workdir}/sft'
   for number in range(1, rounds + 2):
-    samples = c[f'sample_{number}'] = lab.new_rl('{workdir}/reward')
-    samples.init_from, samples.batch_size, samples.rl.group_size = policy, 1024, EACH
-    samples.data.update(task_seed=10 + number, examples=1000)
-    samples.eval.update(tasks='comparison', examples=200)
+    samples = c[f'sample_{number}'] = lab.new_samples('{workdir}/reward', EACH)
+    samples.init_from = policy
+    samples.data.update(tasks='comparison', task_seed=10 + number, examples=1000)
     jobs.append(f'best_of:sample_{number}')
     if number > rounds:
       samples.data.tasks = ''  # the last policy is only measured
@@ -45,7 +44,7 @@ def get_config(arg=None):
     tuned = c[f'round_{number}'] = lab.new_run('sft', *lab.POLICY)
     tuned.init_from, tuned.data.held_out = policy, 0.0
     tuned.data.train = f'{{workdir}}/sample_{number}/best.jsonl'
-    tuned.steps, tuned.batch_size, tuned.seq_len = 60, 16, 128
+    tuned.steps, tuned.batch_size, tuned.seq_len, tuned.loss.chunk = 60, 16, 128, 1024
     tuned.optim.update(lr=1e-3, warmup=5)
     jobs.append(f'round_{number}')
     policy = f'{{workdir}}/round_{number}'

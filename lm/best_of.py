@@ -21,8 +21,6 @@ from ml_collections import ConfigDict
 from lm.base import config as config_lib
 from lm.base import errors, files
 
-SPLITS = ('train', 'test')
-
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Samples and ranks, and writes the files of `workdir`; report.json is the last."""
@@ -40,6 +38,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   from lm.stages import reward
   from lm.weights import pretrained
 
+  best_of_n.check(config, base.get_config())
   defaults, rl = base.get_config().model, config.rl
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
@@ -71,7 +70,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       drawn = [questions.draw(i, i // len(made), split) for i in range(count if made else 0)]
 
       def answer(prompts, repeats, start):
-        key = keys.derive(config.seed, 'best_of_n', SPLITS.index(split), start)
+        key = keys.derive(config.seed, 'best_of_n', int(split == 'test'), start)
         return generate(policy.params, prompts, key, repeats)
 
       found = best_of_n.sample(

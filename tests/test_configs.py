@@ -19,8 +19,10 @@ from data.web import classifier_training
 from data.web.blocks import Quality
 from data.web.clean import pipeline
 from data.web.executors import ray_options, run_ray, slurm_options
+from lm import stages
 from lm.base import metrics
-from lm.base.config import load
+from lm.base.config import load, parse
+from lm.launch.options import train_flags
 from lm.model import transformer
 from lm.train import optimizers
 
@@ -75,6 +77,18 @@ def test_a_config_may_be_cut_to_a_few_steps(name, monkeypatch):
     for steps in (1, 2):
       schedule = optimizers.make_schedule(settings.optim, settings.optim.lr, steps)
       assert float(schedule(steps - 1)) == pytest.approx(settings.optim.lr)
+
+
+@pytest.mark.parametrize('name', ['pretrain', 'sft', 'dpo', 'reward', 'rl', 'rlhf'])
+def test_the_command_line_gives_a_config_that_its_stage_accepts(name, monkeypatch):
+  """It is locked, which must not count as a difference from the defaults."""
+  monkeypatch.chdir(ROOT)
+  config = parse(train_flags(), [f'--config=configs/{name}.py'], '')
+  stages.make(config).check(base.get_config())
+  if 'rl' not in stages.make(config).sections:
+    config.rl.health.max_repeats = 0.5
+    with refused('config.rl.health.max_repeats', 0.5):
+      stages.make(config).check(base.get_config())
 
 
 PUBLISHED = {  # parameters

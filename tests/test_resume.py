@@ -157,7 +157,7 @@ def test_every_field_is_compared_on_resume_or_free():
     'train',
     'optim',
     'faults',
-    *(f'rl.{field}' for field in config.rl if field not in ('health', 'rollouts_every')),
+    *(f'rl.{field}' for field in config.rl if field not in ('gold', 'health', 'rollouts_every')),
     'sft',
     'preference',
     'reward',

@@ -11,9 +11,40 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from lm.base import config as config_lib
+from lm.base import files
+from lm.base.errors import UserError
 from lm.base.intervals import of_mean
 from lm.infer.requests import Completion
+
+READ = (  # fields, and groups of fields, of the config that best-of-n reads
+  'init_from',
+  'seed',
+  'batch_size',
+  'seq_len',
+  'data',
+  'tools',
+  'model',
+  'mesh',
+  'eval.tasks',
+  'eval.examples',
+  'rl.reward_model',
+  'rl.gold',
+  'rl.group_size',
+  'rl.temperature',
+  'rl.max_new_tokens',
+)
+
+
+def check(config: ConfigDict, defaults: ConfigDict) -> None:
+  """Raises UserError for a field that is set and that best-of-n does not read."""
+  for path, default, value in files.differences(*map(config_lib.as_json, (defaults, config))):
+    if not config_lib.covers(READ, path):
+      raise UserError(
+        field=f'config.{path}', value=value, allowed=f'{default}, which best-of-n does not read'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

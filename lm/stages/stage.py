@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from lm.base import config as config_lib
+from lm.base import files
 from lm.base.errors import UserError
 from lm.train.batches import Batches, Run, TokenBatches
 from lm.train.faults import Symptom
@@ -143,15 +145,20 @@ class Stage(abc.ABC):
 
   def check(self, defaults: ConfigDict) -> None:
     """Raises UserError where the config sets a field that this stage does not use."""
-    unread = [f'{part}.{name}' for part in self.free_on_resume() for name in defaults[part]]
-    for name in (*self.unused, *unread):
-      value, default = field(self.config, name), field(defaults, name)
-      if value != default:
-        raise UserError(
-          field=f'config.{name}',
-          value=value,
-          allowed=f'{default}, since stage {self.config.stage} does not use it',
-        )
+    for name in self.unused:
+      self._refuse(name, field(defaults, name), field(self.config, name))
+    for part in self.free_on_resume():
+      plain, chosen = (config_lib.as_json(config[part]) for config in (defaults, self.config))
+      for name, default, value in files.differences(plain, chosen):
+        self._refuse(f'{part}.{name}', default, value)
+
+  def _refuse(self, name: str, default: Any, value: Any) -> None:
+    if value != default:
+      raise UserError(
+        field=f'config.{name}',
+        value=value,
+        allowed=f'{default}, since stage {self.config.stage} does not use it',
+      )
 
 
 def field(config: ConfigDict, path: str) -> Any:

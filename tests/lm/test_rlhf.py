@@ -4,12 +4,16 @@ import types
 
 import numpy as np
 import pytest
+from commands import ROOT
+from config_fields import training_runs
 from ml_collections import ConfigDict
 from refusals import refused
 from serving import TOKENIZER
 
 from configs import base
-from lm.evals import held_out_rewards
+from lm import stages
+from lm.base.config import load
+from lm.evals import best_of_n, held_out_rewards
 from lm.infer.requests import Completion
 from lm.model import heads, transformer
 from lm.parallel import sharding
@@ -96,6 +100,28 @@ def test_fields_of_reward_models_are_refused_without_one(field, value):
     rl_checks.check(rl, defaults)
   rl.reward_model = 'runs/reward'
   rl_checks.check(rl, defaults)
+
+
+@pytest.mark.parametrize('name', ['rlhf.py', 'rlhf.py:grpo', 'rlhf.py:smoke'])
+def test_the_fields_of_rlhf_fit_together(name, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  config = load(f'configs/{name}')
+  stages.make(config).check(base.get_config())
+  assert config.rl.kl > 0 and config.rl.grade_weight == 0
+
+
+@pytest.mark.parametrize('name', ['overoptimization', 'rejection'])
+@pytest.mark.parametrize('variant', ['', ':smoke'])
+def test_every_run_of_the_recipes_sets_only_what_its_stage_reads(name, variant, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  recipe = load(f'configs/{name}.py{variant}')
+  runs = training_runs(recipe)
+  assert {job.rpartition(':')[2] for job in recipe.stages} >= set(runs)
+  for part, config in runs.items():
+    if part in recipe.stages:
+      stages.make(config).check(base.get_config())
+    else:
+      best_of_n.check(config, base.get_config())
 
 
 def test_held_out_rewards_are_means_with_their_intervals():

@@ -4,7 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from refusals import refused
 
+from configs import base, best_of
 from lm.evals import best_of_n
 from lm.infer.requests import Completion
 
@@ -99,3 +101,11 @@ def test_answers_are_sampled_scored_and_summed_up():
   assert summary['samples'] == 4 and summary['problems'] == 3
   record = best_of_n.record({'task': 't', 'messages': [{'content': 'q'}]}, found[0], str)
   assert record['gold'] == [1, 0, 0, 0] and record['proxies']['rm'] == [0, 1, 2, 3]
+
+
+def test_a_field_that_is_not_read_is_refused():
+  config = best_of.get_config()
+  best_of_n.check(config, base.get_config())
+  config.rl.kl = 0.1
+  with refused('config.rl.kl', 0.1):
+    best_of_n.check(config, base.get_config())
