@@ -29,10 +29,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
-  """An environment without the devices and the strictness that conftest.py put there. Programs are
-  compiled in haste, as in the tests.
+  """An environment without the devices and the strictness that conftest.py put there, in which
+  Python keeps what it has compiled. Programs are compiled in haste, as in the tests.
   """
-  kept = {name: value for name, value in environment.items() if not name.startswith('JAX_NUMPY')}
+  ours = 'JAX_NUMPY', 'PYTHONDONTWRITEBYTECODE'
+  kept = {name: value for name, value in environment.items() if not name.startswith(ours)}
   flags = [flag for flag in kept['XLA_FLAGS'].split() if 'device_count' not in flag]
   return {**kept, 'XLA_FLAGS': ' '.join(flags)}
 
@@ -47,9 +48,12 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
   `call('-m', 'lm.chat', ...)`.
 
   It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices.
-  Mixed dtypes and ranks are allowed, as they are for users. What it sets for its process
+  Answers are drawn with caches of one size and prompts are read in parts of one size, since each
+  size is compiled anew (tests/lm/test_engine.py has them all). Mixed dtypes and ranks are allowed, as they are for users. What it sets for its process
   (environment, mesh, signals, how memory is kept) is as before afterwards.
   """
+  from lm.infer import programs
+
   first, *rest = map(str, arguments)
   name = rest.pop(0) if first == '-m' else first.removesuffix('.py')
   module = importlib.import_module(name)
@@ -68,6 +72,8 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     mock.patch.object(sys, 'stdin', given),
     mock.patch.object(jax, 'devices', lambda backend=None: some),
     mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
+    mock.patch.object(programs, 'buckets', lambda capacity: [capacity]),
+    mock.patch.object(programs, 'CHUNKS', (64,)),
     mock.patch.dict(os.environ, as_users_have_it(os.environ), clear=True),
     jax.set_mesh(None),
     jax.numpy_dtype_promotion('standard'),

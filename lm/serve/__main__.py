@@ -7,18 +7,13 @@ import datetime
 import functools
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from data.tools import toolbox
 from lm.base import choices, errors
 from lm.base import config as config_lib
 
 # Functions import the rest where they need it: --help has no use for jax.
-if TYPE_CHECKING:
-  from jax.sharding import Mesh
-
-  from lm.serve import service
-
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 CALLS = 4  # calls of tools that run at once
 
@@ -58,19 +53,14 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
   )
   ready = f'serving {", ".join(models)} at {listening.url(args.host, listener)}'
   served = app.make_app(state, routes=pages, open_paths=mounting.open_paths())
-  tell = functools.partial(print, ready, flush=True)
-  asyncio.run(listening.serve(served, listener, drain_seconds=args.timeout, ready=tell))
+  options = {'drain_seconds': args.timeout, 'ready': functools.partial(print, ready, flush=True)}
+  asyncio.run(listening.serve(served, listener, **options))
 
 
 def _open(
-  name: str,
-  path: str,
-  args: argparse.Namespace,
-  mesh: 'Mesh',
-  tools: toolbox.Toolbox,
-  calls: concurrent.futures.Executor,
-) -> 'service.ServedModel':
-  """Returns a model with its engine, which runs calls of the tools in `calls`."""
+  name: str, path: str, args: argparse.Namespace, mesh: Any, tools: toolbox.Toolbox, calls: Any
+) -> Any:
+  """Returns a `service.ServedModel`, whose engine runs calls of tools in the executor `calls`."""
   from configs import base
   from data.chat import chat_formats
   from data.tokenizers import gguf_vocabulary
@@ -86,15 +76,9 @@ def _open(
   chat_format = chat_formats.load(model.tokenizer, today=datetime.date.today())
   model.check_tokenizer(chat_format.tokenizer.fingerprint)
   params = apart.for_inference(quantize.quantize(args.quantize, model.params, model.axes))
-  engine = Engine(
-    model.config,
-    params,
-    rows=args.rows,
-    capacity=args.context or model.config.max_len,
-    max_waiting=args.max_waiting,
-    reads=1,
-    executor=calls,
-  )
+  limits = {'rows': args.rows, 'max_waiting': args.max_waiting, 'reads': 1}
+  capacity = args.context or model.config.max_len
+  engine = Engine(model.config, params, capacity=capacity, executor=calls, **limits)
   thread = EngineThread(engine, mesh, name)
   return service.ServedModel(name, model.config, params, chat_format, thread, tools, tools.about)
 
