@@ -118,13 +118,14 @@ def ours(
     count = sum(len(handle.result().tokens) for handle in handles)
     return {'seconds': seconds, 'drawn': count, 'first_token_s': sorted(first.values())}
 
-  layers, vocabulary = jax.tree.leaves(params['layers']), heads.head(params, config)
+  layers, vocabulary = jax.tree.leaves(params['layers']), heads.head(model.params, config)
+  head = params['head'] if args.quantize == 'int8' else vocabulary
   slot = cache_lib.init_cache(config, 1, 1, args.cache)
   facts = {
     'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
     'layer_params': sum(x.size for x in jax.tree.leaves(model.params['layers'])),
     'vocabulary_params': vocabulary.size,
-    'weight_bytes_per_token': sum(x.nbytes for x in layers) + vocabulary.nbytes,
+    'weight_bytes_per_token': sum(x.nbytes for x in layers) + head.nbytes,
     'cache_bytes_per_token': sum(x.nbytes for x in jax.tree.leaves(slot.layers)),
   } | machine()
   return facts, answer
