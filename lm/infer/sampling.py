@@ -41,7 +41,7 @@ class Sampling:
     repetition_penalty: positive logits of tokens that the prompt or the answer holds are divided by
       it, and negative ones multiplied (arXiv 1909.05858, as in transformers); 1 changes nothing.
     logit_bias: what is added to the logits of tokens, by id.
-    banned_ids: tokens that are never drawn, whatever their logits.
+    banned_ids: tokens that are never drawn, whatever their logits; an array where they are many.
   """
 
   temperature: float = 1.0
@@ -50,7 +50,7 @@ class Sampling:
   min_p: float = 0.0
   repetition_penalty: float = 1.0
   logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
-  banned_ids: tuple[int, ...] = ()
+  banned_ids: Sequence[int] | np.ndarray = ()
 
   def __post_init__(self):
     def require(holds: bool, field: str, allowed: str) -> None:
@@ -72,12 +72,14 @@ class Sampling:
       UserError: an id is not one of the vocabulary's.
     """
     bias_V = np.zeros(vocab_size, np.float32)
-    for field, ids in (('logit_bias', list(self.logit_bias)), ('banned_ids', self.banned_ids)):
-      outside = [i for i in ids if not 0 <= i < vocab_size]
-      if outside:
-        raise UserError(field=field, value=outside[0], allowed=f'ids from 0 to {vocab_size - 1}')
-    bias_V[list(self.logit_bias)] = list(self.logit_bias.values())
-    bias_V[list(self.banned_ids)] = -np.inf
+    biased, banned = (np.asarray(ids, int) for ids in (list(self.logit_bias), self.banned_ids))
+    for field, ids in (('logit_bias', biased), ('banned_ids', banned)):
+      outside = ids[(ids < 0) | (ids >= vocab_size)]
+      if len(outside):
+        allowed = f'ids from 0 to {vocab_size - 1}'
+        raise UserError(field=field, value=int(outside[0]), allowed=allowed)
+    bias_V[biased] = list(self.logit_bias.values())
+    bias_V[banned] = -np.inf
     return bias_V
 
 

@@ -48,7 +48,8 @@ def head(params: Any, config: FrozenConfigDict) -> jax.Array:
 def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
   """Returns float32 logits [..., V] of final hidden states [..., D]."""
   if HEAD_TILED in params:
-    logits = tiles.product(hidden, params[HEAD_TILED], config.vocab_size) * params[HEAD_SCALE]
+    logits = tiles.product(hidden, params[HEAD_TILED], config.vocab_size)
+    logits *= jnp.expand_dims(params[HEAD_SCALE], range(logits.ndim - 1))
     return softcap(logits, config.logit_softcap)
   weight_VD = head(params, config).astype(hidden.dtype)
   if LAYER.format(0) in params:

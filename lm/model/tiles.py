@@ -45,7 +45,10 @@ def _few(x_XD: jax.Array, w_OPCW: jax.Array) -> jax.Array:
   """Returns the product for a few vectors, with the outputs that fill the last tile."""
   X, D = x_XD.shape
   x_XD = jnp.pad(x_XD, ((0, 0), (0, -D % INPUTS)))
-  x_PXC = jax.lax.optimization_barrier(x_XD.reshape(X, -1, INPUTS).swapaxes(0, 1))
+  # A product with the identity is an operation that is not fused: the compiler would compute the
+  # vector anew, from the norm or the activation before it, for every tile.
+  x_XPC = jnp.einsum('xpc,cd->xpd', x_XD.reshape(X, -1, INPUTS), jnp.eye(INPUTS))
+  x_PXC = x_XPC.swapaxes(0, 1)
   products_OPXCW = w_OPCW[:, :, None].astype(jnp.float32) * x_PXC[None, ..., None]
   # Written as an addition, the sum would go to a library that converts and multiplies in memory.
   sums_OPXW = jax.lax.reduce(products_OPXCW, np.float32(0), lambda a, b: b - (-a), (3,))
