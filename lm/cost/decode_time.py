@@ -118,13 +118,14 @@ def ours(
     count = sum(len(handle.result().tokens) for handle in handles)
     return {'seconds': seconds, 'drawn': count, 'first_token_s': sorted(first.values())}
 
-  layers, vocabulary = jax.tree.leaves(params['layers']), heads.head(params, config)
+  layers, vocabulary = jax.tree.leaves(params['layers']), heads.head(model.params, config)
+  head = params['head'] if args.quantize == 'int8' else vocabulary
   slot = cache_lib.init_cache(config, 1, 1, args.cache)
   facts = {
     'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
     'layer_params': sum(x.size for x in jax.tree.leaves(model.params['layers'])),
     'vocabulary_params': vocabulary.size,
-    'weight_bytes_per_token': sum(x.nbytes for x in layers) + vocabulary.nbytes,
+    'weight_bytes_per_token': sum(x.nbytes for x in layers) + head.nbytes,
     'cache_bytes_per_token': sum(x.nbytes for x in jax.tree.leaves(slot.layers)),
   } | machine()
   return facts, answer
@@ -186,28 +187,37 @@ def theirs(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict], d
     raise UserError(
       field='--beside-python', value=sys.executable, allowed=f'a Python that has {error.name}'
     ) from error
-  if args.quantize != 'none' or args.cache != 'none':
-    raise UserError(
-      field='--beside', value='transformers', allowed='only with --quantize=none and --cache=none'
-    )
   model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+  vocab_size = model.config.vocab_size
 
-  def answer(asked: dict) -> dict:
-    rows = torch.tensor(prompts(args, asked['batch'], model.config.vocab_size))
-    new = asked['new']
-    start = time.perf_counter()
+  def generate(told: list[list[int]], new: int) -> Any:
+    """Continues prompts, those that are shorter padded at their beginning."""
+    longest = max(map(len, told))
+    rows = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in told])
+    real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in told])
     with torch.no_grad():
       out = model.generate(
         rows,
-        attention_mask=torch.ones_like(rows),
+        attention_mask=real,
         max_new_tokens=new,
         min_new_tokens=new,
         do_sample=False,
         eos_token_id=None,
         pad_token_id=0,
       )
-    seconds = time.perf_counter() - start
-    return {'seconds': seconds, 'tokens': out[:, rows.shape[1] :].tolist()}
+    return out[:, longest:].tolist()
+
+  def answer(asked: dict) -> dict:
+    start = time.perf_counter()
+    if 'requests' in asked:  # As many at once as the engine has rows, in their order.
+      waiting, rows = requests(asked, vocab_size), asked['batch']
+      for i in range(0, len(waiting), rows):
+        told, new = zip(*waiting[i : i + rows], strict=True)
+        generate(list(told), max(new))
+      tokens = []
+    else:
+      tokens = generate(prompts(args, asked['batch'], vocab_size), asked['new'])
+    return {'seconds': time.perf_counter() - start, 'tokens': tokens}
 
   facts = {'system': f'transformers {transformers.__version__} on torch {torch.__version__}'}
   return facts, answer
@@ -249,8 +259,10 @@ def compare(
     batches = []
   if not batches or min(batches) < 1:
     raise UserError(field='--batch', value=sizes, allowed='numbers of at least 1: N,N,...')
-  if args.beside and args.command == 'serve':
-    raise UserError(field='--beside', value=args.beside, allowed='decode, prefill')
+  if args.beside and (args.quantize, args.cache) != ('none', 'none'):
+    raise UserError(
+      field='--beside', value=args.beside, allowed='only with --quantize=none and --cache=none'
+    )
   with tempfile.TemporaryDirectory() as folder:
     workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'])]
     if args.beside:
@@ -311,8 +323,9 @@ def _result(
       'seconds': other,
     }
     result['ratio'] = statistics.median(b / a['seconds'] for a, b in zip(mine, other, strict=True))
-    pairs = zip(mine[0]['tokens'], answers[0][1]['tokens'], strict=True)
-    result['equal_answers'] = sum(a == b for a, b in pairs)
+    if command != 'serve':
+      pairs = zip(mine[0]['tokens'], answers[0][1]['tokens'], strict=True)
+      result['equal_answers'] = sum(a == b for a, b in pairs)
   return result
 
 

@@ -149,7 +149,10 @@ class ContiguousCache:
       held = {name: x[layer] for name, x in self.layers.items()}
     mask_BTS = visible(self.positions(q_BTNH.shape[1]), self.capacity, window)
     k_BKSH, v_BKSH = _restored(held, 'k', q_BTNH.dtype), _restored(held, 'v', q_BTNH.dtype)
-    return reference.attend_heads_first(q_BTNH, k_BKSH, v_BKSH, mask_BTS, scale, softcap)
+    queries = q_BTNH.shape[1] * q_BTNH.shape[2] // k_BKSH.shape[1]
+    is_few = isinstance(self.layers, tuple) and queries <= reference.FEW
+    attend = reference.attend_few if is_few else reference.attend_heads_first
+    return attend(q_BTNH, k_BKSH, v_BKSH, mask_BTS, scale, softcap)
 
   def advance(self, num_B: jax.Array) -> Self:
     """Counts the tokens appended last as held; see `Cache`."""

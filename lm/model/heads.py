@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError, unknown
-from lm.model.apart import LAYER, product_of_transposed
+from lm.model import tiles
+from lm.model.apart import HEAD_SCALE, HEAD_TILED, LAYER, product_of_transposed
 from lm.model.attention.reference import softcap
 
 HEADS = ('vocabulary', 'scalar')
@@ -35,12 +36,21 @@ def check(names: tuple[str, ...]) -> None:
 
 
 def head(params: Any, config: FrozenConfigDict) -> jax.Array:
-  """Returns the output matrix of `params`, [V, D]: the embedding table when they are tied."""
+  """Returns the output matrix of `params`, [V, D]: the embedding table when they are tied.
+
+  An int8 head (lm/model/quantize.py) is returned as the numbers that it stands for.
+  """
+  if HEAD_SCALE in params:
+    return params['head'].astype(jnp.float32) * params[HEAD_SCALE][:, None]
   return params['embedding'] if config.tie_embeddings else params['head']
 
 
 def unembed(params: Any, config: FrozenConfigDict, hidden: jax.Array) -> jax.Array:
   """Returns float32 logits [..., V] of final hidden states [..., D]."""
+  if HEAD_TILED in params:
+    logits = tiles.product(hidden, params[HEAD_TILED], config.vocab_size)
+    logits *= jnp.expand_dims(params[HEAD_SCALE], range(logits.ndim - 1))
+    return softcap(logits, config.logit_softcap)
   weight_VD = head(params, config).astype(hidden.dtype)
   if LAYER.format(0) in params:
     logits = product_of_transposed(hidden, weight_VD, jnp.float32)

@@ -4,6 +4,7 @@ The axes are named in lm/model/transformer.py.
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -12,8 +13,8 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
-from lm.model import adapters
-from lm.model.apart import GATE_UP, TRANSPOSED, product_of_transposed
+from lm.model import adapters, tiles
+from lm.model.apart import GATE_UP, TILED, TRANSPOSED, product_of_transposed
 from lm.model.param_rules import matrix_sides
 from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
 
@@ -116,9 +117,11 @@ class Linear(nn.Module):
 
   def setup(self):
     c, n = self.config, self.contract
-    self.is_transposed = self.has_variable('params', TRANSPOSED)
-    if self.is_transposed:
-      self.w = self.get_variable('params', TRANSPOSED)
+    # How the matrix is laid out for inference (lm/model/apart.py), if it is.
+    forms = [form for form in (TRANSPOSED, TILED) if self.has_variable('params', form)]
+    self.form = forms[0] if forms else None
+    if self.form:
+      self.w = self.get_variable('params', self.form)
     else:
       init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
       self.w = self.param('kernel', init, self.shape, jnp.dtype(c.param_dtype))
@@ -136,9 +139,13 @@ class Linear(nn.Module):
     def product(x, w, contract):
       return jnp.tensordot(x, w.astype(x.dtype), axes=contract, precision=self.precision)
 
-    if self.is_transposed:
-      y = product_of_transposed(x.reshape(*x.shape[: x.ndim - self.contract], -1), self.w)
-      y = y.reshape(*y.shape[:-1], *self.shape[self.contract :])
+    if self.form:
+      x_D, outputs = x.reshape(*x.shape[: x.ndim - self.contract], -1), self.shape[self.contract :]
+      if self.form == TILED:
+        y = tiles.product(x_D, self.w, math.prod(outputs))
+      else:
+        y = product_of_transposed(x_D, self.w)
+      y = y.reshape(*y.shape[:-1], *outputs)
     else:
       y = product(x, self.w, self.contract)
     if self.has_variable('params', 'kernel_scale'):

@@ -1,8 +1,9 @@
 """Int8 weights for inference: one byte for each weight, one scale for each output channel.
 
-The matrices of the layers are quantized. Products are computed in the dtype of the activations
-(weight-only quantization), to which XLA converts the bytes as it reads them. Embeddings, the head,
-the router and the norms stay as they are.
+The matrices of the layers and the head are quantized. Products are computed in the dtype of the
+activations (weight-only quantization), to which the bytes are converted as they are read. The
+embeddings of what the model reads, the router and the norms stay as they are; where the head is
+the embedding table, the int8 head is a matrix of its own.
 """
 
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lm.model.layers import matrix_sides
+from lm.model.apart import HEAD_SCALE
+from lm.model.param_rules import matrix_sides
 
 
 def int8(params: Any, axes: Any) -> Any:
   """Returns the parameters with each kernel as int8 and a float32 `kernel_scale` beside it.
 
-  The model takes them in place of `params`.
+  The head, [V, D], becomes int8 with a `head_scale`, [V]. The model takes them in place of
+  `params`.
 
   A weight is kernel * kernel_scale, rounded to nearest, with the scale such that each output
   channel's largest weight is 127 (symmetric, per channel: LLM.int8(), arXiv 2208.07339, section
@@ -25,18 +28,35 @@ def int8(params: Any, axes: Any) -> Any:
   Args:
     axes: the axis names of every parameter (`lm.parallel.sharding.axis_names`).
   """
+  values, scale = _rounded(params.get('head', params['embedding']), (1,))
+  return _kernels(params, axes) | {'head': values, HEAD_SCALE: scale}
+
+
+def _kernels(params: Any, axes: Any) -> Any:
+  """Returns the parameters with each kernel as int8."""
   if 'kernel' not in params:
-    return {name: int8(x, axes[name]) if isinstance(x, dict) else x for name, x in params.items()}
-  names, kernel = axes['kernel'], params['kernel']
+    return {
+      name: _kernels(x, axes[name]) if isinstance(x, dict) else x for name, x in params.items()
+    }
+  names = axes['kernel']
   if 'router' in names:
     return params
-  summed, _ = matrix_sides(names)
+  values, scale = _rounded(params['kernel'], matrix_sides(names)[0])
+  return params | {'kernel': values, 'kernel_scale': scale}
+
+
+def _rounded(weights: jax.Array, summed: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+  """Returns weights as int8, and the scale of each output channel.
+
+  Args:
+    summed: the axes that products sum over.
+  """
   scale = jnp.maximum(
-    jnp.abs(kernel).max(summed, keepdims=True).astype(jnp.float32) / 127,
+    jnp.abs(weights).max(summed, keepdims=True).astype(jnp.float32) / 127,
     jnp.finfo(jnp.float32).tiny,
   )
-  values = jnp.round(kernel.astype(jnp.float32) / scale).astype(jnp.int8)
-  return params | {'kernel': values, 'kernel_scale': jnp.squeeze(scale, summed)}
+  values = jnp.round(weights.astype(jnp.float32) / scale).astype(jnp.int8)
+  return values, jnp.squeeze(scale, summed)
 
 
 def quantize(name: str, params: Any, axes: Any) -> Any:

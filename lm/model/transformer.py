@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lm.base.config import layer_types
 from lm.base.errors import UserError, unknown
 from lm.model import adapters, heads, rope
-from lm.model.apart import LAYER, QKV
+from lm.model.apart import HEAD_TILED, LAYER, QKV
 from lm.model.attention import kernels
 from lm.model.attention.reference import attend, attention_weights
 from lm.model.cache import Cache
@@ -191,7 +191,7 @@ class Transformer(nn.Module):
     if c.position == 'learned':
       positions = nn.with_logical_partitioning(init, ('positions', 'embed'))
       self.position_table = self.param('position_table', positions, (c.max_len, c.embed_dim), dtype)
-    if not c.tie_embeddings:
+    if not c.tie_embeddings and not self.has_variable('params', HEAD_TILED):
       self.head = self.param('head', table, (c.vocab_size, c.embed_dim), dtype)
     # It is made last, so that the other parameters draw the same random numbers without it.
     if 'scalar' in c.heads:

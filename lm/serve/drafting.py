@@ -146,8 +146,7 @@ class JsonDraft(Draft):
     allowed = await asyncio.to_thread(self._allowed)
     if not allowed.any():
       return None
-    banned = tuple(np.flatnonzero(~allowed).tolist())
-    sampling = dataclasses.replace(request.sampling, banned_ids=banned)
+    sampling = dataclasses.replace(request.sampling, banned_ids=np.flatnonzero(~allowed))
     # The draw that was refused had its random number; this one needs another.
     data = np.asarray(request.key_data())
     seed = seed_of(int(data[0]) << 32 | int(data[1]), len(self._written))

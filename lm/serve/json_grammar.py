@@ -12,6 +12,7 @@ import numpy as np
 
 MAX_DEPTH = 32  # of objects and lists inside each other
 MAX_SPACES = 16  # white space in a row outside texts, so that an answer gets on
+MASKS = 256  # of tokens that are kept, one for each state
 MAX_DIGITS = 32  # of a number; readers of JSON refuse very long ones
 SPACES = b' \t\n\r'
 LITERALS = {b't'[0]: b'rue', b'f'[0]: b'alse', b'n'[0]: b'ull'}
@@ -190,20 +191,46 @@ class TokenMasks:
     Args:
       tokens: the bytes of each token, by id.
     """
-    self._tokens = tokens
     self.without_bytes = frozenset(i for i, token in enumerate(tokens) if not token)
-    self._first = np.array([token[0] if token else -1 for token in tokens], np.int32)
+    # Tokens by their length, so that those that go on at a byte are the last ones.
+    lengths = np.array([len(token) for token in tokens])
+    self._order = np.argsort(lengths, kind='stable')
+    self._lengths = lengths[self._order]
+    width = int(lengths.max(initial=0))
+    padded = b''.join(tokens[i].ljust(width, b'\0') for i in self._order)
+    # Byte by byte, the byte of every token; the types are those of indices.
+    self._bytes = np.frombuffer(padded, np.uint8).reshape(-1, width).T.astype(np.int64)
     plain = [bool(t) and min(t) >= 32 and b'"' not in t and b'\\' not in t for t in tokens]
     self._plain = np.array(plain, bool)
-    self._allowed = functools.lru_cache(maxsize=64)(self._find)
+    self._allowed = functools.lru_cache(maxsize=MASKS)(self._find)
 
   def allowed(self, state: State) -> np.ndarray:
     """Returns a bool [V], True for tokens that may follow."""
     return self._allowed(state)
 
   def _find(self, state: State) -> np.ndarray:
-    allowed = self._plain.copy() if state.mode == 'text' else np.zeros(len(self._tokens), bool)
-    firsts = [byte for byte in range(256) if state.read(bytes([byte]))]
-    for i in np.flatnonzero(np.isin(self._first, firsts) & ~allowed):
-      allowed[i] = state.read(self._tokens[i]) is not None
+    """Reads all tokens at once, a byte of each at a time."""
+    allowed = self._plain.copy() if state.mode == 'text' else np.zeros(len(self._plain), bool)
+    # Places in `order` of the tokens that are still read, and the number of the state of each.
+    places = np.flatnonzero((self._lengths > 0) & ~allowed[self._order])
+    states, numbers = [state], {state: 0}
+    current = np.zeros(len(places), np.int64)
+    for position, column in enumerate(self._bytes):
+      pairs = current * 256 + column[places]
+      following = np.full(len(states) * 256, -1)
+      for pair in np.flatnonzero(np.bincount(pairs, minlength=len(following))).tolist():
+        after = states[pair >> 8].read(bytes([pair & 255]))
+        if after is not None:
+          if after not in numbers:
+            numbers[after] = len(states)
+            states.append(after)
+          following[pair] = numbers[after]
+      current = following[pairs]
+      kept = current >= 0
+      places, current = places[kept], current[kept]
+      ended = np.searchsorted(self._lengths[places], position + 1, side='right')
+      allowed[self._order[places[:ended]]] = True
+      places, current = places[ended:], current[ended:]
+      if not len(places):
+        break
     return allowed

@@ -84,6 +84,20 @@ def test_the_engine_is_timed_at_every_batch_size(run_folder, command):
       assert result['limits']['bytes_per_s'] > 1e8 and result['limits']['flops_per_s'] > 1e8
 
 
+@pytest.mark.slow
+def test_transformers_serves_the_same_requests(run_folder):
+  pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  status, out, err = commands.run(
+    *('-m', 'lm.bench', 'serve', '--json', f'--model={run_folder}', '--batch=2', '--turns=1'),
+    *('--prompt=17', '--new=3', '--requests=3', '--beside=transformers'),
+  )
+  assert status == 0, err
+  result = json.loads(out)
+  speeds = result['tokens_per_s'], result['beside']['tokens_per_s']
+  assert speeds[0] / speeds[1] == pytest.approx(result['ratio'])
+
+
 RL = argparse.Namespace(
   command='rl',
   model='tiny',
@@ -149,7 +163,11 @@ def test_the_limits_of_the_machine_are_what_one_would_compute_by_hand():
 
 @pytest.mark.parametrize(
   'options, field',
-  [(['--batch=0'], '--batch'), (['--batch=a'], '--batch'), (['--beside=transformers'], '--beside')],
+  [
+    (['--batch=0'], '--batch'),
+    (['--batch=a'], '--batch'),
+    (['--beside=transformers', '--quantize=int8'], '--beside'),
+  ],
 )
 def test_what_cannot_be_timed_is_named(options, field):
   with pytest.raises(UserError) as raised:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from lm.model import quantize, transformer
+from lm.model import apart, quantize, tiles, transformer
 from lm.parallel import sharding
 
 VARIANTS = {
@@ -37,12 +37,40 @@ def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype)
       assert small['layers'][part][matrix]['kernel'].dtype == np.int8
   tokens = np.random.default_rng(0).integers(23, size=(2, 9), dtype=np.int32)
   got, full = forward(config, small, tokens), forward(config, params, tokens)
-  expected = forward(config, params | {'layers': layers}, tokens)
+  head = {'head': rounded(params['embedding'].astype(np.float64), 1).astype(np.float32)}
+  scales = {'head_scale': np.ones(config.vocab_size, np.float32)}
+  expected = forward(config, params | {'layers': layers} | head | scales, tokens)
   spread = np.abs(full).max()
   np.testing.assert_allclose(got, expected, atol=(1e-5 if dtype == 'float32' else 0.05) * spread)
   assert 1e-4 * spread < np.abs(got - full).max() < 0.1 * spread  # it is rounded, and near
+  assert small['head'].dtype == np.int8
   untouched = [small['embedding'], small['layers']['attention_norm']['scale']]
   assert all(x.dtype == np.float32 for x in untouched)
+
+
+@pytest.mark.parametrize('count', [1, tiles.FEW, tiles.FEW + 1])
+@pytest.mark.parametrize('shape', [(tiles.INPUTS, tiles.OUTPUTS), (5, 7), (40, 130)])
+def test_a_product_with_tiles_is_that_with_the_matrix(count, shape):
+  rng = np.random.default_rng(0)
+  matrix = rng.integers(-127, 128, shape).astype(np.int8)
+  x = rng.normal(size=(1, count, shape[0])).astype(np.float32)
+  got = tiles.product(x, tiles.cut(matrix), shape[1])
+  np.testing.assert_allclose(got, x @ matrix.astype(np.float32), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('tied', [True, False])
+def test_layers_apart_compute_the_same_in_tiles(tiny, forward, tied):
+  config, params = tiny(**VARIANTS['dense'], tie_embeddings=tied)
+  axes = sharding.axis_names(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+  small = quantize.quantize('int8', params, axes)
+  several = apart.apart(small)
+  assert several['layer_0']['mlp']['down']['kernel_tiled'].dtype == np.int8
+  assert several['head_tiled'].dtype == np.int8 and 'head' not in several
+  for length in (3, 9):
+    tokens = np.random.default_rng(0).integers(23, size=(1, length), dtype=np.int32)
+    expected = forward(config, small, tokens)
+    np.testing.assert_allclose(forward(config, several, tokens), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -187,3 +187,12 @@ def test_the_models_own_log_probs_and_the_likeliest_tokens():
   np.testing.assert_allclose(log_p, expected[[0, 1], [5, 7]], rtol=1e-5)
   np.testing.assert_array_equal(ids, np.argsort(-logits)[:, :3])
   np.testing.assert_allclose(tops, np.sort(expected)[:, ::-1][:, :3], rtol=1e-5)
+
+
+def test_the_first_of_equal_largest_numbers_is_found():
+  x = np.full((3, 2 * sampling.STRETCH + 3), -2.0, np.float32)
+  x[1, [7, sampling.STRETCH]] = 1.5
+  x[2, [2 * sampling.STRETCH + 1, 2 * sampling.STRETCH + 2]] = -1
+  places, numbers = sampling.largest(jnp.asarray(x))
+  assert places.tolist() == [0, 7, 2 * sampling.STRETCH + 1]
+  assert numbers.tolist() == [-2, 1.5, -1]

@@ -12,6 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+FEW = 8  # The most queries that see the same keys in `attend_few`.
 # Four blocks skip 3/8 of all scores. More would skip at most 1/8 more, and take longer to compile.
 CAUSAL_BLOCKS = 4
 
@@ -81,6 +82,39 @@ def attend_heads_first(
   return heads_last(_attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, q_BTNH.shape[1], cap))
 
 
+def attend_few(
+  q_BTNH: jax.Array,
+  k_BKSH: jax.Array,
+  v_BKSH: jax.Array,
+  mask_BTS: jax.Array,
+  scale: float,
+  cap: float = 0.0,
+) -> jax.Array:
+  """Returns what `attend_heads_first` does; on CPUs it is faster for few queries.
+
+  The queries are the right-hand factor, so that XLA does not copy the keys into another layout: for
+  32 rows of 80 tokens the scores of SmolLM2-135M take a core 12 ms a token, and 38 ms otherwise.
+  """
+  q_BKGTH = queries_first(q_BTNH * scale, k_BKSH.shape[1])
+  B, K, G, T, H = q_BKGTH.shape
+  scores_BKSX = jnp.einsum(
+    'BKSH,BKXH->BKSX',
+    k_BKSH,
+    q_BKGTH.reshape(B, K, G * T, H),
+    preferred_element_type=jnp.float32,
+  )
+  # Without the barrier, the compiler would swap the factors to save the transposition.
+  scores_BKXS = jax.lax.optimization_barrier(scores_BKSX).swapaxes(2, 3)
+  weights_BKGTS = jax.nn.softmax(_masked(scores_BKXS.reshape(B, K, G, T, -1), mask_BTS, cap))
+  out_BKGTH = jnp.einsum(
+    'BKGTS,BKSH->BKGTH',
+    weights_BKGTS.astype(v_BKSH.dtype),
+    v_BKSH,
+    preferred_element_type=jnp.float32,
+  )
+  return heads_last(out_BKGTH.astype(q_BTNH.dtype))
+
+
 def queries_first(q_BTNH: jax.Array, num_kv_heads: int) -> jax.Array:
   """Returns q_BKGTH: queries by the head of the keys that they see."""
   B, T, _, H = q_BTNH.shape
@@ -119,10 +153,16 @@ def scores(q_BKGTH: jax.Array, k_BKSH: jax.Array, mask_BTS: jax.Array, cap: floa
 
   Masked scores are the lowest finite number.
   """
-  scores_BKGTS = softcap(
-    jnp.einsum('BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32), cap
+  scores_BKGTS = jnp.einsum(
+    'BKGTH,BKSH->BKGTS', q_BKGTH, k_BKSH, preferred_element_type=jnp.float32
   )
-  return jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
+  return _masked(scores_BKGTS, mask_BTS, cap)
+
+
+def _masked(scores_BKGTS: jax.Array, mask_BTS: jax.Array, cap: float) -> jax.Array:
+  """Returns the softcapped scores, the lowest finite number where they are masked."""
+  capped_BKGTS = softcap(scores_BKGTS, cap)
+  return jnp.where(mask_BTS[:, None, None], capped_BKGTS, jnp.finfo(jnp.float32).min)
 
 
 def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):

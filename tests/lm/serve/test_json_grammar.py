@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from lm.serve.json_grammar import MAX_DEPTH, State, TokenMasks
+from lm.serve.json_grammar import MAX_DEPTH, MAX_SPACES, State, TokenMasks
 
 VALUES = st.recursive(
   st.none()
@@ -103,6 +103,10 @@ def test_masks_allow_exactly_the_tokens_that_can_follow():
     b'\xc3',
     b'ab"',
     b'{}',
+    b' ' * (MAX_SPACES + 1),
+    b'": [1.5',
+    b'": [1.5]]',
+    b'\\u00e9x',
   ]
   masks = TokenMasks(tokens)
   for text in (b'', b'{', b'{"', b'{"a":', b'{"a":1', b'{"a":{"b":1', b'{"a":"'):
