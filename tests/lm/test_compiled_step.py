@@ -39,10 +39,10 @@ def arrays(text):
 
 
 def test_a_product_is_computed_once(built):
-  # The forward pass, and two gradients of every factor; attention computes 5/8 of all scores, and
+  # The forward pass, and two gradients of every factor; attention computes 3/4 of all scores, and
   # those once more in the backward pass.
   matrices = LAYERS * 12 * WIDTH**2 + VOCAB * WIDTH
-  attention = LAYERS * 7 * LENGTH * WIDTH * 5 / 8
+  attention = LAYERS * 7 * LENGTH * WIDTH * 3 / 4
   flops = hlo.cost(built[1].as_text(), {'data': 1}).flops
   assert flops == pytest.approx(2 * TOKENS * (3 * matrices + attention), rel=0.01)
 

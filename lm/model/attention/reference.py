@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from lm.model.products import is_one_device
 
-# Four blocks skip 3/8 of all scores. More would skip at most 1/8 more, and take longer to compile.
-CAUSAL_BLOCKS = 4
+# Four blocks of queries skip 3/8 of all scores. More would skip at most 1/8 more, and take longer
+# to compile. Blocks that are smaller than these take CPUs longer than what they skip.
+CAUSAL_BLOCKS, SMALLEST_BLOCK = 4, 128
 # The most bytes of the scores that CPUs compute at a time, but for those of one row.
 CACHED = 2 << 20
 
@@ -53,12 +54,17 @@ def attend(
     out_BTNH in the dtype of the queries.
   """
   B, T, N, _ = q_BTNH.shape
-  size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
+  size = block_size(T) if causal else T
   rows = B
   if jax.default_backend() == 'cpu' and is_one_device():
     bytes_of_row = 4 * N * min(size, T) * k_BSKH.shape[1]
     rows = next(n for n in range(B, 0, -1) if B % n == 0 and (n == 1 or n * bytes_of_row <= CACHED))
   return _attend_by_rows(q_BTNH * scale, k_BSKH, v_BSKH, mask_BTS, size, cap, rows)
+
+
+def block_size(length: int) -> int:
+  """Returns the number of queries of a block in rows of `length` tokens."""
+  return max(SMALLEST_BLOCK, -(-length // CAUSAL_BLOCKS))
 
 
 def attention_weights(
