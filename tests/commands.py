@@ -21,7 +21,7 @@ from unittest import mock
 
 import jax
 
-from lm.base import allocator, errors
+from lm.base import errors
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -44,7 +44,7 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
 
   It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices.
   Mixed dtypes and ranks are allowed, as they are for users. What it sets for its process
-  (environment, mesh, signals, how memory is kept) is as before afterwards.
+  (environment, mesh, signals) is as before afterwards.
   """
   first, *rest = map(str, arguments)
   name = rest.pop(0) if first == '-m' else first.removesuffix('.py')
@@ -63,7 +63,6 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     mock.patch.object(sys, 'argv', [name, *rest]),
     mock.patch.object(sys, 'stdin', given),
     mock.patch.object(jax, 'devices', lambda backend=None: some),
-    mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
     mock.patch.dict(os.environ, as_users_have_it(os.environ), clear=True),
     jax.set_mesh(None),
     jax.numpy_dtype_promotion('standard'),

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lm.base import allocator
 from lm.base.errors import UserError
 from lm.cost import machine
 from lm.cost.workers import FromData, Worker, require
@@ -60,7 +59,6 @@ def ours(
   args: argparse.Namespace, locate: Callable[[str], Any]
 ) -> tuple[dict[str, Any], Callable[[dict], dict]]:
   """Returns facts about our engine, and what answers the parent."""
-  allocator.keep_freed_memory()
   import jax
 
   from configs import base

@@ -101,7 +101,6 @@ def ours(
   args: argparse.Namespace, locate: Callable[[str], Any]
 ) -> tuple[dict[str, Any], Callable[[], dict]]:
   """Returns facts about our system, and what makes a step of the stage rl, timed."""
-  allocator.keep_freed_memory()
   import jax
 
   from configs import base
@@ -127,7 +126,6 @@ def ours(
   program.check_shapes(config, mesh)
   start = pretrained.load(locate(args.model), config.model, defaults.model, mesh)
   prog = program.make(config, stage, start.config, mesh)
-  allocator.adapt_to(prog.parameter_bytes)
   params = start.params
   state = prog.start(params)
   clock = Clock()
@@ -285,7 +283,9 @@ def results(
   if args.beside:
     require(args.beside_python, ('datasets', 'torch', 'transformers', 'trl'), '--beside=trl')
   with tempfile.TemporaryDirectory() as folder:
-    workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'])]
+    workers = [
+      Worker('deepdive', sys.executable, [*argv, '--system=deepdive'], allocator.huge_pages())
+    ]
     if args.beside:
       exported = pathlib.Path(folder) / 'model'
       from_data.export(args.model, exported)

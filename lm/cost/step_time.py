@@ -148,12 +148,12 @@ def make_step(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
   """Returns a function that makes one update of ours and returns its loss, and facts about it."""
-  allocator.keep_freed_memory()
   import jax
 
   from lm.parallel import compilation
 
   compilation.use_cache()
+  compilation.trim_after_compiling()
   step, state, batch = make_step(args)
   params = sum(x.size for x in jax.tree.leaves(state['params']))
 
@@ -279,13 +279,13 @@ def results(
   if args.cache:
     env = {'JAX_COMPILATION_CACHE_DIR': args.cache}
 
-  def start(system: str, python: str) -> Worker:
+  def start(system: str, python: str, env: dict[str, str]) -> Worker:
     return Worker(system, python, [*argv, f'--system={system}'], env)
 
-  ours = start('deepdive', sys.executable)
+  ours = start('deepdive', sys.executable, env | allocator.huge_pages())  # As train.py has them.
   workers = [ours]
   if args.beside:
-    workers.append(start(args.beside, args.beside_python))
+    workers.append(start(args.beside, args.beside_python, env))
   for _ in range(args.steps):
     for worker in workers:
       worker.ask()
