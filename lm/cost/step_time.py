@@ -65,8 +65,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scan-layers',
-    action='store_true',
-    help='loop over one compiled layer instead of unrolling all',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='whether to loop over one compiled layer instead of unrolling all',
   )
   parser.add_argument(
     '--cache', help='folder of compiled programs (default none: the first step compiles its own)'
