@@ -36,7 +36,6 @@ def train(
 
   Raises SystemExit(0) when it was told to stop, by SIGTERM or SIGINT, and has saved its work.
   """
-  allocator.keep_freed_memory()
   clock = metrics_lib.Clock()
   import jax
 
@@ -60,6 +59,7 @@ def train(
   loop.check_faults(config, stage.loss_is_positive)
   allow = config_lib.allowed_mismatches(config)
   compilation.use_cache()
+  compilation.trim_after_compiling()
 
   # ---- Devices and mesh --------------------------------------------------------------------------
   mesh = sharding.make_mesh(config.mesh)
@@ -95,7 +95,6 @@ def train(
   # ---- The program: the jitted step, shapes and shardings; and what a step should cost -----------
   banned_ids = chat_format.banned_ids(model_config.vocab_size)
   prog = program.make(config, stage, model_config, mesh, banned_ids)
-  allocator.adapt_to(prog.parameter_bytes)
   meter = Meter(config, model_config, mesh, prog)
   if dry:
     print(sharding.describe({'state': prog.state, 'batch': prog.batch}, mesh))
@@ -187,7 +186,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     return recipes.run(config, workdir, steps.STEPS, train, base.FREE_ON_RESUME, best_of.JOBS)
   if not options.workdir:
     raise UserError(field='--workdir', allowed='a folder, for example --workdir=runs/pretrain')
-  allocator.keep_freed_memory()
   from lm.parallel import distributed
 
   distributed.initialize_from(options)
@@ -196,4 +194,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+  allocator.restart_with_huge_pages()
   run(main)

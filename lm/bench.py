@@ -5,36 +5,43 @@ lm/stages/pretrain.py) on random tokens, one update at a time, waiting for each.
 decode, prefill, serve: the engine (lm/infer/engine.py) on random prompts: answers of a batch, the
 time to the first token, and requests of mixed lengths. They print one line for each batch size.
 rl: a whole step of GRPO: answers, their scores and the update, with the share of each.
+load: the loader of training batches. start: commands, until they print help, name an error, or
+have made a step.
+peers: all of these beside other systems, as lm/cost/peers.py lists them.
 
---beside=transformers also times transformers, in the interpreter of --beside-python, on the same
-cores. The two take turns, so that a load from elsewhere affects both. Its GPT-2 runs as it ships
-(dropout 0.1, torch's AdamW) under torch.compile; --beside=transformers-tuned removes the dropout
-and fuses AdamW. For the other commands its `generate` runs the same weights, and for rl
---beside=trl runs its GRPOTrainer.
+--beside=NAME also times another system, in the interpreter of --beside-python, on the same cores.
+The two take turns, so that a load from elsewhere affects both. `train` has a plain GPT in PyTorch
+and transformers' GPT-2 and Llama (lm/cost/torch_steps.py); for the engine, transformers' `generate`
+runs the same weights, and for rl trl's GRPOTrainer. The extra `bench` installs them.
 """
 
 import argparse
 import json
 import sys
-import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lm.base import errors
-from lm.cost import decode_time, rl_time, step_time
+from lm.cost import decode_time, load_time, peers, rl_time, start_time, step_time
+from lm.cost.workers import FromData
 
+# A module has add_flags(parser), results(args, argv, from_data) and work(args, from_data), which
+# its workers call.
 COMMANDS = {
   'train': (step_time, 'the training step'),
   'decode': (decode_time, 'answers of a batch of prompts'),
   'prefill': (decode_time, 'the first token after long prompts'),
   'serve': (decode_time, 'requests of mixed lengths'),
   'rl': (rl_time, 'a whole step of GRPO'),
+  'load': (load_time, 'the loader of training batches'),
+  'start': (start_time, 'the start of commands'),
+  'peers': (peers, 'these beside other systems'),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command with these arguments, those of the process where they are None."""
-  argv = sys.argv[1:] if argv is None else argv
+  argv = list(sys.argv[1:] if argv is None else argv)
   parser = argparse.ArgumentParser(
     prog='python -m lm.bench', description='Times what this code does on this machine.'
   )
@@ -45,24 +52,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument(
       '--beside-python',
       default=sys.executable,
-      help='the interpreter in which transformers is installed',
+      help='the interpreter in which the packages of other systems are installed',
     )
+    # A worker is this command with --system.
+    command.add_argument('--system', help=argparse.SUPPRESS)
     module.add_flags(command)
-    if module is rl_time:
-      command.add_argument('--system', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
-  if args.command == 'rl':
-    from_data = types.SimpleNamespace(locate=locate, export=export)
-    if args.system:
-      return rl_time.work(args, from_data)
-    return show(rl_time.results(args, list(argv), from_data), args.json)
-  if args.command == 'train':
-    if args.system:
-      return step_time.work(args)
-    return show([step_time.compare(args, list(argv[1:]))], args.json)
+  module, _ = COMMANDS[args.command]
+  from_data = FromData(locate, export, load)
   if args.system:
-    return decode_time.work(args, locate)
-  return show(decode_time.compare(args, list(argv), export), args.json)
+    return module.work(args, from_data)
+  return show(module.results(args, argv, from_data), args.json)
 
 
 def locate(model: str) -> Any:
@@ -86,6 +86,13 @@ def export(model: str, out: Any) -> None:
   path = files.as_path(locate(model))
   size = chat_formats.load(str(path / 'tokenizer')).tokenizer.vocab_size
   hub_format.export_model(path, out, base.get_config().model, vocab_size=size, tokens={})
+
+
+def load(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+  """Yields the figures of the loader, as `python -m data.bench loader` does."""
+  from data.benchmarks import benchmarks
+
+  return benchmarks.loader(args)
 
 
 def show(results: Iterable[dict[str, Any]], as_json: bool) -> None:

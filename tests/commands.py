@@ -23,7 +23,7 @@ from unittest import mock
 import jax
 import preloaded
 
-from lm.base import allocator, errors
+from lm.base import errors
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -49,8 +49,9 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
 
   It spares the start of an interpreter and the imports. It sees `devices` of the virtual devices.
   Answers are drawn with caches of one size and prompts are read in parts of one size, since each
-  size is compiled anew (tests/lm/test_engine.py has them all). Mixed dtypes and ranks are allowed, as they are for users. What it sets for its process
-  (environment, mesh, signals, how memory is kept) is as before afterwards.
+  size is compiled anew (tests/lm/test_engine.py has them all). Mixed dtypes and ranks are allowed,
+  as they are for users. What it sets for its process (environment, mesh, signals) is as before
+  afterwards.
   """
   from lm.infer import programs
 
@@ -71,7 +72,6 @@ def call(*arguments: object, text: str = '', devices: int = 1) -> tuple[int, str
     mock.patch.object(sys, 'argv', [name, *rest]),
     mock.patch.object(sys, 'stdin', given),
     mock.patch.object(jax, 'devices', lambda backend=None: some),
-    mock.patch.object(allocator, 'keep_freed_memory', lambda: True),
     mock.patch.object(programs, 'buckets', lambda capacity: [capacity]),
     mock.patch.object(programs, 'CHUNKS', (64,)),
     mock.patch.dict(os.environ, as_users_have_it(os.environ), clear=True),

@@ -1,6 +1,6 @@
 """Times the engine on random prompts, and transformers' `generate` by turns with it.
 
-Each system runs in a worker of its own (lm/cost/workers.py). `compare` starts them and asks for one
+Each system runs in a worker of its own (lm/cost/workers.py). `results` starts them and asks for one
 measurement after the other; `work` is what a worker does. Beside each speed stand the machine's own
 limits, measured in the same run: the time to read the weights and the cache once for each token,
 and the time of the products.
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lm.base import allocator
 from lm.base.errors import UserError
-from lm.cost.workers import Worker
+from lm.cost import machine
+from lm.cost.workers import FromData, Worker, require
 
 # No jax at the top: a worker that runs torch may run where jax is not installed.
 
@@ -41,7 +41,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   for name in ('quantize', 'cache'):
     parser.add_argument(f'--{name}', choices=['none', 'int8'], default='none', help='default none')
   parser.add_argument('--beside', choices=['transformers'], help='a second system to time')
-  parser.add_argument('--system', choices=['deepdive', 'transformers'], help=argparse.SUPPRESS)
 
 
 def prompts(args: argparse.Namespace, batch: int, vocab_size: int) -> list[list[int]]:
@@ -60,7 +59,6 @@ def ours(
   args: argparse.Namespace, locate: Callable[[str], Any]
 ) -> tuple[dict[str, Any], Callable[[dict], dict]]:
   """Returns facts about our engine, and what answers the parent."""
-  allocator.keep_freed_memory()
   import jax
 
   from configs import base
@@ -127,7 +125,9 @@ def ours(
     'vocabulary_params': vocabulary.size,
     'weight_bytes_per_token': sum(x.nbytes for x in layers) + head.nbytes,
     'cache_bytes_per_token': sum(x.nbytes for x in jax.tree.leaves(slot.layers)),
-  } | machine()
+    'bytes_per_s': machine.bytes_per_s(),
+    'flops_per_s': machine.flops_per_s(),
+  }
   return facts, answer
 
 
@@ -145,48 +145,11 @@ def requests(asked: dict, vocab_size: int) -> list[tuple[list[int], int]]:
   ]
 
 
-def machine() -> dict[str, float]:
-  """Returns the bytes that this machine reads, and the float32 products that it makes, in a second.
-
-  Both are the best of several tries: a sum over 512 MiB by one thread a core, and square products
-  of 2,048 rows by XLA and by NumPy.
-  """
-  import concurrent.futures
-  import os
-
-  import jax
-  import jax.numpy as jnp
-  import numpy as np
-
-  def best(run: Callable[[], Any], tries: int = 5) -> float:
-    times = []
-    for _ in range(tries):
-      start = time.perf_counter()
-      run()
-      times.append(time.perf_counter() - start)
-    return min(times)
-
-  threads = len(os.sched_getaffinity(0))
-  numbers = np.ones((threads, (512 << 20) // 4 // threads), np.float32)
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    read = best(lambda: list(pool.map(np.sum, numbers)))
-  a = jnp.ones((2048, 2048))
-  by_xla = jax.jit(jnp.dot)
-  by_xla(a, a).block_until_ready()
-  square = np.ones((2048, 2048), np.float32)
-  product = min(best(lambda: by_xla(a, a).block_until_ready()), best(lambda: square @ square))
-  return {'bytes_per_s': numbers.nbytes / read, 'flops_per_s': 2 * 2048**3 / product}
-
-
 def theirs(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict], dict]]:
   """Returns the same for transformers; `args.model` is a folder in its format."""
-  try:
-    import torch
-    import transformers
-  except ModuleNotFoundError as error:
-    raise UserError(
-      field='--beside-python', value=sys.executable, allowed=f'a Python that has {error.name}'
-    ) from error
+  import torch
+  import transformers
+
   model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
   vocab_size = model.config.vocab_size
 
@@ -223,9 +186,9 @@ def theirs(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict], d
   return facts, answer
 
 
-def work(args: argparse.Namespace, locate: Callable[[str], Any]) -> None:
+def work(args: argparse.Namespace, from_data: FromData) -> None:
   """Prints facts, then an answer to each line of stdin, as JSON."""
-  facts, answer = ours(args, locate) if args.system == 'deepdive' else theirs(args)
+  facts, answer = ours(args, from_data.locate) if args.system == 'deepdive' else theirs(args)
   print(json.dumps(facts), flush=True)
   for line in sys.stdin:
     print(json.dumps(answer(json.loads(line))), flush=True)
@@ -234,15 +197,15 @@ def work(args: argparse.Namespace, locate: Callable[[str], Any]) -> None:
 # ---- What the parent does
 
 
-def compare(
-  args: argparse.Namespace, argv: list[str], export: Callable[[str, Any], None]
+def results(
+  args: argparse.Namespace, argv: list[str], from_data: FromData
 ) -> Iterator[dict[str, Any]]:
   """Yields the result of each batch size.
 
   Args:
     args: the arguments of the command.
     argv: the same as text, for the workers.
-    export: writes a model as a folder that transformers reads: (model, folder).
+    from_data: locates and exports models.
 
   Raises:
     UserError: an argument is not allowed.
@@ -263,11 +226,13 @@ def compare(
     raise UserError(
       field='--beside', value=args.beside, allowed='only with --quantize=none and --cache=none'
     )
+  if args.beside:
+    require(args.beside_python, ('torch', 'transformers'), f'--beside={args.beside}')
   with tempfile.TemporaryDirectory() as folder:
     workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'])]
     if args.beside:
       exported = pathlib.Path(folder) / 'model'
-      export(args.model, exported)
+      from_data.export(args.model, exported)
       own = [*argv, '--system=transformers', f'--model={exported}']
       workers.append(Worker('transformers', args.beside_python, own))
     for batch in batches:

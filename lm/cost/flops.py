@@ -155,9 +155,9 @@ def attention_fraction(model: Mapping[str, Any], seq_len: int, context: int) -> 
 
 
 def _reference_fraction(seq_len: int) -> float:
-  from lm.model.attention.reference import CAUSAL_BLOCKS
+  from lm.model.attention.reference import block_size
 
-  size = max(64, -(-seq_len // CAUSAL_BLOCKS))
+  size = block_size(seq_len)
   pairs = 0
   for start in range(0, seq_len, size):
     stop = min(start + size, seq_len)

@@ -42,9 +42,13 @@ def _saved_bytes_per_token(shapes: StepShapes) -> float:
     return shapes.item_bytes * shapes.width
   if shapes.model.remat == 'dots':  # the input, q, k, v, o, and the outputs of gate and up
     return shapes.item_bytes * (2 * shapes.width + queries + 2 * keys + ups * mlp)
-  # The input and its norm, q, k, v, the output of attention before and after a change of layout,
-  # the residual stream after attention and its norm; gate, activation, up and their product.
-  return shapes.item_bytes * (4 * shapes.width + 3 * queries + 2 * keys + 2 * ups * mlp)
+  # The input and its norm, q, k, v, the output of attention, with a kernel also before a change of
+  # layout, the residual stream after attention and its norm; gate and up, and of experts also the
+  # activation and the product.
+  if shapes.model.num_experts:
+    mlp *= 2
+  of_queries = 2 if shapes.model.attention == 'reference' else 3
+  return shapes.item_bytes * (4 * shapes.width + of_queries * queries + 2 * keys + ups * mlp)
 
 
 def _loss_memory(shapes: StepShapes) -> dict[str, float]:
@@ -80,8 +84,11 @@ def _layer_memory(shapes: StepShapes) -> dict[str, float]:
     # The kernel writes each of them once in every lane.
     terms['logarithms of attention'] = FLOAT32 * LANES * tokens * heads
   if model.attention == 'reference':
-    blocks = max(1, min(4, shapes.config.seq_len // 64))
-    terms['scores of attention'] = 2 * FLOAT32 * tokens / blocks * shapes.config.seq_len * heads
+    from lm.model.attention.reference import block_size
+
+    length = shapes.config.seq_len
+    share = min(1, block_size(length) / length)
+    terms['scores of attention'] = 2 * FLOAT32 * tokens * share * length * heads
   if model.attention == 'ring':
     from lm.model.attention import ring
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from lm.base import allocator
 from lm.base.errors import UserError
-from lm.cost.workers import Worker
+from lm.cost.workers import FromData, Worker, require
 
 # No jax at the top: a worker that runs torch may run where jax is not installed.
 
@@ -101,7 +101,6 @@ def ours(
   args: argparse.Namespace, locate: Callable[[str], Any]
 ) -> tuple[dict[str, Any], Callable[[], dict]]:
   """Returns facts about our system, and what makes a step of the stage rl, timed."""
-  allocator.keep_freed_memory()
   import jax
 
   from configs import base
@@ -127,7 +126,6 @@ def ours(
   program.check_shapes(config, mesh)
   start = pretrained.load(locate(args.model), config.model, defaults.model, mesh)
   prog = program.make(config, stage, start.config, mesh)
-  allocator.adapt_to(prog.parameter_bytes)
   params = start.params
   state = prog.start(params)
   clock = Clock()
@@ -180,16 +178,12 @@ def trls(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
   Its trainer has no step to call: it waits for the lines where it begins one. The text of a prompt
   is its token ids as decimal numbers, which the tokenizer reads as they are.
   """
-  try:
-    import datasets
-    import tokenizers
-    import torch
-    import transformers
-    import trl
-  except ModuleNotFoundError as error:
-    raise UserError(
-      field='--beside-python', value=sys.executable, allowed=f'a Python that has {error.name}'
-    ) from error
+  import datasets
+  import tokenizers
+  import torch
+  import transformers
+  import trl
+
   model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
   vocabulary = {str(i): i for i in range(model.config.vocab_size)}
   words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='0'))
@@ -253,7 +247,7 @@ def trls(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     trainer.train()
 
 
-def work(args: argparse.Namespace, from_data: Any) -> None:
+def work(args: argparse.Namespace, from_data: FromData) -> None:
   """Prints facts, then a timed step for each line of stdin, as JSON."""
   if args.system == 'trl':
     for facts in trls(args):
@@ -269,14 +263,14 @@ def work(args: argparse.Namespace, from_data: Any) -> None:
 
 
 def results(
-  args: argparse.Namespace, argv: Sequence[str], from_data: Any
+  args: argparse.Namespace, argv: Sequence[str], from_data: FromData
 ) -> Iterator[dict[str, Any]]:
   """Yields the one result.
 
   Args:
     args: the arguments of the command.
     argv: the same as text, for the workers.
-    from_data: `locate` and `export` of lm/bench.py.
+    from_data: locates and exports models.
 
   Raises:
     UserError: an argument is not allowed.
@@ -287,8 +281,12 @@ def results(
   in_all = args.prompts * args.answers
   if in_all % args.rows:
     raise UserError(field='--rows', value=args.rows, allowed=f'a divisor of {in_all}, all answers')
+  if args.beside:
+    require(args.beside_python, ('datasets', 'torch', 'transformers', 'trl'), '--beside=trl')
   with tempfile.TemporaryDirectory() as folder:
-    workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'])]
+    workers = [
+      Worker('deepdive', sys.executable, [*argv, '--system=deepdive'], allocator.huge_pages())
+    ]
     if args.beside:
       exported = pathlib.Path(folder) / 'model'
       from_data.export(args.model, exported)

@@ -1,8 +1,9 @@
-"""Times the training step on random tokens, and transformers' GPT-2 by turns with it.
+"""Times the training step on random tokens, and that of a peer by turns with it.
 
-Each system runs in a worker of its own (lm/cost/workers.py). `compare` starts them and tells them
+Each system runs in a worker of its own (lm/cost/workers.py). `results` starts them and tells them
 when to make an update; `work` is what a worker does. The default shape is GPT-2's at a sixth of its
-size: learned positions, LayerNorm, biases, GELU, a tied head.
+size: learned positions, LayerNorm, biases, GELU, a tied head. The peers are those of
+lm/cost/torch_steps.py.
 """
 
 import argparse
@@ -11,12 +12,13 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lm.base import allocator
 from lm.base.errors import UserError
-from lm.cost.workers import Worker
+from lm.cost import machine, torch_steps
+from lm.cost.workers import FromData, Worker, require
 
 # No jax at the top: a worker that runs torch may run where jax is not installed.
 
@@ -31,6 +33,14 @@ NUMBERS = {
   'batch': 16,
   'chunk': 1024,
   'steps': 10,
+}
+
+
+# What differs between the models that can be timed.
+FAMILIES = {
+  'gpt2': {'attention_bias': 'all', 'mlp_bias': True},
+  'gpt': {'attention_bias': 'none', 'mlp_bias': False},
+  'llama': {'norm': 'rmsnorm', 'position': 'rope', 'activation': 'swiglu'},
 }
 
 
@@ -55,16 +65,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scan-layers',
-    action='store_true',
-    help='loop over one compiled layer instead of unrolling all',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='whether to loop over one compiled layer instead of unrolling all',
   )
   parser.add_argument(
-    '--beside',
-    choices=['transformers', 'transformers-tuned'],
-    help='a second system to time, by turns with ours',
+    '--cache', help='folder of compiled programs (default none: the first step compiles its own)'
   )
-  # A worker is this command with --system.
-  parser.add_argument('--system', choices=SYSTEMS, help=argparse.SUPPRESS)
+  parser.add_argument(
+    '--family',
+    choices=FAMILIES,
+    help="the model: GPT-2, a GPT without biases, or Llama (default the peer's, else gpt2)",
+  )
+  parser.add_argument(
+    '--beside', choices=torch_steps.PEERS, help='a second system to time, by turns with ours'
+  )
 
 
 def model_config(args: argparse.Namespace) -> Any:
@@ -72,7 +87,7 @@ def model_config(args: argparse.Namespace) -> Any:
   from configs import base
 
   c = base.get_config().model
-  c.update(
+  shape = dict(
     num_layers=args.layers,
     embed_dim=args.width,
     num_heads=args.heads,
@@ -84,18 +99,17 @@ def model_config(args: argparse.Namespace) -> Any:
     activation='gelu',
     norm='layernorm',
     position='learned',
-    attention_bias='all',
-    mlp_bias=True,
+    tie_embeddings=True,
     dtype=args.dtype,
     remat=args.remat,
     scan_layers=args.scan_layers,
   )
+  c.update(shape | FAMILIES[args.family])
   return c
 
 
-def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
-  """Returns a function that makes one update of ours and returns its loss, and facts about it."""
-  allocator.keep_freed_memory()
+def make_step(args: argparse.Namespace) -> tuple[Any, Any, Any]:
+  """Returns our jitted step, (state, batch, count) -> (state, metrics), a state and a batch."""
   import flax.linen as nn
   import jax
   import numpy as np
@@ -113,7 +127,6 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
   config = FrozenConfigDict(model_config(args))
   transformer.check(config)
   boxed = transformer.init(config, jax.random.key(0))
-  params = nn.unbox(boxed)
   tx, schedule = optimizers.make(c.optim, args.steps + 1, sharding.axis_names(boxed))
   step = jax.jit(
     train_step.make_train_step(pretrain.make_loss(config, c.loss), tx, schedule), donate_argnums=0
@@ -131,66 +144,27 @@ def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str,
       'weights': np.ones(inputs.shape, np.float32),
     }
   )
-  state = train_step.init_state(params, tx)
+  return step, train_step.init_state(nn.unbox(boxed), tx), batch
+
+
+def build_ours(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
+  """Returns a function that makes one update of ours and returns its loss, and facts about it."""
+  import jax
+
+  from lm.parallel import compilation
+
+  compilation.use_cache()
+  compilation.trim_after_compiling()
+  step, state, batch = make_step(args)
+  params = sum(x.size for x in jax.tree.leaves(state['params']))
 
   def update():
     nonlocal state
     state, metrics = step(state, batch, 1)
     return float(jax.block_until_ready(metrics)['train/loss'])
 
-  return update, {
-    'system': f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}',
-    'params': sum(x.size for x in jax.tree.leaves(params)),
-  }
-
-
-def build_transformers(args: argparse.Namespace) -> tuple[Callable[[], float], dict[str, Any]]:
-  """Returns the same for transformers' GPT-2 under torch.compile, as it ships or tuned."""
-  try:
-    import torch
-    import transformers
-  except ModuleNotFoundError as error:
-    raise UserError(
-      field='--beside-python', value=sys.executable, allowed=f'a Python that has {error.name}'
-    ) from error
-
-  if args.optimizer != 'adamw' or args.dtype != 'float32':
-    raise UserError(
-      field='--beside',
-      value=args.system,
-      allowed='only with --optimizer=adamw and --dtype=float32',
-    )
-  torch.manual_seed(0)
-  tuned = args.system == 'transformers-tuned'
-  dropout = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), 0.0) if tuned else {}
-  config = transformers.GPT2Config(
-    vocab_size=args.vocab,
-    n_positions=args.seq_len,
-    n_embd=args.width,
-    n_layer=args.layers,
-    n_head=args.heads,
-    use_cache=False,
-    **dropout,
-  )
-  net = transformers.GPT2LMHeadModel(config)
-  forward = torch.compile(net)
-  optimizer = torch.optim.AdamW(
-    net.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=tuned
-  )
-  tokens = torch.randint(args.vocab, (args.batch, args.seq_len))
-
-  def update():
-    # transformers shifts the labels by one itself.
-    loss = forward(input_ids=tokens, labels=tokens).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()
-
-  return update, {
-    'system': f'{args.system} {transformers.__version__} on torch {torch.__version__}',
-    'params': sum(p.numel() for p in net.parameters()),
-  }
+  system = f'deepdive on jax {jax.__version__}, {jax.devices()[0].platform}'
+  return update, {'system': system, 'params': params}
 
 
 SHAPE = (  # the arguments that the result repeats
@@ -207,31 +181,44 @@ SHAPE = (  # the arguments that the result repeats
   'chunk',
   'steps',
 )
-SYSTEMS = {
-  'deepdive': build_ours,
-  'transformers': build_transformers,
-  'transformers-tuned': build_transformers,
-}
+CEILING = 'ceiling'  # What a worker is asked for the speed of products.
 
 
-def work(args: argparse.Namespace) -> None:
-  """Makes a first update, then one for each line of stdin, and prints the time of each as JSON."""
-  update, facts = SYSTEMS[args.system](args)
-  for n, _ in enumerate(['first', *range(args.steps)]):
-    if n:
-      sys.stdin.readline()
+def work(args: argparse.Namespace, from_data: FromData) -> None:
+  """Makes a first update, then one for each line of stdin, and prints the time of each as JSON.
+
+  Where the line says CEILING, it measures how fast matrix products are instead.
+  """
+  del from_data  # The tokens are random.
+  _choose_family(args)
+  ours = args.system == 'deepdive'
+  update, facts = build_ours(args) if ours else torch_steps.PEERS[args.system].build(args)
+
+  def measure() -> dict[str, Any]:
+    before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
     loss = update()
     took = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux: kilobytes
-    print(json.dumps(facts | {'seconds': took, 'loss': loss, 'peak_rss_bytes': peak}), flush=True)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return facts | {
+      'seconds': took,
+      'loss': loss,
+      'peak_rss_bytes': after.ru_maxrss * 1024,  # Linux: kilobytes
+      'page_faults': after.ru_minflt - before.ru_minflt,
+    }
+
+  print(json.dumps(measure()), flush=True)
+  for line in sys.stdin:
+    asked = json.loads(line)
+    told = {'flops_per_s': machine.flops_per_s()} if asked == CEILING else measure()
+    print(json.dumps(told), flush=True)
 
 
-def summarize(worker: Worker, args: argparse.Namespace) -> dict[str, Any]:
-  """Returns the speed and the memory of what a worker did."""
+def summarize(updates: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the speed and the memory of the updates that a worker made; the first is told apart."""
   from lm.cost.flops import flops_per_token
 
-  first, *rest = worker.seen
+  first, *rest = updates
   seconds = [s['seconds'] for s in rest]
   median = statistics.median(seconds)
   tokens_per_s = args.batch * args.seq_len / median
@@ -243,43 +230,83 @@ def summarize(worker: Worker, args: argparse.Namespace) -> dict[str, Any]:
     'first_step_s': first['seconds'],
     'peak_rss_bytes': rest[-1]['peak_rss_bytes'],
     'step_s': {'median': median, 'min': min(seconds), 'max': max(seconds)},
+    'page_faults': statistics.median(s['page_faults'] for s in rest),
     'params': first['params'],
     'first_loss': first['loss'],
     'last_loss': rest[-1]['loss'],
   }
 
 
-def compare(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
-  """Times our step and, with --beside, another system's by turns.
+def _choose_family(args: argparse.Namespace) -> None:
+  """Fills in --family where it was not given.
+
+  Raises:
+    UserError: the peer has no such model, or not what other arguments ask for.
+  """
+  families = torch_steps.PEERS[args.beside].families if args.beside else tuple(FAMILIES)
+  args.family = args.family or families[0]
+  if args.family not in families:
+    raise UserError(field='--family', value=args.family, allowed=families)
+  if args.beside and (args.optimizer != 'adamw' or args.dtype != 'float32'):
+    allowed = 'only with --optimizer=adamw and --dtype=float32'
+    raise UserError(field='--beside', value=args.beside, allowed=allowed)
+
+
+def results(
+  args: argparse.Namespace, argv: list[str], from_data: FromData
+) -> Iterator[dict[str, Any]]:
+  """Times our step and, with --beside, another system's by turns; yields one result.
 
   Args:
     args: the arguments of the command.
     argv: the same as text, for the workers.
+    from_data: not needed here.
 
   Raises:
-    UserError: --heads does not divide --width.
+    UserError: --heads does not divide --width, or the peer cannot do what is asked.
   """
-
-  def start(system: str, python: str) -> Worker:
-    return Worker(system, python, ['train', *argv, f'--system={system}'])
-
+  del from_data
+  _choose_family(args)
   if args.width % args.heads:
     raise UserError(
       field='--heads', value=args.heads, allowed=f'a divisor of --width, {args.width}'
     )
-  ours = start('deepdive', sys.executable)
+  if args.beside:
+    packages = torch_steps.PEERS[args.beside].packages
+    require(args.beside_python, packages, f'--beside={args.beside}')
+
+  # Without --cache, every system compiles anew.
+  env = {'JAX_ENABLE_COMPILATION_CACHE': 'false', 'TORCHINDUCTOR_FORCE_DISABLE_CACHES': '1'}
+  if args.cache:
+    env = {'JAX_COMPILATION_CACHE_DIR': args.cache}
+
+  def start(system: str, python: str, env: dict[str, str]) -> Worker:
+    return Worker(system, python, [*argv, f'--system={system}'], env)
+
+  ours = start('deepdive', sys.executable, env | allocator.huge_pages())  # As train.py has them.
   workers = [ours]
   if args.beside:
-    workers.append(start(args.beside, args.beside_python))
+    workers.append(start(args.beside, args.beside_python, env))
   for _ in range(args.steps):
     for worker in workers:
       worker.ask()
+  updates = [list(worker.seen) for worker in workers]
+  ceiling = ours.ask(CEILING)['flops_per_s']
   for worker in workers:
     worker.close()
-  results = [summarize(worker, args) for worker in workers]
-  result = results[0] | {'shape': {name: getattr(args, name) for name in SHAPE}}
+  each = [summarize(seen, args) for seen in updates]
+  for result in each:
+    result['share_of_ceiling'] = result['model_flops_per_s'] / ceiling
+  shape = {'family': args.family} | {name: getattr(args, name) for name in SHAPE}
+  result = each[0] | {'ceiling_flops_per_s': ceiling, 'shape': shape}
   if args.beside:
-    theirs = workers[1].seen[1:]
-    ratios = [b['seconds'] / a['seconds'] for a, b in zip(ours.seen[1:], theirs, strict=True)]
-    result |= {'beside': results[1], 'ratio': statistics.median(ratios)}
-  return result
+    pairs = zip(*(seen[1:] for seen in updates), strict=True)
+    ratios = [b['seconds'] / a['seconds'] for a, b in pairs]
+    memory = each[0]['peak_rss_bytes'] / each[1]['peak_rss_bytes']
+    result |= {
+      'beside': each[1],
+      'ratio': statistics.median(ratios),
+      'ratio_range': [min(ratios), max(ratios)],
+      'memory_ratio': memory,
+    }
+  yield result

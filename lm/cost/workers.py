@@ -4,23 +4,66 @@ Each system runs in a worker of its own, because two of them in one process woul
 memory. A worker prints one line of JSON when it is ready and one for each line that it reads.
 """
 
+import argparse
+import dataclasses
 import json
+import os
 import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lm.base.errors import UserError
+from lm.base.errors import UserError, missing_package
+
+# The program that tells which of its arguments are packages that are not installed.
+_MISSING = """
+import importlib.util, sys
+print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FromData:
+  """What benchmarks need that joins `data/`, which this room does not import.
+
+  Attributes:
+    locate: returns the folder of a model: a checkpoint, or one that a Python package carries.
+    export: writes a model as a folder that transformers reads: (model, folder).
+    load: yields the figures of the loader for the arguments of the command `load`.
+  """
+
+  locate: Callable[[str], Any]
+  export: Callable[[str, Any], None]
+  load: Callable[[argparse.Namespace], Iterator[dict[str, Any]]]
+
+
+def require(python: str, packages: Sequence[str], need: str) -> None:
+  """Raises UserError, naming it, where an interpreter lacks a package that `need` needs."""
+  told = subprocess.run(
+    [python, '-c', _MISSING, *packages], capture_output=True, text=True, check=False
+  )
+  if told.returncode:
+    raise UserError(
+      field='--beside-python', value=python, allowed='a Python interpreter', message=told.stderr
+    )
+  if missing := told.stdout.split():
+    error = missing_package(missing[0], 'bench', need)
+    raise error if python == sys.executable else error.at(python)
 
 
 class Worker:
   """The parent's end of a worker process."""
 
-  def __init__(self, system: str, python: str, argv: list[str]):
+  def __init__(
+    self, system: str, python: str, argv: list[str], env: Mapping[str, str] | None = None
+  ):
     """Starts the worker and waits until it is ready.
 
     Args:
       system: what it runs, for errors.
       python: the interpreter.
       argv: the arguments of `python -m lm.bench`.
+      env: added to the environment.
     """
     self._system = system
     self._process = subprocess.Popen(
@@ -28,6 +71,7 @@ class Worker:
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
+      env={**os.environ, **(env or {})},
     )
     self.seen: list[dict[str, Any]] = []
     self._read()

@@ -5,6 +5,7 @@ The axes are named in lm/model/transformer.py.
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ from lm.base.errors import UserError
 from lm.model import adapters, tiles
 from lm.model.apart import GATE_UP, TILED, TRANSPOSED, product_of_transposed
 from lm.model.param_rules import matrix_sides
+from lm.model.products import matrix_product
 from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
 
 ACTIVATIONS = {
@@ -136,28 +138,39 @@ class Linear(nn.Module):
       self.adapter = [self.get_variable('params', name) for name in (adapters.A, adapters.B)]
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    def product(x, w, contract):
-      return jnp.tensordot(x, w.astype(x.dtype), axes=contract, precision=self.precision)
+    return self.function()(x)
 
-    if self.form:
-      x_D, outputs = x.reshape(*x.shape[: x.ndim - self.contract], -1), self.shape[self.contract :]
-      if self.form == TILED:
-        y = tiles.product(x_D, self.w, math.prod(outputs))
+  def function(self) -> Callable[[jax.Array], jax.Array]:
+    """Returns what this module computes, as a function that jax may transform."""
+    w, bias, form = self.w, self.b if self.bias else None, self.form
+    scale = self.scale if self.has_variable('params', 'kernel_scale') else None
+
+    def product(x, w, contract):
+      return matrix_product(x, w.astype(x.dtype), contract, self.precision)
+
+    def apply(x: jax.Array) -> jax.Array:
+      if form:
+        x_D = x.reshape(*x.shape[: x.ndim - self.contract], -1)
+        outputs = self.shape[self.contract :]
+        if form == TILED:
+          y = tiles.product(x_D, w, math.prod(outputs))
+        else:
+          y = product_of_transposed(x_D, w)
+        y = y.reshape(*y.shape[:-1], *outputs)
       else:
-        y = product_of_transposed(x_D, self.w)
-      y = y.reshape(*y.shape[:-1], *outputs)
-    else:
-      y = product(x, self.w, self.contract)
-    if self.has_variable('params', 'kernel_scale'):
-      y = (
-        y.astype(jnp.float32) * jnp.expand_dims(self.scale, range(y.ndim - self.scale.ndim))
-      ).astype(x.dtype)
-    if self.adapter:
-      a, b = self.adapter
-      y += adapters.scale(self.config) * product(product(x, a, self.contract), b, 1)
-    return (
-      y + jnp.expand_dims(self.b.astype(x.dtype), range(y.ndim - self.b.ndim)) if self.bias else y
-    )
+        y = product(x, w, self.contract)
+      if scale is not None:
+        y = (y.astype(jnp.float32) * jnp.expand_dims(scale, range(y.ndim - scale.ndim))).astype(
+          x.dtype
+        )
+      if self.adapter:
+        a, b = self.adapter
+        y += adapters.scale(self.config) * product(product(x, a, self.contract), b, 1)
+      if bias is not None:
+        y = y + jnp.expand_dims(bias.astype(x.dtype), range(y.ndim - bias.ndim))
+      return y
+
+    return apply
 
   def weights(self) -> list[jax.Array]:
     """Returns the weight, and the bias if there is one, in the dtype of activations.
@@ -207,11 +220,13 @@ class Mlp(nn.Module):
     down = Linear(c, (F, D), ('mlp', 'embed'), bias=c.mlp_bias, std=residual_std(c), name='down')
 
     def hidden(first, *second):
-      # The backward pass keeps only the input of the activation.
-      return jax.checkpoint(act)(first) * second[0] if second else jax.checkpoint(act)(first)
+      return act(first) * second[0] if second else act(first)
 
     if blocks == 1:
-      return down(hidden(*(linear(x_BTD) for linear in ups)))
+      product = down.function()
+      # The backward pass keeps only the inputs of the activation. It needs the hidden values, but
+      # not the product, so that is not computed again.
+      return jax.checkpoint(lambda *x: product(hidden(*x)))(*(linear(x_BTD) for linear in ups))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(y_BTD, block):

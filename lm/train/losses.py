@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lm.model.attention.reference import softcap
+from lm.model.products import outer_product
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
@@ -124,7 +125,7 @@ def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, ca
     )
     dlogits = _gradient(dlogits, logits, cap, x.dtype)
     dx = jnp.einsum('btv,vd->btd', dlogits, head)
-    dhead_VD += jnp.einsum('btv,btd->vd', dlogits, x, preferred_element_type=jnp.float32)
+    dhead_VD += outer_product(dlogits, x, jnp.float32)
     return (jax.tree.map(jnp.add, sums, part), dhead_VD), dx
 
   xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
@@ -203,7 +204,7 @@ def _by_vocabulary_backward(n, z_loss, cap, residuals, cotangents):
     )
     dx_BTD += jnp.einsum('btw,wd->btd', dlogits_BTW, block_WD, preferred_element_type=jnp.float32)
     # The block is whole, so that it can be summed over devices as it is.
-    dblock_WD = jnp.einsum('btw,btd->wd', dlogits_BTW, x_BTD)
+    dblock_WD = outer_product(dlogits_BTW, x_BTD, x_BTD.dtype)
     return dx_BTD, dblock_WD.astype(head_VD.dtype)
 
   blocks = _blocks(head_VD.astype(x_BTD.dtype), n)

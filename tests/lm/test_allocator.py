@@ -1,43 +1,57 @@
-"""Memory that is kept instead of being mapped again."""
-
-import platform
+"""Memory in huge pages, and freed memory that goes back to the kernel."""
 
 import commands
 import pytest
 
 from lm.base import allocator
 
-# Page faults of touching 100 MB for the second time, after freeing them.
-CODE = """
+# Page faults of touching a new block of 100 MB.
+FAULTS = """
 import ctypes, resource
-from lm.base import allocator
-{keep}
 libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
-for _ in range(2):
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-  block = libc.malloc(100 << 20)
-  ctypes.memset(block, 1, 100 << 20)
-  libc.free(block)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+ctypes.memset(libc.malloc(100 << 20), 1, 100 << 20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+RESTARTED = f"""
+from lm.base import allocator
+allocator.restart_with_huge_pages()
+{FAULTS}"""
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='speaks of glibc')
-def test_freed_blocks_are_used_again_without_page_faults():
-  plain, kept, large = (
-    int(commands.run('-c', CODE.format(keep=keep))[1])
-    for keep in (
-      '',
-      'allocator.keep_freed_memory()',
-      'allocator.keep_freed_memory(); allocator.give_back_large_blocks()',
-    )
+@pytest.fixture
+def as_started(monkeypatch):
+  """This process as if nothing had been set for it."""
+  monkeypatch.delenv(allocator.TUNABLES, raising=False)
+
+
+def test_a_process_restarts_once_with_huge_pages(as_started):
+  if not allocator.huge_pages():
+    pytest.skip('the kernel or the C library has no huge pages to ask for')
+  environment = {allocator.TUNABLES: ''}
+  (status, plain, _), (again, huge, err) = (
+    commands.run('-c', code, **environment) for code in (FAULTS, RESTARTED)
   )
-  assert kept < 10 < min(plain, large)
+  assert (status, again) == (0, 0), err
+  assert int(huge) < 1000 < 20_000 < int(plain)
 
 
-@pytest.mark.parametrize('plugin', ['libtpu', 'jax_plugins'])
-def test_hosts_of_accelerators_are_left_alone(monkeypatch, plugin):
-  monkeypatch.setattr(allocator.importlib.util, 'find_spec', lambda name: name == plugin or None)
-  monkeypatch.setattr(allocator.ctypes, 'CDLL', None)
-  assert not allocator.keep_freed_memory()
+@pytest.mark.parametrize('setting, asked', [('always', False), ('madvise', True), ('never', False)])
+def test_the_kernels_setting_and_what_the_user_set_decide(
+  as_started, tmp_path, monkeypatch, setting, asked
+):
+  monkeypatch.setattr(allocator, 'KERNEL', tmp_path / 'enabled')
+  monkeypatch.setattr(allocator, '_glibc', lambda: (2, 36))
+  assert not allocator.huge_pages()
+  words = (f'[{word}]' if word == setting else word for word in ('always', 'madvise', 'never'))
+  allocator.KERNEL.write_text(' '.join(words))
+  assert bool(allocator.huge_pages()) == asked
+  monkeypatch.setenv(allocator.TUNABLES, 'glibc.malloc.check=1')
+  expected = {allocator.TUNABLES: 'glibc.malloc.check=1:glibc.malloc.hugetlb=1'} if asked else {}
+  assert allocator.huge_pages() == expected
+  monkeypatch.setenv(allocator.TUNABLES, 'glibc.malloc.hugetlb=0')
+  assert not allocator.huge_pages()
+  monkeypatch.setattr(allocator, '_glibc', tuple)
+  monkeypatch.delenv(allocator.TUNABLES)
+  assert not allocator.huge_pages()

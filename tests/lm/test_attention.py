@@ -48,9 +48,16 @@ def inputs():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('T', 'S', 'causal'), [(5, 5, True), (5, 9, False), (130, 130, True), (300, 300, True)]
+  ('T', 'S', 'causal', 'cached'),
+  [
+    (5, 5, True, reference.CACHED),
+    (5, 9, False, reference.CACHED),
+    (130, 130, True, 0),  # one row at a time
+    (300, 300, True, reference.CACHED),
+  ],
 )
-def test_values_and_gradients_are_those_of_the_formula(inputs, T, S, causal):
+def test_values_and_gradients_are_those_of_the_formula(inputs, monkeypatch, T, S, causal, cached):
+  monkeypatch.setattr(reference, 'CACHED', cached)
   q, k, v, dout, mask = inputs(T, S, causal)
 
   def both(function):

@@ -1,7 +1,9 @@
 """The benchmark, at a shape that takes seconds."""
 
 import argparse
+import dataclasses
 import json
+import sys
 
 import commands
 import jax
@@ -10,7 +12,7 @@ from refusals import refused
 
 from lm import bench
 from lm.base.errors import UserError
-from lm.cost import decode_time, rl_time
+from lm.cost import decode_time, peers, rl_time, start_time, step_time, torch_steps, workers
 
 SHAPE = (
   '--layers=1',
@@ -44,17 +46,106 @@ def test_prints_one_line_of_json_that_adds_up(options):
   assert result['last_loss'] < result['first_loss'] == pytest.approx(3.47, abs=0.1)  # log 32
 
 
+def test_a_package_of_a_peer_that_is_missing_is_named(monkeypatch):
+  with refused('package no_such_package'):
+    workers.require(sys.executable, ('json', 'no_such_package'), 'it')
+  missing = dataclasses.replace(torch_steps.PEERS['plain'], packages=('no_such_package',))
+  monkeypatch.setitem(torch_steps.PEERS, 'plain', missing)
+  with refused('package no_such_package'):
+    bench.main(['train', '--beside=plain'])
+  with refused('--beside-python', '/usr/bin/false'):
+    bench.main(['train', '--beside=plain', '--beside-python=/usr/bin/false'])
+
+
+@pytest.mark.parametrize(
+  'flags, field, value',
+  [
+    (['--beside=plain', '--family=llama'], '--family', 'llama'),
+    (['--beside=plain', '--dtype=bfloat16'], '--beside', 'plain'),
+  ],
+)
+def test_what_a_peer_cannot_do_is_refused(flags, field, value):
+  with refused(field, value):
+    bench.main(['train', *flags])
+
+
 @pytest.mark.slow
-def test_a_missing_peer_is_named():
-  status, _, err = commands.run(
-    '-m',
-    'lm.bench',
-    'train',
-    *SHAPE,
-    '--beside=transformers',
-    f'--beside-python={commands.sys.executable}',
+@pytest.mark.parametrize('family', ['gpt', 'llama'])
+def test_the_models_of_a_peer_in_torch_have_our_parameters(family):
+  pytest.importorskip('torch')
+  args = argparse.Namespace(
+    **dict(layers=2, width=32, heads=2, vocab=64, seq_len=16, batch=2, steps=1, chunk=32),
+    **dict(family=family, optimizer='adamw', dtype='float32', remat='none', scan_layers=True),
   )
-  assert status == 1 and 'answer of the benchmark of transformers is missing' in err
+  _, state, _ = step_time.make_step(args)
+  ours = sum(x.size for x in jax.tree.leaves(state['params']))
+  args.system = 'plain' if family == 'gpt' else 'transformers-eager'
+  peer = torch_steps.PEERS['plain' if family == 'gpt' else 'transformers-eager']
+  _, facts = peer.build(args)
+  offsets = (2 * 2 + 1) * 32 if family == 'gpt' else 0  # Our LayerNorm always has them.
+  assert facts['params'] == ours - offsets
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+  """A comparison named `recorded`, whose benchmark prints the same lines in every round."""
+
+  def line(batch, ours, theirs):
+    beside = {'tokens_per_s': theirs, 'first_step_s': 4.0, 'share_of_ceiling': 0.5}
+    mine = {'batch': batch, 'ratio': ours / theirs, 'tokens_per_s': ours, 'first_step_s': 1.0}
+    memory = {'memory_ratio': 0.75, 'peak_rss_bytes': 3, 'share_of_ceiling': 0.25}
+    return json.dumps(mine | memory | {'beside': beside})
+
+  file = tmp_path / 'lines'
+  file.write_text(f'{line(1, 30.0, 20.0)}\n{line(8, 10.0, 20.0)}\n')
+  command = ('json.tool', '--json-lines', '--no-indent', str(file))
+  comparison = peers.Comparison('a peer', ('json',), command, by=('batch',))
+  monkeypatch.setattr(peers, 'COMPARISONS', {'recorded': (comparison,)})
+
+
+def test_peers_print_ratios_with_their_range_and_write_a_table(recorded, tmp_path, capsys):
+  table = tmp_path / 'table.md'
+  bench.main(['peers', '--what=recorded', '--rounds=2', '--json', f'--table={table}'])
+  one, two = map(json.loads, capsys.readouterr().out.splitlines())
+  assert one['ratio'] == {'median': 1.5, 'min': 1.5, 'max': 1.5} and one['rounds'] == 2
+  assert '--batch=8' in two['flags'] and two['ratio']['median'] == 0.5
+  assert two['tokens_per_s']['median'] == 10 and two['beside_tokens_per_s']['median'] == 20
+  assert one['first_step_ratio']['median'] == 0.25 and one['memory_ratio']['median'] == 0.75
+  rows = [line.split('|')[2:6] for line in table.read_text().splitlines() if 'a peer' in line]
+  assert [row[0].strip() for row in rows] == ['a peer'] * 2
+  assert [row[1].split()[0] for row in rows] == ['1.50', '0.50']
+
+
+@pytest.mark.parametrize(
+  'flags, field, value',
+  [
+    (['--what=none'], '--what', 'none'),
+    (['--what=recorded', '--rounds=0'], '--rounds', 0),
+  ],
+)
+def test_what_peers_cannot_run_is_named(recorded, flags, field, value):
+  with refused(field, value):
+    bench.main(['peers', *flags])
+
+
+def test_the_loader_is_timed(capsys):
+  bench.main(['load', '--json', '--steps=1', '--rounds=1', '--seq-lens=64', '--batch-tokens=256'])
+  results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert results and all(result['tokens_per_s'] > 0 for result in results)
+
+
+def test_starts_are_timed_and_must_end_as_they_should(monkeypatch, capsys):
+  commands = {'none': (['-c', 'print()'], 0), 'error': (['-c', 'exit(1)'], 1)}
+  step = json.dumps({'first_step_s': 2.0})
+  monkeypatch.setattr(start_time, 'COMMANDS', commands)
+  monkeypatch.setattr(start_time, 'FIRST_STEP', ('-c', f'print({step!r})'))
+  bench.main(['start', '--json', '--rounds=1'])
+  results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert [result['start'] for result in results[:2]] == ['none', 'error']
+  assert [result['seconds']['median'] for result in results[2:]] == [2.0, 2.0]
+  monkeypatch.setattr(start_time, 'COMMANDS', {'none': (['-c', 'exit(3)'], 0)})
+  with refused('exit status of python -c exit(3)', 3):
+    bench.main(['start', '--rounds=1'])
 
 
 def test_heads_must_divide_the_width():

@@ -4,7 +4,8 @@ The axes are named in lm/model/transformer.py.
 
 The backward pass keeps the logarithm of each query's sum of exponentials and computes the weights
 again from it, as FlashAttention does (Dao et al., arXiv 2205.14135, algorithm 4): nothing of size T
-x S lives from one pass to the other.
+x S lives from one pass to the other. On a CPU a few rows are computed at a time, so that what is of
+that size stays in the cache of its cores.
 """
 
 import functools
@@ -12,9 +13,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lm.model.products import is_one_device
+
 FEW = 8  # The most queries that see the same keys in `attend_few`.
-# Four blocks skip 3/8 of all scores. More would skip at most 1/8 more, and take longer to compile.
-CAUSAL_BLOCKS = 4
+# Four blocks of queries skip 3/8 of all scores. More would skip at most 1/8 more, and take longer
+# to compile. Blocks that are smaller than these take CPUs longer than what they skip.
+CAUSAL_BLOCKS, SMALLEST_BLOCK = 4, 128
+# The most bytes of the scores that CPUs compute at a time, but for those of one row.
+CACHED = 2 << 20
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
@@ -48,9 +54,18 @@ def attend(
   Returns:
     out_BTNH in the dtype of the queries.
   """
-  T = q_BTNH.shape[1]
-  size = max(64, -(-T // CAUSAL_BLOCKS)) if causal else T
-  return heads_last(_attend(*heads_first(q_BTNH * scale, k_BSKH, v_BSKH), mask_BTS, size, cap))
+  B, T, N, _ = q_BTNH.shape
+  size = block_size(T) if causal else T
+  rows = B
+  if jax.default_backend() == 'cpu' and is_one_device():
+    bytes_of_row = 4 * N * min(size, T) * k_BSKH.shape[1]
+    rows = next(n for n in range(B, 0, -1) if B % n == 0 and (n == 1 or n * bytes_of_row <= CACHED))
+  return _attend_by_rows(q_BTNH * scale, k_BSKH, v_BSKH, mask_BTS, size, cap, rows)
+
+
+def block_size(length: int) -> int:
+  """Returns the number of queries of a block in rows of `length` tokens."""
+  return max(SMALLEST_BLOCK, -(-length // CAUSAL_BLOCKS))
 
 
 def attention_weights(
@@ -79,7 +94,7 @@ def attend_heads_first(
   A cache keeps them in this order, so that they need not be transposed for every token.
   """
   q_BKGTH = queries_first(q_BTNH * scale, k_BKSH.shape[1])
-  return heads_last(_attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, q_BTNH.shape[1], cap))
+  return heads_last(_forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, q_BTNH.shape[1], cap)[0])
 
 
 def attend_few(
@@ -166,6 +181,7 @@ def _masked(scores_BKGTS: jax.Array, mask_BTS: jax.Array, cap: float) -> jax.Arr
 
 
 def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
+  """Returns the output and, for each query, the logarithm of its sum of exponentials."""
   outs, logs = [], []
   for t, s in _blocks(*mask_BTS.shape[1:], size):
     scores_BKGTS = scores(q_BKGTH[:, :, :, t], k_BKSH[:, :, s], mask_BTS[:, t, s], cap)
@@ -180,8 +196,7 @@ def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
     )
     outs.append((out_BKGTH / sum_BKGT1).astype(q_BKGTH.dtype))
     logs.append(top_BKGT1 + jnp.log(sum_BKGT1))
-  out_BKGTH, log_BKGT1 = jnp.concatenate(outs, 3), jnp.concatenate(logs, 3)
-  return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1)
+  return jnp.concatenate(outs, 3), jnp.concatenate(logs, 3)
 
 
 def mean_gradient(out_BKGTH: jax.Array, dout_BKGTH: jax.Array) -> jax.Array:
@@ -225,8 +240,8 @@ def gradients(
   )
 
 
-def _backward(size, cap, kept, dout_BKGTH):
-  q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1 = kept
+def _backward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, out_BKGTH, log_BKGT1, dout_BKGTH, size, cap):
+  """Returns the gradients of the scaled queries, the keys and the values."""
   mean_BKGT1 = mean_gradient(out_BKGTH, dout_BKGTH)
   dqs, dk_BKSH, dv_BKSH = (
     [],
@@ -240,13 +255,51 @@ def _backward(size, cap, kept, dout_BKGTH):
     )
     dqs.append(dq.astype(q.dtype))
     dk_BKSH, dv_BKSH = dk_BKSH.at[:, :, s].add(dk), dv_BKSH.at[:, :, s].add(dv)
-  return jnp.concatenate(dqs, 3), dk_BKSH.astype(k_BKSH.dtype), dv_BKSH.astype(v_BKSH.dtype), None
+  return jnp.concatenate(dqs, 3), dk_BKSH.astype(k_BKSH.dtype), dv_BKSH.astype(v_BKSH.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attend(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap):
-  """Returns attention computed in blocks of `size` queries; the queries are already scaled."""
-  return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, size, cap)[0]
+def _in_groups(function, rows, *arrays):
+  """Returns what `function` returns for arrays [B, ...], called with `rows` of their rows."""
+  B = arrays[0].shape[0]
+  if rows == B:
+    return function(*arrays)
+  cut = tuple(x.reshape(B // rows, rows, *x.shape[1:]) for x in arrays)
+  results = jax.lax.map(lambda xs: function(*xs), cut)
+  return tuple(x.reshape(B, *x.shape[2:]) for x in results)
 
 
-_attend.defvjp(_forward, _backward)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _attend_by_rows(q_BTNH, k_BSKH, v_BSKH, mask_BTS, size, cap, rows):
+  """Returns attention computed in blocks of `size` queries of `rows` rows; queries are scaled."""
+  return _forward_by_rows(q_BTNH, k_BSKH, v_BSKH, mask_BTS, size, cap, rows)[0]
+
+
+def _forward_by_rows(q_BTNH, k_BSKH, v_BSKH, mask_BTS, size, cap, rows):
+
+  def some(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+    out_BKGTH, log_BKGT1 = _forward(*heads_first(q_BTNH, k_BSKH, v_BSKH), mask_BTS, size, cap)
+    return heads_last(out_BKGTH), log_BKGT1
+
+  out_BTNH, log_BKGT1 = _in_groups(some, rows, q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+  return out_BTNH, (q_BTNH, k_BSKH, v_BSKH, mask_BTS, out_BTNH, log_BKGT1)
+
+
+def _backward_by_rows(size, cap, rows, kept, dout_BTNH):
+
+  def some(q_BTNH, k_BSKH, v_BSKH, mask_BTS, out_BTNH, log_BKGT1, dout_BTNH):
+    K = k_BSKH.shape[2]
+    dq_BKGTH, *dkv = _backward(
+      *heads_first(q_BTNH, k_BSKH, v_BSKH),
+      mask_BTS,
+      queries_first(out_BTNH, K),
+      log_BKGT1,
+      queries_first(dout_BTNH, K),
+      size,
+      cap,
+    )
+    return heads_last(dq_BKGTH), *(x_BKSH.transpose(0, 2, 1, 3) for x_BKSH in dkv)
+
+  return *_in_groups(some, rows, *kept, dout_BTNH), None
+
+
+_attend_by_rows.defvjp(_forward_by_rows, _backward_by_rows)
