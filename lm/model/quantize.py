@@ -4,6 +4,10 @@ The matrices of the layers and the head are quantized. Products are computed in 
 activations (weight-only quantization), to which the bytes are converted as they are read. The
 embeddings of what the model reads, the router and the norms stay as they are; where the head is
 the embedding table, the int8 head is a matrix of its own.
+
+The perplexity of SmolLM2-135M on 512 tokens of README.md rises by 1.2 %, from 33.0 to 33.4; without
+the int8 head by 0.9 %. By the CPU time of one busy core, scaled from four layers to thirty, a step
+takes 44 ms instead of 67 for one row, and 125 ms instead of 83 for four (2026-11-30).
 """
 
 from typing import Any

@@ -253,17 +253,14 @@ def resampled(rewards, resamples):
 
 
 def test_questions_that_teach_nothing_are_replaced_as_often_as_allowed():
-  rewards = {6: [0, 1], 7: [1, 1], 27: [0, 0], 26: [0, 0], 46: [1, 0]}
-  for resamples, expected in (
-    (0, [6, 7]),
-    (1, [6, 7, 26]),
-    (2, [6, 7, 26, 46]),
-    (9, [6, 7, 26, 46]),
-  ):
-    asked, keys = resampled(rewards, resamples)
-    assert asked == expected
+  rewards = {0: [0, 1], 1: [1, 1], 2: [0, 0], 4: [1, 0]}  # by the place of a question in the step
+  for resamples, expected in ((0, [0, 1]), (1, [0, 1, 2]), (2, [0, 1, 2, 4]), (9, [0, 1, 2, 4])):
+    first = 2 * 3 * (1 + resamples)  # of step 3, with two questions each time
+    numbered = {first + place: of_group for place, of_group in rewards.items()}
+    asked, keys = resampled(numbered, resamples)
+    assert [number - first for number in asked] == expected
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)
-  assert resampled(rewards | {7: [0, 1]}, 9)[0] == [6, 7]
+    assert len(resampled(numbered | {first + 1: [0, 1]}, resamples)[0]) == 2
 
 
 def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
