@@ -226,9 +226,9 @@ def start_many(
   `folder/log.I`. The options are those of `start`.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  options = f'--coordinator=127.0.0.1:{free_port()}', f'--num-processes={count}'
+  run = f'--coordinator=127.0.0.1:{free_port()}', f'--num-processes={count}'
   return [
-    start(folder / f'log.{i}', *arguments, *options, f'--process-id={i}', **options)
+    start(folder / f'log.{i}', *arguments, *run, f'--process-id={i}', **options)
     for i in range(count)
   ]
 

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -75,15 +76,13 @@ class Program:
   ):
     self.returncode = None
     self._events, told = os.pipe()  # its number comes first, its exit status at the end
+    weakref.finalize(self, os.close, self._events)
     self._reading = threading.Lock()
     request = json.dumps([arguments, dict(environment), str(cwd)]).encode()
     descriptors = [stream.fileno() for stream in streams]
     socket.send_fds(_server(tuple(early(environment).items())), [request], [told, *descriptors])
     os.close(told)
     self.pid = self._read()
-
-  def __del__(self):
-    os.close(self._events)
 
   def poll(self) -> int | None:
     """Returns the exit status as Popen has it, None while the program runs."""
