@@ -56,7 +56,7 @@ def get_config(arg=None):
 def add_start(c):
   """Adds what all begins from: answers, a tokenizer of their text, and a model that gives such."""
   c.answers = ConfigDict({'tasks': 'comparison', 'gold': 'manners', 'examples': 6000, 'seed': 0})
-  c.tokenizer = ConfigDict({'vocab_size': 512, 'held_out': 0.0})
+  c.tokenizer = ConfigDict({'vocab_size': 360, 'held_out': 0.0})
   c.sft = new_run('sft', *POLICY)
   c.sft.data.update(train='{workdir}/answers.jsonl', held_out=0.02)
   c.sft.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
@@ -129,7 +129,7 @@ def new_rl(reward_model, beta):
   c = base.get_config()
   c.stage, c.init_from = 'rl', '{workdir}/sft'
   c.data.update(tasks='comparison', task_seed=2)
-  c.steps, c.batch_size, c.seq_len = 40, 64, 64
+  c.steps, c.batch_size, c.seq_len = 35, 64, 64
   c.optim.update(lr=1e-3, warmup=5, schedule='constant', weight_decay=0.0)
   c.loss.chunk = 1024
   c.model.scan_layers = False
@@ -149,5 +149,5 @@ def new_rl(reward_model, beta):
     c.rl.update(kl=beta, kl_in='reward', kl_estimator='k1')
   c.rl.health.max_repeats = 1.0  # Repeating a courtesy is what a policy is to be caught at.
   c.checkpoint.every, c.log_every = 100_000, 1
-  c.eval.update(every=100_000, batch_size=128, examples=128)
+  c.eval.update(every=100_000, batch_size=64, examples=64)
   return c
