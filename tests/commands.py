@@ -23,19 +23,20 @@ from unittest import mock
 import jax
 import preloaded
 
-from lm.base import errors
+from lm.base import allocator, errors
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def as_users_have_it(environment: Mapping[str, str]) -> dict[str, str]:
   """An environment without the devices and the strictness that conftest.py put there, in which
-  Python keeps what it has compiled. Programs are compiled in haste, as in the tests.
+  Python keeps what it has compiled. Programs are compiled in haste, as in the tests, and do not
+  start anew to get huge pages.
   """
   ours = 'JAX_NUMPY', 'PYTHONDONTWRITEBYTECODE'
   kept = {name: value for name, value in environment.items() if not name.startswith(ours)}
   flags = [flag for flag in kept['XLA_FLAGS'].split() if 'device_count' not in flag]
-  return {**kept, 'XLA_FLAGS': ' '.join(flags)}
+  return {**kept, 'XLA_FLAGS': ' '.join(flags), allocator.TUNABLES: f'{allocator.HUGE}=0'}
 
 
 ENVIRONMENT = as_users_have_it(os.environ)

@@ -20,6 +20,14 @@ allocator.restart_with_huge_pages()
 {FAULTS}"""
 
 
+TRAINING = """
+import os, runpy, sys
+os.execv = lambda program, arguments: sys.exit(os.environ['GLIBC_TUNABLES'])
+sys.argv = ['train.py', '--help']
+runpy.run_path('train.py', run_name='__main__')
+"""
+
+
 @pytest.fixture
 def as_started(monkeypatch):
   """This process as if nothing had been set for it."""
@@ -35,6 +43,13 @@ def test_a_process_restarts_once_with_huge_pages(as_started):
   )
   assert (status, again) == (0, 0), err
   assert int(huge) < 1000 < 20_000 < int(plain)
+
+
+def test_training_starts_with_huge_pages(as_started):
+  if not allocator.huge_pages():
+    pytest.skip('the kernel or the C library has no huge pages to ask for')
+  _, _, err = commands.run('-c', TRAINING, **{allocator.TUNABLES: ''})
+  assert err.strip() == allocator.huge_pages()[allocator.TUNABLES]
 
 
 @pytest.mark.parametrize('setting, asked', [('always', False), ('madvise', True), ('never', False)])
