@@ -59,20 +59,21 @@ def get_config(arg=None):
       tasks='arithmetic,calculator,identity,refusal,spelling,docs',
       examples=300,
       batch_size=50,
-      turns=3,
+      turns=5,
       max_new_tokens=40,
     )
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 
   c.pretrain.steps, c.pretrain.batch_size = 170, 16
-  c.pretrain.eval.update(every=50, turns=1, prompts=('This module', 'Return the'), baselines=True)
+  c.pretrain.eval.update(every=60, turns=1, prompts=('This module', 'Return the'), baselines=True)
+  c.pretrain.eval.examples = 50  # it answers nothing yet
 
   # A model learns to copy from the calculator first, digit by digit, and then names and letters.
-  c.sft.data.tasks = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity:2'
-  c.sft.data.examples = 20_000
+  c.sft.data.tasks = 'calculator:4,spelling:8,arithmetic:2,docs:1,refusal:4,identity:4'
+  c.sft.data.examples, c.sft.data.turns = 24_000, 5
   c.sft.steps, c.sft.batch_size = 360, 8
-  c.sft.eval.every = 90
+  c.sft.eval.update(every=180, examples=150)
 
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4
