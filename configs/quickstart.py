@@ -41,6 +41,9 @@ def get_config(arg=None):
   )
   c.clean.cluster_similarity = 0.5  # no held-out page resembles a training page
 
+  # With few merges each token is in many words, from which a model learns how to spell it.
+  c.tokenizer.vocab_size = 2048
+
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
     stage.model.update(

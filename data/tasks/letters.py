@@ -18,7 +18,7 @@ class Spelling(Task):
 
   A model reads tokens, and learns the letters of each from words that contain it. So the fraction
   `coined` of the demonstrations is about words that are put together from two of the documents,
-  'import' and 'table' to 'imptable', which show a token beside others than its words do. Test
+  'import' and 'able' to 'imable', which show a token beside others than its words do. Test
   problems are about words of the documents alone.
   """
 
@@ -53,13 +53,16 @@ class Spelling(Task):
     }
 
   def coin(self, rng: random.Random) -> str:
-    """Returns the beginning of one word and the end of another, of 3 to 9 letters together.
+    """Returns a word and the end of another, or the beginning of one and another, together.
 
-    Neither is a word of the test split.
+    It has 3 to 9 letters. Neither is a word of the test split.
     """
     while True:
       one, other = rng.choice(self._learned), rng.choice(self._learned)
-      word = one[: rng.randint(1, len(one))] + other[rng.randint(0, len(other) - 1) :]
+      if rng.random() < 0.5:
+        word = one + other[rng.randint(0, len(other) - 1) :]
+      else:
+        word = one[: rng.randint(1, len(one))] + other
       if 3 <= len(word) <= 9:
         return word
 
