@@ -44,7 +44,8 @@ class Spelling(Task):
     return key in self._words and super().in_test(key)
 
   def draw(self, rng: random.Random) -> dict:
-    word = self.coin(rng) if rng.random() < self.coined else rng.choice(self.documents.words)
+    coins = self._learned and rng.random() < self.coined
+    word = self.coin(rng) if coins else rng.choice(self.documents.words)
     return {
       'messages': ask(rng.choice(self.questions).format(word=word)),
       'key': word,

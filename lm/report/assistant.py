@@ -115,18 +115,22 @@ def figures(scores: Mapping[str, Scores]) -> dict[str, tuple[str, Figure]]:
     scores: `scores` of a run by the name of its model, the last one of which is the assistant.
   """
   last = scores[list(scores)[-1]]
-  turns = sorted(int(name.removeprefix('turn_')) for name in last if name.startswith('turn_'))
+  turns = sorted(int(name.removeprefix('turn_')) for name in last if 'tasks' in last[name])
+  asked = {
+    model: each for model, each in scores.items() if all(f'turn_{turn}' in each for turn in turns)
+  }
   drawn = {}
-  if turns and all('tasks' in last[f'turn_{turn}'] for turn in turns):
-    tasks = last['turn_1']['tasks']
+  if turns:
+    panels = {
+      task: {
+        model: [_triple(of_turn(task, turn)(each)) for turn in turns]
+        for model, each in asked.items()
+      }
+      for task in last[f'turn_{turns[0]}']['tasks']
+    }
     drawn['turns'] = (
-      'Accuracy of the last model by the place of a question in its conversation, with 95 % '
-      'intervals.',
-      plots.bars(
-        [f'question {turn}' for turn in turns],
-        {task: [_triple(of_turn(task, turn)(last)) for turn in turns] for task in tasks},
-        '',
-      ),
+      'Accuracy by the place of a question in its conversation, with 95 % intervals.',
+      plots.bands(turns, panels, 'question of the conversation', log=False),
     )
   refused = {
     model: [
