@@ -68,15 +68,15 @@ def get_config(arg=None):
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 
-  c.pretrain.steps, c.pretrain.batch_size = 170, 16
-  c.pretrain.eval.update(every=60, turns=1, prompts=('This module', 'Return the'), baselines=True)
+  c.pretrain.steps, c.pretrain.batch_size = 130, 16
+  c.pretrain.eval.update(every=65, turns=1, prompts=('This module', 'Return the'), baselines=True)
   c.pretrain.eval.examples = 50  # it answers nothing yet
 
   # A model learns to copy from the calculator first, digit by digit, and then names and letters.
   c.sft.data.tasks = 'calculator:4,spelling:8,arithmetic:2,docs:1,refusal:4,identity:4'
-  c.sft.data.examples, c.sft.data.turns = 24_000, 5
-  c.sft.steps, c.sft.batch_size = 360, 8
-  c.sft.eval.update(every=180, examples=150)
+  c.sft.data.examples, c.sft.data.turns = 32_000, 5
+  c.sft.steps, c.sft.batch_size = 480, 8
+  c.sft.eval.update(every=240, examples=150)
 
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4
