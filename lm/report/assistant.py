@@ -6,13 +6,14 @@ The numbers are those of `scores` in report.json of the training runs, which are
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from lm.base import plots
 from lm.base.document import Table
 from lm.base.intervals import wilson
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 Score = Mapping[str, float]  # accuracy, low, high, n
 Scores = Mapping[str, Any]  # `scores` of a run
@@ -108,7 +109,7 @@ def table(rows: list[dict[str, Any]], models: list[str]) -> Table:
   return Table(('', 'bar', *models), cells)
 
 
-def figures(scores: Mapping[str, Scores]) -> dict[str, tuple[str, Figure]]:
+def figures(scores: Mapping[str, Scores]) -> dict[str, tuple[str, 'Figure']]:
   """Returns the caption and the figure of each plot that the last model has the numbers for.
 
   Args:
