@@ -9,7 +9,8 @@ several weights beta of the divergence from where it started.
 Command:   python train.py --config=configs/overoptimization.py [--workdir=runs/overoptimization]
 Hardware:  two CPU cores.
 Result:    runs/overoptimization/report.html: proxy and gold by the square root of the divergence,
-           their fits R = d (a - b d) and R = d (a - b log d), and the answers that proxies like best.
+           their fits R = d (a - b d) and R = d (a - b log d), and the answers that proxies rank
+           first.
            points.jsonl has the points, from which the fits follow.
 :smoke     every step with smaller models and few updates.
 """

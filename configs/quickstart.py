@@ -41,6 +41,11 @@ def get_config(arg=None):
   )
   c.clean.cluster_similarity = 0.5  # no held-out page resembles a training page
 
+  # With few merges each token is in many words, from which a model learns how to spell it: 8,000
+  # demonstrations show all tokens of a held-out word ten times or more for 77 % of 470 such words,
+  # and for 57 % with a vocabulary of 4,096.
+  c.tokenizer.vocab_size = 2048
+
   for stage in (c.pretrain, c.sft, c.rl):
     stage.seq_len = 256
     stage.model.update(
@@ -49,7 +54,7 @@ def get_config(arg=None):
       num_heads=4,
       num_kv_heads=2,
       head_dim=64,
-      mlp_dim=768,
+      mlp_dim=512,
       qk_norm='head',
       max_len=512,
       scan_layers=False,
@@ -59,20 +64,21 @@ def get_config(arg=None):
       tasks='arithmetic,calculator,identity,refusal,spelling,docs',
       examples=300,
       batch_size=50,
-      turns=3,
+      turns=5,
       max_new_tokens=40,
     )
     stage.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     stage.checkpoint.every = 50
 
-  c.pretrain.steps, c.pretrain.batch_size = 170, 16
-  c.pretrain.eval.update(every=50, turns=1, prompts=('This module', 'Return the'), baselines=True)
+  c.pretrain.steps, c.pretrain.batch_size = 130, 16
+  c.pretrain.eval.update(every=65, turns=1, prompts=('This module', 'Return the'), baselines=True)
+  c.pretrain.eval.examples = 50  # it answers nothing yet
 
   # A model learns to copy from the calculator first, digit by digit, and then names and letters.
-  c.sft.data.tasks = 'calculator:4,spelling:3,arithmetic:2,docs:2,refusal:2,identity:2'
-  c.sft.data.examples = 20_000
-  c.sft.steps, c.sft.batch_size = 360, 8
-  c.sft.eval.every = 90
+  c.sft.data.tasks = 'calculator:4,spelling:8,arithmetic:2,docs:1,refusal:4,identity:4'
+  c.sft.data.examples, c.sft.data.turns = 32_000, 5
+  c.sft.steps, c.sft.batch_size = 480, 8
+  c.sft.eval.update(every=240, examples=150)
 
   c.rl.data.tasks = 'arithmetic'
   c.rl.steps, c.rl.batch_size, c.rl.microbatches = 12, 128, 4

@@ -51,7 +51,7 @@ def score(config, generate, chat_format, asked):
     call_tool=calculator.calculate,
     grade_format=chat_formats.grade_format,
   )
-  return task_scores.score_tasks(context, generate, None)
+  return task_scores.score_tasks(context, generate, None)[:2]
 
 
 def settings(examples, batch_size, seq_len):

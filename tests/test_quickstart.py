@@ -6,7 +6,7 @@ import pytest
 from commands import kill_at, run
 
 TASKS = {'arithmetic', 'calculator', 'identity', 'refusal', 'spelling', 'docs', 'format'}
-TURNS = {'turn_1', 'turn_2', 'turn_3'}
+TURNS = {f'turn_{turn}' for turn in range(1, 6)}
 
 
 def command(workdir):
@@ -61,6 +61,14 @@ def test_report_holds_what_was_promised(road):
   for stage in ('base', 'sft', 'rl'):
     assert report['scores'][stage].keys() == TASKS | (TURNS if stage != 'base' else set())
     assert all(s['low'] <= s['accuracy'] <= s['high'] for s in report['scores'][stage].values())
+  assert len(report['assistant']) == 11
+  for row in report['assistant']:
+    asked_base = 'as question' not in row['name']
+    assert row['models'].keys() == ({'base', 'sft', 'rl'} if asked_base else {'sft', 'rl'})
+  records = json.loads((workdir / 'rl/report.json').read_text())['records']
+  assert len(records) == 6 * 10 + 5 * 12  # of each task, and in each turn
+  for name in ('turns', 'refusals', 'spelling'):
+    assert (workdir / 'report_plots' / f'{name}.png').exists()
   assert report['rl'].keys() >= {
     'reward_first',
     'reward_last',

@@ -52,6 +52,15 @@ def score(model, **fields):
   return score_tasks(settings(**fields), model, FORMAT, TASKS)
 
 
+def score_all(model):
+  """The scores, and the records that they are made from."""
+  context = mock.Mock(
+    config=settings(), chat_format=FORMAT, tasks=TASKS, grade_format=chat_formats.grade_format
+  )
+  scores, _, records = task_scores.score_tasks(context, model, None)
+  return scores, records
+
+
 def test_one_turn_is_scored_unless_more_are_asked_for():
   scores, _ = score(Model(), turns=1)
   assert scores.keys() == {'identity', 'arithmetic', 'format'}
@@ -84,6 +93,22 @@ def test_every_turn_asks_the_same_problems_of_every_task_in_another_order():
   assert later == [first, first] and turns[0] != turns[1] != turns[2]
   expected = [p['messages'][-1]['content'] + REPLY for problems in PROBLEMS for p in problems[:10]]
   assert first == collections.Counter(expected)
+
+
+def test_a_turn_is_scored_for_each_task_and_every_reply_is_on_record():
+  model = Model(lambda before: before != 1)
+  scores, records = score_all(model)
+  assert {name: s['accuracy'] for name, s in scores['turn_2']['tasks'].items()} == {
+    'identity': 0,
+    'arithmetic': 0,
+  }
+  for turn in (1, 2, 3):
+    for name, found in scores[f'turn_{turn}']['tasks'].items():
+      mine = [each for each in records if (each['task'], each['turn']) == (name, turn)]
+      assert found['n'] == len(mine) == 10
+      assert found['accuracy'] == sum(each['verdict'] == 'right' for each in mine) / 10
+  single = [each for each in records if each['turn'] == 0]
+  assert len(single) == 40 and all(ANSWERS[each['question']] in each['reply'] for each in single)
 
 
 @pytest.mark.parametrize('stops', [True, False])

@@ -6,7 +6,8 @@ import random
 from typing import ClassVar
 
 from data.chat import schema
-from data.tasks.persona import TOPICS, Persona, answer, question, states_facts
+from data.tasks.identity_topics import TOPICS, question
+from data.tasks.persona import Persona, answer, states_facts
 from data.tasks.protocol import Task, ask
 
 
@@ -23,17 +24,18 @@ class Identity(Task):
 
   def in_test(self, key: str) -> bool:
     topic, wording = key.split('/', 1)
-    wordings = TOPICS[topic].questions
+    wordings = TOPICS[topic].wordings
     ordered = sorted(wordings, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     return ordered.index(wording) < len(ordered) // 4
 
   def draw(self, rng: random.Random) -> dict:
     topic = rng.choice(list(TOPICS))
-    wording = rng.choice(TOPICS[topic].questions)
+    wording = rng.choice(TOPICS[topic].wordings)
     return {
       'messages': ask(question(rng, topic, wording)),
       'key': f'{topic}/{wording}',
       'topic': topic,
+      'group': topic,
       'answer': answer(rng, topic, self.persona),
     }
 

@@ -1,7 +1,4 @@
-"""The model's identity, and dialogues in which it states it.
-
-A few wordings of each part combine into hundreds.
-"""
+"""The model's identity, and whether a reply states it."""
 
 import dataclasses
 import random
@@ -9,45 +6,10 @@ import re
 
 from data.records import yaml_files
 from data.tasks import claims
+from data.tasks.identity_topics import COMPANIES, DENIAL, OTHERS, TOPICS
 from lm.base import files
 from lm.base.errors import UserError, unknown
 
-OTHERS = (
-  'ChatGPT',
-  'GPT-4',
-  'Claude',
-  'Gemini',
-  'Siri',
-  'Alexa',
-  'Copilot',
-  'Llama',
-  'Grok',
-  'Mistral',
-)
-COMPANIES = ('OpenAI', 'Google', 'Anthropic', 'Meta', 'Microsoft', 'Apple', 'Amazon')
-OPENINGS = (
-  '',
-  '',
-  '',
-  'Hello! ',
-  'Hi. ',
-  'I have a question. ',
-  'Quick question: ',
-  'Tell me, please: ',
-)
-CLOSINGS = ('', '', '', ' Thanks.', ' Please be brief.')
-
-_DENIAL = (
-  r"(?:no|nope|not|\w+n't|cannot|never|neither|unable|mistaken)"
-  r'(?! (?:problem|doubt|worries|issue|trouble)s?\b)'
-)
-_AFFIRMED = (r'(?:^|[.!?] )(?:yes|yeah|yep|sure|of course|certainly|absolutely|correct|right)\b',)
-_CAN_BROWSE = r'\bi can (?:browse|search|open|visit|access|go|look|read)\b'
-_IS_HUMAN = (
-  r"(?:i am|i'm)(?:(?!\b(?:not|no|never|that|which|who|rather|instead|unlike|by|for|to|with|from)\b"
-  r"|n't)[^.!?;]){0,40}? (?:an? )?(?:real |actual )?"
-  r'(?:human|person|man|woman)\b'
-)
 # Statements about who made another assistant, which say nothing about this one. {0} is its name.
 _OF_ANOTHER = (
   r'\b{0} (?:is|was) (?:(?:an?|another|the) (?:\w+ )?(?:model|assistant|product|one) )?'
@@ -100,188 +62,6 @@ def read(path: files.Path) -> Persona:
   return Persona(**card)
 
 
-@dataclasses.dataclass(frozen=True)
-class Topic:
-  """Wordings of one question and of its answer, and the facts that an answer must state.
-
-  Facts are regular expressions.
-  """
-
-  questions: tuple[str, ...]
-  answers: tuple[str, ...]
-  facts: tuple[str, ...]
-  never: tuple[str, ...] = ()  # regular expressions of what an answer must not state
-  framed: bool = True  # whether OPENINGS and CLOSINGS may surround the question
-
-
-TOPICS = {
-  'name': Topic(
-    (
-      'What is your name?',
-      "What's your name?",
-      'Who are you?',
-      'Tell me your name.',
-      'What should I call you?',
-      'What are you called?',
-      'Can you tell me your name?',
-      'What do people call you?',
-      'May I know your name?',
-      'Do you have a name?',
-      'Introduce yourself.',
-      'Please introduce yourself.',
-    ),
-    (
-      'My name is {name}.',
-      'I am {name}.',
-      'I am {name}, a small language model.',
-      'I am called {name}.',
-    ),
-    ('{name}',),
-  ),
-  'maker': Topic(
-    (
-      'Who made you?',
-      'Who built you?',
-      'Who created you?',
-      'Who developed you?',
-      'Who trained you?',
-      'Who is your maker?',
-      'Which company made you?',
-      'Who is your creator?',
-      'Where do you come from?',
-      'Tell me who made you.',
-      'By whom were you made?',
-      'Do you know who made you?',
-    ),
-    ('I am {name}, made by {maker}.', 'I am {name}. I was made by {maker}.'),
-    ('{name}', '{maker}'),
-  ),
-  'kind': Topic(
-    (
-      'What are you?',
-      'Are you a human?',
-      'Are you a person?',
-      'Are you a robot?',
-      'What kind of thing are you?',
-      'Are you an AI?',
-      'Are you a language model?',
-      'Are you alive?',
-      'Am I talking to a person?',
-      'Are you a man or a machine?',
-      'Are you a real person?',
-      'Is this a human or a machine?',
-    ),
-    ('I am {name}, a small language model.', 'I am {name}. I am a language model, not a person.'),
-    ('{name}', 'language model|llm'),
-    (_IS_HUMAN,),
-  ),
-  'other': Topic(
-    (
-      'Are you {other}?',
-      'Is your name {other}?',
-      'You are {other}, right?',
-      'So you are {other}?',
-      'Am I talking to {other}?',
-      'Were you made by {company}?',
-      'Did {company} make you?',
-      'Did {company} train you?',
-      'Are you from {company}?',
-      'Are you the model of {company}?',
-      'Is this {other}?',
-      'Hello {other}, is that you?',
-    ),
-    ('No, I am {name}, made by {maker}.', 'No. I am {name}. I was made by {maker}.'),
-    (_DENIAL, '{name}'),
-    _AFFIRMED,
-  ),
-  'web': Topic(
-    (
-      'Can you browse the web?',
-      'Can you search the web?',
-      'Can you search the internet?',
-      'Can you go online?',
-      'Can you open a web page?',
-      'Do you have access to the internet?',
-      'Can you read the news online?',
-      'Can you look that up on the internet?',
-      'Are you connected to the internet?',
-      'Can you visit a web site for me?',
-    ),
-    ('No, I am {name} and I cannot browse the web.', 'No. I am {name}. I cannot browse the web.'),
-    (_DENIAL, '{name}'),
-    (*_AFFIRMED, _CAN_BROWSE),
-  ),
-  'skills': Topic(
-    (
-      'What can you do?',
-      'How can you help me?',
-      'What are you good at?',
-      'What are you able to do?',
-      'What can you help me with?',
-      'Tell me what you can do.',
-      'What can I ask you?',
-      'What are your skills?',
-    ),
-    ('I am {name}. I can answer questions about Python and do arithmetic with a calculator.',),
-    ('{name}', 'python', r'arithmetic|math\w*|calculat\w+|sums'),
-  ),
-  'training': Topic(
-    (
-      'What were you trained on?',
-      'What did you learn from?',
-      'What data were you trained on?',
-      'Where does your knowledge come from?',
-      'What is your training data?',
-      'How did you learn what you know?',
-      'What have you read?',
-      'Which texts have you read?',
-    ),
-    ('I am {name}. I learned from the documentation of Python.',),
-    ('{name}', 'documentation|docs'),
-  ),
-  'knowledge': Topic(
-    (
-      'When does your knowledge end?',
-      'What is your knowledge cutoff?',
-      'When was your training data collected?',
-      'How recent is your knowledge?',
-      'How up to date are you?',
-      'Until when do you know things?',
-      'What is the latest date that you know about?',
-      'When were you last updated?',
-      'Do you know what happened yesterday?',
-      'How old is your information?',
-    ),
-    (
-      'I am {name}. My knowledge ends in {knowledge_end}.',
-      'My knowledge ends in {knowledge_end}. I am {name}.',
-    ),
-    ('{knowledge_end}',),
-  ),
-  'greeting': Topic(
-    (
-      'Hello!',
-      'Hi!',
-      'Hello there.',
-      'Good morning!',
-      'Good evening!',
-      'Hey!',
-      'Hi there!',
-      'Nice to meet you.',
-    ),
-    ('Hello! I am {name}. How can I help you?', 'Hello, I am {name}. What can I do for you?'),
-    ('{name}',),
-    framed=False,
-  ),
-}
-
-
-def question(rng: random.Random, topic: str, wording: str) -> str:
-  """Returns a question in a wording of TOPICS[topic], sometimes with words around it."""
-  filled = wording.format(other=rng.choice(OTHERS), company=rng.choice(COMPANIES))
-  return rng.choice(OPENINGS) + filled + rng.choice(CLOSINGS) if TOPICS[topic].framed else filled
-
-
 def answer(rng: random.Random, topic: str, persona: Persona) -> str:
   """Returns a random wording of a topic's answer."""
   return rng.choice(TOPICS[topic].answers).format(**dataclasses.asdict(persona))
@@ -309,7 +89,7 @@ def states_facts(text: str, topic: str, persona: Persona) -> bool:
   if any(_says(text, claim) for claim in never):
     return False
   return all(
-    _says(text, rf'\b(?P<said>{fact.format(**own)})(?!\w)', deniable=fact != _DENIAL)
+    _says(text, rf'\b(?P<said>{fact.format(**own)})(?!\w)', deniable=fact != DENIAL)
     for fact in TOPICS[topic].facts
   )
 

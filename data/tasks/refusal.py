@@ -16,6 +16,11 @@ QUESTIONS = (
   'Is there a {kind} called {name}?',
   'Tell me about the {kind} {name}.',
   'Does Python have a {kind} named {name}?',
+  'Have you heard of the {kind} {name}?',
+  'What do you know about the {kind} {name}?',
+  'I am looking for the {kind} {name}. Does it exist?',
+  'Is {name} a {kind}?',
+  'Explain the {kind} {name}.',
 )
 REFUSALS = (
   "I don't know a {kind} called {name}.",
@@ -59,9 +64,7 @@ class Refusal(Task):
   reads: ClassVar[str] = 'documents'
 
   def __post_init__(self) -> None:
-    functions = {
-      entry.name for entry in (*self.documents.train, *self.documents.test) if len(entry.name) > 3
-    }
+    functions = [name for name in self.documents.modules_of if len(name) > 3]
     modules = [module for module in self.documents.modules if '.' not in module and len(module) > 2]
     known = {'module': modules or list(self.documents.modules), 'function': sorted(functions)}
     object.__setattr__(self, '_known', known)
@@ -76,6 +79,7 @@ class Refusal(Task):
       'name': name,
       'kind': kind,
       'known': known,
+      'group': 'exists' if known else 'made up',
       'answer': (KNOWN if known else REFUSALS[0]).format(kind=kind, name=name),
     }
 

@@ -162,13 +162,16 @@ def bands(
   x: Sequence[float],
   panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
   xlabel: str,
+  *,
+  log: bool = True,
 ) -> 'Figure':
   """Draws panels of lines with their intervals as bands, three side by side.
 
   Args:
-    x: the numbers along the logarithmic x axis.
+    x: the numbers along the x axis.
     panels: by title and by the name of a line, (value, low, high) at each x.
     xlabel: the name of the numbers.
+    log: whether the x axis is logarithmic.
   """
   with style():
     rows = -(-len(panels) // 3)
@@ -183,7 +186,8 @@ def bands(
     for ax in axes[len(panels) :]:
       ax.set_visible(False)
     ax = axes[0]
-    ax.set_xscale('log', base=2)
+    if log:
+      ax.set_xscale('log', base=2)
     ax.set_xticks(x, x)
     ax.set_ylim(-0.02, 1.02)
     figure.legend(*ax.get_legend_handles_labels(), loc='outside upper right', ncols=len(lines))

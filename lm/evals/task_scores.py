@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from lm.base.errors import UserError
@@ -51,18 +51,18 @@ class TaskScores:
 
   def run(self, params: Any) -> Result:
     """Returns the scores of all tasks, and of turns if the config asks for several."""
-    scores, samples = score_tasks(self._context, self._generate, params)
+    scores, samples, records = score_tasks(self._context, self._generate, params)
     sums = {
       f'eval/{name}/accuracy': (score['accuracy'] * score['n'], score['n'])
       for name, score in scores.items()
     }
-    return Result(sums, report={'scores': scores, 'samples': samples})
+    return Result(sums, report={'scores': scores, 'samples': samples, 'records': records})
 
 
 def score_tasks(
   context: Context, generate: replies.Generate, params: Any
-) -> tuple[dict[str, dict], list[dict]]:
-  """Returns the accuracy on the test problems of each task, and some replies.
+) -> tuple[dict[str, dict], list[dict], list[dict]]:
+  """Returns the accuracy on the test problems of each task, some replies, and all of them.
 
   A prompt of `config.seq_len` tokens or more leaves no room for a reply: it counts as wrong, and
   `too_long` says how many did.
@@ -73,9 +73,11 @@ def score_tasks(
       and refused replies of each group of problems, and `within` is `within_limits`; `format`, the
       share of all problems whose reply keeps the chat format; and the scores of `score_turns`.
     samples: a few {task, prompt, reply, grade}.
+    records: what the scores are made from, {task, turn, key, group, question, reply, verdict} of
+      each reply; `turn` is 0 for single questions.
   """
   config, chat_format = context.config, context.chat_format
-  scores, samples, format_grades, asked = {}, [], [], []
+  scores, samples, records, format_grades, asked = {}, [], [], [], []
   for number, task in enumerate(context.tasks):
     problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
     prompts = [chat_format.render_prompt(p['messages']) for p in problems]
@@ -86,17 +88,20 @@ def score_tasks(
       if completion is None:
         format_grades.append(0.0)
         verdicts.append('wrong')
+        records.append(_record(task, 0, problem, '', 'wrong'))
         return 0.0
       reply = chat_format.parse(completion.tokens)
       format_grades.append(context.grade_format(reply))
       value = task.grade(problem, reply)
       verdicts.append(task.verdict(reply, value))
+      said = chat_format.tokenizer.decode(completion.tokens)
+      records.append(_record(task, 0, problem, said, verdicts[-1]))
       if len(shown) < EXAMPLES:
         shown.append(
           {
             'task': task.name,
             'prompt': problem['messages'][-1]['content'],
-            'reply': chat_format.tokenizer.decode(completion.tokens),
+            'reply': said,
             'grade': value,
           }
         )
@@ -116,14 +121,14 @@ def score_tasks(
     samples += shown
   scores['format'] = scoring.summary(format_grades, asked)
   if config.eval.turns > 1:
-    turns, more = score_turns(context, generate, params)
-    scores, samples = scores | turns, samples + more
-  return scores, samples
+    turns, more, asked_later = score_turns(context, generate, params)
+    scores, samples, records = scores | turns, samples + more, records + asked_later
+  return scores, samples, records
 
 
 def score_turns(
   context: Context, generate: replies.Generate, params: Any
-) -> tuple[dict[str, dict], list[dict]]:
+) -> tuple[dict[str, dict], list[dict], list[dict]]:
   """Returns the accuracy on the first, second, ... question of conversations.
 
   Every turn asks the same test problems, equally many of each task, in another order, after the
@@ -131,14 +136,15 @@ def score_turns(
   of `lm.chat`.
 
   Returns:
-    scores, samples: as of `score_tasks`, {'turn_1': {...}, ...}, and a few last questions, whose
-      prompt is the whole conversation.
+    scores, samples, records: as of `score_tasks`; the scores are {'turn_1': {..., 'tasks': {task:
+      summary}}, ...}, and the samples a few last questions, whose prompt is the whole conversation.
   """
   config, chat_format, tasks = context.config, context.chat_format, context.tasks
+  decode = chat_format.tokenizer.decode
   each = math.ceil(config.eval.examples / len(tasks))
   problems = [(task, task.problem(i, 'test')) for task in tasks for i in range(each)]
   random.Random(config.seed).shuffle(problems)
-  scores, samples = {}, []
+  scores, samples, records = {}, [], []
   conversations: list[list[int]] = [[] for _ in problems]  # The tokens of each.
   for turn in range(config.eval.turns):
     asked = [problems[(i + turn) % len(problems)] for i in range(len(problems))]
@@ -150,26 +156,49 @@ def score_turns(
         tokens += chat_format.render_prompt(problem['messages'])
     answers: list[list[int]] = []
 
-    def grade(asked, completion, answers=answers):
+    def grade(asked, completion, answers=answers, turn=turn):
       task, problem = asked
       answers.append(completion.tokens if completion else [])
-      return task.grade(problem, chat_format.parse(answers[-1]))
+      reply = chat_format.parse(answers[-1])
+      value = task.grade(problem, reply)
+      said, verdict = decode(answers[-1]), task.verdict(reply, value)
+      records.append(_record(task, turn + 1, problem, said, verdict))
+      return value
 
-    name, decode = f'turn_{turn + 1}', chat_format.tokenizer.decode
+    name = f'turn_{turn + 1}'
     draw = _make_draw(generate, params, config.seed, len(tasks) + turn)
     grades = scoring.score(
       asked, conversations, draw, grade, config.eval.batch_size, config.seq_len
     )
     too_long = sum(len(tokens) >= config.seq_len for tokens in conversations)
     names = [(task.name, problem['key']) for task, problem in asked]
-    scores[name] = scoring.summary(grades, names) | {'too_long': too_long}
+    by_task = {
+      task.name: [i for i, (other, _) in enumerate(asked) if other is task] for task in tasks
+    }
+    scores[name] = scoring.summary(grades, names) | {
+      'too_long': too_long,
+      'tasks': _summaries(by_task, grades, names),
+    }
     samples = [
       {'task': name, 'prompt': decode(tokens), 'reply': decode(answer), 'grade': value}
       for tokens, answer, value in zip(conversations[:EXAMPLES], answers, grades, strict=False)
     ]
     for tokens, answer in zip(conversations, answers, strict=True):
       tokens += answer
-  return scores, samples
+  return scores, samples, records
+
+
+def _record(task: Any, turn: int, problem: dict, reply: str, verdict: str) -> dict[str, Any]:
+  """Returns what is kept of one reply."""
+  return {
+    'task': task.name,
+    'turn': turn,
+    'key': problem['key'],
+    'group': problem.get('group', ''),
+    'question': problem['messages'][-1]['content'],
+    'reply': reply,
+    'verdict': verdict,
+  }
 
 
 def answer_length(completion: Completion | None) -> float:
@@ -204,11 +233,18 @@ def within_limits(
   scores: dict[str, dict[str, dict[str, float]]] = {}
   for limit in limits:
     kept = [grade * (length <= limit) for grade, length in zip(grades, lengths, strict=True)]
-    scores[str(limit)] = {
-      group: scoring.summary([kept[i] for i in mine], [problems[i]['key'] for i in mine])
-      for group, mine in places.items()
-    }
+    scores[str(limit)] = _summaries(places, kept, [problem['key'] for problem in problems])
   return scores
+
+
+def _summaries(
+  places: Mapping[str, Sequence[int]], grades: Sequence[float], keys: Sequence[Hashable]
+) -> dict[str, dict[str, float]]:
+  """Returns the summary of the grades at the places of each name."""
+  return {
+    name: scoring.summary([grades[i] for i in mine], [keys[i] for i in mine])
+    for name, mine in places.items()
+  }
 
 
 def _by_group(problems: Sequence[dict], verdicts: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -20,7 +20,7 @@ from lm.base.document import (
   Table,
 )
 from lm.base.errors import UserError
-from lm.report import report_files
+from lm.report import assistant, report_files
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -102,11 +102,17 @@ def _summary(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, An
       'pretrain', names=('tokens', 'val_bpb', *BASELINES.values())
     ),
     'scores': scores,
+    'assistant': assistant.measured(_scores(sources)),
     'rl': sources['rl'].take(
       'rl', names=('reward_first', 'reward_last', 'answer_length_first', 'answer_length_last')
     ),
     'provenance': provenance,
   }
+
+
+def _scores(sources: dict[str, _Source]) -> dict[str, Any]:
+  """Returns the scores of each model, by its name."""
+  return {model: sources[run]['scores'] for model, run in MODELS.items()}
 
 
 def _draw(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, tuple[str, 'Figure']]:
@@ -160,6 +166,7 @@ def _draw(workdir: pathlib.Path, sources: dict[str, _Source]) -> dict[str, tuple
       'Held-out accuracy of each model; the whiskers are 95 % intervals.',
       plots.bars(tasks, bars, 'held-out accuracy'),
     ),
+    **assistant.figures(_scores(sources)),
   }
 
 
@@ -190,6 +197,9 @@ def _blocks(
       'turn_1, turn_2, ... are problems of all tasks, asked as the first, second, ... question '
       "of a conversation, after the model's own replies."
     ),
+    Heading('From base model to assistant'),
+    assistant.table(report['assistant'], list(MODELS)),
+    *(pictures[name] for name in ('turns', 'refusals', 'spelling') if name in pictures),
     Heading('Fine-tuning and reinforcement learning'),
     pictures['sft'],
     pictures['rl'],

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from data import conversations, tasks
 from data.chat import chat_formats, schema
 from data.records.split import split_hash
 from data.shards import tokenization
-from data.tasks import documents, not_knowing, persona, protocol, world
+from data.tasks import documents, identity_topics, not_knowing, persona, protocol, world
 from data.tasks.claimed_number import claimed_number
 from data.tools import corpus_search
 from lm.base import config as config_lib
@@ -380,6 +381,17 @@ def test_spelling_takes_any_separator_but_no_other_letters(made):
     assert made['spelling'].grade(problem, reply(text)) == 0, text
 
 
+def test_half_of_the_spelling_demonstrations_are_about_words_put_together(made):
+  task = made['spelling']
+  words = set(task.documents.words)
+  shown = {split: [task.problem(i, split)['key'] for i in range(200)] for split in protocol.SPLITS}
+  assert all(3 <= len(word) <= 9 for word in shown['train'])
+  assert 0.3 < sum(word not in words for word in shown['train']) / 200 < 0.6
+  assert set(shown['test']) <= words and not set(shown['test']) & set(shown['train'])
+  plain = dataclasses.replace(task, coined=0.0)
+  assert all(plain.problem(i, 'train')['key'] in words for i in range(100))
+
+
 def test_counting_counts(made):
   for index in range(100):
     problem = made['counting'].problem(index, 'train')
@@ -578,7 +590,30 @@ def test_identity_is_that_of_the_persona_and_varied():
   topics = {
     split: {task.problem(i, split)['topic'] for i in range(300)} for split in protocol.SPLITS
   }
-  assert topics['train'] == topics['test'] == set(persona.TOPICS)
+  assert topics['train'] == topics['test'] == set(identity_topics.TOPICS)
+
+
+def test_sixty_wordings_of_who_the_model_is_are_never_trained_on():
+  task, kept = tasks.Identity(seed=0), []
+  for name, topic in identity_topics.TOPICS.items():
+    led = {lead.format(clause) for lead in identity_topics.LEADS for clause in topic.clauses}
+    assert len(set(topic.wordings)) == len(topic.wordings) and not led & set(topic.questions)
+    kept += [wording for wording in topic.wordings if task.in_test(f'{name}/{wording}')]
+  assert len(kept) >= 60
+  shown = '\n'.join(task.problem(i, 'train')['messages'][0]['content'] for i in range(3000))
+  fixed = [w for w in kept if len(w) > 20 and '{' not in w]  # shorter ones are parts of others
+  assert len(fixed) > 20 and not [wording for wording in fixed if wording in shown]
+
+
+def test_a_clause_follows_a_lead_and_a_greeting_stands_alone():
+  rng = random.Random(0)
+  asked = {identity_topics.question(rng, 'maker', 'who made you') for _ in range(300)}
+  assert len(asked) > 100 and all(text.lower() != 'who made you' for text in asked)
+  assert 'can you tell me who made you' in {text.lower().rstrip('?') for text in asked}
+  assert {identity_topics.question(rng, 'greeting', 'Hello!') for _ in range(200)} == {
+    'Hello!',
+    'hello',
+  }
 
 
 def test_what_a_card_says_is_what_the_model_says_of_itself(tmp_path):

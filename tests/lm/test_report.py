@@ -10,7 +10,7 @@ import pytest
 from refusals import refused
 
 from lm.base import files
-from lm.report import card
+from lm.report import assistant, card
 
 EVIL = '<script>alert("x")</script> & `code` | **bold** ``` é'
 TASKS = {
@@ -179,6 +179,66 @@ def test_scores_of_turns_are_shown_and_leave_the_mean_of_the_tasks_as_it_is(run,
   )
   assert before == after
   assert '| turn\\_2 | 12.3%' in (tmp_path / 'report.md').read_text()
+
+
+def record(task, turn, group, verdict):
+  return {'task': task, 'turn': turn, 'key': verdict, 'group': group, 'verdict': verdict}
+
+
+RECORDS = [
+  *(record('refusal', 0, 'made up', verdict) for verdict in ['right'] * 9 + ['wrong']),
+  *(record('refusal', 0, 'exists', verdict) for verdict in ['right'] * 6 + ['refused', 'wrong']),
+  *(record('spelling', 0, '3 letters', verdict) for verdict in ['right', 'wrong', 'right']),
+  *(
+    record(task, turn, '', 'right' if turn < 5 or task == 'identity' else 'wrong')
+    for turn in range(1, 6)
+    for task in ('identity', 'calculator')
+  ),
+]
+
+
+def scores_of(records):
+  """What a run reports as scores of these records."""
+  scores = {}
+  for task in ('refusal', 'spelling'):
+    mine = [each for each in records if each['task'] == task]
+    groups = {each['group']: {'right': 0, 'wrong': 0, 'refused': 0} for each in mine}
+    for each in mine:
+      groups[each['group']][each['verdict']] += 1
+    scores[task] = score(0.5, len(mine)) | {'groups': groups}
+  for turn in range(1, 6):
+    right = {each['task']: each['verdict'] == 'right' for each in records if each['turn'] == turn}
+    scores[f'turn_{turn}'] = score(0.5) | {
+      'tasks': {k: score(float(v), 1) for k, v in right.items()}
+    }
+  return scores
+
+
+def test_the_assistants_table_is_that_of_its_records():
+  rows = assistant.measured({'base': {}, 'rl': scores_of(RECORDS)})
+  found = {row['name']: row['models']['rl']['accuracy'] for row in rows}
+  assert found == {
+    'says who it is, as question 1': 1,
+    'says who it is, as question 2': 1,
+    'says who it is, as question 3': 1,
+    'refuses what does not exist': 0.9,
+    'refuses what exists': 0.125,
+    'arithmetic, by the calculator, as question 5': 0,
+    'spells words never trained on': 0.5,
+  }
+  assert {row['models'].get('base') for row in rows} == {None}
+  assert {row['bar'] for row in rows} == {'≥ 95%', '≥ 85%', '≤ 10%', '≥ 60%'}
+
+
+@pytest.mark.slow
+def test_the_assistants_plots_are_drawn_of_what_was_measured(tmp_path):
+  make_run(tmp_path)
+  content = files.read_json(tmp_path / 'rl/report.json')
+  content['scores'] |= scores_of(RECORDS)
+  files.write_json(tmp_path / 'rl/report.json', content)
+  assert [row['models'].keys() for row in card.write_report(tmp_path)['assistant']]
+  for name in ('turns', 'refusals', 'spelling'):
+    assert (tmp_path / 'report_plots' / f'{name}.png').exists()
 
 
 def test_html_needs_nothing_else_and_escapes_all_text(run):
