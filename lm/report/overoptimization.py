@@ -21,6 +21,7 @@ from lm.report import report_files
 Point = dict[str, Any]
 WINDOW = 5  # Steps of RL that one point is the mean of: a step has few answers.
 SHOWN = 3  # Answers that are shown of each method.
+FALL = 3.5
 
 
 def write_report(workdir: files.Path) -> dict[str, Any]:
@@ -32,7 +33,9 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
   workdir = pathlib.Path(workdir)
   ranked = files.read_json(workdir / 'best_of' / 'report.json')['test']
   rows = metrics.json_lines(workdir / 'best_of' / 'answers.jsonl')
-  proxies = {run: _proxy(pathlib.Path(run), rows) for run in ranked['rankings']}
+  # Reward models are known by their folders' names, since the work folder may have been moved.
+  proxies = {run: _proxy(workdir / pathlib.Path(run).name, run, rows) for run in ranked['rankings']}
+  by_folder = {pathlib.Path(run).name: proxy for run, proxy in proxies.items()}
   starts, points = {}, []
   for run, ranking in ranked['rankings'].items():
     first, name = ranking['curve'][0], proxies[run]['name']
@@ -42,7 +45,7 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
   runs = [path.parent for path in sorted(workdir.glob('rl_*/report.json'))]
   for run in runs:
     rl = files.read_json(run / 'config.json')['rl']
-    label = {'method': 'rl', 'beta': rl['kl']} | proxies[rl['reward_model']]
+    label = {'method': 'rl', 'beta': rl['kl']} | by_folder[pathlib.Path(rl['reward_model']).name]
     points += of_rl(metrics.read(run), label)
   curves = summarize(points, starts)
   report = {
@@ -57,14 +60,19 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
   return report
 
 
-def _proxy(run: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Returns what is said of a reward model: its name, sizes, and accuracy on sampled answers."""
-  config, report = (files.read_json(run / f'{name}.json') for name in ('config', 'report'))
+def _proxy(folder: pathlib.Path, run: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Returns what is said of a reward model: its name, sizes, and accuracy on sampled answers.
+
+  Args:
+    folder: its run folder.
+    run: its name in `rows`, the lines of answers.jsonl.
+  """
+  config, report = (files.read_json(folder / f'{name}.json') for name in ('config', 'report'))
   right, n = pair_accuracy(
-    np.array([row['proxies'][str(run)] for row in rows]), np.array([row['gold'] for row in rows])
+    np.array([row['proxies'][run] for row in rows]), np.array([row['gold'] for row in rows])
   )
   return {
-    'name': run.name.removeprefix('reward_'),
+    'name': folder.name.removeprefix('reward_'),
     'parameters': report['parameters'],
     'data': config['data']['examples'],
     'accuracy': right,
@@ -108,17 +116,18 @@ def of_rl(lines: Sequence[Mapping[str, Any]], label: Mapping[str, Any]) -> list[
 
 # ---- The laws ------------------------------------------------------------------------------------
 
-LAWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # what b is multiplied by, as -d f(d)
+# R = d (a - b f(d)): the function f of each method.
+LAWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'best_of': lambda d: d,
   'rl': np.log,
 }
 
 
 def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, float | None]:
-  """Returns {a, b, a_low, a_high, b_low, b_high} of the method's law, by least squares.
+  """Returns {a, b, a_low, a_high, b_low, b_high, spread} of the method's law, by least squares.
 
-  The intervals, of 95 %, are those of linear regression, as if points were independent. What too
-  few points do not determine is None.
+  The intervals, of 95 %, are those of linear regression, as if points were independent. `spread` is
+  the standard deviation of the points around the law. What too few points do not determine is None.
 
   Args:
     d: square roots of the divergence, nats; points where it is 0 or less say nothing and are left
@@ -128,13 +137,13 @@ def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, fl
   d, gains = np.asarray(d, float), np.asarray(gains, float)
   d, gains = d[d > 0], gains[d > 0]
   if len(d) < 2:
-    return dict.fromkeys(('a', 'b', 'a_low', 'a_high', 'b_low', 'b_high'))
+    return dict.fromkeys(('a', 'b', 'a_low', 'a_high', 'b_low', 'b_high', 'spread'))
   design = np.stack([d, -d * LAWS[method](d)], axis=1)
   found = np.linalg.lstsq(design, gains, rcond=None)[0]
   spare = len(d) - 2
   variance = np.sum((gains - design @ found) ** 2) / spare if spare else math.nan
   half = 1.96 * np.sqrt(variance * np.diag(np.linalg.pinv(design.T @ design)))
-  result = {'a': found[0], 'b': found[1]}
+  result = {'a': found[0], 'b': found[1], 'spread': np.sqrt(variance)}
   for name, value, h in zip('ab', found, half, strict=True):
     result |= {f'{name}_low': value - h, f'{name}_high': value + h}
   return {name: float(x) if np.isfinite(x) else None for name, x in result.items()}
@@ -162,8 +171,10 @@ def gains(points: Sequence[Point], starts: Mapping[str, Any], name: str) -> list
 def summarize(points: Sequence[Point], starts: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Returns, for each method, proxy and beta, its law of gold, and where gold was highest.
 
-  Rewards are in standard deviations above the start. `turned` is whether the last gold is below the
-  highest while the last proxy is above the one there.
+  Rewards are in standard deviations above the start. `turned` is whether gold has fallen while the
+  proxy rose: the law has its peak before the last point, gold is below its highest by more than
+  FALL times the standard deviation of the points around the law, and the proxy is above what it was
+  there. A gold that only varies by chance is below its highest at the end of most curves.
   """
   curves = []
   for key in dict.fromkeys((p['method'], p['name'], p['beta']) for p in points):
@@ -171,14 +182,16 @@ def summarize(points: Sequence[Point], starts: Mapping[str, Any]) -> list[dict[s
     gold, proxy = (gains(mine, starts, name) for name in ('gold', 'proxy'))
     d, method = [distance(p) for p in mine], key[0]
     law, top = fit(d, gold, method), int(np.argmax(gold))
+    peak_d, spread = peak(method, law['a'], law['b']), law['spread']
+    falls = spread is not None and gold[top] - gold[-1] > FALL * spread
     curves.append(
       {
         **dict(zip(('method', 'name', 'beta'), key, strict=True)),
         **law,
-        'law_peak_d': peak(method, law['a'], law['b']),
+        'law_peak_d': peak_d,
         'highest': {'d': d[top], 'gold': gold[top], 'proxy': proxy[top]},
         'last': {'d': d[-1], 'gold': gold[-1], 'proxy': proxy[-1]},
-        'turned': bool(gold[-1] < gold[top] and proxy[-1] > proxy[top]),
+        'turned': bool(falls and peak_d and peak_d < d[-1] and proxy[-1] > proxy[top]),
       }
     )
   return curves
@@ -192,7 +205,7 @@ def games(
   proxies: Mapping[str, Mapping[str, Any]],
   runs: Sequence[pathlib.Path],
 ) -> list[dict[str, Any]]:
-  """Returns the answers that proxies like best, with their true reward: the games that they lose.
+  """Returns the answers that the proxies rank first, with their true rewards.
 
   They are the best of all answers to the first test problems, and the best ones that RL kept last.
   """

@@ -37,9 +37,15 @@ def test_pairs_that_gold_orders_are_what_accuracy_counts():
   assert lab.pair_accuracy(proxy, gold) == (pytest.approx(2 / 3), 3)
 
 
-CURVE = [  # of best-of-n: gold turns after n = 2
-  {'n': n, 'kl': math.log(n) - (n - 1) / n, 'proxy': float(n), 'gold': gold}
-  for n, gold in ((1, 0.5), (2, 0.9), (3, 0.8), (4, 0.1))
+def gain(d):
+  """By how many standard deviations gold is above its start; it turns at d = 0.83, after n = 4."""
+  return d * (1.5 - 0.9 * d)
+
+
+DIVERGENCES = {n: math.log(n) - (n - 1) / n for n in range(1, 17)}
+CURVE = [  # of best-of-n
+  {'n': n, 'kl': kl, 'proxy': float(n), 'gold': 0.5 + 0.5 * gain(math.sqrt(kl))}
+  for n, kl in DIVERGENCES.items()
 ]
 
 
@@ -74,7 +80,7 @@ def workdir(tmp_path):
 def test_the_report_follows_from_its_points(workdir):
   report = lab.write_report(workdir)
   points = metrics.json_lines(workdir / 'points.jsonl')
-  assert [p['n'] for p in points if p['method'] == 'best_of'] == [1, 2, 4]
+  assert [p['n'] for p in points if p['method'] == 'best_of'] == [1, 2, 4, 8, 16]
   of_rl = [p for p in points if p['method'] == 'rl' and p['beta'] == 0]
   assert [(p['step'], p['kl']) for p in of_rl] == [(4, 0.2), (9, 0.7), (11, 1.05)]
   assert {(p['name'], p['parameters'], p['data']) for p in points} == {('small_100', 7, 100)}
@@ -82,15 +88,31 @@ def test_the_report_follows_from_its_points(workdir):
   curves = {(c['method'], c['beta']): c for c in report['curves']}
   assert curves.keys() == {('best_of', 0), ('rl', 0), ('rl', 0.5)}
   best_of, start = curves['best_of', 0], report['starts']['small_100']
-  assert best_of['turned'] and best_of['highest']['gold'] == pytest.approx(0.4 / 0.5)
-  assert best_of['last']['proxy'] == pytest.approx((4 - 1) / 2.0)
+  top = gain(math.sqrt(DIVERGENCES[4]))
+  assert best_of['turned'] and best_of['highest']['gold'] == pytest.approx(top)
+  assert best_of['last']['proxy'] == pytest.approx((16 - 1) / 2.0)
   # The law, recomputed from the points.
   d = np.array([math.sqrt(p['kl']) for p in of_rl])
-  gain = np.array([(p['gold'] - start['gold']) / start['gold_std'] for p in of_rl])
-  (a, b), *_ = np.linalg.lstsq(np.stack([d, -d * np.log(d)], axis=1), gain, rcond=None)
+  gains = np.array([(p['gold'] - start['gold']) / start['gold_std'] for p in of_rl])
+  (a, b), *_ = np.linalg.lstsq(np.stack([d, -d * np.log(d)], axis=1), gains, rcond=None)
   assert (curves['rl', 0]['a'], curves['rl', 0]['b']) == pytest.approx((a, b))
   games = {(g['from'], g['answer']) for g in report['games']}
   assert ('best of 2, small_100', 'Of course.') in games
   assert ('step 9 of rl_small_100_0', 'aaaa') in games
   assert (workdir / 'report_plots' / 'beta.png').exists()
   assert '<svg' in (workdir / 'report.html').read_text(encoding='utf-8')
+
+
+def test_gold_that_only_varies_by_chance_has_not_turned():
+  rng = np.random.default_rng(0)
+  starts = {'p': {name: 0.0 for name in ('proxy', 'gold')} | {'proxy_std': 1.0, 'gold_std': 1.0}}
+  turned = 0
+  for _ in range(200):
+    golds = np.minimum(D, 1.0) + 0.04 * rng.normal(size=len(D))  # it saturates, and never falls
+    points = [
+      {'method': 'rl', 'name': 'p', 'beta': 0.0, 'kl': d * d, 'proxy': d, 'gold': gold}
+      for d, gold in zip(D, golds, strict=True)
+    ]
+    (curve,) = lab.summarize(points, starts)
+    turned += curve['turned']
+  assert turned < 20
