@@ -24,14 +24,15 @@ from lm.base.config import variant
 
 def get_config(arg=None):
   name = variant(arg, ('grpo', 'smoke'))
-  c = ppo.get_config('smoke' if name == 'smoke' else None)
+  plain, c = base.get_config(), ppo.get_config('smoke' if name == 'smoke' else None)
   c.rl.update(reward_model='runs/reward', grade_weight=0.0)
   c.eval.update(tasks_every=20, examples=256)
   if name == 'grpo':
     c.model.heads = ('vocabulary',)
     c.rl.update(advantage='grpo', group_size=8, kl_estimator='k3', kl_in='loss', clip_high=0.2)
-    c.rl.update({field: base.get_config().rl[field] for field in ('gae_lambda', 'value_warmup')})
+    c.rl.update({field: plain.rl[field] for field in ('gae_lambda', 'value_warmup')})
   if name == 'smoke':
-    c.rl.update(reward_model='runs/reward-smoke', gold='style')
+    c.rl.update(reward_model='runs/reward-smoke', gold='style', format_reward=0.0)
     c.eval.update(tasks='', tasks_every=2, examples=8, batch_size=8)
+    c.eval.max_new_tokens = plain.eval.max_new_tokens  # answers are as long as those of training
   return c

@@ -43,6 +43,7 @@ def score(config, generate, chat_format, asked):
     batch_axes={},
     complete=None,
     compare=None,
+    judge=None,
     held_out=None,
     counts_bytes=False,
     chat_format=chat_format,

@@ -103,7 +103,7 @@ def test_time_is_told_apart(pretrained):
     assert line['perf/tokens_per_s'] == pytest.approx(8 * 128 / line['perf/step_s'])
     assert line['perf/model_flops_per_s'] > 0 and line['perf/predicted_peak_bytes'] > 1e6
     parts = [value for name, value in line.items() if name.startswith('goodput/')]
-    assert len(parts) == 7 and min(parts) >= 0 and 0 < sum(parts) < 1 + 1e-9
+    assert len(parts) == 8 and min(parts) >= 0 and 0 < sum(parts) < 1 + 1e-9
   assert [line['step'] for line in timed if 'perf/first_step_s' in line] == [5]
   report = json.loads((pretrained / 'report.json').read_text())
   assert 0 < report['goodput/step'] < 1

@@ -68,7 +68,7 @@ def _without_checks(text: str, numeral: str) -> str:
 
   '101101 = 45' and '2d = 2*16 + 13 = 45' are answers with their checks.
   """
-  text = re.sub(r'=\s*\(?[0-9]+\s*[*x^\u00d7](?:[ ()0-9*x^+\u00d7]*[0-9)])?', '', text)
+  text = re.sub(r'=\s*\(?(?!0x)[0-9]+\s*[*x^\u00d7](?:[ ()0-9*x^+\u00d7]*[0-9)])?', '', text)
   return re.sub(rf'\s*=\s*{numeral}(?!\w)|(?<!\w){numeral}\s*=\s*', ' ', text)
 
 

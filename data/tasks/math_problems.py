@@ -24,7 +24,7 @@ MAX_CHARS = 2_000  # of the end of a reply that are read
 MAX_DEPTH = 20  # of its braces and brackets
 SECONDS = 5  # for reading an answer, and for comparing two
 # What is left to compute in an expression, which is an answer only where the file's has it too.
-_LEFT_TO_DO = re.compile(r'\\(?:sum|prod|int|lim|d?binom|times|cdot)|!|[0-9)}]\s*[*+-]\s*[0-9({\\]')
+_LEFT_TO_DO = re.compile(r'\\(?:sum|prod|int|lim|d?binom|times|cdot)|!|[0-9)}]\s*[*+-]\s*[0-9(]')
 _WORDS = re.compile(r'[A-Za-z]{2,}\s')  # of a sentence, in contrast to an expression
 
 

@@ -68,8 +68,8 @@ def problem(question, answer, **fields):
 
 
 PROBLEMS = {
-  'bases': problem('Write 45 in base 2; it is in base 10.', '101101', to=2),
-  'hexadecimal': problem('Write 45 in base 16; it is in base 10.', '2d', to=16),
+  'bases': problem('Write 45 in base 2; it is in base 10.', '101101', to=2, numeral='45'),
+  'hexadecimal': problem('Write 45 in base 16; it is in base 10.', '2d', to=16, numeral='45'),
   'countdown': problem(
     'Make 24 from 6, 9, 5 with + - * /, each number at most once.',
     '6 * (9 - 5)',
@@ -227,7 +227,7 @@ def test_a_number_is_one_in_all_its_forms(made, said):
   """Where the answer is 10: of a sum, of two in base 2, and of problems of files."""
   problems = {
     'arithmetic': problem('What is 4 + 6?', '10'),
-    'bases': problem('Write 2 in base 2; it is in base 10.', '10', to=2),
+    'bases': problem('Write 2 in base 2; it is in base 10.', '10', to=2, numeral='2'),
     'math': problem('What is 4 + 6?', '10'),
     'gsm8k': problem('How many?', '10'),
   }
