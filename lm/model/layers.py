@@ -146,7 +146,10 @@ class Linear(nn.Module):
     scale = self.scale if self.has_variable('params', 'kernel_scale') else None
 
     def product(x, w, contract):
-      return matrix_product(x, w.astype(x.dtype), contract, self.precision)
+      w = w.astype(x.dtype)
+      if self.config.remat == 'dots':  # It keeps the results of products, and must see them.
+        return jnp.tensordot(x, w, contract, precision=self.precision)
+      return matrix_product(x, w, contract, self.precision)
 
     def apply(x: jax.Array) -> jax.Array:
       if form:

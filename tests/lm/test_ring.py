@@ -147,7 +147,7 @@ def test_a_model_is_that_of_the_reference_and_keeps_no_masks(kinds, monkeypatch)
       return jax.device_get(compiled(params)), compiled.as_text()
 
   got, text = run('ring', {'fsdp': 2, 'context': 4})
-  chex.assert_trees_all_close(got, run('reference', {})[0], rtol=2e-4, atol=1e-4)
+  chex.assert_trees_all_close(got, run('reference', {})[0], rtol=2e-4, atol=1e-3)
   # masks of several blocks or stops, kept for all layers
   assert not re.search(r'pred\[(\d+,){5}', text)
 
