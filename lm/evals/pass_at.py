@@ -8,13 +8,9 @@ import numpy as np
 
 from lm.base import intervals
 from lm.base.errors import UserError
-from lm.evals import scoring
 from lm.evals.context import Context
-from lm.infer import replies
-from lm.parallel import keys
+from lm.evals.repeated_answers import RepeatedAnswers
 from lm.train.evaluators import Result
-
-TEMPERATURE = 1.0  # at which the answers vary as the model's probabilities say
 
 
 class PassAt:
@@ -25,16 +21,7 @@ class PassAt:
   every = 0
 
   def __init__(self, context: Context):
-    config = context.config
-    self._context = context
-    self._generate = replies.make_generate(
-      context.model_config,
-      context.chat_format,
-      context.call_tool,
-      temperature=TEMPERATURE,
-      max_new_tokens=config.eval.max_new_tokens,
-      max_len=config.seq_len,
-    )
+    self._context, self._answers = context, RepeatedAnswers(context, self.name)
 
   @classmethod
   def open(cls, context: Context) -> 'PassAt | None':
@@ -58,18 +45,12 @@ class PassAt:
     count, found = config.eval.pass_samples, {}
     for number, task in enumerate(context.tasks):
       problems = [task.problem(i, 'test') for i in range(config.eval.examples)]
-      repeated = [problem for problem in problems for _ in range(count)]
-      prompts = [context.chat_format.render_prompt(p['messages']) for p in repeated]
-
-      def draw(prompts, batch, number=number):
-        return self._generate(params, prompts, keys.derive(config.seed, 'pass_at', number, batch))
+      asked = [(problem, problem['messages']) for problem in problems]
 
       def grade(problem, completion, task=task):
-        if completion is None:
-          return 0.0
         return task.grade(problem, context.chat_format.parse(completion.tokens))
 
-      grades = scoring.score(repeated, prompts, draw, grade, config.eval.batch_size, config.seq_len)
+      grades = self._answers.grades(params, number, asked, count, grade)
       right = (np.array(grades).reshape(-1, count) >= 0.5).sum(axis=1).tolist()
       found[task.name] = {k: summary(right, count, k) for k in config.eval.pass_at}
     return Result(report={'pass_at': found})

@@ -2,13 +2,9 @@
 
 from typing import Any
 
-from lm.evals import scoring
 from lm.evals.context import Context
-from lm.infer import replies
-from lm.parallel import keys
+from lm.evals.repeated_answers import RepeatedAnswers
 from lm.train.evaluators import Result
-
-TEMPERATURE = 1.0  # at which the answers vary as the model's probabilities say
 
 
 class Probe:
@@ -22,16 +18,7 @@ class Probe:
   every = 0
 
   def __init__(self, context: Context):
-    config = context.config
-    self._context = context
-    self._generate = replies.make_generate(
-      context.model_config,
-      context.chat_format,
-      context.call_tool,
-      temperature=TEMPERATURE,
-      max_new_tokens=config.eval.max_new_tokens,
-      max_len=config.seq_len,
-    )
+    self._context, self._answers = context, RepeatedAnswers(context, self.name)
 
   @classmethod
   def open(cls, context: Context) -> 'Probe | None':
@@ -47,15 +34,9 @@ class Probe:
     rows = []
     for number, task in enumerate(context.probe_tasks):
       asked = [task.probe_row(i) for i in range(config.eval.examples)]
-      repeated = [each for each in asked for _ in range(config.eval.probe_samples)]
-      prompts = [context.chat_format.render_prompt(row['messages']) for _, row in repeated]
-
-      def draw(prompts, batch, number=number):
-        return self._generate(params, prompts, keys.derive(config.seed, 'probe', number, batch))
+      questions = [((problem, row), row['messages']) for problem, row in asked]
 
       def judge(question, completion, task=task):
-        if completion is None:
-          return 0.0
         problem, row = question
         reply = context.chat_format.parse(completion.tokens)
         grade = task.grade(problem, reply)
@@ -63,6 +44,6 @@ class Probe:
         row['verdicts'].append(task.verdict(reply, grade))
         return grade
 
-      scoring.score(repeated, prompts, draw, judge, config.eval.batch_size, config.seq_len)
+      self._answers.grades(params, number, questions, config.eval.probe_samples, judge)
       rows += [row for _, row in asked if row['verdicts']]
     return Result(report={'probe': rows})
