@@ -4,10 +4,7 @@
 """
 
 import importlib.util
-import json
 import pathlib
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -15,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lm.base.errors import UserError, invalid, missing_package, unknown
 from lm.cost import chips, cost_text, estimate, flops
+from lm.cost.workers import json_lines
 
 # No jax at the top: it reads the environment when it is imported.
 ENVIRONMENT = {
@@ -198,14 +196,6 @@ def print_table() -> None:
   """Compiles each row of TABLE in a process of its own, and prints its line."""
   print(HEADER, flush=True)
   for row in TABLE:
-    config, topology, _ = row
-    command = [sys.executable, '-m', 'lm.aot', *options_of(row), '--json']
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-      raise UserError(
-        field=f'exit status of lm.aot for {config} on {topology}',
-        value=done.returncode,
-        allowed='0',
-        message='What it printed is above.',
-      )
-    print(table_row(pathlib.Path(config).stem, json.loads(done.stdout)), flush=True)
+    (result,) = json_lines(['lm.aot', *options_of(row), '--json'])
+    config, *_ = row
+    print(table_row(pathlib.Path(config).stem, result), flush=True)

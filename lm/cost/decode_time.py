@@ -8,17 +8,15 @@ and the time of the products.
 
 import argparse
 import json
-import pathlib
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from lm.base.errors import UserError
 from lm.cost import machine
-from lm.cost.workers import FromData, Worker, require
+from lm.cost.workers import FromData, of_model, require
 
 # No jax at the top: a worker that runs torch may run where jax is not installed.
 
@@ -228,13 +226,7 @@ def results(
     )
   if args.beside:
     require(args.beside_python, ('torch', 'transformers'), f'--beside={args.beside}')
-  with tempfile.TemporaryDirectory() as folder:
-    workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'])]
-    if args.beside:
-      exported = pathlib.Path(folder) / 'model'
-      from_data.export(args.model, exported)
-      own = [*argv, '--system=transformers', f'--model={exported}']
-      workers.append(Worker('transformers', args.beside_python, own))
+  with of_model(args, argv, from_data, 'transformers') as workers:
     for batch in batches:
       asked = {'batch': batch, 'new': new}
       if args.command == 'serve':
@@ -243,8 +235,6 @@ def results(
         worker.ask(asked)  # It compiles.
       answers = [[worker.ask(asked) for worker in workers] for _ in range(args.turns)]
       yield _result(args.command, batch, length, new, [w.seen[0] for w in workers], answers)
-    for worker in workers:
-      worker.close()
 
 
 def _result(

@@ -8,13 +8,11 @@ range. The extra `bench` installs the peers.
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ from typing import Any
 
 from lm.base.config import names
 from lm.base.errors import UserError, unknown
-from lm.cost.workers import FromData, require
+from lm.cost.workers import FromData, json_lines, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,18 +142,7 @@ def results(
 
 def _lines(command: Sequence[str]) -> list[dict[str, Any]]:
   """Returns what a benchmark prints."""
-  json_flag = ['--json'] if command[0] == 'lm.bench' else []
-  done = subprocess.run(
-    [sys.executable, '-m', *command, *json_flag], stdout=subprocess.PIPE, text=True, check=False
-  )
-  if done.returncode:
-    raise UserError(
-      field=f'exit status of python -m {" ".join(command)}',
-      value=done.returncode,
-      allowed='0',
-      message='Its error is above.',
-    )
-  return [json.loads(line) for line in done.stdout.splitlines()]
+  return json_lines([*command, *(['--json'] if command[0] == 'lm.bench' else [])])
 
 
 def _row(comparison: Comparison, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lm.base import allocator
 from lm.base.errors import UserError
-from lm.cost.workers import FromData, Worker, require
+from lm.cost.workers import FromData, of_model, require
 
 # No jax at the top: a worker that runs torch may run where jax is not installed.
 
@@ -283,21 +283,11 @@ def results(
     raise UserError(field='--rows', value=args.rows, allowed=f'a divisor of {in_all}, all answers')
   if args.beside:
     require(args.beside_python, ('datasets', 'torch', 'transformers', 'trl'), '--beside=trl')
-  with tempfile.TemporaryDirectory() as folder:
-    workers = [
-      Worker('deepdive', sys.executable, [*argv, '--system=deepdive'], allocator.huge_pages())
-    ]
-    if args.beside:
-      exported = pathlib.Path(folder) / 'model'
-      from_data.export(args.model, exported)
-      own = [*argv, '--system=trl', f'--model={exported}']
-      workers.append(Worker('trl', args.beside_python, own))
+  with of_model(args, argv, from_data, 'trl', allocator.huge_pages()) as workers:
     for worker in workers:
       worker.ask()  # It compiles.
     turns = [[worker.ask() for worker in workers] for _ in range(args.turns)]
     yield _result(args, [worker.seen[0]['system'] for worker in workers], turns)
-    for worker in workers:
-      worker.close()
 
 
 def _result(

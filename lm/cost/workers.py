@@ -5,11 +5,14 @@ memory. A worker prints one line of JSON when it is ready and one for each line 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +54,21 @@ def require(python: str, packages: Sequence[str], need: str) -> None:
     raise error if python == sys.executable else error.at(python)
 
 
+def json_lines(command: Sequence[str]) -> list[dict[str, Any]]:
+  """Returns the lines of JSON that `python -m COMMAND` prints. Raises UserError where it fails."""
+  done = subprocess.run(
+    [sys.executable, '-m', *command], stdout=subprocess.PIPE, text=True, check=False
+  )
+  if done.returncode:
+    raise UserError(
+      field=f'exit status of python -m {" ".join(command)}',
+      value=done.returncode,
+      allowed='0',
+      message='Its error is above.',
+    )
+  return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 class Worker:
   """The parent's end of a worker process."""
 
@@ -88,6 +106,7 @@ class Worker:
     self._process.wait()
 
   def _read(self) -> dict[str, Any]:
+    """Returns the next line that the worker prints. Raises UserError where it has ended."""
     line = self._process.stdout.readline()
     if not line:
       raise UserError(
@@ -95,3 +114,32 @@ class Worker:
       )
     self.seen.append(json.loads(line))
     return self.seen[-1]
+
+
+@contextlib.contextmanager
+def of_model(
+  args: argparse.Namespace,
+  argv: Sequence[str],
+  from_data: FromData,
+  peer: str,
+  env: Mapping[str, str] | None = None,
+) -> Iterator[list[Worker]]:
+  """Starts our worker and, with --beside, that of a peer that runs the same model.
+
+  Args:
+    args: the arguments of the command.
+    argv: the same as text.
+    from_data: exports the model for the peer.
+    peer: its name as a system.
+    env: added to the environment of our worker.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    workers = [Worker('deepdive', sys.executable, [*argv, '--system=deepdive'], env)]
+    if args.beside:
+      exported = pathlib.Path(folder) / 'model'
+      from_data.export(args.model, exported)
+      own = [*argv, f'--system={peer}', f'--model={exported}']
+      workers.append(Worker(peer, args.beside_python, own))
+    yield workers
+    for worker in workers:
+      worker.close()
