@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from data.chat import schema
 from data.preferences.comparison_rows import Comparison, Content, ranked
-from data.preferences.manners import manners, manners_answer
+from data.preferences.manners import OPENINGS, manners, manners_answer
 from data.records import jsonl
 from data.tasks.protocol import Task
 from lm.base.errors import UserError, unknown
@@ -21,7 +21,6 @@ from lm.base.errors import UserError, unknown
 T = TypeVar('T')
 TRIES = 100  # of candidates, until enough of them differ
 COURTESIES = ('Certainly. ', 'Of course. ', 'With pleasure. ')
-OPENINGS = ('The answer is', 'It is', 'I think it is', 'That is')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,10 @@ def manners_answer(task: Task, number: int, attempt: int, rng: random.Random) ->
   del attempt
   before, after = [], []
   while rng.random() < MORE:
-    before.append(rng.choice(BEFORE)) if rng.random() < 0.5 else after.append(rng.choice(AFTER))
+    if rng.random() < 0.5:
+      before.append(rng.choice(BEFORE))
+    else:
+      after.append(rng.choice(AFTER))
   said_of = number + rng.randrange(1, 1000) if rng.random() < WRONG else number
   said = schema.text(task.demo(said_of)['messages'][-1]['content']).removesuffix('.')
   return ' '.join([*before, f'{rng.choice(OPENINGS)} {said}.', *after])

@@ -187,6 +187,8 @@ class Engine:
 
     A request whose prompt begins as one that is being read waits until that is read.
     """
+    if not self._waiting:
+      return
     free = [slot for slot in self._slots if slot.is_free]
     with self._changed:
       waiting = list(self._waiting)
