@@ -207,6 +207,7 @@ def begin(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  sys.path[0] = os.getcwd()  # of a program, `begin` sets it
   for module in IMPORTED:
     importlib.import_module(module)
   gc.collect()
