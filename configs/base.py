@@ -417,6 +417,14 @@ def smoke(c: ConfigDict) -> None:
   c.checkpoint.every, c.log_every = 10, 5
 
 
+def share_seed(c: ConfigDict) -> None:
+  """Adds the field `seed` to a recipe, which all its steps share that have a seed."""
+  c.seed = 0
+  for part in c.values():
+    if isinstance(part, ConfigDict) and 'seed' in part:
+      part.seed = c.get_ref('seed')
+
+
 def get_recipe() -> ConfigDict:
   """Returns the config of a whole recipe, from crawling to the report.
 
@@ -469,4 +477,5 @@ def get_recipe() -> ConfigDict:
     stage.data.documents = '{workdir}/clean/documents.jsonl'
     stage.data.held_out = c.tokenizer.get_ref('held_out')  # the same for the whole recipe
   c.sft.init_from, c.rl.init_from = '{workdir}/pretrain', '{workdir}/sft'
+  share_seed(c)
   return c

@@ -59,6 +59,7 @@ def get_config(arg=None):
   c.dr_grpo.rl.update(advantage='dr_grpo', aggregation='constant')
   c.distilled.init_from, c.distilled.steps = '{workdir}/small', 200
   c.distilled.data.train = '{workdir}/teacher/rollouts.jsonl'
+  base.share_seed(c)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/distill-smoke'
     c.distilled.data.train = ''

@@ -61,6 +61,7 @@ def get_config(arg=None):
   c.sft.eval.probe = 'facts'
   c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
+  base.share_seed(c)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/facts-smoke'
     for run in (c.pretrain, c.sft, c.refuse):

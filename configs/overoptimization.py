@@ -49,6 +49,7 @@ def get_config(arg=None):
   rewards = (f'reward_{name}' for name in proxies)
   first = ('answers', 'tokenizer', 'sft')
   c.stages = (*first, *rewards, 'best_of:best_of', *policies, 'overoptimization')
+  base.share_seed(c)
   if is_smoke:
     shrink(c)
   return c

@@ -17,6 +17,7 @@ Result:    runs/rejection/report.html: proxy and gold of single answers and of t
 
 from ml_collections import ConfigDict
 
+from configs import base
 from configs import overoptimization as lab
 from lm.base.config import variant
 
@@ -49,6 +50,7 @@ def get_config(arg=None):
     jobs.append(f'round_{number}')
     policy = f'{{workdir}}/round_{number}'
   c.stages = ('answers', 'tokenizer', 'sft', *jobs, 'rounds')
+  base.share_seed(c)
   if is_smoke:
     lab.shrink(c)
   return c

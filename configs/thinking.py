@@ -53,6 +53,7 @@ def get_config(arg=None):
     max_new_tokens=129,
     limits=(1, 2, 4, 8, 16, 32, 64, 128),
   )
+  base.share_seed(c)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/thinking-smoke'
     c.sft.model.update(num_layers=1, embed_dim=64, num_heads=2, num_kv_heads=2, mlp_dim=128)
