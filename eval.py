@@ -33,11 +33,8 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
   import jax
 
   from configs import base
-  from data import batches
-  from data import tasks as tasks_lib
   from data.chat import chat_formats
   from data.tokenizers import gguf_vocabulary
-  from data.tools import toolbox
   from lm import evals, stages
   from lm.evals.held_out import HeldOutLoss
   from lm.model import quantize
@@ -54,39 +51,8 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     params = quantize.quantize(quantization, model.params, model.axes)
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
 
-    if config.rl.reward_model:
-      raise UserError(
-        field='config.rl.reward_model',
-        value=config.rl.reward_model,
-        allowed="''; python -m lm.best_of ranks answers by reward models",
-      )
-    stage, held_out = stages.make(config), None
-    if config.data.val:
-      if stage.reads_start:
-        raise UserError(
-          field='config.data.val',
-          value=config.data.val,
-          allowed="'', since a checkpoint does not have the model that it is compared with",
-        )
-      held_out = batches.open_held_out(stage.reads, config, chat_format)
-    test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
-    context = evals.Context(
-      config=config,
-      model_config=model.config,
-      mesh=mesh,
-      loss_fn=stage.make_loss(model.config),
-      batch_axes=stage.batch_axes,
-      complete=lambda arrays: arrays,
-      compare=stage.make_compare(model.config),
-      judge=None,
-      held_out=held_out,
-      counts_bytes=not stage.is_chat,
-      chat_format=chat_format,
-      tasks=test_tasks,
-      probe_tasks=probe_tasks,
-      call_tool=toolbox.from_config(config.tools),
-      grade_format=chat_formats.grade_format,
-    )
+    stage = stages.make(config)
+    context = make_context(config, stage, model, chat_format, mesh)
     metrics = {}
     for evaluator in evals.make(context):
       result = evaluator.run(params)
@@ -101,6 +67,57 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
       plain = HeldOutLoss.open(context).run(model.params).metrics['eval/val/loss']
       report['perplexity_change'] = math.expm1(metrics['eval/val/loss'] - plain)
   return report
+
+
+def make_context(config: ConfigDict, stage: Any, model: Any, chat_format: Any, mesh: Any) -> Any:
+  """Returns what the evaluators of a checkpoint may need.
+
+  Args:
+    config: the config.
+    stage: its stage, from `lm.stages.make`.
+    model: the checkpoint, from `lm.weights.pretrained.load`.
+    chat_format: the chat format of its tokenizer.
+    mesh: the devices that it is on.
+
+  Raises:
+    UserError: the config asks for what a checkpoint alone cannot be evaluated on.
+  """
+  from data import batches
+  from data import tasks as tasks_lib
+  from data.chat import chat_formats
+  from data.tools import toolbox
+  from lm import evals
+
+  if config.rl.reward_model:
+    raise UserError(
+      field='config.rl.reward_model',
+      value=config.rl.reward_model,
+      allowed="''; python -m lm.best_of ranks answers by reward models",
+    )
+  if config.data.val and stage.reads_start:
+    raise UserError(
+      field='config.data.val',
+      value=config.data.val,
+      allowed="'', since a checkpoint does not have the model that it is compared with",
+    )
+  test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
+  return evals.Context(
+    config=config,
+    model_config=model.config,
+    mesh=mesh,
+    loss_fn=stage.make_loss(model.config),
+    batch_axes=stage.batch_axes,
+    complete=lambda arrays: arrays,
+    compare=stage.make_compare(model.config),
+    judge=None,
+    held_out=batches.open_held_out(stage.reads, config, chat_format) if config.data.val else None,
+    counts_bytes=not stage.is_chat,
+    chat_format=chat_format,
+    tasks=test_tasks,
+    probe_tasks=probe_tasks,
+    call_tool=toolbox.from_config(config.tools),
+    grade_format=chat_formats.grade_format,
+  )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -138,3 +138,13 @@ def test_a_config_adds_no_field(name, monkeypatch):
   assert [
     f for f in fields(config) if f not in plain and not f.startswith('clean.languages.')
   ] == []
+
+
+@pytest.mark.parametrize('name', ['quickstart', 'facts', 'distill', 'rejection'])
+def test_all_steps_of_a_recipe_share_one_seed(name, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  config = load(f'configs/{name}.py')
+  config.seed = 7
+  assert {config[run].seed for run in training_runs(config)} == {7}
+  if name == 'facts':
+    assert config.world.seed == config.pretrain.data.task_seed == 7

@@ -14,6 +14,7 @@ Some modules give these letters another meaning where the context is theirs alon
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -227,20 +228,39 @@ class Transformer(nn.Module):
     """
     c = self.config
     B, T = tokens_BT.shape
-    index_1T = jnp.arange(T)[None, :]
+    # There is one rotation and one mask for each type of layer; a layer picks its own by index.
+    kinds = layer_kinds(c)
+    masks = [None] * len(kinds)
     if cache is not None:
       assert positions_BT is None and segment_ids_BT is None, 'a cache knows its own positions'
       positions_BT = cache.positions(T)
     else:
+      index_1T = jnp.arange(T)[None, :]
+      if positions_BT is None:
+        positions_BT = jnp.broadcast_to(index_1T, (B, T))
       distance_BTS = index_1T[:, :, None] - index_1T[:, None, :]
       mask_BTS = (distance_BTS >= 0) & jnp.ones((B, 1, 1), bool)
       if segment_ids_BT is not None:
         mask_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-      if positions_BT is None:
-        positions_BT = jnp.broadcast_to(index_1T, (B, T))
+      masks = [
+        mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds
+      ]
     if segment_ids_BT is None:
       segment_ids_BT = jnp.ones((B, T), jnp.int32)
+    tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
 
+    x_BTD = self._embed(tokens_BT, positions_BT, noise_BTD)
+    x_BTD, cache = self._apply_layers((x_BTD, cache), tables, masks, segment_ids_BT)
+    if cache is not None:
+      added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
+      cache = cache.advance(added_B)
+    return Norm(c, c.norm, name='final_norm')(x_BTD), cache
+
+  def _embed(
+    self, tokens_BT: jax.Array, positions_BT: jax.Array, noise_BTD: jax.Array | None
+  ) -> jax.Array:
+    """Returns what the first layer reads: the embeddings of tokens and, if learned, of places."""
+    c = self.config
     x_BTD = lookup(self.embedding, tokens_BT, ('vocab', 'embed'), jnp.dtype(c.dtype))
     if noise_BTD is not None:
       x_BTD = x_BTD + noise_BTD.astype(x_BTD.dtype)
@@ -248,44 +268,39 @@ class Transformer(nn.Module):
       x_BTD = x_BTD * jnp.asarray(c.embed_dim**0.5, x_BTD.dtype)
     if c.position == 'learned':
       x_BTD = x_BTD + lookup(self.position_table, positions_BT, ('positions', 'embed'), x_BTD.dtype)
+    return x_BTD
 
-    # There is one rotation and one mask for each type of layer; a layer picks its own by index. A
-    # cache makes its own masks.
-    kinds = layer_kinds(c)
-    tables = [rope.tables(c, kind, positions_BT) if c.position == 'rope' else () for kind in kinds]
-    if cache is not None:
-      masks = [None] * len(kinds)
-    else:
-      masks = [
-        mask_BTS & (distance_BTS < c.window) if kind == 'window' else mask_BTS for kind in kinds
-      ]
+  def _apply_layers(
+    self,
+    carry: tuple[jax.Array, Cache | None],
+    tables: Sequence[Any],
+    masks: Sequence[jax.Array | None],
+    segment_ids_BT: jax.Array,
+  ) -> tuple[jax.Array, Cache | None]:
+    """Returns the carry of `Block` after all layers, which are scanned, unrolled or apart."""
+    c = self.config
+    kind_L = [layer_kinds(c).index(kind) for kind in layer_types(c)]
+    if self.has_variable('params', LAYER.format(0)):
+      for layer, kind in enumerate(kind_L):
+        block = Block(c, name=LAYER.format(layer))
+        carry, _ = block(carry, layer, kind, tables, masks, segment_ids_BT)
+      return carry
     block = Block
     if c.remat != 'none':
       block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=not c.scan_layers)
-    if self.has_variable('params', LAYER.format(0)):
-      for layer, kind in enumerate(map(kinds.index, layer_types(c))):
-        (x_BTD, cache), _ = Block(c, name=LAYER.format(layer))(
-          (x_BTD, cache), layer, kind, tables, masks, segment_ids_BT
-        )
-    else:
-      kind_L = jnp.asarray([kinds.index(kind) for kind in layer_types(c)], jnp.int32)
-      in_loop = c.scan_layers or self.is_initializing()  # drawing compiles faster in a loop
-      layers = nn.scan(
-        block,
-        variable_axes={'params': 0, 'finite': 0, 'inside': 0, 'losses': 0},
-        split_rngs={'params': True},
-        in_axes=(0, 0, *[nn.broadcast] * 3),
-        length=c.num_layers,
-        unroll=1 if in_loop else c.num_layers,
-        metadata_params={nn.PARTITION_NAME: 'layers'},
-      )(c, name='layers')
-      (x_BTD, cache), _ = layers(
-        (x_BTD, cache), jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT
-      )
-    if cache is not None:
-      added_B = jnp.full(B, T, jnp.int32) if num_tokens_B is None else num_tokens_B
-      cache = cache.advance(added_B)
-    return Norm(c, c.norm, name='final_norm')(x_BTD), cache
+    in_loop = c.scan_layers or self.is_initializing()  # drawing compiles faster in a loop
+    layers = nn.scan(
+      block,
+      variable_axes={'params': 0, 'finite': 0, 'inside': 0, 'losses': 0},
+      split_rngs={'params': True},
+      in_axes=(0, 0, *[nn.broadcast] * 3),
+      length=c.num_layers,
+      unroll=1 if in_loop else c.num_layers,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(c, name='layers')
+    kind_L = jnp.asarray(kind_L, jnp.int32)
+    carry, _ = layers(carry, jnp.arange(c.num_layers), kind_L, tables, masks, segment_ids_BT)
+    return carry
 
 
 def check(config: FrozenConfigDict) -> None:
