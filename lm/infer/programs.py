@@ -7,7 +7,8 @@ tokens, M, the tokens of one call of `decode`, and A, the alternatives that are 
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,56 @@ class Decoded:
   model_log_probs_BM: jax.Array
   top_ids_BMA: jax.Array
   top_log_probs_BMA: jax.Array
+
+  @classmethod
+  def nothing(cls, num_rows: int, steps: int, alternatives: int) -> Self:
+    """Returns room for `steps` tokens of each row, of which none is drawn."""
+    B, M, A = num_rows, steps, alternatives
+    return cls(
+      tokens_BM=jnp.zeros((B, M), jnp.int32),
+      log_probs_BM=jnp.zeros((B, M)),
+      count_B=jnp.zeros(B, jnp.int32),
+      fed_B=jnp.zeros(B, jnp.int32),
+      model_log_probs_BM=jnp.zeros((B, M)),
+      top_ids_BMA=jnp.zeros((B, M, A), jnp.int32),
+      top_log_probs_BMA=jnp.zeros((B, M, A)),
+    )
+
+  def append(
+    self,
+    is_drawn_B: jax.Array,
+    tokens_B: jax.Array,
+    log_probs_B: jax.Array,
+    reports: jax.Array,
+    top: Callable[[], tuple[jax.Array, jax.Array, jax.Array]],
+  ) -> Self:
+    """Returns this with a token more in some rows.
+
+    Args:
+      is_drawn_B: bool: which rows.
+      tokens_B, log_probs_B: what they draw.
+      reports: bool: whether any row reports what `top` returns.
+      top: returns what `lm.infer.sampling.top` does.
+    """
+    rows_B = jnp.arange(len(tokens_B))
+    # Slots out of range are dropped.
+    slot_B = jnp.where(is_drawn_B, self.count_B, self.tokens_BM.shape[1])
+
+    def put(held: jax.Array, new: jax.Array) -> jax.Array:
+      return held.at[rows_B, slot_B].set(new, mode='drop')
+
+    held = self.model_log_probs_BM, self.top_ids_BMA, self.top_log_probs_BMA
+    model_log_probs_BM, top_ids_BMA, top_log_probs_BMA = jax.lax.cond(
+      reports, lambda: tuple(map(put, held, top())), lambda: held
+    )
+    return self.replace(
+      tokens_BM=put(self.tokens_BM, tokens_B),
+      log_probs_BM=put(self.log_probs_BM, log_probs_B),
+      count_B=self.count_B + is_drawn_B.astype(jnp.int32),
+      model_log_probs_BM=model_log_probs_BM,
+      top_ids_BMA=top_ids_BMA,
+      top_log_probs_BMA=top_log_probs_BMA,
+    )
 
 
 def buckets(capacity: int) -> list[int]:
@@ -207,7 +258,7 @@ def decode(
     stop_early: bool; whether to return as soon as a row ends, because another request waits for it.
   """
   B, V = rows.ends_BV.shape
-  rows_B = jnp.arange(B)
+  A, rows_B = min(MAX_TOP, V), jnp.arange(B)
   model, ends_BV = Transformer(config), rows.ends_BV
 
   def body(carry):
@@ -226,46 +277,19 @@ def decode(
     logits_BV = unembed(params, config, hidden_B1D[:, 0])
     new_B, log_p_B = sampling.draw(logits_BV, draws, cache.length_B)
     seen_BV = draws.seen_BV.at[rows_B, jnp.where(draw_B, new_B, V)].set(True, mode='drop')
-    slot_B = jnp.where(draw_B, out.count_B, steps)  # Slots out of range are dropped.
-
-    def report():
-      log_p_B, ids_BA, top_BA = sampling.top(logits_BV, new_B, A)
-      return (
-        out.model_log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'),
-        out.top_ids_BMA.at[rows_B, slot_B].set(ids_BA, mode='drop'),
-        out.top_log_probs_BMA.at[rows_B, slot_B].set(top_BA, mode='drop'),
-      )
-
-    reported = (out.model_log_probs_BM, out.top_ids_BMA, out.top_log_probs_BMA)
-    reports = jax.lax.cond((draws.num_top_B > 0).any(), report, lambda: reported)
-    count_B = out.count_B + draw_B.astype(jnp.int32)
-    out = Decoded(
-      out.tokens_BM.at[rows_B, slot_B].set(new_B, mode='drop'),
-      out.log_probs_BM.at[rows_B, slot_B].set(log_p_B, mode='drop'),
-      count_B,
-      fed_B,
-      *reports,
-    )
+    top = functools.partial(sampling.top, logits_BV, new_B, A)
+    out = out.append(draw_B, new_B, log_p_B, (draws.num_top_B > 0).any(), top)
+    out = out.replace(fed_B=fed_B)
     what_B = jnp.where(draw_B, ends_BV[rows_B, new_B].astype(jnp.int32), GOES_ON)
-    going_B = running_B & (what_B == GOES_ON) & (count_B < budget_B)
+    going_B = running_B & (what_B == GOES_ON) & (out.count_B < budget_B)
     halt = (what_B == PAUSES).any() | (stop_early & (running_B & ~going_B).any())
     last_B = jnp.where(draw_B, new_B, last_B)
     return step + 1, halt, cache, draws.replace(seen_BV=seen_BV), out, last_B, going_B
 
-  A = min(MAX_TOP, V)
-  zeros_B, floats_BM = jnp.zeros(B, jnp.int32), jnp.zeros((B, steps), jnp.float32)
-  out = Decoded(
-    jnp.zeros((B, steps), jnp.int32),
-    floats_BM,
-    zeros_B,
-    zeros_B,
-    floats_BM,
-    jnp.zeros((B, steps, A), jnp.int32),
-    jnp.zeros((B, steps, A), jnp.float32),
-  )
   running_B = (num_queued_B > 0) & (budget_B > 0)
-  step, halt = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-  carry = step, halt, rows.cache, rows.sampling, out, zeros_B, running_B
+  step, halt, last_B = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.zeros(B, jnp.int32)
+  out = Decoded.nothing(B, steps, A)
+  carry = step, halt, rows.cache, rows.sampling, out, last_B, running_B
   _, _, cache, draws, out, *_ = jax.lax.while_loop(
     lambda carry: (carry[0] < steps + QUEUE) & ~carry[1] & carry[-1].any(), body, carry
   )
