@@ -83,7 +83,9 @@ class Metrics:
     self._flushed = time.monotonic()
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Appends `{"step": step, **values}` and flushes it; NaN and infinities become null.
+    """Appends `{"step": step, **values}` and flushes it.
+
+    NaN and infinities become null, and leave a gap in TensorBoard's curve.
 
     Args:
       step: the training step. A step may have several lines.
@@ -95,7 +97,8 @@ class Metrics:
     for name, value in values.items():
       number = value if isinstance(value, int) else float(value)
       line[name] = number if math.isfinite(number) else None  # JSON has no others
-      self._events.add_scalar(name, number, step)
+      if line[name] is not None:
+        self._events.add_scalar(name, number, step)
     _append(self._local / 'metrics.jsonl', line)
     if self._local != self._workdir and time.monotonic() - self._flushed > FLUSH_SECONDS:
       self.flush()

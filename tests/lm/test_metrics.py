@@ -62,10 +62,12 @@ def test_lines_and_events_hold_what_was_written(tmp_path):
 
 
 def test_what_is_not_finite_becomes_null(tmp_path):
+  """It is left out of TensorBoard, whose library would warn of each."""
   with metrics.Metrics(tmp_path) as m:
     m.write(1, {'a': float('nan'), 'b': np.float32('inf'), 'c': 1.0})
   assert metrics.read(tmp_path) == [{'step': 1, 'a': None, 'b': None, 'c': 1.0}]
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
+  assert [event[:2] for event in events(tmp_path)] == [(1, 'c')]
 
 
 @pytest.mark.parametrize('torn', ['', '{"step": 9, "train/lo'])
