@@ -7,6 +7,7 @@ reads: comparisons, for the accuracy and the calibration of a reward model.
 """
 
 import math
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
 
   defaults = base.get_config().model
   mesh = sharding.make_mesh(config.mesh)
-  with jax.set_mesh(mesh):
+  with jax.set_mesh(mesh), tempfile.TemporaryDirectory() as folder:
     path = gguf.find(path, defaults, gguf_vocabulary.convert, chat_formats.fingerprint)
     model = pretrained.load(path, config.model, defaults, mesh)
     chat_format = chat_formats.load(model.tokenizer)
@@ -52,7 +53,7 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
     report = {'checkpoint': str(model.run), 'step': model.step, 'provenance': model.provenance}
 
     stage = stages.make(config)
-    context = make_context(config, stage, model, chat_format, mesh)
+    context = make_context(config, stage, model, chat_format, mesh, folder)
     metrics = {}
     for evaluator in evals.make(context):
       result = evaluator.run(params)
@@ -69,7 +70,9 @@ def evaluate(config: ConfigDict, path: str, quantization: str) -> dict[str, Any]
   return report
 
 
-def make_context(config: ConfigDict, stage: Any, model: Any, chat_format: Any, mesh: Any) -> Any:
+def make_context(
+  config: ConfigDict, stage: Any, model: Any, chat_format: Any, mesh: Any, folder: str
+) -> Any:
   """Returns what the evaluators of a checkpoint may need.
 
   Args:
@@ -78,6 +81,7 @@ def make_context(config: ConfigDict, stage: Any, model: Any, chat_format: Any, m
     model: the checkpoint, from `lm.weights.pretrained.load`.
     chat_format: the chat format of its tokenizer.
     mesh: the devices that it is on.
+    folder: a folder for held-out text, which is tokenized.
 
   Raises:
     UserError: the config asks for what a checkpoint alone cannot be evaluated on.
@@ -100,6 +104,9 @@ def make_context(config: ConfigDict, stage: Any, model: Any, chat_format: Any, m
       value=config.data.val,
       allowed="'', since a checkpoint does not have the model that it is compared with",
     )
+  held_out = None
+  if config.data.val:
+    held_out = batches.open_held_out(stage.reads, config, chat_format, folder)
   test_tasks, probe_tasks = tasks_lib.of_evaluation(config)
   return evals.Context(
     config=config,
@@ -110,7 +117,7 @@ def make_context(config: ConfigDict, stage: Any, model: Any, chat_format: Any, m
     complete=lambda arrays: arrays,
     compare=stage.make_compare(model.config),
     judge=None,
-    held_out=batches.open_held_out(stage.reads, config, chat_format) if config.data.val else None,
+    held_out=held_out,
     counts_bytes=not stage.is_chat,
     chat_format=chat_format,
     tasks=test_tasks,

@@ -81,7 +81,8 @@ def get_config() -> ConfigDict:
   # always has them.
   c.data.tools = True
   # Training data: token shards (a manifest.json, or several separated by commas), or text, JSONL or
-  # Parquet files (globs) to tokenize. All paths may be in a bucket: gs://... or s3://...
+  # Parquet files (globs) to tokenize; for sft conversations in any form that data.conversations
+  # reads. All paths may be in a bucket: gs://... or s3://...
   c.data.train = ''
   # Weights of several inputs of data.train (manifests or globs) in order: 'W,W', or from given
   # steps on '0:W,W;1000:W,W'.

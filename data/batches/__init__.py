@@ -18,8 +18,8 @@ class Reader:
 
   Attributes:
     training: MODULE:FUNCTION that opens training and held-out data, as `open_source` says.
-    held_out: MODULE:FUNCTION that opens `config.data.val` alone, given the config and the chat
-      format; '' where nothing is held out.
+    held_out: MODULE:FUNCTION that opens `config.data.val` alone, as `open_held_out` says; '' where
+      nothing is held out.
   """
 
   training: str
@@ -54,11 +54,11 @@ def open_source(kind: str, config: Any, chat_format: Any, folder: Any) -> Any:
   return _imported(_reader(kind).training)(config, chat_format, folder)
 
 
-def open_held_out(kind: str, config: Any, chat_format: Any) -> Any:
+def open_held_out(kind: str, config: Any, chat_format: Any, folder: Any) -> Any:
   """Returns batches with each row of `config.data.val` once, for evaluation without training.
 
   Args:
-    kind, config, chat_format: as of `open_source`.
+    kind, config, chat_format, folder: as of `open_source`.
 
   Raises:
     UserError: `config.data.val` is not what the stage reads, or the stage holds nothing out.
@@ -70,7 +70,7 @@ def open_held_out(kind: str, config: Any, chat_format: Any) -> Any:
       value=config.data.val,
       allowed=f"'', since stage {config.stage} reads no held-out rows",
     )
-  return _imported(reader.held_out)(config, chat_format)
+  return _imported(reader.held_out)(config, chat_format, folder)
 
 
 def _reader(kind: str) -> Reader:

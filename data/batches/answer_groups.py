@@ -110,7 +110,7 @@ def open_groups(config: Any, chat_format: chat_formats.Format, folder: files.Any
   )
 
 
-def open_held_out(config: Any, chat_format: chat_formats.Format) -> GroupLoader:
+def open_held_out(config: Any, chat_format: chat_formats.Format, folder: files.Path) -> GroupLoader:
   """Returns the comparisons of `config.data.val` in groups, each once."""
   size = config.reward.group_size
   val = pairs_lib.read_held_out(config, chat_format, max_tokens=config.seq_len)

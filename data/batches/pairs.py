@@ -108,7 +108,7 @@ def open_pairs(config: Any, chat_format: chat_formats.Format, folder: files.AnyP
   )
 
 
-def open_held_out(config: Any, chat_format: chat_formats.Format) -> PairLoader:
+def open_held_out(config: Any, chat_format: chat_formats.Format, folder: files.Path) -> PairLoader:
   """Returns the pairs of `config.data.val`, each once."""
   val = read_held_out(config, chat_format, max_tokens=config.seq_len + 1)
   options = {'seq_len': config.seq_len, 'seed': config.seed, 'batch_size': config.eval.batch_size}

@@ -5,7 +5,7 @@ from typing import Any
 from data import tasks
 from data.chat import chat_formats
 from data.shards import tokenization
-from data.tasks import demonstrations
+from data.tasks import conversation_rows, demonstrations
 from lm.base import config as config_lib
 from lm.base import files
 from lm.base.errors import UserError
@@ -31,8 +31,6 @@ def prepare_training_data(
   """
   data, folder = config.data, files.as_path(folder)
   source = data.train
-  if source.endswith('manifest.json'):  # one manifest, or several separated by commas
-    return source, data.val or None
   if not source:
     if layout != 'packed' or not data.tasks:
       raise UserError(
@@ -42,22 +40,75 @@ def prepare_training_data(
       )
     source = str(folder / 'conversations.jsonl')
     _demonstrate(config, files.as_path(source))
+  names = config_lib.names(source)
   inputs = {folder: source}
-  if data.weights or data.epochs:
-    inputs = {folder / str(i): name for i, name in enumerate(config_lib.names(source))}
+  if data.weights or data.epochs or any(map(_is_manifest, names)):
+    inputs = {folder / str(i): name for i, name in enumerate(names)}
+  held_out = 0.0 if data.val else data.held_out
   train, val = [], []
   for out, given in inputs.items():
-    manifests = tokenization.tokenize(
-      given,
-      out,
-      chat_format,
-      held_out=0.0 if data.val else data.held_out,
-      max_tokens=config.seq_len + 1 if layout == 'packed' else None,  # the length of a row
-    )
+    if _is_manifest(given):
+      train.append(given)
+      continue
+    manifests = _tokenize(config, given, out, chat_format, layout, held_out)
     train.append(str(out / 'train' / 'manifest.json'))
     if 'val' in manifests and manifests['val']['documents']:
       val.append(str(out / 'val' / 'manifest.json'))
-  return ','.join(train), data.val or ','.join(val) or None
+  if data.val:
+    return ','.join(train), prepare_held_out(config, chat_format, folder / 'held_out', layout)
+  return ','.join(train), ','.join(val) or None
+
+
+def prepare_held_out(
+  config: Any, chat_format: chat_formats.Format, folder: files.Path, layout: str
+) -> str:
+  """Returns the manifests of `config.data.val`, joined by commas.
+
+  Manifests are taken as they are; other files are tokenized into `folder` together.
+
+  Args:
+    config, chat_format, folder, layout: as of `prepare_training_data`.
+
+  Raises:
+    UserError, FileNotFoundError: as of `prepare_training_data`.
+  """
+  names = config_lib.names(config.data.val)
+  manifests = [name for name in names if _is_manifest(name)]
+  if others := [name for name in names if not _is_manifest(name)]:
+    folder = files.as_path(folder)
+    _tokenize(config, ','.join(others), folder, chat_format, layout, held_out=0.0)
+    manifests.append(str(folder / 'train' / 'manifest.json'))
+  return ','.join(manifests)
+
+
+def _is_manifest(name: str) -> bool:
+  return name.endswith('manifest.json')
+
+
+def _tokenize(
+  config: Any,
+  inputs: str,
+  folder: files.AnyPath,
+  chat_format: chat_formats.Format,
+  layout: str,
+  held_out: float,
+) -> dict[str, dict]:
+  """Tokenizes files, those of conversations in any form that `conversation_rows` reads."""
+  is_packed = layout == 'packed'
+  return tokenization.tokenize(
+    inputs,
+    folder,
+    chat_format,
+    held_out=held_out,
+    max_tokens=config.seq_len + 1 if is_packed else None,  # the length of a row
+    read=_conversation if is_packed else None,
+  )
+
+
+def _conversation(row: Any) -> dict:
+  """Returns the conversation of a row of any form, with what decides whether it is held out."""
+  conversation = conversation_rows.conversation(row)
+  return conversation | {name: row[name] for name in ('id', 'metadata') if row.get(name)}
 
 
 def _demonstrate(config: Any, path: files.AnyPath) -> None:

@@ -75,14 +75,25 @@ def _open(
   )
 
 
-def open_held_out_windows(config: Any, chat_format: chat_formats.Format) -> Loader | Epochs:
+def open_held_out_windows(
+  config: Any, chat_format: chat_formats.Format, folder: files.AnyPath
+) -> Loader | Epochs:
   """Returns the documents of `config.data.val` in windows, each token once."""
-  return open_held_out(config, chat_format, config.data.val, layout='windows')
+  return _open_held_out(config, chat_format, folder, layout='windows')
 
 
-def open_held_out_packed(config: Any, chat_format: chat_formats.Format) -> Loader | Epochs:
+def open_held_out_packed(
+  config: Any, chat_format: chat_formats.Format, folder: files.AnyPath
+) -> Loader | Epochs:
   """Returns the conversations of `config.data.val`, packed whole into rows, each once."""
-  return open_held_out(config, chat_format, config.data.val, layout='packed')
+  return _open_held_out(config, chat_format, folder, layout='packed')
+
+
+def _open_held_out(
+  config: Any, chat_format: chat_formats.Format, folder: files.AnyPath, layout: str
+) -> Loader | Epochs:
+  manifests = prepare.prepare_held_out(config, chat_format, folder, layout)
+  return open_held_out(config, chat_format, manifests, layout)
 
 
 def open_held_out(
@@ -163,8 +174,8 @@ def open_loader(
   """Returns batches of a manifest: shuffled and endless for training, else each token once.
 
   Raises:
-    UserError: the tokens were made with another tokenizer, or the conversations with another
-      format.
+    UserError: the tokens were made with another tokenizer, the conversations with another format,
+      or the layout is 'packed' and the manifest has no conversations.
   """
   loader = Loader(
     manifest,
@@ -176,8 +187,14 @@ def open_loader(
     pad_last=not train,
     cache=config.data.cache,
   )
-  made_with = loader.manifest['tokenizer']['fingerprint']
-  is_chat = loader.manifest['kind'] == 'conversations'
+  made_with, kind = loader.manifest['tokenizer']['fingerprint'], loader.manifest['kind']
+  is_chat = kind == 'conversations'
+  if layout == 'packed' and not is_chat:
+    raise UserError(
+      field=f'kind of {manifest}',
+      value=kind,
+      allowed="'conversations', of which fine-tuning learns what the assistant says",
+    )
   allowed = {chat_format.tokenizer.fingerprint}
   if not is_chat:
     allowed.add(chat_format.plain_fingerprint)

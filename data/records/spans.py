@@ -1,5 +1,6 @@
 """Reads documents from spans of files: parts of JSONL files, or whole files."""
 
+import functools
 import itertools
 import math
 import os
@@ -64,7 +65,10 @@ def check_document(row: Any) -> dict:
 
 
 def documents(
-  all_spans: Iterable[Span], skipped: jsonl.Skipped, parse: Callable[[dict], T] = check_document
+  all_spans: Iterable[Span],
+  skipped: jsonl.Skipped,
+  parse: Callable[[dict], T] = check_document,
+  read: Callable[[Any], dict] | None = None,
 ) -> Iterator[T]:
   """Yields `parse(document)` for each document of the spans; unusable rows go to `skipped`.
 
@@ -72,14 +76,19 @@ def documents(
     all_spans: the parts of the input, from `spans`.
     skipped: receives rows and files that are not documents or for which `parse` raises UserError.
     parse: converts a document.
+    read: makes a document of a row, or raises UserError; every file then has rows. With None, rows
+      are documents as they are (`check_document`), and a file without rows is one document.
   """
   for span in all_spans:
-    if rows.is_rows(span.path):
-      yield from rows.read(
-        span.path, lambda row: parse(check_document(row)), skipped, start=span.start, stop=span.stop
-      )
+    if read or rows.is_rows(span.path):
+      each = functools.partial(_parse_row, parse=parse, read=read or check_document)
+      yield from rows.read(span.path, each, skipped, start=span.start, stop=span.stop)
       continue
     try:
       yield parse({'id': span.name, 'text': jsonl.text(span.path)})
     except UserError as error:
       skipped.add(span.path, error)
+
+
+def _parse_row(row: Any, parse: Callable[[dict], T], read: Callable[[Any], dict]) -> T:
+  return parse(read(row))

@@ -18,7 +18,7 @@ def split_hash(document: dict[str, Any]) -> float:
   Documents whose hash is below `cutoff` are held out.
   """
   cluster = (document.get('metadata') or {}).get('cluster')
-  key = cluster or document.get('id') or json.dumps(document, sort_keys=True)
+  key = cluster or document.get('id') or json.dumps(document, sort_keys=True, default=str)
   digest = hashlib.sha256(str(key).encode(errors='replace')).digest()
   return int.from_bytes(digest[:8], 'big') / 2**64
 

@@ -18,7 +18,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def tokenize(
   *,
   held_out: float = 0.05,
   max_tokens: int | None = None,
+  read: Callable[[Any], dict] | None = None,
   workers: int = 1,
   shard_bytes: int = 64 << 20,
   progress: bool = True,
@@ -57,6 +58,7 @@ def tokenize(
       not held out, and val is then empty.
     max_tokens: largest length of a conversation; a longer one loses whole exchanges (see
       `chat_formats.Format.render`).
+    read: makes a conversation of a row, as of `spans.documents`; None for rows as they are.
     workers: number of processes.
     shard_bytes: input bytes for one shard.
     progress: whether to show a progress bar.
@@ -75,7 +77,7 @@ def tokenize(
       raise UserError(field=field, value=number, allowed='at least 1')
   found, out = sources.find(inputs), files.as_path(out_dir)
   splits = SPLITS if held_out else SPLITS[:1]
-  head = _head(found, chat_format, held_out, shard_bytes, max_tokens)
+  head = _head(found, chat_format, held_out, shard_bytes, max_tokens, read)
   if done := _complete(out, splits, head):
     return done
   with files.locked(out):
@@ -90,6 +92,7 @@ def tokenize(
       _write_part,
       chat_format=chat_format,
       max_tokens=max_tokens,
+      read=read,
       kind=head['kind'],
       dtype=head['dtype'],
       work=work,
@@ -149,15 +152,23 @@ def _write_skipped(path: files.AnyPath, skipped: jsonl.Skipped) -> None:
     files.write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
 
 
-def holds_conversations(found: Sequence[sources.File]) -> bool:
+def holds_conversations(
+  found: Sequence[sources.File], read: Callable[[Any], dict] | None = None
+) -> bool:
   """Returns whether the first document of files is a conversation.
 
-  Raises UserError if there is no document.
+  Args:
+    found: the files.
+    read: as of `spans.documents`.
+
+  Raises:
+    UserError: there is no document.
   """
   skipped = jsonl.Skipped()
-  first = next(spans.documents(spans.spans(found, 1 << 62), skipped), None)
+  first = next(spans.documents(spans.spans(found, 1 << 62), skipped, read=read), None)
   if first is None:
-    raise skipped.nothing_left(f'document in {sources.names(found)}')
+    what = 'conversation' if read else 'document'
+    raise skipped.nothing_left(f'{what} in {sources.names(found)}')
   return 'messages' in first
 
 
@@ -167,11 +178,12 @@ def _head(
   held_out: float,
   shard_bytes: int,
   max_tokens: int | None,
+  read: Callable[[Any], dict] | None,
 ) -> dict:
   """Returns what determines the bytes of the shards: the first fields of each manifest."""
   tokenizer = chat_format.tokenizer
   kind = {'kind': 'text', 'document_start': chat_format.document_start}
-  if holds_conversations(found):
+  if holds_conversations(found, read):
     kind = {
       'kind': 'conversations',
       'chat_format': chat_format.fingerprint,
@@ -256,6 +268,7 @@ def _write_part(
   *,
   chat_format,
   max_tokens: int | None,
+  read: Callable[[Any], dict] | None,
   kind: str,
   dtype: str,
   work: files.AnyPath,
@@ -274,7 +287,7 @@ def _write_part(
   )
   writers = {name: token_shards.ShardWriter(dtype) for name in SPLITS}
   skipped, hashes = jsonl.Skipped(), []
-  for split_hash, ids, mask, size in spans.documents(part, skipped, encode):
+  for split_hash, ids, mask, size in spans.documents(part, skipped, encode, read):
     if ids:
       hashes.append(split_hash)
       writers['val' if split_hash < below else 'train'].add(ids, mask, size)
