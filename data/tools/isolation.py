@@ -286,7 +286,8 @@ def _prepare_root(folders: Iterable[str], hidden: Iterable[str]) -> None:
         os.close(os.open(_ROOT + path, os.O_CREAT | os.O_WRONLY, 0o644))
       else:
         os.makedirs(_ROOT + path, 0o755, exist_ok=True)
-      _set_attributes(tree, '', _NOSUID | (_NOEXEC if device else _RDONLY | _NODEV))
+      # A device can be written on a read-only mount, and its times cannot be set.
+      _set_attributes(tree, '', _NOSUID | _RDONLY | (_NOEXEC if device else _NODEV))
       _syscall(429, tree, '', _AT_CWD, _ROOT + path, _MOVE_EMPTY_PATH)
       os.close(tree)
   for path in hidden:

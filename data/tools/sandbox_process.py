@@ -14,6 +14,7 @@ this module imports the standard library only.
 """
 
 import ast
+import atexit
 import builtins
 import contextlib
 import gc
@@ -26,6 +27,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 import types
 from typing import Any
@@ -228,8 +230,14 @@ def _run(code: str) -> int:
     setattr(sys, f'__{name}__', wrapped)
   module = types.ModuleType('__main__')
   sys.modules['__main__'] = module
+  atexit._clear()  # The keeper's.
   try:
-    _execute(code, module.__dict__)
+    try:
+      _execute(code, module.__dict__)
+    finally:
+      # As the interpreter ends: it waits for threads, and calls what was registered.
+      threading._shutdown()
+      atexit._run_exitfuncs()
     return 0
   except SystemExit as error:
     if error.code is None or error.code == 0:

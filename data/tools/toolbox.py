@@ -71,7 +71,7 @@ TOOLS = {
   ),
   'python': Tool(
     'It runs a Python program and returns what it prints, and the value of its last expression. '
-    'The standard library is there; the network and files are not.',
+    'The standard library is there; the network, sockets and with them asyncio, and files are not.',
     'import math\nmath.factorial(20)',
     _open_python,
   ),

@@ -34,7 +34,8 @@ class Request:
     seed: of the random numbers: a number, or the data of a key (`jax.random.key_data`).
     stop_ids: tokens that end the answer; they are part of it.
     stop_strings: texts that end the answer where they are completed, wherever tokens begin and end.
-      They need `token_bytes`.
+      They need `token_bytes`. They are not looked for in tokens that are forced in.
+    call_tags: the opening and the closing tag of calls, in which they are not looked for either.
     token_bytes: the UTF-8 bytes of a token, by id, for `stop_strings` and the text of pieces.
     forced: tokens that begin the answer as if a tool had forced them in.
     pause_ids: tokens after which `tool` is called.
@@ -52,6 +53,7 @@ class Request:
   seed: int | np.ndarray = 0
   stop_ids: Sequence[int] = ()
   stop_strings: Sequence[str] = ()
+  call_tags: Sequence[int] = ()
   token_bytes: Callable[[int], bytes] | None = None
   forced: Sequence[int] = ()
   pause_ids: Sequence[int] = ()

@@ -21,6 +21,8 @@ from lm.base.errors import UserError
 # Top-k and top-p first look at this many of the most probable tokens. Sorting the whole vocabulary
 # takes a CPU longer than running a small model.
 CANDIDATES = (64, 1024)
+# Temperatures below it are 0, and penalties are above it: float32 has no quotients by less.
+LEAST = 1e-6
 # A token is drawn in two steps, its stretch of the vocabulary and then its place there.
 STRETCH = 256
 
@@ -32,10 +34,11 @@ class Sampling:
   Raises UserError for a number that is not allowed.
 
   Attributes:
-    temperature: 0 takes the most probable token, and top_k, top_p and min_p do nothing.
+    temperature: 0, and what is below LEAST, takes the most probable token; top_k, top_p and min_p
+      then do nothing.
     top_k: only the k most probable tokens can be drawn; 0 means all.
     top_p: only the most probable tokens that sum to p can be drawn, the one that crosses p included
-      (arXiv 1904.09751); 1 means all.
+      (arXiv 1904.09751), so that there is always one; 1 means all.
     min_p: only tokens of at least min_p times the largest probability can be drawn (arXiv
       2407.01082); 0 means all.
     repetition_penalty: positive logits of tokens that the prompt or the answer holds are divided by
@@ -61,7 +64,8 @@ class Sampling:
     require(0 <= self.top_k < 2**31, 'top_k', 'at least 0, where 0 means all tokens')
     require(0 < self.top_p <= 1, 'top_p', 'above 0 and at most 1')
     require(0 <= self.min_p <= 1, 'min_p', 'from 0 to 1')
-    require(0 < self.repetition_penalty < np.inf, 'repetition_penalty', 'finite and above 0')
+    is_moderate = LEAST <= self.repetition_penalty <= 1 / LEAST
+    require(is_moderate, 'repetition_penalty', f'from {LEAST} to {1 / LEAST:g}')
     finite = all(map(np.isfinite, self.logit_bias.values()))
     require(finite, 'logit_bias', 'finite numbers')
 
@@ -114,7 +118,7 @@ class RowSampling:
       return np.array([getattr(row, name) for row in rows], dtype)
 
     return cls(
-      column('temperature', np.float32),
+      np.array([x.temperature if x.temperature >= LEAST else 0 for x in rows], np.float32),
       column('top_k', np.int32),
       column('top_p', np.float32),
       column('min_p', np.float32),
@@ -218,7 +222,8 @@ def _top_p(logits_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     order_BC = jax.lax.top_k(logits_BV, count)[1]  # Equal logits keep their order.
     p_BC = jnp.take_along_axis(p_BV, order_BC, axis=-1)
     sum_BC = jnp.cumsum(p_BC, axis=-1)
-    kept_BC = (sum_BC - p_BC < top_p_B[:, None]) | all_B1  # The token that crosses p is kept.
+    # The token that crosses p is kept, and the first one whatever rounding makes of p.
+    kept_BC = (sum_BC - p_BC < top_p_B[:, None]) | all_B1 | (jnp.arange(count) == 0)[None]
     kept_BV = jnp.broadcast_to(all_B1, (B, V)).at[rows_B1, order_BC].set(kept_BC)
     return jnp.where(kept_BV, logits_BV, -jnp.inf), all_B1[:, 0] | (sum_BC[:, -1] >= top_p_B)
 

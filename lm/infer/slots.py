@@ -52,7 +52,7 @@ class Slot:
     self._stops, self._pauses = frozenset(request.stop_ids), frozenset(request.pause_ids)
     self._text = None
     if request.token_bytes is not None:
-      self._text = StopStrings(request.stop_strings, request.token_bytes)
+      self._text = StopStrings(request.stop_strings, request.token_bytes, request.call_tags)
     if request.forced:
       self._add(request.forced, [0.0] * len(request.forced), False, [])
 
@@ -119,6 +119,8 @@ class Slot:
     rest = self._text.rest() if self._text and end != 'string' else b''
     if rest:
       handle.add(Piece([], [], True, [], rest))
+    if self.call is not None:
+      self.call.cancel()  # It may not have begun.
     self.handle, self.pending, self.call, self.last_used = None, [], None, now
     handle.finish(end, error)
 
@@ -144,6 +146,6 @@ class Slot:
     tops: list[Top],
     text: bytes | None = None,
   ) -> None:
-    if text is None:
-      text = self._read_text(tokens)[1]
+    if text is None:  # Nobody stops at tokens that are forced in.
+      text = b''.join(map(self._text.skip, tokens)) if self._text else b''
     self.handle.add(Piece(list(tokens), log_probs, sampled, tops, text))

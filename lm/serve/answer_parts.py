@@ -7,7 +7,7 @@ string is held back, and each text comes with the reports of the tokens that it 
 import codecs
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from lm.infer.requests import Piece, Top
@@ -46,7 +46,10 @@ class Part:
 
 
 class AnswerParts:
-  """Reads the pieces of one answer."""
+  """Reads the pieces of one answer.
+
+  Only its closing tag ends a thought.
+  """
 
   def __init__(
     self,
@@ -54,7 +57,7 @@ class AnswerParts:
     stop_strings: Sequence[str] = (),
     in_thought: bool = False,
     *,
-    stops_in_thoughts: bool = True,
+    stops_in: Collection[str] = KINDS,
   ):
     """Creates the reader.
 
@@ -62,16 +65,20 @@ class AnswerParts:
       chat_format: of the model (`data.chat.chat_formats.Format`).
       stop_strings: those of the request.
       in_thought: whether the prompt has opened a thought that the answer continues.
-      stops_in_thoughts: whether stop strings are looked for in thoughts, as the engine does.
+      stops_in: the KINDS in which stop strings are looked for.
     """
-    self._stops_in_thoughts = stops_in_thoughts
+    self._stops_in = stops_in
     self._token_bytes = chat_format.tokenizer.token_bytes
-    self._tags: dict[int, tuple[str, bool]] = {}
+    self._tags: dict[int, tuple[str, bool, bytes]] = {}
     for kind in KINDS[1:]:
-      for tag, is_opening in zip(tag_ids(chat_format, kind), (True, False), strict=False):
-        self._tags[tag] = kind, is_opening
+      texts = chat_format.tags.get(kind, ('', ''))
+      for tag, is_opening, text in zip(
+        tag_ids(chat_format, kind), (True, False), texts, strict=False
+      ):
+        self._tags[tag] = kind, is_opening, text.encode()
     self._stops = StopStrings(stop_strings, self._token_bytes)
     self._kind = self._shown_kind = 'think' if in_thought else 'text'
+    self._in_thought = in_thought
     self._ended = False
     self._unshown: collections.deque[_Unshown] = collections.deque()
     self._utf8 = codecs.getincrementaldecoder('utf-8')('replace')
@@ -97,18 +104,22 @@ class AnswerParts:
     return _joined([*self._show(len(self._stops.rest())), self._flush()])
 
   def _read_token(self, token: int, report: Report | None) -> Iterator[Part]:
-    kind, is_opening = self._tags.get(token) or (None, False)
     data = self._token_bytes(token)
-    # A closing tag closes what is open, whatever that is.
-    self._kind = kind if is_opening else self._kind
+    kind, is_opening, tag = self._tags.get(token) or (None, False, data)
     shown = b'' if kind else data
-    entry = _Unshown(
-      len(data), shown, report, self._kind, is_opening, bool(kind) and not is_opening
-    )
+    if self._in_thought and kind != 'think':
+      kind, shown = None, tag  # A call in a thought and its result are part of it, tags and all.
+    if kind == 'think':
+      self._in_thought = is_opening
+    # A closing tag closes what is open, whatever that is.
+    self._kind = kind if is_opening and kind else self._kind
+    closes = bool(kind) and not is_opening
+    opens = bool(kind) and is_opening
+    entry = _Unshown(len(data), shown, report, self._kind, opens, closes)
     self._unshown.append(entry)
-    self._kind = 'text' if entry.closes else self._kind
+    self._kind = 'text' if closes else self._kind
     # Stop strings are not looked for in what a tool returned.
-    if report is None or (entry.kind == 'think' and not self._stops_in_thoughts):
+    if report is None or entry.kind not in self._stops_in:
       yield from self._show(len(self._stops.rest()) + len(data))
       return
     readable, self._ended = self._stops.read(token)

@@ -69,7 +69,7 @@ class Choice:
       model.chat_format,
       body.stop_strings,
       in_thought,
-      stops_in_thoughts=not responding.hides_thoughts(model, thinking),
+      stops_in=('text',) if responding.hides_thoughts(model, thinking) else ('text', 'think'),
     )
     self._functions = [function.name for function in _functions(body)]
     self._lead = model.chat_format.layout.lead  # white space that begins an answer
@@ -268,6 +268,7 @@ def _requests(
       seed=seed_of(seed, index),
       stop_ids=model.stop_ids,
       stop_strings=stop_strings,
+      call_tags=calls,
       token_bytes=chat_format.tokenizer.token_bytes,
       forced=forced,
       pause_ids=chat_format.call_ids,

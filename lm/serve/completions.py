@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lm.infer.requests import Request, Top
 from lm.serve import responding
-from lm.serve.answer_parts import AnswerParts, ends_in_thought
+from lm.serve.answer_parts import KINDS, AnswerParts, ends_in_thought
 from lm.serve.api_errors import ApiError
 from lm.serve.drafting import Draft, seed_of
 from lm.serve.handling import read_body
@@ -109,7 +109,7 @@ class Choice:
       model.chat_format,
       body.stop_strings,
       in_thought,
-      stops_in_thoughts=not responding.hides_thoughts(model, thinking),
+      stops_in=set(KINDS) - ({'think'} if responding.hides_thoughts(model, thinking) else set()),
     )
     # How many tokens were thoughts; None if that is not told.
     self.thought = None if thinking == 'withhold' else 0

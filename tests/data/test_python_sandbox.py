@@ -235,6 +235,7 @@ ESCAPES = {
     'import os\nopen("s", "w")\nos.chmod("s", 0o4755)\nos.execv("s", ["s"])',
     REFUSED,
   ),
+  'the times of the null device': ('import os\nos.utime("/dev/null")', READ_ONLY),
   'a device': ('import os\nos.mknod("m", 0o20666, os.makedev(1, 1))', REFUSED),
   'another owner': ('import os\nopen("x", "w")\nos.chown("x", 0, 0)', REFUSED),
   'chroot': ('import os\nos.chroot(".")', REFUSED),
@@ -460,14 +461,18 @@ def test_random_numbers_of_two_calls_differ(sandbox):
   assert not set(first) & set(second)
 
 
-def test_atexit_functions_and_threads_end_with_the_call(sandbox):
+def test_a_program_ends_as_with_an_interpreter_of_its_own(sandbox):
+  """It waits for threads that are no daemons, and calls what atexit has."""
   code = (
-    'import atexit, threading, time\natexit.register(print, "later")\n'
+    'import atexit, concurrent.futures, threading, time\natexit.register(print, "at the end")\n'
     'def stay():\n  while True:\n    time.sleep(1)\n'
-    'threading.Thread(target=stay).start()\nthreading.Thread(target=stay, daemon=True).start()\n'
-    'print("end")'
+    'threading.Thread(target=stay, daemon=True).start()\n'
+    'pool = concurrent.futures.ThreadPoolExecutor(1)\n'
+    'pool.submit(lambda: (time.sleep(0.1), print("in a thread")))\nprint("last statement")'
   )
-  assert sandbox.run(code) == Result('end\n', '')
+  assert sandbox.run(code) == Result('last statement\nin a thread\nat the end\n', '')
+  failing = sandbox.run('import atexit\natexit.register(print, "at the end")\n1 / 0')
+  assert failing.output == 'at the end\n' and failing.error.startswith('ZeroDivisionError')
 
 
 # ---- Limits --------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from refusals import refused
 from lm.base.errors import UserError
 from lm.infer import programs
 from lm.infer.engine import Engine
-from lm.infer.requests import QueueFull, Request
+from lm.infer.requests import Handle, QueueFull, Request
 from lm.infer.sampling import Sampling
+from lm.infer.slots import Slot
 from lm.parallel import sharding
 from lm.weights.pretrained import abstract_params
 
@@ -414,3 +415,21 @@ def test_a_mesh_gives_the_same(tiny, axes):
     engine.run()
   for handle, one in zip(handles, expected, strict=True):
     same(handle.result(), one.result())
+
+
+def test_no_stop_string_goes_on_behind_the_result_of_a_call():
+  request = Request([1], 9, stop_strings=['2.'], token_bytes=lambda token: bytes([token]))
+  slot, handle = Slot(0), Handle(request)
+  slot.begin(handle, 0, 1)
+  slot.force([ord('2')])
+  assert not slot.draw([ord('.')], [0.0], [], 0)
+  assert slot.draw([ord('2'), ord('.')], [0.0] * 2, [], 0)
+  assert handle.completion.text == b'2.'
+
+
+def test_the_call_of_an_answer_that_ends_is_cancelled():
+  slot = Slot(0)
+  slot.begin(Handle(Request([1], 9)), 0, 1)
+  slot.call = future = concurrent.futures.Future()
+  slot.finish('cancelled', 1)
+  assert future.cancelled()

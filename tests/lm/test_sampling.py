@@ -106,6 +106,7 @@ def test_top_p_keeps_the_token_that_crosses_it_and_one_at_least():
     (0.6, {1, 3}),
     (0.8, {1, 2, 3}),
     (1e-6, {1}),
+    (1e-46, {1}),  # 0 in float32
     (1.0, {0, 1, 2, 3}),
   ):
     found = filtered(log_p, Sampling(top_p=top_p))[0]
@@ -148,6 +149,12 @@ def test_the_ends_of_the_range_pick_tokens_that_can_be_drawn():
   assert sampling.pick(jnp.asarray(p), jnp.array([0.0, last])).tolist() == [3, 600]
 
 
+def test_a_temperature_too_small_for_float32_takes_the_likeliest_token():
+  rows = RowSampling.of([Sampling(temperature=1e-40), Sampling(temperature=1e-7)], 4)
+  token_B, log_p_B = sampling.draw(jnp.array([[0.0, 9.0, 3.0, 1.0]] * 2), rows, jnp.zeros(2, int))
+  assert token_B.tolist() == [1, 1] and np.isfinite(log_p_B).all()
+
+
 @pytest.mark.parametrize(
   'field, value',
   [
@@ -159,6 +166,7 @@ def test_the_ends_of_the_range_pick_tokens_that_can_be_drawn():
     ('min_p', 1.1),
     ('min_p', -0.1),
     ('repetition_penalty', 0.0),
+    ('repetition_penalty', 1e-46),
     ('logit_bias', {1: float('inf')}),
   ],
 )

@@ -56,3 +56,12 @@ def test_a_character_may_be_cut_anywhere(cut):
   data = 'né€'.encode()
   shown, found, _ = read([data[:cut], data[cut:]], ['€'])
   assert found and shown == 'né'.encode()
+
+
+def test_nothing_is_looked_for_in_calls_and_in_what_is_skipped():
+  pieces = [b'a', b'<call>', b'\n', b'</call>', b'2', b'.', b'\n']
+  reader = StopStrings(['\n', '2.'], lambda i: pieces[i], call_tags=(1, 3))
+  assert [reader.read(i) for i in range(4)] == [(piece, False) for piece in pieces[:4]]
+  assert reader.read(4) == (b'', False)
+  assert reader.skip(4) == b'22'  # What was held back, too: no stop string goes on in a result.
+  assert reader.read(5) == (b'.', False) and reader.read(6) == (b'', True)

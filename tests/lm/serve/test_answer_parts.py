@@ -71,6 +71,23 @@ def test_results_of_tools_are_not_looked_through_and_are_not_reported():
   assert texts['output'] == ['STOP', []]
 
 
+def test_a_call_in_a_thought_is_part_of_the_thought():
+  said = ids('<|think|>', 'a', '<|python|>', '1', '<|/python|>', 'b', '<|/think|>', 'c')
+  texts, _ = read(said)
+  assert {kind: text for kind, (text, _) in texts.items()} == {
+    'think': 'a<|python|>1<|/python|>b',
+    'text': 'c',
+  }
+
+
+def test_stop_strings_are_looked_for_in_some_kinds_only():
+  said = ids(
+    '<|python|>', 'f STOP', '<|/python|>', 'ST', '<|python|>', 'OP', '<|/python|>', 'x STOP'
+  )
+  texts, _ = read(said, stop_strings=['STOP'], stops_in=('text',))
+  assert (texts['python'][0], texts['text'][0]) == ('f STOPOP', 'STx ')
+
+
 def test_a_prompt_may_open_a_thought():
   texts, _ = read(ids('hm', '<|/think|>', 'Yes'), in_thought=True)
   assert (texts['think'][0], texts['text'][0]) == ('hm', 'Yes')
