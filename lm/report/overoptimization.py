@@ -126,14 +126,17 @@ LAWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, float | None]:
   """Returns {a, b, a_low, a_high, b_low, b_high, spread} of the method's law, by least squares.
 
-  The intervals, of 95 %, are those of linear regression, as if points were independent. `spread` is
-  the standard deviation of the points around the law. What too few points do not determine is None.
+  The intervals, of 95 %, are Student's of linear regression, as if points were independent.
+  `spread` is the standard deviation of the points around the law. What too few points do not
+  determine is None.
 
   Args:
     d: square roots of the divergence, nats; points where it is 0 or less say nothing and are left
       out.
     gains: R of each point, the reward above that at d = 0.
   """
+  from scipy import special  # Commands that write no report do not need it.
+
   d, gains = np.asarray(d, float), np.asarray(gains, float)
   d, gains = d[d > 0], gains[d > 0]
   if len(d) < 2:
@@ -142,7 +145,9 @@ def fit(d: Sequence[float], gains: Sequence[float], method: str) -> dict[str, fl
   found = np.linalg.lstsq(design, gains, rcond=None)[0]
   spare = len(d) - 2
   variance = np.sum((gains - design @ found) ** 2) / spare if spare else math.nan
-  half = 1.96 * np.sqrt(variance * np.diag(np.linalg.pinv(design.T @ design)))
+  half = special.stdtrit(spare, 0.975) * np.sqrt(
+    variance * np.diag(np.linalg.pinv(design.T @ design))
+  )
   result = {'a': found[0], 'b': found[1], 'spread': np.sqrt(variance)}
   for name, value, h in zip('ab', found, half, strict=True):
     result |= {f'{name}_low': value - h, f'{name}_high': value + h}

@@ -116,3 +116,13 @@ def test_gold_that_only_varies_by_chance_has_not_turned():
     (curve,) = lab.summarize(points, starts)
     turned += curve['turned']
   assert turned < 20
+
+
+@pytest.mark.parametrize('count', [3, 4, 7])
+def test_the_intervals_of_a_law_hold_for_few_points_too(count):
+  rng, d = np.random.default_rng(0), np.linspace(0.5, 2.0, count)
+  laws = [
+    lab.fit(d, 1.5 * d - 0.4 * d**2 + rng.normal(0, 0.2, count), 'best_of') for _ in range(500)
+  ]
+  held = sum(law['a_low'] < 1.5 < law['a_high'] for law in laws)
+  assert 0.92 < held / len(laws) < 0.98
