@@ -12,6 +12,14 @@ Result:    runs/overoptimization/report.html: proxy and gold by the square root 
            their fits R = d (a - b d) and R = d (a - b log d), and the answers that proxies rank
            first.
            points.jsonl has the points, from which the fits follow.
+           Measured with seed 0, in standard deviations of the first answers' rewards: RL without a
+           penalty raises every proxy to the end, by 0.8 to 1.9. Gold first rises with it, by up to
+           0.6, and then turns: against each of the six proxies of 48 and 80 channels it ends below
+           its start, by 0.2 to 0.8, whether they saw 100 comparisons (0.66 of new pairs in the true
+           order) or 1,600 (0.91). Against the three proxies of 16 channels it has not turned yet.
+           With a penalty gold ends above its start (by 0.2 to 0.7). The best of 64 answers, 3.2
+           nats away, raise gold by 0.6 to 1.4, the more the better the proxy.
+Time:      25 minutes on one core that other work shared, 16 of them in use.
 :smoke     every step with smaller models and few updates.
 """
 
