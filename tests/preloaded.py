@@ -141,9 +141,14 @@ def _server(variables: tuple[tuple[str, str], ...]) -> socket.socket:
 # ---- In the server -------------------------------------------------------------------------------
 
 
-def serve(channel: socket.socket) -> list[str]:
+def serve(channel: socket.socket, set_by_imports: Mapping[str, str]) -> list[str]:
   """Forks for each request, and tells of each program when it ends. Returns in the programs: with
   their arguments, everything else being as they should find it.
+
+  Args:
+    channel: where requests come from.
+    set_by_imports: variables of the environment that modules set when they were imported, where
+      they were not set before.
   """
   interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
   ended, wake = os.pipe()
@@ -183,7 +188,7 @@ def serve(channel: socket.socket) -> list[str]:
         os.close(stream)
       arguments, environment, cwd = json.loads(request)
       os.environ.clear()
-      os.environ.update(environment)
+      os.environ.update(set_by_imports | environment)
       os.chdir(cwd)
       return arguments
 
@@ -208,8 +213,10 @@ def begin(arguments: list[str]) -> None:
 
 if __name__ == '__main__':
   sys.path[0] = os.getcwd()  # of a program, `begin` sets it
+  given = dict(os.environ)
   for module in IMPORTED:
     importlib.import_module(module)
   gc.collect()
   gc.freeze()  # the collector of a program leaves alone what is shared with the server
-  begin(serve(socket.socket(fileno=int(sys.argv[1]))))
+  new = {name: value for name, value in os.environ.items() if name not in given}
+  begin(serve(socket.socket(fileno=int(sys.argv[1])), new))

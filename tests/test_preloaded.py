@@ -73,3 +73,12 @@ def test_jax_is_imported_and_has_no_devices_yet():
   # Where what is read early differs, an interpreter is started.
   status, _, err = commands.run('-c', code, anew=False, JAX_ENABLE_X64='1')
   assert status == 1 and 'AssertionError' in err
+
+
+@pytest.mark.slow
+def test_a_program_has_the_variables_that_imports_set():
+  code = "import os, train, lm.base.buckets; print(os.environ['EPATH_USE_TF'])"
+  for given, found in ({}, 'false'), ({'EPATH_USE_TF': 'true'}, 'true'):
+    assert [commands.run('-c', code, anew=anew, **given)[1] for anew in (True, False)] == [
+      f'{found}\n'
+    ] * 2
