@@ -119,12 +119,12 @@ class Program:
 def _server(variables: tuple[tuple[str, str], ...]) -> socket.socket:
   """Starts a server whose variables that are read early are these; returns the channel to it."""
   ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-  others = {name: value for name, value in os.environ.items() if name not in early(os.environ)}
   with theirs:
     process = subprocess.Popen(
       [sys.executable, __file__, str(theirs.fileno())],
       cwd=pathlib.Path(__file__).parent.parent,
-      env=others | dict(variables),
+      # No others: what modules set when they are imported may be set in this process already.
+      env={'PATH': os.environ['PATH'], **dict(variables)},
       pass_fds=[theirs.fileno()],
       stdin=subprocess.DEVNULL,
       stdout=subprocess.DEVNULL,
