@@ -41,6 +41,8 @@ def sampling_of(body: Body, model: ServedModel) -> Sampling:
   defaults = Sampling()
   fields = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty')
   given = {field: getattr(body, field) for field in fields}
+  if body.top_p == 0:  # Only the most probable token is left, as with temperature 0.
+    given |= {'top_p': None, 'temperature': 0.0}
   return Sampling(
     **{f: getattr(defaults, f) if value is None else value for f, value in given.items()},
     logit_bias=bias,
@@ -178,7 +180,7 @@ async def _events(
   meter: 'Meter',
 ) -> AsyncIterator[dict[str, Any]]:
   """Yields the events of a stream."""
-  told = body.stream_options is not None and body.stream_options.include_usage
+  told = body.stream_options is not None and bool(body.stream_options.include_usage)
   more = {'usage': None} if told else {}
   async for index, change in merged([writer.deltas(meter) for writer in writers]):
     yield head | {'choices': [{'index': index} | change]} | more

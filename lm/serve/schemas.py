@@ -40,7 +40,8 @@ class Schema(pydantic.BaseModel):
 class StreamOptions(Schema):
   """What a stream tells besides its text."""
 
-  include_usage: bool = False
+  include_usage: bool | None = None
+  include_obfuscation: bool | None = Field(None, description='Accepted and not used.')
 
 
 class Body(Schema):
@@ -49,7 +50,7 @@ class Body(Schema):
   model: Annotated[str, Field(min_length=1, max_length=512)]
   max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
   temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-  top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+  top_p: Annotated[float, Field(ge=0, le=1)] | None = None
   top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
   min_p: Annotated[float, Field(ge=0, le=1)] | None = None
   repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -125,23 +126,28 @@ class ServerCall(Schema):
   result: str | None = None
 
 
-class SystemMessage(Schema):
+class RoleMessage(Schema):
+  """What the messages of all roles have in common."""
+
+  name: str | None = Field(None, description='Accepted and not used.')
+  type: Literal['text'] | None = Field(None, description='Accepted and not used: lm-eval sends it.')
+
+
+class SystemMessage(RoleMessage):
   """Instructions; a template without a system turn refuses them."""
 
   role: Literal['system', 'developer']
   content: Content
-  name: str | None = None
 
 
-class UserMessage(Schema):
+class UserMessage(RoleMessage):
   """What the user says."""
 
   role: Literal['user']
   content: Content
-  name: str | None = None
 
 
-class AssistantMessage(Schema):
+class AssistantMessage(RoleMessage):
   """An earlier answer."""
 
   role: Literal['assistant']
@@ -150,14 +156,13 @@ class AssistantMessage(Schema):
   reasoning_length: dict[str, int] | None = Field(None, description='Accepted and not used.')
   tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
   server_tool_calls: Annotated[list[ServerCall], Field(fail_fast=True)] | None = None
-  name: str | None = None
   refusal: None = None
   annotations: list[Any] | None = None
   audio: None = None
   function_call: None = None
 
 
-class ToolMessage(Schema):
+class ToolMessage(RoleMessage):
   """The result of a call."""
 
   role: Literal['tool']

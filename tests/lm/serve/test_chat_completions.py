@@ -112,6 +112,22 @@ def test_messages_that_are_no_conversation_are_refused(app, messages):
   assert serving.post(app, '/v1/chat/completions', body, 400)['error']['message']
 
 
+def test_what_clients_add_to_messages_changes_nothing(app):
+  """lm-eval sends each message with a type, and some clients name the tool of a result."""
+  call = {'id': 'a', 'type': 'function', 'function': {'name': 'add', 'arguments': '{}'}}
+  messages = [
+    {'role': 'system', 'content': 'Be brief.'},
+    *ASK,
+    {'role': 'assistant', 'content': None, 'tool_calls': [call]},
+    {'role': 'tool', 'content': '2', 'tool_call_id': 'a'},
+  ]
+  plain = chat(app, messages=messages, max_tokens=1)['usage']['prompt_tokens']
+  more = [message | {'type': 'text', 'name': 'add'} for message in messages]
+  assert chat(app, messages=more, max_tokens=1)['usage']['prompt_tokens'] == plain
+  more[1]['type'] = 'image'
+  assert chat(app, messages=more, status=400)['error']['param']
+
+
 # ---- Thoughts
 
 THOUGHT = ('<|think|>', 'a secr', '<|/think|>', '\nHi', '<|end|>')

@@ -128,6 +128,21 @@ def test_no_event_ends_inside_a_character(tiny, chunk):
     assert all('\ufffd' not in event['choices'][0]['text'] for event in found)
 
 
+def test_top_p_of_zero_takes_the_most_probable_token(app):
+  texts = [
+    complete(app, max_tokens=6, **fields)['choices'][0]['text']
+    for fields in ({'top_p': 0}, {'top_p': 0, 'temperature': 2, 'seed': 1}, {'temperature': 0})
+  ]
+  assert texts[0] == texts[1] == texts[2]
+
+
+def test_options_of_a_stream_may_be_null(app):
+  options = {'include_usage': None, 'include_obfuscation': False}
+  body = {'prompt': 'ab', 'max_tokens': 2, 'stream_options': options}
+  found = events(app, '/v1/completions', body)
+  assert all(event['choices'] and 'usage' not in event for event in found)
+
+
 WRONG = {
   'suffix': {'suffix': 'x'},
   'best_of': {'n': 3, 'best_of': 2},
