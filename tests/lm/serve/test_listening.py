@@ -246,6 +246,22 @@ def test_a_body_that_floods_behind_its_response_is_disconnected(address, app):
   assert sent is not None and sent * len(data) < most + buffers
 
 
+def test_a_client_that_sends_too_much_in_chunks_can_read_why(address, app):
+  """Clients send their whole body before they read."""
+  most = app.state.service.limits.body_bytes
+  with connect(address) as connection:
+    head = request_bytes(GOOD).split(b'content-length')[0]
+    connection.sendall(head + LENGTHS['in chunks'].encode() + b'\r\n')
+    chunk = b'%x\r\n' % 0x10000 + b'x' * 0x10000 + b'\r\n'
+    for _ in range(4 * most // 0x10000):
+      connection.sendall(chunk)
+    connection.sendall(b'0\r\n\r\n')
+    answer = b''
+    while data := connection.recv(1000):
+      answer += data
+  assert answer.startswith(b'HTTP/1.1 413') and b'body_too_large' in answer
+
+
 def test_a_body_that_ends_behind_its_response_leaves_the_connection_open(address):
   """And a connection on which nothing follows is closed, as it is without a body."""
   with connect(address) as connection:
