@@ -226,7 +226,7 @@ def _prompt(body: ChatBody, model: ServedModel) -> list[int]:
     model.tools_about if uses_tools else '',
     len(model.chat_format.tag_ids('think')) == 2,
   )
-  prompt = model.chat_format.render_prompt(turns)
+  prompt = model.chat_format.render_prompt(turns, blank_answers=True)
   if len(prompt) >= model.context:
     message = f'the messages have {len(prompt)} tokens; the context is {model.context}'
     raise responding.too_long(message, 'messages')

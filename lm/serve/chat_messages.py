@@ -31,6 +31,7 @@ def turns_of(body: ChatBody, functions: Sequence[Function], about: str, thoughts
   system = []
   while messages and messages[0].role in ('system', 'developer'):
     system.append(text_of(messages.pop(0).content))
+  system = [text for text in system if text.strip()]
   if functions:
     system.append(_about_functions(functions))
   elif about:

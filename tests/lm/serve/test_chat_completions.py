@@ -15,6 +15,7 @@ from lm.base.choices import THINKING
 
 ASK = [{'role': 'user', 'content': 'Q'}]
 ASSISTANT = '<|assistant|>'
+START = FORMAT.document_start
 JSON = {'response_format': {'type': 'json_object'}}
 SUM = {
   'type': 'function',
@@ -126,6 +127,22 @@ def test_what_clients_add_to_messages_changes_nothing(app):
   assert chat(app, messages=more, max_tokens=1)['usage']['prompt_tokens'] == plain
   more[1]['type'] = 'image'
   assert chat(app, messages=more, status=400)['error']['param']
+
+
+@pytest.mark.parametrize('content', ['', '\n', None, []])
+def test_an_empty_answer_of_the_server_can_be_sent_back(tiny, content):
+  with saying(tiny, '<|end|>') as app:
+    assert message(app)['content'] == ''
+    asked = [*ASK, {'role': 'assistant', 'content': content}, {'role': 'user', 'content': 'R'}]
+    usage = chat(app, messages=asked, max_tokens=1)['usage']
+    empty = ids('<|user|>', 'Q', '<|end|>', ASSISTANT, content or '', '<|end|>', '<|user|>', 'R')
+    assert usage['prompt_tokens'] == len([START, *empty, *ids('<|end|>', ASSISTANT)])
+
+
+def test_an_empty_system_message_is_left_out(app):
+  plain = chat(app, messages=ASK, max_tokens=1)['usage']['prompt_tokens']
+  empty = [{'role': 'system', 'content': ''}, *ASK]
+  assert chat(app, messages=empty, max_tokens=1)['usage']['prompt_tokens'] == plain
 
 
 # ---- Thoughts
