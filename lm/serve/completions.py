@@ -7,6 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -63,12 +64,18 @@ async def create_completion(request: HttpRequest) -> Response:
     raise ApiError(400, message, param='prompt')
   sampling, seed = responding.sampling_of(body, model), responding.seed_or_random(body)
   hides = responding.hides_thoughts(model, thinking)
+
+  def key_of(place: int, index: int) -> np.ndarray:
+    # With a seed, the answers to a prompt do not depend on the other prompts. Without one, those to
+    # equal prompts differ.
+    return seed_of(seed, place * best_of + index if body.seed is None else index)
+
   requests = [
     Request(
       prompt.ids,
       new_tokens,
       sampling,
-      seed=seed_of(seed, index),
+      seed=key_of(place, index),
       stop_ids=model.stop_ids,
       stop_strings=() if hides else body.stop_strings,
       token_bytes=model.chat_format.tokenizer.token_bytes,
@@ -76,7 +83,7 @@ async def create_completion(request: HttpRequest) -> Response:
       num_top=0 if body.logprobs is None else max(body.logprobs, 1),
       prompt_log_probs=bool(body.echo) and body.logprobs is not None,
     )
-    for prompt in prompts
+    for place, prompt in enumerate(prompts)
     for index in range(best_of)
   ]
   drafts = responding.start_all([functools.partial(Draft, model, r) for r in requests])

@@ -75,6 +75,15 @@ def test_equal_seeds_give_equal_answers_and_others_do_not(app):
   assert text() != text()
 
 
+def test_equal_prompts_of_a_request_without_a_seed_have_other_answers(app):
+  def texts(**fields):
+    answer = complete(app, ['ab'] * 4, max_tokens=12, **fields)
+    return {choice['text'] for choice in answer['choices']}
+
+  assert len(texts()) == 4
+  assert len(texts(seed=5)) == 1
+
+
 def test_best_of_returns_the_most_probable(app):
   answer = complete(app, max_tokens=4, n=1, best_of=4, seed=3, logprobs=0)
   chosen = answer['choices'][0]
