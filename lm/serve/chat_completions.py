@@ -193,6 +193,9 @@ def _check(body: ChatBody, model: ServedModel) -> None:
   has_tags = bool(tag_ids(model.chat_format, 'python'))
   message = f'{model.name} has no tokens for calls of tools: it was not trained to call any'
   refuse(body.tools and not has_tags, 'tools', message)
+  has_system = model.chat_format.layout.system is not None
+  message = f'{model.name} cannot be told of tools: its chat template allows no system turn'
+  refuse(_functions(body) and not has_system, 'tools', message)
   chosen = body.tool_choice
   needs_tools = chosen not in (None, 'none', 'auto') and not body.tools
   refuse(needs_tools, 'tool_choice', 'tool_choice needs tools')
@@ -223,7 +226,7 @@ def _prompt(body: ChatBody, model: ServedModel) -> list[int]:
   turns = chat_messages.turns_of(
     body,
     _functions(body),
-    model.tools_about if uses_tools else '',
+    model.told_tools if uses_tools else '',
     len(model.chat_format.tag_ids('think')) == 2,
   )
   prompt = model.chat_format.render_prompt(turns, blank_answers=True)

@@ -323,6 +323,40 @@ def test_functions_of_the_client_are_called_and_their_results_are_read(tiny):
     assert chat(app, messages=wrong, status=400)['error']['param'] == 'messages.2.tool_call_id'
 
 
+NO_SYSTEM = (
+  '{{ bos_token }}{% for m in messages %}'
+  "{% if m.role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+  '<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}'
+  '{% if add_generation_prompt %}<|assistant|>{% endif %}'
+)
+
+
+def test_only_models_that_can_call_tools_are_told_of_them(random_model):
+  def prompt_tokens(chat_format):
+    config, params = random_model.config, random_model.params
+    tools = {'call_tool': calculator.calculate, 'tools_about': 'You have tools.'}
+    model = serving.served(config, params, chat_format=chat_format, **tools)
+    with serving.running(model) as app:
+      return chat(app, messages=ASK, max_tokens=1)['usage']['prompt_tokens']
+
+  told = [{'role': 'system', 'content': 'You have tools.'}, *ASK]
+  assert prompt_tokens(FORMAT) == len(FORMAT.render_prompt(told))
+  no_tags = FORMAT.tags | {'python': ('<|no|>', '<|/no|>')}
+  untold = dataclasses.replace(FORMAT, tags=no_tags)
+  assert prompt_tokens(untold) == len(FORMAT.render_prompt(ASK))
+
+
+def test_a_template_without_a_system_turn_cannot_tell_of_tools(random_model):
+  chat_format = dataclasses.replace(FORMAT, source=NO_SYSTEM)
+  config, params = random_model.config, random_model.params
+  told = serving.served(config, params, chat_format=chat_format, tools_about='You have tools.')
+  with refused('--tools', 'python', 'calculator'):
+    told.check_tools(['python'])
+  with serving.running(serving.served(config, params, chat_format=chat_format)) as app:
+    assert chat(app, messages=ASK, tools=[SUM], status=400)['error']['param'] == 'tools'
+    assert chat(app, messages=ASK, tools=[SUM], tool_choice='none', max_tokens=1)
+
+
 def test_a_named_function_is_called_whatever_the_model_would_say(tiny):
   with saying(tiny, 'No', '<|end|>') as app:
     chosen = {'type': 'function', 'function': {'name': 'add'}}
