@@ -75,7 +75,8 @@ class Choice:
     self._lead = model.chat_format.layout.lead  # white space that begins an answer
     self._is_after_thought = False
     self._thought, self._call = '', ''  # what is not sent before it is complete
-    self._num_calls = self._characters = 0
+    self._num_calls = self._characters = self._said_characters = 0
+    self._called_client = False  # whether a call of the client's was sent
     # How many tokens were thoughts; None if that is not told.
     self.thought = None if thinking == 'withhold' else 0
 
@@ -91,7 +92,8 @@ class Choice:
     if self._call:  # The answer ended inside a call.
       yield self._change(self._client_call())
     reason = responding.REASONS[self._draft.end]
-    if self._functions and self._draft.end == 'call':
+    # A model may also end its answer with the arguments, without the closing tag.
+    if self._called_client and self._draft.end in ('call', 'stop'):
       reason = 'tool_calls'
     yield self._change({}) | {'finish_reason': reason}
 
@@ -123,6 +125,7 @@ class Choice:
         self._lead = ''
       else:
         self._lead, text = self._lead[1:], text[1:]
+    self._said_characters += len(text)
     return text
 
   def _think(self, part: Part) -> list[Delta]:
@@ -154,18 +157,24 @@ class Choice:
     if self._functions:
       self._call += part.text
       return [self._client_call()] if part.closes else []
+    if not (part.text or part.opens):
+      return []
+    told: Delta = {'result': part.text}
     if part.kind == 'python':
       self._num_calls += part.opens
-      told = {'call': part.text}
-    else:
-      told = {'result': part.text}
-    index = max(self._num_calls - 1, 0)
-    return [{'server_tool_calls': [{'index': index} | told]}] if part.text else []
+      told = {'call': part.text} | ({'offset': self._said_characters} if part.opens else {})
+    return [{'server_tool_calls': [{'index': max(self._num_calls - 1, 0)} | told]}]
 
   def _client_call(self) -> Delta:
-    """Returns the call of a function of the client's."""
-    name, arguments = chat_messages.read_call(self._call, self._functions)
-    self._call = ''
+    """Returns the call of a function of the client's; without a name it is text.
+
+    A client could not send such a call back.
+    """
+    call, self._call = self._call, ''
+    name, arguments = chat_messages.read_call(call, self._functions)
+    if not name:
+      return {'content': call}
+    self._called_client = True
     function = {'name': name, 'arguments': arguments}
     call = {'id': responding.new_id('call'), 'type': 'function', 'function': function}
     return {'tool_calls': [{'index': 0} | call]}
@@ -323,6 +332,7 @@ def _joined(changes: Sequence[dict[str, Any]]) -> dict[str, Any]:
       calls = message.setdefault('server_tool_calls', [])
       calls += [{'call': '', 'result': None} for _ in range(told['index'] + 1 - len(calls))]
       call = calls[told['index']]
+      call |= {name: told[name] for name in ('offset',) if name in told}
       for name in ('call', 'result'):
         if name in told:
           call[name] = (call[name] or '') + told[name]

@@ -73,7 +73,7 @@ def text_length(messages: Sequence[Message]) -> int:
 
 
 def read_call(text: str, names: Sequence[str]) -> tuple[str, str]:
-  """Returns the name and the arguments of a call that the model wrote."""
+  """Returns the name, '' if it has none, and the arguments of a call that the model wrote."""
   name, _, arguments = text.partition('\n')
   return (name.strip(), arguments) if name.strip() in names else (name.strip()[:64], arguments)
 
@@ -92,16 +92,20 @@ def _answer_parts(
   parts = []
   if thoughts and message.reasoning_content:
     parts.append({'type': 'think', 'text': message.reasoning_content})
+  content, said = text_of(message.content), 0
   for call in message.server_tool_calls or ():
+    before = max(call.offset or 0, said)
+    parts.append({'type': 'text', 'text': content[said:before]})
     parts.append({'type': 'python', 'text': call.call})
     parts += [{'type': 'output', 'text': call.result}] if call.result is not None else []
-  if text := text_of(message.content):
-    parts.append({'type': 'text', 'text': text})
+    said = before
+  parts.append({'type': 'text', 'text': content[said:]})
   for call in message.tool_calls or ():
     function = call.function
     parts.append({'type': 'python', 'text': f'{function.name}\n{function.arguments}'})
     parts.append({'type': 'output', 'text': results[call.id]})
-  return parts or [{'type': 'text', 'text': ''}]
+  said_something = [part for part in parts if part['type'] != 'text' or part['text']]
+  return said_something or [{'type': 'text', 'text': ''}]
 
 
 def _add_answer(turns: list[Turn], parts: list[dict[str, str]]) -> None:

@@ -124,6 +124,9 @@ class ServerCall(Schema):
 
   call: str
   result: str | None = None
+  offset: Annotated[int, Field(ge=0)] | None = Field(
+    None, description='How many characters of `content` come before the call.'
+  )
 
 
 class RoleMessage(Schema):

@@ -77,7 +77,7 @@ class ServedModel:
     return self.tools_about if can_call else ''
 
   def check_tools(self, names: Sequence[str]) -> None:
-    """Raises UserError if the model cannot be told of the server's tools, which have these names."""
+    """Raises UserError if the model cannot be told of the server's tools, by these names."""
     if self.told_tools and self.can_chat and self.chat_format.layout.system is None:
       message = (
         f'The chat template of {self.name} allows no system turn, which tells of the others.'

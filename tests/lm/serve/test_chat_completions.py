@@ -12,6 +12,8 @@ from serving import FORMAT, TOKENIZER, chat, events, ids
 
 from data.tools import calculator
 from lm.base.choices import THINKING
+from lm.serve import chat_messages
+from lm.serve.schemas import ChatBody
 
 ASK = [{'role': 'user', 'content': 'Q'}]
 ASSISTANT = '<|assistant|>'
@@ -264,7 +266,7 @@ def test_the_servers_own_tools_answer_and_are_told(tiny):
   model = serving.served(config, params, call_tool=calculator.calculate)
   with serving.running(model) as app:
     said = message(app)
-    assert said['server_tool_calls'] == [{'call': '6*7', 'result': '42'}]
+    assert said['server_tool_calls'] == [{'call': '6*7', 'result': '42', 'offset': 0}]
     assert (said['content'], said['reason']) == ('It is.', 'stop')
     found = events(app, '/v1/chat/completions', {'messages': ASK, 'temperature': 0})
     told = [c for e in found for c in e['choices'][0]['delta'].get('server_tool_calls', ())]
@@ -321,6 +323,47 @@ def test_functions_of_the_client_are_called_and_their_results_are_read(tiny):
     assert 'answers the call' in missing['message'] and missing['param'] == 'messages.1'
     wrong = [*messages[:2], messages[2] | {'tool_call_id': 'other'}]
     assert chat(app, messages=wrong, status=400)['error']['param'] == 'messages.2.tool_call_id'
+
+
+@pytest.mark.parametrize('result', ['', '42'])
+def test_a_server_call_is_sent_back_where_it_was_even_with_an_empty_result(tiny, result):
+  path = ids(ASSISTANT, 'I', '<|python|>', '6*7', '<|/python|>')
+  config, params = serving.chain(tiny, path, ids('<|/output|>', 'ok.', '<|end|>'))
+  model = serving.served(config, params, call_tool=lambda _: result)
+  with serving.running(model) as app:
+    said = message(app)
+    assert said['content'] == 'Iok.' and said['reason'] == 'stop'
+    assert said['server_tool_calls'] == [{'call': '6*7', 'result': result, 'offset': 1}]
+    found = events(app, '/v1/chat/completions', {'messages': ASK, 'temperature': 0})
+    told = [c for e in found for c in e['choices'][0]['delta'].get('server_tool_calls', ())]
+    assert [c['result'] for c in told if 'result' in c] == [result]
+    del said['reason']
+    back = [*ASK, said, {'role': 'user', 'content': 'R'}]
+    body = ChatBody.model_validate({'model': 'tiny', 'messages': back})
+    prompt = FORMAT.render_prompt(chat_messages.turns_of(body, (), '', True))
+    output = ['<|output|>', *([result] if result else []), '<|/output|>']
+    written = ids(ASSISTANT, 'I', '<|python|>', '6*7', '<|/python|>', *output, 'ok.', '<|end|>')
+    assert str(written)[1:-1] in str(prompt)
+
+
+def test_a_call_without_its_closing_tag_ends_with_tool_calls(tiny):
+  add = {'type': 'function', 'function': {'name': 'ad'}}
+  with saying(tiny, '<|python|>', 'ad\n{}', '<|end|>') as app:
+    for choice in ('auto', 'required'):
+      said = message(app, tools=[add], tool_choice=choice)
+      assert said['tool_calls'][0]['function'] == {'name': 'ad', 'arguments': '{}'}
+      assert said['reason'] == 'tool_calls'
+    assert message(app, tools=[add], max_tokens=4)['reason'] == 'length'
+
+
+@pytest.mark.parametrize('call', ['', '\n{}', ' \n'])
+def test_a_call_without_a_name_is_text(tiny, call):
+  with saying(tiny, '<|python|>', *([call] if call else []), '<|/python|>') as app:
+    said = message(app, tools=[SUM])
+    assert 'tool_calls' not in said and (said['content'], said['reason']) == (call, 'stop')
+    del said['reason']
+    again = [*ASK, said, {'role': 'user', 'content': 'R'}]
+    assert chat(app, messages=again, tools=[SUM], max_tokens=1)
 
 
 NO_SYSTEM = (
