@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from lm.base.errors import UserError
 from lm.infer.requests import Request
 from lm.serve import chat_messages, responding
 from lm.serve.answer_parts import AnswerParts, Part, opens_thought, tag_ids
@@ -232,13 +233,16 @@ def _prompt(body: ChatBody, model: ServedModel) -> list[int]:
   """
   responding.check_text_length(chat_messages.text_length(body.messages), 'messages', model)
   uses_tools = body.tool_choice != 'none' and not _wants_json(body)
-  turns = chat_messages.turns_of(
+  turns, places = chat_messages.turns_of(
     body,
     _functions(body),
     model.told_tools if uses_tools else '',
     len(model.chat_format.tag_ids('think')) == 2,
   )
-  prompt = model.chat_format.render_prompt(turns, blank_answers=True)
+  try:
+    prompt = model.chat_format.render_prompt(turns, blank_answers=True)
+  except UserError as error:
+    raise chat_messages.placed(error, places) from error
   if len(prompt) >= model.context:
     message = f'the messages have {len(prompt)} tokens; the context is {model.context}'
     raise responding.too_long(message, 'messages')

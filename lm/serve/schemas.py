@@ -11,6 +11,7 @@ import pydantic_core
 from pydantic import Field
 
 from lm.base.errors import UserError
+from lm.serve.api_errors import ApiError
 
 MAX_STOPS = 16  # stop strings of a request
 MAX_STOP_CHARS = 256
@@ -243,13 +244,18 @@ def read(data: bytes, schema: type[Form]) -> Form:
   Each wrong field has its error, so that objects with very many are refused before.
 
   Raises:
-    ValueError: it is not JSON.
-    pydantic.ValidationError: it does not have this form.
+    ApiError: it is not JSON, or does not have this form.
     UserError: an object has too many fields.
   """
-  value = pydantic_core.from_json(data, allow_inf_nan=False, cache_strings='none')
+  try:
+    value = pydantic_core.from_json(data, allow_inf_nan=False, cache_strings='none')
+  except ValueError as error:
+    raise ApiError(400, f'the body is not JSON: {error}', code='invalid_json') from None
   _check_sizes(value)
-  return schema.model_validate(value)
+  try:
+    return schema.model_validate(value)
+  except pydantic.ValidationError as error:
+    raise ApiError.of_body(error, value) from None
 
 
 def _check_sizes(value: Any, name: str = 'body') -> None:

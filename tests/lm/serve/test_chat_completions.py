@@ -95,24 +95,54 @@ def test_a_conversation_is_read_as_the_chat_format_writes_it(app):
   assert told['prompt_tokens'] == answer['usage']['prompt_tokens']
 
 
-@pytest.mark.parametrize(
-  'messages',
-  [
-    [],
-    [{'role': 'assistant', 'content': 'x'}],
-    [{'role': 'user', 'content': 'x'}, {'role': 'user', 'content': 'y'}],
-    [{'role': 'user', 'content': ''}],
+SAYS = {'role': 'assistant', 'content': 'x'}
+TOLD = {'role': 'system', 'content': 'x'}
+NO_CONVERSATION = [
+  ('messages', []),
+  ('messages[0].role', [SAYS]),
+  ('messages[1].role', [*ASK, *ASK]),
+  ('messages[3].role', [TOLD, TOLD, *ASK, *ASK]),
+  ('messages[0].content', [{'role': 'user', 'content': ''}]),
+  ('messages[2].content', [*ASK, SAYS, {'role': 'user', 'content': ' '}]),
+  ('messages[0].content', [{'role': 'user'}]),
+  ('messages[1].content', [*ASK, SAYS | {'content': 5}]),
+  (
+    'messages[0].content[1].text',
+    [{'role': 'user', 'content': [{'type': 'text', 'text': 'x'}, {'type': 'text'}]}],
+  ),
+  (
+    'messages[0].content[0].type',
     [{'role': 'user', 'content': [{'type': 'image_url', 'image_url': {'url': 'x'}}]}],
-    [{'role': 'robot', 'content': 'x'}],
-    [*ASK, {'role': 'tool', 'content': 'x', 'tool_call_id': 'a'}],
-    [*ASK, {'role': 'assistant', 'content': 'x'}, {'role': 'system', 'content': 'y'}],
-    [{'role': 'user', 'content': 'x' * 400}],
-    [{'role': 'user', 'content': 'x', 'color': 'red'}],
-  ],
-)
-def test_messages_that_are_no_conversation_are_refused(app, messages):
+  ),
+  ('messages[0].role', [{'role': 'robot', 'content': 'x'}]),
+  ('messages[0].role', [{'content': 'x'}]),
+  ('messages[1].tool_call_id', [*ASK, {'role': 'tool', 'content': 'x', 'tool_call_id': 'a'}]),
+  ('messages[2]', [*ASK, SAYS, TOLD]),
+  ('messages', [{'role': 'user', 'content': 'x' * 400}]),
+  ('messages[1].color', [TOLD, ASK[0] | {'color': 'red'}]),
+]
+
+
+@pytest.mark.parametrize(('param', 'messages'), NO_CONVERSATION)
+def test_messages_that_are_no_conversation_are_refused(app, param, messages):
   body = {'model': 'tiny', 'messages': messages}
-  assert serving.post(app, '/v1/chat/completions', body, 400)['error']['message']
+  error = serving.post(app, '/v1/chat/completions', body, 400)['error']
+  assert error['message'] and error['param'] == param
+
+
+WRONG_FIELDS = [
+  ('tool_choice', {'tool_choice': 'any', 'tools': [SUM]}),
+  ('tool_choice.function', {'tool_choice': {'type': 'function'}, 'tools': [SUM]}),
+  ('tools[0].function.name', {'tools': [{'type': 'function', 'function': {}}]}),
+  ('stop', {'stop': 5}),
+  ('stop[1]', {'stop': ['a', 5]}),
+  ('response_format.type', {'response_format': {'type': 'xml'}}),
+]
+
+
+@pytest.mark.parametrize(('param', 'fields'), WRONG_FIELDS)
+def test_an_error_names_the_field_as_the_client_wrote_it(app, param, fields):
+  assert chat(app, messages=ASK, status=400, **fields)['error']['param'] == param
 
 
 def test_what_clients_add_to_messages_changes_nothing(app):
@@ -320,9 +350,9 @@ def test_functions_of_the_client_are_called_and_their_results_are_read(tiny):
       ids('<|python|>', 'ad\n{}', '<|/python|>', '12')
     )
     missing = chat(app, messages=messages[:2], status=400)['error']
-    assert 'answers the call' in missing['message'] and missing['param'] == 'messages.1'
+    assert 'answers the call' in missing['message'] and missing['param'] == 'messages[1]'
     wrong = [*messages[:2], messages[2] | {'tool_call_id': 'other'}]
-    assert chat(app, messages=wrong, status=400)['error']['param'] == 'messages.2.tool_call_id'
+    assert chat(app, messages=wrong, status=400)['error']['param'] == 'messages[2].tool_call_id'
 
 
 @pytest.mark.parametrize('result', ['', '42'])
@@ -340,7 +370,7 @@ def test_a_server_call_is_sent_back_where_it_was_even_with_an_empty_result(tiny,
     del said['reason']
     back = [*ASK, said, {'role': 'user', 'content': 'R'}]
     body = ChatBody.model_validate({'model': 'tiny', 'messages': back})
-    prompt = FORMAT.render_prompt(chat_messages.turns_of(body, (), '', True))
+    prompt = FORMAT.render_prompt(chat_messages.turns_of(body, (), '', True)[0])
     output = ['<|output|>', *([result] if result else []), '<|/output|>']
     written = ids(ASSISTANT, 'I', '<|python|>', '6*7', '<|/python|>', *output, 'ok.', '<|end|>')
     assert str(written)[1:-1] in str(prompt)

@@ -176,6 +176,22 @@ def test_what_is_not_supported_is_refused_by_its_name(app, field):
   assert error['param'].startswith(field.strip()) and error['type'] == 'invalid_request_error'
 
 
+@pytest.mark.parametrize(
+  ('param', 'prompt'),
+  [
+    ('prompt', 5),
+    ('prompt', []),
+    ('prompt[0]', [1.5]),
+    ('prompt[1]', ['a', 1]),
+    ('prompt[0][1]', [[1, 'a']]),
+    ('prompt[1]', [1, -1]),
+  ],
+)
+def test_a_wrong_prompt_is_named_by_its_place(app, param, prompt):
+  error = complete(app, prompt, status=400)['error']
+  assert error['param'] == param and 'constrained' not in error['message']
+
+
 def test_an_unknown_model_is_not_found(app):
   error = complete(app, model='gpt-4', status=404)['error']
   assert error['code'] == 'model_not_found' and 'tiny' in error['message']
