@@ -44,7 +44,7 @@ async def create_chat_completion(request: HttpRequest) -> Response:
     [functools.partial(_draft, body, model, r, in_thought) for r in requests]
   )
   writers = [Choice(body, model, draft, thinking, in_thought) for draft in drafts]
-  meter = Meter(service, model, len(prompt))
+  meter = Meter(service, model, len(prompt), count)
   head = {
     'id': responding.new_id('chatcmpl'),
     'created': responding.now(),

@@ -90,7 +90,8 @@ async def create_completion(request: HttpRequest) -> Response:
   writers = [
     Choice(body, model, prompts[i // best_of], draft, thinking) for i, draft in enumerate(drafts)
   ]
-  meter = Meter(service, model, sum(len(prompt.ids) - prompt.first for prompt in prompts))
+  prompt_tokens = sum(len(prompt.ids) - prompt.first for prompt in prompts)
+  meter = Meter(service, model, prompt_tokens, best_of)
   head = {
     'id': responding.new_id('cmpl'),
     'object': 'text_completion',
@@ -126,7 +127,7 @@ class Choice:
     is_first = True
     async for parts in responding.read_parts(self._draft, self._reader, meter):
       if is_first and self._body.echo:
-        yield self._echo()
+        yield await self._echo()
       is_first = False
       if self.thought is not None:
         self.thought += sum(part.tokens for part in parts if part.kind == 'think')
@@ -134,24 +135,25 @@ class Choice:
       text = ''.join(part.text for part in shown)
       reports = [(r.token, r.top) for part in shown for r in part.reports]
       if text or (reports and self._body.logprobs is not None):
-        yield self._delta(text, reports)
+        yield await self._delta(text, reports)
     if is_first and self._body.echo:
-      yield self._echo()
+      yield await self._echo()
     yield {'text': '', 'logprobs': None, 'finish_reason': responding.REASONS[self._draft.end]}
 
-  def _echo(self) -> Delta:
+  async def _echo(self) -> Delta:
     """Returns the prompt as a change."""
     prompt = self._prompt
     tops: list[Top | None] = [None, *self._draft.prompt_tops]
     reports = []
     if self._body.logprobs is not None:
       reports = list(zip(prompt.ids[prompt.first :], tops[prompt.first :], strict=True))
-    return self._delta(prompt.text, reports)
+    return await self._delta(prompt.text, reports)
 
-  def _delta(self, text: str, reports: Sequence[tuple[int, Top | None]]) -> Delta:
+  async def _delta(self, text: str, reports: Sequence[tuple[int, Top | None]]) -> Delta:
     log_probs = None
     if self._body.logprobs is not None:
-      log_probs = self._log_probs(reports)
+      work = functools.partial(self._log_probs, reports)
+      log_probs = await responding.apart(len(reports), work)
     self._offset += len(text)
     return {'text': text, 'logprobs': log_probs, 'finish_reason': None}
 
@@ -162,18 +164,19 @@ class Choice:
       offsets.append(place)
       place += len(utf8.decode(model.chat_format.tokenizer.decode_bytes([token])))
 
-    def alternatives(top: Top | None) -> tuple[dict | None, dict | None]:
+    def alternatives(token: int, top: Top | None) -> tuple[dict | None, dict | None]:
       """Returns the log-probabilities and the ids of the alternatives, by their text."""
       if top is None or not count:
         return None, None
-      names = [responding.token_text(model, token) for token in top.ids[:count]]
-      log_probs = [responding.finite(log_prob) for log_prob in top.log_probs[:count]]
+      found = list(zip(top.ids[:count], top.log_probs[:count], strict=True))
+      if token not in top.ids[:count]:
+        found.append((token, top.log_prob))
       # Of tokens that look the same, the most probable counts.
-      names, log_probs, ids = names[::-1], log_probs[::-1], top.ids[:count][::-1]
-      return dict(zip(names, log_probs, strict=True)), dict(zip(names, ids, strict=True))
+      named = [(responding.token_text(model, i), i, log_prob) for i, log_prob in reversed(found)]
+      log_probs = {name: responding.finite(log_prob) for name, _, log_prob in named}
+      return log_probs, {name: i for name, i, _ in named}
 
-    tops = [alternatives(top) for _, top in reports]
-
+    tops = [alternatives(token, top) for token, top in reports]
     return {
       'tokens': [responding.token_text(model, token) for token, _ in reports],
       'token_logprobs': [top and responding.finite(top.log_prob) for _, top in reports],

@@ -4,13 +4,16 @@ The files of the two kinds are lm/serve/completions.py and lm/serve/chat_complet
 """
 
 import asyncio
+import concurrent.futures
+import functools
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from lm.base.choices import THINKING
 from lm.infer.sampling import Sampling
@@ -22,6 +25,8 @@ from lm.serve.schemas import Body
 from lm.serve.service import ServedModel, Service
 
 T = TypeVar('T')
+MOST_AT_ONCE = 256  # tokens whose log-probabilities the event loop writes in one go
+_WORKER = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='log_probs')
 LEFT = 499  # the status that is counted where a client has left
 # Why an answer ended, in OpenAI's words, by the engine's.
 REASONS = {'stop': 'stop', 'string': 'stop', 'call': 'stop', 'length': 'length', 'full': 'length'}
@@ -142,7 +147,43 @@ async def answered(
   finally:
     for draft in drafts:
       draft.close()
-  return Response(status_code=LEFT) if value is None else JSONResponse(value)
+  if value is None:
+    return Response(status_code=LEFT)
+  return Response(await _encoded(value), media_type='application/json')
+
+
+async def apart(size: int, function: Callable[[], T]) -> T:
+  """Returns `function()`, from a thread if it would keep other clients waiting.
+
+  Large work is done one after the other, so that the event loop and the engine share the processor
+  with one such thread at most.
+
+  Args:
+    size: how many tokens the function writes the log-probabilities of.
+    function: what to do.
+  """
+  if size <= MOST_AT_ONCE:
+    return function()
+  return await asyncio.get_running_loop().run_in_executor(_WORKER, function)
+
+
+async def _encoded(value: dict[str, Any]) -> bytes:
+  """Returns the JSON of a response.
+
+  Choices are encoded one by one, because Python's encoder lets no other thread run.
+  """
+  choices = []
+  for choice in value['choices']:
+    told = choice['logprobs'] or {}
+    size = len(told.get('tokens') or told.get('content') or ())
+    choices.append(await apart(size, functools.partial(_json, choice)))
+  rest = _json({name: field for name, field in value.items() if name != 'choices'})
+  return rest[:-1] + b',"choices":[' + b','.join(choices) + b']}'
+
+
+def _json(value: Any) -> bytes:
+  text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(',', ':'))
+  return text.encode('utf-8')
 
 
 def streamed(
@@ -260,8 +301,16 @@ def thought(writers: Sequence[Any]) -> int | None:
 class Meter:
   """Counts the tokens of one response, for its usage and for /metrics."""
 
-  def __init__(self, service: Service, model: ServedModel, prompt_tokens: int):
-    self._monitor, self._model = service.monitor, model
+  def __init__(self, service: Service, model: ServedModel, prompt_tokens: int, answers: int):
+    """Creates the meter.
+
+    Args:
+      service: the state of the server.
+      model: the model that answers.
+      prompt_tokens: of all prompts.
+      answers: to each prompt.
+    """
+    self._monitor, self._model, self._answers = service.monitor, model, answers
     self._prompt_tokens, self._began, self._is_first = prompt_tokens, time.monotonic(), True
 
   def saw_token(self) -> None:
@@ -275,7 +324,7 @@ class Meter:
     """Adds what was read and written to the metrics, at the end of a response."""
     name = self._model.name
     self._monitor.tokens.labels(name, 'prompt').inc(self._prompt_tokens)
-    self._monitor.tokens.labels(name, 'cached').inc(_cached(drafts))
+    self._monitor.tokens.labels(name, 'cached').inc(self._cached(drafts))
     self._monitor.tokens.labels(name, 'completion').inc(sum(d.num_tokens for d in drafts))
     self._monitor.cancelled.labels(name).inc(sum(not d.end for d in drafts))
 
@@ -291,19 +340,21 @@ class Meter:
       'prompt_tokens': self._prompt_tokens,
       'completion_tokens': written,
       'total_tokens': self._prompt_tokens + written,
-      'prompt_tokens_details': {'cached_tokens': _cached(drafts)},
+      'prompt_tokens_details': {'cached_tokens': self._cached(drafts)},
     }
     if thought is not None:
       usage['completion_tokens_details'] = {'reasoning_tokens': thought}
     return usage
 
+  def _cached(self, drafts: Sequence[Draft]) -> int:
+    """Returns how many tokens of the prompts were in the cache.
 
-def _cached(drafts: Sequence[Draft]) -> int:
-  """Returns how many tokens of the prompt an answer found in the cache, at most.
-
-  The prompt counts once, however many answers it has.
-  """
-  return max((max(draft.reused, 0) for draft in drafts), default=0)
+    A prompt counts once. The answer that found the fewest counts: the others may have found what
+    that one read.
+    """
+    reused = [max(draft.reused, 0) for draft in drafts]
+    firsts = range(0, len(reused), self._answers)
+    return sum(min(reused[first : first + self._answers]) for first in firsts)
 
 
 def token_text(model: ServedModel, token: int) -> str:

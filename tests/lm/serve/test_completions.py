@@ -1,10 +1,14 @@
 """/v1/completions, beside the engine itself and the model's own forward pass."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
 import serving
 from serving import TOKENIZER, complete, events
+
+from lm.serve import responding
 
 START = serving.FORMAT.document_start
 
@@ -47,11 +51,55 @@ def test_log_probs_of_prompt_and_answer_are_the_forward_passs(app, random_model,
   expected = log_probs(forward, random_model, ids)
   np.testing.assert_allclose(told['token_logprobs'], expected, atol=1e-4)
   assert told['tokens'][:3] == ['a', 'b', 'c'] and told['text_offset'][:4] == [0, 1, 2, 3]
-  assert all(len(top) <= 2 for top in told['top_logprobs'])
+  assert all(len(top) <= 3 for top in told['top_logprobs'])
   by_ids = complete(app, [START, *b'abc'], max_tokens=0, echo=True, logprobs=0)['choices'][0]
   assert by_ids['logprobs']['token_logprobs'][0] is None
   np.testing.assert_allclose(by_ids['logprobs']['token_logprobs'][1:], expected[:3], atol=1e-4)
   assert by_ids['text'] == '<|endoftext|>abc' and by_ids['logprobs']['top_logprobs'][1] is None
+
+
+def test_the_token_itself_is_among_its_alternatives(app):
+  answer = complete(app, max_tokens=8, echo=True, logprobs=1, temperature=2, seed=1)
+  told = answer['choices'][0]['logprobs']
+  assert {len(top) for top in told['top_logprobs']} == {1, 2}
+  each = (told[name] for name in ('tokens', 'token_logprobs', 'token_ids'))
+  for *expected, tops, ids in zip(*each, told['top_logprobs'], told['top_token_ids'], strict=True):
+    token, log_prob, index = expected
+    assert tops[token] == log_prob and ids[token] == index
+
+
+def test_cached_tokens_are_those_of_each_prompt_once(random_model):
+  def cached(**fields):
+    usage = complete(app, max_tokens=1, **fields)['usage']
+    return usage['prompt_tokens_details']['cached_tokens']
+
+  model = serving.served(random_model.config, random_model.params)
+  with serving.running(model) as app:
+    assert cached(prompt=[[7, 8, 9, 10]], n=3) == 0
+    assert cached(prompt=[[7, 8, 9, 10]], n=3) == 3
+    assert cached(prompt=[[7, 8, 9, 10]] * 2) == 6
+    text = serving.send(app, 'GET', '/metrics').text
+  assert 'deepdive_tokens_total{kind="cached",model="tiny"} 9.0' in text
+
+
+def test_many_log_probs_do_not_keep_other_clients_waiting(random_model, monkeypatch):
+  """They are written apart, in as many steps as there are choices."""
+  threads = set()
+  text = responding.token_text
+
+  def noted(*arguments):
+    threads.add(threading.current_thread().name)
+    return text(*arguments)
+
+  model = serving.served(random_model.config, random_model.params)
+  with serving.running(model) as app:
+    fields = {'prompt': ['ab' * 40] * 2, 'max_tokens': 0, 'echo': True, 'logprobs': 2}
+    expected = complete(app, **fields)
+    monkeypatch.setattr(responding, 'token_text', noted)
+    monkeypatch.setattr(responding, 'MOST_AT_ONCE', 16)
+    found = complete(app, **fields)
+  assert found['choices'] == expected['choices'] and len(threads) == 1
+  assert threading.current_thread().name not in threads
 
 
 def test_prompts_of_all_four_kinds_and_n_choices_are_numbered(app):
