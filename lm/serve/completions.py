@@ -159,6 +159,7 @@ class Choice:
 
   def _log_probs(self, reports: Sequence[tuple[int, Top | None]]) -> dict[str, list]:
     model, count, offsets = self._model, self._body.logprobs, []
+    text_of = functools.cache(functools.partial(responding.token_text, model))
     place, utf8 = self._offset, codecs.getincrementaldecoder('utf-8')('replace')
     for token, _ in reports:
       offsets.append(place)
@@ -172,13 +173,13 @@ class Choice:
       if token not in top.ids[:count]:
         found.append((token, top.log_prob))
       # Of tokens that look the same, the most probable counts.
-      named = [(responding.token_text(model, i), i, log_prob) for i, log_prob in reversed(found)]
+      named = [(text_of(i), i, log_prob) for i, log_prob in reversed(found)]
       log_probs = {name: responding.finite(log_prob) for name, _, log_prob in named}
       return log_probs, {name: i for name, i, _ in named}
 
     tops = [alternatives(token, top) for token, top in reports]
     return {
-      'tokens': [responding.token_text(model, token) for token, _ in reports],
+      'tokens': [text_of(token) for token, _ in reports],
       'token_logprobs': [top and responding.finite(top.log_prob) for _, top in reports],
       'top_logprobs': [log_probs for log_probs, _ in tops],
       # Beyond OpenAI's: the tokens themselves, which a later prompt may name.

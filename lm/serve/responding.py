@@ -168,17 +168,33 @@ async def apart(size: int, function: Callable[[], T]) -> T:
 
 
 async def _encoded(value: dict[str, Any]) -> bytes:
-  """Returns the JSON of a response.
-
-  Choices are encoded one by one, because Python's encoder lets no other thread run.
-  """
-  choices = []
-  for choice in value['choices']:
+  """Returns the JSON of a response, whose choices are written one by one."""
+  head = _json({name: field for name, field in value.items() if name != 'choices'})
+  parts, total = [head[:-1], b',"choices":['], 0
+  for i, choice in enumerate(value['choices']):
     told = choice['logprobs'] or {}
     size = len(told.get('tokens') or told.get('content') or ())
-    choices.append(await apart(size, functools.partial(_json, choice)))
-  rest = _json({name: field for name, field in value.items() if name != 'choices'})
-  return rest[:-1] + b',"choices":[' + b','.join(choices) + b']}'
+    parts += [b','] * bool(i) + [await apart(size, functools.partial(_choice_json, choice))]
+    total += size
+  return await apart(total, functools.partial(b''.join, [*parts, b']}']))
+
+
+def _choice_json(choice: dict[str, Any]) -> bytes:
+  """Returns the JSON of a choice.
+
+  Lists of log-probabilities are written in steps: Python's encoder lets no other thread run.
+  """
+  told = choice['logprobs']
+  if not told:
+    return _json(choice)
+  log_probs = []
+  for name, entries in told.items():
+    starts = range(0, len(entries or ()), MOST_AT_ONCE)
+    steps = [_json(entries[start : start + MOST_AT_ONCE])[1:-1] for start in starts]
+    written = b'[' + b','.join(steps) + b']' if steps else _json(entries)
+    log_probs.append(_json(name) + b':' + written)
+  rest = _json({name: field for name, field in choice.items() if name != 'logprobs'})
+  return rest[:-1] + b',"logprobs":{' + b','.join(log_probs) + b'}}'
 
 
 def _json(value: Any) -> bytes:
