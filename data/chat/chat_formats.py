@@ -267,14 +267,22 @@ class Format:
       items = _unlearned(before)
     return [*ids[:kept], *end], [*mask[:kept], 1, *[0] * (len(end) - 1)]
 
-  def render_prompt(self, messages: list[dict]) -> list[int]:
+  def render_prompt(self, messages: list[dict], *, blank_answers: bool = False) -> list[int]:
     """Returns the tokens of a conversation for the model to answer.
 
     It ends with a user turn, or with an assistant's turn whose last part is the result of a tool:
     then the model continues that turn.
+
+    Args:
+      messages: the conversation.
+      blank_answers: whether earlier answers may be blank, as those of a model sometimes are.
+
+    Raises:
+      UserError: a message is not as described; the error names it.
     """
     open_turn = messages[-1:] if _ends_with_result(messages) else []
-    checked = schema.checked({'messages': messages}, last='assistant' if open_turn else 'user')
+    last = 'assistant' if open_turn else 'user'
+    checked = schema.checked({'messages': messages}, last, blank_answers=blank_answers)
     items, said = self._opening(checked[: len(checked) - len(open_turn)])
     follow = self._around['follow']
     for asked, answer in zip(said[:-1:2], said[1::2], strict=True):

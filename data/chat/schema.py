@@ -28,10 +28,16 @@ def reply(content: str | list[dict]) -> dict[str, Any]:
   return {'content': parts(content), 'finished': True, 'well_formed': True}
 
 
-def checked(conversation: Any, last: str) -> list[dict]:
+def checked(conversation: Any, last: str, *, blank_answers: bool = False) -> list[dict]:
   """Returns the messages of a conversation whose last message is of the role `last`.
 
-  Raises UserError that names the field that is wrong.
+  Args:
+    conversation: what comes from outside.
+    last: the role.
+    blank_answers: whether the assistant may have said nothing.
+
+  Raises:
+    UserError: it names the field that is wrong.
   """
   if not isinstance(conversation, dict) or not isinstance(conversation.get('messages'), list):
     raise UserError(field='conversation', value=conversation, allowed='{"messages": [...]}')
@@ -39,7 +45,7 @@ def checked(conversation: Any, last: str) -> list[dict]:
   if not messages:
     raise UserError(field='messages', value=messages, allowed='at least one message')
   for i, message in enumerate(messages):
-    _check_message(message, f'messages[{i}]')
+    _check_message(message, f'messages[{i}]', blank_answers)
   roles = [message['role'] for message in messages]
   first = int(roles[0] == 'system')
   for i, role in enumerate(roles[first:]):
@@ -61,7 +67,7 @@ def checked(conversation: Any, last: str) -> list[dict]:
   return messages
 
 
-def _check_message(message: Any, where: str) -> None:
+def _check_message(message: Any, where: str, blank_answers: bool) -> None:
   if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
     raise UserError(field=where, value=message, allowed='an object with "role" and "content"')
   if message['role'] not in ROLES:  # ROLES is a tuple because a role may not be hashable
@@ -79,7 +85,8 @@ def _check_message(message: Any, where: str) -> None:
       raise unknown(
         f'{where}.content[{j}].type in a turn of {message["role"]}', part['type'], allowed
       )
-  if not any(part['text'].strip() for part in parts(content)):
+  may_be_blank = blank_answers and message['role'] == 'assistant'
+  if not may_be_blank and not any(part['text'].strip() for part in parts(content)):
     raise UserError(field=f'{where}.content', value=content, allowed='text that is not blank')
 
 

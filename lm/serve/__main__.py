@@ -80,7 +80,9 @@ def _open(
   capacity = args.context or model.config.max_len
   engine = Engine(model.config, params, capacity=capacity, executor=calls, **limits)
   thread = EngineThread(engine, mesh, name)
-  return service.ServedModel(name, model.config, params, chat_format, thread, tools, tools.about)
+  served = service.ServedModel(name, model.config, params, chat_format, thread, tools, tools.about)
+  served.check_tools(tools.names)
+  return served
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

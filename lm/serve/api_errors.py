@@ -4,6 +4,7 @@ A handler raises `ApiError`; lm/serve/app.py turns it into {"error": {"message",
 "code"}} with its status. A `UserError` of any room becomes one with status 400.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic
@@ -52,18 +53,26 @@ class ApiError(Exception):
     return cls(400, str(error), param=error.field)
 
   @classmethod
-  def of_body(cls, error: pydantic.ValidationError) -> 'ApiError':
+  def of_body(cls, error: pydantic.ValidationError, value: Any) -> 'ApiError':
     """Returns the response to a body that does not have the form that its endpoint takes.
 
     It names the first field at fault, and quotes nothing that was sent but names of fields.
+
+    Args:
+      error: of the check.
+      value: the body.
     """
-    # Of the alternatives of a field that has several types, the one that was read furthest counts.
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    first = max(found, key=lambda e: len(e['loc']) if e['loc'][:1] == found[0]['loc'][:1] else 0)
-    param = '.'.join(str(part)[:100] for part in first['loc'])[:300]
-    if first['type'] == 'extra_forbidden':
+    paths = [_path(each['loc'], each['type'], value) for each in found]
+    # Of the alternatives of a field that has several types, the one that was read furthest counts.
+    same_field = [path for path in paths if path[:1] == paths[0][:1]]
+    path = max(same_field, key=lambda p: (len(p), [part for part in p if isinstance(part, int)]))
+    here = [each for each, other in zip(found, paths, strict=True) if other == path]
+    param = _name(path)
+    if here[0]['type'] == 'extra_forbidden':
       return cls(400, f'{param} is not supported', param=param, code='unsupported_parameter')
-    return cls(400, f'{param or "body"}: {first["msg"]}', param=param or None)
+    reasons = ', or: '.join(dict.fromkeys(each['msg'] for each in here))
+    return cls(400, f'{param or "body"}: {reasons}', param=param or None)
 
   def body(self) -> dict[str, Any]:
     """Returns the body of the response, a JSON object."""
@@ -74,3 +83,36 @@ class ApiError(Exception):
   def response(self) -> JSONResponse:
     """Returns the response."""
     return JSONResponse(self.body(), self.status, self.headers)
+
+
+def _path(loc: Sequence[str | int], kind: str, value: Any) -> tuple[str | int, ...]:
+  """Returns the fields and places of lists that lead to an error of pydantic's.
+
+  Where a field has several types, pydantic puts the name of each among them, which no client knows.
+
+  Args:
+    loc: where pydantic places the error.
+    kind: its type.
+    value: the body.
+  """
+  path: list[str | int] = []
+  for i, part in enumerate(loc):
+    is_missing = kind == 'missing' and i == len(loc) - 1
+    if isinstance(value, list):
+      is_inside = isinstance(part, int) and part < len(value)
+    else:
+      is_inside = isinstance(value, dict) and part in value
+    if is_inside:
+      value = value[part]
+    elif not is_missing:
+      continue
+    path.append(part)
+  if kind.startswith('union_tag'):  # the messages are told apart by their role
+    path.append('role')
+  return tuple(path)
+
+
+def _name(path: Sequence[str | int]) -> str:
+  """Returns a path in words, such as messages[0].content."""
+  parts = (f'[{part}]' if isinstance(part, int) else f'.{part[:100]}' for part in path)
+  return ''.join(parts).removeprefix('.')[:300]

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from lm.base.errors import UserError
 from lm.infer.requests import Request
 from lm.serve import chat_messages, responding
 from lm.serve.answer_parts import AnswerParts, Part, opens_thought, tag_ids
@@ -43,7 +44,7 @@ async def create_chat_completion(request: HttpRequest) -> Response:
     [functools.partial(_draft, body, model, r, in_thought) for r in requests]
   )
   writers = [Choice(body, model, draft, thinking, in_thought) for draft in drafts]
-  meter = Meter(service, model, len(prompt))
+  meter = Meter(service, model, len(prompt), count)
   head = {
     'id': responding.new_id('chatcmpl'),
     'created': responding.now(),
@@ -75,7 +76,8 @@ class Choice:
     self._lead = model.chat_format.layout.lead  # white space that begins an answer
     self._is_after_thought = False
     self._thought, self._call = '', ''  # what is not sent before it is complete
-    self._num_calls = self._characters = 0
+    self._num_calls = self._characters = self._said_characters = 0
+    self._called_client = False  # whether a call of the client's was sent
     # How many tokens were thoughts; None if that is not told.
     self.thought = None if thinking == 'withhold' else 0
 
@@ -91,7 +93,8 @@ class Choice:
     if self._call:  # The answer ended inside a call.
       yield self._change(self._client_call())
     reason = responding.REASONS[self._draft.end]
-    if self._functions and self._draft.end == 'call':
+    # A model may also end its answer with the arguments, without the closing tag.
+    if self._called_client and self._draft.end in ('call', 'stop'):
       reason = 'tool_calls'
     yield self._change({}) | {'finish_reason': reason}
 
@@ -123,6 +126,7 @@ class Choice:
         self._lead = ''
       else:
         self._lead, text = self._lead[1:], text[1:]
+    self._said_characters += len(text)
     return text
 
   def _think(self, part: Part) -> list[Delta]:
@@ -154,18 +158,24 @@ class Choice:
     if self._functions:
       self._call += part.text
       return [self._client_call()] if part.closes else []
+    if not (part.text or part.opens):
+      return []
+    told: Delta = {'result': part.text}
     if part.kind == 'python':
       self._num_calls += part.opens
-      told = {'call': part.text}
-    else:
-      told = {'result': part.text}
-    index = max(self._num_calls - 1, 0)
-    return [{'server_tool_calls': [{'index': index} | told]}] if part.text else []
+      told = {'call': part.text} | ({'offset': self._said_characters} if part.opens else {})
+    return [{'server_tool_calls': [{'index': max(self._num_calls - 1, 0)} | told]}]
 
   def _client_call(self) -> Delta:
-    """Returns the call of a function of the client's."""
-    name, arguments = chat_messages.read_call(self._call, self._functions)
-    self._call = ''
+    """Returns the call of a function of the client's; without a name it is text.
+
+    A client could not send such a call back.
+    """
+    call, self._call = self._call, ''
+    name, arguments = chat_messages.read_call(call, self._functions)
+    if not name:
+      return {'content': call}
+    self._called_client = True
     function = {'name': name, 'arguments': arguments}
     call = {'id': responding.new_id('call'), 'type': 'function', 'function': function}
     return {'tool_calls': [{'index': 0} | call]}
@@ -193,6 +203,9 @@ def _check(body: ChatBody, model: ServedModel) -> None:
   has_tags = bool(tag_ids(model.chat_format, 'python'))
   message = f'{model.name} has no tokens for calls of tools: it was not trained to call any'
   refuse(body.tools and not has_tags, 'tools', message)
+  has_system = model.chat_format.layout.system is not None
+  message = f'{model.name} cannot be told of tools: its chat template allows no system turn'
+  refuse(_functions(body) and not has_system, 'tools', message)
   chosen = body.tool_choice
   needs_tools = chosen not in (None, 'none', 'auto') and not body.tools
   refuse(needs_tools, 'tool_choice', 'tool_choice needs tools')
@@ -220,13 +233,16 @@ def _prompt(body: ChatBody, model: ServedModel) -> list[int]:
   """
   responding.check_text_length(chat_messages.text_length(body.messages), 'messages', model)
   uses_tools = body.tool_choice != 'none' and not _wants_json(body)
-  turns = chat_messages.turns_of(
+  turns, places = chat_messages.turns_of(
     body,
     _functions(body),
-    model.tools_about if uses_tools else '',
+    model.told_tools if uses_tools else '',
     len(model.chat_format.tag_ids('think')) == 2,
   )
-  prompt = model.chat_format.render_prompt(turns)
+  try:
+    prompt = model.chat_format.render_prompt(turns, blank_answers=True)
+  except UserError as error:
+    raise chat_messages.placed(error, places) from error
   if len(prompt) >= model.context:
     message = f'the messages have {len(prompt)} tokens; the context is {model.context}'
     raise responding.too_long(message, 'messages')
@@ -321,6 +337,7 @@ def _joined(changes: Sequence[dict[str, Any]]) -> dict[str, Any]:
       calls = message.setdefault('server_tool_calls', [])
       calls += [{'call': '', 'result': None} for _ in range(told['index'] + 1 - len(calls))]
       call = calls[told['index']]
+      call |= {name: told[name] for name in ('offset',) if name in told}
       for name in ('call', 'result'):
         if name in told:
           call[name] = (call[name] or '') + told[name]

@@ -5,18 +5,26 @@ function's name, a line end and the arguments between the tags of a call; the cl
 back in a message of role "tool", and becomes part of the same turn of the assistant's.
 """
 
+import copy
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from lm.base.errors import UserError
 from lm.serve.api_errors import ApiError
 from lm.serve.schemas import AssistantMessage, ChatBody, Function, Message, ToolMessage, text_of
 
 Turn = dict[str, Any]
 
 
-def turns_of(body: ChatBody, functions: Sequence[Function], about: str, thoughts: bool) -> list:
+def turns_of(
+  body: ChatBody, functions: Sequence[Function], about: str, thoughts: bool
+) -> tuple[list[Turn], list[int]]:
   """Returns the turns of a conversation, as `data.chat.chat_formats.Format.render_prompt` reads.
+
+  With them comes the place of each among the body's messages, of the first where it is made of
+  several.
 
   Args:
     functions: what the model may call.
@@ -31,14 +39,16 @@ def turns_of(body: ChatBody, functions: Sequence[Function], about: str, thoughts
   system = []
   while messages and messages[0].role in ('system', 'developer'):
     system.append(text_of(messages.pop(0).content))
+  system = [text for text in system if text.strip()]
   if functions:
     system.append(_about_functions(functions))
   elif about:
     system.append(about)
   turns: list[Turn] = [{'role': 'system', 'content': '\n\n'.join(system)}] if system else []
+  places = [0] if turns else []
   place = len(body.messages) - len(messages)
   while messages:
-    message, where = messages.pop(0), f'messages.{place}'
+    message, where, first = messages.pop(0), f'messages[{place}]', place
     place += 1
     if message.role == 'user':
       turns.append({'role': 'user', 'content': text_of(message.content)})
@@ -47,7 +57,7 @@ def turns_of(body: ChatBody, functions: Sequence[Function], about: str, thoughts
       results = {}
       while messages and messages[0].role == 'tool':
         result = messages.pop(0)
-        _check_result(result, calls, results, f'messages.{place}')
+        _check_result(result, calls, results, f'messages[{place}]')
         results[result.tool_call_id] = text_of(result.content)
         place += 1
       if missing := calls.keys() - results.keys():
@@ -59,7 +69,24 @@ def turns_of(body: ChatBody, functions: Sequence[Function], about: str, thoughts
     else:
       text = f'{where}: a message of role {message.role} must be at the beginning'
       raise ApiError(400, text, param=where)
-  return turns
+    places += [first] * (len(turns) - len(places))
+  return turns, places
+
+
+def placed(error: UserError, places: Sequence[int]) -> UserError:
+  """Returns an error about a turn with the name of the message that the client sent.
+
+  Args:
+    error: its field names the turn, as `messages[1].content`.
+    places: of the turns, as `turns_of` returns them.
+  """
+  found = re.match(r'messages\[(\d+)\]', error.field)
+  if not found or int(found[1]) >= len(places):
+    return error
+  named = copy.copy(error)
+  named.field = f'messages[{places[int(found[1])]}]{error.field[found.end() :]}'
+  named.args = (str(error).replace(error.field, named.field, 1),)
+  return named
 
 
 def text_length(messages: Sequence[Message]) -> int:
@@ -72,7 +99,7 @@ def text_length(messages: Sequence[Message]) -> int:
 
 
 def read_call(text: str, names: Sequence[str]) -> tuple[str, str]:
-  """Returns the name and the arguments of a call that the model wrote."""
+  """Returns the name, '' if it has none, and the arguments of a call that the model wrote."""
   name, _, arguments = text.partition('\n')
   return (name.strip(), arguments) if name.strip() in names else (name.strip()[:64], arguments)
 
@@ -91,16 +118,20 @@ def _answer_parts(
   parts = []
   if thoughts and message.reasoning_content:
     parts.append({'type': 'think', 'text': message.reasoning_content})
+  content, said = text_of(message.content), 0
   for call in message.server_tool_calls or ():
+    before = max(call.offset or 0, said)
+    parts.append({'type': 'text', 'text': content[said:before]})
     parts.append({'type': 'python', 'text': call.call})
     parts += [{'type': 'output', 'text': call.result}] if call.result is not None else []
-  if text := text_of(message.content):
-    parts.append({'type': 'text', 'text': text})
+    said = before
+  parts.append({'type': 'text', 'text': content[said:]})
   for call in message.tool_calls or ():
     function = call.function
     parts.append({'type': 'python', 'text': f'{function.name}\n{function.arguments}'})
     parts.append({'type': 'output', 'text': results[call.id]})
-  return parts or [{'type': 'text', 'text': ''}]
+  said_something = [part for part in parts if part['type'] != 'text' or part['text']]
+  return said_something or [{'type': 'text', 'text': ''}]
 
 
 def _add_answer(turns: list[Turn], parts: list[dict[str, str]]) -> None:

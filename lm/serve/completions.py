@@ -7,6 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -63,12 +64,18 @@ async def create_completion(request: HttpRequest) -> Response:
     raise ApiError(400, message, param='prompt')
   sampling, seed = responding.sampling_of(body, model), responding.seed_or_random(body)
   hides = responding.hides_thoughts(model, thinking)
+
+  def key_of(place: int, index: int) -> np.ndarray:
+    # With a seed, the answers to a prompt do not depend on the other prompts. Without one, those to
+    # equal prompts differ.
+    return seed_of(seed, place * best_of + index if body.seed is None else index)
+
   requests = [
     Request(
       prompt.ids,
       new_tokens,
       sampling,
-      seed=seed_of(seed, index),
+      seed=key_of(place, index),
       stop_ids=model.stop_ids,
       stop_strings=() if hides else body.stop_strings,
       token_bytes=model.chat_format.tokenizer.token_bytes,
@@ -76,14 +83,15 @@ async def create_completion(request: HttpRequest) -> Response:
       num_top=0 if body.logprobs is None else max(body.logprobs, 1),
       prompt_log_probs=bool(body.echo) and body.logprobs is not None,
     )
-    for prompt in prompts
+    for place, prompt in enumerate(prompts)
     for index in range(best_of)
   ]
   drafts = responding.start_all([functools.partial(Draft, model, r) for r in requests])
   writers = [
     Choice(body, model, prompts[i // best_of], draft, thinking) for i, draft in enumerate(drafts)
   ]
-  meter = Meter(service, model, sum(len(prompt.ids) - prompt.first for prompt in prompts))
+  prompt_tokens = sum(len(prompt.ids) - prompt.first for prompt in prompts)
+  meter = Meter(service, model, prompt_tokens, best_of)
   head = {
     'id': responding.new_id('cmpl'),
     'object': 'text_completion',
@@ -119,7 +127,7 @@ class Choice:
     is_first = True
     async for parts in responding.read_parts(self._draft, self._reader, meter):
       if is_first and self._body.echo:
-        yield self._echo()
+        yield await self._echo()
       is_first = False
       if self.thought is not None:
         self.thought += sum(part.tokens for part in parts if part.kind == 'think')
@@ -127,48 +135,51 @@ class Choice:
       text = ''.join(part.text for part in shown)
       reports = [(r.token, r.top) for part in shown for r in part.reports]
       if text or (reports and self._body.logprobs is not None):
-        yield self._delta(text, reports)
+        yield await self._delta(text, reports)
     if is_first and self._body.echo:
-      yield self._echo()
+      yield await self._echo()
     yield {'text': '', 'logprobs': None, 'finish_reason': responding.REASONS[self._draft.end]}
 
-  def _echo(self) -> Delta:
+  async def _echo(self) -> Delta:
     """Returns the prompt as a change."""
     prompt = self._prompt
     tops: list[Top | None] = [None, *self._draft.prompt_tops]
     reports = []
     if self._body.logprobs is not None:
       reports = list(zip(prompt.ids[prompt.first :], tops[prompt.first :], strict=True))
-    return self._delta(prompt.text, reports)
+    return await self._delta(prompt.text, reports)
 
-  def _delta(self, text: str, reports: Sequence[tuple[int, Top | None]]) -> Delta:
+  async def _delta(self, text: str, reports: Sequence[tuple[int, Top | None]]) -> Delta:
     log_probs = None
     if self._body.logprobs is not None:
-      log_probs = self._log_probs(reports)
+      work = functools.partial(self._log_probs, reports)
+      log_probs = await responding.apart(len(reports), work)
     self._offset += len(text)
     return {'text': text, 'logprobs': log_probs, 'finish_reason': None}
 
   def _log_probs(self, reports: Sequence[tuple[int, Top | None]]) -> dict[str, list]:
     model, count, offsets = self._model, self._body.logprobs, []
+    text_of = functools.cache(functools.partial(responding.token_text, model))
     place, utf8 = self._offset, codecs.getincrementaldecoder('utf-8')('replace')
     for token, _ in reports:
       offsets.append(place)
       place += len(utf8.decode(model.chat_format.tokenizer.decode_bytes([token])))
 
-    def alternatives(top: Top | None) -> tuple[dict | None, dict | None]:
+    def alternatives(token: int, top: Top | None) -> tuple[dict | None, dict | None]:
       """Returns the log-probabilities and the ids of the alternatives, by their text."""
       if top is None or not count:
         return None, None
-      names = [responding.token_text(model, token) for token in top.ids[:count]]
-      log_probs = [responding.finite(log_prob) for log_prob in top.log_probs[:count]]
+      found = list(zip(top.ids[:count], top.log_probs[:count], strict=True))
+      if token not in top.ids[:count]:
+        found.append((token, top.log_prob))
       # Of tokens that look the same, the most probable counts.
-      names, log_probs, ids = names[::-1], log_probs[::-1], top.ids[:count][::-1]
-      return dict(zip(names, log_probs, strict=True)), dict(zip(names, ids, strict=True))
+      named = [(text_of(i), i, log_prob) for i, log_prob in reversed(found)]
+      log_probs = {name: responding.finite(log_prob) for name, _, log_prob in named}
+      return log_probs, {name: i for name, i, _ in named}
 
-    tops = [alternatives(top) for _, top in reports]
-
+    tops = [alternatives(token, top) for token, top in reports]
     return {
-      'tokens': [responding.token_text(model, token) for token, _ in reports],
+      'tokens': [text_of(token) for token, _ in reports],
       'token_logprobs': [top and responding.finite(top.log_prob) for _, top in reports],
       'top_logprobs': [log_probs for log_probs, _ in tops],
       # Beyond OpenAI's: the tokens themselves, which a later prompt may name.

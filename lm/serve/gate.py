@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lm.base.errors import UserError
 from lm.serve.api_errors import ApiError
-from lm.serve.service import Service
+from lm.serve.service import Limits, Service
 
 log = logging.getLogger(__name__)
 # How much of a refused body is read: so many times what is allowed, and for how long.
@@ -51,11 +51,14 @@ class Gate:
       await self._app(scope, receive, send)
       return
     monitor, began, status = self._service.monitor, time.monotonic(), 0
+    body = _Body(receive, self._service.limits)
 
     async def counted(message: Message) -> None:
       nonlocal status
       if message['type'] == 'http.response.start':
         status = message['status']
+        if status >= 400:
+          await body.discard()
         message = message | {'headers': [*message.get('headers', ()), *HEADERS]}
       await send(message)
 
@@ -63,13 +66,11 @@ class Gate:
     try:
       try:
         self._check(scope)
-        await self._app(scope, self._bounded(receive), counted)
+        await self._app(scope, body.receive, counted)
       except (ApiError, UserError) as error:
         if status:
           raise
         refused = error if isinstance(error, ApiError) else ApiError.of(error)
-        if refused.status != 408:
-          await self._discard(receive)
         await refused.response()(scope, receive, counted)
       except Exception:
         log.exception('a handler failed')
@@ -101,52 +102,61 @@ class Gate:
         raise ApiError(401, 'no valid API key', code='invalid_api_key', headers=headers)
     length = headers.get(b'content-length', b'0')
     if not length.isdigit() or int(length[:20]) > self._service.limits.body_bytes:
-      raise self._too_large()
+      raise _too_large(self._service.limits)
     if self._service.draining and scope['method'] == 'POST':
       headers = {'retry-after': '10', 'connection': 'close'}
       raise ApiError(503, 'the server is ending', code='shutting_down', headers=headers)
 
-  def _bounded(self, receive: Receive) -> Receive:
-    """Returns `receive` with limits on the bytes and the time of a body."""
-    read, complete = 0, False
-    deadline = time.monotonic() + self._service.limits.body_seconds
 
-    async def bounded() -> Message:
-      nonlocal read, complete
-      if complete:  # This waits for the client to leave.
-        return await receive()
-      try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-          message = await receive()
-      except TimeoutError:
-        message = 'the body did not arrive in time'
-        raise ApiError(408, message, headers={'connection': 'close'}) from None
-      complete = message['type'] != 'http.request' or not message.get('more_body')
-      read += len(message.get('body', b''))
-      if read > self._service.limits.body_bytes:
-        raise self._too_large()
-      return message
+class _Body:
+  """The body of a request, with limits on its bytes and its time."""
 
-    return bounded
+  def __init__(self, receive: Receive, limits: Limits):
+    self._receive, self._limits = receive, limits
+    self._deadline = time.monotonic() + limits.body_seconds
+    self._read, self._ended = 0, False  # ended: complete, or given up
 
-  async def _discard(self, receive: Receive) -> None:
-    """Reads what is left of a body for a while.
+  async def receive(self) -> Message:
+    """Returns the next message, as ASGI's `receive` does.
+
+    Raises:
+      ApiError: the body is too large, or did not arrive in time.
+    """
+    if self._ended:  # This waits for the client to leave.
+      return await self._receive()
+    try:
+      async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
+        message = await self._next()
+    except TimeoutError:
+      self._ended = True
+      message = 'the body did not arrive in time'
+      raise ApiError(408, message, headers={'connection': 'close'}) from None
+    if self._read > self._limits.body_bytes:
+      raise _too_large(self._limits)
+    return message
+
+  async def discard(self) -> None:
+    """Reads what is left of the body for a while, for a response that refuses the request.
 
     A client that is still sending when the connection closes would not see the response.
     """
-    left = DISCARDED * self._service.limits.body_bytes
+    most = self._read + DISCARDED * self._limits.body_bytes
     with contextlib.suppress(TimeoutError):
       async with asyncio.timeout(DISCARD_SECONDS):
-        while left > 0:
-          message = await receive()
-          left -= len(message.get('body', b''))
-          if message['type'] != 'http.request' or not message.get('more_body'):
-            return
+        while not self._ended and self._read < most:
+          await self._next()
+    self._ended = True
 
-  def _too_large(self) -> ApiError:
-    allowed = self._service.limits.body_bytes
-    message = f'the body has more than {allowed:,} bytes'
-    return ApiError(413, message, code='body_too_large', headers={'connection': 'close'})
+  async def _next(self) -> Message:
+    message = await self._receive()
+    self._read += len(message.get('body', b''))
+    self._ended = message['type'] != 'http.request' or not message.get('more_body')
+    return message
+
+
+def _too_large(limits: Limits) -> ApiError:
+  message = f'the body has more than {limits.body_bytes:,} bytes'
+  return ApiError(413, message, code='body_too_large', headers={'connection': 'close'})
 
 
 def read_keys(path: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
-import pydantic
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -30,23 +29,13 @@ async def read_body(request: HttpRequest, schema: type[Form]) -> Form:
 
   Raises:
     ApiError: it is not JSON, or not of this form.
+    UserError: an object has too many fields.
   """
   content_type = request.headers.get('content-type', '').partition(';')[0].strip().lower()
   if content_type != 'application/json':
     # Pages of other sites may send other types without asking first.
     raise ApiError(415, 'the body must have content-type application/json')
-  return await asyncio.to_thread(_read, await request.body(), schema)
-
-
-def _read(body: bytes, schema: type[Form]) -> Form:
-  try:
-    return schemas.read(body, schema)
-  except pydantic.ValidationError as error:
-    raise ApiError.of_body(error) from None
-  except UserError:
-    raise
-  except ValueError as error:
-    raise ApiError(400, f'the body is not JSON: {error}', code='invalid_json') from None
+  return await asyncio.to_thread(schemas.read, await request.body(), schema)
 
 
 def submit(model: ServedModel, request: Request) -> Answer:

@@ -1,7 +1,8 @@
 """The listening server: connections with limits, and an end that finishes what runs.
 
 uvicorn speaks HTTP. `Connection` adds what it does not limit: how many connections are open, how
-long the head of a request may take, and how long a client may leave a response unread.
+long the head of a request may take, how much of a body may come behind its response, and how long a
+client may leave a response unread.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -129,6 +131,7 @@ def connection_class(service: Service) -> type[H11Protocol]:
 
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    _late_bytes = 0  # of a body whose response is complete
 
     def connection_made(self, transport: Any) -> None:
       super().connection_made(transport)
@@ -138,9 +141,19 @@ def connection_class(service: Service) -> type[H11Protocol]:
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-      if not self.transport.is_closing():
-        super().data_received(data)
-        self._watch_head()
+      if self.transport.is_closing():
+        return
+      if self._is_late():
+        self._late_bytes += len(data)
+        if self._late_bytes > limits.body_bytes:
+          self.transport.close()
+          return
+      super().data_received(data)
+      self._watch_head()
+
+    def on_response_complete(self) -> None:
+      self._late_bytes = 0
+      super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
       for timer in (self._head_timer, self._write_timer):
@@ -169,10 +182,19 @@ def connection_class(service: Service) -> type[H11Protocol]:
       self.transport.write(head.encode('latin-1') + response.body)
       self.transport.close()
 
+    def _is_late(self) -> bool:
+      """Returns whether a response is complete and its request is not: nobody reads the rest."""
+      is_answered = self.cycle is not None and self.cycle.response_complete
+      return is_answered and self.conn.their_state is h11.SEND_BODY
+
     def _watch_head(self) -> None:
-      """Starts or ends the time in which the head of a request must arrive."""
+      """Starts or ends the time in which the head of a request must arrive.
+
+      What comes between a response and the next head, such as the rest of a body that was answered
+      before its end, is part of that time: uvicorn gives it none.
+      """
       is_waiting = self.cycle is None or (
-        self.cycle.response_complete and bool(self.conn.trailing_data[0])
+        self.cycle.response_complete and self.timeout_keep_alive_task is None
       )
       if is_waiting and self._head_timer is None:
         self._head_timer = self.loop.call_later(limits.header_seconds, self.transport.close)

@@ -4,13 +4,16 @@ The files of the two kinds are lm/serve/completions.py and lm/serve/chat_complet
 """
 
 import asyncio
+import concurrent.futures
+import functools
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from lm.base.choices import THINKING
 from lm.infer.sampling import Sampling
@@ -22,6 +25,8 @@ from lm.serve.schemas import Body
 from lm.serve.service import ServedModel, Service
 
 T = TypeVar('T')
+MOST_AT_ONCE = 256  # tokens whose log-probabilities the event loop writes in one go
+_WORKER = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='log_probs')
 LEFT = 499  # the status that is counted where a client has left
 # Why an answer ended, in OpenAI's words, by the engine's.
 REASONS = {'stop': 'stop', 'string': 'stop', 'call': 'stop', 'length': 'length', 'full': 'length'}
@@ -41,6 +46,8 @@ def sampling_of(body: Body, model: ServedModel) -> Sampling:
   defaults = Sampling()
   fields = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty')
   given = {field: getattr(body, field) for field in fields}
+  if body.top_p == 0:  # Only the most probable token is left, as with temperature 0.
+    given |= {'top_p': None, 'temperature': 0.0}
   return Sampling(
     **{f: getattr(defaults, f) if value is None else value for f, value in given.items()},
     logit_bias=bias,
@@ -140,7 +147,59 @@ async def answered(
   finally:
     for draft in drafts:
       draft.close()
-  return Response(status_code=LEFT) if value is None else JSONResponse(value)
+  if value is None:
+    return Response(status_code=LEFT)
+  return Response(await _encoded(value), media_type='application/json')
+
+
+async def apart(size: int, function: Callable[[], T]) -> T:
+  """Returns `function()`, from a thread if it would keep other clients waiting.
+
+  Large work is done one after the other, so that the event loop and the engine share the processor
+  with one such thread at most.
+
+  Args:
+    size: how many tokens the function writes the log-probabilities of.
+    function: what to do.
+  """
+  if size <= MOST_AT_ONCE:
+    return function()
+  return await asyncio.get_running_loop().run_in_executor(_WORKER, function)
+
+
+async def _encoded(value: dict[str, Any]) -> bytes:
+  """Returns the JSON of a response, whose choices are written one by one."""
+  head = _json({name: field for name, field in value.items() if name != 'choices'})
+  parts, total = [head[:-1], b',"choices":['], 0
+  for i, choice in enumerate(value['choices']):
+    told = choice['logprobs'] or {}
+    size = len(told.get('tokens') or told.get('content') or ())
+    parts += [b','] * bool(i) + [await apart(size, functools.partial(_choice_json, choice))]
+    total += size
+  return await apart(total, functools.partial(b''.join, [*parts, b']}']))
+
+
+def _choice_json(choice: dict[str, Any]) -> bytes:
+  """Returns the JSON of a choice.
+
+  Lists of log-probabilities are written in steps: Python's encoder lets no other thread run.
+  """
+  told = choice['logprobs']
+  if not told:
+    return _json(choice)
+  log_probs = []
+  for name, entries in told.items():
+    starts = range(0, len(entries or ()), MOST_AT_ONCE)
+    steps = [_json(entries[start : start + MOST_AT_ONCE])[1:-1] for start in starts]
+    written = b'[' + b','.join(steps) + b']' if steps else _json(entries)
+    log_probs.append(_json(name) + b':' + written)
+  rest = _json({name: field for name, field in choice.items() if name != 'logprobs'})
+  return rest[:-1] + b',"logprobs":{' + b','.join(log_probs) + b'}}'
+
+
+def _json(value: Any) -> bytes:
+  text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(',', ':'))
+  return text.encode('utf-8')
 
 
 def streamed(
@@ -178,7 +237,7 @@ async def _events(
   meter: 'Meter',
 ) -> AsyncIterator[dict[str, Any]]:
   """Yields the events of a stream."""
-  told = body.stream_options is not None and body.stream_options.include_usage
+  told = body.stream_options is not None and bool(body.stream_options.include_usage)
   more = {'usage': None} if told else {}
   async for index, change in merged([writer.deltas(meter) for writer in writers]):
     yield head | {'choices': [{'index': index} | change]} | more
@@ -258,8 +317,16 @@ def thought(writers: Sequence[Any]) -> int | None:
 class Meter:
   """Counts the tokens of one response, for its usage and for /metrics."""
 
-  def __init__(self, service: Service, model: ServedModel, prompt_tokens: int):
-    self._monitor, self._model = service.monitor, model
+  def __init__(self, service: Service, model: ServedModel, prompt_tokens: int, answers: int):
+    """Creates the meter.
+
+    Args:
+      service: the state of the server.
+      model: the model that answers.
+      prompt_tokens: of all prompts.
+      answers: to each prompt.
+    """
+    self._monitor, self._model, self._answers = service.monitor, model, answers
     self._prompt_tokens, self._began, self._is_first = prompt_tokens, time.monotonic(), True
 
   def saw_token(self) -> None:
@@ -273,7 +340,7 @@ class Meter:
     """Adds what was read and written to the metrics, at the end of a response."""
     name = self._model.name
     self._monitor.tokens.labels(name, 'prompt').inc(self._prompt_tokens)
-    self._monitor.tokens.labels(name, 'cached').inc(_cached(drafts))
+    self._monitor.tokens.labels(name, 'cached').inc(self._cached(drafts))
     self._monitor.tokens.labels(name, 'completion').inc(sum(d.num_tokens for d in drafts))
     self._monitor.cancelled.labels(name).inc(sum(not d.end for d in drafts))
 
@@ -289,19 +356,21 @@ class Meter:
       'prompt_tokens': self._prompt_tokens,
       'completion_tokens': written,
       'total_tokens': self._prompt_tokens + written,
-      'prompt_tokens_details': {'cached_tokens': _cached(drafts)},
+      'prompt_tokens_details': {'cached_tokens': self._cached(drafts)},
     }
     if thought is not None:
       usage['completion_tokens_details'] = {'reasoning_tokens': thought}
     return usage
 
+  def _cached(self, drafts: Sequence[Draft]) -> int:
+    """Returns how many tokens of the prompts were in the cache.
 
-def _cached(drafts: Sequence[Draft]) -> int:
-  """Returns how many tokens of the prompt an answer found in the cache, at most.
-
-  The prompt counts once, however many answers it has.
-  """
-  return max((max(draft.reused, 0) for draft in drafts), default=0)
+    A prompt counts once. The answer that found the fewest counts: the others may have found what
+    that one read.
+    """
+    reused = [max(draft.reused, 0) for draft in drafts]
+    firsts = range(0, len(reused), self._answers)
+    return sum(min(reused[first : first + self._answers]) for first in firsts)
 
 
 def token_text(model: ServedModel, token: int) -> str:

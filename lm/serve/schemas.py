@@ -11,6 +11,7 @@ import pydantic_core
 from pydantic import Field
 
 from lm.base.errors import UserError
+from lm.serve.api_errors import ApiError
 
 MAX_STOPS = 16  # stop strings of a request
 MAX_STOP_CHARS = 256
@@ -40,7 +41,8 @@ class Schema(pydantic.BaseModel):
 class StreamOptions(Schema):
   """What a stream tells besides its text."""
 
-  include_usage: bool = False
+  include_usage: bool | None = None
+  include_obfuscation: bool | None = Field(None, description='Accepted and not used.')
 
 
 class Body(Schema):
@@ -49,7 +51,7 @@ class Body(Schema):
   model: Annotated[str, Field(min_length=1, max_length=512)]
   max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
   temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-  top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+  top_p: Annotated[float, Field(ge=0, le=1)] | None = None
   top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
   min_p: Annotated[float, Field(ge=0, le=1)] | None = None
   repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -123,25 +125,33 @@ class ServerCall(Schema):
 
   call: str
   result: str | None = None
+  offset: Annotated[int, Field(ge=0)] | None = Field(
+    None, description='How many characters of `content` come before the call.'
+  )
 
 
-class SystemMessage(Schema):
+class RoleMessage(Schema):
+  """What the messages of all roles have in common."""
+
+  name: str | None = Field(None, description='Accepted and not used.')
+  type: Literal['text'] | None = Field(None, description='Accepted and not used: lm-eval sends it.')
+
+
+class SystemMessage(RoleMessage):
   """Instructions; a template without a system turn refuses them."""
 
   role: Literal['system', 'developer']
   content: Content
-  name: str | None = None
 
 
-class UserMessage(Schema):
+class UserMessage(RoleMessage):
   """What the user says."""
 
   role: Literal['user']
   content: Content
-  name: str | None = None
 
 
-class AssistantMessage(Schema):
+class AssistantMessage(RoleMessage):
   """An earlier answer."""
 
   role: Literal['assistant']
@@ -150,14 +160,13 @@ class AssistantMessage(Schema):
   reasoning_length: dict[str, int] | None = Field(None, description='Accepted and not used.')
   tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
   server_tool_calls: Annotated[list[ServerCall], Field(fail_fast=True)] | None = None
-  name: str | None = None
   refusal: None = None
   annotations: list[Any] | None = None
   audio: None = None
   function_call: None = None
 
 
-class ToolMessage(Schema):
+class ToolMessage(RoleMessage):
   """The result of a call."""
 
   role: Literal['tool']
@@ -235,13 +244,18 @@ def read(data: bytes, schema: type[Form]) -> Form:
   Each wrong field has its error, so that objects with very many are refused before.
 
   Raises:
-    ValueError: it is not JSON.
-    pydantic.ValidationError: it does not have this form.
+    ApiError: it is not JSON, or does not have this form.
     UserError: an object has too many fields.
   """
-  value = pydantic_core.from_json(data, allow_inf_nan=False, cache_strings='none')
+  try:
+    value = pydantic_core.from_json(data, allow_inf_nan=False, cache_strings='none')
+  except ValueError as error:
+    raise ApiError(400, f'the body is not JSON: {error}', code='invalid_json') from None
   _check_sizes(value)
-  return schema.model_validate(value)
+  try:
+    return schema.model_validate(value)
+  except pydantic.ValidationError as error:
+    raise ApiError.of_body(error, value) from None
 
 
 def _check_sizes(value: Any, name: str = 'body') -> None:

@@ -71,6 +71,20 @@ class ServedModel:
   created: int = dataclasses.field(default_factory=lambda: int(time.time()))
 
   @property
+  def told_tools(self) -> str:
+    """Returns what a system turn tells of the server's tools; '' if the model can call none."""
+    can_call = len(self.chat_format.tag_ids('python')) == 2
+    return self.tools_about if can_call else ''
+
+  def check_tools(self, names: Sequence[str]) -> None:
+    """Raises UserError if the model cannot be told of the server's tools, by these names."""
+    if self.told_tools and self.can_chat and self.chat_format.layout.system is None:
+      message = (
+        f'The chat template of {self.name} allows no system turn, which tells of the others.'
+      )
+      raise UserError(field='--tools', value=','.join(names), allowed='calculator', message=message)
+
+  @property
   def context(self) -> int:
     """Returns the most tokens of a prompt and its answer."""
     return self.engine.engine.capacity

@@ -12,9 +12,12 @@ from serving import FORMAT, TOKENIZER, chat, events, ids
 
 from data.tools import calculator
 from lm.base.choices import THINKING
+from lm.serve import chat_messages
+from lm.serve.schemas import ChatBody
 
 ASK = [{'role': 'user', 'content': 'Q'}]
 ASSISTANT = '<|assistant|>'
+START = FORMAT.document_start
 JSON = {'response_format': {'type': 'json_object'}}
 SUM = {
   'type': 'function',
@@ -92,24 +95,86 @@ def test_a_conversation_is_read_as_the_chat_format_writes_it(app):
   assert told['prompt_tokens'] == answer['usage']['prompt_tokens']
 
 
-@pytest.mark.parametrize(
-  'messages',
-  [
-    [],
-    [{'role': 'assistant', 'content': 'x'}],
-    [{'role': 'user', 'content': 'x'}, {'role': 'user', 'content': 'y'}],
-    [{'role': 'user', 'content': ''}],
+SAYS = {'role': 'assistant', 'content': 'x'}
+TOLD = {'role': 'system', 'content': 'x'}
+NO_CONVERSATION = [
+  ('messages', []),
+  ('messages[0].role', [SAYS]),
+  ('messages[1].role', [*ASK, *ASK]),
+  ('messages[3].role', [TOLD, TOLD, *ASK, *ASK]),
+  ('messages[0].content', [{'role': 'user', 'content': ''}]),
+  ('messages[2].content', [*ASK, SAYS, {'role': 'user', 'content': ' '}]),
+  ('messages[0].content', [{'role': 'user'}]),
+  ('messages[1].content', [*ASK, SAYS | {'content': 5}]),
+  (
+    'messages[0].content[1].text',
+    [{'role': 'user', 'content': [{'type': 'text', 'text': 'x'}, {'type': 'text'}]}],
+  ),
+  (
+    'messages[0].content[0].type',
     [{'role': 'user', 'content': [{'type': 'image_url', 'image_url': {'url': 'x'}}]}],
-    [{'role': 'robot', 'content': 'x'}],
-    [*ASK, {'role': 'tool', 'content': 'x', 'tool_call_id': 'a'}],
-    [*ASK, {'role': 'assistant', 'content': 'x'}, {'role': 'system', 'content': 'y'}],
-    [{'role': 'user', 'content': 'x' * 400}],
-    [{'role': 'user', 'content': 'x', 'color': 'red'}],
-  ],
-)
-def test_messages_that_are_no_conversation_are_refused(app, messages):
+  ),
+  ('messages[0].role', [{'role': 'robot', 'content': 'x'}]),
+  ('messages[0].role', [{'content': 'x'}]),
+  ('messages[1].tool_call_id', [*ASK, {'role': 'tool', 'content': 'x', 'tool_call_id': 'a'}]),
+  ('messages[2]', [*ASK, SAYS, TOLD]),
+  ('messages', [{'role': 'user', 'content': 'x' * 400}]),
+  ('messages[1].color', [TOLD, ASK[0] | {'color': 'red'}]),
+]
+
+
+@pytest.mark.parametrize(('param', 'messages'), NO_CONVERSATION)
+def test_messages_that_are_no_conversation_are_refused(app, param, messages):
   body = {'model': 'tiny', 'messages': messages}
-  assert serving.post(app, '/v1/chat/completions', body, 400)['error']['message']
+  error = serving.post(app, '/v1/chat/completions', body, 400)['error']
+  assert error['message'] and error['param'] == param
+
+
+WRONG_FIELDS = [
+  ('tool_choice', {'tool_choice': 'any', 'tools': [SUM]}),
+  ('tool_choice.function', {'tool_choice': {'type': 'function'}, 'tools': [SUM]}),
+  ('tools[0].function.name', {'tools': [{'type': 'function', 'function': {}}]}),
+  ('stop', {'stop': 5}),
+  ('stop[1]', {'stop': ['a', 5]}),
+  ('response_format.type', {'response_format': {'type': 'xml'}}),
+]
+
+
+@pytest.mark.parametrize(('param', 'fields'), WRONG_FIELDS)
+def test_an_error_names_the_field_as_the_client_wrote_it(app, param, fields):
+  assert chat(app, messages=ASK, status=400, **fields)['error']['param'] == param
+
+
+def test_what_clients_add_to_messages_changes_nothing(app):
+  """lm-eval sends each message with a type, and some clients name the tool of a result."""
+  call = {'id': 'a', 'type': 'function', 'function': {'name': 'add', 'arguments': '{}'}}
+  messages = [
+    {'role': 'system', 'content': 'Be brief.'},
+    *ASK,
+    {'role': 'assistant', 'content': None, 'tool_calls': [call]},
+    {'role': 'tool', 'content': '2', 'tool_call_id': 'a'},
+  ]
+  plain = chat(app, messages=messages, max_tokens=1)['usage']['prompt_tokens']
+  more = [message | {'type': 'text', 'name': 'add'} for message in messages]
+  assert chat(app, messages=more, max_tokens=1)['usage']['prompt_tokens'] == plain
+  more[1]['type'] = 'image'
+  assert chat(app, messages=more, status=400)['error']['param']
+
+
+@pytest.mark.parametrize('content', ['', '\n', None, []])
+def test_an_empty_answer_of_the_server_can_be_sent_back(tiny, content):
+  with saying(tiny, '<|end|>') as app:
+    assert message(app)['content'] == ''
+    asked = [*ASK, {'role': 'assistant', 'content': content}, {'role': 'user', 'content': 'R'}]
+    usage = chat(app, messages=asked, max_tokens=1)['usage']
+    empty = ids('<|user|>', 'Q', '<|end|>', ASSISTANT, content or '', '<|end|>', '<|user|>', 'R')
+    assert usage['prompt_tokens'] == len([START, *empty, *ids('<|end|>', ASSISTANT)])
+
+
+def test_an_empty_system_message_is_left_out(app):
+  plain = chat(app, messages=ASK, max_tokens=1)['usage']['prompt_tokens']
+  empty = [{'role': 'system', 'content': ''}, *ASK]
+  assert chat(app, messages=empty, max_tokens=1)['usage']['prompt_tokens'] == plain
 
 
 # ---- Thoughts
@@ -231,7 +296,7 @@ def test_the_servers_own_tools_answer_and_are_told(tiny):
   model = serving.served(config, params, call_tool=calculator.calculate)
   with serving.running(model) as app:
     said = message(app)
-    assert said['server_tool_calls'] == [{'call': '6*7', 'result': '42'}]
+    assert said['server_tool_calls'] == [{'call': '6*7', 'result': '42', 'offset': 0}]
     assert (said['content'], said['reason']) == ('It is.', 'stop')
     found = events(app, '/v1/chat/completions', {'messages': ASK, 'temperature': 0})
     told = [c for e in found for c in e['choices'][0]['delta'].get('server_tool_calls', ())]
@@ -285,9 +350,84 @@ def test_functions_of_the_client_are_called_and_their_results_are_read(tiny):
       ids('<|python|>', 'ad\n{}', '<|/python|>', '12')
     )
     missing = chat(app, messages=messages[:2], status=400)['error']
-    assert 'answers the call' in missing['message'] and missing['param'] == 'messages.1'
+    assert 'answers the call' in missing['message'] and missing['param'] == 'messages[1]'
     wrong = [*messages[:2], messages[2] | {'tool_call_id': 'other'}]
-    assert chat(app, messages=wrong, status=400)['error']['param'] == 'messages.2.tool_call_id'
+    assert chat(app, messages=wrong, status=400)['error']['param'] == 'messages[2].tool_call_id'
+
+
+@pytest.mark.parametrize('result', ['', '42'])
+def test_a_server_call_is_sent_back_where_it_was_even_with_an_empty_result(tiny, result):
+  path = ids(ASSISTANT, 'I', '<|python|>', '6*7', '<|/python|>')
+  config, params = serving.chain(tiny, path, ids('<|/output|>', 'ok.', '<|end|>'))
+  model = serving.served(config, params, call_tool=lambda _: result)
+  with serving.running(model) as app:
+    said = message(app)
+    assert said['content'] == 'Iok.' and said['reason'] == 'stop'
+    assert said['server_tool_calls'] == [{'call': '6*7', 'result': result, 'offset': 1}]
+    found = events(app, '/v1/chat/completions', {'messages': ASK, 'temperature': 0})
+    told = [c for e in found for c in e['choices'][0]['delta'].get('server_tool_calls', ())]
+    assert [c['result'] for c in told if 'result' in c] == [result]
+    del said['reason']
+    back = [*ASK, said, {'role': 'user', 'content': 'R'}]
+    body = ChatBody.model_validate({'model': 'tiny', 'messages': back})
+    prompt = FORMAT.render_prompt(chat_messages.turns_of(body, (), '', True)[0])
+    output = ['<|output|>', *([result] if result else []), '<|/output|>']
+    written = ids(ASSISTANT, 'I', '<|python|>', '6*7', '<|/python|>', *output, 'ok.', '<|end|>')
+    assert str(written)[1:-1] in str(prompt)
+
+
+def test_a_call_without_its_closing_tag_ends_with_tool_calls(tiny):
+  add = {'type': 'function', 'function': {'name': 'ad'}}
+  with saying(tiny, '<|python|>', 'ad\n{}', '<|end|>') as app:
+    for choice in ('auto', 'required'):
+      said = message(app, tools=[add], tool_choice=choice)
+      assert said['tool_calls'][0]['function'] == {'name': 'ad', 'arguments': '{}'}
+      assert said['reason'] == 'tool_calls'
+    assert message(app, tools=[add], max_tokens=4)['reason'] == 'length'
+
+
+@pytest.mark.parametrize('call', ['', '\n{}', ' \n'])
+def test_a_call_without_a_name_is_text(tiny, call):
+  with saying(tiny, '<|python|>', *([call] if call else []), '<|/python|>') as app:
+    said = message(app, tools=[SUM])
+    assert 'tool_calls' not in said and (said['content'], said['reason']) == (call, 'stop')
+    del said['reason']
+    again = [*ASK, said, {'role': 'user', 'content': 'R'}]
+    assert chat(app, messages=again, tools=[SUM], max_tokens=1)
+
+
+NO_SYSTEM = (
+  '{{ bos_token }}{% for m in messages %}'
+  "{% if m.role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+  '<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}'
+  '{% if add_generation_prompt %}<|assistant|>{% endif %}'
+)
+
+
+def test_only_models_that_can_call_tools_are_told_of_them(random_model):
+  def prompt_tokens(chat_format):
+    config, params = random_model.config, random_model.params
+    tools = {'call_tool': calculator.calculate, 'tools_about': 'You have tools.'}
+    model = serving.served(config, params, chat_format=chat_format, **tools)
+    with serving.running(model) as app:
+      return chat(app, messages=ASK, max_tokens=1)['usage']['prompt_tokens']
+
+  told = [{'role': 'system', 'content': 'You have tools.'}, *ASK]
+  assert prompt_tokens(FORMAT) == len(FORMAT.render_prompt(told))
+  no_tags = FORMAT.tags | {'python': ('<|no|>', '<|/no|>')}
+  untold = dataclasses.replace(FORMAT, tags=no_tags)
+  assert prompt_tokens(untold) == len(FORMAT.render_prompt(ASK))
+
+
+def test_a_template_without_a_system_turn_cannot_tell_of_tools(random_model):
+  chat_format = dataclasses.replace(FORMAT, source=NO_SYSTEM)
+  config, params = random_model.config, random_model.params
+  told = serving.served(config, params, chat_format=chat_format, tools_about='You have tools.')
+  with refused('--tools', 'python', 'calculator'):
+    told.check_tools(['python'])
+  with serving.running(serving.served(config, params, chat_format=chat_format)) as app:
+    assert chat(app, messages=ASK, tools=[SUM], status=400)['error']['param'] == 'tools'
+    assert chat(app, messages=ASK, tools=[SUM], tool_choice='none', max_tokens=1)
 
 
 def test_a_named_function_is_called_whatever_the_model_would_say(tiny):

@@ -1,10 +1,14 @@
 """/v1/completions, beside the engine itself and the model's own forward pass."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
 import serving
 from serving import TOKENIZER, complete, events
+
+from lm.serve import responding
 
 START = serving.FORMAT.document_start
 
@@ -47,11 +51,60 @@ def test_log_probs_of_prompt_and_answer_are_the_forward_passs(app, random_model,
   expected = log_probs(forward, random_model, ids)
   np.testing.assert_allclose(told['token_logprobs'], expected, atol=1e-4)
   assert told['tokens'][:3] == ['a', 'b', 'c'] and told['text_offset'][:4] == [0, 1, 2, 3]
-  assert all(len(top) <= 2 for top in told['top_logprobs'])
+  assert all(len(top) <= 3 for top in told['top_logprobs'])
   by_ids = complete(app, [START, *b'abc'], max_tokens=0, echo=True, logprobs=0)['choices'][0]
   assert by_ids['logprobs']['token_logprobs'][0] is None
   np.testing.assert_allclose(by_ids['logprobs']['token_logprobs'][1:], expected[:3], atol=1e-4)
   assert by_ids['text'] == '<|endoftext|>abc' and by_ids['logprobs']['top_logprobs'][1] is None
+
+
+def test_the_token_itself_is_among_its_alternatives(app):
+  answer = complete(app, max_tokens=8, echo=True, logprobs=1, temperature=2, seed=1)
+  told = answer['choices'][0]['logprobs']
+  assert {len(top) for top in told['top_logprobs']} == {1, 2}
+  each = (told[name] for name in ('tokens', 'token_logprobs', 'token_ids'))
+  for *expected, tops, ids in zip(*each, told['top_logprobs'], told['top_token_ids'], strict=True):
+    token, log_prob, index = expected
+    assert tops[token] == log_prob and ids[token] == index
+
+
+def test_cached_tokens_are_those_of_each_prompt_once(random_model):
+  def cached(**fields):
+    usage = complete(app, max_tokens=1, **fields)['usage']
+    return usage['prompt_tokens_details']['cached_tokens']
+
+  model = serving.served(random_model.config, random_model.params)
+  with serving.running(model) as app:
+    assert cached(prompt=[[7, 8, 9, 10]], n=3) == 0
+    assert cached(prompt=[[7, 8, 9, 10]], n=3) == 3
+    assert cached(prompt=[[7, 8, 9, 10]] * 2) == 6
+    text = serving.send(app, 'GET', '/metrics').text
+  assert 'deepdive_tokens_total{kind="cached",model="tiny"} 9.0' in text
+
+
+def test_many_log_probs_do_not_keep_other_clients_waiting(random_model, monkeypatch):
+  """They are written apart, in as many steps as there are choices."""
+  threads = set()
+  text = responding.token_text
+
+  def noted(*arguments):
+    threads.add(threading.current_thread().name)
+    return text(*arguments)
+
+  model = serving.served(random_model.config, random_model.params)
+  with serving.running(model) as app:
+    fields = {'prompt': ['ab' * 40] * 2, 'max_tokens': 0, 'echo': True, 'logprobs': 2}
+    expected = complete(app, **fields)
+    monkeypatch.setattr(responding, 'token_text', noted)
+    monkeypatch.setattr(responding, 'MOST_AT_ONCE', 16)
+    found = complete(app, **fields)
+  assert len(threads) == 1
+  for one, other in zip(found['choices'], expected['choices'], strict=True):
+    told, known = one.pop('logprobs'), other.pop('logprobs')
+    assert one == other and told.keys() == known.keys() and told['tokens'] == known['tokens']
+    np.testing.assert_allclose(told['token_logprobs'], known['token_logprobs'], atol=1e-4)
+    assert [len(told[name]) for name in told] == [80] * len(told)
+  assert threading.current_thread().name not in threads
 
 
 def test_prompts_of_all_four_kinds_and_n_choices_are_numbered(app):
@@ -73,6 +126,15 @@ def test_equal_seeds_give_equal_answers_and_others_do_not(app):
   assert text(seed=5) == text(seed=5) != text(seed=-(2**63))
   assert text(seed=2**64 - 1) == text(seed=2**64 - 1)
   assert text() != text()
+
+
+def test_equal_prompts_of_a_request_without_a_seed_have_other_answers(app):
+  def texts(**fields):
+    answer = complete(app, ['ab'] * 4, max_tokens=12, **fields)
+    return {choice['text'] for choice in answer['choices']}
+
+  assert len(texts()) == 4
+  assert len(texts(seed=5)) == 1
 
 
 def test_best_of_returns_the_most_probable(app):
@@ -128,6 +190,21 @@ def test_no_event_ends_inside_a_character(tiny, chunk):
     assert all('\ufffd' not in event['choices'][0]['text'] for event in found)
 
 
+def test_top_p_of_zero_takes_the_most_probable_token(app):
+  texts = [
+    complete(app, max_tokens=6, **fields)['choices'][0]['text']
+    for fields in ({'top_p': 0}, {'top_p': 0, 'temperature': 2, 'seed': 1}, {'temperature': 0})
+  ]
+  assert texts[0] == texts[1] == texts[2]
+
+
+def test_options_of_a_stream_may_be_null(app):
+  options = {'include_usage': None, 'include_obfuscation': False}
+  body = {'prompt': 'ab', 'max_tokens': 2, 'stream_options': options}
+  found = events(app, '/v1/completions', body)
+  assert all(event['choices'] and 'usage' not in event for event in found)
+
+
 WRONG = {
   'suffix': {'suffix': 'x'},
   'best_of': {'n': 3, 'best_of': 2},
@@ -150,6 +227,22 @@ WRONG = {
 def test_what_is_not_supported_is_refused_by_its_name(app, field):
   error = complete(app, **{'prompt': 'ab'} | WRONG[field], status=400)['error']
   assert error['param'].startswith(field.strip()) and error['type'] == 'invalid_request_error'
+
+
+@pytest.mark.parametrize(
+  ('param', 'prompt'),
+  [
+    ('prompt', 5),
+    ('prompt', []),
+    ('prompt[0]', [1.5]),
+    ('prompt[1]', ['a', 1]),
+    ('prompt[0][1]', [[1, 'a']]),
+    ('prompt[1]', [1, -1]),
+  ],
+)
+def test_a_wrong_prompt_is_named_by_its_place(app, param, prompt):
+  error = complete(app, prompt, status=400)['error']
+  assert error['param'] == param and 'constrained' not in error['message']
 
 
 def test_an_unknown_model_is_not_found(app):

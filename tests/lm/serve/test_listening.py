@@ -15,6 +15,7 @@ import openai
 import pytest
 import serving
 
+from lm.serve import gate
 from lm.weights import checkpoint
 
 ASK = [{'role': 'user', 'content': 'Hi'}]
@@ -189,6 +190,88 @@ def test_a_client_that_does_not_finish_its_head_is_disconnected(address):
     connection.sendall(b'GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n')
     assert connection.recv(1000).startswith(b'HTTP/1.1 200')
     connection.sendall(b'GET /health HTTP/1.1\r\nho')
+    while connection.recv(1000):
+      pass
+
+
+EARLY = {
+  'a body without a type': 'POST /v1/completions HTTP/1.1\r\nauthorization: Bearer k1\r\n',
+  'a body without a key': 'POST /v1/completions HTTP/1.1\r\n',
+  'a body that nothing reads': 'GET /health HTTP/1.1\r\n',
+}
+LENGTHS = {
+  'of a length': 'content-length: 500000\r\n',
+  'in chunks': 'transfer-encoding: chunked\r\n',
+}
+
+
+def closed_after(connection, data, pause):
+  """How many times data is sent until the server closes the connection."""
+  for count in range(10_000):
+    try:
+      connection.sendall(data)
+      if count and not connection.recv(1 << 16, socket.MSG_DONTWAIT):
+        return count
+    except BlockingIOError:
+      pass
+    except ConnectionError:
+      return count
+    time.sleep(pause)
+  return None
+
+
+@pytest.mark.parametrize('length', LENGTHS)
+@pytest.mark.parametrize('early', EARLY)
+def test_a_body_that_trickles_behind_its_response_is_disconnected(
+  address, app, monkeypatch, early, length
+):
+  monkeypatch.setattr(gate, 'DISCARD_SECONDS', 0.1)
+  with connect(address) as connection:
+    connection.sendall(f'{EARLY[early]}host: localhost\r\n{LENGTHS[length]}\r\n'.encode())
+    assert connection.recv(1000).startswith(b'HTTP/1.1 ')
+    data = b'1\r\nx\r\n' if 'chunks' in length else b'x'
+    assert closed_after(connection, data, 0.05) is not None
+  wait_until(lambda: not app.state.service.num_open)
+
+
+def test_a_body_that_floods_behind_its_response_is_disconnected(address, app):
+  most = app.state.service.limits.body_bytes
+  with connect(address) as connection:
+    head = f'GET /health HTTP/1.1\r\nhost: localhost\r\n{LENGTHS["in chunks"]}\r\n'
+    connection.sendall(head.encode())
+    assert connection.recv(1000).startswith(b'HTTP/1.1 200')
+    data = b'10000\r\n' + b'x' * 0x10000 + b'\r\n'
+    sent = closed_after(connection, data, 0)
+  buffers = 16 << 20  # of the two sockets, at most
+  assert sent is not None and sent * len(data) < most + buffers
+
+
+def test_a_client_that_sends_too_much_in_chunks_can_read_why(address, app):
+  """Clients send their whole body before they read."""
+  most = app.state.service.limits.body_bytes
+  with connect(address) as connection:
+    head = request_bytes(GOOD).split(b'content-length')[0]
+    connection.sendall(head + LENGTHS['in chunks'].encode() + b'\r\n')
+    chunk = b'%x\r\n' % 0x10000 + b'x' * 0x10000 + b'\r\n'
+    for _ in range(4 * most // 0x10000):
+      connection.sendall(chunk)
+    connection.sendall(b'0\r\n\r\n')
+    answer = b''
+    while data := connection.recv(1000):
+      answer += data
+  assert answer.startswith(b'HTTP/1.1 413') and b'body_too_large' in answer
+
+
+def test_a_body_that_ends_behind_its_response_leaves_the_connection_open(address):
+  """And a connection on which nothing follows is closed, as it is without a body."""
+  with connect(address) as connection:
+    head = 'GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\n\r\n'
+    for _ in range(2):
+      connection.sendall(head.encode())
+      answer = b''
+      while not answer.endswith(b'{"status":"ok"}'):
+        answer += connection.recv(1000)
+      connection.sendall(b'abc')
     while connection.recv(1000):
       pass
 

@@ -210,7 +210,7 @@ def test_inside_of_a_text(client):
     ('vote', VOTE | {'models': ['one', 'three']}, (404, 'model')),
     ('vote', VOTE | {'models': ['one', 'one']}, (400, 'models')),
     ('vote', VOTE | {'models': ['one']}, (400, 'models')),
-    ('vote', VOTE | {'answers': ['x', 'x' * 200_001]}, (400, 'answers.1')),
+    ('vote', VOTE | {'answers': ['x', 'x' * 200_001]}, (400, 'answers[1]')),
     ('vote', VOTE | {'left': 2}, (400, 'left')),
     ('vote', VOTE | {'time': '2026'}, (400, 'time')),
   ],
@@ -228,7 +228,7 @@ def test_completions_name_the_tokens_that_a_branch_continues(client):
   assert found['token_ids'][:2] == list(b'ab') and len(found['token_ids']) == len(found['tokens'])
   seen = []
   for log_probs, ids in zip(found['top_logprobs'], found['top_token_ids'], strict=True):
-    assert log_probs.keys() == ids.keys() and len(ids) == 3
+    assert log_probs.keys() == ids.keys() and len(ids) in (3, 4)
     seen += [(name, index) for name, index in ids.items() if len(name) == 1 and name.isascii()]
   assert seen and all(index == ord(name) for name, index in seen)
   start = client.get('/playground/about').json()['models'][0]['document_start']

@@ -252,7 +252,7 @@ def test_calls_of_the_servers_tools_are_shown_and_sent_back(browser, tiny):
     ask(page, 'R', temperature=0, max_tokens=40)
     ended(page, 'chat-send')
     answer = {'role': 'assistant', 'content': 'It is.'}
-    answer['server_tool_calls'] = [{'call': '6*7', 'result': '42'}]
+    answer['server_tool_calls'] = [{'call': '6*7', 'result': '42', 'offset': 0}]
     assert sent[0]['messages'][1] == answer and said(page)[2:] == ['R', 'It is.']
     page.close()
 

@@ -48,7 +48,10 @@ function conversation(messages) {
     const thought = parts.filter(({ kind }) => kind === 'think').map(({ text }) => text).join('');
     if (thought) entry.reasoning_content = thought;
     if (calls.length) {
-      entry.server_tool_calls = calls.map(({ text, result }) => ({ call: text, result }));
+      entry.server_tool_calls = calls.map((call) => {
+        const before = saidBy({ parts: parts.slice(0, parts.indexOf(call)) });
+        return { call: call.text, result: call.result, offset: [...before].length };
+      });
     }
     sent.push(entry);
   }
