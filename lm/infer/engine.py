@@ -16,7 +16,7 @@ import collections
 import threading
 from collections.abc import Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +31,13 @@ from lm.model import apart
 from lm.parallel import distributed
 
 POLL_SECONDS = 0.01  # How long a step waits for tools if there is nothing else to do.
+
+
+class _Waiting(NamedTuple):
+  """A request that waits for a row, and the key of its prompt (`prefixes.key_of`)."""
+
+  handle: Handle
+  key: bytes
 
 
 class Engine:
@@ -86,7 +93,7 @@ class Engine:
     self._size = self._buckets[0]  # The slots that the cache has now.
     self._rows = programs.start(config, rows, self._size, cache, not on_cpu)
     self._slots = [Slot(i) for i in range(rows)]
-    self._waiting: collections.deque[Handle] = collections.deque()
+    self._waiting: collections.deque[_Waiting] = collections.deque()
     self._changed = threading.Condition()
     self._served = 0
 
@@ -100,6 +107,7 @@ class Engine:
     request.check(self.config.vocab_size, self.capacity)
     request.sampling.bias(self.config.vocab_size)
     handle = Handle(request)
+    key = prefixes.key_of([*request.prompt, *request.forced])
     with self._changed:
       if self._max_waiting is not None and len(self._waiting) >= self._max_waiting:
         raise QueueFull(
@@ -107,7 +115,7 @@ class Engine:
           value=len(self._waiting),
           allowed=f'at most {self._max_waiting}',
         )
-      self._waiting.append(handle)
+      self._waiting.append(_Waiting(handle, key))
       self._changed.notify()
     return handle
 
@@ -190,27 +198,28 @@ class Engine:
     if not self._waiting:
       return
     free = [slot for slot in self._slots if slot.is_free]
+    known = prefixes.Prefixes(self._slots if free else ())
     with self._changed:
       waiting = list(self._waiting)
-    taken = []
-    for handle in waiting:
-      if handle.cancelled:
-        handle.finish('cancelled')
-        taken.append(handle)
-      elif free and self._place(handle, free):
-        taken.append(handle)
-    with self._changed:
-      for handle in taken:
-        self._waiting.remove(handle)
+    taken = set()
+    for each in waiting:
+      if each.handle.cancelled:
+        each.handle.finish('cancelled')
+        taken.add(each.handle)
+      elif free and self._place(each, free, known):
+        taken.add(each.handle)
+    if taken:
+      with self._changed:
+        left = [each for each in self._waiting if each.handle not in taken]
+        self._waiting = collections.deque(left)
 
-  def _place(self, handle: Handle, free: list[Slot]) -> bool:
+  def _place(self, waiting: '_Waiting', free: list[Slot], known: prefixes.Prefixes) -> bool:
     """Gives a request the free row that suits it best; returns False if it should wait instead."""
-    request = handle.request
-    prompt = np.asarray([*request.prompt, *request.forced], np.int32)
+    handle, request = waiting.handle, waiting.handle.request
     found = prefixes.Found(0, None)
     if not request.prompt_log_probs:
-      found = prefixes.find(self._slots, prompt)
-      if prefixes.is_coming(self._slots, prompt, found.length):
+      found = known.find(waiting.key)
+      if known.is_coming(waiting.key, found.length):
         return False
     shared, source = found.length, found.slot
     goes_on = source is not None and prefixes.can_go_on(found)
@@ -225,7 +234,7 @@ class Engine:
     drawing = RowSampling.of([request.sampling], V).replace(
       seeds_B2=request.key_data()[None], num_top_B=np.array([request.num_top], np.int32)
     )
-    drawing.seen_BV[0, prompt] = True
+    drawing.seen_BV[0, [*request.prompt, *request.forced]] = True
     ends_1V = np.zeros((1, V), np.uint8)
     ends_1V[0, list(request.pause_ids)] = programs.PAUSES
     ends_1V[0, list(request.stop_ids)] = programs.STOPS
@@ -233,6 +242,7 @@ class Engine:
     if not request.max_new_tokens and len(slot.pending) == 1:
       slot.finish('length', self._served)
       free.append(slot)
+    known.update(slot)
     return True
 
   # ---- The size of the cache
