@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from refusals import refused
 
 from lm.base.errors import UserError
-from lm.infer import programs
+from lm.infer import prefixes, programs
 from lm.infer.engine import Engine
 from lm.infer.requests import Handle, QueueFull, Request
 from lm.infer.sampling import Sampling
@@ -433,3 +433,33 @@ def test_the_call_of_an_answer_that_ends_is_cancelled():
   slot.call = future = concurrent.futures.Future()
   slot.finish('cancelled', 1)
   assert future.cancelled()
+
+
+def test_the_row_with_the_longest_beginning_is_found_among_two(monkeypatch):
+  rng, slots = random.Random(0), [Slot(i) for i in range(300)]
+  for slot in slots:
+    slot.held = [rng.randrange(3) for _ in range(rng.randrange(40))]
+  known = prefixes.Prefixes(slots)
+  for slot in slots[:100]:  # rows change
+    slot.held = [rng.randrange(3) for _ in range(rng.randrange(40))]
+    known.update(slot)
+  compared = []
+  common = prefixes._common
+  monkeypatch.setattr(prefixes, '_common', lambda *keys: compared.append(keys) or common(*keys))
+
+  def shared(slot, prompt):
+    pairs = zip(slot.held, prompt[:-1], strict=False)
+    return next(
+      (n for n, (a, b) in enumerate(pairs) if a != b), min(len(slot.held), len(prompt) - 1)
+    )
+
+  for _ in range(100):
+    prompt = [*rng.choice(slots).held, *(rng.randrange(3) for _ in range(5))]
+    compared.clear()
+    found = known.find(prefixes.key_of(prompt))
+    longest = max(shared(slot, prompt) for slot in slots)
+    assert len(compared) <= 2
+    if found.slot:
+      assert found.length == longest == shared(found.slot, prompt)
+    else:
+      assert longest < min(prefixes.WORTH_COPYING, len(prompt) - 1)
