@@ -277,6 +277,68 @@ def test_what_is_left_to_compute_or_denied_is_no_answer(answer, text, grade):
   assert task.grade({'messages': asked, 'answer': answer}, said(text)) == grade
 
 
+@pytest.mark.parametrize(
+  ('answer', 'expression'),
+  [
+    ('2', '\\sqrt{2}'),
+    ('2', '2\\pi'),
+    ('2', 'x^2'),
+    ('2', '-\\sqrt{2}'),
+    ('2', 'e^2'),
+    ('2', 'x/2'),
+    ('1', '1 + \\sqrt{2}'),
+    ('4', '\\frac{\\pi}{4}'),
+    ('3', '\\log 3'),
+    ('3', '3x'),
+    ('3', '\\sqrt[3]{5}'),
+    ('5', '5i'),
+    ('5', '(5, x)'),
+  ],
+)
+@pytest.mark.parametrize('form', ['The answer is ${}$.', 'The answer is {}.', 'So \\({}\\) it is.'])
+def test_a_number_in_an_expression_is_no_answer_but_the_expression_is(answer, expression, form):
+  pytest.importorskip('math_verify')
+  asked = [{'role': 'user', 'content': 'What is it?'}]
+  task = tasks.MathProblems(0, problem_files.Problems(train=(), test=()))
+  reply = said(form.format(expression))
+  assert task.grade({'messages': asked, 'answer': answer}, reply) == 0
+  assert task.grade({'messages': asked, 'answer': expression}, reply) == 1
+
+
+@pytest.mark.parametrize(
+  ('answer', 'text', 'grade'),
+  [
+    ('10', 'The answer is $10!$.', 0),
+    ('3', 'The answer is $1+2$.', 0),
+    ('(3,4)', 'The answer is $(3,4)$.', 1),
+    ('(3,4)', 'The answer is (3, 4).', 1),
+    ('1024', 'So $2^{10} = 1024$.', 1),
+    ('6', 'The answer is $3! = 6$.', 1),
+    ('5', 'The distance from $(0,0)$ to $(3,4)$ is $5$.', 1),
+    ('5', 'It costs $5 and not $6.', 1),
+    ('50', 'The answer is $50\\%$.', 1),
+    ('5', 'The answer is $5\\text{ cm}$.', 1),
+    ('\\frac{5}{2}', 'The answer is $2\\frac12$.', 1),
+    ('1000', 'The answer is $1,\\!000$.', 1),
+    ('1+\\sqrt{2}', '\\boxed{\\sqrt{2}+1}', 1),
+    ('2-\\sqrt{3}', '\\boxed{-\\sqrt{3}+2}', 1),
+    ('2x+3', '\\boxed{3+2x}', 1),
+    ('2i+1', '\\boxed{1+2i}', 1),
+    ('1+\\frac{\\pi}{2}', '\\boxed{\\frac{\\pi}{2}+1}', 1),
+    ('3+\\sqrt{2}', '\\boxed{1+2+\\sqrt{2}}', 0),
+    ('5', 'Answer: 5', 1),
+    ('5', 'Answer: **5**', 1),
+    ('5', '**5**', 1),
+    ('10', '\\boxed{10.}', 1),
+  ],
+)
+def test_sentences_sums_and_marks_around_an_answer(answer, text, grade):
+  pytest.importorskip('math_verify')
+  asked = [{'role': 'user', 'content': 'What is it?'}]
+  task = tasks.MathProblems(0, problem_files.Problems(train=(), test=()))
+  assert task.grade({'messages': asked, 'answer': answer}, said(text)) == grade
+
+
 # ---- Programs ------------------------------------------------------------------------------------
 
 
