@@ -15,6 +15,7 @@ from data.tasks import (
   coding,
   conversation_rows,
   countdown,
+  dates,
   json_objects,
   math_problems,
   problem_files,
@@ -131,12 +132,44 @@ def test_a_numeral_may_be_checked(to, answer, text, grade):
 
 @pytest.mark.parametrize(
   'text',
-  ['7\n31\n52', '- 7\n- 31\n- 52', '7; 31; 52', '7 | 31 | 52', "'7', '31', '52'", '7,\n31,\n52'],
+  [
+    '7\n31\n52',
+    '- 7\n- 31\n- 52',
+    '7; 31; 52',
+    '7 | 31 | 52',
+    "'7', '31', '52'",
+    '7,\n31,\n52',
+    '1. 7\n2. 31\n3. 52',
+    'The sorted list is:\n1) 7\n2) 31\n3) 52\n',
+  ],
 )
 def test_lists_are_written_in_many_ways(text):
   problem = {'messages': [{'role': 'user', 'content': 'Sort 31, 7, 52.'}], 'numbers': [31, 7, 52]}
   assert tasks.Sorting(seed=0).grade(problem, said(text)) == 1
   assert tasks.Sorting(seed=0).grade({**problem, 'numbers': [31, 7, 53]}, said(text)) == 0
+
+
+@pytest.mark.parametrize('text', ['1. 31\n2. 7\n3. 52', '1. 7\n3. 31\n2. 52', '1. 7\n2. 31'])
+def test_numbered_lines_in_another_order_are_wrong(text):
+  problem = {'messages': [{'role': 'user', 'content': 'Sort 31, 7, 52.'}], 'numbers': [31, 7, 52]}
+  assert tasks.Sorting(seed=0).grade(problem, said(text)) == 0
+
+
+@pytest.mark.parametrize(
+  ('text', 'date'),
+  [
+    ('17.04.2024', '2024-04-17'),
+    ('It is 17.4.2024.', '2024-04-17'),
+    ('20240417', '2024-04-17'),
+    ('2024-04-17T00:00:00', '2024-04-17'),
+    ('2024-04-17T00:00:00.000Z', '2024-04-17'),
+    ('20241350', None),
+    ('1.17.04.2024', None),
+    ('120240417', None),
+  ],
+)
+def test_dates_are_written_in_many_ways(text, date):
+  assert dates.claimed_date(text) == date
 
 
 @given(st.integers(0, 10**9), st.integers(2, 16))

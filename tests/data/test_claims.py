@@ -1,12 +1,16 @@
-"""Which number a reply claims, and which number a text is."""
+"""Which number or short answer a reply claims, and which number a text is."""
 
 import decimal
 
 import pytest
 from refusals import refused
 
-from data.tasks import gsm8k
+from data import tasks
+from data.chat import schema
+from data.tasks import gsm8k, protocol
 from data.tasks.claimed_number import claimed_number, only_number
+
+ASKED = 'What is it?'
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,60 @@ def test_the_number_after_the_mark_is_read_whole(text, value):
 def test_a_problem_whose_answer_is_not_one_number_is_refused(text):
   with refused('row'):
     gsm8k.parse({'question': 'How many?', 'answer': f'#### {text}'})
+
+
+@pytest.mark.parametrize(
+  ('answer', 'text', 'grade'),
+  [
+    ('No', 'No', 1),
+    ('No', 'No, it is not.', 1),
+    ('No', 'The answer is no.', 1),
+    ('No', 'There is no doubt that Ann won.', 0),
+    ('No', 'Yes and no.', 0),
+    ('No one', 'No one', 1),
+    ('Ann', 'There is no doubt that Ann won.', 1),
+    ('0', "There are no r's in strawberry: 0", 1),
+    ('Paris', 'Paris, London, Rome, Berlin, Madrid', 0),
+    ('Paris', 'It is Paris, London and Rome.', 0),
+    ('Paris', '- Paris\n- London\n- Rome', 0),
+    ('Paris', 'Paris or London', 0),
+    ('Paris', 'London or Paris', 0),
+    ('Paris', 'Paris/London', 0),
+    ('Paris', 'Paris, France', 1),
+    ('Paris', 'The capital of France is Paris, a city on the Seine.', 1),
+    ('red, green and blue', 'They are red, green and blue.', 1),
+    ('1990', 'It was founded in 1990 by 3 people.', 1),
+    ('3', 'It was founded in 1990 by 3 people.', 1),
+    ('1990', 'It was founded in 1985 by 3 people.', 0),
+    ('1990', '1985 or 1990', 0),
+    ('1990', 'The answer is 3, founded in 1990.', 0),
+    ('C++', 'C', 0),
+    ('C++', 'C#', 0),
+    ('C++', 'It is C++.', 1),
+    ('C', 'It is C++.', 0),
+    ('C', 'It is C.', 1),
+    ('Unknown', 'Unknown', 1),
+  ],
+)
+def test_a_short_answer_is_claimed_alone(answer, text, grade):
+  task = tasks.Written(0, ((ASKED, answer),))
+  problem = {'messages': protocol.ask(ASKED), 'answer': answer}
+  assert task.grade(problem, schema.reply(text)) == grade
+
+
+@pytest.mark.parametrize(
+  ('text', 'verdict'),
+  [
+    ('No', 'wrong'),
+    ('The moon has no atmosphere.', 'wrong'),
+    ('There is no doubt that Ann won.', 'wrong'),
+    ("There are no r's in strawberry.", 'wrong'),
+    ("I don't know.", 'refused'),
+    ('I have no idea.', 'refused'),
+  ],
+)
+def test_an_answer_with_no_in_it_is_no_refusal(text, verdict):
+  task = tasks.Written(0, ((ASKED, 'atmosphere'),))
+  reply = schema.reply(text)
+  problem = {'messages': protocol.ask(ASKED), 'answer': 'Bob'}
+  assert task.verdict(reply, task.grade(problem, reply)) == verdict
