@@ -74,11 +74,13 @@ _THAT_IN = re.compile(  # a number of the circumstances: 'the answer is that in 
 _PERCENT_OF = re.compile(r'\s*(?:%|per ?cent)\s+of\b', re.IGNORECASE)
 _INEXACT = re.compile(
   r'\b(?:(?:more|less|greater|fewer|larger|smaller) than|at least|at most|over|under|above|below'
+  r'|(?:root|square|cube|log|logarithm|sine|cosine|tangent|factorial|half|reciprocal) of'
   r'|between|up to|almost|nearly|close to|within|between \S+ and)\s*\W{0,2}$',
   re.IGNORECASE,
 )
 _INEXACT_AFTER = re.compile(
-  r'\s*(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)\b', re.IGNORECASE
+  r'\s*(?:(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)|squared|cubed|factorial)\b',
+  re.IGNORECASE,
 )
 _COUNTER = re.compile(
   r'\b(?:step|part|case|option|question|problem|line)\s*#?$|(?<!#)#$', re.IGNORECASE

@@ -36,13 +36,14 @@ _COMMAND = (  # but those of numbers: \frac{1}{2}, 3 \times 4
   r'(?![dt]?frac\s*(?:[0-9]|\{[0-9]+\})\s*(?:[0-9]|\{[0-9]+\})(?!\w))'
   rf'[A-Za-z]+(?:\[[^\]\n]*\])?(?:\s*{_BRACES})*(?:(?<=[a-z]) ?[0-9]+)?'
 )
+_START = r'(?:(?<![0-9.])|(?![0-9.]))'  # not within a number
 _DIGITS = r'(?:[0-9]+(?:\.[0-9]+)?)'
 _POWER = rf'\^(?:{_BRACES}|-?\w+|\(\S+?\))'
 _SYMBOLS = re.compile(  # 2\pi, x^2, 3x, sqrt(2), (3, 4]
-  rf'(?:(?:[0-9.]|[A-Za-z]?\()*{_COMMAND}(?:{_POWER}|[\w)]|{_COMMAND})*'
+  rf'{_START}(?:(?:[0-9.]|[A-Za-z]?\()*{_COMMAND}(?:{_POWER}|[\w)]|{_COMMAND})*'
   rf'|(?:{_DIGITS}?[A-Za-z]|\)){_POWER}(?:\w|{_POWER})*'
-  rf'|{_DIGITS}?(?:(?:sqrt|log|ln|sin|cos|tan)\s*\(?{_DIGITS}\)?|√\(?{_DIGITS}\)?|[πi]\b)'
-  rf'|{_DIGITS}[a-fijnp-rt-z]\b'
+  rf'|{_DIGITS}?(?:(?:sqrt|log|ln|sin|cos|tan)\s*\(?{_DIGITS}\)?|√\(?{_DIGITS}\)?|(?:pi|[πi])\b)'
+  rf'|{_DIGITS}(?:[a-fijnp-rt-z]|[a-cx-z]{{2,3}})\b'
   rf'|{_DIGITS}\s*[-+*/^]\s*[b-z]\b|\b[b-z]\s*[-+*/^]\s*{_DIGITS}'
   rf'|[(\[]\s*-?(?:{_DIGITS}|[a-z])(?:\s*,\s*-?(?:{_DIGITS}|[a-z]))+\s*[)\]])'
 )
@@ -54,7 +55,8 @@ _FIRST = 0xE000  # the first of the private characters that stand for expression
 _NAME = '[\ue000-\uf8ff]'
 _NAMED = re.compile(_NAME)
 _COMPOUND = re.compile(  # 1 + \pi, with a name for \pi
-  rf'-?(?:(?:{_DIGITS}|{_NAME})\s*[-+*/^]\s*)*{_NAME}(?:\s*[-+*/^]\s*(?:{_DIGITS}|{_NAME}))*'
+  rf'{_START}-?(?:(?:{_DIGITS}(?![0-9.])|{_NAME})(?:\s*[-+*/^]\s*| ?))*{_NAME}'
+  rf'(?:\s*[-+*/^]\s*(?:{_DIGITS}|{_NAME}))*'
 )
 
 
@@ -148,7 +150,8 @@ def _unboxed(said: str, asked: str) -> str:
   Of sentences it is what they claim by the rules of `claimed_number`, a number or an expression.
   """
   if not _WORDS.search(said):
-    return said.strip().strip('$.*').strip()
+    whole = said.strip().strip('$.*').strip()
+    return whole.rpartition('=')[2].strip() if _LEFT_TO_DO.search(whole) else whole
   names: dict[str, str] = {}
   said, asked = _with_names(said, names), _with_names(asked, names)
   claimed = claimed_number(said, asked, _NAMED)
@@ -176,6 +179,8 @@ def _with_names(text: str, names: dict[str, str]) -> str:
     if _WORDS.search(inside):  # '$5 and $6' are sums of money
       return match[0]
     last = inside.rpartition('=')[2]
+    if re.search(r'[0-9]\s+$', match.string[max(match.start() - 8, 0) : match.start()]):
+      return ' such '  # '5 $x$ values'
     if not _ARITHMETIC.fullmatch(claims.plain(last)):
       return f' {named(last)} '
     return match[0] if _ARITHMETIC.fullmatch(claims.plain(inside)) else f' = {last} '

@@ -326,6 +326,7 @@ def test_what_is_left_to_compute_or_denied_is_no_answer(answer, text, grade):
     ('3', '\\sqrt[3]{5}'),
     ('5', '5i'),
     ('5', '(5, x)'),
+    ('2', '2 \\sqrt{3}'),
   ],
 )
 @pytest.mark.parametrize('form', ['The answer is ${}$.', 'The answer is {}.', 'So \\({}\\) it is.'])
@@ -342,11 +343,16 @@ def test_a_number_in_an_expression_is_no_answer_but_the_expression_is(answer, ex
   ('answer', 'text', 'grade'),
   [
     ('10', 'The answer is $10!$.', 0),
+    ('2', 'The answer is 2 pi.', 0),
+    ('2', 'The answer is the square root of 2.', 0),
+    ('5', 'There are 5 $x$ values.', 1),
     ('3', 'The answer is $1+2$.', 0),
     ('(3,4)', 'The answer is $(3,4)$.', 1),
     ('(3,4)', 'The answer is (3, 4).', 1),
     ('1024', 'So $2^{10} = 1024$.', 1),
     ('6', 'The answer is $3! = 6$.', 1),
+    ('1786', '$$47 \\times 38 = 1786$$', 1),
+    ('1786', '$$1786 = 47 \\times 38$$', 0),
     ('5', 'The distance from $(0,0)$ to $(3,4)$ is $5$.', 1),
     ('5', 'It costs $5 and not $6.', 1),
     ('50', 'The answer is $50\\%$.', 1),
