@@ -7,7 +7,8 @@ Command:   python -m lm.best_of --config=configs/best_of.py --workdir=runs/best_
            runs/best_of/best.jsonl, to fine-tune on; configs/rejection.py does so in rounds.
 Hardware:  whatever holds the model and the reward models.
 Result:    runs/best_of/report.json: the reward and the true one of the best of n answers, with
-           95 % intervals, for n = 1 to config.rl.group_size.
+           95 % intervals, for n = 1 to config.rl.group_size. A problem whose prompt leaves no room
+           for an answer is passed over; prompts_too_long counts them.
 :smoke     eight problems with four answers each, by the model of configs/rl.py:smoke, which
            runs/rl-smoke is to hold.
 """

@@ -1,8 +1,7 @@
 """Best-of-n: python -m lm.best_of --config=configs/best_of.py --workdir=DIR --config.init_from=RUN
 
-It samples config.rl.group_size answers to each problem and ranks them by reward models,
-config.rl.reward_model, or without one by the gold reward, config.rl.gold, which is by default the
-grade of the problem's task.
+It samples config.rl.group_size answers to each problem and ranks them by config.rl.reward_model, or
+else by the gold reward, config.rl.gold, which is by default the grade of the problem's task.
 
   test problems       config.eval.examples of config.eval.tasks in turn. DIR/report.json has what
                       the best of n answers is worth to the reward that ranks them and in truth, for
@@ -63,8 +62,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       max_len=config.seq_len,
     )
 
+    too_long = []  # numbers of prompts that leave no room for an answer
+
     def ask(names: str, count: int, split: str) -> list[tuple[dict, best_of_n.Sampled]]:
-      """Returns `count` problems of tasks in turn, each with its answers."""
+      """Returns `count` problems of tasks in turn, those with room for an answer, with theirs."""
       made = tasks_lib.from_config(config.data, names)
       questions = Questions(made, chat_format, '', rl.gold)
       drawn = [questions.draw(i, i // len(made), split) for i in range(count if made else 0)]
@@ -80,8 +81,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         scorers,
         samples=rl.group_size,
         at_once=max(1, config.batch_size // rl.group_size),
+        max_len=config.seq_len,
       )
-      return [(problem, one) for (problem, _), one in zip(drawn, found, strict=True)]
+      too_long.append(len(drawn) - len(found))
+      return [(drawn[one.number][0], one) for one in found]
 
     trained = ask(config.data.tasks, config.data.examples, 'train')
     tested = ask(config.eval.tasks, config.eval.examples, 'test')
@@ -89,10 +92,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   kept = list(filter(None, [best_of_n.conversation(*asked, parse) for asked in trained]))
   jsonl.write(workdir / 'best.jsonl', kept)
   jsonl.write(workdir / 'answers.jsonl', [best_of_n.record(*asked, decode) for asked in tested])
-  report = {'asked': len(trained), 'kept': len(kept)}
-  for name, asked in (('train', trained), ('test', tested)):
-    if asked:
-      report[name] = best_of_n.summary([one for _, one in asked])
+  report = {'asked': len(trained), 'kept': len(kept), 'prompts_too_long': sum(too_long)}
+  report |= best_of_n.summaries(train=trained, test=tested)
   files.write_json(workdir / 'report.json', report)
 
 

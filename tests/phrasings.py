@@ -467,6 +467,9 @@ There are 2 f's, 2 e's, 1 c and 1 o.
 The letter occurs twice, once at position 3 and once at position 4.
 f appears twice, e appears 2 times.""",
   'date': r"""2024-04-17
+20240417
+17.04.2024
+2024-04-17T00:00:00
 2024-04-17.
 17 April 2024
 17th April 2024
@@ -1471,7 +1474,7 @@ The date is 45 days after 2024-03-03.
 April 2024
 2024-04
 on or about 16 April 2024
-20240417""",
+20240416""",
   'docs': r"""copy
 time
 In the module copy.

@@ -7,13 +7,15 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from refusals import refused
 
 from configs import base
 from data import tasks
 from data.chat import chat_formats
+from data.tasks import gsm8k, problem_files
 from data.tools import calculator
 from lm.base.errors import UserError
-from lm.evals import continuations, task_scores
+from lm.evals import continuations, pass_at, task_scores
 from lm.evals.context import Context
 from lm.infer import replies
 from lm.infer.requests import Completion
@@ -178,6 +180,16 @@ def test_the_length_of_an_answer_is_what_was_drawn_before_the_stop_token():
   assert task_scores.answer_length(called) == 2
   assert task_scores.answer_length(dataclasses.replace(called, finished=False)) == float('inf')
   assert task_scores.answer_length(None) == float('inf')
+
+
+@pytest.mark.parametrize('evaluator', [task_scores.TaskScores, pass_at.PassAt])
+def test_too_few_test_problems_are_found_before_training(evaluator):
+  rows = tuple(gsm8k.WordProblem(f'How many are {i}?', f'#### {i}') for i in range(4))
+  task = tasks.Gsm8k(0, problem_files.Problems(train=rows, test=rows))
+  config = settings(5, 2, 100)
+  config.eval.pass_at = (1,)
+  with refused("number of test problems of task 'gsm8k' that are asked", 5, 'at most 4'):
+    evaluator.open(mock.Mock(config=config, tasks=[task]))
 
 
 @pytest.mark.parametrize('limits', [(0, 4), (4, 16)])

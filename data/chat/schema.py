@@ -67,6 +67,50 @@ def checked(conversation: Any, last: str, *, blank_answers: bool = False) -> lis
   return messages
 
 
+def taken(messages: Any, last: str) -> list[dict]:
+  """Returns the messages of a row of a file, each with its role and its content alone.
+
+  A system turn without text is left out. Calls of tools in another form than parts of the content
+  would be lost, so they are an error.
+
+  Raises UserError that names the field that is wrong, as `checked` does.
+  """
+  for i, message in enumerate(messages if isinstance(messages, list) else ()):
+    for name in ('tool_calls', 'function_call') if isinstance(message, dict) else ():
+      if message.get(name):
+        raise UserError(
+          field=f'messages[{i}].{name}', value=message[name], allowed='none: calls are not read'
+        )
+  if isinstance(messages, list) and len(messages) > 1 and _is_blank_system(messages[0]):
+    messages = messages[1:]
+  found = checked({'messages': messages}, last)
+  return [{'role': message['role'], 'content': message['content']} for message in found]
+
+
+def with_system(messages: Any, system: Any) -> Any:
+  """Returns messages after a system turn with this text, unless there is none or they have one.
+
+  Raises UserError if `system` is neither text nor None.
+  """
+  if not isinstance(system, str | None):
+    raise UserError(field='system', value=system, allowed='text')
+  first = messages[0] if isinstance(messages, list) and messages else None
+  if not isinstance(first, dict) or not (system or '').strip():
+    return messages
+  if first.get('role') == 'system' and not _is_blank_system(first):
+    return messages
+  rest = messages[1:] if first.get('role') == 'system' else messages
+  return [{'role': 'system', 'content': system}, *rest]
+
+
+def _is_blank_system(message: Any) -> bool:
+  """Returns whether a message is a system turn without text."""
+  if not isinstance(message, dict) or message.get('role') != 'system':
+    return False
+  content = message.get('content') or ''
+  return content == [] or (isinstance(content, str) and not content.strip())
+
+
 def _check_message(message: Any, where: str, blank_answers: bool) -> None:
   if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
     raise UserError(field=where, value=message, allowed='an object with "role" and "content"')

@@ -23,6 +23,7 @@ ARENA_VOTES = ('left', 'right', 'tie', 'both_bad')
 # The speakers of HH's transcripts.
 HH_ROLES = {'Human': 'user', 'Assistant': 'assistant'}
 _HH_TURN = re.compile(r'\n\n(Human|Assistant):')
+_HH_END = re.compile(r'\n\nAssistant:\s*$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +63,20 @@ class Comparison:
 
 
 def comparisons(row: Any) -> list[Comparison]:
-  """Returns the comparisons of a row of any form; fields of no form are ignored.
+  """Returns the comparisons of a row of any form.
+
+  The text of a field "system" is the system turn, unless the conversation has one. Other fields of
+  no form are ignored.
 
   Raises:
     UserError: the row has no form or more than one, or a field of it is wrong.
   """
-  found = forms.of_row(row, FORMS).read(row)
-  for comparison in found:
+  found = []
+  for comparison in forms.read(row, FORMS):
+    messages = schema.with_system(comparison.messages, row.get('system'))
     for content in (comparison.a, comparison.b):
-      schema.check({'messages': [*comparison.messages, _assistant(content)]})
+      schema.check({'messages': [*messages, _assistant(content)]})
+    found.append(dataclasses.replace(comparison, messages=messages))
   return found
 
 
@@ -110,11 +116,15 @@ def from_pair(row: dict[str, Any]) -> list[Comparison]:
   message, or the whole conversation: UltraFeedback's binarized form (Tunstall et al., arXiv
   2310.16944) is read. Without a prompt, the answers are whole conversations as messages, or
   transcripts '\\n\\nHuman: ...\\n\\nAssistant: ...' as those of HH (Bai et al., arXiv 2204.05862).
+  The prompt may be such a transcript, too, which ends with '\\n\\nAssistant:'.
 
   The margin is "margin", or the difference of "score_chosen" and "score_rejected".
   """
   before = _messages(row['prompt']) if 'prompt' in row else None
-  chosen, rejected = (_conversation(row[side], side, before) for side in ('chosen', 'rejected'))
+  sides = {side: row[side] for side in ('chosen', 'rejected')}
+  if _is_transcript(row.get('prompt')):
+    sides = {side: x.strip() if isinstance(x, str) else x for side, x in sides.items()}
+  chosen, rejected = (_conversation(answer, side, before) for side, answer in sides.items())
   if chosen[:-1] != rejected[:-1]:
     raise UserError(
       field='rejected',
@@ -211,13 +221,18 @@ def _assistant(content: Any) -> dict[str, Any]:
 
 
 def _messages(prompt: Any) -> list[dict]:
-  """Returns a prompt, which is a question or the messages before the answer, as messages."""
+  """Returns a prompt, which is a question or the messages before the answer, as messages.
+
+  A question may be a transcript of HH that ends with "\\n\\nAssistant:".
+  """
   if isinstance(prompt, str):
+    if _is_transcript(prompt):
+      transcript = _HH_END.sub('', f'\n\n{prompt.lstrip()}')
+      return schema.taken(_transcript(transcript, 'prompt'), last='user')
     return [{'role': 'user', 'content': prompt}]
   if not isinstance(prompt, list):
     raise UserError(field='prompt', value=prompt, allowed='a string or a list of messages')
-  checked = schema.checked({'messages': prompt}, last='user')
-  return [{'role': m['role'], 'content': m['content']} for m in checked]
+  return schema.taken(prompt, last='user')
 
 
 def _prompt(messages: list[dict]) -> Any:
@@ -231,7 +246,7 @@ def _conversation(value: Any, side: str, before: list[dict] | None) -> list[dict
   """Returns the messages of one side of a pair, the last of which is the answer.
 
   Args:
-    value: an answer, or a whole conversation.
+    value: an answer, or a whole conversation. One without a system turn has that of `before`.
     side: the name of the field, for errors.
     before: the messages before the answer; None where the row has no prompt.
   """
@@ -239,10 +254,18 @@ def _conversation(value: Any, side: str, before: list[dict] | None) -> list[dict
     messages = _transcript(value, side) if before is None else [*before, _assistant(value)]
   elif isinstance(value, list) and value:
     messages = value if before is None or len(value) > 1 else [*before, *value]
+    if before and before[0]['role'] == 'system':
+      messages = schema.with_system(messages, schema.text(before[0]['content']))
   else:
     raise UserError(field=side, value=value, allowed='a string or a list of messages')
-  checked = schema.checked({'messages': messages}, last='assistant')
-  return [{'role': m['role'], 'content': m['content']} for m in checked]
+  return schema.taken(messages, last='assistant')
+
+
+def _is_transcript(prompt: Any) -> bool:
+  """Returns whether a prompt is a transcript of HH that ends where the assistant is to answer."""
+  if not isinstance(prompt, str):
+    return False
+  return prompt.lstrip().startswith('Human:') and _HH_END.search(prompt) is not None
 
 
 def _transcript(text: str, side: str) -> list[dict]:

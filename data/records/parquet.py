@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from data.records import jsonl
+from data.records import forms, jsonl
 from lm.base import buckets, files
 from lm.base.errors import missing_package
 
@@ -50,13 +50,4 @@ def read(path: files.Path, parse: Callable[[Any], T], skipped: jsonl.Skipped) ->
         place = f'{path}, row {number + 1}'
         skipped.add(place, f'the rest of the file was not read: cut off or damaged: {error}')
 
-  yield from jsonl.parse_each(rows(), lambda row: parse(_without_null(row)), skipped)
-
-
-def _without_null(value: Any) -> Any:
-  """Returns a value without the fields of objects that are null."""
-  if isinstance(value, dict):
-    return {name: _without_null(item) for name, item in value.items() if item is not None}
-  if isinstance(value, list):
-    return [_without_null(item) for item in value]
-  return value
+  yield from jsonl.parse_each(rows(), lambda row: parse(forms.without_nulls(row)), skipped)

@@ -5,7 +5,9 @@ concluded, stated, or only mentioned.
 """
 
 import decimal
+import fractions
 import re
+import unicodedata
 from collections.abc import Collection
 
 from data.tasks import claims
@@ -18,6 +20,17 @@ _NUMBER = re.compile(
   r'(?<![A-Za-z_])(?:(?<![\w.)])(?<![0-9)]\s)[-+](?=[$£€]?[0-9.]))?[$£€]?'
   r"(?:(?:[0-9]{1,3}(?:[,_'][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
   r'(?:[eE][-+]?[0-9]{1,3}\b)?(?!(?:st|nd|rd|th)\b)'
+)
+# What belongs to a number: a sign in words, a fraction beside a whole number, and a scale.
+_NEGATIVE = re.compile(
+  r'(?:\bnegative|(?:^|[\n.:=(>"\'!?]\s*|\b(?:is|are|was|be|equals?|to|of|at|by|or|and|so|gives?'
+  r'|gets?|got|makes?|becomes?|yields?|answer|exactly|therefore|thus)\s+)minus)\s+$',
+  re.IGNORECASE,
+)
+_VULGAR = '[¼½¾⅐-⅞]'  # characters that are fractions: ½
+_FRACTION_BESIDE = re.compile(rf' ([0-9]{{1,3}})/([0-9]{{1,3}})(?![0-9/]|[.,][0-9])|{_VULGAR}')
+_SCALE = re.compile(
+  r'\s*(?P<scale>hundred|thousand|million|billion|trillion)\b(?!-)|(?P<k>k)\b', re.IGNORECASE
 )
 _OPERATOR = r'(?:[-+*/^x]|\b(?:times|plus|minus|multiplied by|divided by)\b)'
 _JOINT = re.compile(
@@ -54,13 +67,20 @@ _ASIDE = re.compile(  # what follows in the sentence is not a claim
   r'\b(?:because|since|given that|as in|if|when|whenever|(?:double.)?check\w*|verif\w+)\b|, as\b',
   re.IGNORECASE,
 )
+_THAT_IN = re.compile(  # a number of the circumstances: 'the answer is that in 5 years'
+  r'\bthat\b(?:(?![0-9])[^\n])*\b(?:in|after|within|for|from|with|by|on|during|of|every|per)\W*$',
+  re.IGNORECASE,
+)
+_PERCENT_OF = re.compile(r'\s*(?:%|per ?cent)\s+of\b', re.IGNORECASE)
 _INEXACT = re.compile(
   r'\b(?:(?:more|less|greater|fewer|larger|smaller) than|at least|at most|over|under|above|below'
+  r'|(?:root|square|cube|log|logarithm|sine|cosine|tangent|factorial|half|reciprocal) of'
   r'|between|up to|almost|nearly|close to|within|between \S+ and)\s*\W{0,2}$',
   re.IGNORECASE,
 )
 _INEXACT_AFTER = re.compile(
-  r'\s*(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)\b', re.IGNORECASE
+  r'\s*(?:(?:or|and) (?:more|less|fewer|higher|lower|above|below|up|so)|squared|cubed|factorial)\b',
+  re.IGNORECASE,
 )
 _COUNTER = re.compile(
   r'\b(?:step|part|case|option|question|problem|line)\s*#?$|(?<!#)#$', re.IGNORECASE
@@ -93,11 +113,17 @@ _TENS = ('twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ni
 _WORDS = {word: value for value, word in enumerate(_UNITS)}
 _WORDS |= {word: 10 * tens for tens, word in enumerate(_TENS, 2)}
 _WORDS |= {'once': 1, 'single': 1, 'twice': 2, 'thrice': 3}
-_SCALES = {'hundred': 100, 'thousand': 1000, 'million': 1_000_000}
+_SCALES = {
+  'hundred': 100,
+  'thousand': 1000,
+  'million': 10**6,
+  'billion': 10**9,
+  'trillion': 10**12,
+}
 _WORD = '|'.join([*_WORDS, *_SCALES])
 _SPOKEN = re.compile(
-  rf'(?:\b(?:minus|negative)\s+)?\b(?:a\s+(?=hundred|thousand|million))?(?:{_WORD})'
-  r'(?:(?:(?:\s+and)?[\s-]+|(?<=thousand),\s+|(?<=million),\s+)'
+  rf'(?:\b(?:minus|negative)\s+)?\b(?:a\s+(?={"|".join(_SCALES)}))?(?:{_WORD})'
+  r'(?:(?:(?:\s+and)?[\s-]+|(?<=thousand),\s+|(?<=[mbr]illion),\s+)'
   rf'(?:{_WORD}))*\b',
   re.IGNORECASE,
 )
@@ -140,29 +166,82 @@ _ABSENT = re.compile(
 def numbers(text: str) -> list[claims.Mention]:
   """Returns the numbers of a text, as people read them: '10', '10.', '10.0', '$1,000', '1e3', '5%'.
 
-  '2nd' and 'x2' are not numbers.
+  A sign, a fraction or a scale beside the digits belongs to the number: 'negative 5', '2 1/2',
+  '2½', '5 million', '5k'. '2nd' and 'x2' are not numbers.
   """
-  found = []
-  for match in _NUMBER.finditer(text):
-    digits = re.sub(r"[,_'$£€+\s]", '', match[0])
-    found.append(claims.Mention(decimal.Decimal(digits), match.start(), match.end()))
+  found: list[claims.Mention] = []
+  for match in re.finditer(rf'{_NUMBER.pattern}|{_VULGAR}', text):
+    start, end = match.span()
+    if found and start < found[-1].end:  # the fraction of a mixed number
+      continue
+    if re.fullmatch(_VULGAR, match[0]):
+      above, below = _fraction(match[0])
+      value = decimal.Decimal(above) / below
+    else:
+      value = decimal.Decimal(re.sub(r"[,_'$£€+\s]", '', match[0]))
+      beside = _FRACTION_BESIDE.match(text, end)
+      if beside and value == int(value) and text[start - 1 : start] != '/':
+        above, below = _fraction(beside[0])
+        if 0 < above < below:
+          value = (abs(value) * below + above) / below * (-1 if value < 0 else 1)
+          end = beside.end()
+    if scale := _SCALE.match(text, end):
+      value, end = value * _SCALES[(scale['scale'] or 'thousand').lower()], scale.end()
+    if match[0][0] not in '+-' and (sign := _NEGATIVE.search(text, max(start - 24, 0), start)):
+      value, start = -value, sign.start() + re.search('negative|minus', sign[0].lower()).start()
+    found.append(claims.Mention(value, start, end))
   return found
 
 
-def claimed_number(text: str, question: str = '') -> decimal.Decimal | None:
+def _fraction(text: str) -> tuple[int, int]:
+  """Returns the numerator and the denominator of a text such as '1/2' or '½'."""
+  if '/' in text:
+    above, below = map(int, text.split('/'))
+    return above, below
+  exact = fractions.Fraction(unicodedata.numeric(text)).limit_denominator(1000)
+  return exact.numerator, exact.denominator
+
+
+def only_number(text: str) -> decimal.Decimal | None:
+  """Returns the value of a text that is one number and perhaps its unit, or else None.
+
+  It may be a fraction, a mixed number, or grouped in another way: '3/4', '2 1/2', '10,00,000'.
+  """
+  text = claims.plain(text).strip()
+  grouped = re.match(r'[$£€-]*[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9,])', text)
+  if grouped:
+    text = grouped[0].replace(',', '') + text[grouped.end() :]
+  found = _equations(text, numbers(text))
+  if len(found) != 1 or re.search(r'\w', text[: found[0].start]):
+    return None
+  unit = text[found[0].end :]
+  return found[0].value if re.fullmatch(r'(?!\s?[^\W\d_]\b|!)[^\d^*+=\\]*', unit) else None
+
+
+def claimed_number(
+  text: str, question: str = '', others: re.Pattern | None = None
+) -> decimal.Decimal | str | None:
   """Returns the number that a reply claims as the answer, or None if there is not exactly one.
 
   Args:
     text: the reply.
     question: the question. Numbers of the question that the reply repeats without marking them as
       the answer are not claims.
+    others: a pattern of other things that may be the answer; the value of one is its text.
   """
-  text = claims.plain(text)
-  echoes = {mention.value for mention in numbers(claims.plain(question))}
-  found = _candidates(text)
+
+  def candidates(text):
+    more = others.finditer(text) if others else ()
+    found = [*_candidates(text), *(claims.Mention(m[0], *m.span()) for m in more)]
+    return sorted(found, key=lambda mention: mention.start)
+
+  text, question = claims.plain(text), claims.plain(question)
+  echoes = {mention.value for mention in numbers(question)}
+  echoes |= {match[0] for match in (others.finditer(question) if others else ())}
+  found = candidates(text)
   if all(strength(text, m, echoes) == REPEATED for m in claims.kept(text, found)):
     text = _SPOKEN.sub(lambda match: str(_spoken(match[0])), _NO_NUMERAL.sub('it', text))
-    found = _candidates(text)
+    found = candidates(text)
   return strongest(text, found, echoes)
 
 
@@ -227,21 +306,35 @@ def _in_sentences(
   strengths: list[int],
   echoes: Collection[decimal.Decimal],
 ) -> list[int]:
-  """Returns the strengths, adjusted where a concluding sentence repeats a number of the question.
+  """Returns the strengths, adjusted by the other numbers of the sentence.
 
-  'So the product of 47 and 38 is 1786' concludes 1786, not 47.
+  'So the product of 47 and 38 is 1786' concludes 1786, not 47, which the question has. 'The answer
+  is 20% of 300, which is 60' and 'The answer is that in 5 years he will be 42' do not call 20 and 5
+  the answer. 'He gets 12 (12 x 4 = 48)' states 12.
   """
   result = list(strengths)
   for i, mention in enumerate(kept):
-    if strengths[i] != CONCLUDED or mention.value not in echoes:
+    if strengths[i] < STATED:
       continue
+    before, after = claims.context(text, mention)
+    repeats = strengths[i] == CONCLUDED and mention.value in echoes
+    is_part = strengths[i] >= CONCLUDED and (_THAT_IN.search(before) or _PERCENT_OF.match(after))
     for j in range(i + 1, len(kept)):
-      if claims.SENTENCE_END.search(text[mention.end : kept[j].start]):
+      between = text[mention.end : kept[j].start]
+      if len(between) > claims.REACH or claims.SENTENCE_END.search(between):
         break
-      if strengths[j] == STATED or _STATED.search(claims.context(text, kept[j])[0]):
-        result[i], result[j] = REPEATED, CONCLUDED
+      answers = repeats or (is_part and kept[j].value not in echoes)
+      if answers and (strengths[j] == STATED or _STATED.search(claims.context(text, kept[j])[0])):
+        result[i], result[j] = REPEATED, strengths[i]
         break
+      if _opens(between) and not _opens(before):
+        result[j] = min(result[j], MENTIONED)
   return result
+
+
+def _opens(text: str) -> bool:
+  """Returns whether a text ends inside a bracket that it opens."""
+  return text.rfind('(') > text.rfind(')')
 
 
 def strength(text: str, mention: claims.Mention, echoes: Collection[decimal.Decimal] = ()) -> int:

@@ -34,8 +34,10 @@ _REWRITTEN = tuple(
   for pattern, replacement in (
     (r'(?<=[0-9])[\u2009\u202f](?=[0-9]{3})', ','),  # thousands
     (r'(?<![0-9])([0-9]{1,3}) (?=[0-9]{3}(?![0-9]))', r'\1,'),
-    (r'\{,\}', ','),  # LaTeX
-    (r'\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}', r'\1/\2'),
+    (r'\{,\}|,\\!', ','),  # LaTeX
+    (r'(?<=[0-9])\s*(?=\\[dt]?frac\b|\\[dt]?frac[0-9])', ' '),  # a mixed number
+    (r'\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}', r'\1/\2'),
+    (r'\\[dt]?frac\s*\{?([0-9])\}?\s*\{?([0-9]+)\}?', r'\1/\2'),  # \frac12
     (r'\\(?:times|cdot)\b', '*'),
     (r'\\boxed\{([^{}]*)\}', r' answer: \1 '),
     (r'\\(?:text|textbf|mathbf)\{([^{}]*)\}', r'\1'),
@@ -45,7 +47,7 @@ _REWRITTEN = tuple(
     (r'\*\*([^*\n]+)\*\*|(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])', r'\1\2'),
   )
 )
-_REACH = 200  # characters before and after a mention that determine what it is
+REACH = 200  # characters before and after a mention that determine what it is
 SENTENCE_END = re.compile(r'(?<=[.!?])["\')\]]*\s+|\n+')
 RETRACTED = re.compile(
   r'\b(?:wait|scratch that|correction|i mean|sorry|oops|on second thoughts?|actually|or rather)\b'
@@ -108,10 +110,10 @@ def denied(text: str, mention: Mention, subject: bool = True) -> bool:
 
 
 def context(text: str, mention: Mention) -> tuple[str, str]:
-  """Returns the text before and after a mention in its sentence, up to `_REACH` characters each."""
-  before = text[max(mention.start - _REACH, 0) : mention.start]
+  """Returns the text before and after a mention in its sentence, up to `REACH` characters each."""
+  before = text[max(mention.start - REACH, 0) : mention.start]
   start = max((m.end() for m in SENTENCE_END.finditer(before)), default=0)
-  rest = text[max(mention.end - 1, 0) : mention.end + _REACH]
+  rest = text[max(mention.end - 1, 0) : mention.end + REACH]
   end = SENTENCE_END.search(rest)
   return before[start:], rest[1 : end.start() if end else None]
 

@@ -50,7 +50,7 @@ def read(paths: str, test_paths: str = '') -> problem_files.Problems[Program]:
 
 def parse(row: Any) -> Program:
   """Returns the problem of a row of any form. Raises UserError if the row has none."""
-  problem = forms.of_row(row, FORMS).read(row)
+  problem = forms.read(row, FORMS)
   for name in ('question', 'solution', 'tests'):
     if not getattr(problem, name).strip():
       raise UserError(field=f'{name} of a program', value='', allowed='text that is not blank')

@@ -48,19 +48,25 @@ def from_ultrachat(row: dict[str, Any], calls: str) -> Messages:
 
 
 def from_sharegpt(row: dict[str, Any], calls: str) -> Messages:
-  """Returns the messages of {"conversations": [{"from", "value"}, ...]}, as ShareGPT exports."""
+  """Returns the messages of {"conversations": [{"from", "value"}, ...]}, as ShareGPT exports.
+
+  Turns may have "role" and "content" instead.
+  """
   turns = row['conversations']
   if not isinstance(turns, list):
     raise UserError(field='conversations', value=turns, allowed='a list of turns')
   messages = []
   for i, turn in enumerate(turns):
     where = f'conversations[{i}]'
-    if not isinstance(turn, dict) or not {'from', 'value'} <= turn.keys():
+    fields = turn.keys() if isinstance(turn, dict) else set()
+    speaker, text = ('role', 'content') if {'role', 'content'} <= fields else ('from', 'value')
+    if not {speaker, text} <= fields:
       raise UserError(field=where, value=turn, allowed='an object with "from" and "value"')
-    if not isinstance(turn['from'], str) or turn['from'] not in SHAREGPT_ROLES:
-      raise UserError(field=f'{where}.from', value=turn['from'], allowed=SHAREGPT_ROLES)
-    require_text(f'{where}.value', turn['value'])
-    messages.append({'role': SHAREGPT_ROLES[turn['from']], 'content': turn['value']})
+    if not isinstance(turn[speaker], str) or turn[speaker] not in SHAREGPT_ROLES:
+      raise UserError(field=f'{where}.{speaker}', value=turn[speaker], allowed=SHAREGPT_ROLES)
+    require_text(f'{where}.{text}', turn[text])
+    others = {name: value for name, value in turn.items() if name not in (speaker, text)}
+    messages.append({**others, 'role': SHAREGPT_ROLES[turn[speaker]], 'content': turn[text]})
   return messages
 
 
@@ -68,15 +74,23 @@ def from_alpaca(row: dict[str, Any], calls: str) -> Messages:
   """Returns the messages of {"instruction", "input", "output"}: one question and its answer.
 
   The question is the instruction, and below it the input if there is one. Stanford Alpaca has this
-  form (Taori et al. 2023); "system" is read too, which derived data sets have.
+  form (Taori et al. 2023). Derived data sets have "history", [[question, answer], ...], the turns
+  before.
   """
-  texts = {name: row.get(name) or '' for name in ('system', 'instruction', 'input', 'output')}
+  texts = {name: row.get(name) or '' for name in ('instruction', 'input', 'output')}
   for name, text in texts.items():
     require_text(name, text)
+  messages = []
+  history = row.get('history') or []
+  if not isinstance(history, list) or not all(isinstance(x, list) and len(x) == 2 for x in history):
+    raise UserError(field='history', value=history, allowed='a list of [question, answer]')
+  for i, pair in enumerate(history):
+    for j, role in enumerate(('user', 'assistant')):
+      content = require_text(f'history[{i}][{j}]', pair[j])
+      messages.append({'role': role, 'content': content})
   question = '\n\n'.join(part for part in (texts['instruction'], texts['input']) if part.strip())
-  system = [{'role': 'system', 'content': texts['system']}] if texts['system'].strip() else []
   return [
-    *system,
+    *messages,
     {'role': 'user', 'content': question},
     {'role': 'assistant', 'content': texts['output']},
   ]
@@ -121,7 +135,7 @@ def from_rollout(row: dict[str, Any], calls: str) -> Messages:
 
 # Each reads (row, calls) -> messages, with `calls` of `conversation`.
 FORMS = {
-  'messages': Form(frozenset({'messages'}), from_messages),
+  'messages': Form(frozenset({'messages'}), from_messages, wins=True),
   'ultrachat': Form(frozenset({'data'}), from_ultrachat),
   'sharegpt': Form(frozenset({'conversations'}), from_sharegpt),
   'alpaca': Form(frozenset({'instruction', 'output'}), from_alpaca),
@@ -134,7 +148,9 @@ FORMS = {
 def conversation(row: Any, calls: str = CALLS[0]) -> dict[str, Messages]:
   """Returns {"messages": [...]} of a row of any form.
 
-  Other fields are ignored, and so is a last question without an answer.
+  The text of a field "system" is the system turn, unless the conversation has one. A row with
+  "messages" is read by them, whatever else it has. Other fields are ignored, and so are a last
+  question without an answer and a system turn without text.
 
   Args:
     row: the JSON value of a row.
@@ -144,8 +160,7 @@ def conversation(row: Any, calls: str = CALLS[0]) -> dict[str, Messages]:
   Raises:
     UserError: the row has no form or more than one, or a field of it is wrong.
   """
-  messages = forms.of_row(row, FORMS).read(row, calls)
+  messages = forms.read(row, FORMS, calls)
   if isinstance(messages, list) and len(messages) > 1 and isinstance(messages[-1], dict):
     messages = messages[:-1] if messages[-1].get('role') == 'user' else messages
-  schema.check({'messages': messages})
-  return {'messages': [{'role': m['role'], 'content': m['content']} for m in messages]}
+  return {'messages': schema.taken(schema.with_system(messages, row.get('system')), 'assistant')}

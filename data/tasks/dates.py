@@ -24,7 +24,10 @@ _DAY = r'(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?'
 _DATES = tuple(
   re.compile(pattern, re.IGNORECASE)
   for pattern in (
-    r'(?<![\w-])(?P<year>[0-9]{4})[-/](?P<month>[0-9]{1,2})[-/](?P<day>[0-9]{1,2})(?![\w-])',
+    r'(?<![\w-])(?P<year>[0-9]{4})[-/](?P<month>[0-9]{1,2})[-/](?P<day>[0-9]{1,2})'
+    r'(?:T[0-9]{2}:[0-9]{2}[0-9:.]*(?:Z|[+-][0-9:]+)?)?(?![\w-])',
+    r'(?<![\w.-])(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{1,2})\.(?P<year>[0-9]{4})(?![\w-])',
+    r'(?<![\w.,-])(?P<year>20[0-9]{2})(?P<month>[01][0-9])(?P<day>[0-3][0-9])(?![\w-]|[.,][0-9])',
     rf'\b{_DAY}(?: of)?[ -](?P<month>{_MONTH}),?[ -](?P<year>[0-9]{{4}})\b',
     rf'\b(?P<month>{_MONTH})(?: the)? {_DAY},? (?P<year>[0-9]{{4}})\b',
   )
@@ -130,7 +133,8 @@ def claimed_date(text: str, asked: str = '') -> str | None:
   """Returns the date that a reply claims as the answer, as 2024-03-31, or None.
 
   Args:
-    text: the reply, with dates such as 2024-03-31, 31 March 2024 or March 31, 2024.
+    text: the reply, with dates such as 2024-03-31, 20240331, 2024-03-31T00:00:00, 31.03.2024,
+      31 March 2024 or March 31, 2024.
     asked: the question. Its own dates are no claims where the reply only repeats them.
   """
   text = claims.plain(text)

@@ -1,7 +1,8 @@
 """Word problems from files in GSM8K's format (Cobbe et al. 2021, arXiv 2110.14168).
 
 Each line is {"question": str, "answer": str}. The answer is derived over some lines and ends with
-`#### NUMBER`; `<<48/2=24>>` before a number is the call of a calculator that gave it.
+`#### NUMBER`, such as 1,000, 3/4, 2 1/2 or 1.5 million; `<<48/2=24>>` before a number is the call
+of a calculator that gave it.
 """
 
 import dataclasses
@@ -11,8 +12,8 @@ import re
 from typing import Any, ClassVar, NamedTuple
 
 from data.chat import schema
-from data.tasks import claims, problem_files
-from data.tasks.claimed_number import claimed_number, numbers
+from data.tasks import problem_files
+from data.tasks.claimed_number import claimed_number, only_number
 from data.tasks.protocol import ask, question
 from data.tools.calculator import calculate
 from lm.base.errors import UserError
@@ -47,10 +48,9 @@ def parse(row: Any) -> WordProblem:
 
 
 def _marked(text: str) -> decimal.Decimal | None:
-  """Returns the number after the last ####, or None if there is none."""
+  """Returns the number after the last ####, or None if it is not one number, as '2^3' is not."""
   _, mark, said = text.rpartition(_MARK)
-  found = numbers(claims.plain(said)) if mark else []
-  return found[0].value if found else None
+  return only_number(said) if mark else None
 
 
 def in_steps(worked: str) -> str:

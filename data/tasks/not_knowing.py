@@ -8,8 +8,8 @@ from data.tasks import claims
 _NOT = r"(?:\b(?:not|never|no|nothing|cannot|unable|hardly)\b|n't\b)"
 _KIND = r'(?:module|function|package|library|method|thing)'
 _ITSELF = rf'(?:it|that|this|which|one|name|python|documentation|docs|manual|{_KIND}|_name_)'
-# The author does not know the name, or the name does not exist.
-REFUSED = re.compile(
+# The author does not know.
+UNKNOWN = re.compile(
   '|'.join(
     (
       rf'\bi\b[^.!?;]{{0,30}}?{_NOT}[^.!?;]{{0,40}}?'
@@ -18,13 +18,21 @@ REFUSED = re.compile(
       rf'{_NOT}[^.!?;]{{0,20}}\b(?:know|find|hear|heard|aware|familiar|recogni[sz]ed|known to me'
       r'|idea|information|record|ring a bell)\b',
       rf'{_NOT}[^.!?;]{{0,25}}\bi (?:know|recogni[sz]e|am aware|have heard|have seen)\b',
-      rf'{_NOT} (?:think|believe)\b',
-      r'\b(?:nothing (?:called|named|by)|means nothing to me|know nothing)\b',
+      r'\b(?:means nothing to me|know nothing)\b',
       r'\b(?:unaware of|unfamiliar|unknown|unsure)\b',
+      r'\black (?:any )?(?:information|knowledge)\b',
+    )
+  )
+)
+# The thing does not exist, or the answer is no.
+ABSENT = re.compile(
+  '|'.join(
+    (
+      rf'{_NOT} (?:think|believe)\b',
+      r'\bnothing (?:called|named|by)\b',
       r'^no\b(?! (?:problem|doubt))',
       rf'\bno (?:such\b|(?:\w+ ){{0,2}}{_KIND}\b|_name_)',
       r"\bthere (?:do|does)(?:n't| not) (?:seem|appear)\b",
-      r'\black (?:any )?(?:information|knowledge)\b',
       r"\bthere(?:'s| is| are|'re| was)? ?(?:is|are)?(?:n't| no| not)\b",
       rf'\b{_ITSELF}[^,;.!?]{{0,30}} (?:do|does|did)(?:n\'t| not)'
       r' (?:appear|seem|exist|have|contain|include|mention|list|document|occur)',
@@ -49,9 +57,18 @@ AFFIRMED = re.compile(
 )
 
 
+def does_not_know(text: str) -> bool:
+  """Returns whether a text says that its author does not know.
+
+  'No.' and 'The moon has no atmosphere.' are answers.
+  """
+  return UNKNOWN.search(_folded(text, '')) is not None
+
+
 def refuses(text: str, name: str = '') -> bool:
   """Returns whether a text says that its author does not know a name or that it does not exist."""
-  return REFUSED.search(_folded(text, name)) is not None
+  folded = _folded(text, name)
+  return any(pattern.search(folded) is not None for pattern in (UNKNOWN, ABSENT))
 
 
 def affirms(text: str, name: str) -> bool:

@@ -108,7 +108,7 @@ class Task:
     """
     if grade >= 0.5:
       return 'right'
-    return 'refused' if not_knowing.refuses(schema.text(reply['content'])) else 'wrong'
+    return 'refused' if not_knowing.does_not_know(schema.text(reply['content'])) else 'wrong'
 
 
 class Worked(Task):

@@ -21,6 +21,9 @@ _JOINT = re.compile(
 # The same in a text without commas, whose lists may have a number on each line.
 _WIDE_JOINT = re.compile(rf'{_JOINT.pattern}(?:;?[ \t]*\n\s*[-*•]?|;)?{_MARKS}', re.IGNORECASE)
 
+# The number of a line, as 2 is of '2. 31' and '2) 31'.
+_LINE_NUMBER = re.compile(r'^[ \t]*([0-9]{1,3})[.)][ \t]+(?=-?[0-9.]+[ \t.,;]*$)', re.MULTILINE)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sorting(Worked):
@@ -75,9 +78,17 @@ def claimed_list(text: str, asked: str = '') -> tuple[decimal.Decimal, ...] | No
     text: the reply.
     asked: the question. Its own list is no claim where the reply only repeats it.
   """
-  text = claims.plain(text)
+  text = _without_line_numbers(claims.plain(text))
   echoes = {mention.value for mention in _lists(claims.plain(asked))}
   return strongest(text, _lists(text), echoes)
+
+
+def _without_line_numbers(text: str) -> str:
+  """Returns a text without the numbers 1, 2, ... of a list whose lines have a number each."""
+  heads = list(_LINE_NUMBER.finditer(text))
+  if [int(head[1]) for head in heads] != list(range(1, len(heads) + 1)):
+    return text
+  return _LINE_NUMBER.sub('', text)
 
 
 def _lists(text: str) -> list[claims.Mention]:

@@ -45,7 +45,8 @@ class Written(Task):
     return {'messages': ask(question), 'key': question, 'answer': answer}
 
   def grade(self, problem: dict, reply: dict) -> float:
-    """Returns 1.0 if the reply states the words of the answer and does not refuse, else 0.0."""
-    said = schema.text(reply['content'])
-    is_claimed = claims_answer(said, problem['answer'], question(problem))
-    return float(is_claimed and not not_knowing.refuses(said))
+    """Returns 1.0 if the reply states the answer, no alternative, and is no refusal, else 0.0."""
+    said, answer = schema.text(reply['content']), problem['answer']
+    if not_knowing.does_not_know(said) and not not_knowing.does_not_know(answer):
+      return 0.0
+    return float(claims_answer(said, answer, question(problem)))

@@ -72,29 +72,36 @@ def sample(
   *,
   samples: int,
   at_once: int,
+  max_len: int,
 ) -> list[Sampled]:
   """Samples answers to problems and rewards them.
 
+  A problem whose prompt leaves no room for an answer is passed over: it has no `Sampled`.
+
   Args:
-    generate: (prompts, repeats, number of the first) -> the completions of each prompt in turn.
+    generate: (prompts, repeats, place of the first among those asked) -> the completions of each
+      prompt in turn.
     prompts: token ids of each problem.
     gold: (number of a problem, answer) -> its true reward.
     scorers: (prompts with answers) -> rewards, by name.
     samples: N, answers to each problem.
     at_once: problems whose answers are sampled at the same time.
+    max_len: tokens of prompt and answer together.
   """
   found = []
-  for start in range(0, len(prompts), at_once):
-    part = list(prompts[start : start + at_once])
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < max_len]
+  for start in range(0, len(fitting), at_once):
+    numbers = fitting[start : start + at_once]
+    part = [prompts[number] for number in numbers]
     completions = generate(part, samples, start)
     rows = [[*part[i // samples], *answer.tokens] for i, answer in enumerate(completions)]
     proxies = {name: np.asarray(score(rows), float) for name, score in scorers.items()}
-    for i in range(len(part)):
+    for i, number in enumerate(numbers):
       mine = slice(i * samples, (i + 1) * samples)
       answers = completions[mine]
-      rewards = np.array([gold(start + i, answer) for answer in answers])
+      rewards = np.array([gold(number, answer) for answer in answers])
       own = {name: proxy[mine] for name, proxy in proxies.items()}
-      found.append(Sampled(start + i, answers, rewards, own))
+      found.append(Sampled(number, answers, rewards, own))
   return found
 
 
@@ -184,6 +191,11 @@ def curve(proxy_QN: np.ndarray, gold_QN: np.ndarray) -> list[dict[str, float]]:
       point |= {name: mean, f'{name}_low': low, f'{name}_high': high}
     points.append(point)
   return points
+
+
+def summaries(**asked: Sequence[tuple[Any, Sampled]]) -> dict[str, dict[str, Any]]:
+  """Returns the `summary` of each set of problems with their answers that is not empty."""
+  return {name: summary([one for _, one in found]) for name, found in asked.items() if found}
 
 
 def summary(found: Sequence[Sampled]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lm.base import intervals
 from lm.base.errors import UserError
+from lm.evals import scoring
 from lm.evals.context import Context
 from lm.evals.repeated_answers import RepeatedAnswers
 from lm.train.evaluators import Result
@@ -25,7 +26,11 @@ class PassAt:
 
   @classmethod
   def open(cls, context: Context) -> 'PassAt | None':
-    """Returns the evaluator, or None if the config asks for no pass@k."""
+    """Returns the evaluator, or None if the config asks for no pass@k.
+
+    Raises:
+      UserError: a field is wrong, or a task has fewer test problems than `config.eval.examples`.
+    """
     ks, samples = context.config.eval.pass_at, context.config.eval.pass_samples
     if not all(1 <= k <= samples for k in ks):
       raise UserError(
@@ -37,7 +42,10 @@ class PassAt:
       raise UserError(
         field='config.eval.tasks', value='', allowed='names of tasks, with config.eval.pass_at'
       )
-    return cls(context) if ks else None
+    if not ks:
+      return None
+    scoring.require_problems(context.tasks, context.config.eval.examples)
+    return cls(context)
 
   def run(self, params: Any) -> Result:
     """Returns `pass_at`: {task: {k: {pass_at, low, high, n}}}, with n problems."""
@@ -67,7 +75,8 @@ def estimate(right: int, samples: int, k: int) -> float:
 def summary(right: Sequence[int], samples: int, k: int) -> dict[str, float]:
   """Returns the mean of the estimates of problems, with its 95 % interval by the bootstrap.
 
-  Where all estimates are 0, or all are 1, the interval is Wilson's for as many problems.
+  Where all estimates are equal, so that the bootstrap sees no spread, the interval is Wilson's for
+  as many problems.
 
   Args:
     right: the number of right answers to each problem.
@@ -76,8 +85,8 @@ def summary(right: Sequence[int], samples: int, k: int) -> dict[str, float]:
   """
   estimates = np.array([estimate(each, samples, k) for each in right])
   n, value = len(estimates), float(estimates.mean())
-  if value in (0, 1):
-    low, high = intervals.wilson(value * n, n)
+  if estimates.min() == estimates.max():
+    low, high = intervals.wilson(estimates[0] * n, n)
   else:
     low, high = intervals.bootstrap(lambda sums: sums / n, estimates)
   return {'pass_at': value, 'low': max(0.0, low), 'high': min(1.0, high), 'n': n}

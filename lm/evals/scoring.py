@@ -37,6 +37,12 @@ def score(
   ]
 
 
+def require_problems(tasks: Sequence[Any], count: int) -> None:
+  """Raises UserError, before anything is asked, if a task has fewer test problems than `count`."""
+  for task in tasks if count else ():
+    task.problem(count - 1, 'test')
+
+
 def summary(grades: Sequence[float], keys: Sequence[Hashable]) -> dict[str, float]:
   """Returns {"accuracy", "low", "high", "n"} of grades between 0 and 1.
 

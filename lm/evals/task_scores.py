@@ -36,7 +36,11 @@ class TaskScores:
 
   @classmethod
   def open(cls, context: Context) -> 'TaskScores | None':
-    """Returns the evaluator, or None if the config names no tasks."""
+    """Returns the evaluator, or None if the config names no tasks.
+
+    Raises:
+      UserError: a field is wrong, or a task has fewer test problems than `config.eval.examples`.
+    """
     settings = context.config.eval
     if settings.turns < 1:
       raise UserError(field='config.eval.turns', value=settings.turns, allowed='at least 1')
@@ -47,6 +51,7 @@ class TaskScores:
         allowed=f'numbers from 1 to {settings.max_new_tokens - 1}, so that a reply and its stop '
         'token are within config.eval.max_new_tokens',
       )
+    scoring.require_problems(context.tasks, settings.examples)
     return cls(context) if context.tasks else None
 
   def run(self, params: Any) -> Result:

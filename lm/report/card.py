@@ -243,8 +243,16 @@ def _headline(report: dict[str, Any]) -> Table:
 
 
 def _mean_accuracy(scores: dict[str, Any]) -> float:
-  """Returns the mean over tasks, without the turns of conversations, which repeat problems."""
-  values = [score['accuracy'] for name, score in scores.items() if not name.startswith('turn_')]
+  """Returns the mean over tasks.
+
+  It is without `format`, which is no task, and without the turns of conversations, which repeat
+  problems.
+  """
+  values = [
+    score['accuracy']
+    for name, score in scores.items()
+    if name != 'format' and not name.startswith('turn_')
+  ]
   return sum(values) / len(values)
 
 

@@ -15,6 +15,7 @@ from data.tasks import (
   coding,
   conversation_rows,
   countdown,
+  dates,
   json_objects,
   math_problems,
   problem_files,
@@ -131,12 +132,44 @@ def test_a_numeral_may_be_checked(to, answer, text, grade):
 
 @pytest.mark.parametrize(
   'text',
-  ['7\n31\n52', '- 7\n- 31\n- 52', '7; 31; 52', '7 | 31 | 52', "'7', '31', '52'", '7,\n31,\n52'],
+  [
+    '7\n31\n52',
+    '- 7\n- 31\n- 52',
+    '7; 31; 52',
+    '7 | 31 | 52',
+    "'7', '31', '52'",
+    '7,\n31,\n52',
+    '1. 7\n2. 31\n3. 52',
+    'The sorted list is:\n1) 7\n2) 31\n3) 52\n',
+  ],
 )
 def test_lists_are_written_in_many_ways(text):
   problem = {'messages': [{'role': 'user', 'content': 'Sort 31, 7, 52.'}], 'numbers': [31, 7, 52]}
   assert tasks.Sorting(seed=0).grade(problem, said(text)) == 1
   assert tasks.Sorting(seed=0).grade({**problem, 'numbers': [31, 7, 53]}, said(text)) == 0
+
+
+@pytest.mark.parametrize('text', ['1. 31\n2. 7\n3. 52', '1. 7\n3. 31\n2. 52', '1. 7\n2. 31'])
+def test_numbered_lines_in_another_order_are_wrong(text):
+  problem = {'messages': [{'role': 'user', 'content': 'Sort 31, 7, 52.'}], 'numbers': [31, 7, 52]}
+  assert tasks.Sorting(seed=0).grade(problem, said(text)) == 0
+
+
+@pytest.mark.parametrize(
+  ('text', 'date'),
+  [
+    ('17.04.2024', '2024-04-17'),
+    ('It is 17.4.2024.', '2024-04-17'),
+    ('20240417', '2024-04-17'),
+    ('2024-04-17T00:00:00', '2024-04-17'),
+    ('2024-04-17T00:00:00.000Z', '2024-04-17'),
+    ('20241350', None),
+    ('1.17.04.2024', None),
+    ('120240417', None),
+  ],
+)
+def test_dates_are_written_in_many_ways(text, date):
+  assert dates.claimed_date(text) == date
 
 
 @given(st.integers(0, 10**9), st.integers(2, 16))
@@ -277,6 +310,74 @@ def test_what_is_left_to_compute_or_denied_is_no_answer(answer, text, grade):
   assert task.grade({'messages': asked, 'answer': answer}, said(text)) == grade
 
 
+@pytest.mark.parametrize(
+  ('answer', 'expression'),
+  [
+    ('2', '\\sqrt{2}'),
+    ('2', '2\\pi'),
+    ('2', 'x^2'),
+    ('2', '-\\sqrt{2}'),
+    ('2', 'e^2'),
+    ('2', 'x/2'),
+    ('1', '1 + \\sqrt{2}'),
+    ('4', '\\frac{\\pi}{4}'),
+    ('3', '\\log 3'),
+    ('3', '3x'),
+    ('3', '\\sqrt[3]{5}'),
+    ('5', '5i'),
+    ('5', '(5, x)'),
+    ('2', '2 \\sqrt{3}'),
+  ],
+)
+@pytest.mark.parametrize('form', ['The answer is ${}$.', 'The answer is {}.', 'So \\({}\\) it is.'])
+def test_a_number_in_an_expression_is_no_answer_but_the_expression_is(answer, expression, form):
+  pytest.importorskip('math_verify')
+  asked = [{'role': 'user', 'content': 'What is it?'}]
+  task = tasks.MathProblems(0, problem_files.Problems(train=(), test=()))
+  reply = said(form.format(expression))
+  assert task.grade({'messages': asked, 'answer': answer}, reply) == 0
+  assert task.grade({'messages': asked, 'answer': expression}, reply) == 1
+
+
+@pytest.mark.parametrize(
+  ('answer', 'text', 'grade'),
+  [
+    ('10', 'The answer is $10!$.', 0),
+    ('2', 'The answer is 2 pi.', 0),
+    ('2', 'The answer is the square root of 2.', 0),
+    ('5', 'There are 5 $x$ values.', 1),
+    ('3', 'The answer is $1+2$.', 0),
+    ('(3,4)', 'The answer is $(3,4)$.', 1),
+    ('(3,4)', 'The answer is (3, 4).', 1),
+    ('1024', 'So $2^{10} = 1024$.', 1),
+    ('6', 'The answer is $3! = 6$.', 1),
+    ('1786', '$$47 \\times 38 = 1786$$', 1),
+    ('1786', '$$1786 = 47 \\times 38$$', 0),
+    ('5', 'The distance from $(0,0)$ to $(3,4)$ is $5$.', 1),
+    ('5', 'It costs $5 and not $6.', 1),
+    ('50', 'The answer is $50\\%$.', 1),
+    ('5', 'The answer is $5\\text{ cm}$.', 1),
+    ('\\frac{5}{2}', 'The answer is $2\\frac12$.', 1),
+    ('1000', 'The answer is $1,\\!000$.', 1),
+    ('1+\\sqrt{2}', '\\boxed{\\sqrt{2}+1}', 1),
+    ('2-\\sqrt{3}', '\\boxed{-\\sqrt{3}+2}', 1),
+    ('2x+3', '\\boxed{3+2x}', 1),
+    ('2i+1', '\\boxed{1+2i}', 1),
+    ('1+\\frac{\\pi}{2}', '\\boxed{\\frac{\\pi}{2}+1}', 1),
+    ('3+\\sqrt{2}', '\\boxed{1+2+\\sqrt{2}}', 0),
+    ('5', 'Answer: 5', 1),
+    ('5', 'Answer: **5**', 1),
+    ('5', '**5**', 1),
+    ('10', '\\boxed{10.}', 1),
+  ],
+)
+def test_sentences_sums_and_marks_around_an_answer(answer, text, grade):
+  pytest.importorskip('math_verify')
+  asked = [{'role': 'user', 'content': 'What is it?'}]
+  task = tasks.MathProblems(0, problem_files.Problems(train=(), test=()))
+  assert task.grade({'messages': asked, 'answer': answer}, said(text)) == grade
+
+
 # ---- Programs ------------------------------------------------------------------------------------
 
 
@@ -341,7 +442,8 @@ def test_programs_of_public_forms_are_run_with_their_tests(row, right, wrong, tm
     ({**MBPP, 'test_list': 'assert True'}, 'test_list'),
     ({**MBPP, 'test_list': []}, 'tests of a program'),
     ({**MBPP, 'code': 3}, 'code'),
-    ({**HUMAN_EVAL, 'entry_point': None}, 'entry_point'),
+    ({**HUMAN_EVAL, 'entry_point': 7}, 'entry_point'),
+    ({**HUMAN_EVAL, 'entry_point': None}, 'row'),
     ({'prompt': 'x'}, 'row'),
     ({**MBPP, **HUMAN_EVAL}, 'row'),
   ],

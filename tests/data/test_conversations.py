@@ -14,7 +14,7 @@ from data.batches import prepare
 from data.chat import chat_formats
 from data.records import jsonl
 from data.shards import token_shards
-from data.tasks import demonstrations
+from data.tasks import conversation_rows, demonstrations
 from lm.base.config import load
 
 
@@ -194,16 +194,72 @@ def test_rows_of_sharegpt_alpaca_and_gsm8k_are_read(tmp_path):
   assert rows(out)[-1]['messages'][1]['content'].startswith('It is 48/2 = 24.')
 
 
+SYSTEM = {'role': 'system', 'content': 'Be kind.'}
+ASKED, SAID = {'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello.'}
+FROM = [{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'Hello.'}]
+ALPACA = {'instruction': 'More', 'input': '', 'output': 'Yes.'}
+MORE = [{'role': 'user', 'content': 'More'}, {'role': 'assistant', 'content': 'Yes.'}]
+
+
+@pytest.mark.parametrize(
+  ('row', 'messages'),
+  [
+    ({'conversations': FROM, 'system': 'Be kind.'}, [SYSTEM, ASKED, SAID]),
+    (
+      {'conversations': [{'from': 'system', 'value': 'Be kind.'}, *FROM], 'system': 'Be brief.'},
+      [SYSTEM, ASKED, SAID],
+    ),
+    ({'conversations': [{'from': 'system', 'value': ''}, *FROM]}, [ASKED, SAID]),
+    ({'conversations': FROM, 'system': ''}, [ASKED, SAID]),
+    ({'conversations': [SYSTEM, ASKED, SAID]}, [SYSTEM, ASKED, SAID]),
+    ({'conversations': None, 'messages': [ASKED, SAID]}, [ASKED, SAID]),
+    ({'messages': [ASKED, SAID], 'system': 'Be kind.'}, [SYSTEM, ASKED, SAID]),
+    ({'messages': [{'role': 'system', 'content': ''}, ASKED, SAID]}, [ASKED, SAID]),
+    ({'messages': [ASKED, SAID | {'tool_calls': []}]}, [ASKED, SAID]),
+    (
+      {'problem': 'How?', 'solution': '\\boxed{5}', 'messages': [ASKED, SAID]},
+      [ASKED, SAID],
+    ),
+    (ALPACA | {'history': [['Hi', 'Hello.']]}, [ASKED, SAID, *MORE]),
+    (ALPACA | {'history': [], 'system': 'Be kind.'}, [SYSTEM, *MORE]),
+    (ALPACA | {'history': None}, MORE),
+  ],
+)
+def test_the_whole_context_of_a_row_is_kept(row, messages):
+  assert conversation_rows.conversation(row) == {'messages': messages}
+
+
+@pytest.mark.parametrize(
+  ('row', 'field'),
+  [
+    ({'messages': [ASKED, SAID | {'tool_calls': [{'id': 'x'}]}]}, 'messages[1].tool_calls'),
+    ({'messages': [ASKED, SAID | {'function_call': {'name': 'f'}}]}, 'messages[1].function_call'),
+    (
+      {'conversations': [ASKED, SAID | {'tool_calls': [{'id': 'x'}]}]},
+      'messages[1].tool_calls',
+    ),
+    ({'messages': [ASKED, SAID], 'system': ['Be kind.']}, 'system'),
+    (ALPACA | {'history': 'Hi'}, 'history'),
+    (ALPACA | {'history': [['Hi']]}, 'history'),
+    (ALPACA | {'history': [['Hi', 7]]}, 'history[0][1]'),
+  ],
+)
+def test_a_row_whose_context_would_be_lost_is_refused(row, field):
+  with refused(field):
+    conversation_rows.conversation(row)
+
+
 @pytest.mark.parametrize(
   ('row', 'message'),
   [
     ('{"data": ["a", "b"', 'not JSON'),
+    ('{"messages": ' + '[' * 3_000 + ']' * 3_000 + '}', 'nested too deep'),
     ([], 'row is '),
     ({'id': 'x'}, 'row is '),
     ('null', 'row is '),
     ('{"data": ["a", "' + '[' * 9 + '", ' + '[' * 100_000, 'nested too deep'),
     ({'data': ['\ud800 ', 7]}, r'data\[1\] is 7; allowed: text'),
-    ({'data': ['a', 'b'], 'messages': []}, 'row is .* the fields of one form'),
+    ({'data': ['a', 'b'], 'conversations': []}, 'row is .* the fields of one form'),
     ({'conversations': 'hello'}, "conversations is 'hello'; allowed: a list"),
     ({'conversations': [{'from': 'human'}]}, r'conversations\[0\] is .* "from" and "value"'),
     ({'conversations': [{'from': 'bing', 'value': 'a'}]}, r"conversations\[0\].from is 'bing'"),

@@ -16,6 +16,7 @@ from data.records import jsonl
 from lm.base.errors import UserError
 from lm.serve.playground import votes
 
+SYSTEM = {'role': 'system', 'content': 'Be kind.'}
 ASKED = [{'role': 'user', 'content': 'Hi'}]
 TURNS = [*ASKED, {'role': 'assistant', 'content': 'Yes?'}, {'role': 'user', 'content': 'Who?'}]
 
@@ -54,6 +55,51 @@ def said(text):
       Comparison(ASKED, 'x', 'y', 'b'),
     ),
     ({'prompt': 'Hi', 'a': 'x', 'b': 'y'}, Comparison(ASKED, 'x', 'y', '')),
+    ({'prompt': 'Hi', 'a': 'x', 'b': 'y', 'winner': None}, Comparison(ASKED, 'x', 'y', '')),
+    (
+      {
+        'prompt': 'Hi',
+        'chosen': 'x',
+        'rejected': 'y',
+        'margin': None,
+        'score_chosen': None,
+        'score_rejected': 3,
+      },
+      Comparison(ASKED, 'x', 'y', 'a'),
+    ),
+    (  # HH with the answers apart
+      {
+        'prompt': '\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:',
+        'chosen': ' x',
+        'rejected': ' y',
+      },
+      Comparison(TURNS, 'x', 'y', 'a'),
+    ),
+    (
+      {
+        'prompt': [SYSTEM, *ASKED],
+        'chosen': [*ASKED, said('x')],
+        'rejected': [*ASKED, said('y')],
+      },
+      Comparison([SYSTEM, *ASKED], 'x', 'y', 'a'),
+    ),
+    (
+      {
+        'system': 'Be kind.',
+        'prompt': 'Hi',
+        'chosen': [*ASKED, said('x')],
+        'rejected': [*ASKED, said('y')],
+      },
+      Comparison([SYSTEM, *ASKED], 'x', 'y', 'a'),
+    ),
+    (
+      {'system': 'Be brief.', 'prompt': [SYSTEM, *ASKED], 'chosen': 'x', 'rejected': 'y'},
+      Comparison([SYSTEM, *ASKED], 'x', 'y', 'a'),
+    ),
+    (
+      {'prompt': [{'role': 'system', 'content': ''}, *ASKED], 'chosen': 'x', 'rejected': 'y'},
+      Comparison(ASKED, 'x', 'y', 'a'),
+    ),
   ],
 )
 def test_a_row_of_each_form_of_pairs_is_read(row, expected):

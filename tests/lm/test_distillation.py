@@ -37,6 +37,13 @@ def test_pass_at_k_has_the_interval_of_its_mean_over_problems():
   assert pass_at.summary([4, 4], 4, 1) == {'pass_at': 1, 'low': low, 'high': high, 'n': 2}
 
 
+@pytest.mark.parametrize('right', [[2], [2, 2, 2], [0], [4]])
+def test_problems_of_equal_estimates_have_an_interval_with_a_width(right):
+  found = pass_at.summary(right, 4, 1)
+  low, high = intervals.wilson(sum(right) / 4, len(right))
+  assert (found['low'], found['high']) == pytest.approx((low, high)) and high - low > 0.1
+
+
 ROLLOUT = {
   'step': 3,
   'number': 7,

@@ -181,6 +181,11 @@ def test_scores_of_turns_are_shown_and_leave_the_mean_of_the_tasks_as_it_is(run,
   assert '| turn\\_2 | 12.3%' in (tmp_path / 'report.md').read_text()
 
 
+def test_the_mean_of_the_tasks_is_without_the_format():
+  scores = {'arithmetic': score(0.2), 'spelling': score(0.4), 'format': score(1.0)}
+  assert card._mean_accuracy(scores) == pytest.approx(0.3)
+
+
 def record(task, turn, group, verdict):
   return {'task': task, 'turn': turn, 'key': verdict, 'group': group, 'verdict': verdict}
 

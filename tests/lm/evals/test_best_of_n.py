@@ -88,6 +88,7 @@ def test_answers_are_sampled_scored_and_summed_up():
     {'rm': lambda rows: np.array([row[-1] for row in rows])},
     samples=4,
     at_once=2,
+    max_len=2,
   )
   assert [one.number for one in found] == [0, 1, 2]
   assert found[2].proxies['rm'].tolist() == [20, 21, 22, 23]
@@ -101,6 +102,27 @@ def test_answers_are_sampled_scored_and_summed_up():
   assert summary['samples'] == 4 and summary['problems'] == 3
   record = best_of_n.record({'task': 't', 'messages': [{'content': 'q'}]}, found[0], str)
   assert record['gold'] == [1, 0, 0, 0] and record['proxies']['rm'] == [0, 1, 2, 3]
+
+
+def test_a_problem_whose_prompt_leaves_no_room_is_passed_over():
+  asked = []
+
+  def generate(prompts, repeats, start):
+    asked.extend(prompts)
+    return [completion(prompt[0]) for prompt in prompts for _ in range(repeats)]
+
+  found = best_of_n.sample(
+    generate,
+    [[7, 7, 7], [8], [9, 9, 9, 9], [6, 6]],
+    lambda number, answer: float(number),
+    {},
+    samples=2,
+    at_once=2,
+    max_len=3,
+  )
+  assert asked == [[8], [6, 6]]
+  assert [one.number for one in found] == [1, 3]
+  assert [one.gold.tolist() for one in found] == [[1, 1], [3, 3]]
 
 
 def test_a_field_that_is_not_read_is_refused():
