@@ -423,10 +423,10 @@ def test_the_third_answer_of_kto_is_one_to_another_prompt(tmp_path):
 
 
 def test_files_without_a_pair_are_an_error(tmp_path):
-  path = write(tmp_path / 'p.jsonl', [{'prompt': 'a', 'chosen': None, 'rejected': 'x'}])
+  path = write(tmp_path / 'p.jsonl', [{'prompt': 'a', 'chosen': 5, 'rejected': 'x'}])
   with refused(f'pair in {path}') as raised:
     pairs.open_pairs(config_of(path), chat_formats.load('bytes'), tmp_path)
-  assert 'chosen is None' in raised.value.message
+  assert 'chosen is 5' in raised.value.message
   with refused('config.data.train', ''):
     pairs.open_pairs(config_of(''), chat_formats.load('bytes'), tmp_path)
 
