@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 INPUTS, OUTPUTS = 16, 64  # of a tile. For more inputs the compiler does not unroll the sum.
-FEW = 8  # The most vectors for which this is faster than converting the matrix first.
+FEW = 1  # The most vectors for which this is faster than converting the matrix first.
 
 
 def cut(w_DF: jax.Array) -> jax.Array:
@@ -44,6 +44,8 @@ def product(x: jax.Array, w_OPCW: jax.Array, num_outputs: int) -> jax.Array:
 def _few(x_XD: jax.Array, w_OPCW: jax.Array) -> jax.Array:
   """Returns the product for a few vectors, with the outputs that fill the last tile."""
   X, D = x_XD.shape
+  # Else the compiler would convert the whole matrix before the loop over tokens that this is in.
+  x_XD, w_OPCW = jax.lax.optimization_barrier((x_XD, w_OPCW))
   x_XD = jnp.pad(x_XD, ((0, 0), (0, -D % INPUTS)))
   # A product with the identity is an operation that is not fused: the compiler would compute the
   # vector anew, from the norm or the activation before it, for every tile.

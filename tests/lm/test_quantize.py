@@ -50,7 +50,7 @@ def test_the_model_computes_with_the_rounded_weights(tiny, forward, name, dtype)
   assert all(x.dtype == np.float32 for x in untouched)
 
 
-@pytest.mark.parametrize('count', [1, tiles.FEW, tiles.FEW + 1])
+@pytest.mark.parametrize('count', [1, 2, 9])
 @pytest.mark.parametrize('shape', [(tiles.INPUTS, tiles.OUTPUTS), (5, 7), (40, 130)])
 def test_a_product_with_tiles_is_that_with_the_matrix(count, shape):
   rng = np.random.default_rng(0)
@@ -58,6 +58,21 @@ def test_a_product_with_tiles_is_that_with_the_matrix(count, shape):
   x = rng.normal(size=(1, count, shape[0])).astype(np.float32)
   got = tiles.product(x, tiles.cut(matrix), shape[1])
   np.testing.assert_allclose(got, x @ matrix.astype(np.float32), rtol=1e-5, atol=1e-3)
+
+
+def test_no_matrix_is_converted_before_a_loop_over_tokens():
+  """It would be read as float32 for each token: the loop keeps no more than the bytes."""
+  w_OPCW = tiles.cut(np.ones((256, 1024), np.int8))
+
+  def loop(x, w_OPCW):
+    def body(carry):
+      step, x = carry
+      return step + 1, tiles.product(x, w_OPCW, 1024)[:, :256]
+
+    return jax.lax.while_loop(lambda carry: carry[0] < 9, body, (0, x))[1]
+
+  program = jax.jit(loop).lower(np.ones((1, 256), np.float32), w_OPCW).compile()
+  assert program.memory_analysis().temp_size_in_bytes < w_OPCW.size
 
 
 @pytest.mark.slow
