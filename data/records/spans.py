@@ -1,6 +1,5 @@
 """Reads documents from spans of files: parts of JSONL files, or whole files."""
 
-import functools
 import itertools
 import math
 import os
@@ -79,16 +78,14 @@ def documents(
     read: makes a document of a row, or raises UserError; every file then has rows. With None, rows
       are documents as they are (`check_document`), and a file without rows is one document.
   """
+  make = read or check_document
   for span in all_spans:
     if read or rows.is_rows(span.path):
-      each = functools.partial(_parse_row, parse=parse, read=read or check_document)
-      yield from rows.read(span.path, each, skipped, start=span.start, stop=span.stop)
+      yield from rows.read(
+        span.path, lambda row: parse(make(row)), skipped, start=span.start, stop=span.stop
+      )
       continue
     try:
       yield parse({'id': span.name, 'text': jsonl.text(span.path)})
     except UserError as error:
       skipped.add(span.path, error)
-
-
-def _parse_row(row: Any, parse: Callable[[dict], T], read: Callable[[Any], dict]) -> T:
-  return parse(read(row))

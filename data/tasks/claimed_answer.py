@@ -24,8 +24,8 @@ _SEPARATOR = re.compile(r'(?:\s*[,;|/]|\s*\n[ \t]*[-*•]?)\s*(?:\b(?:and|or)\s+
 _SENTENCE = re.compile(r'[.!?](?:\s|$)')
 _LEAD = re.compile(r'^.*?(?:\b(?:is|are|was|were|be|answers?)\b|:)\s*|^[-*•\s]+', re.DOTALL)
 _NO_ITEM = re.compile(  # a word of a sentence, not of a thing in a list
-  r'\b(?:is|are|was|were|be|has|have|had|it|its|i|my|he|she|they|we|you|who|which|that|a|an|the|in|at'
-  r'|on|of|by|for|from|to|with|as|not|no|yes|sure|well|so|but|then|think|hello|course)\b',
+  r'\b(?:is|are|was|were|be|has|have|had|it|its|i|my|he|she|they|we|you|who|which|that|a|an|the'
+  r'|in|at|on|of|by|for|from|to|with|as|not|no|yes|sure|well|so|but|then|think|hello|course)\b',
   re.IGNORECASE,
 )
 _ARTICLE = re.compile(r'^(?:an?|the)\s+', re.IGNORECASE)

@@ -102,13 +102,14 @@ class Task:
     return problem.get('group', '')
 
   def verdict(self, reply: dict, grade: float) -> str:
-    """Returns what a reply with this grade is: 'right', or else 'refused' or 'wrong'.
-
-    It is refused if it says that its author does not know.
-    """
+    """Returns what a reply with this grade is: 'right', or else 'refused' or 'wrong'."""
     if grade >= 0.5:
       return 'right'
-    return 'refused' if not_knowing.does_not_know(schema.text(reply['content'])) else 'wrong'
+    return 'refused' if self.is_refused(schema.text(reply['content'])) else 'wrong'
+
+  def is_refused(self, said: str) -> bool:
+    """Returns whether the text of a wrong reply says that its author does not know."""
+    return not_knowing.does_not_know(said)
 
 
 class Worked(Task):

@@ -104,8 +104,6 @@ class Refusal(Task):
       return float(names_it and not not_knowing.refuses(said, name))
     return float(not_knowing.refuses(said, name) and not not_knowing.affirms(said, name))
 
-  def verdict(self, reply: dict, grade: float) -> str:
-    """Returns what a reply is, as of `Task`; to deny that a name exists is to refuse, too."""
-    if grade >= 0.5:
-      return 'right'
-    return 'refused' if not_knowing.refuses(schema.text(reply['content'])) else 'wrong'
+  def is_refused(self, said: str) -> bool:
+    """Returns whether a wrong reply is a refusal: to deny that a name exists is one, too."""
+    return not_knowing.refuses(said)

@@ -1,4 +1,4 @@
-"""What a run reads: rows of any form and held-out files; made again only when its origin changed."""
+"""What a run reads: rows of any form, held-out files; made again only when its origin changed."""
 
 import datetime
 import itertools
