@@ -243,7 +243,7 @@ def make_log_probs(
     )
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
     log_p_BT, _ = losses.token_log_probs(
-      hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, cap=cap
+      hidden_BTD, head(params, model_config), targets_BT, weights_BT, loss_config.chunk, cap=cap
     )
     log_p_B = (log_p_BT * weights_BT).sum(axis=1)
     return dict(zip(sides, jnp.split(log_p_B, len(sides)), strict=True))

@@ -60,7 +60,7 @@ class Pretrain(Stage):
 
 
 def make_cross_entropy(
-  model_config: FrozenConfigDict, loss_config: ConfigDict
+  model_config: FrozenConfigDict, loss_config: ConfigDict, is_sparse: bool = False
 ) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
   """Returns `lm.train.losses.cross_entropy` with the settings of `config.loss`."""
   return functools.partial(
@@ -69,20 +69,26 @@ def make_cross_entropy(
     z_loss=loss_config.z_loss,
     cap=model_config.logit_softcap,
     vocab_blocks=loss_config.vocab_blocks,
+    is_sparse=is_sparse,
   )
 
 
 def make_loss(
-  model_config: FrozenConfigDict, loss_config: ConfigDict
+  model_config: FrozenConfigDict, loss_config: ConfigDict, is_sparse: bool = False
 ) -> Callable[..., dict[str, SumAndWeight]]:
   """Returns the loss of a batch of TOKEN_FIELDS.
 
   It minimizes the cross entropy, logged as `train/loss`, plus the regularizers that have a weight:
   z-loss (the mean of log(Z)^2 is logged as `train/z_loss`) and the balance of experts
   (`train/expert_balance`). A fourth argument, [B, T, D], is added to the embeddings.
+
+  Args:
+    model_config: the model's.
+    loss_config: `config.loss`.
+    is_sparse: whether many tokens have weight 0 (`lm.train.losses.cross_entropy`).
   """
   model = Transformer(model_config)
-  cross_entropy = make_cross_entropy(model_config, loss_config)
+  cross_entropy = make_cross_entropy(model_config, loss_config, is_sparse)
   balance_weight = loss_config.balance
 
   def loss_fn(params, batch, key, noise_BTD=None):

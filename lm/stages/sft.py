@@ -54,7 +54,7 @@ def make_loss(
   """
   if by not in LOSS_BY:
     raise unknown('config.sft.loss_by', by, LOSS_BY)
-  base = pretrain.make_loss(model_config, loss_config)
+  base = pretrain.make_loss(model_config, loss_config, is_sparse=True)
 
   def loss_fn(params, batch, key):
     segment_ids_BT, learned_BT = batch['segment_ids'], batch['weights']

@@ -1,4 +1,9 @@
-"""Losses as (sum, weight): only the step divides, after summing microbatches and devices."""
+"""Losses as (sum, weight): only the step divides, after summing microbatches and devices.
+
+The logits are the widest arrays of a step, so they exist for a chunk of the tokens at a time. Of
+conversations and sampled answers many tokens have no weight. On one device each row's tokens are
+put in an order that begins with those that have one, and chunks without any are passed over.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from lm.model.attention.reference import softcap
-from lm.model.products import outer_product
+from lm.model.products import is_one_device, outer_product
+
+FEWEST_TOKENS = (
+  256  # Products of fewer tokens are slow: each reads the head, and adds to its gradient.
+)
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
@@ -29,8 +38,49 @@ def _joined(x: jax.Array, length: int) -> jax.Array:
   return jnp.moveaxis(x, 0, 1).reshape(B, n * c, *x.shape[3:])[:, :length]
 
 
+def _weighted_first(weights_BT):
+  """Returns the order of each row's tokens that begins with those that have a weight, [B, T]."""
+  return jnp.argsort(weights_BT == 0, axis=1, stable=True)
+
+
+def _in_order(x, order_BT):
+  """Returns the tokens of x, [B, T] or [B, T, D], in another order."""
+  return jnp.take_along_axis(x, order_BT.reshape(*order_BT.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+def _passing_over(chunk, tokens):
+  """Returns the size of chunks of which those without weights are passed over.
+
+  An eighth of the tokens wastes little where the last chunk is almost empty.
+  """
+  return min(chunk, max(FEWEST_TOKENS, tokens // 8))
+
+
+@jax.custom_vjp
+def _head_product(x_BTD, head_VD):
+  return jnp.einsum('btd,vd->btv', x_BTD, head_VD, preferred_element_type=jnp.float32)
+
+
+def _head_product_forward(x_BTD, head_VD):
+  return _head_product(x_BTD, head_VD), (x_BTD, head_VD)
+
+
+def _head_product_backward(kept, dlogits_BTV):
+  """Returns the gradients. Both products read one array of the gradient of the logits.
+
+  XLA for CPUs would otherwise compute it a second time, in transposed order, column by column.
+  """
+  x_BTD, head_VD = kept
+  dlogits_BTV = jax.lax.optimization_barrier(dlogits_BTV.astype(x_BTD.dtype))
+  dx_BTD = jnp.einsum('btv,vd->btd', dlogits_BTV, head_VD)
+  return dx_BTD, outer_product(dlogits_BTV, x_BTD, head_VD.dtype)
+
+
+_head_product.defvjp(_head_product_forward, _head_product_backward)
+
+
 def _logits(x_BTD, head_VD, cap):
-  return softcap(jnp.einsum('btd,vd->btv', x_BTD, head_VD, preferred_element_type=jnp.float32), cap)
+  return softcap(_head_product(x_BTD, head_VD), cap)
 
 
 def _gradient(dlogits_BTV, logits_BTV, cap, dtype):
@@ -49,6 +99,7 @@ def cross_entropy(
   z_loss: float = 0.0,
   cap: float = 0.0,
   vocab_blocks: int = 0,
+  is_sparse: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns weighted sums over the tokens: (total, nats, log_z_squared).
 
@@ -70,13 +121,24 @@ def cross_entropy(
     z_loss: weight of log(Z)^2 (arXiv 2204.02311, section 5).
     cap: `softcap` of the logits; 0 means none.
     vocab_blocks: parts that the vocabulary is cut into, instead of the tokens; 0 means none.
+    is_sparse: whether many weights are 0. Then chunks of tokens without weight are passed over, on
+      one device and where the vocabulary is not cut.
   """
+  is_sparse = is_sparse and is_one_device() and not vocab_blocks
+  if is_sparse:
+    order_BT = _weighted_first(weights_BT)
+    x_BTD, targets_BT, weights_BT = (
+      _in_order(x, order_BT) for x in (x_BTD, targets_BT, weights_BT)
+    )
+    chunk = _passing_over(chunk, targets_BT.size)
   if vocab_blocks:
     total, *parts = _by_vocabulary(
       x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap
     )
   else:
-    total, *parts = _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap)
+    total, *parts = _by_tokens(
+      x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap, is_sparse
+    )
   return total, *jax.lax.stop_gradient(parts)
 
 
@@ -101,8 +163,10 @@ def _zeros():
   return (jnp.zeros((), jnp.float32),) * 3
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap, is_sparse):
+  del is_sparse  # Without a gradient nothing is passed over.
+
   def body(sums, args):
     return jax.tree.map(jnp.add, sums, _chunk_sums(args[0], head, *args[1:], z_loss, cap)[0]), None
 
@@ -111,12 +175,11 @@ def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
   return jax.lax.scan(body, _zeros(), xs)[0]
 
 
-def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap):
+def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap, is_sparse):
   head = head_VD.astype(x_BTD.dtype)
 
-  def body(carry, args):
+  def learn(carry, x, targets, weights):
     sums, dhead_VD = carry
-    x, targets, weights = args
     part, logits, log_z = _chunk_sums(x, head, targets, weights, z_loss, cap)
     scale = weights * (1 + 2 * z_loss * log_z)
     hit = targets[..., None] == jnp.arange(head.shape[0])[None, None]
@@ -128,13 +191,23 @@ def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, ca
     dhead_VD += outer_product(dlogits, x, jnp.float32)
     return (jax.tree.map(jnp.add, sums, part), dhead_VD), dx
 
+  def pass_over(carry, x, targets, weights):
+    del targets, weights
+    return carry, jnp.zeros_like(x)
+
+  def body(carry, args):
+    if not is_sparse:
+      return learn(carry, *args)
+    weights = args[-1]
+    return jax.lax.cond(jnp.any(weights != 0), learn, pass_over, carry, *args)
+
   xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
   start = _zeros(), jnp.zeros(head_VD.shape, jnp.float32)
   (sums, dhead_VD), dx = jax.lax.scan(body, start, xs)
   return sums, (_joined(dx, x_BTD.shape[1]), dhead_VD.astype(head_VD.dtype))
 
 
-def _by_tokens_backward(chunk, z_loss, cap, residuals, cotangents):
+def _by_tokens_backward(chunk, z_loss, cap, is_sparse, residuals, cotangents):
   (dx_BTD, dhead_VD), (g, *_) = residuals, cotangents  # The other sums have no gradient.
   return g.astype(dx_BTD.dtype) * dx_BTD, g.astype(dhead_VD.dtype) * dhead_VD, None, None
 
@@ -220,30 +293,53 @@ def token_log_probs(
   x_BTD: jax.Array,
   head_VD: jax.Array,
   targets_BT: jax.Array,
+  weights_BT: jax.Array,
   chunk: int,
   normalize: Callable[[jax.Array], jax.Array] = jax.nn.log_softmax,
   cap: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns each target's log-probability and each prediction's entropy, float32 [B, T].
 
-  Differentiable by recomputation: the logits of one chunk exist at a time, forward and backward.
+  Both are 0 for tokens of weight 0. Differentiable by recomputation: the logits of one chunk exist
+  at a time, forward and backward.
 
   Args:
     x_BTD, head_VD, targets_BT, chunk, cap: as for `cross_entropy`.
+    weights_BT: 0 where nothing is asked; other values are not used.
     normalize: logits [C, V] -> log-probabilities, -inf where a token cannot be drawn.
   """
   head = head_VD.astype(x_BTD.dtype)
 
-  @jax.checkpoint
-  def one(x, targets):
+  def score(x, targets):
     logits = _logits(x, head, cap)
     log_p = normalize(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
     # p log p is 0 at p = 0, and so is its gradient.
     drawn = jnp.where(log_p > -jnp.inf, log_p, 0.0)
     entropy = -jnp.sum(jnp.exp(log_p) * drawn, axis=-1)
-    return jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0], entropy
+    hit = targets[..., None] == jnp.arange(head.shape[0])[None, None]
+    return jnp.sum(jnp.where(hit, log_p, 0.0), axis=-1), entropy
 
-  log_p, entropy = jax.lax.map(
-    lambda args: one(*args), (_chunks(x_BTD, chunk), _chunks(targets_BT, chunk))
-  )
-  return _joined(log_p, targets_BT.shape[1]), _joined(entropy, targets_BT.shape[1])
+  def pass_over(x, targets):
+    del x
+    return (jnp.zeros(targets.shape, jnp.float32),) * 2
+
+  is_sparse = is_one_device()
+
+  @jax.checkpoint
+  def one(x, targets, weights):
+    if not is_sparse:
+      return score(x, targets)
+    return jax.lax.cond(jnp.any(weights != 0), score, pass_over, x, targets)
+
+  tokens = x_BTD, targets_BT, weights_BT
+  if is_sparse:
+    order_BT = _weighted_first(weights_BT)
+    tokens = tuple(_in_order(x, order_BT) for x in tokens)
+    chunk = _passing_over(chunk, targets_BT.size)
+  chunks = tuple(_chunks(x, chunk) for x in tokens)
+  found = [_joined(x, targets_BT.shape[1]) for x in jax.lax.map(lambda args: one(*args), chunks)]
+  if is_sparse:
+    back_BT = jnp.argsort(order_BT, axis=1)
+    found = [_in_order(x, back_BT) for x in found]
+  log_p_BT, entropy_BT = (jnp.where(weights_BT != 0, x, 0.0) for x in found)
+  return log_p_BT, entropy_BT

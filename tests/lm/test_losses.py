@@ -11,6 +11,7 @@ from lm.infer.sampling import RowSampling, Sampling, log_probs
 from lm.train import losses
 
 B, T, D, V = 3, 8, 6, 13
+ALL = np.ones((B, T), np.float32)  # weights
 
 
 def inputs(seed=0):
@@ -126,7 +127,7 @@ def test_log_probs_and_entropies(chunk, temperature, cap):
   x, head, targets, _ = inputs()
   log_p, entropy = numpy_log_probs(x, head, targets, temperature, cap)
   got = losses.token_log_probs(
-    x, head, targets, chunk, lambda logits: jax.nn.log_softmax(logits / temperature), cap
+    x, head, targets, ALL, chunk, lambda logits: jax.nn.log_softmax(logits / temperature), cap
   )
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
@@ -137,7 +138,7 @@ def test_gradient_of_log_probs_against_differences():
   rows = RowSampling.of([Sampling(0.7)], len(head))
   normalize = functools.partial(log_probs, rows=rows)
   grad = jax.grad(
-    lambda x: jnp.sum(weights * losses.token_log_probs(x, head, targets, 5, normalize)[0])
+    lambda x: jnp.sum(weights * losses.token_log_probs(x, head, targets, ALL, 5, normalize)[0])
   )(x)
   direction = np.random.default_rng(1).normal(size=x.shape)
   ends = [
@@ -154,13 +155,67 @@ def test_banned_tokens_have_no_probability_and_no_gradient():
   normalize = functools.partial(log_probs, rows=rows)
   without = np.delete(head, 4, axis=0)
   log_p, entropy = numpy_log_probs(x, without, targets - (targets > 4), 1.0)
-  got = losses.token_log_probs(x, head, targets, 24, normalize)
+  got = losses.token_log_probs(x, head, targets, ALL, 24, normalize)
   np.testing.assert_allclose(got[0], log_p, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(got[1], entropy, rtol=1e-4, atol=1e-5)
   grad = jax.grad(
-    lambda head: sum(y.sum() for y in losses.token_log_probs(x, head, targets, 24, normalize))
+    lambda head: sum(y.sum() for y in losses.token_log_probs(x, head, targets, ALL, 24, normalize))
   )(head)
   assert np.isfinite(grad).all() and not grad[4].any() and grad[5].any()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+  """Chunks of a position of every row: those without weights are passed over."""
+  monkeypatch.setattr(losses, 'FEWEST_TOKENS', 1)
+
+
+@pytest.mark.parametrize('learned', [0, 1, 5, T])
+def test_cross_entropy_where_many_tokens_have_no_weight(learned, small_chunks):
+  x, head, targets, _ = inputs()
+  rng = np.random.default_rng(1)
+  weights = rng.permuted(np.arange(T) < rng.integers(learned + 1, size=(B, 1)), axis=1) * 0.5
+  value, dx, dhead = numpy_cross_entropy(x, head, targets, weights, 0.1, 2.0)
+
+  def total(x, head):
+    return losses.cross_entropy(x, head, targets, weights, 24, 0.1, 2.0, is_sparse=True)[0]
+
+  got, (got_dx, got_dhead) = jax.value_and_grad(total, argnums=(0, 1))(x, head)
+  np.testing.assert_allclose(got, value, rtol=1e-5)
+  np.testing.assert_allclose(got_dx, dx, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(got_dhead, dhead, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_without_weight_have_no_log_probability_and_no_gradient(small_chunks):
+  x, head, targets, weights = inputs()
+  log_p, entropy = numpy_log_probs(x, head, targets, 1.0)
+  has_weight = weights > 0
+
+  def scores(x, head):
+    found = losses.token_log_probs(x, head, targets, weights, 24)
+    return found[0].sum(), found
+
+  (_, found), (dx, dhead) = jax.value_and_grad(scores, argnums=(0, 1), has_aux=True)(x, head)
+  np.testing.assert_allclose(found[0], log_p * has_weight, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(found[1], entropy * has_weight, rtol=1e-4, atol=1e-5)
+  _, expected_dx, expected_dhead = numpy_cross_entropy(x, head, targets, 1.0 * has_weight, 0.0)
+  np.testing.assert_allclose(dx, -expected_dx, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(dhead, -expected_dhead, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('function', ['cross_entropy', 'token_log_probs'])
+def test_no_product_is_computed_for_a_chunk_without_weights(function, small_chunks):
+  x, head, targets, weights = inputs()
+  x[:], head[:] = 1.0, np.nan  # Whatever reads the head becomes NaN.
+  weights[:, :1], weights[:, 1:] = 1, 0
+
+  def total(x):
+    if function == 'cross_entropy':
+      return losses.cross_entropy(x, head, targets, weights, 24, is_sparse=True)[0]
+    return losses.token_log_probs(x, head, targets, weights, 24)[0].sum()
+
+  value, dx = jax.jit(jax.value_and_grad(total))(x)
+  assert np.isnan(value) and np.isnan(dx[:, 0]).all() and not dx[:, 1:].any()
 
 
 @pytest.mark.parametrize('function', ['cross_entropy', 'by vocabulary', 'token_log_probs'])
@@ -174,7 +229,7 @@ def test_never_holds_all_logits(function):
       return losses.cross_entropy(x, head, targets, weights, chunk)[0]
     if function == 'by vocabulary':
       return losses.cross_entropy(x, head, targets, weights, chunk, vocab_blocks=16)[0]
-    return losses.token_log_probs(x, head, targets, chunk)[0].sum()
+    return losses.token_log_probs(x, head, targets, weights, chunk)[0].sum()
 
   compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(x, head).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * 4 * tokens * vocab

@@ -54,6 +54,10 @@ def plain_log_probs(config, params, batch, temperature=1.0):
 KEY = jax.random.key(0)  # of losses, none of which draws
 
 
+def score_inputs(batch):
+  return tuple(batch[name] for name in ('inputs', 'targets', 'weights'))
+
+
 def close(got, expected, tolerance=1e-5):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=tolerance), got, expected
@@ -419,7 +423,7 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   batch = laid_out(prompts, answers, np.ones(4))
   assert batch['weights'].sum() == sum(len(a.tokens) for a in answers) > 4
   log_p, entropy, _ = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))(
-    params, batch['inputs'], batch['targets']
+    params, *score_inputs(batch)
   )
   drawn = batch['weights'] > 0
   np.testing.assert_allclose(log_p[drawn], batch['old_log_probs'][drawn], rtol=1e-4, atol=1e-4)
@@ -427,9 +431,7 @@ def test_trainer_and_sampler_agree_on_policy(tiny, fields):
   weight = metrics['train/loss'][1]
   assert metrics['rl/sampler_gap'][0] / weight < 1e-5 and metrics['rl/clip_share'][0] == 0
   assert metrics['rl/entropy'][0] == pytest.approx(float(entropy[drawn].sum()), rel=1e-5)
-  cold, *_ = policy_gradient.make_score(config, CHUNK, 0.6, (4, 5))(
-    params, batch['inputs'], batch['targets']
-  )
+  cold, *_ = policy_gradient.make_score(config, CHUNK, 0.6, (4, 5))(params, *score_inputs(batch))
   # the temperature is part of the policy
   assert np.abs(cold[drawn] - batch['old_log_probs'][drawn]).mean() > 0.05
 
@@ -441,12 +443,12 @@ def test_the_stop_token_of_an_answer_is_learned(tiny, advantage):
   score = jax.jit(policy_gradient.make_score(config, CHUNK, 1.0))
   answer = Completion([STOP], [0.0], [True], True)  # all that was drawn is the stop token
   batch = laid_out([[3, 1, 4]], [answer], np.array([advantage]))
-  before = score(params, batch['inputs'], batch['targets'])[0][0, 2]
+  before = score(params, *score_inputs(batch))[0][0, 2]
   batch['old_log_probs'] = batch['weights'] * before
   tx = optax.sgd(0.01)
   step = jitted(policy_gradient.make_loss(config, CHUNK, base.get_config().rl), tx)
   state, metrics = step(train_step.init_state(params, tx), parts(batch, 1), 1)
-  after = score(state['params'], batch['inputs'], batch['targets'])[0][0, 2]
+  after = score(state['params'], *score_inputs(batch))[0][0, 2]
   assert metrics['train/weight'] == 1 and (after - before) * advantage > 1e-4
 
 
@@ -481,7 +483,7 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
   drawn = rollout.arrange(groups, settings, 4, 8, 32)
   batch = {name: x[0] for name, x in drawn.batch.items()}
   score = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))
-  batch['old_log_probs'] = batch['weights'] * score(params, batch['inputs'], batch['targets'])[0]
+  batch['old_log_probs'] = batch['weights'] * score(params, *score_inputs(batch))[0]
   batch['reference_log_probs'] = batch['weights'] * (batch['old_log_probs'] - 0.3)
   loss_fn = policy_gradient.make_loss(config, CHUNK, settings, (4, 5))
 
@@ -493,7 +495,7 @@ def test_a_divergence_pulls_a_group_of_equal_rewards_back(tiny):
   mask, sizes = batch['weights'], batch['weights'].sum(axis=1)
   slope = 0.5 * 0.3 * mask / sizes.sum()  # at ratio 1 nothing is clipped
   slope[:2] -= np.float32([[1], [-1]]) * mask[:2] / sizes[:2].sum()
-  _, pull = jax.vjp(lambda params: score(params, batch['inputs'], batch['targets'])[0], params)
+  _, pull = jax.vjp(lambda params: score(params, *score_inputs(batch))[0], params)
   close(got, pull(slope.astype(np.float32))[0], tolerance=1e-5)
 
 
@@ -502,11 +504,11 @@ def test_the_reference_is_scored_one_microbatch_at_a_time(tiny):
   batch = make_batch(rows=64, length=16)
   score = policy_gradient.make_score(config, CHUNK, 0.7, (4, 5))
   scores = jax.jit(rollout_batches.make_scores(score), static_argnames='names')
-  stacked = [batch[name].reshape(8, 8, 16) for name in ('inputs', 'targets')]
+  stacked = [x.reshape(8, 8, 16) for x in score_inputs(batch)]
   whole = jax.jit(score)
   np.testing.assert_allclose(
     scores(params, *stacked, names=('log_probs',))['log_probs'].reshape(64, 16),
-    whole(params, batch['inputs'], batch['targets']).log_probs,
+    whole(params, *score_inputs(batch)).log_probs,
     rtol=1e-5,
     atol=1e-5,
   )
@@ -514,7 +516,7 @@ def test_the_reference_is_scored_one_microbatch_at_a_time(tiny):
     lowered.compile().memory_analysis().temp_size_in_bytes
     for lowered in (
       scores.lower(params, *stacked, names=('log_probs',)),
-      whole.lower(params, batch['inputs'], batch['targets']),
+      whole.lower(params, *score_inputs(batch)),
     )
   ]
   assert held[0] < held[1] / 3

@@ -101,9 +101,10 @@ def make_score(
   banned_ids: Sequence[int] = (),
   has_values: bool = False,
 ) -> Callable[[Any, jax.Array, jax.Array], Scores]:
-  """Returns `score(params, inputs, targets)`: the scores of targets [B, T], given inputs [B, T].
+  """Returns `score(params, inputs, targets, weights)`: the scores of targets [B, T].
 
-  They are those of the distribution that the sampler drew from.
+  They are those of the distribution that the sampler drew from, given the inputs [B, T]. Of targets
+  whose weight is 0, the log-probability and the entropy are 0 and are not computed.
 
   Args:
     temperature, banned_ids: those of the `lm.infer.sampling.Sampling` that drew the answers.
@@ -115,10 +116,16 @@ def make_score(
   rows = RowSampling.of([sampling], model_config.vocab_size)
   normalize = functools.partial(log_probs, rows=rows)
 
-  def score(params, inputs_BT, targets_BT):
+  def score(params, inputs_BT, targets_BT, weights_BT):
     hidden_BTD, _ = model.apply({'params': params}, inputs_BT)
     log_p_BT, entropy_BT = losses.token_log_probs(
-      hidden_BTD, head(params, model_config), targets_BT, loss_config.chunk, normalize, cap
+      hidden_BTD,
+      head(params, model_config),
+      targets_BT,
+      weights_BT,
+      loss_config.chunk,
+      normalize,
+      cap,
     )
     values_BT = scalar_values(params, model_config, hidden_BTD) if has_values else None
     return Scores(log_p_BT, entropy_BT, values_BT)
@@ -140,6 +147,7 @@ def make_loss(
 
   def loss_fn(params, batch, key):
     del key
-    return objective(score(params, batch['inputs'], batch['targets']), batch)
+    scores = score(params, *(batch[name] for name in ('inputs', 'targets', 'weights')))
+    return objective(scores, batch)
 
   return loss_fn

@@ -219,7 +219,7 @@ class RolloutBatches:
   def _score(self, params: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what the reference and the present model say of a batch before its first update."""
     rl = self._run.config.rl
-    tokens = self._put({name: batch[name] for name in ('inputs', 'targets')})
+    tokens = self._put({name: batch[name] for name in ('inputs', 'targets', 'weights')})
 
     def scores(params, *names):
       return jax.tree.map(np.asarray, self._scores(params, **tokens, names=names))
@@ -293,17 +293,17 @@ class RolloutBatches:
 def make_scores(
   score: Callable[..., policy_losses.Scores],
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Returns `scores(params, inputs, targets, names)`: those fields of `Scores`, by name.
+  """Returns `scores(params, inputs, targets, weights, names)`: those fields of `Scores`, by name.
 
-  The inputs, targets and results are [M, rows, T]. One microbatch is scored after the other, so
+  The arrays are [M, rows, T]. One microbatch is scored after the other, so
   that it needs no more memory than the loss.
   """
 
-  def scores(params, inputs, targets, names):
+  def scores(params, inputs, targets, weights, names):
     def one(parts):
       found = score(params, *parts)
       return {name: getattr(found, name) for name in names}
 
-    return jax.lax.map(one, (inputs, targets))
+    return jax.lax.map(one, (inputs, targets, weights))
 
   return scores
