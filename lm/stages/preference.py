@@ -134,6 +134,7 @@ class Preference(Stage):
   sections = ('preference',)
   blocks_vocabulary = False
   recomputes_logits = True
+  is_sparse = True
   cost_note = 'one answer of each pair is counted, and the scores of the start model are left out'
   unused = (
     'data.weights',

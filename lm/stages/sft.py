@@ -22,6 +22,7 @@ class SupervisedFineTuning(Stage):
   """Trains on conversations."""
 
   reads = 'packed'
+  is_sparse = True
   sections = ('sft',)
 
   @property
@@ -54,7 +55,7 @@ def make_loss(
   """
   if by not in LOSS_BY:
     raise unknown('config.sft.loss_by', by, LOSS_BY)
-  base = pretrain.make_loss(model_config, loss_config, is_sparse=True)
+  base = pretrain.make_loss(model_config, loss_config, is_sparse=SupervisedFineTuning.is_sparse)
 
   def loss_fn(params, batch, key):
     segment_ids_BT, learned_BT = batch['segment_ids'], batch['weights']

@@ -49,6 +49,7 @@ class Stage(abc.ABC):
     loss_is_positive: whether the loss is above 0, so that its ratio to the median shows a spike.
     blocks_vocabulary: whether the loss reads `config.loss.vocab_blocks`.
     recomputes_logits: whether the backward pass computes the logits again.
+    is_sparse: whether many tokens have weight 0, whose logits one device does not compute.
     cost_note: what a predicted cost leaves out of this stage, as a note without capital; ''.
     sections: which of SECTIONS it reads; setting a field of another one is an error.
     unused: fields elsewhere that the stage has no use for; setting one is an error, too.
@@ -59,6 +60,7 @@ class Stage(abc.ABC):
   loss_is_positive: ClassVar[bool] = True
   blocks_vocabulary: ClassVar[bool] = True
   recomputes_logits: ClassVar[bool] = False
+  is_sparse: ClassVar[bool] = False
   cost_note: ClassVar[str] = ''
   sections: ClassVar[tuple[str, ...]] = ()
   unused: ClassVar[tuple[str, ...]] = ()

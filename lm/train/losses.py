@@ -48,12 +48,16 @@ def _in_order(x, order_BT):
   return jnp.take_along_axis(x, order_BT.reshape(*order_BT.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
-def _passing_over(chunk, tokens):
-  """Returns the size of chunks of which those without weights are passed over.
+def chunk_size(chunk: int, tokens: int, is_sparse: bool) -> int:
+  """Returns the number of tokens whose logits exist at one time, at most `chunk`.
 
-  An eighth of the tokens wastes little where the last chunk is almost empty.
+  Args:
+    chunk: `config.loss.chunk`.
+    tokens: all tokens.
+    is_sparse: whether chunks without weights are passed over. Then a chunk is at most an eighth of
+      the tokens, so that little is computed in vain where the last one is almost empty.
   """
-  return min(chunk, max(FEWEST_TOKENS, tokens // 8))
+  return min(chunk, max(FEWEST_TOKENS, tokens // 8)) if is_sparse else chunk
 
 
 @jax.custom_vjp
@@ -130,7 +134,7 @@ def cross_entropy(
     x_BTD, targets_BT, weights_BT = (
       _in_order(x, order_BT) for x in (x_BTD, targets_BT, weights_BT)
     )
-    chunk = _passing_over(chunk, targets_BT.size)
+  chunk = chunk_size(chunk, targets_BT.size, is_sparse)
   if vocab_blocks:
     total, *parts = _by_vocabulary(
       x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap
@@ -335,7 +339,7 @@ def token_log_probs(
   if is_sparse:
     order_BT = _weighted_first(weights_BT)
     tokens = tuple(_in_order(x, order_BT) for x in tokens)
-    chunk = _passing_over(chunk, targets_BT.size)
+  chunk = chunk_size(chunk, targets_BT.size, is_sparse)
   chunks = tuple(_chunks(x, chunk) for x in tokens)
   found = [_joined(x, targets_BT.shape[1]) for x in jax.lax.map(lambda args: one(*args), chunks)]
   if is_sparse:

@@ -233,3 +233,16 @@ def test_never_holds_all_logits(function):
 
   compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(x, head).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * 4 * tokens * vocab
+
+
+def test_the_gradient_of_the_logits_is_computed_once_and_not_transposed():
+  tokens, vocab, width = 512, 1024, 64
+  x, head = jnp.ones((4, tokens // 4, width)), jnp.ones((vocab, width))
+  targets, weights = jnp.zeros((4, tokens // 4), jnp.int32), jnp.ones((4, tokens // 4))
+
+  def total(x, head):
+    return losses.token_log_probs(x, head, targets, weights, tokens)[0].sum()
+
+  text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(x, head).compile().as_text()
+  chunk = losses.FEWEST_TOKENS
+  assert f'f32[{chunk},{vocab}]' in text and f'f32[{vocab},{chunk}]' not in text

@@ -35,6 +35,7 @@ class PolicyGradient(Stage):
   loss_is_positive = False
   blocks_vocabulary = False
   recomputes_logits = True
+  is_sparse = True
   cost_note = 'rollouts and their scores are left out'
   unused = ('data.weights', 'data.epochs', 'loss.vocab_blocks', 'loss.balance', 'loss.z_loss')
 
