@@ -19,17 +19,17 @@ from lm.base.config import variant
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the loss of the last is predicted
 SMOKE_WIDTHS = (8, 16, 24, 32, 40)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
-SMOKE_TOKENS_PER_PARAMETER = 8
+SMOKE_TOKENS_PER_PARAMETER = 5
 
 
 def get_config(arg=None):
-  variant(arg)
+  is_smoke = variant(arg) == 'smoke'
   c = base.get_config()
   base.smoke(c)
   c.data.train = 'lm/*.py,lm/*/*.py,data/*.py,data/*/*.py,tests/*.py,tests/*/*.py'
   c.batch_size, c.microbatches = 8, 1
   c.model.update(num_layers=2, head_dim=8)
-  c.optim.update(schedule='wsd', decay=0.3, warmup=20)
+  c.optim.update(schedule='wsd', decay=0.3, warmup=5 if is_smoke else 20)
   c.eval.update(every=10_000, prompts=())
   c.checkpoint.every, c.log_every = 10_000, 50
   return c
