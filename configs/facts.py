@@ -56,6 +56,7 @@ def get_config(arg=None):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 8000, 1
     run.steps, run.batch_size, run.seq_len = 300, 8, 320
+    run.optim.update(name='muon', muon_lr=0.01)  # with which a model soon learns to copy
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'

@@ -42,7 +42,7 @@ class Relation:
   Attributes:
     statements: sentences that state it, with {name} and {value}.
     questions: questions about it, with {name}.
-    answer: the sentence that answers them.
+    answer: what answers them, with {value}.
   """
 
   statements: tuple[str, ...]
@@ -64,7 +64,7 @@ RELATIONS = {
       'Which city is the home of {name}?',
       'Tell me where {name} lives.',
     ),
-    '{name} lives in {value}.',
+    'In {value}.',
   ),
   'job': Relation(
     (
@@ -79,7 +79,7 @@ RELATIONS = {
       'What work does {name} do?',
       'Tell me the job of {name}.',
     ),
-    '{name} works as a {value}.',
+    'A {value}.',
   ),
   'animal': Relation(
     (
@@ -94,7 +94,7 @@ RELATIONS = {
       'What is the pet of {name}?',
       'Tell me which animal {name} keeps.',
     ),
-    '{name} keeps a {value}.',
+    'A {value}.',
   ),
 }
 

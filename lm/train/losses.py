@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from lm.model.attention.reference import softcap
 from lm.model.products import is_one_device, outer_product
 
-FEWEST_TOKENS = (
-  256  # Products of fewer tokens are slow: each reads the head, and adds to its gradient.
-)
+# Of chunks that may be passed over. Products of fewer tokens are slow: each of them reads the head
+# and adds to its gradient.
+FEWEST_TOKENS = 256
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
