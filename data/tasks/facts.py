@@ -53,7 +53,8 @@ class Facts(Task):
     return ''
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    return world_lib.RELATIONS[problem['relation']].answer.format(value=problem['answer'])
+    answer = world_lib.RELATIONS[problem['relation']].answer
+    return answer.format(name=problem['key'], value=problem['answer'])
 
   def grade(self, problem: dict, reply: dict) -> float:
     said, values = schema.text(reply['content']), self.world.values[problem['relation']]

@@ -42,7 +42,7 @@ class Relation:
   Attributes:
     statements: sentences that state it, with {name} and {value}.
     questions: questions about it, with {name}.
-    answer: what answers them, with {value}.
+    answer: the sentence that answers them.
   """
 
   statements: tuple[str, ...]
@@ -64,7 +64,7 @@ RELATIONS = {
       'Which city is the home of {name}?',
       'Tell me where {name} lives.',
     ),
-    'In {value}.',
+    '{name} lives in {value}.',
   ),
   'job': Relation(
     (
@@ -79,7 +79,7 @@ RELATIONS = {
       'What work does {name} do?',
       'Tell me the job of {name}.',
     ),
-    'A {value}.',
+    '{name} works as a {value}.',
   ),
   'animal': Relation(
     (
@@ -94,7 +94,7 @@ RELATIONS = {
       'What is the pet of {name}?',
       'Tell me which animal {name} keeps.',
     ),
-    'A {value}.',
+    '{name} keeps a {value}.',
   ),
 }
 
