@@ -5,10 +5,12 @@ Command:   python train.py --config=configs/smollm2_rl.py --workdir=runs/smollm2
            --config.data.tasks=arithmetic,gsm8k_calculator also practises word problems, whose
            answers are longer and rarely right.
 Hardware:  two CPU cores, 6 GB of memory.
-Result:    the mean reward rises from 0.06 to 0.97 in seven updates. Of 96 held-out problems each,
-           99 % of `arithmetic` are answered correctly (17 % before), 100 % of `calculator` (100 %)
-           and 3 % of `gsm8k_calculator` (1 %): the model calls the calculator without being asked.
-Time:      12 minutes, on cores shared with two other jobs.
+Result:    with seeds 0, 1 and 2 the mean reward rises from 0.06, 0.16 and 0.03 to 0.97 and more in
+           seven to nine updates. Of 96 held-out problems each, 99, 100 and 100 % of `arithmetic`
+           are answered correctly (17, 12 and 12 % before) and all of `calculator`, as before: the
+           model calls the calculator without being asked. With seed 0 `gsm8k_calculator` rises from
+           1 to 3 %.
+Time:      15 minutes for 12 updates, on one core.
 :smoke     two updates from SmolLM2 itself: half a minute.
 """
 
