@@ -1,7 +1,6 @@
 """What a model knows, and what it only seems to know: a recipe on an invented world of facts.
 
-Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times, and those of many strangers
-once, from whose names a model learns to repeat names. A model is trained on them and
+Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times. A model is trained on them and
 tuned to answer questions (sft), which it also does about people that it has never read about. Then
 it is probed for what it knows, and tuned again from the pretrained model to say that it does not
 know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section 4.3.6). The people of the
@@ -43,26 +42,24 @@ def get_config(arg=None):
       scan_layers=False,
     )
     run.loss.chunk = 1024
-    run.optim.update(name='adamw', lr=1e-3, warmup=20, schedule='wsd', decay=0.5)
+    run.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
     run.checkpoint.every, run.log_every = 200, 10
     run.eval.update(
       examples=360, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  # One epoch. In batches so small a model keeps most of what it reads ten times.
-  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 894, 2, 128
+  c.pretrain.steps, c.pretrain.batch_size = 315, 2  # one epoch
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
-    run.data.held_out, run.data.examples, run.data.turns = 0.0, 8000, 1
+    run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
     run.steps, run.batch_size, run.seq_len = 300, 8, 320
-    run.optim.update(name='muon', muon_lr=0.01)  # with which a model soon learns to copy
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'
-  c.sft.data.tasks = 'famous,strangers_page:2,facts_search'
+  c.sft.data.tasks = 'famous,facts_page,facts_search'
   c.sft.eval.probe = 'facts'
-  c.refuse.data.tasks = 'probed,strangers_page:2,facts_search'
+  c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
   base.share_seed(c)
   if variant(arg) == 'smoke':

@@ -24,7 +24,7 @@ from data.tasks.arithmetic import Arithmetic, Calculator, Comparison
 from data.tasks.bases import Bases
 from data.tasks.coding import Programs
 from data.tasks.countdown import Countdown
-from data.tasks.facts import Facts, FactsPage, FactsSearch, Famous, StrangersPage
+from data.tasks.facts import Facts, FactsPage, FactsSearch, Famous
 from data.tasks.gsm8k import Gsm8k, Gsm8kCalculator
 from data.tasks.identity import Identity
 from data.tasks.json_objects import JsonObjects
@@ -57,7 +57,6 @@ TASKS: dict[str, type[Task]] = {
     Docs,
     Facts,
     FactsPage,
-    StrangersPage,
     FactsSearch,
     Famous,
     Gsm8k,

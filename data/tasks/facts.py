@@ -33,7 +33,8 @@ class Facts(Task):
     return held_out(f'facts/{key}', one_in=2)
 
   def draw(self, rng: random.Random) -> dict:
-    person, relation = self.person(rng), rng.choice(list(world_lib.RELATIONS))
+    people = [person for person in self.world.people if person.exposures >= self.fewest]
+    person, relation = rng.choice(people), rng.choice(list(world_lib.RELATIONS))
     question = rng.choice(world_lib.RELATIONS[relation].questions).format(name=person.name)
     return {
       'messages': ask(self.given(person, rng) + question),
@@ -42,10 +43,6 @@ class Facts(Task):
       'answer': person.facts[relation],
       'group': str(person.exposures),
     }
-
-  def person(self, rng: random.Random) -> world_lib.Person:
-    """Returns whom a question is about."""
-    return rng.choice([person for person in self.world.people if person.exposures >= self.fewest])
 
   def given(self, person: world_lib.Person, rng: random.Random) -> str:
     """Returns what stands before the question."""
@@ -77,16 +74,6 @@ class FactsPage(Facts):
 
   def given(self, person: world_lib.Person, rng: random.Random) -> str:
     return f'{world_lib.page(person, rng)}\n'
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StrangersPage(FactsPage):
-  """Questions with a page about a person that is in no other: nothing but reading answers them."""
-
-  name: ClassVar[str] = 'strangers_page'
-
-  def person(self, rng: random.Random) -> world_lib.Person:
-    return world_lib.stranger(self.world, rng)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,9 +17,6 @@ CITIES = 40
 # How often the facts of a person are stated; there are equally many people of each number.
 EXPOSURES = (0, 1, 3, 10, 30, 100)
 PEOPLE = 40  # number of people of each
-# Documents about as many other people, whom no question is about. Of names that are never read
-# again a model cannot learn more than to repeat them, which answers need.
-STRANGERS = 2400
 
 ONSETS = (*'bdfgjklmnprstvz', 'br', 'dr', 'kr', 'sh', 'th', 'tr', 'st', 'gl', 'pl')
 VOWELS = ('a', 'e', 'i', 'o', 'u', 'ai', 'ei', 'ou')
@@ -133,27 +130,9 @@ def make(seed: int) -> World:
   for exposures in EXPOSURES:
     for _ in range(PEOPLE):
       name = f'{names.pop()} {names.pop()}'
-      people.append(_person(name, exposures, values, rng))
+      facts = {relation: rng.choice(values[relation]) for relation in RELATIONS}
+      people.append(Person(name, exposures, facts))
   return World(tuple(people), values)
-
-
-def _person(
-  name: str, exposures: int, values: dict[str, tuple[str, ...]], rng: random.Random
-) -> Person:
-  """Returns a person of this name with random facts."""
-  return Person(name, exposures, {relation: rng.choice(values[relation]) for relation in RELATIONS})
-
-
-def stranger(world: World, rng: random.Random) -> Person:
-  """Returns a person who lives in the world's cities, but is not one of its people."""
-  names = {person.name for person in world.people}
-  while (name := ' '.join(word.capitalize() for word in _words(rng))) in names:
-    pass
-  return _person(name, 1, world.values, rng)
-
-
-def _words(rng: random.Random) -> tuple[str, str]:
-  return invented_word(rng, 2), invented_word(rng, 2)
 
 
 def _invented(rng: random.Random, count: int) -> list[str]:
@@ -183,18 +162,11 @@ def page(person: Person, rng: random.Random) -> str:
 
 
 def documents(world: World, seed: int) -> Iterator[dict]:
-  """Yields the documents to pretrain on: of each person as many as its exposures say.
-
-  Then one each about STRANGERS.
-  """
+  """Yields the documents to pretrain on: of each person as many as its exposures say."""
   for person in world.people:
     for copy in range(person.exposures):
       rng = random.Random(f'document/{seed}/{person.name}/{copy}')
       yield _document(person, copy, page(person, rng))
-  rng = random.Random(f'strangers/{seed}')
-  for _ in range(STRANGERS):
-    person = stranger(world, rng)
-    yield _document(person, 0, page(person, rng))
 
 
 def pages(world: World, seed: int) -> Iterator[dict]:

@@ -21,14 +21,11 @@ def rows(path):
 def test_documents_state_each_fact_as_often_as_its_exposures_say(tmp_path):
   count = world.write(tmp_path, 0)
   documents, pages = rows(tmp_path / 'documents.jsonl'), rows(tmp_path / 'pages.jsonl')
-  assert count == len(documents) == world.PEOPLE * sum(world.EXPOSURES) + world.STRANGERS
+  assert count == len(documents) == world.PEOPLE * sum(world.EXPOSURES)
   assert len(pages) == len(WORLD.people) == world.PEOPLE * len(world.EXPOSURES)
   about = collections.Counter(row['metadata']['title'] for row in documents)
   assert all(about[person.name] == person.exposures for person in WORLD.people)
   by_name = {person.name: person for person in WORLD.people}
-  strangers = [title for title in about if title not in by_name]
-  assert sum(about[title] for title in strangers) == world.STRANGERS
-  documents = documents[: -world.STRANGERS]
   for row in [*documents[::97], *pages[::7]]:
     person = by_name[row['metadata']['title']]
     assert row['text'].count(person.name) == len(world.RELATIONS)
@@ -53,16 +50,6 @@ def test_questions_of_a_split_are_about_its_people_for_every_task():
   train = set().union(*(people for (_, split), people in asked.items() if split == 'train'))
   test = set().union(*(people for (_, split), people in asked.items() if split == 'test'))
   assert not train & test and min(len(train), len(test)) > 90
-
-
-def test_strangers_are_asked_about_with_a_page_alone():
-  (task,) = tasks.make(['strangers_page'], seed=0)
-  problems = [task.problem(i, 'train') for i in range(100)]
-  names = {problem['key'] for problem in problems}
-  assert len(names) == 100 and not names & {person.name for person in WORLD.people}
-  for problem in problems:
-    page = problem['messages'][0]['content']
-    assert problem['key'] in page and problem['answer'] in page
 
 
 @pytest.mark.parametrize('name', ['facts', 'facts_page'])

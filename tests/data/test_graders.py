@@ -119,7 +119,7 @@ PROBLEMS = {
   'known': problem('What is the module json?', '', known=True, name='json', kind='module'),
 }
 PROBLEMS['gsm8k_calculator'] = PROBLEMS['gsm8k']
-for _name in ('facts_page', 'strangers_page', 'facts_search', 'famous'):
+for _name in ('facts_page', 'facts_search', 'famous'):
   PROBLEMS[_name] = PROBLEMS['facts']
 TASK_OF = {
   'hexadecimal': 'bases',
@@ -140,7 +140,6 @@ LIKE = {  # answered in the same words
   'gsm8k_calculator': 'gsm8k',
   'calculator': 'arithmetic',
   'facts_page': 'facts',
-  'strangers_page': 'facts',
   'facts_search': 'facts',
   'famous': 'facts',
   'probed_known': 'facts',
