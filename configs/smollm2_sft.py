@@ -7,7 +7,7 @@ Hardware:  two CPU cores, 6.5 GB of memory.
 Result:    of 96 held-out problems each, 100 % of `calculator` are answered correctly (0 % before),
            17 % of `arithmetic` (9 %; mostly without a call) and 1 % of `gsm8k_calculator` (1 %: the
            model now calls the calculator, but with the wrong expression).
-Time:      40 minutes on one core.
+Time:      49 minutes on one core, with other work on the machine.
 :smoke     three updates on arithmetic: one minute.
 """
 

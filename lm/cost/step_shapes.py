@@ -114,8 +114,9 @@ class StepShapes:
     self.has_narrow_shards = mesh['fsdp'] > 1 and model.embed_dim // mesh['fsdp'] % LANES > 0
     self.vocab_blocks = config.loss.vocab_blocks if self.stage.blocks_vocabulary else 0
     is_sparse = self.stage.is_sparse and self.chips == 1
-    chunk = losses.chunk_size(config.loss.chunk, rows * config.seq_len, is_sparse)
-    self.loss_parts = self.vocab_blocks or -(-config.seq_len // max(1, chunk // rows))
+    self.loss_parts = self.vocab_blocks or losses.num_chunks(
+      rows, config.seq_len, config.loss.chunk, is_sparse
+    )
 
   @property
   def chips(self) -> int:

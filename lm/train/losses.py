@@ -19,14 +19,28 @@ from lm.model.products import is_one_device, outer_product
 FEWEST_TOKENS = 256
 
 
-def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-  """Returns [n, B, c, ...] from [B, T, ...]: c positions of all rows at a time, B * c <= chunk.
+def num_chunks(rows: int, length: int, chunk: int, is_sparse: bool) -> int:
+  """Returns the number of chunks that tokens [rows, length] are cut into, along their rows.
+
+  Args:
+    rows: rows of a microbatch.
+    length: tokens of a row.
+    chunk: the most tokens of a chunk, `config.loss.chunk`; a position of every row at least.
+    is_sparse: whether chunks without weights are passed over. Then a chunk is at most an eighth of
+      the tokens, so that little is computed in vain where the last one is almost empty.
+  """
+  if is_sparse:
+    chunk = min(chunk, max(FEWEST_TOKENS, rows * length // 8))
+  return -(-length // max(1, chunk // rows))
+
+
+def _chunks(x: jax.Array, n: int) -> jax.Array:
+  """Returns [n, B, c, ...] from [B, T, ...]: c positions of all rows at a time.
 
   The last chunk is padded with zeros. The rows stay whole, so that arrays that are sharded over
   devices by rows stay where they are.
   """
   B, T = x.shape[:2]
-  n = -(-T // max(1, chunk // B))
   c = -(-T // n)
   x = jnp.pad(x, [(0, 0), (0, n * c - T), *[(0, 0)] * (x.ndim - 2)])
   return jnp.moveaxis(x.reshape(B, n, c, *x.shape[2:]), 1, 0)
@@ -46,18 +60,6 @@ def _weighted_first(weights_BT):
 def _in_order(x, order_BT):
   """Returns the tokens of x, [B, T] or [B, T, D], in another order."""
   return jnp.take_along_axis(x, order_BT.reshape(*order_BT.shape, *[1] * (x.ndim - 2)), axis=1)
-
-
-def chunk_size(chunk: int, tokens: int, is_sparse: bool) -> int:
-  """Returns the number of tokens whose logits exist at one time, at most `chunk`.
-
-  Args:
-    chunk: `config.loss.chunk`.
-    tokens: all tokens.
-    is_sparse: whether chunks without weights are passed over. Then a chunk is at most an eighth of
-      the tokens, so that little is computed in vain where the last one is almost empty.
-  """
-  return min(chunk, max(FEWEST_TOKENS, tokens // 8)) if is_sparse else chunk
 
 
 @jax.custom_vjp
@@ -134,15 +136,13 @@ def cross_entropy(
     x_BTD, targets_BT, weights_BT = (
       _in_order(x, order_BT) for x in (x_BTD, targets_BT, weights_BT)
     )
-  chunk = chunk_size(chunk, targets_BT.size, is_sparse)
   if vocab_blocks:
     total, *parts = _by_vocabulary(
       x_BTD, head_VD, targets_BT, weights_BT, vocab_blocks, z_loss, cap
     )
   else:
-    total, *parts = _by_tokens(
-      x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap, is_sparse
-    )
+    n = num_chunks(*targets_BT.shape, chunk, is_sparse)
+    total, *parts = _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, cap, is_sparse)
   return total, *jax.lax.stop_gradient(parts)
 
 
@@ -168,18 +168,18 @@ def _zeros():
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
-def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap, is_sparse):
+def _by_tokens(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, cap, is_sparse):
   del is_sparse  # Without a gradient nothing is passed over.
 
   def body(sums, args):
     return jax.tree.map(jnp.add, sums, _chunk_sums(args[0], head, *args[1:], z_loss, cap)[0]), None
 
   head = head_VD.astype(x_BTD.dtype)
-  xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
+  xs = tuple(_chunks(a, n) for a in (x_BTD, targets_BT, weights_BT))
   return jax.lax.scan(body, _zeros(), xs)[0]
 
 
-def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, cap, is_sparse):
+def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, n, z_loss, cap, is_sparse):
   head = head_VD.astype(x_BTD.dtype)
 
   def learn(carry, x, targets, weights):
@@ -205,13 +205,13 @@ def _by_tokens_forward(x_BTD, head_VD, targets_BT, weights_BT, chunk, z_loss, ca
     weights = args[-1]
     return jax.lax.cond(jnp.any(weights != 0), learn, pass_over, carry, *args)
 
-  xs = tuple(_chunks(a, chunk) for a in (x_BTD, targets_BT, weights_BT))
+  xs = tuple(_chunks(a, n) for a in (x_BTD, targets_BT, weights_BT))
   start = _zeros(), jnp.zeros(head_VD.shape, jnp.float32)
   (sums, dhead_VD), dx = jax.lax.scan(body, start, xs)
   return sums, (_joined(dx, x_BTD.shape[1]), dhead_VD.astype(head_VD.dtype))
 
 
-def _by_tokens_backward(chunk, z_loss, cap, is_sparse, residuals, cotangents):
+def _by_tokens_backward(n, z_loss, cap, is_sparse, residuals, cotangents):
   (dx_BTD, dhead_VD), (g, *_) = residuals, cotangents  # The other sums have no gradient.
   return g.astype(dx_BTD.dtype) * dx_BTD, g.astype(dhead_VD.dtype) * dhead_VD, None, None
 
@@ -339,8 +339,8 @@ def token_log_probs(
   if is_sparse:
     order_BT = _weighted_first(weights_BT)
     tokens = tuple(_in_order(x, order_BT) for x in tokens)
-  chunk = chunk_size(chunk, targets_BT.size, is_sparse)
-  chunks = tuple(_chunks(x, chunk) for x in tokens)
+  n = num_chunks(*targets_BT.shape, chunk, is_sparse)
+  chunks = tuple(_chunks(x, n) for x in tokens)
   found = [_joined(x, targets_BT.shape[1]) for x in jax.lax.map(lambda args: one(*args), chunks)]
   if is_sparse:
     back_BT = jnp.argsort(order_BT, axis=1)

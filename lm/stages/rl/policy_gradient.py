@@ -101,7 +101,7 @@ def make_score(
   temperature: float,
   banned_ids: Sequence[int] = (),
   has_values: bool = False,
-) -> Callable[[Any, jax.Array, jax.Array], Scores]:
+) -> Callable[[Any, jax.Array, jax.Array, jax.Array], Scores]:
   """Returns `score(params, inputs, targets, weights)`: the scores of targets [B, T].
 
   They are those of the distribution that the sampler drew from, given the inputs [B, T]. Of targets

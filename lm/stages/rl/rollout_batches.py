@@ -295,8 +295,8 @@ def make_scores(
 ) -> Callable[..., dict[str, jax.Array]]:
   """Returns `scores(params, inputs, targets, weights, names)`: those fields of `Scores`, by name.
 
-  The arrays are [M, rows, T]. One microbatch is scored after the other, so
-  that it needs no more memory than the loss.
+  The arrays are [M, rows, T]. One microbatch is scored after the other, so that it needs no more
+  memory than the loss.
   """
 
   def scores(params, inputs, targets, weights, names):
