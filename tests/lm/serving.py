@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import threading
+import time
 
 import httpx
 import jax
@@ -135,10 +136,16 @@ def events(app, path, body):
 
 
 def idle(app):
-  """Whether every engine ends up with nothing to do."""
-  service = app.state.service
-  engines = [model.engine for model in service.models.values()]
-  return all(engine.engine.is_idle and not engine.num_answers for engine in engines)
+  """Whether every engine ends up with nothing to do.
+
+  An engine forgets an answer after it has delivered its end, or a step after it was cancelled.
+  """
+  engines = [model.engine for model in app.state.service.models.values()]
+  for _ in range(1000):
+    if all(engine.engine.is_idle and not engine.num_answers for engine in engines):
+      return True
+    time.sleep(0.03)
+  return False
 
 
 @contextlib.contextmanager
