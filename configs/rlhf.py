@@ -13,6 +13,13 @@ Command:   python train.py --config=configs/rlhf.py --workdir=runs/rlhf
            reward models, separated by commas, count as their mean.
 Hardware:  whatever holds the model three times, and the reward model.
 Result:    rl/proxy rises. Where rl/gold falls meanwhile, raise --config.rl.kl or stop earlier.
+           Measured with two models of configs/overoptimization.py: init_from its run sft, and
+           reward_model its reward_large_1600; tasks=comparison, gold=manners, 60 updates of 64
+           answers of 40 tokens, optim.lr=1e-3, rl.health.max_repeats=1. On test problems PPO raises
+           the proxy from -0.40 to 1.35 and gold from 0.52 to 1.85, at 9 nats. With :grpo the proxy
+           rises to 2.10, and gold turns: of the answers of updates 1, 10 and 60 it is 0.47, 1.19
+           and 0.91, at 0, 4 and 35 nats.
+Time:      two and a half minutes of one core for these 60 updates.
 :grpo      the same with GRPO's advantage: no values, eight answers to each question.
 :smoke     a two-layer model for bytes, started from scratch, against the model of
            configs/reward.py:smoke, which runs/reward-smoke is to hold: half a minute on two cores.
