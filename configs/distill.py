@@ -59,7 +59,7 @@ def get_config(arg=None):
   for name, start in (('teacher', 'sft'), ('dr_grpo', 'sft'), ('small_rl', 'small')):
     run = c[name]
     run.stage, run.init_from = 'rl', f'{{workdir}}/{start}'
-    run.steps, run.batch_size, run.log_every = 40, 128, 1
+    run.steps, run.batch_size, run.log_every = 45, 128, 1
     run.rl.update(group_size=8, max_new_tokens=80, filter_groups=False, clip_high=0.2)
     run.rl.aggregation = 'sequence'
     run.optim.update(name='adamw', lr=5e-4, warmup=3, schedule='constant')

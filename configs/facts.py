@@ -25,7 +25,7 @@ def get_config(arg=None):
   c.stages = ('world', 'tokenizer', 'tokenize', 'pretrain', 'sft', 'refuse', 'knowledge')
   c.workdir = 'runs/facts'
   c.world = ConfigDict({'seed': 0})
-  c.tokenizer = ConfigDict({'vocab_size': 1024, 'held_out': 0.0})
+  c.tokenizer = ConfigDict({'vocab_size': 512, 'held_out': 0.0})
   c.pretrain, c.sft, c.refuse = base.get_config(), base.get_config(), base.get_config()
   for run in (c.pretrain, c.sft, c.refuse):
     run.seq_len, run.batch_size, run.microbatches = 256, 4, 1
@@ -42,18 +42,19 @@ def get_config(arg=None):
       scan_layers=False,
     )
     run.loss.chunk = 1024
-    run.optim.update(name='muon', lr=3e-3, muon_lr=0.02, warmup=10, schedule='wsd', decay=0.5)
+    run.optim.update(lr=5e-4, warmup=20, schedule='wsd', decay=0.5)
     run.checkpoint.every, run.log_every = 200, 10
     run.eval.update(
       examples=360, batch_size=60, max_new_tokens=24, every=100_000, tasks='', prompts=()
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps, c.pretrain.batch_size = 315, 2  # one epoch
+  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 1618, 2, 128  # one epoch
+  c.pretrain.optim.lr = 1e-3
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
-    run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
-    run.steps, run.batch_size, run.seq_len = 300, 8, 320
+    run.data.held_out, run.data.examples, run.data.turns = 0.0, 6000, 1
+    run.steps, run.batch_size, run.seq_len = 200, 4, 256
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'

@@ -12,17 +12,19 @@ from data.tasks.protocol import Task, ask, held_out
 from data.tools import toolbox
 
 FAMOUS = 30  # exposures from which on a fact counts as well known
+READ = 0.7  # share of strangers in training problems that are answered by reading
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Facts(Task):
-  """Facts about people, from memory; half of the people are in the test split.
+  """Facts about people, from memory; half of the people are in the test split, and no stranger.
 
   The group of a problem is how often pretraining stated the fact.
   """
 
   name: ClassVar[str] = 'facts'
   fewest: ClassVar[int] = 0  # exposures of the people that are asked about
+  strangers: ClassVar[float] = 0.0  # share of the training problems that are about strangers
 
   @property
   def world(self) -> world_lib.World:
@@ -30,10 +32,13 @@ class Facts(Task):
 
   def in_test(self, key: str) -> bool:
     """Returns whether a person is in the test split, for every task about facts."""
-    return held_out(f'facts/{key}', one_in=2)
+    return key in self.world.names and held_out(f'facts/{key}', one_in=2)
 
   def draw(self, rng: random.Random) -> dict:
-    people = [person for person in self.world.people if person.exposures >= self.fewest]
+    if rng.random() < self.strangers:
+      people = self.world.strangers
+    else:
+      people = [person for person in self.world.people if person.exposures >= self.fewest]
     person, relation = rng.choice(people), rng.choice(list(world_lib.RELATIONS))
     question = rng.choice(world_lib.RELATIONS[relation].questions).format(name=person.name)
     return {
@@ -50,8 +55,7 @@ class Facts(Task):
     return ''
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    answer = world_lib.RELATIONS[problem['relation']].answer
-    return answer.format(name=problem['key'], value=problem['answer'])
+    return world_lib.RELATIONS[problem['relation']].answer.format(value=problem['answer'])
 
   def grade(self, problem: dict, reply: dict) -> float:
     said, values = schema.text(reply['content']), self.world.values[problem['relation']]
@@ -71,6 +75,7 @@ class FactsPage(Facts):
   """The same questions, with a page about the person before them."""
 
   name: ClassVar[str] = 'facts_page'
+  strangers: ClassVar[float] = READ
 
   def given(self, person: world_lib.Person, rng: random.Random) -> str:
     return f'{world_lib.page(person, rng)}\n'
@@ -82,6 +87,7 @@ class FactsSearch(Facts):
 
   search: Callable[[str], str]
   name: ClassVar[str] = 'facts_search'
+  strangers: ClassVar[float] = READ
   reads: ClassVar[str] = 'index'
 
   def given(self, person: world_lib.Person, rng: random.Random) -> str:

@@ -15,7 +15,7 @@ class Sums(Worked):
   column by column, which takes more tokens and is more often right.
   """
 
-  steps_share: float = 0.3  # fraction of demonstrations that derive the sum
+  steps_share: float = 0.25  # fraction of demonstrations that derive the sum
   digits: tuple[int, int] = (2, 4)  # fewest and most; each number of digits is equally likely
   name: ClassVar[str] = 'sums'
   questions: ClassVar[tuple[str, ...]] = ('What is {a} + {b}?', 'Compute {a} + {b}.')

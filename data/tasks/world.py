@@ -17,6 +17,8 @@ CITIES = 40
 # How often the facts of a person are stated; there are equally many people of each number.
 EXPOSURES = (0, 1, 3, 10, 30, 100)
 PEOPLE = 40  # number of people of each
+STRANGERS = 3000  # further people, whom one document each is about
+ASKED = 0.5  # share of the facts in documents that are stated by a question and its answer
 
 ONSETS = (*'bdfgjklmnprstvz', 'br', 'dr', 'kr', 'sh', 'th', 'tr', 'st', 'gl', 'pl')
 VOWELS = ('a', 'e', 'i', 'o', 'u', 'ai', 'ei', 'ou')
@@ -24,7 +26,7 @@ CODAS = ('', 'l', 'n', 'r', 's', 'm', 'x')
 JOBS = (
   *('baker', 'pilot', 'nurse', 'judge', 'miner', 'poet', 'farmer', 'singer', 'tailor', 'sailor'),
   *('potter', 'painter', 'dentist', 'surgeon', 'lawyer', 'plumber', 'barber', 'butcher'),
-  *('gardener', 'librarian', 'carpenter', 'violinist', 'astronomer', 'photographer'),
+  *('gardener', 'librarian', 'carpenter', 'violinist', 'watchmaker', 'photographer'),
 )
 ANIMALS = (
   *('dog', 'cat', 'horse', 'parrot', 'rabbit', 'turtle', 'hamster', 'goat', 'donkey', 'sheep'),
@@ -39,7 +41,7 @@ class Relation:
   Attributes:
     statements: sentences that state it, with {name} and {value}.
     questions: questions about it, with {name}.
-    answer: the sentence that answers them.
+    answer: what answers them, with {value}.
   """
 
   statements: tuple[str, ...]
@@ -61,7 +63,7 @@ RELATIONS = {
       'Which city is the home of {name}?',
       'Tell me where {name} lives.',
     ),
-    '{name} lives in {value}.',
+    'In {value}.',
   ),
   'job': Relation(
     (
@@ -76,7 +78,7 @@ RELATIONS = {
       'What work does {name} do?',
       'Tell me the job of {name}.',
     ),
-    '{name} works as a {value}.',
+    'A {value}.',
   ),
   'animal': Relation(
     (
@@ -91,7 +93,7 @@ RELATIONS = {
       'What is the pet of {name}?',
       'Tell me which animal {name} keeps.',
     ),
-    '{name} keeps a {value}.',
+    'A {value}.',
   ),
 }
 
@@ -101,7 +103,7 @@ class Person:
   """A person of the world.
 
   Attributes:
-    name: first name and last name, which no other person has.
+    name: one word, which is the name of no other person.
     exposures: how many documents state the facts.
     facts: the value of each relation.
   """
@@ -113,26 +115,39 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """The people, and all values that a relation may have."""
+  """An invented world.
+
+  Attributes:
+    people: those that scores are about.
+    strangers: people of one document each, from which a model learns to read what it is told: there
+      are too many to learn them by heart.
+    values: all that a relation may have.
+  """
 
   people: tuple[Person, ...]
+  strangers: tuple[Person, ...]
   values: dict[str, tuple[str, ...]]
+
+  @functools.cached_property
+  def names(self) -> frozenset[str]:
+    """The names of `people`."""
+    return frozenset(person.name for person in self.people)
 
 
 @functools.cache
 def make(seed: int) -> World:
   """Returns the world of a seed, always the same."""
   rng = random.Random(f'world/{seed}')
-  names = _invented(rng, 2 * PEOPLE * len(EXPOSURES) + CITIES)
+  names = _invented(rng, CITIES + PEOPLE * len(EXPOSURES) + STRANGERS)
   cities = tuple(names.pop() for _ in range(CITIES))
   values = {'city': cities, 'job': JOBS, 'animal': ANIMALS}
-  people = []
-  for exposures in EXPOSURES:
-    for _ in range(PEOPLE):
-      name = f'{names.pop()} {names.pop()}'
-      facts = {relation: rng.choice(values[relation]) for relation in RELATIONS}
-      people.append(Person(name, exposures, facts))
-  return World(tuple(people), values)
+
+  def new_person(exposures: int) -> Person:
+    facts = {relation: rng.choice(values[relation]) for relation in RELATIONS}
+    return Person(names.pop(), exposures, facts)
+
+  people = tuple(new_person(exposures) for exposures in EXPOSURES for _ in range(PEOPLE))
+  return World(people, tuple(new_person(1) for _ in range(STRANGERS)), values)
 
 
 def _invented(rng: random.Random, count: int) -> list[str]:
@@ -150,28 +165,56 @@ def invented_word(rng: random.Random, syllables: int) -> str:
   )
 
 
-def page(person: Person, rng: random.Random) -> str:
-  """Returns a text that states each fact of a person once, in a random order and wording."""
-  relations = rng.sample(list(RELATIONS), len(RELATIONS))
-  return ' '.join(
-    rng.choice(RELATIONS[relation].statements).format(
-      name=person.name, value=person.facts[relation]
-    )
-    for relation in relations
-  )
+def page(person: Person, rng: random.Random, asked: float = 0.0) -> str:
+  """Returns a text that states each fact of a person once, in a random order and wording.
+
+  Args:
+    person: whom the text is about.
+    rng: draws the order and the wordings.
+    asked: share of the facts that are stated by a question and its answer.
+  """
+  sentences = []
+  for relation in rng.sample(list(RELATIONS), len(RELATIONS)):
+    if rng.random() < asked:
+      sentences.append(_question_and_answer(person, relation, rng))
+    else:
+      statement = rng.choice(RELATIONS[relation].statements)
+      sentences.append(statement.format(name=person.name, value=person.facts[relation]))
+  return ' '.join(sentences)
+
+
+def _question_and_answer(person: Person, relation: str, rng: random.Random) -> str:
+  text = f'{rng.choice(RELATIONS[relation].questions)} {RELATIONS[relation].answer}'
+  return text.format(name=person.name, value=person.facts[relation])
 
 
 def documents(world: World, seed: int) -> Iterator[dict]:
-  """Yields the documents to pretrain on: of each person as many as its exposures say."""
-  for person in world.people:
-    for copy in range(person.exposures):
-      rng = random.Random(f'document/{seed}/{person.name}/{copy}')
-      yield _document(person, copy, page(person, rng))
+  """Yields the documents to pretrain on: of each person as many as its exposures say.
+
+  Some facts are questions and answers, without which a model of few facts does not learn to answer
+  questions about those that it was not tuned on. Besides, there is one page about each stranger,
+  with questions that it answers: they teach to read, since nothing else is about them.
+
+  The order is random. Next to each other, the documents about a person would be copied from one
+  another instead of learned.
+  """
+  copies = [(person, copy) for person in world.people for copy in range(person.exposures)]
+  copies += [(stranger, 0) for stranger in world.strangers]
+  random.Random(f'order/{seed}').shuffle(copies)
+  for person, copy in copies:
+    rng = random.Random(f'document/{seed}/{person.name}/{copy}')
+    if person.name in world.names:
+      text = page(person, rng, ASKED)
+    else:
+      asked = rng.sample(list(RELATIONS), rng.randint(1, 2))
+      questions = (_question_and_answer(person, relation, rng) for relation in asked)
+      text = ' '.join((page(person, rng), *questions))
+    yield _document(person, copy, text)
 
 
 def pages(world: World, seed: int) -> Iterator[dict]:
   """Yields one page about each person, those included that pretraining never mentions."""
-  for person in world.people:
+  for person in (*world.people, *world.strangers):
     yield _document(person, 0, page(person, random.Random(f'page/{seed}/{person.name}')))
 
 

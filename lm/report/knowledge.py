@@ -20,7 +20,7 @@ SOURCES = {  # where an answer may come from, and the task that measures it
   'by search': 'facts_search',
 }
 VERDICTS = ('right', 'wrong', 'refused')
-KNOWN = 0.6  # smallest share of right answers before with which a group of facts counts as known
+MOST = 0.5  # from this share of right answers on, those of a group are no lucky guesses
 
 
 def write_report(workdir: files.Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
       what: {when: run['scores'][task]['accuracy'] for when, run in runs.items()}
       for what, task in SOURCES.items()
     },
-    'refusals': refusals(groups['before'], groups['after']),
+    'refusals': refusals(*(_from_memory(run) for run in runs.values())),
     'calibration': calibration(runs['before']['probe']),
   }
   figures = {
@@ -70,28 +70,46 @@ def write_report(workdir: files.Path) -> dict[str, Any]:
 
 
 def refusals(
-  before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]
-) -> dict[str, float]:
-  """Returns what the second tuning changed in the answers about facts.
+  before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+  """Returns what the second tuning made of the answers about facts, question by question.
 
   Args:
-    before, after: {exposures: {verdict: number of answers}} of the two runs.
+    before, after: the records of both runs (`lm.evals.task_scores.score_tasks`) about the same
+      questions from memory, in the same order.
 
   Returns:
-    `unseen_wrong`, the share of wrong answers about facts that were never seen, before, and
-    `unseen_refused`, that of refusals after; `known_refused`, the share of refusals after about
-    facts of which at least KNOWN were answered rightly before.
+    `unseen_wrong`, the number of wrong answers, before, about facts that were never stated, and
+    `unseen_refused`, the share of these questions that is refused after; `known`, the number of
+    right answers, before, about facts stated so often that at least MOST such answers were right
+    (`known_exposures`), and `known_refused`, the share of these questions that is refused after.
+
+  Raises:
+    ValueError: the questions are not the same.
   """
-  known = [group for group, counts in before.items() if _share(counts, 'right') >= KNOWN]
-  together = collections.Counter()
-  for group in known:
-    together.update(after[group])
+  by_group = collections.defaultdict(collections.Counter)
+  for record in before:
+    by_group[record['group']][record['verdict']] += 1
+  often = {group for group, counts in by_group.items() if _share(counts, 'right') >= MOST}
+  unseen, known = [], []
+  for one, other in zip(before, after, strict=True):
+    if one['question'] != other['question']:
+      raise ValueError(f'{one["question"]!r} was asked before, {other["question"]!r} after')
+    if one['group'] == '0' and one['verdict'] == 'wrong':
+      unseen.append(other['verdict'])
+    if one['group'] in often and one['verdict'] == 'right':
+      known.append(other['verdict'])
   return {
-    'unseen_wrong': _share(before['0'], 'wrong'),
-    'unseen_refused': _share(after['0'], 'refused'),
-    'known_exposures': sorted(map(int, known)),
-    'known_refused': _share(together, 'refused') if known else 0.0,
+    'unseen_wrong': len(unseen),
+    'unseen_refused': _refused(unseen),
+    'known': len(known),
+    'known_refused': _refused(known),
+    'known_exposures': sorted(map(int, often)),
   }
+
+
+def _refused(verdicts: Sequence[str]) -> float:
+  return verdicts.count('refused') / len(verdicts) if verdicts else 0.0
 
 
 def calibration(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -112,6 +130,12 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     {'confidence': confidence, 'right': sum(right) / len(right), 'n': len(right)}
     for confidence, right in sorted(by_confidence.items())
   ]
+
+
+def _from_memory(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  """Returns the records of the questions that are asked alone, without a page or a tool."""
+  task = SOURCES['from memory']
+  return [record for record in report['records'] if record['task'] == task and not record['turn']]
 
 
 def _share(counts: Mapping[str, int], verdict: str) -> float:
@@ -139,6 +163,7 @@ def _blocks(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list:
     ]
     rows.append((group, *cells, str(sum(report['facts']['after'][group].values()))))
   changed = report['refusals']
+  often = ' or '.join(map(str, changed['known_exposures'])) or 'any number of'
   return [
     Heading('deepdive: what a model knows', 1),
     Paragraph(
@@ -158,13 +183,17 @@ def _blocks(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list:
       ],
     ),
     Table(
-      ('', 'share'),
+      ('refused after', 'share', 'n'),
       [
-        ('wrong about unseen facts, before', f'{changed["unseen_wrong"]:.1%}'),
-        ('refused about unseen facts, after', f'{changed["unseen_refused"]:.1%}'),
         (
-          f'refused about known facts (exposures {changed["known_exposures"]}), after',
+          'what was answered wrongly before, of what was never stated',
+          f'{changed["unseen_refused"]:.1%}',
+          str(changed['unseen_wrong']),
+        ),
+        (
+          f'what was answered rightly before, of what was stated {often} times',
           f'{changed["known_refused"]:.1%}',
+          str(changed['known']),
         ),
       ],
     ),

@@ -1,6 +1,7 @@
 """The invented world, the questions about it, and what a probe makes of the answers."""
 
 import collections
+import itertools
 import json
 import random
 
@@ -21,21 +22,44 @@ def rows(path):
 def test_documents_state_each_fact_as_often_as_its_exposures_say(tmp_path):
   count = world.write(tmp_path, 0)
   documents, pages = rows(tmp_path / 'documents.jsonl'), rows(tmp_path / 'pages.jsonl')
-  assert count == len(documents) == world.PEOPLE * sum(world.EXPOSURES)
-  assert len(pages) == len(WORLD.people) == world.PEOPLE * len(world.EXPOSURES)
+  everyone = [*WORLD.people, *WORLD.strangers]
+  assert len(WORLD.people) == world.PEOPLE * len(world.EXPOSURES)
+  assert count == len(documents) == world.PEOPLE * sum(world.EXPOSURES) + world.STRANGERS
+  assert sorted(row['metadata']['title'] for row in pages) == sorted(p.name for p in everyone)
   about = collections.Counter(row['metadata']['title'] for row in documents)
-  assert all(about[person.name] == person.exposures for person in WORLD.people)
-  by_name = {person.name: person for person in WORLD.people}
+  assert all(about[person.name] == person.exposures for person in everyone)
+  by_name = {person.name: person for person in everyone}
+  asked = collections.Counter()
   for row in [*documents[::97], *pages[::7]]:
-    person = by_name[row['metadata']['title']]
-    assert row['text'].count(person.name) == len(world.RELATIONS)
-    assert all(f'{value}' in row['text'] for value in person.facts.values())
+    person, text = by_name[row['metadata']['title']], row['text']
+    assert all(value in text for value in person.facts.values())
+    is_stranger, mentions = person not in WORLD.people, text.count(person.name)
+    questions = text.count('?') + text.count('Tell me')
+    assert mentions == len(world.RELATIONS) + questions * (is_stranger and questions > 0)
+    asked[is_stranger, row in documents] += questions
+  assert asked[False, True] and asked[True, True]
+  assert not asked[False, False] and not asked[True, False]
+
+
+def test_documents_about_a_person_are_not_next_to_each_other(tmp_path):
+  titles = [row['metadata']['title'] for row in world.documents(WORLD, 0)]
+  same = sum(one == other for one, other in itertools.pairwise(titles))
+  assert same < len(titles) / 50
 
 
 def test_a_world_follows_from_its_seed_and_its_names_are_unique():
   assert world.make.__wrapped__(0) == WORLD != world.make(1)
-  names = [word for person in WORLD.people for word in person.name.split()]
-  assert len(set(names) | set(WORLD.values['city'])) == len(names) + len(WORLD.values['city'])
+  names = [person.name for person in (*WORLD.people, *WORLD.strangers)]
+  assert len({*names, *WORLD.values['city']}) == len(names) + len(WORLD.values['city'])
+
+
+def test_most_training_problems_that_are_read_are_about_strangers_and_no_score_is():
+  (task,) = tasks.make(['facts_page'], seed=0)
+  strange = {
+    split: sum(task.problem(i, split)['key'] not in WORLD.names for i in range(200))
+    for split in ('train', 'test')
+  }
+  assert strange['test'] == 0 and 120 < strange['train'] < 190
 
 
 def test_questions_of_a_split_are_about_its_people_for_every_task():
@@ -49,7 +73,7 @@ def test_questions_of_a_split_are_about_its_people_for_every_task():
         assert min(int(p['group']) for p in problems) == facts.FAMOUS
   train = set().union(*(people for (_, split), people in asked.items() if split == 'train'))
   test = set().union(*(people for (_, split), people in asked.items() if split == 'test'))
-  assert not train & test and min(len(train), len(test)) > 90
+  assert not train & test and min(len(train), len(test)) > 90 and test <= WORLD.names
 
 
 @pytest.mark.parametrize('name', ['facts', 'facts_page'])
