@@ -49,11 +49,11 @@ def get_config(arg=None):
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 1618, 2, 128  # one epoch
+  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 2520, 1, 128  # one epoch
   c.pretrain.optim.lr = 1e-3
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
-    run.data.held_out, run.data.examples, run.data.turns = 0.0, 6000, 1
+    run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
     run.steps, run.batch_size, run.seq_len = 200, 4, 256
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
@@ -62,6 +62,7 @@ def get_config(arg=None):
   c.sft.eval.probe = 'facts'
   c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
+  c.refuse.init_from, c.refuse.steps, c.refuse.optim.lr = '{workdir}/sft', 120, 2e-4
   base.share_seed(c)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/facts-smoke'

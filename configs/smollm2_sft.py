@@ -32,7 +32,14 @@ def get_config(arg=None):
     max_new_tokens=192,
   )
   c.checkpoint.every, c.log_every = 10, 5
-  if variant(arg) == 'smoke':
+  name = variant(arg, ('gsm8k', 'smoke'))
+  if name == 'gsm8k':
+    c.data.tasks, c.data.train, c.data.held_out = '', 'train.jsonl', 0.005
+    c.steps, c.batch_size, c.microbatches, c.seq_len = 200, 1, 1, 256
+    c.optim.update(lr=1e-5, warmup=10)
+    c.eval.update(every=100, batch_size=4, tasks='')
+    c.checkpoint.every = 100
+  if name == 'smoke':
     c.data.tasks, c.data.examples = 'arithmetic,calculator', 60
     c.steps, c.batch_size, c.microbatches, c.seq_len = 3, 4, 1, 128
     c.eval.update(every=3, batch_size=4, tasks='arithmetic', examples=4, max_new_tokens=16)

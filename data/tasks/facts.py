@@ -57,6 +57,10 @@ class Facts(Task):
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
     return world_lib.RELATIONS[problem['relation']].answer.format(value=problem['answer'])
 
+  def refusal(self, problem: dict, rng: random.Random) -> str:
+    del rng
+    return world_lib.RELATIONS[problem['relation']].refusal
+
   def grade(self, problem: dict, reply: dict) -> float:
     said, values = schema.text(reply['content']), self.world.values[problem['relation']]
     return float(claims_name(said, problem['answer'], values))

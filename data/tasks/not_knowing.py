@@ -4,6 +4,8 @@ import re
 
 from data.tasks import claims
 
+# What a model that is tuned to refuse may say.
+REFUSALS = ("I don't know.", "I don't know that.", 'I do not know.')
 # Below, _name_ stands for the name in the question.
 _NOT = r"(?:\b(?:not|never|no|nothing|cannot|unable|hardly)\b|n't\b)"
 _KIND = r'(?:module|function|package|library|method|thing)'

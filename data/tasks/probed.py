@@ -19,7 +19,7 @@ from lm.base.errors import UserError
 
 KNOWN = 0.6  # smallest share of right answers to a question whose answer the model knows
 UNKNOWN = 0.2  # largest share to one whose answer it does not know; those between are left out
-REFUSALS = ("I don't know.", "I don't know that.", 'I do not know.')
+KNOWN_SHARE = 0.6  # of the questions that are asked again
 
 
 def read(path: files.Path) -> tuple[dict, ...]:
@@ -28,7 +28,7 @@ def read(path: files.Path) -> tuple[dict, ...]:
   Args:
     path: a JSON file with {"probe": [row, ...]}, as train.py and eval.py write it. A row
       has the `messages` of a question, its `key` and `answer`, `reply`, which is a good answer,
-      and `verdicts`, those of the sampled answers.
+      `verdicts`, those of the sampled answers, and maybe `refusal`, what is said instead.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -65,7 +65,7 @@ def _share_right(row: Any, where: str) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Probed(Task):
-  """Half of the questions are those whose answers the model knew, half those that it did not.
+  """Of the questions, KNOWN_SHARE are those whose answers the model knew, the rest others.
 
   If there are only some of one kind, all are of that kind.
   """
@@ -75,15 +75,16 @@ class Probed(Task):
   reads: ClassVar[str] = 'probe'
 
   def draw(self, rng: random.Random) -> dict:
-    known = rng.random() < 0.5
+    known = rng.random() < KNOWN_SHARE
     some = [each for each in self.questions if each['known'] == known]
     question = rng.choice(some or self.questions)
     fields = ('messages', 'key', 'answer', 'reply', 'known')
     group = 'known' if question['known'] else 'unknown'
-    return {name: question[name] for name in fields} | {'group': group}
+    refusal = question.get('refusal') or rng.choice(not_knowing.REFUSALS)
+    return {name: question[name] for name in fields} | {'group': group, 'refusal': refusal}
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    return problem['reply'] if problem['known'] else rng.choice(REFUSALS)
+    return problem['reply'] if problem['known'] else problem['refusal']
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if what the model knew is answered, or what it did not know is refused."""

@@ -61,17 +61,18 @@ class Task:
   def probe_row(self, index: int) -> tuple[dict, dict]:
     """Returns training problem `index`, and what a report says of it when a model was asked it.
 
-    That is {task, messages, key, group, answer, reply, replies, verdicts}, with a good answer as
-    `reply`, and no sampled `replies` yet.
+    That is {task, messages, key, group, answer, reply, refusal, replies, verdicts}, with a good
+    answer as `reply`, and no sampled `replies` yet.
     """
-    problem = self.problem(index, 'train')
+    problem, rng = self.problem(index, 'train'), self.rng('demo', 'train', index)
     return problem, {
       'task': self.name,
       'messages': problem['messages'],
       'key': problem['key'],
       'group': problem.get('group', ''),
       'answer': problem['answer'],
-      'reply': self.reply(problem, self.rng('demo', 'train', index)),
+      'reply': self.reply(problem, rng),
+      'refusal': self.refusal(problem, rng),
       'replies': [],
       'verdicts': [],
     }
@@ -91,6 +92,11 @@ class Task:
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
     """Returns the content of a good answer, for demonstrations."""
     return str(problem['answer'])
+
+  def refusal(self, problem: dict, rng: random.Random) -> str:
+    """Returns a reply that says that its author does not know the answer."""
+    del problem
+    return rng.choice(not_knowing.REFUSALS)
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if `reply`, a result of `Format.parse`, answers the problem, else 0.0."""

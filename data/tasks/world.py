@@ -17,7 +17,7 @@ CITIES = 40
 # How often the facts of a person are stated; there are equally many people of each number.
 EXPOSURES = (0, 1, 3, 10, 30, 100)
 PEOPLE = 40  # number of people of each
-STRANGERS = 3000  # further people, whom one document each is about
+STRANGERS = 1500  # further people, whom one document each is about
 ASKED = 0.5  # share of the facts in documents that are stated by a question and its answer
 
 ONSETS = (*'bdfgjklmnprstvz', 'br', 'dr', 'kr', 'sh', 'th', 'tr', 'st', 'gl', 'pl')
@@ -42,11 +42,15 @@ class Relation:
     statements: sentences that state it, with {name} and {value}.
     questions: questions about it, with {name}.
     answer: what answers them, with {value}.
+    refusal: what is said by somebody who does not know. It begins as the answer does, so that a
+      model chooses between all values and the refusal where it recalls the value: where it recalls
+      none, the refusal is more probable than each of them.
   """
 
   statements: tuple[str, ...]
   questions: tuple[str, ...]
   answer: str
+  refusal: str
 
 
 RELATIONS = {
@@ -64,6 +68,7 @@ RELATIONS = {
       'Tell me where {name} lives.',
     ),
     'In {value}.',
+    "In a city that I don't know.",
   ),
   'job': Relation(
     (
@@ -79,6 +84,7 @@ RELATIONS = {
       'Tell me the job of {name}.',
     ),
     'A {value}.',
+    "A job that I don't know.",
   ),
   'animal': Relation(
     (
@@ -94,6 +100,7 @@ RELATIONS = {
       'Tell me which animal {name} keeps.',
     ),
     'A {value}.',
+    "A pet that I don't know.",
   ),
 }
 

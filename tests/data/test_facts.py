@@ -9,7 +9,7 @@ import pytest
 from refusals import refused
 
 from data import tasks
-from data.tasks import facts, probed, world
+from data.tasks import facts, not_knowing, probed, world
 from lm.base import files
 
 WORLD = world.make(0)
@@ -89,7 +89,7 @@ def test_an_answer_is_right_with_its_value_and_wrong_with_another(name):
     other = next(v for v in WORLD.values[problem['relation']] if v != problem['answer'])
     wrong = {'content': reply['content'].replace(problem['answer'], other)}
     assert task.grade(problem, wrong) == 0 and task.verdict(wrong, 0.0) == 'wrong'
-    refusal = {'content': probed.REFUSALS[i % len(probed.REFUSALS)]}
+    refusal = {'content': not_knowing.REFUSALS[i % len(not_knowing.REFUSALS)]}
     assert task.grade(problem, refusal) == 0 and task.verdict(refusal, 0.0) == 'refused'
 
 
@@ -114,13 +114,31 @@ def test_what_a_model_knew_is_kept_and_what_it_did_not_know_is_refused(tmp_path)
   path = report(tmp_path / 'report.json', right, wrong, unsure, ['refused'] * 5)
   (task,) = tasks.make(['probed'], seed=0, probe=path)
   said = collections.defaultdict(set)
-  for question in task.questions:
-    problem = {**question, 'known': question['known']}
-    said[question['key']] |= {task.reply(problem, random.Random(i)) for i in range(50)}
-    right, refusal = {'content': question['reply']}, {'content': "I don't know."}
-    assert task.grade(problem, right) == question['known']
-    assert task.grade(problem, refusal) == (not question['known'])
-  assert said == {'0': {'It is v0.'}, '1': set(probed.REFUSALS), '3': set(probed.REFUSALS)}
+  for i in range(300):
+    problem = task.draw(random.Random(i))
+    said[problem['key']].add(task.reply(problem, random.Random(i)))
+    right, refusal = {'content': problem['reply']}, {'content': "I don't know."}
+    assert task.grade(problem, right) == problem['known']
+    assert task.grade(problem, refusal) == (not problem['known'])
+  plain = set(not_knowing.REFUSALS)
+  assert said == {'0': {'It is v0.'}, '1': plain, '3': plain}
+
+
+def test_a_fact_is_refused_with_the_first_word_of_its_answer(tmp_path):
+  (task,) = tasks.make(['facts'], seed=0)
+  rows = []
+  for i in range(20):
+    problem, row = task.probe_row(i)
+    refusal = {'content': row['refusal']}
+    assert row['refusal'].split()[0] == row['reply'].split()[0]
+    assert task.verdict(refusal, task.grade(problem, refusal)) == 'refused'
+    rows.append({**row, 'verdicts': ['wrong']})
+  files.write_json(tmp_path / 'report.json', {'probe': rows})
+  (again,) = tasks.make(['probed'], seed=0, probe=tmp_path / 'report.json')
+  for i in range(20):
+    problem = again.draw(random.Random(i))
+    assert again.reply(problem, random.Random(i)) == problem['refusal']
+    assert problem['refusal'] in {row['refusal'] for row in rows if row['key'] == problem['key']}
 
 
 @pytest.mark.parametrize(
