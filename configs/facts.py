@@ -1,10 +1,10 @@
 """What a model knows, and what it only seems to know: a recipe on an invented world of facts.
 
-Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times. A model is trained on them and
-tuned to answer questions (sft), which it also does about people that it has never read about. Then
-it is probed for what it knows, and tuned again from the pretrained model to say that it does not
-know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section 4.3.6). The people of the
-scores are in no conversation that it was tuned on.
+Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times, and those of 3,000 strangers
+once (data/tasks/world.py). A model is trained on them and tuned to answer questions (sft), which it
+also does about people that it has never read about. Then it is probed for what it knows, and tuned
+on to say that it does not know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section
+4.3.6). The people of the scores are in no conversation that it was tuned on.
 
 Command:   python train.py --config=configs/facts.py [--workdir=runs/facts]
 Hardware:  two CPU cores; the extra tools, for search.
@@ -49,7 +49,7 @@ def get_config(arg=None):
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 2520, 1, 128  # one epoch
+  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 3235, 1, 128  # one epoch
   c.pretrain.optim.lr = 1e-3
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
