@@ -13,9 +13,9 @@ Result:    runs/distill/report.html. Measured on 256 held-out sums, greedy, with
            .85. Of samples, pass@1 is .11, .16, .13, and .76, .75, .77 after GRPO; pass@8 .48, .61,
            .56, and .89, .91, .89. While the reward rises from .09, .16, .12 to about .8, answers
            grow from 14, 17, 20 tokens to about 50, under Dr. GRPO too: sums that are derived in
-           steps win over sums that are guessed. The smaller model, seed 0: .18 fine-tuned, .79 after
-           GRPO of its own, .85 tuned on the larger one's right answers: distillation wins, as in
-           R1's table.
+           steps win over sums that are guessed. The smaller model, seed 0: .18 fine-tuned, .79
+           after GRPO of its own, .85 tuned on the larger one's right answers: distillation wins, as
+           in R1's table.
 Time:      25 minutes of one core.
 :smoke     every step with smaller models and few updates. They answer nothing rightly, so that
            `distilled` is tuned on demonstrations.
