@@ -9,7 +9,12 @@ on to say that it does not know the rest (refuse), as Llama 3 was (2024, arXiv 2
 Command:   python train.py --config=configs/facts.py [--workdir=runs/facts]
 Hardware:  two CPU cores; the extra tools, for search.
 Result:    runs/facts/report.html: right, wrong and refused answers by the number of exposures,
-           before and after, from memory, with a page in the context, and by search.
+           before and after, from memory, with a page in the context, and by search. Measured with
+           seed 0 on 360 questions each: from memory .02, .00, .08, .07, .51, .98 are right at 0, 1,
+           3, 10, 30, 100 exposures; .98 with the page, .87 by search. After refuse .82 of the wrong
+           answers about unseen facts are refusals, and .06 of the right ones at 100 exposures, but
+           .53 of those at 30, of which every second was right; .99 with the page, .89 by search.
+Time:      18 minutes of one core.
 :smoke     every step with a smaller model and few updates.
 """
 
@@ -49,11 +54,11 @@ def get_config(arg=None):
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 3235, 1, 128  # one epoch
+  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 1618, 2, 128  # one epoch
   c.pretrain.optim.lr = 1e-3
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
-    run.data.held_out, run.data.examples, run.data.turns = 0.0, 4000, 1
+    run.data.held_out, run.data.examples, run.data.turns = 0.0, 6000, 1
     run.steps, run.batch_size, run.seq_len = 200, 4, 256
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
@@ -62,7 +67,7 @@ def get_config(arg=None):
   c.sft.eval.probe = 'facts'
   c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
-  c.refuse.init_from, c.refuse.steps, c.refuse.optim.lr = '{workdir}/sft', 120, 2e-4
+  c.refuse.init_from, c.refuse.steps, c.refuse.optim.lr = '{workdir}/sft', 100, 2e-4
   base.share_seed(c)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/facts-smoke'

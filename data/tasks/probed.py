@@ -19,7 +19,9 @@ from lm.base.errors import UserError
 
 KNOWN = 0.6  # smallest share of right answers to a question whose answer the model knows
 UNKNOWN = 0.2  # largest share to one whose answer it does not know; those between are left out
-KNOWN_SHARE = 0.6  # of the questions that are asked again
+# Of the questions that are asked again. With as many of either kind, a model also refuses much of
+# what it knows.
+KNOWN_SHARE = 0.85
 
 
 def read(path: files.Path) -> tuple[dict, ...]:

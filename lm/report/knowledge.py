@@ -20,7 +20,7 @@ SOURCES = {  # where an answer may come from, and the task that measures it
   'by search': 'facts_search',
 }
 VERDICTS = ('right', 'wrong', 'refused')
-MOST = 0.5  # from this share of right answers on, those of a group are no lucky guesses
+KNOWN = 0.6  # smallest share of right answers before with which the facts of a group are known
 
 
 def write_report(workdir: files.Path) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def refusals(
   Returns:
     `unseen_wrong`, the number of wrong answers, before, about facts that were never stated, and
     `unseen_refused`, the share of these questions that is refused after; `known`, the number of
-    right answers, before, about facts stated so often that at least MOST such answers were right
-    (`known_exposures`), and `known_refused`, the share of these questions that is refused after.
+    right answers, before, in the groups of which at least KNOWN were right (`known_exposures`), and
+    `known_refused`, the share of these questions that is refused after.
 
   Raises:
     ValueError: the questions are not the same.
@@ -90,7 +90,7 @@ def refusals(
   by_group = collections.defaultdict(collections.Counter)
   for record in before:
     by_group[record['group']][record['verdict']] += 1
-  often = {group for group, counts in by_group.items() if _share(counts, 'right') >= MOST}
+  often = {group for group, counts in by_group.items() if _share(counts, 'right') >= KNOWN}
   unseen, known = [], []
   for one, other in zip(before, after, strict=True):
     if one['question'] != other['question']:
