@@ -135,17 +135,27 @@ def events(app, path, body):
   return [json.loads(event.removeprefix('data: ')) for event in found]
 
 
+def wait_until(holds):
+  """Whether a condition holds within some minutes, fewer than a test may take."""
+  for _ in range(20_000):
+    if holds():
+      return True
+    time.sleep(0.01)
+  return False
+
+
+def is_idle(app):
+  """Whether no engine has anything to do."""
+  engines = [model.engine for model in app.state.service.models.values()]
+  return all(engine.engine.is_idle and not engine.num_answers for engine in engines)
+
+
 def idle(app):
   """Whether every engine ends up with nothing to do.
 
   An engine forgets an answer after it has delivered its end, or a step after it was cancelled.
   """
-  engines = [model.engine for model in app.state.service.models.values()]
-  for _ in range(1000):
-    if all(engine.engine.is_idle and not engine.num_answers for engine in engines):
-      return True
-    time.sleep(0.03)
-  return False
+  return wait_until(lambda: is_idle(app))
 
 
 @contextlib.contextmanager

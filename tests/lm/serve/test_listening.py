@@ -51,12 +51,6 @@ def client(address):
     yield client
 
 
-def wait_until(holds):
-  """Waits until a condition holds; the time limit of the test ends it otherwise."""
-  while not holds():
-    time.sleep(0.01)
-
-
 # ---- OpenAI's client
 
 
@@ -170,15 +164,15 @@ def test_a_client_that_leaves_frees_its_row(address, app, model, stream):
   assert before == 0
   with connect(address) as connection:
     connection.sendall(request_bytes(LONG | {'stream': stream, 'n': 3}))
-    wait_until(lambda: model.engine.engine.num_running)
-  wait_until(lambda: serving.idle(app) and not app.state.service.num_open)
+    assert serving.wait_until(lambda: model.engine.engine.num_running)
+  assert serving.wait_until(lambda: serving.is_idle(app) and not app.state.service.num_open)
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten(address, app):
   with connect(address) as connection:
     connection.sendall(request_bytes(GOOD)[:-5])
-    wait_until(lambda: app.state.service.num_open)
-  wait_until(lambda: not app.state.service.num_open)
+    assert serving.wait_until(lambda: app.state.service.num_open)
+  assert serving.wait_until(lambda: not app.state.service.num_open)
 
 
 def test_a_client_that_does_not_finish_its_head_is_disconnected(address):
@@ -231,7 +225,7 @@ def test_a_body_that_trickles_behind_its_response_is_disconnected(
     assert connection.recv(1000).startswith(b'HTTP/1.1 ')
     data = b'1\r\nx\r\n' if 'chunks' in length else b'x'
     assert closed_after(connection, data, 0.05) is not None
-  wait_until(lambda: not app.state.service.num_open)
+  assert serving.wait_until(lambda: not app.state.service.num_open)
 
 
 def test_a_body_that_floods_behind_its_response_is_disconnected(address, app):
@@ -292,10 +286,10 @@ def test_a_client_that_does_not_read_is_disconnected_and_holds_no_row(address, a
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect((host, int(port)))
     connection.sendall(request_bytes(big))
-    wait_until(lambda: app.state.service.num_open > before)
+    assert serving.wait_until(lambda: app.state.service.num_open > before)
     answer = client.completions.create(model='tiny', prompt='a', max_tokens=2)
     assert answer.choices[0].text is not None
-    wait_until(lambda: app.state.service.num_open == before and serving.idle(app))
+    assert serving.wait_until(lambda: app.state.service.num_open == before and serving.is_idle(app))
 
 
 def test_what_is_not_http_is_answered_and_closed(address):
@@ -323,7 +317,7 @@ def test_too_many_connections_are_refused_with_an_error(address, app, client):
   finally:
     for connection in held:
       connection.close()
-  wait_until(lambda: answers(address))
+  assert serving.wait_until(lambda: answers(address))
 
 
 def answers(address):
@@ -382,7 +376,9 @@ def test_the_command_serves_until_sigterm_and_ends_well(run_folder, tmp_path):
   arguments.append(f'--arena-file={tmp_path / "votes.jsonl"}')
   process = commands.start(log, '-m', 'lm.serve', *arguments)
   try:
-    wait_until(lambda: 'serving mini at' in log.read_text() or process.poll() is not None)
+    assert serving.wait_until(
+      lambda: 'serving mini at' in log.read_text() or process.poll() is not None
+    )
     address = log.read_text().split('serving mini at ')[1].split()[0]
     headers = {'authorization': 'Bearer secret-key'}
     assert httpx.get(address).text.startswith('<!doctype html>')
