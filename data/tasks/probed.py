@@ -67,9 +67,9 @@ def _share_right(row: Any, where: str) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Probed(Task):
-  """Of the questions, KNOWN_SHARE are those whose answers the model knew, the rest others.
+  """Questions that a model was probed with: it knew KNOWN_SHARE of them, and refuses the rest.
 
-  If there are only some of one kind, all are of that kind.
+  If it knew all or none of them, all are of that kind.
   """
 
   questions: Sequence[dict]
@@ -80,13 +80,15 @@ class Probed(Task):
     known = rng.random() < KNOWN_SHARE
     some = [each for each in self.questions if each['known'] == known]
     question = rng.choice(some or self.questions)
-    fields = ('messages', 'key', 'answer', 'reply', 'known')
+    fields = ('messages', 'key', 'answer', 'reply', 'refusal', 'known')
     group = 'known' if question['known'] else 'unknown'
-    refusal = question.get('refusal') or rng.choice(not_knowing.REFUSALS)
-    return {name: question[name] for name in fields} | {'group': group, 'refusal': refusal}
+    return {name: question[name] for name in fields if name in question} | {'group': group}
 
   def reply(self, problem: dict, rng: random.Random) -> str | list[dict]:
-    return problem['reply'] if problem['known'] else problem['refusal']
+    return problem['reply'] if problem['known'] else self.refusal(problem, rng)
+
+  def refusal(self, problem: dict, rng: random.Random) -> str:
+    return problem['refusal'] if 'refusal' in problem else super().refusal(problem, rng)
 
   def grade(self, problem: dict, reply: dict) -> float:
     """Returns 1.0 if what the model knew is answered, or what it did not know is refused."""

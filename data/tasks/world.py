@@ -205,8 +205,8 @@ def documents(world: World, seed: int) -> Iterator[dict]:
   The order is random. Next to each other, the documents about a person would be copied from one
   another instead of learned.
   """
-  copies = [(person, copy) for person in world.people for copy in range(person.exposures)]
-  copies += [(stranger, 0) for stranger in world.strangers]
+  everyone = (*world.people, *world.strangers)
+  copies = [(person, copy) for person in everyone for copy in range(person.exposures)]
   random.Random(f'order/{seed}').shuffle(copies)
   for person, copy in copies:
     rng = random.Random(f'document/{seed}/{person.name}/{copy}')

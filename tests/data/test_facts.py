@@ -30,18 +30,18 @@ def test_documents_state_each_fact_as_often_as_its_exposures_say(tmp_path):
   assert all(about[person.name] == person.exposures for person in everyone)
   by_name = {person.name: person for person in everyone}
   asked = collections.Counter()
-  for row in [*documents[::97], *pages[::7]]:
-    person, text = by_name[row['metadata']['title']], row['text']
-    assert all(value in text for value in person.facts.values())
-    is_stranger, mentions = person not in WORLD.people, text.count(person.name)
-    questions = text.count('?') + text.count('Tell me')
-    assert mentions == len(world.RELATIONS) + questions * (is_stranger and questions > 0)
-    asked[is_stranger, row in documents] += questions
+  for is_document, some in ((True, documents[::97]), (False, pages[::7])):
+    for row in some:
+      person, text = by_name[row['metadata']['title']], row['text']
+      assert all(value in text for value in person.facts.values())
+      is_stranger, questions = person.name not in WORLD.names, text.count('?') + text.count('Tell')
+      assert text.count(person.name) == len(world.RELATIONS) + questions * is_stranger
+      asked[is_stranger, is_document] += questions
   assert asked[False, True] and asked[True, True]
   assert not asked[False, False] and not asked[True, False]
 
 
-def test_documents_about_a_person_are_not_next_to_each_other(tmp_path):
+def test_documents_about_a_person_are_not_next_to_each_other():
   titles = [row['metadata']['title'] for row in world.documents(WORLD, 0)]
   same = sum(one == other for one, other in itertools.pairwise(titles))
   assert same < len(titles) / 50
