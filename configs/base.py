@@ -281,10 +281,11 @@ def get_config() -> ConfigDict:
   # Smaller numbers of tokens, the stop token not counted: the scores that each as a limit would
   # give are reported too. A reply that is cut off counts as wrong.
   c.eval.limits = ()
-  # NAME,...: tasks whose training problems are asked eval.probe_samples times at the end, to find
-  # what the model knows (the task probed trains on the result).
+  # NAME,...: tasks whose training problems are asked at the end, to find what the model knows (the
+  # task probed trains on the result).
   c.eval.probe = ''
-  c.eval.probe_samples = 5  # answers to each of eval.examples problems of a task
+  c.eval.probe_examples = 200  # training problems of a task that are asked
+  c.eval.probe_samples = 5  # answers to each of them
   # K,K,...: the report has pass@K, the probability that one of K sampled answers to a test problem
   # of eval.tasks is right, estimated from eval.pass_samples answers; (): none.
   c.eval.pass_at = ()
@@ -408,7 +409,7 @@ def smoke(c: ConfigDict) -> None:
 
   The model is a tiny one of the same kind, and the data is this repository's own source, as bytes.
   """
-  c.data.train, c.data.tokenizer = 'lm/*/*.py,data/*/*.py', 'bytes'
+  c.data.train, c.data.tokenizer = 'lm/*/*.py', 'bytes'
   c.steps, c.batch_size, c.microbatches, c.seq_len = 20, 8, 2, 128
   c.model.update(TINY)
   c.loss.vocab_blocks = 0

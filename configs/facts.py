@@ -64,7 +64,7 @@ def get_config(arg=None):
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'
   c.sft.data.tasks = 'famous,facts_page,facts_search'
-  c.sft.eval.probe = 'facts'
+  c.sft.eval.probe, c.sft.eval.probe_examples = 'facts', 1000
   c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
   c.refuse.init_from, c.refuse.steps, c.refuse.optim.lr = '{workdir}/sft', 100, 2e-4
@@ -74,5 +74,5 @@ def get_config(arg=None):
     for run in (c.pretrain, c.sft, c.refuse):
       run.model.update(num_layers=1, embed_dim=64, num_heads=2, num_kv_heads=2, mlp_dim=128)
       run.steps, run.eval.examples, run.eval.batch_size = 12, 24, 24
-      run.eval.probe_samples = 2
+      run.eval.probe_examples, run.eval.probe_samples = 24, 2
   return c

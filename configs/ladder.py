@@ -19,7 +19,7 @@ from lm.base.config import variant
 WIDTHS = (16, 24, 32, 48, 64, 96)  # of the residual stream; the loss of the last is predicted
 SMOKE_WIDTHS = (8, 16, 24, 32, 40)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
-SMOKE_TOKENS_PER_PARAMETER = 5
+SMOKE_TOKENS_PER_PARAMETER = 2.5
 
 
 def get_config(arg=None):
@@ -41,7 +41,7 @@ def sweep(add, arg=None):
   for width in SMOKE_WIDTHS if is_smoke else WIDTHS:
     mlp, heads = 4 * width, width // 8
     parameters = 268 * width + 2 * (4 * width * width + 3 * width * mlp)
-    steps = parameters * tokens // (8 * 128)
+    steps = int(parameters * tokens) // (8 * 128)
     trial = {
       'model.embed_dim': width,
       'model.mlp_dim': mlp,

@@ -216,6 +216,8 @@ if __name__ == '__main__':
   given = dict(os.environ)
   for module in IMPORTED:
     importlib.import_module(module)
+  recipes = importlib.import_module('lm.launch.recipes')
+  recipes.START_METHOD = 'fork'  # jobs begin where their imports end, too
   gc.collect()
   gc.freeze()  # the collector of a program leaves alone what is shared with the server
   new = {name: value for name, value in os.environ.items() if name not in given}

@@ -23,7 +23,8 @@ def bucket(request):
 def text(tmp_path_factory):
   """Two texts, one of which is held out."""
   folder = tmp_path_factory.mktemp('text')
-  return f'{tiny.write_text(folder / "cat.txt")},{tiny.write_text(folder / "dog.txt", noise=2)}'
+  cat = tiny.write_text(folder / 'cat.txt', sentences=60)
+  return f'{cat},{tiny.write_text(folder / "dog.txt", noise=2, sentences=60)}'
 
 
 @pytest.fixture(scope='module')

@@ -80,7 +80,7 @@ def counted(folder, count, *arguments):
 
 
 SHARED = tiny.arguments(
-  'lm/*/*.py',
+  'lm/model/*.py',
   steps=8,
   checkpoint__every=4,
   data__held_out=0.05,

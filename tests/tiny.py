@@ -36,12 +36,12 @@ def arguments(text: pathlib.Path, **fields: object) -> list[str]:
   ]
 
 
-def write_text(path: pathlib.Path, noise: int = 0) -> pathlib.Path:
-  """A text of 60,000 bytes that is easy to learn, in which `noise` stretches of 60 characters are
-  not.
+def write_text(path: pathlib.Path, noise: int = 0, sentences: int = 1200) -> pathlib.Path:
+  """A text of 50 bytes a sentence that is easy to learn, in which `noise` stretches of 60
+  characters are not.
   """
   rng = np.random.default_rng(0)
-  words = list('the cat sat on the mat and the dog lay on the rug. ' * 1200)
+  words = list('the cat sat on the mat and the dog lay on the rug. ' * sentences)
   for start in rng.integers(0, len(words) - 60, noise):
     words[start : start + 60] = [chr(c) for c in rng.integers(33, 1000, 60)]
   path.write_text(''.join(words))

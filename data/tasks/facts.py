@@ -17,7 +17,7 @@ READ = 0.7  # share of strangers in training problems that are answered by readi
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Facts(Task):
-  """Facts about people, from memory; half of the people are in the test split, and no stranger.
+  """Facts about people, from memory; a third of the people are in the test split, and no stranger.
 
   The group of a problem is how often pretraining stated the fact.
   """
@@ -32,7 +32,7 @@ class Facts(Task):
 
   def in_test(self, key: str) -> bool:
     """Returns whether a person is in the test split, for every task about facts."""
-    return key in self.world.names and held_out(f'facts/{key}', one_in=2)
+    return key in self.world.names and held_out(f'facts/{key}', one_in=3)
 
   def draw(self, rng: random.Random) -> dict:
     if rng.random() < self.strangers:

@@ -16,7 +16,7 @@ from lm.base import files
 CITIES = 40
 # How often the facts of a person are stated; there are equally many people of each number.
 EXPOSURES = (0, 1, 3, 10, 30, 100)
-PEOPLE = 40  # number of people of each
+PEOPLE = 60  # number of people of each
 STRANGERS = 3000  # further people, whom one document each is about
 ASKED = 0.5  # share of the facts in documents that are stated by a question and its answer
 

@@ -33,7 +33,7 @@ class Probe:
     context, config = self._context, self._context.config
     rows = []
     for number, task in enumerate(context.probe_tasks):
-      asked = [task.probe_row(i) for i in range(config.eval.examples)]
+      asked = [task.probe_row(i) for i in range(config.eval.probe_examples)]
       questions = [((problem, row), row['messages']) for problem, row in asked]
 
       def judge(question, completion, task=task):

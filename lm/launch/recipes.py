@@ -42,6 +42,8 @@ from lm.base.metrics import peak_rss_bytes
 from lm.base.recipe_steps import Step
 from lm.report import card, distillation, knowledge, overoptimization, rounds, thinking
 
+# How the process of a job starts: it has no state of this one. Tests fork, which spares imports.
+START_METHOD = 'spawn'
 SAMPLE_SECONDS = 0.5  # between two records of a running job; a kill -9 may lose so much
 GRACE_SECONDS = 60.0  # in which a job must save its work when told to stop
 LOCK_SECONDS = 5.0  # in which the job of a killed recipe notices that, and ends
@@ -53,7 +55,7 @@ class Job:
 
   Attributes:
     name: unique in the recipe; the record and the lines that the user sees have it.
-    function: does the work, in a spawned process, so that it must be importable by its name. It
+    function: does the work, in a process of its own, so that it must be importable by its name. It
       must be able to go on after a kill, and returns only when the job is complete: told to stop by
       SIGINT or SIGTERM it raises, or exits with a status other than 0.
     args: its arguments, which must be picklable.
@@ -270,9 +272,9 @@ def _run(
   clock: Callable[[], float],
 ) -> None:
   """Runs a job in a child process, keeping its record up to date. Raises UserError if it fails."""
-  path, spawn = _path(workdir, job), multiprocessing.get_context('spawn')
-  receiver, sender = spawn.Pipe(duplex=False)
-  child = spawn.Process(target=_child, args=(sender, lock, job.function, job.args), name=job.name)
+  path, context = _path(workdir, job), multiprocessing.get_context(START_METHOD)
+  receiver, sender = context.Pipe(duplex=False)
+  child = context.Process(target=_child, args=(sender, lock, job.function, job.args), name=job.name)
   before, start = record['seconds'], clock()
 
   def update(peak: int, complete: bool = False) -> None:
