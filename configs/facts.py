@@ -54,20 +54,20 @@ def get_config(arg=None):
     )
   c.pretrain.data.tokenizer = '{workdir}/tokenizer/tokenizer.json'
   c.pretrain.data.train = '{workdir}/tokens/train/manifest.json'
-  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 1618, 2, 128  # one epoch
+  c.pretrain.steps, c.pretrain.batch_size, c.pretrain.seq_len = 4188, 1, 128  # one epoch
   c.pretrain.optim.lr = 1e-3
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 6000, 1
-    run.steps, run.batch_size, run.seq_len = 200, 4, 256
+    run.steps, run.batch_size, run.seq_len = 300, 4, 256
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'
-  c.sft.data.tasks = 'famous,facts_page,facts_search'
+  c.sft.data.tasks = 'famous,facts_page:2,facts_search:2'
   c.sft.eval.probe, c.sft.eval.probe_examples = 'facts', 1000
   c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'
-  c.refuse.init_from, c.refuse.steps, c.refuse.optim.lr = '{workdir}/sft', 100, 2e-4
+  c.refuse.init_from, c.refuse.steps, c.refuse.optim.lr = '{workdir}/sft', 250, 2e-4
   base.share_seed(c)
   if variant(arg) == 'smoke':
     c.workdir = 'runs/facts-smoke'

@@ -79,7 +79,7 @@ def get_config(arg=None):
   c.pretrain.eval.examples = 50  # it answers nothing yet
 
   # A model learns to copy from the calculator first, digit by digit, and then names and letters.
-  c.sft.data.tasks = 'calculator:4,spelling:8,arithmetic:2,docs:1,refusal:4,identity:4'
+  c.sft.data.tasks = 'calculator:4,spelling:7,arithmetic:2,docs:1,refusal:4,identity:5'
   c.sft.data.examples, c.sft.data.turns = 32_000, 5
   c.sft.steps, c.sft.batch_size = 480, 8
   c.sft.eval.update(every=240, examples=150)

@@ -8,7 +8,12 @@ Tokens are bytes, so that the model sees digits and letters.
 
 Command:   python train.py --config=configs/thinking.py [--workdir=runs/thinking]
 Hardware:  two CPU cores; Linux, for the sandbox of Python (data/README.md).
-Result:    runs/thinking/report.html: accuracy on held-out problems by the tokens allowed.
+Result:    runs/thinking/report.html: accuracy on held-out problems by the tokens allowed. With
+           seed 0, on 512 problems each, .20 are right at once within 4 tokens and .39 within 32;
+           in steps .30 within 64 tokens; with Python .46 within 32, .67 within 64, .85 within 128.
+           Sums of four digits: 0, .04 and .90. After so few updates, steps are right more often
+           than answers at once for sums alone.
+Time:      31 minutes beside other jobs, 20 minutes of one core.
 :smoke     every step with a smaller model and few updates.
 """
 
