@@ -9,9 +9,9 @@ Result:    of 96 held-out problems each, 100 % of `calculator` are answered corr
            model now calls the calculator, but with the wrong expression).
 Time:      49 minutes on one core, with other work on the machine.
 :gsm8k     200 updates on GSM8K's rows as they are, --config.data.train=train.jsonl, each of one row
-           of 256 tokens. The loss of held-out rows falls from 2.74 to 1.59 nats a token; that of
-           plain English text, this repository's README files, from 3.77 to 3.75. 36 minutes on one core,
-           with other work on the machine.
+           of 256 tokens. The loss of held-out rows falls from 2.74 to 1.59 nats a token, that of
+           plain English text (this repository's README files) from 3.77 to 3.75. 36 minutes on one
+           core, with other work on the machine.
 :smoke     three updates on arithmetic: one minute.
 """
 
