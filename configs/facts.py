@@ -1,6 +1,6 @@
 """What a model knows, and what it only seems to know: a recipe on an invented world of facts.
 
-Documents state the facts of 240 people 0, 1, 3, 10, 30 or 100 times, and those of 3,000 strangers
+Documents state the facts of 360 people 0, 1, 3, 10, 30 or 100 times, and those of 3,000 strangers
 once (data/tasks/world.py). A model is trained on them and tuned to answer questions (sft), which it
 also does about people that it has never read about. Then it is probed for what it knows, and tuned
 on to say that it does not know the rest (refuse), as Llama 3 was (2024, arXiv 2407.21783, section
@@ -9,12 +9,13 @@ on to say that it does not know the rest (refuse), as Llama 3 was (2024, arXiv 2
 Command:   python train.py --config=configs/facts.py [--workdir=runs/facts]
 Hardware:  two CPU cores; the extra tools, for search.
 Result:    runs/facts/report.html: right, wrong and refused answers by the number of exposures,
-           before and after, from memory, with a page in the context, and by search. Measured with
-           seed 0 on 360 questions each: from memory .02, .00, .08, .07, .51, .98 are right at 0, 1,
-           3, 10, 30, 100 exposures; .98 with the page, .87 by search. After refuse .82 of the wrong
-           answers about unseen facts are refusals, and .06 of the right ones at 100 exposures, but
-           .53 of those at 30, of which every second was right; .99 with the page, .89 by search.
-Time:      18 minutes of one core.
+           before and after, from memory, with a page in the context, and by search. Measured on 360
+           questions each, with seeds 0 and 1: from memory .00/.08, .05/.02, .01/.04, .18/.16,
+           .59/.54, .98/.94 are right at 0, 1, 3, 10, 30, 100 exposures; .93/.99 with the page,
+           .91/.94 by search. After refuse .89/.76 of the wrong answers about unseen facts are
+           refusals, and .02/.18 of the right ones at 100 exposures, and .52/.26 of those at 30, of
+           which every second was right; with seed 1 .99 with the page, .97 by search.
+Time:      32 minutes beside other jobs, 26 minutes of one core.
 :smoke     every step with a smaller model and few updates.
 """
 
