@@ -60,11 +60,10 @@ def get_config(arg=None):
   for run in (c.sft, c.refuse):
     run.stage, run.init_from = 'sft', '{workdir}/pretrain'
     run.data.held_out, run.data.examples, run.data.turns = 0.0, 6000, 1
-    run.steps, run.batch_size, run.seq_len = 300, 4, 256
     run.eval.tasks = 'facts,facts_page,facts_search'
     run.data.index = run.tools.index = '{workdir}/index'
     run.tools.names = 'search'
-  c.sft.data.tasks = 'famous,facts_page:2,facts_search:2'
+  c.sft.steps, c.sft.data.tasks = 300, 'famous,facts_page:2,facts_search:2'
   c.sft.eval.probe, c.sft.eval.probe_examples = 'facts', 1000
   c.refuse.data.tasks = 'probed,facts_page,facts_search'
   c.refuse.data.probe = '{workdir}/sft/report.json'

@@ -65,7 +65,7 @@ def test_a_dry_run_prints_shapes_and_shardings_and_trains_nothing(text, tmp_path
 
 
 def test_without_jit_the_losses_are_the_same(text, tmp_path):
-  fields = {'steps': 1, 'batch_size': 2, 'microbatches': 1}
+  fields = {'steps': 2, 'batch_size': 2, 'microbatches': 1}
   command = tiny.arguments(text, **fields)
   for status, _, err in (
     commands.call(*command, f'--workdir={tmp_path / "jit"}'),

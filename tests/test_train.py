@@ -60,7 +60,8 @@ def smoke(tmp_path_factory):
       folder = tmp_path_factory.mktemp(name) / 'run'
       more = ()
       if name == 'sft':
-        more = ('--config.eval.probe=arithmetic', '--config.eval.probe_samples=2')
+        more = ('--config.eval.probe=arithmetic', '--config.eval.probe_examples=8')
+        more += ('--config.eval.probe_samples=2',)
         more += ('--config.eval.pass_at=1,3', '--config.eval.pass_samples=3')
       elif name == 'rlhf':
         more = (f'--config.rl.reward_model={run("reward")[0]}',)
