@@ -8,7 +8,6 @@ factor, with its outputs first. Int8 matrices are cut into tiles (lm/model/tiles
 the same.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -24,7 +23,6 @@ TRANSPOSED = 'kernel_transposed'  # [outputs, inputs], in place of 'kernel'.
 TILED = 'kernel_tiled'  # An int8 matrix of `lm.model.tiles`, in place of 'kernel'.
 HEAD_SCALE = 'head_scale'  # Of an int8 head (lm/model/quantize.py), float32 [V].
 HEAD_TILED = 'head_tiled'  # An int8 head of `lm.model.tiles`, in place of 'head'.
-FEW = 64  # The most vectors that are the right-hand factor of a product.
 OUTPUT = 'o'  # The matrix of two input axes, heads and their width; all others have one.
 
 
@@ -52,30 +50,6 @@ def for_inference(params: Any) -> Any:
   """
   stacked = 'layers' in params
   return _jitted(params) if stacked and jax.default_backend() == 'cpu' else params
-
-
-def product_of_transposed(
-  x: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
-) -> jax.Array:
-  """Returns x [..., D] times the transpose of a matrix, [..., F].
-
-  Few vectors are the right-hand factor. For 8 and 32 of them all products of SmolLM2-135M take 54
-  and 104 ms on two cores, and 98 and 190 ms with the matrix on the right, which is then copied.
-
-  Args:
-    dtype: of the result; None means that of the factors.
-  """
-  x_XD, contract = x.reshape(-1, x.shape[-1]), (((1,), (1,)), ((), ()))
-  product = functools.partial(
-    jax.lax.dot_general, dimension_numbers=contract, preferred_element_type=dtype
-  )
-  w_FD = w_FD.astype(x.dtype)
-  if len(x_XD) > FEW:
-    y_XF = product(x_XD, w_FD)
-  else:
-    # Without the barrier, the compiler would swap the factors to save the transposition.
-    y_XF = jax.lax.optimization_barrier(product(w_FD, x_XD)).T
-  return y_XF.reshape(*x.shape[:-1], -1)
 
 
 def _laid_out(part: Any, fused: str, names: tuple[str, ...]) -> Any:

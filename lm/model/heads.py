@@ -15,8 +15,9 @@ from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError, unknown
 from lm.model import tiles
-from lm.model.apart import HEAD_SCALE, HEAD_TILED, LAYER, product_of_transposed
+from lm.model.apart import HEAD_SCALE, HEAD_TILED, LAYER
 from lm.model.attention.reference import softcap
+from lm.model.products import product_of_transposed
 
 HEADS = ('vocabulary', 'scalar')
 SCALAR = 'scalar_head'  # The name of the scalar head's parameter.

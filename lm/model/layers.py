@@ -15,9 +15,9 @@ from ml_collections import FrozenConfigDict
 
 from lm.base.errors import UserError
 from lm.model import adapters, tiles
-from lm.model.apart import GATE_UP, TILED, TRANSPOSED, product_of_transposed
+from lm.model.apart import GATE_UP, TILED, TRANSPOSED
 from lm.model.param_rules import matrix_sides
-from lm.model.products import matrix_product
+from lm.model.products import matrix_product, product_of_transposed
 from lm.parallel.sharding import BATCH, RULES, batch_ways, spec
 
 ACTIVATIONS = {

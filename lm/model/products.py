@@ -13,6 +13,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+FEW = 64  # The most vectors that are the right-hand factor of a product with a transposed matrix.
+
 
 def is_one_device() -> bool:
   """Returns whether the program runs on one device, as far as the mesh tells."""
@@ -59,6 +61,30 @@ def _backward(contract, precision, kept, dy):
 
 
 _plain_product.defvjp(_forward, _backward)
+
+
+def product_of_transposed(
+  x: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
+) -> jax.Array:
+  """Returns x [..., D] times the transpose of a matrix, [..., F].
+
+  Few vectors are the right-hand factor. For 8 and 32 of them all products of SmolLM2-135M take 54
+  and 104 ms on two cores, and 98 and 190 ms with the matrix on the right, which is then copied.
+
+  Args:
+    dtype: of the result; None means that of the factors.
+  """
+  x_XD, contract = x.reshape(-1, x.shape[-1]), (((1,), (1,)), ((), ()))
+  product = functools.partial(
+    jax.lax.dot_general, dimension_numbers=contract, preferred_element_type=dtype
+  )
+  w_FD = w_FD.astype(x.dtype)
+  if len(x_XD) > FEW:
+    y_XF = product(x_XD, w_FD)
+  else:
+    # Without the barrier, the compiler would swap the factors to save the transposition.
+    y_XF = jax.lax.optimization_barrier(product(w_FD, x_XD)).T
+  return y_XF.reshape(*x.shape[:-1], -1)
 
 
 def outer_product(a_BTV: jax.Array, x_BTD: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -116,7 +116,7 @@ def test_the_number_of_compilations_is_bounded(tiny):
   # prompts are read in three lengths, by one row or by as many as there may be
   assert after[0] == before[0] and after[3] == before[3]
   assert all(b - a <= 2 * len(programs.CHUNKS) for a, b in zip(before, after, strict=True))
-  assert programs.buckets(200) == [64, 128, 200] and programs.buckets(40) == [40]
+  assert programs.buckets(200) == [64, 128, 200] and programs.buckets(80) == [80]
 
 
 @pytest.mark.slow
