@@ -120,6 +120,11 @@ class ContiguousCache:
     B, T = k_BTKH.shape[:2]
     slots_BT, rows_B1 = self.positions(T), jnp.arange(B)[:, None]
     if isinstance(self.layers, tuple):
+      if B * T == 1:
+        # XLA replaces a scatter of one token by an update of a slice, which it computes twice, each
+        # time from a copy of the array. So the token is written once more, to no slot.
+        slots_BT = jnp.concatenate([slots_BT, jnp.full_like(slots_BT, self.capacity)], axis=1)
+        k_BTKH, v_BTKH = (jnp.concatenate([x, x], axis=1) for x in (k_BTKH, v_BTKH))
       old = self.layers[layer]
       new = _stored(old, k_BTKH, v_BTKH)
       written = {

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import random
+import re
 import threading
 
 import jax
@@ -117,6 +118,31 @@ def test_the_number_of_compilations_is_bounded(tiny):
   assert after[0] == before[0] and after[3] == before[3]
   assert all(b - a <= 2 * len(programs.CHUNKS) for a, b in zip(before, after, strict=True))
   assert programs.buckets(200) == [64, 128, 200] and programs.buckets(80) == [80]
+
+
+@pytest.mark.parametrize('rows', [1, 2])
+def test_no_token_copies_the_cache(tiny, rows, monkeypatch):
+  """A copy of a layer's keys for each token would take longer than the model, in long contexts."""
+  engine = new_engine(tiny, rows=rows)
+  texts, decode = [], programs.decode
+
+  def watched(*arguments):
+    texts.append(decode.lower(*arguments).compile().as_text())
+    return decode(*arguments)
+
+  monkeypatch.setattr(programs, 'decode', watched)
+  engine.submit(Request([3, 1, 4], 2, Sampling(0)))
+  engine.run()
+  keys = jax.tree.leaves(engine._rows.cache.layers)[0].shape
+  copies = re.findall(rf'f32\[{",".join(map(str, keys))}\]\S* copy\(', body_of_loop(texts[0]))
+  assert not copies
+
+
+def body_of_loop(text):
+  """The computation of a compiled program that is the body of its largest loop."""
+  bodies = set(re.findall(r'body=%([\w.\-]+)', text))
+  parts = {part.split(' ', 1)[0]: part for part in text.split('\n%')}
+  return max((parts[name] for name in bodies), key=len)
 
 
 @pytest.mark.slow
