@@ -114,8 +114,8 @@ class Decoded:
 def buckets(capacity: int) -> list[int]:
   """Returns the numbers of slots that a cache of up to `capacity` tokens may have.
 
-  They are 64, 128, 256, ..., and `capacity` itself in the place of the last where it is not much
-  larger: each of them compiles all programs anew.
+  They are 64, 128, 256, ... up to three quarters of `capacity`, and `capacity` itself: each of them
+  compiles all programs anew.
   """
   sizes, size = [], 64
   while 4 * size <= 3 * capacity:
